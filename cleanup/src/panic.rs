@@ -1,0 +1,48 @@
+//! What a panic hook is told about a cleanup that panicked.
+
+use std::any::Any;
+use std::fmt;
+
+/// A cleanup that panicked, as its pool's hook sees it.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct CleanupPanic<'a> {
+    /// The panic's message, or a fixed text when the payload is not a string.
+    pub message: &'a str,
+    /// What was thrown.
+    pub payload: &'a (dyn Any + Send),
+    /// The closure's type name, which holds the path of the function that registered it.
+    pub cleanup: &'static str,
+}
+
+impl<'a> CleanupPanic<'a> {
+    pub(crate) fn new(payload: &'a (dyn Any + Send), cleanup: &'static str) -> Self {
+        let message = if let Some(text) = payload.downcast_ref::<&'static str>() {
+            text
+        } else if let Some(text) = payload.downcast_ref::<String>() {
+            text.as_str()
+        } else {
+            "(the panic's payload is not a string)"
+        };
+        CleanupPanic {
+            message,
+            payload,
+            cleanup,
+        }
+    }
+}
+
+impl fmt::Debug for CleanupPanic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CleanupPanic")
+            .field("message", &self.message)
+            .field("cleanup", &self.cleanup)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for CleanupPanic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cleanup {} panicked: {}", self.cleanup, self.message)
+    }
+}

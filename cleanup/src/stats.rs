@@ -1,0 +1,58 @@
+//! Counters as plain numbers: what `stats()` calls return.
+//!
+//! Each number is exact per cleanup. A set read while threads run is not one instant: every counter is read
+//! on its own, so sums over a moving system may be off by what moved meanwhile.
+
+use std::time::Duration;
+
+/// The cleanups of one heap, counted. See [`Origin::stats`](crate::Origin::stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OriginStats {
+    /// Cleanups ever registered.
+    pub registered: u64,
+    /// Cleanups that a sweep has queued because their object died.
+    pub queued: u64,
+    /// Cleanups that ran, on a worker or by `run_now`, those that panicked included.
+    pub executed: u64,
+    /// Cleanups that ran and panicked.
+    pub panicked: u64,
+    /// Cleanups stopped through their handle.
+    pub stopped: u64,
+    /// Cleanups whose captures were dropped instead, because their heap or pool was told to discard.
+    pub discarded: u64,
+    /// Cleanups queued and not ended yet.
+    pub backlog: u64,
+    /// Cleanups neither queued nor ended yet: their objects were alive when last looked at.
+    pub armed: u64,
+}
+
+/// One pool, counted. See [`Pool::stats`](crate::Pool::stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Workers that exist: running, looking for work or asleep.
+    pub workers: usize,
+    /// Workers asleep.
+    pub asleep: usize,
+    /// Cleanups that are running at this moment on workers and helping threads.
+    pub running: usize,
+    /// Cleanups ever queued.
+    pub queued: u64,
+    /// Cleanups that ran in this pool, those that panicked included. What `run_now` ran is not in here.
+    pub executed: u64,
+    /// Cleanups that ran in this pool and panicked.
+    pub panicked: u64,
+    /// Cleanups ended through their handle (stopped, or run by `run_now`) after they had been queued.
+    pub settled: u64,
+    /// Queued cleanups whose captures were dropped instead of running.
+    pub discarded: u64,
+    /// Cleanups queued and not ended yet.
+    pub backlog: u64,
+    /// Blocks in the full list: published and not claimed.
+    pub blocks: usize,
+    /// Workers that could not be started. Each is tried again at the next publish.
+    pub spawn_failures: u64,
+    /// How long ago the collection cycle began whose cleanups have waited longest, if any wait.
+    pub oldest: Option<Duration>,
+}
