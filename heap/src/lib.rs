@@ -1,1 +1,69 @@
-//! Under construction.
+//! The heap half of Sexton: spans, bitmaps, allocation, mark and sweep.
+//!
+//! Use it through the `sexton` crate, which adds the threads and the policy. The modules in the order
+//! an object meets them:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `gc`, `cells`, `trace` | what a program sees: pointers, payload building blocks, how a type is traced |
+//! | `mutation`, `core` | a session, and the state it changes |
+//! | `alloc` | a mutator's bump pointers and runs |
+//! | `space`, `region`, `span`, `type_info`, `bitmap`, `packed` | where objects lie, and the metadata beside them |
+//! | `roots`, `mark`, `weak` | what is reachable |
+//! | `sweep` | what becomes of the rest |
+//! | `heap`, `pacer`, `report` | the cycle |
+//! | `verify` | the checker |
+//!
+//! Every module that opens `unsafe` is listed below with its reason; the others are safe code.
+
+#[expect(unsafe_code, reason = "hands out the slots that runs are made of")]
+mod alloc;
+mod bitmap;
+#[expect(unsafe_code, reason = "cells that are traced whatever their borrow state")]
+mod cells;
+#[expect(unsafe_code, reason = "the allocation context without a borrow flag")]
+mod core;
+#[expect(unsafe_code, reason = "the pointer type: dereferences what the brand keeps alive")]
+mod gc;
+#[expect(unsafe_code, reason = "casts the root between brands")]
+mod heap;
+#[expect(unsafe_code, reason = "calls trace glue by address; prefetches")]
+mod mark;
+#[expect(unsafe_code, reason = "makes pointers: alloc, downgrade, fetch")]
+mod mutation;
+mod pacer;
+mod packed;
+#[expect(unsafe_code, reason = "maps memory and places spans in it")]
+mod region;
+mod report;
+#[expect(unsafe_code, reason = "remembers objects by address under their family's type")]
+mod roots;
+#[expect(unsafe_code, reason = "closes emptied spans")]
+mod space;
+#[expect(unsafe_code, reason = "metadata by mask and shift from an object's address")]
+mod span;
+#[expect(unsafe_code, reason = "calls drop glue by address")]
+mod sweep;
+#[expect(unsafe_code, reason = "declares and implements the unsafe trait Trace")]
+mod trace;
+#[expect(unsafe_code, reason = "implements Trace for foreign types")]
+mod trace_impls;
+#[expect(unsafe_code, reason = "type-erased trace and drop glue")]
+mod type_info;
+#[expect(unsafe_code, reason = "reads weak records")]
+mod verify;
+#[expect(unsafe_code, reason = "follows weak records")]
+mod weak;
+
+pub use sexton_derive::Trace;
+
+pub use cells::{GcAtomic, GcCell, GcMutex, GcRefCell, Leaf};
+pub use gc::Gc;
+pub use heap::{Armed, HeapConfig, RootedHeap};
+pub use mutation::{HeapFull, Local, Mutation};
+pub use pacer::Pacing;
+pub use report::{GcReport, HeapStats};
+pub use roots::{HeapId, Root};
+pub use trace::{Branded, Trace, Tracer};
+pub use verify::VerifyError;
+pub use weak::Weak;

@@ -1,0 +1,399 @@
+//! Payload building blocks: the cells, mutexes and atomics through which a program links its objects,
+//! and the leaf that holds everything else.
+//!
+//! All pointer writes take the session, so that a barrier can come without a change of API. Tracing
+//! consults no borrow flag and takes no lock: no guard can be live outside a session, and one that
+//! was leaked must not hide its pointers from the marker.
+
+use std::cell::{Cell, Ref, RefCell, RefMut, UnsafeCell};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::gc::{Brand, Gc};
+use crate::mutation::Mutation;
+use crate::trace::{Branded, Trace, Tracer};
+
+/// A mutable field for `Copy` values, such as `Gc` and `Option<Gc>`.
+#[derive(Default)]
+pub struct GcCell<T> {
+    value: UnsafeCell<T>,
+}
+
+impl<T> GcCell<T> {
+    /// A cell that holds `value`.
+    pub const fn new(value: T) -> Self {
+        GcCell { value: UnsafeCell::new(value) }
+    }
+
+    /// Replaces the value. O(1).
+    #[inline]
+    pub fn set<'gc, M>(&self, mc: &Mutation<'gc, M>, value: T)
+    where
+        T: Trace<'gc>,
+    {
+        self.replace(mc, value);
+    }
+
+    /// Replaces the value and returns the old one. O(1).
+    #[inline]
+    pub fn replace<'gc, M>(&self, _mc: &Mutation<'gc, M>, value: T) -> T
+    where
+        T: Trace<'gc>,
+    {
+        // SAFETY: the cell is not `Sync` and lends no reference to its value, so nobody reads it
+        // during the write.
+        unsafe { self.value.get().replace(value) }
+    }
+
+    /// Takes the value out and leaves the default. O(1).
+    #[inline]
+    pub fn take<'gc, M>(&self, mc: &Mutation<'gc, M>) -> T
+    where
+        T: Default + Trace<'gc>,
+    {
+        self.replace(mc, T::default())
+    }
+
+    /// The value, when the cell is not shared.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: Copy> GcCell<T> {
+    /// A copy of the value. O(1).
+    #[inline]
+    pub fn get(&self) -> T {
+        // SAFETY: the cell is not `Sync` and lends no reference, so nobody writes meanwhile.
+        unsafe { *self.value.get() }
+    }
+}
+
+impl<T: Copy + fmt::Debug> fmt::Debug for GcCell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GcCell").field(&self.get()).finish()
+    }
+}
+
+// SAFETY: the value is traced; the read through the cell is exclusive of writes, because sessions and
+// collections exclude each other; there is no `Drop`; the family is the cell with its brand open.
+unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcCell<T> {
+    type Family = GcCell<T::Family>;
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        // SAFETY: as above: no session is open, so no write is under way.
+        let value = unsafe { &*self.value.get() };
+        value.trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl<F: Branded> Branded for GcCell<F> {
+    type At<'gc> = GcCell<F::At<'gc>>;
+}
+
+/// A mutable field for values of any size, with borrows checked at run time.
+#[derive(Default)]
+pub struct GcRefCell<T> {
+    value: RefCell<T>,
+}
+
+impl<T> GcRefCell<T> {
+    /// A cell that holds `value`.
+    pub const fn new(value: T) -> Self {
+        GcRefCell { value: RefCell::new(value) }
+    }
+
+    /// Borrows the value to read it. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If it is mutably borrowed.
+    #[inline]
+    #[track_caller]
+    pub fn borrow(&self) -> Ref<'_, T> {
+        self.value.borrow()
+    }
+
+    /// Borrows the value to change it. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If it is borrowed.
+    #[inline]
+    #[track_caller]
+    pub fn borrow_mut<'gc, M>(&self, _mc: &Mutation<'gc, M>) -> RefMut<'_, T>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.borrow_mut()
+    }
+
+    /// Borrows the value to read it, or `None` if it is mutably borrowed. O(1).
+    pub fn try_borrow(&self) -> Option<Ref<'_, T>> {
+        self.value.try_borrow().ok()
+    }
+
+    /// Borrows the value to change it, or `None` if it is borrowed. O(1).
+    pub fn try_borrow_mut<'gc, M>(&self, _mc: &Mutation<'gc, M>) -> Option<RefMut<'_, T>>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.try_borrow_mut().ok()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for GcRefCell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.value, f)
+    }
+}
+
+// SAFETY: the value is traced whatever the borrow flag says: a flag that is set outside of a session
+// belongs to a leaked guard, so nobody writes; there is no `Drop`; the family is the cell with its
+// brand open.
+unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRefCell<T> {
+    type Family = GcRefCell<T::Family>;
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        // SAFETY: as above: no session is open, so no write is under way.
+        let value = unsafe { &*self.value.as_ptr() };
+        value.trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl<F: Branded> Branded for GcRefCell<F> {
+    type At<'gc> = GcRefCell<F::At<'gc>>;
+}
+
+/// A mutex for payloads: what `GcRefCell` is between threads.
+#[derive(Default)]
+pub struct GcMutex<T> {
+    value: Mutex<T>,
+}
+
+impl<T> GcMutex<T> {
+    /// A mutex that holds `value`.
+    pub const fn new(value: T) -> Self {
+        GcMutex { value: Mutex::new(value) }
+    }
+
+    /// Locks the mutex, waiting for its holder. A leaked guard leaves it locked, and traced all the
+    /// same.
+    #[inline]
+    pub fn lock<'gc, M>(&self, _mc: &Mutation<'gc, M>) -> MutexGuard<'_, T>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.lock()
+    }
+
+    /// Locks the mutex unless somebody holds it.
+    pub fn try_lock<'gc, M>(&self, _mc: &Mutation<'gc, M>) -> Option<MutexGuard<'_, T>>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.try_lock()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for GcMutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.value, f)
+    }
+}
+
+// SAFETY: the value is traced without taking the lock: whoever holds it outside of a session leaked
+// its guard, so nobody writes; there is no `Drop`; the family is the mutex with its brand open.
+unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcMutex<T> {
+    type Family = GcMutex<T::Family>;
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        // SAFETY: as above: no session is open, so no write is under way.
+        let value = unsafe { &*self.value.data_ptr() };
+        value.trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl<F: Branded> Branded for GcMutex<F> {
+    type At<'gc> = GcMutex<F::At<'gc>>;
+}
+
+/// An atomic pointer field: `Option<Gc<'gc, T>>` that several threads may change.
+///
+/// Every operation is acquire, release or both, so what was written to an object before its pointer
+/// was stored is seen by whoever loads the pointer.
+pub struct GcAtomic<'gc, T> {
+    object: AtomicPtr<T>,
+    pointer: PhantomData<Gc<'gc, T>>,
+    brand: Brand<'gc>,
+}
+
+impl<'gc, T> GcAtomic<'gc, T> {
+    /// A field that holds `value`.
+    pub fn new(value: Option<Gc<'gc, T>>) -> Self {
+        GcAtomic {
+            object: AtomicPtr::new(into_raw(value)),
+            pointer: PhantomData,
+            brand: PhantomData,
+        }
+    }
+
+    /// The pointer it holds.
+    #[inline]
+    pub fn load(&self) -> Option<Gc<'gc, T>> {
+        // Acquire: pairs with the release of `store` and `compare_exchange`.
+        let object = self.object.load(Ordering::Acquire);
+        // SAFETY: the field holds only what `into_raw` made of a `Gc` of this brand.
+        unsafe { from_raw(object) }
+    }
+
+    /// Replaces the pointer.
+    #[inline]
+    pub fn store<M>(&self, _mc: &Mutation<'gc, M>, value: Option<Gc<'gc, T>>) {
+        // Release: pairs with the acquire of `load`.
+        self.object.store(into_raw(value), Ordering::Release);
+    }
+
+    /// Replaces the pointer if it is `current`; otherwise returns what it is.
+    ///
+    /// # Errors
+    ///
+    /// The pointer found, if it is not `current`.
+    #[inline]
+    pub fn compare_exchange<M>(
+        &self,
+        _mc: &Mutation<'gc, M>,
+        current: Option<Gc<'gc, T>>,
+        new: Option<Gc<'gc, T>>,
+    ) -> Result<Option<Gc<'gc, T>>, Option<Gc<'gc, T>>> {
+        let (current, new) = (into_raw(current), into_raw(new));
+        // AcqRel: pairs with itself, `load` and `store`; a failure is a load.
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        match self.object.compare_exchange(current, new, success, failure) {
+            // SAFETY: the field holds only what `into_raw` made of a `Gc` of this brand.
+            Ok(old) => Ok(unsafe { from_raw(old) }),
+            // SAFETY: as above.
+            Err(found) => Err(unsafe { from_raw(found) }),
+        }
+    }
+}
+
+impl<T> Default for GcAtomic<'_, T> {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl<T> fmt::Debug for GcAtomic<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = if self.load().is_some() { "set" } else { "unset" };
+        write!(f, "GcAtomic({set})")
+    }
+}
+
+fn into_raw<T>(value: Option<Gc<'_, T>>) -> *mut T {
+    value.map_or(ptr::null_mut(), |gc| gc.as_address().cast().as_ptr())
+}
+
+/// # Safety
+///
+/// `object` was made by `into_raw` from a pointer of brand `'gc`, and is reachable or of this session.
+unsafe fn from_raw<'gc, T>(object: *mut T) -> Option<Gc<'gc, T>> {
+    // SAFETY: by this function's contract.
+    NonNull::new(object).map(|object| unsafe { Gc::from_object(object) })
+}
+
+// SAFETY: the pointer is reported; there is no `Drop`; the family is the field with its brand open.
+unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcAtomic<'gc, T> {
+    type Family = GcAtomic<'static, T::Family>;
+    const NEEDS_TRACE: bool = true;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        self.load().trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl<F: Branded> Branded for GcAtomic<'static, F> {
+    type At<'gc> = GcAtomic<'gc, F::At<'gc>>;
+}
+
+/// Holds any Rust value that has no `Gc` in it, `Drop` and all, and gives it out by `Deref`.
+///
+/// The value is dropped by the sweep that finds its object dead, on the thread that collects.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Leaf<T: 'static> {
+    value: T,
+}
+
+impl<T> Leaf<T> {
+    /// A leaf that holds `value`.
+    pub const fn new(value: T) -> Self {
+        Leaf { value }
+    }
+
+    /// The value, when the leaf is not in a heap.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+impl<T> From<T> for Leaf<T> {
+    fn from(value: T) -> Self {
+        Leaf::new(value)
+    }
+}
+
+impl<T> Deref for Leaf<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+// SAFETY: a `'static` type names no session's brand, so it owns no `Gc`: there is nothing to trace,
+// and its `Drop` cannot reach one.
+unsafe impl<'gc, T: 'static> Trace<'gc> for Leaf<T> {
+    type Family = Leaf<T>;
+    const NEEDS_TRACE: bool = false;
+
+    #[inline]
+    fn trace(&self, _tracer: &mut Tracer<'_>) {}
+}
+
+// SAFETY: the type carries no brand, so it is the same at every one.
+unsafe impl<T: 'static> Branded for Leaf<T> {
+    type At<'gc> = Leaf<T>;
+}
+
+/// A plain cell may stand beside `Gc` fields as long as it holds none itself.
+// SAFETY: as for `Leaf`.
+unsafe impl<'gc, T: 'static> Trace<'gc> for Cell<T> {
+    type Family = Cell<T>;
+    const NEEDS_TRACE: bool = false;
+
+    #[inline]
+    fn trace(&self, _tracer: &mut Tracer<'_>) {}
+}
+
+// SAFETY: the type carries no brand, so it is the same at every one.
+unsafe impl<T: 'static> Branded for Cell<T> {
+    type At<'gc> = Cell<T>;
+}

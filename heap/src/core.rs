@@ -1,0 +1,143 @@
+//! The core of a heap: all its state behind shared references, for the sessions that change it.
+//!
+//! What belongs to one mutator (its allocation context and its registrar) is kept apart from what all
+//! mutators of a heap would share (the space, the roots, the origin).
+//!
+//! Invariant: a core is used by one thread at a time, and nothing here runs user code while it holds a
+//! borrow.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use sexton_cleanup::{Cleanup, Origin, Registrar};
+
+use crate::alloc::Allocator;
+use crate::mutation::Full;
+use crate::pacer::CLEANUP_BYTES;
+use crate::roots::{HeapId, RootTable};
+use crate::space::{NoRoom, Space};
+use crate::span::SpanRef;
+use crate::trace::Trace;
+use crate::type_info::TypeInfo;
+
+/// All state of one heap but its root.
+pub(crate) struct Core {
+    mutator: Mutator,
+    space: RefCell<Space>,
+    roots: Rc<RootTable>,
+    origin: Origin,
+}
+
+/// The context of one mutator.
+struct Mutator {
+    /// Touched by every allocation, so not behind a borrow flag; see `allocator`.
+    allocator: UnsafeCell<Allocator>,
+    registrar: RefCell<Registrar>,
+    /// Bytes of cleanup records registered since the last cycle.
+    cleanup_bytes: Cell<u64>,
+}
+
+impl Core {
+    pub(crate) fn new(origin: Origin, max_bytes: u64) -> Self {
+        Core {
+            mutator: Mutator {
+                allocator: UnsafeCell::new(Allocator::new()),
+                registrar: RefCell::new(origin.registrar()),
+                cleanup_bytes: Cell::new(0),
+            },
+            space: RefCell::new(Space::new(max_bytes)),
+            roots: RootTable::new(HeapId::next()),
+            origin,
+        }
+    }
+
+    pub(crate) fn roots(&self) -> &Rc<RootTable> {
+        &self.roots
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn space(&self) -> &RefCell<Space> {
+        &self.space
+    }
+
+    pub(crate) fn registrar(&self) -> &RefCell<Registrar> {
+        &self.mutator.registrar
+    }
+
+    /// Bytes the pacer counts: slots in use, and cleanups registered since the last cycle.
+    pub(crate) fn paced_bytes(&self) -> u64 {
+        self.space.borrow().usage().bytes + self.mutator.cleanup_bytes.get()
+    }
+
+    pub(crate) fn reset_cleanup_bytes(&self) {
+        self.mutator.cleanup_bytes.set(0);
+    }
+
+    /// Calls `f` with the allocation context.
+    #[inline]
+    pub(crate) fn with_allocator<T>(&self, f: impl FnOnce(&mut Allocator) -> T) -> T {
+        // SAFETY: a core is not `Sync`, and the callers' closures, all in this crate, run no user code
+        // and do not come back here; so this is the only reference.
+        f(unsafe { &mut *self.mutator.allocator.get() })
+    }
+
+    /// A free slot for a `T`, which the caller fills at once.
+    #[inline]
+    pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(&self) -> Result<NonNull<T>, NoRoom> {
+        let info = TypeInfo::of::<T>();
+        let slot = match self.with_allocator(|allocator| allocator.bump::<T>(info)) {
+            Some(slot) => slot,
+            None => self.alloc_slot_slowly::<T>(info)?,
+        };
+        Ok(slot.cast())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_slot_slowly<T>(
+        &self,
+        info: &'static TypeInfo,
+    ) -> Result<NonNull<MaybeUninit<T>>, NoRoom> {
+        self.with_allocator(|allocator| {
+            allocator.refill(&mut self.space.borrow_mut(), info)?;
+            Ok(allocator.bump(info).expect("a refilled run is not empty"))
+        })
+    }
+
+    /// Why a `T` found no room, for the user.
+    #[cold]
+    pub(crate) fn full<T>(&self, why: NoRoom) -> Full {
+        let space = self.space.borrow();
+        Full {
+            heap: self.roots.heap(),
+            type_name: std::any::type_name::<T>(),
+            why,
+            requested: crate::type_info::slot_bytes::<T>() as u64,
+            used: space.usage().bytes,
+            max: space.max_bytes(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn add_cleanup<F>(&self, span: SpanRef, slot: usize, f: F) -> Cleanup
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let cleanup_bytes = &self.mutator.cleanup_bytes;
+        cleanup_bytes.set(cleanup_bytes.get() + CLEANUP_BYTES);
+        let mut registrar = self.mutator.registrar.borrow_mut();
+        let mut cleanups = span.cleanups().borrow_mut();
+        let chain = cleanups.get(span.special_bits(), slot);
+        let (head, cleanup) = registrar.register(chain, f);
+        match chain {
+            Some(_) => cleanups.replace(span.special_bits(), slot, head),
+            None => cleanups.insert(span.special_bits(), slot, head),
+        }
+        cleanup
+    }
+}

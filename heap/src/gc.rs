@@ -1,0 +1,116 @@
+//! `Gc`: the pointer of a session to an object of its heap.
+//!
+//! Invariant: a `Gc<'gc, T>` exists only within the session of brand `'gc`, in which nothing is
+//! freed; so it points to a live, initialised `T`. Whoever makes one (alloc, fetch, upgrade) vouches
+//! for it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use crate::trace::{Branded, Trace, Tracer};
+
+/// Makes a type invariant in the brand `'gc`, so that no two sessions' pointers unify.
+pub(crate) type Brand<'gc> = PhantomData<fn(&'gc ()) -> &'gc ()>;
+
+/// A pointer to an object of the heap, good for one session.
+///
+/// One word, `Copy`, and free to follow. It cannot leave its session: keep an object by linking it
+/// from the heap's root, or by [`Mutation::root`](crate::Mutation::root).
+pub struct Gc<'gc, T> {
+    object: NonNull<T>,
+    brand: Brand<'gc>,
+}
+
+impl<'gc, T> Gc<'gc, T> {
+    /// # Safety
+    ///
+    /// `object` is a live object of the heap whose session is `'gc`, and stays so while that session
+    /// is open.
+    pub(crate) unsafe fn from_object(object: NonNull<T>) -> Self {
+        Gc { object, brand: PhantomData }
+    }
+
+    /// The object for as long as the session lasts (a deref lasts only as long as the `Gc` borrowed).
+    #[inline]
+    pub fn get(self) -> &'gc T
+    where
+        T: 'gc,
+    {
+        // SAFETY: by this file's invariant the object is live and initialised for all of 'gc, and
+        // nobody has a `&mut` to it: payloads are reached through `Gc` and the tracer only.
+        unsafe { self.object.as_ref() }
+    }
+
+    /// Whether both point to the same object. A zero-sized object has an identity too.
+    #[inline]
+    pub fn ptr_eq(self, other: Self) -> bool {
+        self.object == other.object
+    }
+
+    #[inline]
+    pub(crate) fn as_address(self) -> NonNull<u8> {
+        self.object.cast()
+    }
+}
+
+impl<T> Copy for Gc<'_, T> {}
+
+impl<T> Clone for Gc<'_, T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Deref for Gc<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: as for `get`; the `Gc` exists within its session only.
+        unsafe { self.object.as_ref() }
+    }
+}
+
+impl<T> AsRef<T> for Gc<'_, T> {
+    fn as_ref(&self) -> &T {
+        self
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Gc<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Gc<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+impl<T> fmt::Pointer for Gc<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Pointer::fmt(&self.object, f)
+    }
+}
+
+// SAFETY: the one pointer is reported; NEEDS_TRACE is true; dropping a `Gc` does nothing; the family
+// is the same pointer with its brand open.
+unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for Gc<'gc, T> {
+    type Family = Gc<'static, T::Family>;
+    const NEEDS_TRACE: bool = true;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        tracer.visit(*self);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl<F: Branded> Branded for Gc<'static, F> {
+    type At<'gc> = Gc<'gc, F::At<'gc>>;
+}

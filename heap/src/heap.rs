@@ -1,0 +1,312 @@
+//! A heap with its root: sessions, the collection cycle, and the end.
+//!
+//! A cycle is [`RootedHeap::collect`], read from top to bottom. Invariant: sessions and cycles
+//! exclude each other (`&mut self`), and between them every reachable object is live, every mark bit
+//! clear, and every cleanup of a swept object queued or settled.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
+use std::time::Instant;
+
+use sexton_cleanup::{Origin, Ticket};
+
+use crate::core::Core;
+use crate::mark::Marker;
+use crate::mutation::Mutation;
+use crate::pacer::{Pacer, Pacing};
+use crate::report::{GcReport, HeapStats};
+use crate::roots::HeapId;
+use crate::space::Usage;
+use crate::sweep::{Sweeper, dispose_of_panic};
+use crate::trace::{Branded, Trace, Tracer};
+use crate::verify::{self, VerifyError};
+
+/// Settings of a heap.
+#[derive(Clone, Copy, Debug)]
+pub struct HeapConfig {
+    /// The most bytes of slots in use.
+    pub max_bytes: u64,
+    /// When to collect at the end of a session.
+    pub pacing: Pacing,
+    /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
+    pub zeal: bool,
+}
+
+impl Default for HeapConfig {
+    fn default() -> Self {
+        HeapConfig { max_bytes: u64::MAX, pacing: Pacing::default(), zeal: cfg!(gc_zeal) }
+    }
+}
+
+/// What becomes of the cleanups of a heap's objects when the heap goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Armed {
+    /// They are queued: the end of a heap is the death of all its objects.
+    Queue,
+    /// Their captures are dropped.
+    Discard,
+}
+
+/// A heap of objects reachable from one typed root.
+///
+/// The mechanism without the policy: the facade's `Heap` wraps it, and adds pools, deadlines and
+/// automatic collection.
+pub struct RootedHeap<R: Branded> {
+    /// `None` while it is being made and once torn down. Boxed: a session holds a reference to the value while the heap's state
+    /// changes.
+    root: Option<Box<R::At<'static>>>,
+    core: Core,
+    pacer: Pacer,
+    zeal: bool,
+    torn_down: bool,
+    totals: GcReport,
+}
+
+impl<R: Branded> RootedHeap<R> {
+    /// A heap whose root `f` makes, and whose dead objects' cleanups go to `origin`.
+    pub fn new<M>(
+        origin: Origin,
+        config: HeapConfig,
+        f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>,
+    ) -> Self {
+        let mut heap = RootedHeap {
+            root: None,
+            core: Core::new(origin, config.max_bytes),
+            pacer: Pacer::new(config.pacing),
+            zeal: config.zeal,
+            torn_down: false,
+            totals: GcReport::default(),
+        };
+        let root = Box::new(f(&Mutation::new(&heap.core)));
+        // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is not
+        // reached under the brand 'static, only under that of a session (`mutate`).
+        heap.root = Some(unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'static>>()) });
+        heap
+    }
+
+    /// Opens a session: calls `f` with the session and the root.
+    pub fn mutate<T, M>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&Mutation<'gc, M>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        let root = self.root.as_deref().expect("the root goes only with the heap");
+        self.session(root, f)
+    }
+
+    fn session<'gc, T, M>(
+        &'gc self,
+        root: &'gc R::At<'static>,
+        f: impl FnOnce(&Mutation<'gc, M>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        // SAFETY: `Branded` promises that the type is the same at every brand, and the value's
+        // pointers are to live objects of this heap, whose session has the brand 'gc.
+        let root = unsafe { NonNull::from_ref(root).cast::<R::At<'gc>>().as_ref() };
+        f(&Mutation::new(&self.core), root)
+    }
+
+    /// Whether the pacer, or zeal, asks for a cycle now.
+    pub fn wants_collection(&self) -> bool {
+        self.zeal || self.pacer.is_due(self.core.paced_bytes())
+    }
+
+    /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep; objects
+    /// that die cost something only if they have cleanups or drop glue.
+    ///
+    /// # Panics
+    ///
+    /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
+    /// mode, if the heap fails its verification.
+    pub fn collect(&mut self) -> GcReport {
+        // 1. The allocators' unused slots become free ones.
+        self.core.with_allocator(|allocator| allocator.retire(&mut self.core.space().borrow_mut()));
+        self.prune_settled();
+
+        // 2. Mark what the root and the dynamic roots reach; clear the weak records of the rest.
+        let mark_start = Instant::now();
+        self.mark();
+        let cleared_weaks = self.clear_weaks();
+        let mark_time = mark_start.elapsed();
+
+        // 3. Sweep the rest, queueing its cleanups, and publish what is left in partial blocks.
+        let report = GcReport {
+            cycle: self.totals.cycle + 1,
+            mark_time,
+            cleared_weaks,
+            ..self.sweep()
+        };
+
+        // 4. Decide when the next cycle is due.
+        self.totals.cycle = report.cycle;
+        self.totals.swept_objects += report.swept_objects;
+        self.totals.drop_panics += report.drop_panics;
+        self.core.reset_cleanup_bytes();
+        self.pacer.after_cycle(report.live_bytes);
+
+        if self.zeal
+            && let Err(error) = verify::verify(&self.core, |marker| self.visit_roots(marker), true)
+        {
+            panic!("{} is inconsistent after cycle {}: {error}", self.id(), report.cycle);
+        }
+        report
+    }
+
+    /// Cleanups stopped or run early leave their records in their objects' chains. Take those out
+    /// when they make up much of what there is.
+    fn prune_settled(&mut self) {
+        let mut registrar = self.core.registrar().borrow_mut();
+        if registrar.settled() < PRUNE_AT {
+            return;
+        }
+        for span in self.core.space().borrow().spans() {
+            span.cleanups()
+                .borrow_mut()
+                .retain_map(span.special_bits(), |_, head| registrar.prune(head));
+        }
+    }
+
+    fn mark(&mut self) {
+        let mut marker = Marker::new();
+        let marked = catch_unwind(AssertUnwindSafe(|| {
+            self.visit_roots(&mut marker);
+            marker.drain();
+        }));
+        if let Err(payload) = marked {
+            self.core.space().borrow().spans().for_each(|span| span.clear_marks());
+            resume_unwind(payload);
+        }
+    }
+
+    fn visit_roots(&self, marker: &mut Marker) {
+        self.core.roots().for_each(|object| marker.visit_untyped(object));
+        if let Some(root) = &self.root {
+            root.trace(&mut Tracer::new(marker));
+        }
+    }
+
+    fn clear_weaks(&mut self) -> u64 {
+        let mut cleared = 0;
+        for span in self.core.space().borrow().spans() {
+            let mut table = span.weaks().borrow_mut();
+            if let Some(weaks) = &mut *table {
+                cleared += weaks.clear_dead(span);
+                if weaks.is_empty() {
+                    *table = None;
+                }
+            }
+        }
+        cleared
+    }
+
+    fn sweep(&mut self) -> GcReport {
+        let start = Instant::now();
+        let cycle = self.core.origin().begin_cycle();
+        let mut sweeper = Sweeper::new(cycle.local_block(), self.zeal);
+        self.core.space().borrow_mut().sweep_spans(|span| sweeper.sweep(span));
+        let (local, tally) = sweeper.finish();
+        *self.core.space().borrow_mut().usage_mut() =
+            Usage { objects: tally.live_objects, bytes: tally.live_bytes };
+        let flushed = cycle.flush([local]);
+        GcReport {
+            live_objects: tally.live_objects,
+            live_bytes: tally.live_bytes,
+            swept_objects: tally.swept_objects,
+            swept_bytes: tally.swept_bytes,
+            dropped_objects: tally.dropped_objects,
+            drop_panics: tally.drop_panics,
+            swept_spans: tally.spans,
+            emptied_spans: tally.emptied_spans,
+            queued_cleanups: flushed.cleanups,
+            published_blocks: flushed.blocks,
+            sweep_time: start.elapsed(),
+            ..GcReport::default()
+        }
+    }
+
+    /// Ends the heap: drops its root and all its objects, and queues or discards their cleanups.
+    /// Later calls do nothing. Dropping the heap tears it down with [`Armed::Discard`].
+    pub fn tear_down(&mut self, armed: Armed) {
+        if std::mem::replace(&mut self.torn_down, true) {
+            return;
+        }
+        let root = self.root.take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
+            self.totals.drop_panics += 1;
+            dispose_of_panic(payload);
+        }
+        self.core.with_allocator(|allocator| allocator.retire(&mut self.core.space().borrow_mut()));
+        if armed == Armed::Discard {
+            self.discard_cleanups();
+        }
+        // Nothing is marked, so everything dies.
+        let report = self.sweep();
+        self.totals.drop_panics += report.drop_panics;
+    }
+
+    fn discard_cleanups(&mut self) {
+        let mut doomed = Vec::new();
+        for span in self.core.space().borrow().spans() {
+            span.cleanups().borrow_mut().retain(span.special_bits(), |_, head| {
+                doomed.push(head);
+                false
+            });
+        }
+        // Dropping captures runs user code, which must find no borrow held.
+        let mut registrar = self.core.registrar().borrow_mut();
+        doomed.into_iter().for_each(|head| registrar.discard(head));
+    }
+
+    /// The heap's number, as messages name it.
+    pub fn id(&self) -> HeapId {
+        self.core.roots().heap()
+    }
+
+    /// The cleanups queued so far, to wait for.
+    pub fn ticket(&self) -> Ticket {
+        self.core.origin().ticket()
+    }
+
+    /// The heap's account with its pool.
+    pub fn origin(&self) -> &Origin {
+        self.core.origin()
+    }
+
+    /// The counters now. O(types in use).
+    pub fn stats(&self) -> HeapStats {
+        let space = self.core.space().borrow();
+        let mut usage = space.usage();
+        self.core.with_allocator(|allocator| {
+            for (span, first, end) in allocator.tails() {
+                usage.remove(end - first, span.slot_bytes());
+            }
+        });
+        HeapStats {
+            cycles: self.totals.cycle,
+            objects: usage.objects,
+            bytes: usage.bytes,
+            mapped_bytes: space.mapped_bytes(),
+            max_bytes: space.max_bytes(),
+            swept_objects: self.totals.swept_objects,
+            drop_panics: self.totals.drop_panics,
+            roots: self.core.roots().len() as u64,
+            cleanups: self.core.origin().stats(),
+        }
+    }
+
+    /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
+    ///
+    /// # Errors
+    ///
+    /// The first inconsistency found.
+    pub fn verify(&self) -> Result<(), VerifyError> {
+        verify::verify(&self.core, |marker| self.visit_roots(marker), false)
+    }
+}
+
+/// Settled records worth a pass over all chains.
+const PRUNE_AT: u64 = 1024;
+
+impl<R: Branded> Drop for RootedHeap<R> {
+    fn drop(&mut self) {
+        self.tear_down(Armed::Discard);
+    }
+}

@@ -1,0 +1,240 @@
+//! A session's access to its heap: allocation, cleanups, weak pointers and roots.
+//!
+//! Invariant: while a `Mutation<'gc>` exists, no collection runs on its heap. `RootedHeap` keeps it by
+//! taking `&mut self` for both. Nothing here runs user code, so the heap's state is borrowed only
+//! within a call.
+
+use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+
+use sexton_cleanup::Cleanup;
+
+use crate::core::Core;
+use crate::gc::{Brand, Gc};
+use crate::roots::{HeapId, Root};
+use crate::space::NoRoom;
+use crate::span::SpanRef;
+use crate::trace::{Branded, Trace};
+use crate::weak::{Weak, WeakRecord, WeakTable};
+
+/// The default mode of a heap: one mutator, payloads of any kind, no handshake.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local;
+
+/// A session on a heap: the proof that its objects stay where they are, and the way to change it.
+///
+/// Lent to the closures of `Heap::new` and `Heap::mutate`. All pointers it gives out carry its brand
+/// `'gc` and end with it.
+pub struct Mutation<'gc, M = Local> {
+    core: &'gc Core,
+    brand: Brand<'gc>,
+    mode: PhantomData<M>,
+}
+
+impl<'gc, M> Mutation<'gc, M> {
+    pub(crate) fn new(core: &'gc Core) -> Self {
+        Mutation { core, brand: PhantomData, mode: PhantomData }
+    }
+
+    /// Puts a value into the heap. Never collects and never runs user code; O(1), a few instructions
+    /// unless the type's run of free slots is used up.
+    ///
+    /// # Panics
+    ///
+    /// If the heap's `max_bytes` would be exceeded or the system gives no memory; see
+    /// [`try_alloc`](Self::try_alloc).
+    #[inline]
+    #[track_caller]
+    pub fn alloc<T: Trace<'gc>>(&self, value: T) -> Gc<'gc, T> {
+        match self.try_alloc(value) {
+            Ok(gc) => gc,
+            Err(full) => out_of_room(&full.reason),
+        }
+    }
+
+    /// Puts a value into the heap, or gives it back if there is no room.
+    ///
+    /// # Errors
+    ///
+    /// [`HeapFull`] with the value, if the heap's `max_bytes` would be exceeded or the system gives
+    /// no memory. A collection after the session may make room.
+    #[inline]
+    pub fn try_alloc<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
+        match self.core.alloc_slot::<T>() {
+            Ok(slot) => {
+                // SAFETY: the slot is free, fits a `T`, and is ours.
+                unsafe { slot.as_ptr().write(value) };
+                // SAFETY: it now holds a live object of this session's heap.
+                Ok(unsafe { Gc::from_object(slot) })
+            }
+            Err(why) => Err(HeapFull { value, reason: self.core.full::<T>(why) }),
+        }
+    }
+
+    /// Registers `f` to run on a worker thread some time after the object has died.
+    ///
+    /// An object may have any number of cleanups; their order is not specified. Takes no lock, and
+    /// allocates only when `f` captures more than three words. O(1); registering on objects of one
+    /// type out of allocation order moves up to 16 KiB.
+    ///
+    /// What `f` captures cannot refer to the heap, so it cannot keep the object alive:
+    ///
+    /// ```compile_fail
+    /// # use sexton_heap::{Gc, Leaf, Mutation};
+    /// fn wrong<'gc>(mc: &Mutation<'gc>, gc: Gc<'gc, Leaf<u32>>) {
+    ///     mc.add_cleanup(gc, move || println!("{}", **gc)); // `'gc` must outlive `'static`
+    /// }
+    /// ```
+    #[inline]
+    pub fn add_cleanup<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Cleanup
+    where
+        T: Trace<'gc>,
+        F: FnOnce() + Send + 'static,
+    {
+        let span = SpanRef::containing(gc.as_address());
+        self.core.add_cleanup(span, span.slot_of_type::<T>(gc.as_address()), f)
+    }
+
+    /// Registers `f(arg)`; see [`add_cleanup`](Self::add_cleanup).
+    #[inline]
+    pub fn add_cleanup_with<T, A>(&self, gc: Gc<'gc, T>, arg: A, f: fn(A)) -> Cleanup
+    where
+        T: Trace<'gc>,
+        A: Send + 'static,
+    {
+        self.add_cleanup(gc, move || f(arg))
+    }
+
+    /// A pointer to the object that does not keep it alive. O(1), and allocates one word in the heap
+    /// the first time an object is downgraded.
+    ///
+    /// # Panics
+    ///
+    /// As [`alloc`](Self::alloc).
+    #[track_caller]
+    pub fn downgrade<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> Weak<'gc, T> {
+        let object = gc.as_address();
+        let span = SpanRef::containing(object);
+        let slot = span.slot_of_type::<T>(object);
+        let known = span.weaks().borrow().as_ref().and_then(|table| table.get(slot));
+        let record = known.unwrap_or_else(|| {
+            let record = self.alloc(WeakRecord::of(object)).as_address().cast();
+            let mut table = span.weaks().borrow_mut();
+            table.get_or_insert_with(|| Box::new(WeakTable::new())).insert(slot, record);
+            record
+        });
+        // SAFETY: the record is live: just made, or of a target that is, and records of live targets
+        // are forgotten only when no `Weak` is left. Its target is this `T`.
+        unsafe { Weak::from_record(record) }
+    }
+
+    /// Keeps the object alive until the [`Root`] is dropped. O(1).
+    pub fn root<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> Root<T::Family> {
+        // SAFETY: the object is a live `T`, which is `T::Family::At<'gc>`, of this heap.
+        unsafe { Root::new(self.core.roots(), gc.as_address()) }
+    }
+
+    /// The object that a root keeps alive. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If the root belongs to another heap; the message names both.
+    #[track_caller]
+    pub fn fetch<Q: Branded>(&self, root: &Root<Q>) -> Gc<'gc, Q::At<'gc>> {
+        let Some(object) = root.object_in(self.core.roots()) else {
+            panic!("a root of {} was fetched in {}", root.heap_id(), self.heap_id());
+        };
+        // SAFETY: roots keep their objects alive, and a `Root<Q>`'s object is a `Q` at every brand.
+        unsafe { Gc::from_object(object.cast()) }
+    }
+
+    /// The heap this session is on.
+    pub fn heap_id(&self) -> HeapId {
+        self.core.roots().heap()
+    }
+}
+
+impl<M> fmt::Debug for Mutation<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mutation({})", self.heap_id())
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn out_of_room(reason: &Full) -> ! {
+    panic!("{reason}")
+}
+
+/// There is no room for a value; it is given back.
+pub struct HeapFull<T> {
+    /// The value that was not allocated.
+    pub value: T,
+    pub(crate) reason: Full,
+}
+
+impl<T> HeapFull<T> {
+    /// The value that was not allocated.
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
+    /// Bytes the object would have taken.
+    pub fn requested_bytes(&self) -> u64 {
+        self.reason.requested
+    }
+
+    /// Bytes in use when it was asked for.
+    pub fn used_bytes(&self) -> u64 {
+        self.reason.used
+    }
+
+    /// The heap's limit in bytes.
+    pub fn max_bytes(&self) -> u64 {
+        self.reason.max
+    }
+}
+
+/// The reason, apart from the value, so that the message can be made without it.
+pub(crate) struct Full {
+    pub(crate) heap: HeapId,
+    pub(crate) type_name: &'static str,
+    pub(crate) why: NoRoom,
+    pub(crate) requested: u64,
+    pub(crate) used: u64,
+    pub(crate) max: u64,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Full { heap, type_name, why, requested, used, max } = self;
+        match why {
+            NoRoom::Limit => write!(
+                f,
+                "{heap} is full: {requested} bytes for a `{type_name}` do not fit beside the {used} in \
+                 use of max_bytes = {max}"
+            ),
+            NoRoom::System => write!(
+                f,
+                "{heap} is full: the system gave no memory for {requested} bytes of a `{type_name}` \
+                 beside the {used} in use"
+            ),
+        }
+    }
+}
+
+impl<T> fmt::Display for HeapFull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<T> fmt::Debug for HeapFull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeapFull({})", self.reason)
+    }
+}
+
+impl<T> Error for HeapFull<T> {}

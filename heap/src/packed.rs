@@ -1,0 +1,151 @@
+//! A map from the slots of one span to values, packed: a bit per slot, and the values of the set
+//! bits side by side in slot order.
+//!
+//! A slot's value stands at the rank of its bit. So a table costs nothing for slots without a value,
+//! and a pass over all of them reads memory in order (measured at sweep, cold: 3 to 5 ns a value,
+//! against 16 to 28 for a word per slot).
+//!
+//! Invariant: the number of set bits is the number of values. The bitmap belongs to the caller, who
+//! changes it through this type only.
+
+use std::cell::Cell;
+
+use crate::bitmap;
+
+/// The values of a packed map; its bitmap is lent at each call.
+pub(crate) struct Packed<V> {
+    values: Vec<V>,
+    /// No bit at or above this slot is set; so an insertion there is a push.
+    top: usize,
+}
+
+impl<V: Copy> Packed<V> {
+    pub(crate) const fn new() -> Self {
+        Packed { values: Vec::new(), top: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Bytes of heap memory the values take.
+    pub(crate) fn capacity_bytes(&self) -> usize {
+        self.values.capacity() * size_of::<V>()
+    }
+
+    pub(crate) fn get(&self, bits: &[Cell<u64>], slot: usize) -> Option<V> {
+        bitmap::get(bits, slot).then(|| self.values[bitmap::rank(bits, slot)])
+    }
+
+    /// Sets the value of a slot that has one.
+    pub(crate) fn replace(&mut self, bits: &[Cell<u64>], slot: usize, value: V) {
+        debug_assert!(bitmap::get(bits, slot));
+        self.values[bitmap::rank(bits, slot)] = value;
+    }
+
+    /// Gives a value to a slot that has none. O(1) in slot order (the order of allocation), else a
+    /// rank and a move of the values behind it: at most 16 KiB.
+    pub(crate) fn insert(&mut self, bits: &[Cell<u64>], slot: usize, value: V) {
+        debug_assert!(!bitmap::get(bits, slot));
+        if slot >= self.top {
+            self.values.push(value);
+            self.top = slot + 1;
+        } else {
+            self.values.insert(bitmap::rank(bits, slot), value);
+        }
+        bitmap::set(bits, slot);
+    }
+
+    pub(crate) fn iter<'a>(
+        &'a self,
+        bits: &'a [Cell<u64>],
+    ) -> impl Iterator<Item = (usize, V)> + 'a {
+        bitmap::ones(bits).zip(self.values.iter().copied())
+    }
+
+    /// Keeps the slots for which `keep` says so.
+    pub(crate) fn retain(&mut self, bits: &[Cell<u64>], mut keep: impl FnMut(usize, V) -> bool) {
+        self.retain_map(bits, |slot, value| keep(slot, value).then_some(value));
+    }
+
+    /// Replaces each value by what `map` makes of it, and drops the slot where that is `None`.
+    pub(crate) fn retain_map(
+        &mut self,
+        bits: &[Cell<u64>],
+        mut map: impl FnMut(usize, V) -> Option<V>,
+    ) {
+        let mut read = 0;
+        let mut write = 0;
+        let mut top = 0;
+        for (index, word) in bits.iter().enumerate() {
+            let mut left = word.get();
+            while left != 0 {
+                let bit = left.trailing_zeros() as usize;
+                left &= left - 1;
+                match map(index * 64 + bit, self.values[read]) {
+                    Some(value) => {
+                        self.values[write] = value;
+                        write += 1;
+                        top = index * 64 + bit + 1;
+                    }
+                    None => word.set(word.get() & !(1 << bit)),
+                }
+                read += 1;
+            }
+        }
+        self.top = top;
+        self.values.truncate(write);
+        if write == 0 {
+            self.values = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn bits() -> [Cell<u64>; 8] {
+        [const { Cell::new(0) }; 8]
+    }
+
+    #[test]
+    fn agrees_with_a_btree_map_in_any_order_of_insertion() {
+        let bits = bits();
+        let mut packed = Packed::new();
+        let mut oracle = BTreeMap::new();
+        let mut slot = 5usize;
+        for value in 0..300u32 {
+            slot = (slot * 167 + 13) % 512;
+            if oracle.insert(slot, value).is_some() {
+                packed.replace(&bits, slot, value);
+            } else {
+                packed.insert(&bits, slot, value);
+            }
+        }
+        assert!(packed.iter(&bits).eq(oracle.iter().map(|(&slot, &value)| (slot, value))));
+        packed.retain(&bits, |slot, _| slot % 3 != 0);
+        oracle.retain(|slot, _| slot % 3 != 0);
+        assert!(packed.iter(&bits).eq(oracle.iter().map(|(&slot, &value)| (slot, value))));
+        for slot in 0..512 {
+            assert_eq!(packed.get(&bits, slot), oracle.get(&slot).copied());
+        }
+    }
+
+    #[test]
+    fn an_emptied_map_gives_its_memory_back() {
+        let bits = bits();
+        let mut packed = Packed::new();
+        (0..512).for_each(|slot| packed.insert(&bits, slot, slot));
+        assert!(packed.capacity_bytes() > 0);
+        packed.retain(&bits, |_, _| false);
+        assert_eq!((packed.len(), packed.capacity_bytes()), (0, 0));
+        assert!(bits.iter().all(|word| word.get() == 0));
+    }
+}

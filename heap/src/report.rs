@@ -1,0 +1,82 @@
+//! What a heap tells about itself: the report of a cycle and the counters between cycles.
+
+use std::time::Duration;
+
+use sexton_cleanup::OriginStats;
+
+/// What one full cycle did.
+///
+/// Durations are wall time. Objects are counted once each, however large; bytes are slot bytes, which
+/// a type's size is rounded up to (to 8, at least 16), without span metadata.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct GcReport {
+    /// The number of the cycle, from 1.
+    pub cycle: u64,
+    /// Objects that survived.
+    pub live_objects: u64,
+    /// Bytes of slots that survived.
+    pub live_bytes: u64,
+    /// Objects that died.
+    pub swept_objects: u64,
+    /// Bytes of slots that became free.
+    pub swept_bytes: u64,
+    /// Objects that died and were of types with drop glue.
+    pub dropped_objects: u64,
+    /// Panics in drop glue, caught by the sweep.
+    pub drop_panics: u64,
+    /// Weak records cleared because their target died.
+    pub cleared_weaks: u64,
+    /// Cleanups queued.
+    pub queued_cleanups: u64,
+    /// Blocks of cleanups published.
+    pub published_blocks: u64,
+    /// Spans swept, and how many of them became empty.
+    pub swept_spans: u64,
+    /// Spans that held no live object and went back to their region.
+    pub emptied_spans: u64,
+    /// Time to mark, the clearing of weak records included.
+    pub mark_time: Duration,
+    /// Time to sweep every span, drop glue included, and to flush the partial blocks.
+    pub sweep_time: Duration,
+}
+
+impl GcReport {
+    /// Swept spans' objects, dead and alive, per second of sweep; 0 if nothing was swept.
+    pub fn sweep_objects_per_second(&self) -> f64 {
+        per_second(self.live_objects + self.swept_objects, self.sweep_time)
+    }
+
+    /// Live objects per second of mark; 0 if nothing was marked.
+    pub fn mark_objects_per_second(&self) -> f64 {
+        per_second(self.live_objects, self.mark_time)
+    }
+}
+
+fn per_second(objects: u64, time: Duration) -> f64 {
+    if objects == 0 { 0.0 } else { objects as f64 / time.as_secs_f64().max(1e-9) }
+}
+
+/// A heap's counters, read between two moments of its life.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct HeapStats {
+    /// Cycles run so far.
+    pub cycles: u64,
+    /// Objects in the heap: live ones, and dead ones not yet swept.
+    pub objects: u64,
+    /// Bytes of those objects' slots.
+    pub bytes: u64,
+    /// Bytes of address space mapped for spans and their metadata.
+    pub mapped_bytes: u64,
+    /// The most bytes of slots the heap may use.
+    pub max_bytes: u64,
+    /// Objects swept since the heap was made.
+    pub swept_objects: u64,
+    /// Panics in drop glue since the heap was made.
+    pub drop_panics: u64,
+    /// Dynamic roots alive.
+    pub roots: u64,
+    /// The heap's cleanups.
+    pub cleanups: OriginStats,
+}

@@ -1,0 +1,139 @@
+//! Dynamic roots: handles that keep an object alive from outside the heap.
+//!
+//! Invariant: the table holds the addresses of all objects with a [`Root`] that has not been dropped;
+//! the marker starts from each. A root shares the table with its heap, so one that outlives its heap
+//! finds memory that is still there and an object that nobody can reach any more.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::trace::Branded;
+
+/// The number of a heap, unique in the process; messages name heaps by it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HeapId(u64);
+
+impl HeapId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Relaxed: only uniqueness matters.
+        HeapId(NEXT.fetch_add(1, Relaxed))
+    }
+}
+
+impl fmt::Display for HeapId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "heap #{}", self.0)
+    }
+}
+
+/// Keeps an object of a heap alive, in and between sessions, until it is dropped.
+///
+/// Made by [`Mutation::root`](crate::Mutation::root), read by
+/// [`Mutation::fetch`](crate::Mutation::fetch). Not `Send`, so that no cleanup can hold one: a
+/// cleanup that kept its own object alive would never run. A root inside the heap (in a `Leaf`) does
+/// keep its object alive for ever; prefer a `Gc` field there.
+pub struct Root<Q: Branded> {
+    table: Rc<RootTable>,
+    index: usize,
+    family: PhantomData<fn() -> Q>,
+}
+
+impl<Q: Branded> Root<Q> {
+    /// # Safety
+    ///
+    /// `object` is a live `Q::At<'_>` of the heap that `table` belongs to.
+    pub(crate) unsafe fn new(table: &Rc<RootTable>, object: NonNull<u8>) -> Self {
+        Root { table: table.clone(), index: table.insert(object), family: PhantomData }
+    }
+
+    /// The heap the object lives in.
+    pub fn heap_id(&self) -> HeapId {
+        self.table.heap
+    }
+
+    /// The object's address, if the root belongs to the heap of that table.
+    pub(crate) fn object_in(&self, table: &Rc<RootTable>) -> Option<NonNull<u8>> {
+        Rc::ptr_eq(&self.table, table).then(|| self.table.get(self.index))
+    }
+}
+
+impl<Q: Branded> Clone for Root<Q> {
+    /// Another root of the same object. O(1).
+    fn clone(&self) -> Self {
+        let index = self.table.insert(self.table.get(self.index));
+        Root { table: self.table.clone(), index, family: PhantomData }
+    }
+}
+
+impl<Q: Branded> Drop for Root<Q> {
+    fn drop(&mut self) {
+        self.table.remove(self.index);
+    }
+}
+
+impl<Q: Branded> fmt::Debug for Root<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Root({} in {})", std::any::type_name::<Q>(), self.table.heap)
+    }
+}
+
+/// All dynamic roots of one heap.
+pub(crate) struct RootTable {
+    heap: HeapId,
+    slots: RefCell<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    objects: Vec<Option<NonNull<u8>>>,
+    free: Vec<usize>,
+}
+
+impl RootTable {
+    pub(crate) fn new(heap: HeapId) -> Rc<Self> {
+        Rc::new(RootTable { heap, slots: RefCell::default() })
+    }
+
+    pub(crate) fn heap(&self) -> HeapId {
+        self.heap
+    }
+
+    /// Calls `each` with the object of every root. It must not make or drop roots.
+    pub(crate) fn for_each(&self, each: impl FnMut(NonNull<u8>)) {
+        self.slots.borrow().objects.iter().copied().flatten().for_each(each);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let slots = self.slots.borrow();
+        slots.objects.len() - slots.free.len()
+    }
+
+    fn insert(&self, object: NonNull<u8>) -> usize {
+        let slots = &mut *self.slots.borrow_mut();
+        match slots.free.pop() {
+            Some(index) => {
+                slots.objects[index] = Some(object);
+                index
+            }
+            None => {
+                slots.objects.push(Some(object));
+                slots.objects.len() - 1
+            }
+        }
+    }
+
+    fn get(&self, index: usize) -> NonNull<u8> {
+        self.slots.borrow().objects[index].expect("a root's slot is set until the root is dropped")
+    }
+
+    fn remove(&self, index: usize) {
+        let slots = &mut *self.slots.borrow_mut();
+        slots.objects[index] = None;
+        slots.free.push(index);
+    }
+}

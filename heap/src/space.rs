@@ -1,0 +1,184 @@
+//! The space: all regions of one heap, its size classes, and how many bytes are in use.
+//!
+//! Hands spans with free slots to allocators and takes emptied ones back from sweep. A *size class*
+//! here is one type: spans are typed, so that an object needs no header.
+//!
+//! Invariant: every open span is in exactly one place: in its class's `partial` list, in the hands of
+//! one allocator, or full and in neither; sweep, which sees them all, sorts them anew.
+
+use std::collections::HashMap;
+
+use crate::region::Region;
+use crate::span::{REGION_BYTES, SpanRef};
+use crate::type_info::TypeInfo;
+
+/// All memory of one heap.
+pub(crate) struct Space {
+    regions: Vec<Region>,
+    /// No region before this one has room.
+    first_with_room: usize,
+    classes: Vec<Class>,
+    /// By the address of a type's info; one type may have two.
+    class_of: HashMap<usize, u32>,
+    usage: Usage,
+    max_bytes: u64,
+}
+
+/// Objects and bytes in use, allocators' unused tails included.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, objects: usize, slot_bytes: usize) {
+        self.objects += objects as u64;
+        self.bytes += (objects * slot_bytes) as u64;
+    }
+
+    pub(crate) fn remove(&mut self, objects: usize, slot_bytes: usize) {
+        self.objects -= objects as u64;
+        self.bytes -= (objects * slot_bytes) as u64;
+    }
+}
+
+struct Class {
+    info: &'static TypeInfo,
+    /// Spans with free slots that no allocator holds; taken from the end.
+    partial: Vec<SpanRef>,
+}
+
+/// Why there is no room for another object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// The heap's own limit.
+    Limit,
+    /// The system gave no memory.
+    System,
+}
+
+/// What sweep made of a span.
+pub(crate) enum Swept {
+    Empty,
+    Partial,
+    Full,
+}
+
+impl Space {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        Space {
+            regions: Vec::new(),
+            first_with_room: 0,
+            classes: Vec::new(),
+            class_of: HashMap::new(),
+            usage: Usage::default(),
+            max_bytes,
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    pub(crate) fn usage_mut(&mut self) -> &mut Usage {
+        &mut self.usage
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// Bytes that may still be allocated.
+    pub(crate) fn budget(&self) -> u64 {
+        self.max_bytes.saturating_sub(self.usage.bytes)
+    }
+
+    /// Bytes of address space mapped, metadata included.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.regions.iter().map(|region| region.bytes() as u64).sum()
+    }
+
+    pub(crate) fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// Every open span, in the order of the regions.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.regions.iter().flat_map(Region::spans)
+    }
+
+    pub(crate) fn partial(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.classes.iter().flat_map(|class| class.partial.iter().copied())
+    }
+
+    /// A span of the type that may have free slots: one that survived a sweep, else a new one.
+    pub(crate) fn take_span(&mut self, info: &'static TypeInfo) -> Result<SpanRef, NoRoom> {
+        let class = self.class(info);
+        if let Some(span) = self.classes[class as usize].partial.pop() {
+            return Ok(span);
+        }
+        self.open_span(info, class).ok_or(NoRoom::System)
+    }
+
+    /// Gives a span back that may still have free slots.
+    pub(crate) fn return_span(&mut self, span: SpanRef) {
+        self.classes[span.class() as usize].partial.push(span);
+    }
+
+    fn class(&mut self, info: &'static TypeInfo) -> u32 {
+        let classes = &mut self.classes;
+        *self.class_of.entry(&raw const *info as usize).or_insert_with(|| {
+            classes.push(Class { info, partial: Vec::new() });
+            (classes.len() - 1) as u32
+        })
+    }
+
+    fn open_span(&mut self, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
+        debug_assert!(std::ptr::eq(self.classes[class as usize].info, info));
+        for (index, region) in self.regions.iter_mut().enumerate().skip(self.first_with_room) {
+            if let Some(span) = region.open(info, class) {
+                return Some(span);
+            }
+            if index == self.first_with_room && !region.has_room() {
+                self.first_with_room += 1;
+            }
+        }
+        let mut region = Region::map(info.slot_bytes.div_ceil(crate::span::SPAN_BYTES))?;
+        let span = region.open(info, class);
+        self.regions.push(region);
+        span
+    }
+
+    /// Sweeps every open span with `sweep` and sorts them: the emptied ones are closed, the partial
+    /// ones listed for allocation, lowest address first. No allocator holds a span meanwhile.
+    pub(crate) fn sweep_spans(&mut self, mut sweep: impl FnMut(SpanRef) -> Swept) {
+        self.classes.iter_mut().for_each(|class| class.partial.clear());
+        // Backwards, because spans are taken from the end of the list.
+        for region in self.regions.iter_mut().rev() {
+            for span in region.spans() {
+                match sweep(span) {
+                    Swept::Empty => {
+                        // SAFETY: it holds no object, so nobody points into it, and sweep left its
+                        // bitmaps zero.
+                        unsafe { region.close(span) };
+                    }
+                    Swept::Partial => self.classes[span.class() as usize].partial.push(span),
+                    Swept::Full => {}
+                }
+            }
+        }
+        self.release_regions();
+    }
+
+    /// Unmaps empty regions, but for one that the next cycle's allocation would only map again.
+    fn release_regions(&mut self) {
+        let mut spare = false;
+        self.regions.retain(|region| {
+            let keep = !region.is_empty() || (!spare && region.bytes() == REGION_BYTES);
+            spare |= region.is_empty() && keep;
+            keep
+        });
+        self.first_with_room = 0;
+    }
+}

@@ -1,0 +1,94 @@
+//! What the marker needs to know of a type: where its `Gc` pointers are.
+//!
+//! [`Trace`] says how to visit the pointers of one value; [`Branded`] is the same type with the
+//! session's lifetime left open, so that a heap can name its root type outside of every session.
+//!
+//! Invariant: a reachable value reports every `Gc` and `Weak` it owns, each time it is traced. The
+//! derive establishes it; `verify` cannot (it walks by the same impls), so hand-written impls are
+//! `unsafe`.
+
+use crate::gc::Gc;
+use crate::mark::Marker;
+use crate::weak::{Weak, WeakRecord};
+
+/// A type that may live in the heap of a session branded `'gc`.
+///
+/// Derive it: `#[derive(Trace)]` works on structs and enums, generic ones too.
+///
+/// # Safety
+///
+/// An implementation promises all of these; the collector frees objects on the strength of them.
+///
+/// 1. [`trace`](Trace::trace) calls `trace` on every field that can own a `Gc<'gc, _>` or
+///    `Weak<'gc, _>`, directly or inside other values, whatever the state of the value (a borrowed
+///    cell, a locked mutex).
+/// 2. `NEEDS_TRACE` is `false` only if no value of the type can ever own such a pointer.
+/// 3. `trace` only reads: it does not change the value, not even through a cell, and takes no lock.
+///    It may run on another thread than the one that made the value while that one is stopped.
+/// 4. Dropping the value reads no `Gc` and no `Weak`: the objects they point to may be gone. A type
+///    that owns such a pointer therefore does not implement `Drop`.
+/// 5. [`Family`](Trace::Family) is this very type with `'gc` replaced by `'static`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot live in the heap of this session",
+    label = "not a payload of this session's brand",
+    note = "derive `Trace` for your own type; put a foreign type that holds no `Gc` into `Leaf<T>`",
+    note = "a pointer of another session or of another heap is of another brand"
+)]
+pub unsafe trait Trace<'gc>: Sized {
+    /// The type with its brand left open; see [`Branded`].
+    type Family: Branded<At<'gc> = Self>;
+
+    /// Whether values of the type can own a `Gc` or a `Weak`. Objects of types without any are
+    /// marked by their bit alone and never visited.
+    const NEEDS_TRACE: bool;
+
+    /// Reports every pointer the value owns to `tracer`.
+    fn trace(&self, tracer: &mut Tracer<'_>);
+}
+
+/// A heap type with its brand left open: what `Node<'static>` is to `Node<'gc>`.
+///
+/// Implemented by the derive. It is how [`Root`](crate::Root) and `Heap` name a type that exists,
+/// as values, only within sessions.
+///
+/// # Safety
+///
+/// `At<'gc>` must be `Self` with `'static` replaced by `'gc` in brand position, and nothing else:
+/// the collector converts between them by a pointer cast.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the `'static` form of a heap type",
+    label = "write the type with its brand set to `'static`, for example `Node<'static>`"
+)]
+pub unsafe trait Branded: 'static {
+    /// The type as a session of brand `'gc` sees it.
+    type At<'gc>: Trace<'gc, Family = Self>;
+}
+
+/// The visitor that [`Trace::trace`] reports pointers to.
+///
+/// Reporting is cheap and never recurses: a pointer goes onto the marker's work list.
+pub struct Tracer<'a> {
+    marker: &'a mut Marker,
+}
+
+impl<'a> Tracer<'a> {
+    pub(crate) fn new(marker: &'a mut Marker) -> Self {
+        Tracer { marker }
+    }
+
+    /// Reports one strong pointer. Implementations for containers call their items' `trace` instead.
+    #[inline]
+    pub fn visit<'gc, T: Trace<'gc>>(&mut self, gc: Gc<'gc, T>) {
+        if T::NEEDS_TRACE {
+            self.marker.visit::<T>(gc.as_address());
+        } else {
+            self.marker.visit_leaf::<T>(gc.as_address());
+        }
+    }
+
+    /// Reports one weak pointer: its record stays, its target need not.
+    #[inline]
+    pub fn visit_weak<'gc, T: Trace<'gc>>(&mut self, weak: Weak<'gc, T>) {
+        self.marker.visit_leaf::<WeakRecord>(weak.record_address());
+    }
+}

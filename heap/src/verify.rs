@@ -1,0 +1,218 @@
+//! The checker: recomputes what the heap believes, the slow way, and trusts none of it.
+//!
+//! Tests run it after every step, zeal mode after every cycle. It walks reachability with a set of
+//! addresses instead of mark bits, finds spans by searching the regions instead of masking, and counts
+//! bit by bit.
+
+use std::collections::{BTreeMap, HashSet};
+use std::error::Error;
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::core::Core;
+use crate::mark::Marker;
+use crate::region::Region;
+use crate::space::Usage;
+use crate::span::SpanRef;
+use crate::weak::WeakRecord;
+
+/// What the checker found wrong.
+#[derive(Debug)]
+pub struct VerifyError {
+    message: String,
+}
+
+impl fmt::Display for VerifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for VerifyError {}
+
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)*) => {
+        if !$condition {
+            return Err(VerifyError { message: format!($($message)*) });
+        }
+    };
+}
+
+/// Checks a heap whose roots `roots` reports. With `swept`, right after a cycle, also that nothing
+/// unreachable is left.
+pub(crate) fn verify(
+    core: &Core,
+    roots: impl FnOnce(&mut Marker),
+    swept: bool,
+) -> Result<(), VerifyError> {
+    let truth = Truth::gather(core);
+    let reachable = truth.walk(Marker::audited(roots))?;
+    truth.check_spans(core)?;
+    truth.check_lists(core)?;
+    truth.check_usage(core)?;
+    truth.check_weaks(&reachable)?;
+    if swept {
+        for &object in truth.objects.keys() {
+            ensure!(reachable.contains(&object), "unreachable object {object:#x} survived a sweep");
+        }
+    }
+    Ok(())
+}
+
+/// What there is, by looking at every bit.
+struct Truth<'a> {
+    space: std::cell::Ref<'a, crate::space::Space>,
+    /// Address of every allocated slot -> its span and slot.
+    objects: BTreeMap<usize, (SpanRef, usize)>,
+}
+
+impl<'a> Truth<'a> {
+    fn gather(core: &'a Core) -> Self {
+        let space = core.space().borrow();
+        let mut objects = BTreeMap::new();
+        for span in space.spans() {
+            for slot in 0..span.slots() {
+                if span.alloc_bits()[slot / 64].get() >> (slot % 64) & 1 != 0 {
+                    let address = span.base().addr().get() + slot * span.info().slot_bytes;
+                    objects.insert(address, (span, slot));
+                }
+            }
+        }
+        core.with_allocator(|allocator| {
+            for (span, first, end) in allocator.tails() {
+                for slot in first..end {
+                    objects.remove(&(span.base().addr().get() + slot * span.info().slot_bytes));
+                }
+            }
+        });
+        Truth { space, objects }
+    }
+
+    fn region_of(&self, object: NonNull<u8>) -> Option<&Region> {
+        self.space.regions().iter().find(|region| region.holds(object))
+    }
+
+    /// Everything reachable, each object checked before it is followed.
+    fn walk(&self, roots: Vec<NonNull<u8>>) -> Result<HashSet<usize>, VerifyError> {
+        let mut reachable = HashSet::new();
+        let mut work = roots;
+        while let Some(object) = work.pop() {
+            if reachable.contains(&object.addr().get()) {
+                continue;
+            }
+            let region = self.region_of(object);
+            ensure!(region.is_some(), "reachable object {object:p} lies in no region of the heap");
+            let span = region.and_then(|region| region.span_at(object));
+            ensure!(span.is_some(), "reachable object {object:p} lies in no open span");
+            let known = self.objects.get(&object.addr().get());
+            ensure!(known.is_some(), "reachable object {object:p} is not an allocated slot");
+            let (owner, slot) = known.copied().expect("checked above");
+            ensure!(Some(owner) == span, "object {object:p} is claimed by two spans");
+            ensure!(
+                SpanRef::containing(object) == owner && owner.slot_of(object) == slot,
+                "mask and shift find another slot than {slot} for object {object:p}"
+            );
+            reachable.insert(object.addr().get());
+            if owner.info().needs_trace {
+                work.extend(Marker::pointers_of(object));
+            }
+        }
+        Ok(reachable)
+    }
+
+    fn check_spans(&self, core: &Core) -> Result<(), VerifyError> {
+        let registrar = core.registrar().borrow();
+        for span in self.space.spans() {
+            let at = span.base();
+            let name = (span.info().name)();
+            for (index, mark) in span.mark_bits().iter().enumerate() {
+                ensure!(mark.load(Relaxed) == 0, "span {at:p} of `{name}` has marks between cycles");
+                let alloc = span.alloc_bits()[index].get();
+                ensure!(
+                    alloc & !span.valid(index) == 0,
+                    "span {at:p} of `{name}` has bits set beyond its last slot"
+                );
+            }
+            let cleanups = span.cleanups().borrow();
+            let specials: u32 = span.special_bits().iter().map(|word| word.get().count_ones()).sum();
+            ensure!(
+                specials as usize == cleanups.len(),
+                "span {at:p} of `{name}` has {specials} special bits for {} cleanup chains",
+                cleanups.len()
+            );
+            for (slot, head) in cleanups.iter(span.special_bits()) {
+                let object = at.addr().get() + slot * span.info().slot_bytes;
+                ensure!(
+                    self.objects.contains_key(&object),
+                    "free slot {slot} of span {at:p} of `{name}` has cleanups"
+                );
+                ensure!(registrar.len(head) > 0, "object {object:#x} has an empty cleanup chain");
+            }
+        }
+        Ok(())
+    }
+
+    /// Every span with a free slot is where the next allocation finds it, and only there.
+    fn check_lists(&self, core: &Core) -> Result<(), VerifyError> {
+        let mut listed = HashSet::new();
+        let held: Vec<SpanRef> = core.with_allocator(|allocator| allocator.spans().collect());
+        for span in self.space.partial().chain(held.iter().copied()) {
+            ensure!(listed.insert(span), "span {:p} is listed twice", span.base());
+        }
+        let open: HashSet<SpanRef> = self.space.spans().collect();
+        ensure!(listed.is_subset(&open), "a listed span is not open");
+        for &span in &open {
+            let full = span
+                .alloc_bits()
+                .iter()
+                .enumerate()
+                .all(|(index, word)| word.get() == span.valid(index));
+            ensure!(
+                full || listed.contains(&span),
+                "span {:p} has free slots that no allocation would find",
+                span.base()
+            );
+        }
+        Ok(())
+    }
+
+    fn check_usage(&self, core: &Core) -> Result<(), VerifyError> {
+        let mut counted = Usage::default();
+        for (span, _) in self.objects.values() {
+            counted.add(1, span.slot_bytes());
+        }
+        core.with_allocator(|allocator| {
+            for (span, first, end) in allocator.tails() {
+                counted.add(end - first, span.slot_bytes());
+            }
+        });
+        let believed = self.space.usage();
+        ensure!(counted == believed, "usage is {counted:?} but believed to be {believed:?}");
+        Ok(())
+    }
+
+    /// Every weak table entry belongs to an allocated target, and its record points back to it.
+    fn check_weaks(&self, reachable: &HashSet<usize>) -> Result<(), VerifyError> {
+        for span in self.space.spans() {
+            let table = span.weaks().borrow();
+            for (slot, record) in table.iter().flat_map(|table| table.iter()) {
+                let target = span.base().addr().get() + slot * span.info().slot_bytes;
+                ensure!(self.objects.contains_key(&target), "a free slot has a weak record");
+                ensure!(
+                    self.objects.contains_key(&record.addr().get()),
+                    "the weak record of object {target:#x} is not allocated"
+                );
+                if reachable.contains(&record.addr().get()) {
+                    // SAFETY: the record is reachable and allocated, hence live.
+                    let record: &WeakRecord = unsafe { record.as_ref() };
+                    ensure!(
+                        record.target().map(|target| target.addr().get()) == Some(target),
+                        "the weak record of object {target:#x} points elsewhere"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

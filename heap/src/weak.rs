@@ -1,0 +1,169 @@
+//! Weak pointers: a record per target, itself an object of the heap.
+//!
+//! A [`Weak`] points to its target's *weak record*, one word that holds the target's address. The
+//! record lives while some `Weak` reaches it (the marker marks it by its bit alone); the target's
+//! span remembers it in a lazily made table, so that a target has one record however often it is
+//! downgraded.
+//!
+//! Invariant: at the end of mark, before any slot is swept or any cleanup is queued, the record of
+//! every dead target is cleared. So a `Weak` never upgrades to an object that is about to go, and no
+//! cleanup can run while one still could.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::gc::{Brand, Gc};
+use crate::mutation::Mutation;
+use crate::packed::Packed;
+use crate::span::{BITMAP_WORDS, SpanRef};
+use crate::trace::{Branded, Trace, Tracer};
+
+/// What a `Weak` points to: the target's address, until the target dies.
+pub(crate) struct WeakRecord {
+    target: Cell<Option<NonNull<u8>>>,
+}
+
+// SAFETY: the target is not owned, so there is nothing to report and nothing that needs tracing; a
+// record has no drop glue; the type carries no brand.
+unsafe impl<'gc> Trace<'gc> for WeakRecord {
+    type Family = WeakRecord;
+    const NEEDS_TRACE: bool = false;
+
+    fn trace(&self, _tracer: &mut Tracer<'_>) {}
+}
+
+// SAFETY: the type carries no brand, so it is the same at every one.
+unsafe impl Branded for WeakRecord {
+    type At<'gc> = WeakRecord;
+}
+
+/// A pointer that does not keep its target alive.
+///
+/// Made by [`Mutation::downgrade`]; followed by [`upgrade`](Weak::upgrade). It is cleared before any
+/// cleanup of its target can run, and before the target's `Drop` glue does.
+pub struct Weak<'gc, T> {
+    record: NonNull<WeakRecord>,
+    target: PhantomData<Gc<'gc, T>>,
+    brand: Brand<'gc>,
+}
+
+impl<'gc, T> Weak<'gc, T> {
+    /// # Safety
+    ///
+    /// `record` is a live weak record of this session's heap whose target is, or was, a `T`.
+    pub(crate) unsafe fn from_record(record: NonNull<WeakRecord>) -> Self {
+        Weak { record, target: PhantomData, brand: PhantomData }
+    }
+
+    /// The target, or `None` if it has died. O(1).
+    #[inline]
+    pub fn upgrade<M>(self, _mc: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
+        // SAFETY: a `Weak` in the hands of a session was reached or made in it, so its record is
+        // live for all of 'gc.
+        let record = unsafe { self.record.as_ref() };
+        let target = record.target.get()?;
+        // SAFETY: an uncleared target survived the last mark or is younger than it, and nothing is
+        // freed within a session; `from_record` vouches for its type.
+        Some(unsafe { Gc::from_object(target.cast()) })
+    }
+
+    /// Whether both were made from the same target, dead or alive.
+    #[inline]
+    pub fn ptr_eq(self, other: Self) -> bool {
+        self.record == other.record
+    }
+
+    #[inline]
+    pub(crate) fn record_address(self) -> NonNull<u8> {
+        self.record.cast()
+    }
+}
+
+impl<T> Copy for Weak<'_, T> {}
+
+impl<T> Clone for Weak<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> fmt::Debug for Weak<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(Weak)")
+    }
+}
+
+// SAFETY: the one thing a `Weak` needs, its record, is reported; dropping a `Weak` does nothing; the
+// family is the same pointer with its brand open.
+unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for Weak<'gc, T> {
+    type Family = Weak<'static, T::Family>;
+    const NEEDS_TRACE: bool = true;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        tracer.visit_weak(*self);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl<F: Branded> Branded for Weak<'static, F> {
+    type At<'gc> = Weak<'gc, F::At<'gc>>;
+}
+
+/// The weak records of one span's objects: slot -> record.
+pub(crate) struct WeakTable {
+    bits: [Cell<u64>; BITMAP_WORDS],
+    records: Packed<NonNull<WeakRecord>>,
+}
+
+impl WeakTable {
+    pub(crate) fn new() -> Self {
+        WeakTable { bits: [const { Cell::new(0) }; BITMAP_WORDS], records: Packed::new() }
+    }
+
+    pub(crate) fn get(&self, slot: usize) -> Option<NonNull<WeakRecord>> {
+        self.records.get(&self.bits, slot)
+    }
+
+    pub(crate) fn insert(&mut self, slot: usize, record: NonNull<WeakRecord>) {
+        self.records.insert(&self.bits, slot, record);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, NonNull<WeakRecord>)> + '_ {
+        self.records.iter(&self.bits)
+    }
+
+    /// Called at the end of mark, before anything is swept: clears the records of dead targets and
+    /// forgets records that no `Weak` reaches any more. Returns how many records were cleared.
+    pub(crate) fn clear_dead(&mut self, span: SpanRef) -> u64 {
+        let mut cleared = 0;
+        self.records.retain(&self.bits, |slot, record| {
+            let target_lives = span.is_marked(slot);
+            let record_lives = SpanRef::containing(record.cast()).is_marked_at(record.cast());
+            if record_lives && !target_lives {
+                // SAFETY: the record is marked, so it is a live object.
+                let record = unsafe { record.as_ref() };
+                record.target.set(None);
+                cleared += 1;
+            }
+            target_lives && record_lives
+        });
+        cleared
+    }
+}
+
+impl WeakRecord {
+    pub(crate) fn of(target: NonNull<u8>) -> Self {
+        WeakRecord { target: Cell::new(Some(target)) }
+    }
+
+    pub(crate) fn target(&self) -> Option<NonNull<u8>> {
+        self.target.get()
+    }
+}
