@@ -181,7 +181,7 @@ impl Cursor {
         let first = self.word * 64 + bit as usize;
         let mut len = self.take(bit);
         // A stretch that reaches the end of its word may go on in the next.
-        while (first + len) % 64 == 0 && self.word + 1 < words {
+        while (first + len).is_multiple_of(64) && self.word + 1 < words {
             let next = self.free_slots(self.word + 1);
             if next & 1 == 0 {
                 break;

@@ -16,7 +16,6 @@
 //!
 //! Every module that opens `unsafe` is listed below with its reason; the others are safe code.
 
-#[expect(unsafe_code, reason = "hands out the slots that runs are made of")]
 mod alloc;
 mod bitmap;
 #[expect(unsafe_code, reason = "cells that are traced whatever their borrow state")]

@@ -89,10 +89,6 @@ impl Region {
         (METADATA_UNITS * SPAN_BYTES..self.bytes).contains(&offset)
     }
 
-    pub(crate) fn address(&self) -> usize {
-        self.base.addr().get()
-    }
-
     /// The open span that covers an address of the region, if any, found without trusting metadata.
     pub(crate) fn span_at(&self, address: NonNull<u8>) -> Option<SpanRef> {
         self.spans().find(|span| {
@@ -221,7 +217,7 @@ mod tests {
     #[test]
     fn regions_are_aligned_and_zeroed() {
         let region = Region::map(1).expect("4 MiB of address space");
-        assert_eq!(region.address() % REGION_BYTES, 0);
+        assert_eq!(region.base.addr().get() % REGION_BYTES, 0);
         assert_eq!(region.bytes(), REGION_BYTES);
         let huge = Region::map(100).expect("6.5 MiB of address space");
         assert_eq!(huge.bytes(), 102 * SPAN_BYTES);

@@ -54,8 +54,6 @@ struct Header {
     class: u32,
     /// Units of 64 KiB the span covers: 1 unless it is large.
     units: u32,
-    /// Allocated slots at the end of the last sweep. Written by sweep, read by the allocator.
-    live: Cell<u32>,
     cleanups: RefCell<Packed<Head>>,
     weaks: RefCell<Option<Box<WeakTable>>>,
 }
@@ -102,7 +100,6 @@ impl SpanRef {
             slots: (SPAN_BYTES / slot_bytes).max(1) as u32,
             class,
             units: slot_bytes.div_ceil(SPAN_BYTES) as u32,
-            live: Cell::new(0),
             cleanups: RefCell::new(Packed::new()),
             weaks: RefCell::new(None),
         };
@@ -198,14 +195,6 @@ impl Span {
         &self.mark[..self.words()]
     }
 
-    pub(crate) fn live(&self) -> u32 {
-        self.header.live.get()
-    }
-
-    pub(crate) fn set_live(&self, live: u32) {
-        self.header.live.set(live);
-    }
-
     /// The heads of the cleanup chains of the span's objects, keyed by `special_bits`.
     pub(crate) fn cleanups(&self) -> &RefCell<Packed<Head>> {
         &self.header.cleanups
@@ -220,7 +209,7 @@ impl Span {
     #[inline]
     pub(crate) fn slot_of(&self, object: NonNull<u8>) -> usize {
         let offset = (object.addr().get() & (SPAN_BYTES - 1)) as u64;
-        (offset * u64::from(self.header.reciprocal) >> 32) as usize
+        ((offset * u64::from(self.header.reciprocal)) >> 32) as usize
     }
 
     /// The slot of an object of type `T`: [`slot_of`](Self::slot_of) without a look at the header.
@@ -279,7 +268,7 @@ mod tests {
         for slot_bytes in (MIN_SLOT_BYTES..=SPAN_BYTES).step_by(8) {
             let reciprocal = u64::from(reciprocal(slot_bytes));
             for slot in 0..SPAN_BYTES / slot_bytes {
-                assert_eq!(((slot * slot_bytes) as u64 * reciprocal >> 32) as usize, slot);
+                assert_eq!((((slot * slot_bytes) as u64 * reciprocal) >> 32) as usize, slot);
             }
         }
     }

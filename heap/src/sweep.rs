@@ -65,7 +65,6 @@ impl Sweeper {
             poison_dead(&span);
         }
         let (live, dead) = publish(&span);
-        span.set_live(live);
         self.count(&span, live, dead);
         match live as usize {
             0 => Swept::Empty,

@@ -1,1 +1,52 @@
-//! Under construction.
+//! Sexton: a mark-sweep heap whose objects can carry *cleanups*, functions that a bounded set of
+//! worker threads runs some time after the object has died, and that the compiler keeps from ever
+//! reaching it.
+//!
+//! ```
+//! use std::time::Duration;
+//! use sexton::{Gc, GcCell, Heap, Trace};
+//!
+//! #[derive(Trace)]
+//! struct Node<'gc> { value: u64, next: GcCell<Option<Gc<'gc, Node<'gc>>>> }
+//!
+//! #[derive(Trace, Default)]
+//! struct World<'gc> { head: GcCell<Option<Gc<'gc, Node<'gc>>>> }
+//!
+//! let mut heap: Heap<World<'static>> = Heap::new(|_mc| World::default());
+//! heap.mutate(|mc, world| {
+//!     let node = mc.alloc(Node { value: 1, next: GcCell::new(world.head.get()) });
+//!     world.head.set(mc, Some(node));
+//!     mc.add_cleanup(node, || println!("node 1 is gone"));
+//! });
+//! heap.mutate(|mc, world| world.head.set(mc, None));
+//! let report = heap.collect();
+//! assert_eq!(report.swept_objects, 1);
+//! heap.wait_for_cleanups(Duration::from_secs(1))?; // the line has been printed
+//! # Ok::<(), sexton::WaitError>(())
+//! ```
+//!
+//! # The parts
+//!
+//! - A [`Heap`] owns objects. A program works on them in *sessions* ([`Heap::mutate`]), which lend it
+//!   a [`Mutation`] and the heap's root. Pointers ([`Gc`], [`Weak`]) belong to their session; a
+//!   [`Root`] keeps an object from one to the next.
+//! - Payloads are types that derive [`Trace`], built of [`GcCell`], [`GcRefCell`], [`GcMutex`],
+//!   [`GcAtomic`], [`Leaf`] and the standard containers.
+//! - [`Mutation::add_cleanup`] registers a cleanup and returns its handle, a [`Cleanup`].
+//! - A [`CleanupPool`] runs the cleanups of dead objects. All heaps share [`CleanupPool::global`]
+//!   unless told otherwise.
+
+#![forbid(unsafe_code)]
+
+mod heap;
+mod pool;
+
+pub use heap::{Heap, HeapBuilder, OnDrop};
+pub use pool::{CleanupPool, CleanupPoolBuilder, ShutdownTimeout};
+pub use sexton_cleanup::{
+    Cleanup, CleanupPanic, CleanupState, OriginStats as CleanupStats, PoolStats, WaitError,
+};
+pub use sexton_heap::{
+    Branded, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcReport, HeapFull, HeapId, HeapStats, Leaf,
+    Local, Mutation, Pacing, Root, Trace, Tracer, VerifyError, Weak,
+};

@@ -1,0 +1,225 @@
+//! `Heap`: the rooted heap with its policy, that is when to collect, where cleanups go, and what the
+//! end of a heap means for them.
+//!
+//! Invariant: a cleanup of a heap's object is, at any time, armed in the heap, queued in its pool, or
+//! ended; dropping the heap leaves none armed.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use sexton_cleanup::{Origin, WaitError, in_cleanup};
+use sexton_heap::{
+    Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mutation, Pacing, RootedHeap,
+    VerifyError,
+};
+
+use crate::pool::CleanupPool;
+
+/// A mark-sweep heap with a typed root.
+///
+/// `R` is the root's type with its brand left open, such as `World<'static>`; see [`Branded`]. `M` is
+/// the mode: [`Local`], one mutator and payloads of any kind.
+///
+/// Dropping a heap drops all its objects. What becomes of their cleanups is its [`OnDrop`] policy.
+pub struct Heap<R: Branded, M = Local> {
+    inner: RootedHeap<R>,
+    pool: CleanupPool,
+    on_drop: OnDrop,
+    drop_timeout: Duration,
+    mode: PhantomData<M>,
+}
+
+/// What dropping a heap does to the cleanups of its objects.
+///
+/// Those that do not run have their captures dropped. In a pool with threads the drop waits, up to
+/// [`drop_timeout`](HeapBuilder::drop_timeout), for what it leaves to run; what has not ended by then
+/// stays queued. Within a cleanup, and in a manual pool, it does not wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDrop {
+    /// The end of the heap is the death of all its objects: every cleanup runs.
+    #[default]
+    RunAll,
+    /// Cleanups that are queued already run; those of objects that lived to the end do not.
+    RunQueued,
+    /// No further cleanup begins to run.
+    Discard,
+}
+
+impl<R: Branded> Heap<R> {
+    /// A heap with default settings whose root `f` makes.
+    pub fn new(f: impl for<'gc> FnOnce(&Mutation<'gc>) -> R::At<'gc>) -> Self {
+        Self::builder().build(f)
+    }
+
+    /// Settings for a heap; ends in [`build`](HeapBuilder::build).
+    pub fn builder() -> HeapBuilder<R> {
+        HeapBuilder {
+            pool: None,
+            config: HeapConfig::default(),
+            on_drop: OnDrop::default(),
+            drop_timeout: DEFAULT_DROP_TIMEOUT,
+            heap: PhantomData,
+        }
+    }
+
+    /// Opens a session: calls `f` with the means to change the heap, and its root. Collects when the
+    /// session ends, if the pacer says so; never before.
+    ///
+    /// A panic in `f` ends the session and leaves the heap usable.
+    pub fn mutate<T>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        let result = self.inner.mutate(f);
+        if self.inner.wants_collection() {
+            self.collect();
+        }
+        result
+    }
+
+    /// Runs one full cycle: marks what the roots reach, sweeps everything, queues the cleanups of the
+    /// dead and wakes workers for them. Linear in live objects and in spans.
+    ///
+    /// # Panics
+    ///
+    /// If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable. In zeal
+    /// mode, if the heap fails its verification.
+    pub fn collect(&mut self) -> GcReport {
+        self.inner.collect()
+    }
+
+    /// The heap's counters, those of its cleanups included. Never blocks.
+    pub fn stats(&self) -> HeapStats {
+        self.inner.stats()
+    }
+
+    /// Waits until every cleanup of this heap that was queued before the call has ended. Cleanups
+    /// queued later, and those of other heaps, do not prolong it.
+    ///
+    /// Nobody but the caller runs a manual pool's cleanups: call
+    /// [`run_pending`](CleanupPool::run_pending) there.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Timeout`] with the number still pending after `timeout`;
+    /// [`WaitError::FromCleanup`] at once if called within a cleanup.
+    pub fn wait_for_cleanups(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.inner.ticket().wait(timeout)
+    }
+
+    /// The heap's number, by which messages name it.
+    pub fn id(&self) -> HeapId {
+        self.inner.id()
+    }
+
+    /// The pool that runs the heap's cleanups.
+    pub fn cleanup_pool(&self) -> &CleanupPool {
+        &self.pool
+    }
+
+    /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
+    ///
+    /// # Errors
+    ///
+    /// The first inconsistency found. It is always a bug of Sexton or of a hand-written `Trace`.
+    pub fn verify(&self) -> Result<(), VerifyError> {
+        self.inner.verify()
+    }
+}
+
+impl<R: Branded, M> Drop for Heap<R, M> {
+    fn drop(&mut self) {
+        match self.on_drop {
+            OnDrop::RunAll => self.inner.tear_down(Armed::Queue),
+            OnDrop::RunQueued => self.inner.tear_down(Armed::Discard),
+            OnDrop::Discard => {
+                self.inner.origin().discard_queued();
+                self.inner.tear_down(Armed::Discard);
+            }
+        }
+        if self.pool.runs_by_itself() && !in_cleanup() {
+            // A timeout loses nothing: what is left stays queued in the pool.
+            let _ = self.inner.ticket().wait(self.drop_timeout);
+        }
+    }
+}
+
+impl<R: Branded, M> fmt::Debug for Heap<R, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heap")
+            .field("id", &self.inner.id())
+            .field("stats", &self.inner.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+const DEFAULT_DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Settings of a [`Heap`], from [`Heap::builder`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct HeapBuilder<R, M = Local> {
+    pool: Option<CleanupPool>,
+    config: HeapConfig,
+    on_drop: OnDrop,
+    drop_timeout: Duration,
+    heap: PhantomData<fn() -> (R, M)>,
+}
+
+impl<R: Branded, M> HeapBuilder<R, M> {
+    /// The pool that runs the heap's cleanups. Default: [`CleanupPool::global`].
+    pub fn cleanup_pool(mut self, pool: &CleanupPool) -> Self {
+        self.pool = Some(pool.clone());
+        self
+    }
+
+    /// The most bytes of objects' slots in use at a time; past it `alloc` panics and `try_alloc`
+    /// gives the value back. Memory that payloads own outside the heap (a `Vec`'s, a `String`'s)
+    /// does not count. Default: no limit.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.config.max_bytes = bytes;
+        self
+    }
+
+    /// When to collect at the end of a session. Default: when garbage may exceed live bytes, but not
+    /// before [`Pacing::DEFAULT_MIN_BYTES`].
+    pub fn pacing(mut self, pacing: Pacing) -> Self {
+        self.config.pacing = pacing;
+        self
+    }
+
+    /// What dropping the heap does to its cleanups. Default: [`OnDrop::RunAll`].
+    pub fn on_drop(mut self, on_drop: OnDrop) -> Self {
+        self.on_drop = on_drop;
+        self
+    }
+
+    /// How long dropping the heap waits for its cleanups. Default: 5 seconds.
+    pub fn drop_timeout(mut self, timeout: Duration) -> Self {
+        self.drop_timeout = timeout;
+        self
+    }
+
+    /// Zeal mode, for tests: collect at every session's end, overwrite dead objects, verify after
+    /// every cycle. Default: off, unless built with `--cfg gc_zeal`.
+    pub fn zeal(mut self, zeal: bool) -> Self {
+        self.config.zeal = zeal;
+        self
+    }
+}
+
+impl<R: Branded> HeapBuilder<R> {
+    /// The heap, with the root that `f` makes.
+    pub fn build(self, f: impl for<'gc> FnOnce(&Mutation<'gc>) -> R::At<'gc>) -> Heap<R> {
+        let pool = self.pool.unwrap_or_else(|| CleanupPool::global().clone());
+        let inner = RootedHeap::new(Origin::new(pool.core()), self.config, f);
+        Heap {
+            inner,
+            pool,
+            on_drop: self.on_drop,
+            drop_timeout: self.drop_timeout,
+            mode: PhantomData,
+        }
+    }
+}
