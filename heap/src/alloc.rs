@@ -146,12 +146,8 @@ impl Run {
             space.usage_mut().remove(end - first, span.slot_bytes());
             space.return_span(span);
         }
-        *self = Run {
-            info: ptr::null(),
-            next: ptr::null_mut(),
-            end: ptr::null_mut(),
-            cursor: None,
-        };
+        *self =
+            Run { info: ptr::null(), next: ptr::null_mut(), end: ptr::null_mut(), cursor: None };
     }
 }
 

@@ -128,14 +128,15 @@ impl<R: Branded> RootedHeap<R> {
         let mark_time = mark_start.elapsed();
 
         // 3. Sweep the rest, queueing its cleanups, and publish what is left in partial blocks.
-        let report = GcReport {
-            cycle: self.totals.cycle + 1,
-            mark_time,
-            cleared_weaks,
-            ..self.sweep()
-        };
+        let report =
+            GcReport { cycle: self.totals.cycle + 1, mark_time, cleared_weaks, ..self.sweep() };
 
-        // 4. Decide when the next cycle is due.
+        // 4. Return long-empty regions to the system.
+        let release_start = Instant::now();
+        self.core.space().borrow_mut().release_regions();
+        let report = GcReport { release_time: release_start.elapsed(), ..report };
+
+        // 5. Decide when the next cycle is due.
         self.totals.cycle = report.cycle;
         self.totals.swept_objects += report.swept_objects;
         self.totals.drop_panics += report.drop_panics;

@@ -21,6 +21,8 @@ pub(crate) struct Region {
     free: u64,
     /// First units of open spans.
     open: u64,
+    /// Cycles in a row after which it was empty, nothing having been opened in between.
+    empty_cycles: u32,
 }
 
 impl Region {
@@ -28,7 +30,7 @@ impl Region {
     pub(crate) fn map(units: usize) -> Option<Region> {
         let bytes = ((METADATA_UNITS + units) * SPAN_BYTES).max(REGION_BYTES);
         let base = sys::map(bytes, REGION_BYTES)?;
-        Some(Region { base, bytes, free: ALL_FREE, open: 0 })
+        Some(Region { base, bytes, free: ALL_FREE, open: 0, empty_cycles: 0 })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -37,6 +39,14 @@ impl Region {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Takes note that a cycle has ended; whether the region should be unmapped now. A region that
+    /// has just become empty is likely to be filled again; one that stayed empty for a whole cycle
+    /// goes, and one made for a single huge object goes at once.
+    pub(crate) fn expires(&mut self) -> bool {
+        self.empty_cycles = if self.is_empty() { self.empty_cycles + 1 } else { 0 };
+        self.empty_cycles > 1 || (self.is_empty() && self.bytes > REGION_BYTES)
     }
 
     /// Whether a span of one unit would find room.
@@ -58,6 +68,7 @@ impl Region {
         unsafe { span.open(info, place, class) };
         self.free &= !taken;
         self.open |= 1 << unit;
+        self.empty_cycles = 0;
         Some(span)
     }
 
@@ -142,9 +153,8 @@ mod sys {
         let whole = bytes.checked_add(align)?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a null hint and a fresh private mapping touch no memory of anybody else.
-        let mapped = unsafe {
-            mmap_anonymous(std::ptr::null_mut(), whole, protection, MapFlags::PRIVATE)
-        };
+        let mapped =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), whole, protection, MapFlags::PRIVATE) };
         let start = NonNull::new(mapped.ok()?.cast::<u8>())?;
         let before = start.align_offset(align);
         // SAFETY: the aligned address lies within the mapping.

@@ -39,6 +39,8 @@ pub struct GcReport {
     pub mark_time: Duration,
     /// Time to sweep every span, drop glue included, and to flush the partial blocks.
     pub sweep_time: Duration,
+    /// Time to return long-empty regions to the system.
+    pub release_time: Duration,
 }
 
 impl GcReport {

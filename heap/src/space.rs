@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use crate::region::Region;
-use crate::span::{REGION_BYTES, SpanRef};
+use crate::span::{SPAN_BYTES, SpanRef};
 use crate::type_info::TypeInfo;
 
 /// All memory of one heap.
@@ -144,7 +144,7 @@ impl Space {
                 self.first_with_room += 1;
             }
         }
-        let mut region = Region::map(info.slot_bytes.div_ceil(crate::span::SPAN_BYTES))?;
+        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES))?;
         let span = region.open(info, class);
         self.regions.push(region);
         span
@@ -168,17 +168,12 @@ impl Space {
                 }
             }
         }
-        self.release_regions();
+        self.first_with_room = 0;
     }
 
-    /// Unmaps empty regions, but for one that the next cycle's allocation would only map again.
-    fn release_regions(&mut self) {
-        let mut spare = false;
-        self.regions.retain(|region| {
-            let keep = !region.is_empty() || (!spare && region.bytes() == REGION_BYTES);
-            spare |= region.is_empty() && keep;
-            keep
-        });
-        self.first_with_room = 0;
+    /// Unmaps the regions that have stayed empty; see [`Region::expires`]. Called once per cycle,
+    /// after the sweep.
+    pub(crate) fn release_regions(&mut self) {
+        self.regions.retain_mut(|region| !region.expires());
     }
 }

@@ -88,9 +88,7 @@ impl Sweeper {
     fn drop_dead(&mut self, span: &Span) {
         let drop = span.info().drop;
         let mut dead = span.alloc_bits().iter().zip(span.mark_bits()).enumerate().flat_map(
-            |(index, (alloc, mark))| {
-                bitmap::ones_of(index, alloc.get() & !mark.load(Relaxed))
-            },
+            |(index, (alloc, mark))| bitmap::ones_of(index, alloc.get() & !mark.load(Relaxed)),
         );
         let mut dropped = 0;
         loop {

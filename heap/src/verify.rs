@@ -127,7 +127,10 @@ impl<'a> Truth<'a> {
             let at = span.base();
             let name = (span.info().name)();
             for (index, mark) in span.mark_bits().iter().enumerate() {
-                ensure!(mark.load(Relaxed) == 0, "span {at:p} of `{name}` has marks between cycles");
+                ensure!(
+                    mark.load(Relaxed) == 0,
+                    "span {at:p} of `{name}` has marks between cycles"
+                );
                 let alloc = span.alloc_bits()[index].get();
                 ensure!(
                     alloc & !span.valid(index) == 0,
@@ -135,7 +138,8 @@ impl<'a> Truth<'a> {
                 );
             }
             let cleanups = span.cleanups().borrow();
-            let specials: u32 = span.special_bits().iter().map(|word| word.get().count_ones()).sum();
+            let specials: u32 =
+                span.special_bits().iter().map(|word| word.get().count_ones()).sum();
             ensure!(
                 specials as usize == cleanups.len(),
                 "span {at:p} of `{name}` has {specials} special bits for {} cleanup chains",
