@@ -1,9 +1,101 @@
-//! Under construction.
+//! `#[derive(Trace)]`: how a type says where its `Gc` pointers are.
+//!
+//! Use it through the `sexton` crate, which exports it beside the trait of the same name.
+//!
+//! # What it makes
+//!
+//! ```ignore
+//! #[derive(Trace)]
+//! struct Pair<'gc, T> {
+//!     first: T,
+//!     second: Gc<'gc, T>,
+//!     #[trace(leaf)]
+//!     file: std::fs::File,
+//! }
+//! ```
+//!
+//! becomes, names shortened,
+//!
+//! ```ignore
+//! // The same type at every brand: `T` stands for a family, which has a form for each.
+//! unsafe impl<T: Branded> Branded for Pair<'static, T> {
+//!     type At<'gc> = Pair<'gc, T::At<'gc>>;
+//! }
+//!
+//! unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for Pair<'gc, T> {
+//!     type Family = Pair<'static, T::Family>;
+//!     const NEEDS_TRACE: bool = true;
+//!     fn trace(&self, tracer: &mut Tracer<'_>) {
+//!         must_be_static::<std::fs::File>();
+//!         match self {
+//!             Self { first: field0, second: field1, .. } => {
+//!                 <T as Trace<'gc>>::trace(field0, tracer);
+//!                 <Gc<'gc, T> as Trace<'gc>>::trace(field1, tracer);
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! // A second implementation for any type that is `Drop`: the two conflict if `Pair` is.
+//! trait MustNotImplementDropAsItDerivesTrace {}
+//! impl<D: Drop> MustNotImplementDropAsItDerivesTrace for D {}
+//! impl<'gc, T> MustNotImplementDropAsItDerivesTrace for Pair<'gc, T> {}
+//! ```
+//!
+//! # Parameters
+//!
+//! - A type has no lifetime parameter, or one: the **brand** of the session, whatever its name.
+//! - A type parameter is traced: `T: Trace<'gc>`. One that is bounded by `'static` can hold no `Gc`;
+//!   it needs no `Trace`, and fields that hold it are leaves (`#[trace(leaf)]`, or inside a `Leaf<T>`).
+//! - Bounds and `where` clauses must hold for the type at every brand, so `T: Ord` on the type asks
+//!   the same of `T`'s family. Bounds on functions ask less; prefer them.
+//! - `NEEDS_TRACE` is read off the parameters: true with a brand, else true if it is for one of the
+//!   traced type parameters. The fields do not matter, as without either the type is `'static` and
+//!   so holds no `Gc`. Asking the fields instead would ask a recursive type about itself.
+//!
+//! # Attributes
+//!
+//! - `#[trace(leaf)]` on a field: it is not traced and need not be `Trace`, but its type must be
+//!   `'static`, so it cannot hold a `Gc`. It may implement `Drop`.
+//! - `#[trace(crate = path)]` on the type: where `Trace`, `Branded` and `Tracer` are found. The
+//!   default is `::sexton`.
+//!
+//! Unions, packed structs and types with two lifetimes are rejected.
+
+mod attr;
+mod expand;
+mod params;
 
 use proc_macro::TokenStream;
 
-/// Under construction.
-#[proc_macro_derive(Trace)]
-pub fn derive_trace(_input: TokenStream) -> TokenStream {
-    TokenStream::new()
+/// Implements `Trace` and `Branded` for a struct or an enum, and keeps it from implementing `Drop`.
+///
+/// A field is traced unless it is marked `#[trace(leaf)]`, which asks that its type be `'static`.
+/// See the [crate's page](crate) for what is generated and for the rules on parameters.
+#[proc_macro_derive(Trace, attributes(trace))]
+pub fn derive_trace(input: TokenStream) -> TokenStream {
+    let input = syn::parse_macro_input!(input as syn::DeriveInput);
+    expand::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Gathers errors, so that a user sees all of them at once.
+#[derive(Default)]
+struct Errors(Option<syn::Error>);
+
+impl Errors {
+    fn push(&mut self, error: syn::Error) {
+        match &mut self.0 {
+            Some(first) => first.combine(error),
+            none => *none = Some(error),
+        }
+    }
+
+    /// The value, or else its error kept and `None`.
+    fn check<T>(&mut self, result: syn::Result<T>) -> Option<T> {
+        result.map_err(|error| self.push(error)).ok()
+    }
+
+    fn finish(self) -> syn::Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
 }
