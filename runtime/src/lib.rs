@@ -50,3 +50,8 @@ pub use sexton_heap::{
     Branded, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcReport, HeapFull, HeapId, HeapStats, Leaf,
     Local, Mutation, Pacing, Root, Trace, Tracer, VerifyError, Weak,
 };
+
+/// The README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

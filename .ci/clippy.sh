@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# No lint warns, neither in the crates nor in their tests, benches and examples, nor in what loom builds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo clippy --locked --workspace --all-targets -- -D warnings
+RUSTFLAGS="--cfg loom" cargo clippy --locked --target-dir target/loom --release -p sexton-cleanup --all-targets -- -D warnings
