@@ -1,10 +1,72 @@
 //! Cleanup records, blocks, the full list and its workers: the half of Sexton that knows no heap.
-mod first;
+//!
+//! ```text
+//! register -> (the object dies) -> local block -> full list -> claim -> run -> block free list
+//!    origin                            cycle         queue      claim    run       block
+//! ```
+//!
+//! A heap opens an [`Origin`] with a [`Pool`]. Its mutators register cleanups through a [`Registrar`] and keep
+//! a [`Head`] per object. When a collection finds objects dead, each sweeper pushes their heads into a
+//! [`LocalBlock`] of the [`Cycle`]; full blocks are published at once, the rest by [`Cycle::flush`]. Workers
+//! of the pool claim blocks and run the cleanups. A [`Ticket`] waits for what is queued now; a [`Cleanup`]
+//! handle stops one cleanup, or runs it early.
+//!
+//! ```
+//! use sexton_cleanup::{Origin, Pool, PoolConfig};
+//!
+//! let pool = Pool::new(PoolConfig::default(), None); // manual: this thread will run the cleanups
+//! let origin = Origin::new(&pool);
+//! let mut registrar = origin.registrar();
+//! let (head, handle) = registrar.register(None, || println!("the object is gone"));
+//!
+//! let cycle = origin.begin_cycle();
+//! let mut block = cycle.local_block();
+//! block.push(head); // its object was found dead
+//! assert_eq!(cycle.flush([block]).cleanups, 1);
+//!
+//! assert_eq!(pool.run_pending(usize::MAX), 1);
+//! assert!(!handle.stop(), "too late");
+//! ```
+//!
+//! The two protocols, claim and sleep, are in `PROTOCOL.md`, with their proof.
+
+mod block;
+mod claim;
+mod cycle;
+mod handle;
+mod mutant;
+mod origin;
 mod panic;
+mod pool;
+mod queue;
+mod registry;
+mod run;
+mod sleep;
 mod stats;
-pub use first::{
-    Cleanup, CleanupState, Cycle, Flushed, Head, LocalBlock, Origin, PanicHook, Pool, PoolConfig,
-    Registrar, Spawn, Ticket, WaitError, Worker, in_cleanup,
-};
+mod sync;
+mod tally;
+mod ticket;
+mod worker;
+
+// The doors to unsafe code. Everything else forbids it.
+#[expect(unsafe_code, reason = "blocks live in a bump arena, behind handles that keep it alive")]
+mod arena;
+#[expect(unsafe_code, reason = "a record's closure is in a cell that the state of its tag guards")]
+mod record;
+#[expect(unsafe_code, reason = "closures of any type, inline in a record")]
+mod thunk;
+
+#[cfg(test)]
+mod tests;
+
+pub use cycle::{Cycle, Flushed, LocalBlock};
+pub use handle::{Cleanup, CleanupState};
+pub use origin::{Origin, Registrar};
 pub use panic::CleanupPanic;
+pub use pool::{Pool, PoolConfig, Spawn};
+pub use record::Head;
+pub use run::in_cleanup;
 pub use stats::{OriginStats, PoolStats};
+pub use tally::PanicHook;
+pub use ticket::{Ticket, WaitError};
+pub use worker::Worker;

@@ -24,11 +24,7 @@ impl<'a> CleanupPanic<'a> {
         } else {
             "(the panic's payload is not a string)"
         };
-        CleanupPanic {
-            message,
-            payload,
-            cleanup,
-        }
+        CleanupPanic { message, payload, cleanup }
     }
 }
 

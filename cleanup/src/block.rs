@@ -1,0 +1,181 @@
+//! Blocks: fixed room for the heads of dead objects' chains, and the list of blocks that hold none.
+//!
+//! Invariant: entries `cursor..len` are unrun; only the block's owner touches it. The fields are atomics all
+//! the same, used as plain cells: the code stays safe, costs plain moves, and other threads may one day read
+//! a running block's tail.
+//!
+//! It does not know what running an entry means.
+
+use crate::arena::{Arena, Block};
+use crate::record::Head;
+use crate::sync::{Arc, AtomicU32, Injector, Ordering, Steal};
+
+/// Entries of one block: with the two header words, 512 bytes.
+#[cfg(not(loom))]
+pub(crate) const CAPACITY: usize = 126;
+#[cfg(loom)]
+pub(crate) const CAPACITY: usize = 2;
+
+/// A block's memory. All accesses are Relaxed: a block changes owners through the full list or the block free
+/// list, whose Release and Acquire carry everything before.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Cells {
+    /// Entries filled. Written by the owner.
+    len: AtomicU32,
+    /// The first entry not yet run. Written by the owner.
+    cursor: AtomicU32,
+    /// Heads in raw form. Written by the owner.
+    entries: [AtomicU32; CAPACITY],
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Cells>() == 512, "a block is 512 bytes");
+
+impl Cells {
+    pub(crate) fn new() -> Self {
+        Cells {
+            len: AtomicU32::new(0),
+            cursor: AtomicU32::new(0),
+            entries: std::array::from_fn(|_| AtomicU32::new(0)),
+        }
+    }
+
+    /// Writes entry `at`; it counts once [`set_len`](Self::set_len) says so.
+    #[inline]
+    pub(crate) fn write(&self, at: usize, head: Head) {
+        self.entries[at].store(head.raw(), Ordering::Relaxed);
+    }
+
+    /// Declares entries `0..len` filled.
+    #[inline]
+    pub(crate) fn set_len(&self, len: usize) {
+        debug_assert!(len <= CAPACITY);
+        self.len.store(len as u32, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed) as usize
+    }
+
+    /// The first unrun entry.
+    #[inline]
+    pub(crate) fn front(&self) -> Option<Head> {
+        let cursor = self.cursor.load(Ordering::Relaxed) as usize;
+        if cursor < self.len() {
+            Head::from_raw(self.entries[cursor].load(Ordering::Relaxed))
+        } else {
+            None
+        }
+    }
+
+    /// Replaces the first unrun entry by what is left of its chain, or steps over it.
+    #[inline]
+    pub(crate) fn advance(&self, rest: Option<Head>) {
+        let cursor = self.cursor.load(Ordering::Relaxed);
+        match rest {
+            Some(rest) => self.entries[cursor as usize].store(rest.raw(), Ordering::Relaxed),
+            None => self.cursor.store(cursor + 1, Ordering::Relaxed),
+        }
+    }
+
+    /// Takes the last entry out. For coalescing: the block has not been run.
+    pub(crate) fn pop_back(&self) -> Option<Head> {
+        debug_assert_eq!(self.cursor.load(Ordering::Relaxed), 0);
+        let len = self.len().checked_sub(1)?;
+        self.set_len(len);
+        Head::from_raw(self.entries[len].load(Ordering::Relaxed))
+    }
+
+    fn clear(&self) {
+        self.len.store(0, Ordering::Relaxed);
+        self.cursor.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The block free list, and the arena behind it.
+#[derive(Debug)]
+pub(crate) struct Blocks {
+    free: Injector<Block>,
+    arena: Arc<Arena>,
+}
+
+impl Blocks {
+    pub(crate) fn new() -> Self {
+        Blocks { free: Injector::new(), arena: Arena::new() }
+    }
+
+    /// An empty block: a recycled one if there is one.
+    pub(crate) fn get(&self) -> Block {
+        loop {
+            match self.free.steal() {
+                Steal::Success(block) => return block,
+                Steal::Empty => return self.arena.carve(),
+                Steal::Retry => {}
+            }
+        }
+    }
+
+    /// Takes a block back. What was in it is forgotten.
+    pub(crate) fn recycle(&self, block: Block) {
+        block.clear();
+        self.free.push(block);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::record::Index;
+
+    fn head(index: u32) -> Head {
+        Head::new(Index::from_raw(index), false)
+    }
+
+    #[test]
+    fn a_recycled_block_is_used_before_a_new_one_is_carved() {
+        let blocks = Blocks::new();
+        let first = blocks.get();
+        first.write(0, head(7));
+        first.set_len(1);
+        let address = std::ptr::from_ref::<Cells>(&first).addr();
+        blocks.recycle(first);
+        let again = blocks.get();
+        assert_eq!(std::ptr::from_ref::<Cells>(&again).addr(), address);
+        assert_eq!((again.len(), again.front()), (0, None));
+    }
+
+    #[test]
+    fn a_block_outlives_its_list() {
+        let blocks = Blocks::new();
+        let block = blocks.get();
+        drop(blocks);
+        block.write(CAPACITY - 1, head(9));
+        block.set_len(CAPACITY);
+        assert_eq!(block.pop_back(), Some(head(9)));
+    }
+
+    #[test]
+    fn the_cursor_steps_through_chains_and_entries() {
+        let block = Blocks::new().get();
+        block.write(0, head(1));
+        block.write(1, head(5));
+        block.set_len(2);
+        block.advance(Some(head(2)));
+        assert_eq!(block.front(), Some(head(2)));
+        block.advance(None);
+        assert_eq!(block.front(), Some(head(5)));
+        block.advance(None);
+        assert_eq!(block.front(), None);
+    }
+
+    #[test]
+    fn the_arena_carves_512_bytes_a_block() {
+        let arena = Arena::new();
+        let blocks: Vec<_> = (0..1000).map(|_| arena.carve()).collect();
+        assert!(blocks.iter().all(|b| std::ptr::from_ref::<Cells>(b).addr() % 64 == 0));
+        let bytes = arena.bytes();
+        assert!(bytes < 2 * 1000 * 512 + 4096, "{bytes} bytes for 1000 blocks");
+    }
+}

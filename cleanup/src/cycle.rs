@@ -1,0 +1,265 @@
+//! One collection cycle's output: local blocks, and the flush that publishes what is left in them.
+//!
+//! Invariant: each head that was pushed is in exactly one block: a sweeper's local block, then the full list.
+//! An empty block is never published.
+//!
+//! It does not know how objects are found dead.
+
+use crate::arena::Block;
+use crate::block::CAPACITY;
+use crate::origin::Origin;
+use crate::record::{FreeList, Head};
+use crate::registry::{ARMED, SETTLED};
+use crate::sync::{Arc, Ordering};
+use crate::ticket::Batch;
+
+/// A block in the full list, and the batch it belongs to.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) block: Block,
+    pub(crate) batch: Arc<Batch>,
+}
+
+/// One collection cycle. Ends with [`flush`](Self::flush), or by being dropped.
+#[derive(Debug)]
+pub struct Cycle {
+    origin: Origin,
+    number: u64,
+}
+
+/// What a cycle has queued. See [`Cycle::flush`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Flushed {
+    /// Cleanups queued by the flushed local blocks, those published before the flush included.
+    pub cleanups: u64,
+    /// Blocks published for them.
+    pub blocks: u64,
+}
+
+impl Cycle {
+    pub(crate) fn new(origin: Origin) -> Self {
+        let number = origin.registry().begin_cycle();
+        Cycle { origin, number }
+    }
+
+    /// A block for one sweeper, who may be on another thread. Takes its memory at the first push.
+    pub fn local_block(&self) -> LocalBlock {
+        LocalBlock {
+            freed: self.origin.registry().storage.free_list(),
+            origin: self.origin.clone(),
+            cycle: self.number,
+            open: None,
+            byte: ARMED,
+            len: 0,
+            unpublished: 0,
+            reclaimed: 0,
+            flushed: Flushed::default(),
+        }
+    }
+
+    /// Publishes what is left in the local blocks, and wakes workers for it. Called after the last sweeper
+    /// of the cycle is done, with the local blocks of all of them.
+    ///
+    /// Entries of partly filled blocks are moved together, so that as few blocks as possible are published;
+    /// blocks that become empty go back to the block free list. O(local blocks).
+    ///
+    /// If the pool has been shut down and told to discard, the captures are dropped here.
+    pub fn flush(self, locals: impl IntoIterator<Item = LocalBlock>) -> Flushed {
+        let mut locals: Vec<LocalBlock> = locals.into_iter().collect();
+        debug_assert!(
+            locals.iter().all(|l| l.cycle == self.number),
+            "a local block of another cycle"
+        );
+        // 1. Collect the partial blocks, and count what they hold, while their sweepers' holds keep the
+        //    batch unfinished.
+        let mut flushed = Flushed::default();
+        let mut partial = Vec::new();
+        for local in &mut locals {
+            if let Some(queued) = local.take() {
+                partial.push(queued);
+            }
+            flushed.cleanups += local.flushed.cleanups;
+            flushed.blocks += local.flushed.blocks;
+        }
+        // 2. Coalesce.
+        let pool = self.origin.pool();
+        let full = coalesce(partial, |empty| pool.recycle(empty));
+        flushed.blocks += full.len() as u64;
+        // 3. Publish all of them at once, with one look at the sleepers.
+        pool.publish(full);
+        // 4. Let go of the sweepers' holds and of the cycle's; the batch can finish now.
+        drop(locals);
+        drop(self);
+        flushed
+    }
+}
+
+impl Drop for Cycle {
+    fn drop(&mut self) {
+        if let Some(batch) = self.origin.registry().end_cycle(self.number) {
+            batch.release();
+        }
+        self.origin.pool().discard_if_closed();
+    }
+}
+
+/// Moves entries together until at most one block is partly filled. Gives the blocks that hold entries.
+fn coalesce(mut blocks: Vec<Queued>, mut recycle: impl FnMut(Block)) -> Vec<Queued> {
+    // The fullest first; they are topped up from the emptiest, so that few entries move.
+    blocks.sort_by_key(|queued| std::cmp::Reverse(queued.block.len()));
+    let mut at = 0;
+    while at + 1 < blocks.len() {
+        let len = blocks[at].block.len();
+        if len == CAPACITY {
+            at += 1;
+            continue;
+        }
+        let Some(head) = blocks.last().and_then(|queued| queued.block.pop_back()) else {
+            blocks.pop().map(|queued| recycle(queued.block));
+            continue;
+        };
+        blocks[at].block.write(len, head);
+        blocks[at].block.set_len(len + 1);
+    }
+    if blocks.last().is_some_and(|queued| queued.block.len() == 0) {
+        blocks.pop().map(|queued| recycle(queued.block));
+    }
+    blocks
+}
+
+/// One sweeper's cleanups that are not published yet. Dropping it publishes them.
+#[derive(Debug)]
+pub struct LocalBlock {
+    origin: Origin,
+    cycle: u64,
+    /// The batch, with a hold, from the first push on; and a block while it has entries.
+    open: Option<(Arc<Batch>, Option<Block>)>,
+    /// The batch's byte; `ARMED` until there is a block to push to.
+    byte: u8,
+    /// Entries written to the block.
+    len: usize,
+    /// Cleanups behind those entries.
+    unpublished: u64,
+    /// Settled records met.
+    reclaimed: u64,
+    /// Their slots.
+    freed: FreeList,
+    /// What this sweeper has queued so far; blocks as published, cleanups counted at publication.
+    flushed: Flushed,
+}
+
+impl LocalBlock {
+    /// Queues a dead object's chain. Called once per chain, by the sweeper that found the object dead; from
+    /// then on the chain belongs to this crate.
+    ///
+    /// Cleanups that were stopped or run early are reclaimed on the way, if all of the chain's were. When
+    /// the block is full it is published, which may wake or start a worker. O(1) for a single record, which is
+    /// not touched; O(length) for a longer chain.
+    #[inline]
+    pub fn push(&mut self, head: Head) {
+        if self.byte == ARMED {
+            self.open();
+        }
+        let mark = self.origin.registry().storage.mark(head.index());
+        // Relaxed: see "Marks" in `registry.rs`. A plain load and store, so a handle's `SETTLED` in between
+        // is lost, and made up for by who frees the record.
+        if head.many() || mark.load(Ordering::Relaxed) != ARMED {
+            self.push_chain(head);
+            return;
+        }
+        mark.store(self.byte, Ordering::Relaxed);
+        self.write(head, 1);
+    }
+
+    #[inline]
+    fn write(&mut self, head: Head, cleanups: u64) {
+        let Some((_, Some(block))) = &self.open else { unreachable!("push opens a block first") };
+        block.write(self.len, head);
+        self.len += 1;
+        self.unpublished += cleanups;
+        if self.len == CAPACITY {
+            self.publish();
+        }
+    }
+
+    /// A chain of several records, or one whose record is settled.
+    #[cold]
+    #[inline(never)]
+    fn push_chain(&mut self, head: Head) {
+        let storage = &self.origin.registry().storage;
+        let mut armed = 0;
+        let mut settled = 0;
+        for head in std::iter::successors(Some(head), |&head| storage.next(head)) {
+            let mark = storage.mark(head.index());
+            // Relaxed, both: as in `push`.
+            if mark.load(Ordering::Relaxed) == SETTLED {
+                settled += 1;
+            } else {
+                mark.store(self.byte, Ordering::Relaxed);
+                armed += 1;
+            }
+        }
+        self.reclaimed += settled;
+        if armed > 0 {
+            self.write(head, armed);
+            return;
+        }
+        // Nothing is left to run: the records are freed here.
+        let mut chain = Some(head);
+        while let Some(head) = chain {
+            chain = storage.next(head);
+            if let Some(slot) = self.origin.registry().pass_settled(head.index()) {
+                self.freed.push(slot);
+            }
+        }
+    }
+
+    /// Makes sure that there is a block to push to.
+    #[cold]
+    #[inline(never)]
+    fn open(&mut self) {
+        let (batch, block) =
+            self.open.get_or_insert_with(|| (self.origin.open_batch(self.cycle), None));
+        block.get_or_insert_with(|| self.origin.pool().block());
+        self.byte = batch.byte();
+        self.len = 0;
+    }
+
+    /// Takes the block out, ready to be published, its cleanups counted.
+    fn take(&mut self) -> Option<Queued> {
+        let (batch, block) = self.open.as_mut()?;
+        let block = block.take()?;
+        self.byte = ARMED;
+        if self.len == 0 {
+            self.origin.pool().recycle(block);
+            return None;
+        }
+        block.set_len(self.len);
+        self.len = 0;
+        batch.add(self.unpublished);
+        self.flushed.cleanups += self.unpublished;
+        self.unpublished = 0;
+        Some(Queued { block, batch: batch.clone() })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn publish(&mut self) {
+        if let Some(queued) = self.take() {
+            self.flushed.blocks += 1;
+            self.origin.pool().publish([queued]);
+        }
+    }
+}
+
+impl Drop for LocalBlock {
+    fn drop(&mut self) {
+        self.publish();
+        self.freed.give_back();
+        self.origin.registry().reclaimed(self.reclaimed);
+        if let Some((batch, _)) = self.open.take() {
+            batch.release();
+        }
+    }
+}

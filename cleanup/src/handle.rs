@@ -1,0 +1,120 @@
+//! The user's handle of one cleanup.
+//!
+//! Invariant: a handle names a record by index and generation, never by address of an object; once the slot
+//! is used again, the handle has no effect on it.
+//!
+//! It does not know the object, nor the heap, and keeps neither alive.
+
+use crate::record::{Index, State};
+use crate::registry::{ARMED, Registry, SETTLED};
+use crate::sync::{AtomicU32, Ordering};
+use std::fmt;
+
+/// Set in `generation` when the cleanup was stopped through this handle. Generations have 28 bits.
+const STOPPED_HERE: u32 = 1 << 31;
+
+/// The handle of one registered cleanup. Dropping it detaches: the cleanup runs all the same.
+///
+/// 16 bytes. It may outlive the object, the heap and the pool. All methods may be called from any thread, at
+/// any time, also from inside a cleanup.
+pub struct Cleanup {
+    registry: &'static Registry,
+    index: Index,
+    /// The record's generation, and [`STOPPED_HERE`]. The flag is written by `stop`, by `fetch_or`.
+    generation: AtomicU32,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Cleanup>() == 16, "a handle is 16 bytes");
+
+/// What has become of a cleanup. See [`Cleanup::state`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CleanupState {
+    /// Its object was alive when last looked at. It can be stopped, and run early.
+    Armed,
+    /// Its object is dead, and it waits for a worker. It can still be stopped, and run early.
+    Queued,
+    /// It is running.
+    Running,
+    /// It has run. A panic is an end like any other.
+    Done,
+    /// It was stopped, or its captures were dropped instead of running. It never runs.
+    Stopped,
+}
+
+impl Cleanup {
+    #[inline]
+    pub(crate) fn new(registry: &'static Registry, index: Index, generation: u32) -> Self {
+        Cleanup { registry, index, generation: AtomicU32::new(generation) }
+    }
+
+    fn generation(&self) -> u32 {
+        // Relaxed: the generation never changes, and the flag only informs.
+        self.generation.load(Ordering::Relaxed) & !STOPPED_HERE
+    }
+
+    /// Stops the cleanup: it will never run. Its captures are dropped, on this thread, before this returns.
+    ///
+    /// `false` if it is too late: it has run, is running, or was stopped before. O(1), and O(unfinished
+    /// cycles of its heap) if it was queued already.
+    ///
+    /// # Panics
+    /// If a destructor of the captures does. The cleanup is stopped all the same.
+    pub fn stop(&self) -> bool {
+        // Before the attempt, which may unwind after its success; taken back if it fails.
+        let before = self.generation.fetch_or(STOPPED_HERE, Ordering::Relaxed);
+        let stopped = self.registry.stop(self.index, before & !STOPPED_HERE);
+        if !stopped && before & STOPPED_HERE == 0 {
+            self.generation.fetch_and(!STOPPED_HERE, Ordering::Relaxed);
+        }
+        stopped
+    }
+
+    /// Runs the cleanup here and now, whether its object is dead or not. It will not run again.
+    ///
+    /// `false` if it is too late: it has run, is running, or was stopped. A panic in it is caught, counted
+    /// and given to the pool's hook, as on a worker; the answer is `true` then as well. Cost as for
+    /// [`stop`](Self::stop), plus the cleanup.
+    pub fn run_now(&self) -> bool {
+        self.registry.run_now(self.index, self.generation())
+    }
+
+    /// What has become of the cleanup, a moment ago. O(1).
+    ///
+    /// Once the record serves another cleanup, this answers `Stopped` if the cleanup was stopped through
+    /// this handle, and `Done` otherwise.
+    pub fn state(&self) -> CleanupState {
+        let storage = &self.registry.storage;
+        loop {
+            let (generation, state) = storage.look(self.index);
+            if generation != self.generation() {
+                let stopped = self.generation.load(Ordering::Relaxed) & STOPPED_HERE != 0;
+                return if stopped { CleanupState::Stopped } else { CleanupState::Done };
+            }
+            return match state {
+                State::Armed => {
+                    // Acquire: the second look comes after this one, so that the byte belongs to the state.
+                    let mark = storage.mark(self.index).load(Ordering::Acquire);
+                    if storage.look(self.index) != (generation, state) {
+                        continue;
+                    }
+                    match mark {
+                        ARMED | SETTLED => CleanupState::Armed,
+                        _ => CleanupState::Queued,
+                    }
+                }
+                State::Running | State::RunningOrphan => CleanupState::Running,
+                State::Done | State::DoneFree => CleanupState::Done,
+                State::Stopping | State::StoppingOrphan | State::Stopped | State::StoppedFree => {
+                    CleanupState::Stopped
+                }
+            };
+        }
+    }
+}
+
+impl fmt::Debug for Cleanup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cleanup").field("state", &self.state()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,239 @@
+//! A heap as this crate sees it: its account with one pool, and its mutators' registrars.
+//!
+//! Invariant: a registrar's slots are its own, so registering takes no lock and does no read-modify-write.
+//!
+//! It does not know objects: whoever keeps a chain's head says whose it is.
+
+use crate::cycle::Cycle;
+use crate::handle::Cleanup;
+use crate::pool::Pool;
+use crate::record::{FreeList, Fresh, Head, Slot, State};
+use crate::registry::{ARMED, Lease, Registered, Registry};
+use crate::stats::OriginStats;
+use crate::sync::{Arc, Ordering};
+use crate::ticket::{Batch, Ticket};
+
+/// A heap's account with one pool. Cheap to clone; all clones are the same account.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pool: Arc<Pool>,
+    lease: Arc<Lease>,
+}
+
+impl Origin {
+    /// An account for a new heap. Reuses what a former heap has left behind, if any did.
+    pub fn new(pool: &Arc<Pool>) -> Origin {
+        Origin { pool: pool.clone(), lease: Lease::new(pool.totals()) }
+    }
+
+    /// The registering side, for one mutator.
+    pub fn registrar(&self) -> Registrar {
+        let registry = self.registry();
+        Registrar {
+            registry,
+            free: registry.storage.free_list(),
+            fresh: Fresh::empty(&registry.storage),
+            registered: registry.add_registrar(),
+            count: 0,
+            _lease: self.lease.clone(),
+        }
+    }
+
+    /// Begins a collection cycle. Allocates nothing; the first cleanup that is queued does.
+    pub fn begin_cycle(&self) -> Cycle {
+        Cycle::new(self.clone())
+    }
+
+    /// The cleanups of this heap that are queued and not ended now.
+    pub fn ticket(&self) -> Ticket {
+        Ticket::new(self.pool.clone(), self.registry().live())
+    }
+
+    /// The counters. Never waits for a cleanup or a cycle; O(unfinished cycles).
+    pub fn stats(&self) -> OriginStats {
+        self.registry().stats()
+    }
+
+    /// Drops the captures of what is queued and not running, instead of running it.
+    ///
+    /// In a manual pool this happens here and now; in a pool with workers, when one of them comes to it.
+    /// What is queued later runs as usual. O(blocks in the full list) in a manual pool.
+    pub fn discard_queued(&self) {
+        for batch in self.registry().live() {
+            batch.discard();
+        }
+        self.pool.help_to_discard();
+    }
+
+    /// The pool that runs this heap's cleanups.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn registry(&self) -> &'static Registry {
+        self.lease.registry()
+    }
+
+    pub(crate) fn open_batch(&self, cycle: u64) -> Arc<Batch> {
+        let pool = &self.pool;
+        self.registry().open_batch(cycle, &self.lease, pool.totals(), pool.max_workers())
+    }
+}
+
+/// The registering side of one mutator: owns free record slots.
+#[derive(Debug)]
+pub struct Registrar {
+    registry: &'static Registry,
+    free: FreeList,
+    fresh: Fresh,
+    registered: Arc<Registered>,
+    /// What `registered` holds; we are its only writer.
+    count: u64,
+    _lease: Arc<Lease>,
+}
+
+/// Settled records that one `register` looks at.
+const GLANCES: usize = 2;
+
+impl Registrar {
+    /// Adds a cleanup in front of an object's chain (`None`: it has none yet). The answer is the chain's new
+    /// head, to be kept in place of the old one, and the handle.
+    ///
+    /// Takes no lock; allocates when the captures exceed 24 bytes or are aligned to more than 8, and once in
+    /// a while to grow. If the records in front of the chain have been stopped or run, at most two of them are reclaimed, so
+    /// that adding and stopping in turn on one object stays bounded.
+    ///
+    /// # Panics
+    /// When two billion records exist, or when `chain` comes from another heap.
+    #[inline]
+    pub fn register<F: FnOnce() + Send + 'static>(
+        &mut self,
+        mut chain: Option<Head>,
+        f: F,
+    ) -> (Head, Cleanup) {
+        if chain.is_some() {
+            chain = self.glance(chain);
+        }
+        let slot = match self.free.pop().or_else(|| self.fresh.next()) {
+            Some(slot) => slot,
+            None => self.refill(),
+        };
+        let (index, generation) = slot.arm(chain, ARMED, f);
+        self.count += 1;
+        // Relaxed: see `Registered`.
+        self.registered.store(self.count, Ordering::Relaxed);
+        (Head::new(index, chain.is_some()), Cleanup::new(self.registry, index, generation))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self) -> Slot {
+        if self.free.refill()
+            && let Some(slot) = self.free.pop()
+        {
+            return slot;
+        }
+        self.fresh = self.registry.storage.fresh();
+        self.fresh.next().expect("a range holds at least one slot")
+    }
+
+    /// Reclaims settled records in front of a live object's chain, a few at most.
+    fn glance(&mut self, mut chain: Option<Head>) -> Option<Head> {
+        for _ in 0..GLANCES {
+            let Some(head) = chain else { break };
+            let next = self.registry.storage.next(head);
+            if !self.reclaim(head) {
+                break;
+            }
+            chain = next;
+        }
+        chain
+    }
+
+    /// Frees the record if it is settled. Its `next` must have been read before.
+    fn reclaim(&mut self, head: Head) -> bool {
+        // Not one whose handle is still at it: its chain lives, and keeps the slot.
+        if !matches!(self.registry.storage.look(head.index()).1, State::Done | State::Stopped) {
+            return false;
+        }
+        if let Some(slot) = self.registry.pass_settled(head.index()) {
+            self.registry.reclaimed(1);
+            self.free.push_front(slot);
+        }
+        true
+    }
+
+    /// Takes every settled record out of a live object's chain, and gives what is left. O(length).
+    ///
+    /// # Panics
+    /// When `chain` comes from another heap.
+    pub fn prune(&mut self, chain: Head) -> Option<Head> {
+        let storage = &self.registry.storage;
+        let mut rest = Some(chain);
+        // The records kept: the first one's head, and the last two, whose heads may have to change.
+        let mut first = None;
+        let mut last: Option<Head> = None;
+        let mut before_last: Option<Head> = None;
+        while let Some(head) = rest {
+            rest = storage.next(head);
+            if self.reclaim(head) {
+                continue;
+            }
+            match last {
+                None => first = Some(head),
+                Some(last) => storage.set_next(last.index(), head),
+            }
+            before_last = last;
+            last = Some(head);
+        }
+        // The last one kept may have had settled records behind it: it has no successor now.
+        let end = Head::new(last?.index(), false);
+        match before_last {
+            None => first = Some(end),
+            Some(before) => storage.set_next(before.index(), end),
+        }
+        first
+    }
+
+    /// How many settled (stopped, or run early) records are still in chains of live objects. O(1).
+    pub fn settled(&self) -> u64 {
+        self.registry.settled()
+    }
+
+    /// Drops the captures of every cleanup in the chain without running it. The chain is used up.
+    ///
+    /// A panic in a destructor is given to the pool's hook, and the rest is dropped all the same. O(length).
+    ///
+    /// # Panics
+    /// When `chain` comes from another heap.
+    pub fn discard(&mut self, chain: Head) {
+        self.registry.discard(chain, &mut self.free);
+    }
+
+    /// Whether all cleanups of the chain have been stopped or run. O(length).
+    pub fn is_settled(&self, chain: Head) -> bool {
+        self.heads(chain).all(|head| {
+            matches!(self.registry.storage.look(head.index()).1, State::Done | State::Stopped)
+        })
+    }
+
+    /// How many records the chain has, settled ones included. O(length).
+    pub fn len(&self, chain: Head) -> usize {
+        self.heads(chain).count()
+    }
+
+    fn heads(&self, chain: Head) -> impl Iterator<Item = Head> {
+        let storage = &self.registry.storage;
+        std::iter::successors(Some(chain), |&head| storage.next(head))
+    }
+}
+
+impl Drop for Registrar {
+    fn drop(&mut self) {
+        for slot in self.fresh.by_ref() {
+            self.free.push_front(slot);
+        }
+        self.free.give_back();
+        self.registry.remove_registrar(&self.registered);
+    }
+}

@@ -1,0 +1,830 @@
+//! The records: one slot per registered cleanup, and the state machine of its tag.
+//!
+//! ```text
+//!                 +-- take(Run) ---> Running --+--> Done    --+
+//! free --arm--> Armed                          |              +--> free (same generation, until `arm`)
+//!                 +-- take(Stop) -> Stopping --+--> Stopped --+
+//! ```
+//!
+//! Invariants, kept here whatever the callers do with their (copyable) heads:
+//!
+//! 1. The thunk of a slot is written only by the holder of its [`Slot`], and read out only by the holder of
+//!    its [`Taken`], which exactly one thread gets per `arm`: the winner of the compare-exchange.
+//! 2. A slot is freed exactly once per `arm`: by the one thread that moves its tag to a free state. So a slot
+//!    is in at most one free list.
+//! 3. Records never move and are never unmapped; a handle may look at its tag for ever.
+//!
+//! A head used twice, or after its object's death, can thus make a cleanup run early or not at all; it cannot
+//! break memory. This file does not know what a batch, a block or a heap is, and it counts nothing.
+
+use crate::sync::{AtomicU8, AtomicU32, OnceLock, Ordering, UnsafeCell};
+use crate::thunk::Thunk;
+use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
+
+/// Records of the first chunk; each further chunk is twice as large as the one before.
+#[cfg(not(loom))]
+const FIRST_CHUNK: u32 = 1024;
+#[cfg(loom)]
+const FIRST_CHUNK: u32 = 4;
+
+/// Chunks until an index needs 32 bits.
+const CHUNKS: usize = 31 - FIRST_CHUNK.ilog2() as usize;
+
+/// Fresh slots that one registrar takes at a time. Divides the chunk size, so a range never crosses chunks.
+#[cfg(not(loom))]
+const RANGE: u32 = 128;
+#[cfg(loom)]
+const RANGE: u32 = 2;
+
+/// The most records one heap's cleanups can have: an index has 31 bits, and 0 is none.
+const MAX_INDEX: u32 = (1 << 31) - FIRST_CHUNK - 1;
+
+// ---- names of records ----------------------------------------------------------------------------------
+
+/// Which record, within its storage. Never 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Index(u32);
+
+impl Index {
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn from_raw(raw: u32) -> Self {
+        Index(raw)
+    }
+}
+
+/// Head of one object's chain of cleanup records.
+///
+/// The first record's index, and whether there is a second one: a sweeper that meets a head of a single
+/// record need not touch the record. 4 bytes, and so is `Option<Head>`. A head means something only to the
+/// registrars and cycles of the [`Origin`](crate::Origin) it came from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Head(NonZeroU32);
+
+impl Head {
+    #[inline]
+    pub(crate) fn new(index: Index, many: bool) -> Self {
+        debug_assert!(index.0 != 0 && index.0 <= MAX_INDEX);
+        // Not 0, because the index is not; the `| 1` never runs in a correct program and costs a cycle less
+        // than a check.
+        Head(NonZeroU32::new(index.0 << 1 | u32::from(many)).unwrap_or(NonZeroU32::MIN))
+    }
+
+    #[inline]
+    pub(crate) fn from_raw(raw: u32) -> Option<Self> {
+        NonZeroU32::new(raw).map(Head)
+    }
+
+    #[inline]
+    pub(crate) fn raw(self) -> u32 {
+        self.0.get()
+    }
+
+    #[inline]
+    pub(crate) fn index(self) -> Index {
+        Index(self.0.get() >> 1)
+    }
+
+    /// Whether the record has a successor.
+    #[inline]
+    pub(crate) fn many(self) -> bool {
+        self.0.get() & 1 != 0
+    }
+}
+
+// ---- tags ----------------------------------------------------------------------------------------------
+
+/// How often the slot has been armed, and what has become of the last time. 28 and 4 bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Tag(u32);
+
+pub(crate) const MAX_GENERATION: u32 = (1 << 28) - 1;
+
+/// The state half of a tag. A zeroed record is a free one of generation 0, which no handle ever names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum State {
+    /// Ran; the slot is free.
+    DoneFree = 0,
+    /// Stopped or discarded; the slot is free.
+    StoppedFree = 1,
+    /// Ran by its handle; the slot belongs to the chain.
+    Done = 2,
+    /// Stopped by its handle; the slot belongs to the chain.
+    Stopped = 3,
+    /// Waits for whoever takes it.
+    Armed = 4,
+    /// Taken, to be run.
+    Running = 5,
+    /// Taken, to be dropped.
+    Stopping = 6,
+    /// Running, and the chain is gone: who took it frees the slot.
+    RunningOrphan = 7,
+    /// Stopping, and the chain is gone: who took it frees the slot.
+    StoppingOrphan = 8,
+}
+
+impl Tag {
+    #[inline]
+    fn new(generation: u32, state: State) -> Self {
+        Tag(generation << 4 | state as u32)
+    }
+
+    #[inline]
+    fn generation(self) -> u32 {
+        self.0 >> 4
+    }
+
+    #[inline]
+    fn state(self) -> State {
+        match self.0 & 15 {
+            0 => State::DoneFree,
+            1 => State::StoppedFree,
+            2 => State::Done,
+            3 => State::Stopped,
+            4 => State::Armed,
+            5 => State::Running,
+            6 => State::Stopping,
+            7 => State::RunningOrphan,
+            8 => State::StoppingOrphan,
+            _ => unreachable!("tags are made by Tag::new only"),
+        }
+    }
+
+    #[inline]
+    fn with(self, state: State) -> Self {
+        Tag::new(self.generation(), state)
+    }
+}
+
+// ---- storage -------------------------------------------------------------------------------------------
+
+/// One registered cleanup.
+#[derive(Debug)]
+struct Record {
+    /// Generation and state. Written by whoever holds the slot's [`Slot`], [`Taken`] or [`Ending`]; moved by
+    /// compare-exchange from `Armed` by anybody, and from the four states after it by the chain's owner.
+    tag: AtomicU32,
+    /// The next record's [`Head`] in raw form; means something only while this record's own head says
+    /// "many". Written by the chain's owner. Relaxed: a chain changes owners by way of the heap's own
+    /// synchronisation and then of the full list.
+    next: AtomicU32,
+    /// The closure while the state is `Armed`; the link of the free list while the slot is free.
+    thunk: UnsafeCell<MaybeUninit<Thunk>>,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Record>() == 40, "a record is 40 bytes");
+
+// SAFETY: the only part that is not `Sync` by itself is `thunk`, and invariants 1 and 2 give each access to
+// it to one thread at a time, which got there by an Acquire of the Release behind the access before. What
+// moves between threads that way is `Send`: a `Thunk` or an index.
+unsafe impl Sync for Record {}
+
+impl Record {
+    #[cfg(loom)]
+    fn new() -> Self {
+        Record {
+            tag: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            thunk: UnsafeCell::new(MaybeUninit::uninit()),
+        }
+    }
+
+    #[inline]
+    fn load(&self, ordering: Ordering) -> Tag {
+        Tag(self.tag.load(ordering))
+    }
+}
+
+/// Records and marks of one doubling step.
+#[derive(Debug)]
+struct Chunk {
+    records: Box<[Record]>,
+    /// A byte per record, owned by `registry.rs`, which says what the values mean. Apart from the records,
+    /// so that a sweeper that marks a million cleanups touches one megabyte, not forty.
+    marks: Box<[AtomicU8]>,
+}
+
+impl Chunk {
+    #[cfg(not(loom))]
+    fn new(len: usize) -> Self {
+        let records = Box::<[Record]>::new_zeroed_slice(len);
+        // SAFETY: zero is a valid `AtomicU32`, and `MaybeUninit` is valid whatever its bytes.
+        let records = unsafe { records.assume_init() };
+        let marks = Box::<[AtomicU8]>::new_zeroed_slice(len);
+        // SAFETY: zero is a valid `AtomicU8`.
+        let marks = unsafe { marks.assume_init() };
+        Chunk { records, marks }
+    }
+
+    #[cfg(loom)]
+    fn new(len: usize) -> Self {
+        Chunk {
+            records: (0..len).map(|_| Record::new()).collect(),
+            marks: (0..len).map(|_| AtomicU8::new(0)).collect(),
+        }
+    }
+}
+
+/// All records of one registry. Grows, never shrinks.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    chunks: [OnceLock<Chunk>; CHUNKS],
+    /// The first index never handed out. Written by registrars by `fetch_add`. Relaxed: the number is all
+    /// that is exchanged.
+    fresh: AtomicU32,
+    /// The stack of free slots: index of the top one, 0 when empty. Pushed by whoever freed some, a whole
+    /// chain by one compare-exchange; emptied by registrars by one swap. Nobody pops a single slot, so the
+    /// top cannot be popped and pushed again behind a popper's back (the ABA problem).
+    free: AtomicU32,
+}
+
+impl Storage {
+    pub(crate) fn new() -> Self {
+        Storage {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            fresh: AtomicU32::new(0),
+            free: AtomicU32::new(0),
+        }
+    }
+
+    /// Chunk and offset of an index.
+    #[inline]
+    fn place(index: Index) -> (usize, usize) {
+        let n = index.0 + FIRST_CHUNK;
+        let chunk = n.ilog2() - FIRST_CHUNK.ilog2();
+        (chunk as usize, (n - (FIRST_CHUNK << chunk)) as usize)
+    }
+
+    #[inline]
+    fn chunk(&self, chunk: usize) -> &Chunk {
+        match self.chunks[chunk].get() {
+            Some(chunk) => chunk,
+            None => no_such_record(),
+        }
+    }
+
+    #[inline]
+    fn record(&self, index: Index) -> &Record {
+        let (chunk, offset) = Self::place(index);
+        &self.chunk(chunk).records[offset]
+    }
+
+    /// The byte that belongs to a record; its meaning is `registry.rs`'s.
+    #[inline]
+    pub(crate) fn mark(&self, index: Index) -> &AtomicU8 {
+        let (chunk, offset) = Self::place(index);
+        &self.chunk(chunk).marks[offset]
+    }
+
+    /// The head of the chain behind `head`'s first record. Asked only by the chain's owner, and before the
+    /// record is freed or orphaned.
+    #[inline]
+    pub(crate) fn next(&self, head: Head) -> Option<Head> {
+        if head.many() {
+            // Relaxed: see the field.
+            Head::from_raw(self.record(head.index()).next.load(Ordering::Relaxed))
+        } else {
+            None
+        }
+    }
+
+    /// Replaces the chain behind a record. Asked only by the chain's owner.
+    pub(crate) fn set_next(&self, index: Index, next: Head) {
+        // Relaxed: see the field.
+        self.record(index).next.store(next.raw(), Ordering::Relaxed);
+    }
+
+    /// Generation and state of a record. Acquire: who sees that a cleanup has ended sees what it did.
+    #[inline]
+    pub(crate) fn look(&self, index: Index) -> (u32, State) {
+        // Pairs with the Release stores of `arm`, `Ending` and `pass`.
+        let tag = self.record(index).load(Ordering::Acquire);
+        (tag.generation(), tag.state())
+    }
+
+    /// Takes an armed record, to run it or to stop it. At most one caller per `arm` succeeds.
+    ///
+    /// With a generation, only a record of that generation is taken.
+    #[inline]
+    pub(crate) fn take(
+        &'static self,
+        index: Index,
+        generation: Option<u32>,
+        to_stop: bool,
+    ) -> Option<Taken> {
+        let record = self.record(index);
+        // Relaxed: only a guess; the compare-exchange decides.
+        let tag = record.load(Ordering::Relaxed);
+        if tag.state() != State::Armed || generation.is_some_and(|g| g != tag.generation()) {
+            return None;
+        }
+        let taken = tag.with(if to_stop { State::Stopping } else { State::Running });
+        // Acquire: pairs with the Release in `arm`, so that the thunk is there. A failure means that another
+        // thread took it: from `Armed` there is no way back to `Armed` of the same generation.
+        record
+            .tag
+            .compare_exchange(tag.0, taken.0, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+            .then_some(Taken(Ending { storage: self, record, index, tag: taken }))
+    }
+
+    /// What the chain's owner does with a record that it could not take: frees the slot if the handle is
+    /// done with it, or leaves that to the thread that is still at it.
+    pub(crate) fn pass(&'static self, index: Index) -> Passed {
+        let record = self.record(index);
+        // Relaxed: only a guess; the compare-exchange decides.
+        let mut tag = record.load(Ordering::Relaxed);
+        loop {
+            let next = match tag.state() {
+                State::Armed => return Passed::Armed,
+                State::Done => State::DoneFree,
+                State::Stopped => State::StoppedFree,
+                State::Running => State::RunningOrphan,
+                State::Stopping => State::StoppingOrphan,
+                State::DoneFree
+                | State::StoppedFree
+                | State::RunningOrphan
+                | State::StoppingOrphan => {
+                    return Passed::NotOurs;
+                }
+            };
+            let next = tag.with(next);
+            let settled = matches!(next.state(), State::DoneFree | State::StoppedFree);
+            // Acquire: pairs with the Release in `Ending::close`; the taker is done with the thunk before the
+            // slot is used again. Release: our reading of `next` comes before the taker frees the slot.
+            match record.tag.compare_exchange(tag.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) if settled => {
+                    return Passed::Freed(Slot { storage: self, index, tag: next });
+                }
+                Ok(_) => return Passed::Orphaned,
+                Err(now) => tag = Tag(now),
+            }
+        }
+    }
+
+    /// A range of slots that were never used.
+    ///
+    /// # Panics
+    /// When two billion records exist.
+    #[cold]
+    pub(crate) fn fresh(&'static self) -> Fresh {
+        // Relaxed: see the field.
+        let start = self.fresh.fetch_add(RANGE, Ordering::Relaxed);
+        if start > MAX_INDEX - RANGE {
+            // Keep it there: a later caller must not wrap around to slots in use.
+            self.fresh.fetch_sub(RANGE, Ordering::Relaxed);
+            panic!("a heap cannot have more than {MAX_INDEX} cleanups registered at once");
+        }
+        let (chunk, _) = Self::place(Index(start));
+        self.chunks[chunk].get_or_init(|| Chunk::new((FIRST_CHUNK << chunk) as usize));
+        // Index 0 is none.
+        Fresh { storage: self, next: start.max(1), end: start + RANGE }
+    }
+
+    /// A list of free slots, empty at first.
+    pub(crate) fn free_list(&'static self) -> FreeList {
+        FreeList { storage: self, first: 0, last: 0 }
+    }
+
+    /// Bytes mapped for records and marks.
+    #[cfg(all(test, not(loom)))]
+    fn bytes(&self) -> usize {
+        self.chunks.iter().flat_map(|c| c.get()).map(|c| c.records.len() * 41).sum()
+    }
+}
+
+#[cold]
+fn no_such_record() -> ! {
+    panic!(
+        "a head or handle names a record that this registry never had: it belongs to another heap"
+    )
+}
+
+/// What [`Storage::pass`] found.
+#[derive(Debug)]
+pub(crate) enum Passed {
+    /// It is armed: take it.
+    Armed,
+    /// It had been settled by its handle; its slot is free now, and the caller's.
+    Freed(Slot),
+    /// Its handle's thread is still at it, and will free the slot.
+    Orphaned,
+    /// It had left its chain before: the head was used twice.
+    NotOurs,
+}
+
+/// A free slot, owned.
+#[derive(Debug)]
+#[must_use = "a slot that is dropped is lost until the process ends"]
+pub(crate) struct Slot {
+    storage: &'static Storage,
+    index: Index,
+    /// Its tag, of a free state. Only the owner changes it.
+    tag: Tag,
+}
+
+impl std::fmt::Debug for Tag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}@{}", self.state(), self.generation())
+    }
+}
+
+impl Slot {
+    /// Whether the next generation would be one that a handle was given before. Such a slot is retired.
+    fn is_worn(&self) -> bool {
+        self.tag.generation() == MAX_GENERATION
+    }
+
+    /// Arms the slot: from here on exactly one thread may take it. Gives its index and its generation.
+    #[inline]
+    pub(crate) fn arm<F: FnOnce() + Send + 'static>(
+        self,
+        next: Option<Head>,
+        mark: u8,
+        f: F,
+    ) -> (Index, u32) {
+        let (chunk, offset) = Storage::place(self.index);
+        let chunk = self.storage.chunk(chunk);
+        let record = &chunk.records[offset];
+        let tag = Tag::new(self.tag.generation() + 1, State::Armed);
+        if let Some(next) = next {
+            // Relaxed, both: published by the Release below, or by the heap to its sweeper.
+            record.next.store(next.raw(), Ordering::Relaxed);
+        }
+        chunk.marks[offset].store(mark, Ordering::Relaxed);
+        record.thunk.with_mut(|thunk| {
+            // SAFETY: the slot is ours (invariant 2) and not yet armed, so nobody else looks at the cell; a
+            // free slot's content is a link, which needs no drop.
+            unsafe { (*thunk).write(Thunk::new(f)) };
+        });
+        // Release: pairs with the Acquire in `take`.
+        record.tag.store(tag.0, Ordering::Release);
+        (self.index, tag.generation())
+    }
+}
+
+/// A record that this thread has taken, with its closure still inside.
+#[derive(Debug)]
+#[must_use = "nobody else can run or drop the closure now"]
+pub(crate) struct Taken(Ending);
+
+impl Taken {
+    /// Moves the closure out, so that it runs on its taker's stack and may outlive the slot's next use.
+    #[inline]
+    pub(crate) fn extract(self) -> (Thunk, Ending) {
+        let thunk = self.0.record.thunk.with(|thunk| {
+            // SAFETY: the tag was `Armed` when we took it, so `arm` had written a thunk; we are the one that
+            // took it (invariant 1), and this consumes the proof, so it is read out once.
+            unsafe { (*thunk).assume_init_read() }
+        });
+        (thunk, self.0)
+    }
+}
+
+/// A record that this thread has taken and emptied, and whose end it has to declare.
+#[derive(Debug)]
+#[must_use = "until its end is declared, the record counts as running"]
+pub(crate) struct Ending {
+    storage: &'static Storage,
+    record: &'static Record,
+    index: Index,
+    /// The tag as taken: `Running` or `Stopping`.
+    tag: Tag,
+}
+
+impl Ending {
+    pub(crate) fn index(&self) -> Index {
+        self.index
+    }
+
+    fn is_stop(&self) -> bool {
+        self.tag.state() == State::Stopping
+    }
+
+    /// Declares the end and frees the slot: for a taker that owns the chain.
+    #[inline]
+    pub(crate) fn free(self, freed: &mut FreeList) {
+        let tag = self.tag.with(if self.is_stop() { State::StoppedFree } else { State::DoneFree });
+        // A plain store: nobody but the chain's owner, which we are, moves a taken record's tag.
+        // Release: pairs with the Acquire in `look`.
+        self.record.tag.store(tag.0, Ordering::Release);
+        freed.push(Slot { storage: self.storage, index: self.index, tag });
+    }
+
+    /// Declares the end and leaves the slot to its chain: for a handle. If the chain is gone already, its
+    /// owner has left the slot to us.
+    pub(crate) fn close(self) -> Option<Orphan> {
+        let tag = self.tag.with(if self.is_stop() { State::Stopped } else { State::Done });
+        // A swap: whatever the owner did meanwhile, it is to see the end, and we are to see what it did.
+        // Release: pairs with the Acquire in `pass` and `look`. Acquire: pairs with the Release in `pass`;
+        // the owner has read the record's `next` before we free it.
+        let before = Tag(self.record.tag.swap(tag.0, Ordering::AcqRel));
+        matches!(before.state(), State::RunningOrphan | State::StoppingOrphan)
+            .then_some(Orphan(Ending { tag, ..self }))
+    }
+}
+
+/// A settled record whose chain is gone; the slot is to be freed by this thread.
+#[derive(Debug)]
+#[must_use = "nobody else will free the slot"]
+pub(crate) struct Orphan(Ending);
+
+impl Orphan {
+    pub(crate) fn index(&self) -> Index {
+        self.0.index
+    }
+
+    /// Frees the slot.
+    pub(crate) fn free(self) {
+        let Orphan(ending) = self;
+        let free = match ending.tag.state() {
+            State::Done => State::DoneFree,
+            _ => State::StoppedFree,
+        };
+        let tag = ending.tag.with(free);
+        // Not a plain store but a compare-exchange: to a head that is (wrongly) used again the record looks
+        // settled, and it may be freed from there. Only who moves the tag frees the slot.
+        // Release: pairs with the Acquire in `look`.
+        if ending
+            .record
+            .tag
+            .compare_exchange(ending.tag.0, tag.0, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+        {
+            let mut list = ending.storage.free_list();
+            list.push(Slot { storage: ending.storage, index: ending.index, tag });
+            list.give_back();
+        }
+    }
+}
+
+/// Slots that were never used, owned by one registrar.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    storage: &'static Storage,
+    next: u32,
+    end: u32,
+}
+
+impl Fresh {
+    /// The range that holds nothing.
+    pub(crate) fn empty(storage: &'static Storage) -> Self {
+        Fresh { storage, next: 0, end: 0 }
+    }
+}
+
+impl Iterator for Fresh {
+    type Item = Slot;
+
+    #[inline]
+    fn next(&mut self) -> Option<Slot> {
+        if self.next == self.end {
+            return None;
+        }
+        let index = Index(self.next);
+        self.next += 1;
+        Some(Slot { storage: self.storage, index, tag: Tag(0) })
+    }
+}
+
+/// A list of free slots owned by one thread. The links lie in the slots themselves.
+#[derive(Debug)]
+pub(crate) struct FreeList {
+    storage: &'static Storage,
+    /// Index of the first slot; 0 when empty.
+    first: u32,
+    /// Index of the last slot; 0 when nobody has looked for it yet. Means nothing when empty.
+    last: u32,
+}
+
+impl FreeList {
+    /// Appends a slot, so that slots freed in a row are used again in a row. O(1) in a list that was only
+    /// ever appended to.
+    #[inline]
+    pub(crate) fn push(&mut self, slot: Slot) {
+        if slot.is_worn() {
+            return;
+        }
+        Self::link(self.storage, slot.index.0, 0);
+        if self.first == 0 {
+            self.first = slot.index.0;
+        } else {
+            let last = self.find_last();
+            Self::link(self.storage, last, slot.index.0);
+        }
+        self.last = slot.index.0;
+    }
+
+    /// Puts a slot in front, to be used next while it is warm.
+    pub(crate) fn push_front(&mut self, slot: Slot) {
+        if slot.is_worn() {
+            return;
+        }
+        Self::link(self.storage, slot.index.0, self.first);
+        if self.first == 0 {
+            self.last = slot.index.0;
+        }
+        self.first = slot.index.0;
+    }
+
+    /// Takes the first slot.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Slot> {
+        if self.first == 0 {
+            return None;
+        }
+        let index = Index(self.first);
+        let record = self.storage.record(index);
+        self.first = Self::linked(record);
+        // Relaxed: nobody else changes the tag of a free slot, and it reached us together with the slot.
+        let tag = record.load(Ordering::Relaxed);
+        Some(Slot { storage: self.storage, index, tag })
+    }
+
+    /// Takes everything that was given back to the storage. Called when the list is empty.
+    #[cold]
+    pub(crate) fn refill(&mut self) -> bool {
+        debug_assert_eq!(self.first, 0);
+        // Acquire: pairs with the Release in `give_back`, with all of them at once, because
+        // read-modify-writes continue a release sequence. A swap of everything, so there is no ABA.
+        self.first = self.storage.free.swap(0, Ordering::Acquire);
+        self.last = 0;
+        self.first != 0
+    }
+
+    /// Gives all slots back to the storage, by one compare-exchange.
+    pub(crate) fn give_back(&mut self) {
+        if self.first == 0 {
+            return;
+        }
+        let (first, last) = (self.first, self.find_last());
+        self.first = 0;
+        // Relaxed: only the number is used, and the compare-exchange checks it.
+        let mut top = self.storage.free.load(Ordering::Relaxed);
+        loop {
+            Self::link(self.storage, last, top);
+            // Release: pairs with the Acquire in `refill`. The links, and whatever was done with the slots,
+            // come before.
+            match self.storage.free.compare_exchange_weak(
+                top,
+                first,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// The last slot of a list that is not empty. O(length) after a refill.
+    #[inline]
+    fn find_last(&self) -> u32 {
+        let mut last = self.last;
+        if last == 0 {
+            last = self.first;
+            loop {
+                match Self::linked(self.storage.record(Index(last))) {
+                    0 => break,
+                    next => last = next,
+                }
+            }
+        }
+        last
+    }
+
+    /// Reads the link of a slot in a list of ours.
+    #[inline]
+    fn linked(record: &Record) -> u32 {
+        record.thunk.with(|thunk| {
+            // SAFETY: the slot is in a list of this thread, so it is free and ours (invariant 2), and a free
+            // slot in a list begins with its link, written by `link`.
+            unsafe { thunk.cast::<u32>().read() }
+        })
+    }
+
+    /// Writes the link of a slot in a list of ours.
+    #[inline]
+    fn link(storage: &Storage, index: u32, next: u32) {
+        storage.record(Index(index)).thunk.with_mut(|thunk| {
+            // SAFETY: the slot is free and in a list of this thread (invariant 2), so nobody else looks at
+            // the cell; it is large and aligned enough for an index.
+            unsafe { thunk.cast::<u32>().write(next) };
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn storage() -> &'static Storage {
+        Box::leak(Box::new(Storage::new()))
+    }
+
+    fn arm(storage: &'static Storage) -> (Index, u32) {
+        storage.fresh().next().expect("fresh").arm(None, 0, || {})
+    }
+
+    #[test]
+    fn places_follow_each_other_through_all_chunks() {
+        let mut expected = (0, 0);
+        for index in 0..10 * FIRST_CHUNK {
+            assert_eq!(Storage::place(Index(index)), expected);
+            expected.1 += 1;
+            if expected.1 == (FIRST_CHUNK as usize) << expected.0 {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+        assert_eq!(Storage::place(Index(MAX_INDEX)).0, CHUNKS - 1);
+    }
+
+    #[test]
+    fn an_armed_record_is_taken_once() {
+        let storage = storage();
+        let (index, generation) = arm(storage);
+        assert!(storage.take(index, Some(generation + 1), false).is_none(), "another generation");
+        let (thunk, ending) =
+            storage.take(index, Some(generation), false).expect("armed").extract();
+        assert!(storage.take(index, None, true).is_none(), "taken");
+        thunk.run();
+        assert!(ending.close().is_none(), "the chain is still there");
+        assert_eq!(storage.look(index), (generation, State::Done));
+        assert!(matches!(storage.pass(index), Passed::Freed(_)));
+        assert!(matches!(storage.pass(index), Passed::NotOurs), "freed once");
+    }
+
+    #[test]
+    fn a_slot_whose_chain_went_first_is_freed_by_its_taker() {
+        let storage = storage();
+        let (index, _) = arm(storage);
+        let (thunk, ending) = storage.take(index, None, true).expect("armed").extract();
+        assert!(matches!(storage.pass(index), Passed::Orphaned));
+        drop(thunk);
+        ending.close().expect("left to us").free();
+        let mut list = storage.free_list();
+        assert!(list.refill());
+        assert_eq!(list.pop().expect("freed").index, index);
+        assert!(list.pop().is_none());
+    }
+
+    #[test]
+    fn a_generation_is_used_once() {
+        let storage = storage();
+        let (index, first) = arm(storage);
+        let mut list = storage.free_list();
+        storage.take(index, None, false).expect("armed").extract().1.free(&mut list);
+        assert_eq!(storage.look(index), (first, State::DoneFree), "exact until used again");
+        let (again, second) = list.pop().expect("freed").arm(None, 0, || {});
+        assert_eq!((again, second), (index, first + 1));
+    }
+
+    #[test]
+    fn a_slot_that_has_seen_every_generation_is_retired() {
+        let storage = storage();
+        let mut slot = storage.fresh().next().expect("fresh");
+        slot.tag = Tag::new(MAX_GENERATION - 1, State::DoneFree);
+        let (index, generation) = slot.arm(None, 0, || {});
+        assert_eq!(generation, MAX_GENERATION);
+        let mut list = storage.free_list();
+        storage.take(index, None, false).expect("armed").extract().1.free(&mut list);
+        assert!(list.pop().is_none());
+    }
+
+    #[test]
+    fn lists_keep_their_order_through_the_storage() {
+        let storage = storage();
+        let mut slots: Vec<Slot> = storage.fresh().take(5).collect();
+        let expected: Vec<u32> = slots.iter().map(|s| s.index.0).collect();
+        let mut list = storage.free_list();
+        let front = slots.remove(0);
+        slots.drain(..2).for_each(|s| list.push(s));
+        list.push_front(front);
+        list.give_back();
+        assert!(list.pop().is_none());
+        let mut other = storage.free_list();
+        assert!(other.refill());
+        // Appending behind a list that was refilled keeps what is in it.
+        slots.into_iter().for_each(|s| other.push(s));
+        let got: Vec<u32> = std::iter::from_fn(|| other.pop()).map(|s| s.index.0).collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_million_records_take_41_bytes_each_and_the_slack_of_doubling() {
+        let storage = storage();
+        let mut n = 0;
+        while n < 1_000_000 {
+            n += storage.fresh().count();
+        }
+        assert!(storage.bytes() <= 2 * 41 * n, "{} bytes", storage.bytes());
+    }
+
+    #[test]
+    #[should_panic(expected = "belongs to another heap")]
+    fn a_head_of_another_heap_is_refused() {
+        storage().look(Index(5));
+    }
+}

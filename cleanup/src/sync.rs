@@ -1,0 +1,174 @@
+//! The only source of atomics, fences, locks, condition variables and concurrent queues in this crate.
+//!
+//! Built as usual these are the standard library's atomics, parking_lot's locks and crossbeam's `Injector`.
+//! Built with `--cfg loom` the same names are loom's, so that a model explores every interleaving of the code
+//! that ships. The shapes are parking_lot's: `lock()` gives a guard and `wait(&mut guard)` keeps it.
+//!
+//! Two things stay the standard library's under loom. `Arc` is one: the models are about the protocols, and
+//! a counted pointer adds branches without adding questions. `OnceLock` is the other: what it holds is made
+//! without a scheduling point, so loom never sees it half made.
+
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
+
+#[cfg(not(loom))]
+mod imp {
+    pub(crate) use crossbeam_deque::{Injector, Steal};
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+    pub(crate) use std::thread_local;
+
+    /// A cell whose content is reached through a raw pointer; loom's checks every access.
+    #[derive(Debug, Default)]
+    #[repr(transparent)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        /// Hands out the pointer for reading.
+        #[inline]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        /// Hands out the pointer for writing.
+        #[inline]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// Waits for a notification until `deadline`, for ever when there is none. Whether the deadline passed.
+    pub(crate) fn wait_until<T>(
+        condvar: &Condvar,
+        guard: &mut MutexGuard<'_, T>,
+        deadline: Option<std::time::Instant>,
+    ) -> bool {
+        match deadline {
+            Some(deadline) => condvar.wait_until(guard, deadline).timed_out(),
+            None => {
+                condvar.wait(guard);
+                false
+            }
+        }
+    }
+}
+
+#[cfg(loom)]
+mod imp {
+    use std::collections::VecDeque;
+    use std::ops::{Deref, DerefMut};
+
+    pub(crate) use crossbeam_deque::Steal;
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+    pub(crate) use loom::thread_local;
+
+    /// loom's mutex in parking_lot's shape.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Mutex(loom::sync::Mutex::new(value))
+        }
+
+        #[track_caller]
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            MutexGuard(Some(self.0.lock().expect("loom does not poison")))
+        }
+    }
+
+    /// The guard; empty only while its thread waits on a [`Condvar`].
+    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            self.0.as_ref().expect("only empty during a wait")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_mut().expect("only empty during a wait")
+        }
+    }
+
+    /// loom's condition variable in parking_lot's shape.
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Condvar(loom::sync::Condvar::new())
+        }
+
+        #[track_caller]
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            let inner = guard.0.take().expect("only empty during a wait");
+            guard.0 = Some(self.0.wait(inner).expect("loom does not poison"));
+        }
+
+        #[track_caller]
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        #[track_caller]
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    /// Waits for a notification; a model has no clock, so the deadline never passes.
+    #[track_caller]
+    pub(crate) fn wait_until<T>(
+        condvar: &Condvar,
+        guard: &mut MutexGuard<'_, T>,
+        _deadline: Option<std::time::Instant>,
+    ) -> bool {
+        condvar.wait(guard);
+        false
+    }
+
+    /// Stands in for crossbeam's `Injector`, which knows no loom: first in, first out, linearizable.
+    #[derive(Debug)]
+    pub(crate) struct Injector<T>(Mutex<VecDeque<T>>);
+
+    impl<T> Injector<T> {
+        pub(crate) fn new() -> Self {
+            Injector(Mutex::new(VecDeque::new()))
+        }
+
+        #[track_caller]
+        pub(crate) fn push(&self, value: T) {
+            self.0.lock().push_back(value);
+        }
+
+        #[track_caller]
+        pub(crate) fn steal(&self) -> Steal<T> {
+            match self.0.lock().pop_front() {
+                Some(value) => Steal::Success(value),
+                None => Steal::Empty,
+            }
+        }
+    }
+}
+
+pub(crate) use imp::*;
+
+/// Keeps its content on cache lines of its own: 128 bytes, because some processors fetch lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct CachePadded<T>(pub(crate) T);
+
+impl<T> std::ops::Deref for CachePadded<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

@@ -1,0 +1,208 @@
+//! Counters that many runners write and anybody reads: exact per cleanup, without contention.
+//!
+//! Invariant: a shard marked exclusive has one writer at a time, who adds by plain load and store; only the
+//! shard of helping threads (and, in pools of more than 16 workers, every shard) is added to by `fetch_add`.
+//!
+//! It does not know when a cleanup has ended; `run.rs` says so.
+
+use crate::panic::CleanupPanic;
+use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering};
+use crate::thunk::Namer;
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+/// A function that is told about each cleanup that panicked. It runs on the thread that ran the cleanup, and
+/// counts as part of it; a panic of its own is dropped.
+pub type PanicHook = Arc<dyn Fn(&CleanupPanic<'_>) + Send + Sync>;
+
+/// Workers that get a shard of their own.
+const SHARDS: usize = 16;
+
+/// What one runner has counted. Relaxed throughout: counters order nothing, and who needs exact ones reads
+/// after an Acquire of its own, [`Batch::finish`](crate::ticket::Batch) for one.
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    /// Cleanups that this runner brought to their end, in whatever way.
+    pub(crate) ended: AtomicU64,
+    /// Of those: ran and panicked.
+    pub(crate) panicked: AtomicU64,
+    /// Of those: dropped instead of run.
+    pub(crate) discarded: AtomicU64,
+    /// Of those: found ended by their handle, and not counted by it.
+    pub(crate) settled: AtomicU64,
+    /// Whether (or how many times, in a shared shard) a block is being run right now.
+    pub(crate) running: AtomicU64,
+}
+
+/// The shards of a pool or of a batch: one per worker, and a shared one for helping threads.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    shards: Box<[CachePadded<Shard>]>,
+    exclusive: bool,
+}
+
+/// Who is counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// The worker with this index.
+    Worker(usize),
+    /// A helping thread.
+    Guest,
+}
+
+impl Shards {
+    pub(crate) fn new(workers: usize) -> Self {
+        let own = workers.min(SHARDS);
+        Shards {
+            shards: (0..=own).map(|_| CachePadded::default()).collect(),
+            exclusive: workers <= SHARDS,
+        }
+    }
+
+    /// The shard that `runner` counts in.
+    pub(crate) fn of(&self, runner: Runner) -> Counting<'_> {
+        let guests = self.shards.len() - 1;
+        match runner {
+            Runner::Worker(index) => {
+                Counting { shard: &self.shards[index % guests], exclusive: self.exclusive }
+            }
+            Runner::Guest => Counting { shard: &self.shards[guests], exclusive: false },
+        }
+    }
+
+    pub(crate) fn sum(&self, field: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards.iter().map(|s| field(s).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+}
+
+/// One runner's shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counting<'a> {
+    shard: &'a Shard,
+    exclusive: bool,
+}
+
+impl Counting<'_> {
+    /// Adds to a counter; `u64::MAX` takes one away.
+    #[inline]
+    pub(crate) fn add(&self, field: impl Fn(&Shard) -> &AtomicU64, n: u64) {
+        let counter = field(self.shard);
+        if self.exclusive {
+            // Nobody else writes it.
+            let now = counter.load(Ordering::Relaxed);
+            counter.store(now.wrapping_add(n), Ordering::Relaxed);
+        } else {
+            counter.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a pool counts, and the hook it reports to. Shared by the pool, its batches and the registries of its
+/// heaps, because a handle may end a queued cleanup without ever seeing the pool.
+pub(crate) struct Totals {
+    /// Cleanups queued. Added to by publishers, before they publish.
+    pub(crate) queued: AtomicU64,
+    /// Cleanups ended by their handle after they were queued. Added to by handles.
+    pub(crate) settled: AtomicU64,
+    pub(crate) shards: Shards,
+    /// (number, start) of each unfinished batch, the oldest first.
+    waiting: Mutex<Vec<(u64, Instant)>>,
+    next: AtomicU64,
+    hook: Option<PanicHook>,
+}
+
+impl Totals {
+    pub(crate) fn new(workers: usize, hook: Option<PanicHook>) -> Arc<Self> {
+        Arc::new(Totals {
+            queued: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            shards: Shards::new(workers),
+            waiting: Mutex::new(Vec::new()),
+            next: AtomicU64::new(0),
+            hook,
+        })
+    }
+
+    /// Cleanups queued and not ended. Reads the ends first: the answer may be too high, never too low.
+    pub(crate) fn backlog(&self) -> u64 {
+        let ended = self.shards.sum(|s| &s.ended) + self.settled.load(Ordering::Relaxed);
+        self.queued.load(Ordering::Relaxed).saturating_sub(ended)
+    }
+
+    /// A batch begins; its number is the answer.
+    pub(crate) fn batch_begins(&self, start: Instant) -> u64 {
+        let mut waiting = self.waiting.lock();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        waiting.push((number, start));
+        number
+    }
+
+    pub(crate) fn batch_ends(&self, number: u64) {
+        self.waiting.lock().retain(|&(n, _)| n != number);
+    }
+
+    /// When the oldest unfinished batch began.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.waiting.lock().first().map(|&(_, start)| start)
+    }
+
+    /// Tells the hook about a panic and drops what was thrown. Does not unwind.
+    #[cold]
+    pub(crate) fn report(&self, payload: Box<dyn Any + Send>, cleanup: Namer) {
+        if let Some(hook) = &self.hook {
+            let panic = CleanupPanic::new(&*payload, cleanup.name());
+            if let Err(second) = catch_unwind(AssertUnwindSafe(|| hook(&panic))) {
+                drop_quietly(second);
+            }
+        }
+        drop_quietly(payload);
+    }
+}
+
+impl fmt::Debug for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Totals")
+            .field("queued", &self.queued)
+            .field("settled", &self.settled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Drops what a panic threw. If that panics too, what it throws is leaked: somewhere this has to end.
+fn drop_quietly(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_worker_has_its_own_shard_and_guests_share_one() {
+        let shards = Shards::new(2);
+        shards.of(Runner::Worker(0)).add(|s| &s.ended, 3);
+        shards.of(Runner::Worker(1)).add(|s| &s.ended, 4);
+        shards.of(Runner::Guest).add(|s| &s.ended, 5);
+        shards.of(Runner::Guest).add(|s| &s.running, 1);
+        shards.of(Runner::Guest).add(|s| &s.running, u64::MAX);
+        assert_eq!(shards.sum(|s| &s.ended), 12);
+        assert_eq!(shards.sum(|s| &s.running), 0);
+        assert!(shards.of(Runner::Worker(1)).exclusive);
+        assert!(!shards.of(Runner::Guest).exclusive);
+    }
+
+    #[test]
+    fn a_crowd_shares_shards_and_loses_no_count() {
+        let shards = Shards::new(40);
+        for worker in 0..40 {
+            let counting = shards.of(Runner::Worker(worker));
+            assert!(!counting.exclusive);
+            counting.add(|s| &s.ended, 1);
+        }
+        assert_eq!(shards.sum(|s| &s.ended), 40);
+    }
+}

@@ -1,0 +1,268 @@
+//! Batches, and tickets that wait for them.
+//!
+//! A [`Batch`] is what one collection cycle queued. Invariant: `remaining` is zero exactly when the cycle has
+//! stopped adding and every cleanup of it has ended; whoever brings it to zero says so, once.
+//!
+//! A [`Ticket`] is the list of batches that were unfinished when it was taken. So later cycles, cleanups that
+//! rearm themselves and other heaps' stalls do not prolong the wait.
+//!
+//! It does not know blocks or records; it is told numbers.
+
+use crate::pool::Pool;
+use crate::registry::Lease;
+use crate::run::in_cleanup;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
+use crate::tally::{Shards, Totals};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// What the cycle and each of its sweepers add to `remaining` while they may still add cleanups. Larger than
+/// any number of cleanups, so that ends counted before their publication cannot bring it to zero.
+const HOLD: u64 = 1 << 40;
+
+/// The cleanups that one cycle queued.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    lease: Arc<Lease>,
+    totals: Arc<Totals>,
+    /// What sweepers write into the marks of this batch's records. Unique among the unfinished batches of
+    /// its registry.
+    byte: u8,
+    /// Its number in `totals`, for the age of the oldest.
+    number: u64,
+    /// Holds, and cleanups published and not ended. Added to by the cycle's sweepers; subtracted from by
+    /// runners, a block at a time, and by handles.
+    ///
+    /// Subtractions are AcqRel: Release, so that who brings it to zero sees what each ended cleanup did, and
+    /// Acquire, so that it does.
+    remaining: AtomicU64,
+    /// Cleanups published. Added to by the cycle's sweepers. Relaxed: a counter.
+    queued: AtomicU64,
+    /// Cleanups that ended through their handles. Added to by those. Relaxed: a counter.
+    settled: AtomicU64,
+    pub(crate) shards: Shards,
+    /// Drop the captures instead of running. Set at most once. Relaxed: a runner that sees it late has run
+    /// one more, which `discard_queued` allows.
+    discard: AtomicBool,
+    /// Whether it has finished, for the waiters.
+    done: Mutex<bool>,
+    finished: Condvar,
+}
+
+impl Batch {
+    /// A batch with one hold.
+    pub(crate) fn new(lease: &Arc<Lease>, totals: &Arc<Totals>, workers: usize, byte: u8) -> Self {
+        Batch {
+            lease: lease.clone(),
+            totals: totals.clone(),
+            byte,
+            number: totals.batch_begins(Instant::now()),
+            remaining: AtomicU64::new(HOLD),
+            queued: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            shards: Shards::new(workers),
+            discard: AtomicBool::new(false),
+            done: Mutex::new(false),
+            finished: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(crate) fn byte(&self) -> u8 {
+        self.byte
+    }
+
+    // ---- the sweepers' side ------------------------------------------------------------------------
+
+    /// Keeps the batch unfinished; false if it has finished already.
+    pub(crate) fn hold(&self) -> bool {
+        // Relaxed: holders are ordered by the ledger's lock; the number is all that matters here.
+        let mut remaining = self.remaining.load(Ordering::Relaxed);
+        while remaining != 0 {
+            match self.remaining.compare_exchange_weak(
+                remaining,
+                remaining + HOLD,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(now) => remaining = now,
+            }
+        }
+        false
+    }
+
+    /// Lets go of one hold.
+    pub(crate) fn release(&self) {
+        self.subtract(HOLD);
+    }
+
+    /// Counts cleanups that are about to be published. Called by the owner of a hold.
+    pub(crate) fn add(&self, cleanups: u64) {
+        self.totals.queued.fetch_add(cleanups, Ordering::Relaxed);
+        self.queued.fetch_add(cleanups, Ordering::Relaxed);
+        // Relaxed: the publication that follows is what makes the cleanups reachable.
+        self.remaining.fetch_add(cleanups, Ordering::Relaxed);
+    }
+
+    // ---- the ends ----------------------------------------------------------------------------------
+
+    /// `n` cleanups have ended, and their runner has counted them in its shard.
+    pub(crate) fn subtract(&self, n: u64) {
+        if n > 0 && self.remaining.fetch_sub(n, Ordering::AcqRel) == n {
+            self.finish();
+        }
+    }
+
+    /// One cleanup has ended through its handle.
+    pub(crate) fn settle_one(&self) {
+        self.totals.settled.fetch_add(1, Ordering::Relaxed);
+        self.settled.fetch_add(1, Ordering::Relaxed);
+        self.subtract(1);
+    }
+
+    #[cold]
+    fn finish(&self) {
+        self.totals.batch_ends(self.number);
+        // Out of the ledger first: a waiter that returns finds the origin's counters complete.
+        let listed = self.lease.registry().close_batch(self);
+        *self.done.lock() = true;
+        self.finished.notify_all();
+        // Last, and with no lock held: it may be what keeps the registry out of the recycled ones.
+        drop(listed);
+    }
+
+    // ---- what others ask ---------------------------------------------------------------------------
+
+    pub(crate) fn is_done(&self) -> bool {
+        // Acquire: pairs with the Release in `subtract`; who sees the end sees what the cleanups did.
+        self.remaining.load(Ordering::Acquire) == 0
+    }
+
+    /// Cleanups queued by this batch.
+    pub(crate) fn queued(&self) -> u64 {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Cleanups of this batch that have ended, in whatever way.
+    pub(crate) fn ended(&self) -> u64 {
+        self.shards.sum(|s| &s.ended) + self.settled.load(Ordering::Relaxed)
+    }
+
+    /// Cleanups queued and not ended. Reads the ends first: the answer may be too high, never too low.
+    pub(crate) fn pending(&self) -> u64 {
+        let ended = self.ended();
+        self.queued().saturating_sub(ended)
+    }
+
+    pub(crate) fn discard(&self) {
+        self.discard.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_discarded(&self) -> bool {
+        self.discard.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the end, or until the deadline. Whether it has ended.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
+        if self.is_done_and_told() {
+            return true;
+        }
+        let mut done = self.done.lock();
+        while !*done {
+            if wait_until(&self.finished, &mut done, deadline) {
+                return *done;
+            }
+        }
+        true
+    }
+
+    /// Whether `finish` has got as far as telling.
+    fn is_done_and_told(&self) -> bool {
+        self.is_done() && *self.done.lock()
+    }
+}
+
+/// The cleanups of one heap that were queued and not ended at one moment. See
+/// [`Origin::ticket`](crate::Origin::ticket).
+#[derive(Debug)]
+pub struct Ticket {
+    pool: Arc<Pool>,
+    batches: Vec<Arc<Batch>>,
+}
+
+impl Ticket {
+    pub(crate) fn new(pool: Arc<Pool>, batches: Vec<Arc<Batch>>) -> Self {
+        Ticket { pool, batches }
+    }
+
+    /// Waits until all of them have ended: run, stopped or discarded. A timeout too long for the clock means
+    /// for ever.
+    ///
+    /// In a manual pool somebody has to run them meanwhile. If a worker could not be started when the
+    /// cleanups were queued, this tries again first.
+    ///
+    /// # Errors
+    /// [`WaitError::Timeout`] with the number not ended when the time is up, and [`WaitError::FromCleanup`],
+    /// always and at once, when called from inside a cleanup: it could be waiting for itself.
+    pub fn wait(&self, timeout: Duration) -> Result<(), WaitError> {
+        if in_cleanup() {
+            return Err(WaitError::FromCleanup);
+        }
+        if self.batches.is_empty() {
+            return Ok(());
+        }
+        self.pool.look();
+        let deadline = Instant::now().checked_add(timeout);
+        for batch in &self.batches {
+            if !batch.wait(deadline) {
+                let pending = self.pending();
+                // Zero: the last one ended just now, and only the telling is left.
+                return if pending == 0 { Ok(()) } else { Err(WaitError::Timeout { pending }) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all of them have ended. Does not wait.
+    pub fn is_done(&self) -> bool {
+        self.batches.iter().all(|batch| batch.is_done())
+    }
+
+    /// How many of them have not ended yet.
+    pub fn pending(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.pending()).sum()
+    }
+}
+
+/// Why a wait for cleanups ended before they did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The time was up.
+    Timeout {
+        /// Cleanups covered by the wait that had not ended.
+        pending: u64,
+    },
+    /// The wait was asked for from inside a cleanup.
+    FromCleanup,
+}
+
+impl fmt::Display for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitError::Timeout { pending } => {
+                write!(f, "the time was up with {pending} cleanups not ended")
+            }
+            WaitError::FromCleanup => {
+                write!(f, "a cleanup cannot wait for cleanups: it could be waiting for itself")
+            }
+        }
+    }
+}
+
+impl std::error::Error for WaitError {}

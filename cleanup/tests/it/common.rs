@@ -1,0 +1,193 @@
+//! What the integration tests share: pools on real threads, and waiting for conditions with a deadline.
+
+use sexton_cleanup::{Cleanup, Head, Origin, Pool, PoolConfig, Registrar, Spawn, Worker};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes, and short enough to tell a hang.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Starts threads, and can be told to fail.
+#[derive(Clone, Default)]
+pub(crate) struct Threads(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    threads: Vec<JoinHandle<()>>,
+    failures: usize,
+    spawned: usize,
+}
+
+impl Threads {
+    /// The next `n` spawns fail.
+    pub(crate) fn fail(&self, n: usize) {
+        self.0.lock().unwrap().failures = n;
+    }
+
+    pub(crate) fn spawned(&self) -> usize {
+        self.0.lock().unwrap().spawned
+    }
+
+    /// Joins every thread started so far.
+    pub(crate) fn join(&self) {
+        let threads = std::mem::take(&mut self.0.lock().unwrap().threads);
+        for thread in threads {
+            thread.join().expect("a worker's thread panicked");
+        }
+    }
+}
+
+impl Spawn for Threads {
+    fn spawn(&self, worker: Worker) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        if state.failures > 0 {
+            state.failures -= 1;
+            drop(state);
+            drop(worker);
+            return Err(io::Error::other("told to fail"));
+        }
+        state.spawned += 1;
+        let name = format!("cleanup-{}", worker.index());
+        state.threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run())?);
+        Ok(())
+    }
+}
+
+/// A pool with workers on real threads.
+pub(crate) fn pool(max_workers: usize) -> (Arc<Pool>, Threads) {
+    let threads = Threads::default();
+    let config = PoolConfig { max_workers, ..PoolConfig::default() };
+    (Pool::new(config, Some(Box::new(threads.clone()))), threads)
+}
+
+pub(crate) fn manual() -> Arc<Pool> {
+    Pool::new(PoolConfig::default(), None)
+}
+
+/// Shuts a pool down in order, and checks that nothing is left.
+pub(crate) fn shut_down(pool: &Arc<Pool>, threads: &Threads) {
+    pool.begin_shutdown();
+    assert!(pool.wait_until_workers_left(DEADLINE), "workers are still there: {pool:?}");
+    threads.join();
+    assert_eq!(pool.stats().workers, 0);
+}
+
+/// Queues the chains of dead objects, in one cycle with one sweeper.
+pub(crate) fn sweep(origin: &Origin, heads: impl IntoIterator<Item = Head>) -> u64 {
+    let cycle = origin.begin_cycle();
+    let mut block = cycle.local_block();
+    heads.into_iter().for_each(|head| block.push(head));
+    cycle.flush([block]).cleanups
+}
+
+/// A dead object with one cleanup.
+pub(crate) fn add(registrar: &mut Registrar, f: impl FnOnce() + Send + 'static) -> (Head, Cleanup) {
+    registrar.register(None, f)
+}
+
+/// Waits for a condition; panics with `what` when the deadline passes.
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A door that cleanups wait at.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<(bool, usize)>, Condvar)>);
+
+impl Gate {
+    /// Waits until the door is open.
+    pub(crate) fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        state.1 += 1;
+        self.0.1.notify_all();
+        let (state, timeout) =
+            self.0.1.wait_timeout_while(state, DEADLINE, |state| !state.0).unwrap();
+        drop(state);
+        assert!(!timeout.timed_out(), "nobody opened the gate");
+    }
+
+    /// Waits until `n` have come to the door.
+    pub(crate) fn wait_for(&self, n: usize) {
+        let state = self.0.0.lock().unwrap();
+        let (state, timeout) =
+            self.0.1.wait_timeout_while(state, DEADLINE, |state| state.1 < n).unwrap();
+        drop(state);
+        assert!(!timeout.timed_out(), "fewer than {n} came to the gate");
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.0.lock().unwrap().0 = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// How often each of `n` cleanups ran, and how often its captures were dropped.
+pub(crate) struct Ledger {
+    entries: Arc<Vec<Entry>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    runs: std::sync::atomic::AtomicU32,
+    drops: std::sync::atomic::AtomicU32,
+}
+
+/// Captured by a cleanup; counts its own end.
+pub(crate) struct Capture {
+    entries: Arc<Vec<Entry>>,
+    at: usize,
+}
+
+impl Capture {
+    pub(crate) fn ran(&self) {
+        self.entries[self.at].runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.entries[self.at].drops.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(n: usize) -> Self {
+        Ledger { entries: Arc::new((0..n).map(|_| Entry::default()).collect()) }
+    }
+
+    pub(crate) fn capture(&self, at: usize) -> Capture {
+        Capture { entries: self.entries.clone(), at }
+    }
+
+    pub(crate) fn runs(&self, at: usize) -> u32 {
+        self.entries[at].runs.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn drops(&self, at: usize) -> u32 {
+        self.entries[at].drops.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Every cleanup ran once, and dropped its captures once.
+    pub(crate) fn all_ran_once(&self) {
+        for at in 0..self.entries.len() {
+            assert_eq!((self.runs(at), self.drops(at)), (1, 1), "cleanup {at}");
+        }
+    }
+
+    /// How many ran, after checking that none ran twice and each dropped its captures once.
+    pub(crate) fn ended_once(&self) -> usize {
+        (0..self.entries.len())
+            .map(|at| {
+                assert!(self.runs(at) <= 1, "cleanup {at} ran {} times", self.runs(at));
+                assert_eq!(self.drops(at), 1, "captures of cleanup {at}");
+                self.runs(at) as usize
+            })
+            .sum()
+    }
+}
