@@ -5,6 +5,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Field, Fields, Ident, Lifetime, Member, Path, Result};
 
 use crate::params::{Form, Params};
@@ -27,23 +28,23 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     }
 }
 
-/// What a pattern of a `match` on the type looks like: a struct is one of these, an enum has many.
-struct Shape<'a> {
+/// One arm of the `match` on the type: a struct has one of these, an enum has many.
+struct Arm<'a> {
     pattern: TokenStream,
     traced: Vec<(Member, &'a Field)>,
     leaves: Vec<&'a Field>,
 }
 
-fn variants(input: &DeriveInput) -> Result<Vec<Shape<'_>>> {
+fn variants(input: &DeriveInput) -> Result<Vec<Arm<'_>>> {
     let mut errors = Errors::default();
-    let mut shapes = Vec::new();
+    let mut arms = Vec::new();
     match &input.data {
-        Data::Struct(data) => shapes.extend(errors.check(shape(quote!(Self), &data.fields))),
+        Data::Struct(data) => arms.extend(errors.check(arm(quote!(Self), &data.fields))),
         Data::Enum(data) => {
             for variant in &data.variants {
                 errors.check(attr::none_on_variant(&variant.attrs));
                 let name = &variant.ident;
-                shapes.extend(errors.check(shape(quote!(Self::#name), &variant.fields)));
+                arms.extend(errors.check(arm(quote!(Self::#name), &variant.fields)));
             }
         }
         Data::Union(data) => errors.push(syn::Error::new(
@@ -52,36 +53,33 @@ fn variants(input: &DeriveInput) -> Result<Vec<Shape<'_>>> {
         )),
     }
     errors.finish()?;
-    Ok(shapes)
+    Ok(arms)
 }
 
-fn shape(pattern: TokenStream, fields: &Fields) -> Result<Shape<'_>> {
+fn arm(pattern: TokenStream, fields: &Fields) -> Result<Arm<'_>> {
     let mut errors = Errors::default();
-    let mut shape = Shape { pattern, traced: Vec::new(), leaves: Vec::new() };
+    let mut arm = Arm { pattern, traced: Vec::new(), leaves: Vec::new() };
     for (member, field) in fields.members().zip(fields) {
         match errors.check(attr::is_leaf(&field.attrs)) {
-            Some(true) => shape.leaves.push(field),
-            _ => shape.traced.push((member, field)),
+            Some(true) => arm.leaves.push(field),
+            _ => arm.traced.push((member, field)),
         }
     }
     errors.finish()?;
-    Ok(shape)
+    Ok(arm)
 }
 
-fn implementations(
-    name: &Ident,
-    krate: &Path,
-    params: &Params,
-    shapes: &[Shape<'_>],
-) -> TokenStream {
+fn implementations(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> TokenStream {
     let branded = branded(name, krate, params);
-    let trace = trace(name, krate, params, shapes);
+    let trace = trace(name, krate, params, arms);
+    let leaves = leaves(name, params, arms);
     let no_drop = no_drop(name, params);
     quote_spanned! {Span::mixed_site()=>
         #[automatically_derived]
         const _: () = {
             #branded
             #trace
+            #leaves
             #no_drop
         };
     }
@@ -110,7 +108,7 @@ fn branded(name: &Ident, krate: &Path, params: &Params) -> TokenStream {
 }
 
 /// `unsafe impl<'gc> Trace<'gc> for Node<'gc>`.
-fn trace(name: &Ident, krate: &Path, params: &Params, shapes: &[Shape<'_>]) -> TokenStream {
+fn trace(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> TokenStream {
     let brand = params.brand_or_made_up();
     let family_of = Form::FamilyOf { krate, brand: &brand };
     let generics = params.declared(&quote!(#krate::Trace<#brand>));
@@ -124,8 +122,7 @@ fn trace(name: &Ident, krate: &Path, params: &Params, shapes: &[Shape<'_>]) -> T
         (!of_family.is_empty()).then(|| quote!(#family: #krate::Branded<At<#brand> = #this>));
     let needs_trace = params.needs_trace(krate, &brand);
 
-    let (tracer, arms) = arms(krate, &brand, shapes);
-    let leaves = leaves(shapes);
+    let (tracer, body) = body(krate, &brand, arms);
     quote_spanned! {Span::mixed_site()=>
         // SAFETY: all fields are traced but those that are 'static, which hold no `Gc`; the type cannot
         // implement `Drop`; the family is the same type at 'static.
@@ -141,76 +138,92 @@ fn trace(name: &Ident, krate: &Path, params: &Params, shapes: &[Shape<'_>]) -> T
 
             #[inline]
             fn trace(&self, #tracer: &mut #krate::Tracer<'_>) {
-                #leaves
-                #arms
+                #body
             }
         }
     }
 }
 
 /// The `match` that traces every field, and the name of the tracer in it.
-fn arms(krate: &Path, brand: &Lifetime, shapes: &[Shape<'_>]) -> (TokenStream, TokenStream) {
-    let tracer = Ident::new("tracer", Span::mixed_site());
-    let mut used = false;
-    let arms: Vec<_> = shapes
-        .iter()
-        .map(|Shape { pattern, traced, .. }| {
-            used |= !traced.is_empty();
-            let members = traced.iter().map(|(member, _)| member);
-            let names: Vec<_> = (0..traced.len())
-                .map(|i| format_ident!("field{i}", span = Span::mixed_site()))
-                .collect();
-            let calls = traced.iter().zip(&names).map(|((_, field), name)| {
-                let ty = &field.ty;
-                // At the field's type, so that a type that is no payload is what an error points to.
-                let span = at(ty);
-                quote_spanned!(span=> <#ty as #krate::Trace<#brand>>::trace(#name, #tracer);)
-            });
-            quote_spanned!(Span::mixed_site()=> #pattern { #(#members: #names,)* .. } => { #(#calls)* })
-        })
-        .collect();
-    let body = match (shapes, used) {
-        ([], _) => quote_spanned!(Span::mixed_site()=> match *self {}),
-        (_, false) => TokenStream::new(),
-        _ => quote_spanned!(Span::mixed_site()=> match self { #(#arms)* }),
-    };
-    (if used { quote!(#tracer) } else { quote!(_) }, body)
+fn body(krate: &Path, brand: &Lifetime, arms: &[Arm<'_>]) -> (TokenStream, TokenStream) {
+    let here = Span::mixed_site();
+    let tracer = quote_spanned!(here=> tracer);
+    let match_arms = arms.iter().map(|Arm { pattern, traced, .. }| {
+        let members = traced.iter().map(|(member, _)| member);
+        let names: Vec<_> =
+            (0..traced.len()).map(|i| format_ident!("field{i}", span = here)).collect();
+        let calls = traced.iter().zip(&names).map(|((_, field), name)| {
+            let ty = &field.ty;
+            // At the field's type, so that a type that is no payload is what an error points to.
+            let span = here.located_at(ty.span());
+            quote_spanned!(span=> <#ty as #krate::Trace<#brand>>::trace(#name, #tracer);)
+        });
+        quote_spanned!(here=> #pattern { #(#members: #names,)* .. } => { #(#calls)* })
+    });
+    if arms.iter().all(|arm| arm.traced.is_empty()) {
+        return (quote!(_), TokenStream::new());
+    }
+    let body = quote_spanned!(here=> match self { #(#match_arms)* });
+    (tracer, body)
 }
 
-/// The check that leaves are `'static`. It stands in a function that is generic over the brand, so a
-/// type that names the brand fails it.
-fn leaves(shapes: &[Shape<'_>]) -> TokenStream {
-    let mut types = shapes.iter().flat_map(|shape| &shape.leaves).map(|field| &field.ty).peekable();
-    if types.peek().is_none() {
+/// The check that leaves are `'static`. The implementations are generic over the brand, so a type that
+/// names the brand fails.
+fn leaves(name: &Ident, params: &Params, arms: &[Arm<'_>]) -> TokenStream {
+    let leaves: Vec<_> = arms.iter().flat_map(|arm| &arm.leaves).map(|field| &field.ty).collect();
+    if leaves.is_empty() {
         return TokenStream::new();
     }
-    let check = Ident::new("a_leaf_must_be_static", Span::mixed_site());
-    let checks = types.map(|ty| quote_spanned!(at(ty)=> #check::<#ty>();));
+    let indices = 0..leaves.len();
+    let Header { generics, this, predicates } = Header::new(name, params);
     quote_spanned! {Span::mixed_site()=>
-        fn #check<L: ?Sized + 'static>() {}
-        #(#checks)*
+        trait ALeafMustBeStatic<const FIELD: usize> {
+            type Leaf: 'static;
+        }
+        #(
+            #[automatically_derived]
+            impl<#generics> ALeafMustBeStatic<#indices> for #this
+            where
+                #predicates
+            {
+                type Leaf = #leaves;
+            }
+        )*
     }
 }
 
 /// A second implementation of a trait that every type with `Drop` has: the two conflict if this one
 /// gets a `Drop`. The trait's name is what the user reads.
 fn no_drop(name: &Ident, params: &Params) -> TokenStream {
-    let brand = params.declared_brand().into_iter();
-    let generics = params.declared(&quote!());
-    let this = params.apply(name, Form::Declared);
-    let predicates = params.predicates(name, Form::Declared);
+    let Header { generics, this, predicates } = Header::new(name, params);
     quote_spanned! {Span::mixed_site()=>
         trait MustNotImplementDropAsItDerivesTrace {}
         impl<D: ::core::ops::Drop> MustNotImplementDropAsItDerivesTrace for D {}
         #[automatically_derived]
-        impl<#(#brand,)* #(#generics),*> MustNotImplementDropAsItDerivesTrace for #this
+        impl<#generics> MustNotImplementDropAsItDerivesTrace for #this
         where
-            #(#predicates,)*
+            #predicates
         {}
     }
 }
 
-/// The place of some of the user's tokens, without being a part of the user's code.
-fn at(tokens: &impl syn::spanned::Spanned) -> Span {
-    Span::mixed_site().located_at(tokens.span())
+/// What an implementation of a trait of the expansion's own starts with; it asks no more of the
+/// parameters than the type does.
+struct Header {
+    generics: TokenStream,
+    this: TokenStream,
+    predicates: TokenStream,
+}
+
+impl Header {
+    fn new(name: &Ident, params: &Params) -> Self {
+        let brand = params.declared_brand().into_iter();
+        let generics = params.declared(&TokenStream::new());
+        let predicates = params.predicates(name, Form::Declared);
+        Header {
+            generics: quote!(#(#brand,)* #(#generics),*),
+            this: params.apply(name, Form::Declared),
+            predicates: quote!(#(#predicates,)*),
+        }
+    }
 }

@@ -34,7 +34,7 @@ enum Param {
     },
     Const {
         name: Ident,
-        ty: Type,
+        ty: Box<Type>,
     },
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum Form<'a> {
 }
 
 impl Form<'_> {
-    fn brand<'b>(&self, declared: &'b Lifetime) -> Lifetime {
+    fn brand(&self, declared: &Lifetime) -> Lifetime {
         match self {
             Form::Declared => declared.clone(),
             Form::FamilyOf { .. } | Form::Family => Lifetime::new("'static", declared.span()),
@@ -106,7 +106,8 @@ impl Params {
                     params.push(Param::Traced(name));
                 }
                 GenericParam::Const(param) => {
-                    params.push(Param::Const { name: param.ident.clone(), ty: param.ty.clone() });
+                    let ty = Box::new(param.ty.clone());
+                    params.push(Param::Const { name: param.ident.clone(), ty });
                 }
             }
         }
