@@ -22,7 +22,9 @@ use crate::weak::{Weak, WeakRecord};
 /// 1. [`trace`](Trace::trace) calls `trace` on every field that can own a `Gc<'gc, _>` or
 ///    `Weak<'gc, _>`, directly or inside other values, whatever the state of the value (a borrowed
 ///    cell, a locked mutex).
-/// 2. `NEEDS_TRACE` is `false` only if no value of the type can ever own such a pointer.
+/// 2. `NEEDS_TRACE` is `false` only if `'gc` does not occur in the type. That no value of it can own a
+///    pointer is not enough: a trait can associate it with a type that does, and a generic type that
+///    stores that one goes by its parameter's constant.
 /// 3. `trace` only reads: it does not change the value, not even through a cell, and takes no lock.
 ///    It may run on another thread than the one that made the value while that one is stopped.
 /// 4. Dropping the value reads no `Gc` and no `Weak`: the objects they point to may be gone. A type
