@@ -1,3 +1,26 @@
-//! Under construction.
+//! The `sexton-bench` command: a tour of the heap on real files, and measurements of it.
+//!
+//! Each subcommand is a module with its arguments (`Args`) and a `run`; this file joins them to the
+//! command line and turns their failures into one line on standard error and an exit code:
+//! 0 success, 1 something went wrong on the way, 2 the arguments cannot be used.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod cli;
+mod output;
+mod table;
+mod tour;
+
+use std::process::ExitCode;
+
+use cli::Command;
+
+fn main() -> ExitCode {
+    let result = cli::parse().and_then(|command| match command {
+        Command::Tour(args) => tour::run(&args),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,67 @@
+//! The command line: its grammar, and its errors as single lines.
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::output::Failure;
+use crate::tour;
+
+/// Shows and measures the Sexton heap.
+///
+/// Without a subcommand it makes the tour of the current directory.
+#[derive(Parser)]
+#[command(name = "sexton-bench", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Tour(tour::Args),
+}
+
+/// The command that the process was started with.
+pub(crate) fn parse() -> Result<Command, Failure> {
+    match Cli::try_parse() {
+        Ok(cli) => Ok(cli.command.unwrap_or_else(|| Command::Tour(tour::Args::default()))),
+        Err(error) => Err(failure(&error)),
+    }
+}
+
+fn failure(error: &clap::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            crate::output::print(error.render()).err().unwrap_or(Failure::Done)
+        }
+        _ => Failure::Usage(one_line(&error.render().to_string())),
+    }
+}
+
+/// The first paragraph of clap's message, without line breaks: the rest repeats the usage.
+fn one_line(message: &str) -> String {
+    let paragraph = message.strip_prefix("error: ").unwrap_or(message);
+    let paragraph = paragraph.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = paragraph.split_whitespace().collect();
+    format!("{} (see --help)", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        let error = Cli::command().try_get_matches_from(["sexton-bench", "--no-such"]).unwrap_err();
+        let line = one_line(&error.render().to_string());
+        assert_eq!(line, "unexpected argument '--no-such' found (see --help)");
+    }
+}

@@ -1,0 +1,415 @@
+//! The objects that are measured, and heaps built of them: flat ones of a given shape for alloc and
+//! sweep, linked ones for mark.
+//!
+//! Everything is built in sessions of bounded size, so that a session is never the reason why a
+//! measurement behaves as it does, and so that whoever watches can be told of the progress.
+
+use std::error::Error;
+use std::fmt;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use sexton::{
+    CleanupPool, Gc, GcCell, GcRefCell, GcReport, Heap, Leaf, Mutation, OnDrop, Pacing, Trace,
+    WaitError,
+};
+
+/// An object without pointers, cleanups or drop glue: four words.
+pub type Plain = Leaf<[u64; 4]>;
+
+/// Bytes of each kind of object here.
+pub const OBJECT_BYTES: usize = 32;
+
+/// An object with two links, of the same size.
+#[derive(Trace)]
+pub struct Pair<'gc> {
+    left: GcCell<Option<Gc<'gc, Pair<'gc>>>>,
+    right: GcCell<Option<Gc<'gc, Pair<'gc>>>>,
+    words: Leaf<[u64; 2]>,
+}
+
+/// A payload with drop glue that does next to nothing, of the same size.
+pub struct Dropping([u64; 4]);
+
+impl Drop for Dropping {
+    fn drop(&mut self) {
+        black_box(self.0[0]);
+    }
+}
+
+const _: () = assert!(size_of::<Plain>() == OBJECT_BYTES);
+const _: () = assert!(size_of::<Pair<'_>>() == OBJECT_BYTES);
+const _: () = assert!(size_of::<Dropping>() == OBJECT_BYTES);
+
+/// Objects allocated in one session.
+const PER_SESSION: usize = 1 << 16;
+
+/// The seed of all pseudo-random choices.
+const SEED: u64 = 0x5e37_0b5e;
+
+/// A flat heap: so many objects, of which a share is live and a share carries a cleanup, both spread
+/// pseudo-randomly and independently of each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Objects allocated.
+    pub objects: usize,
+    /// The share of them that lives, 0 to 1.
+    pub live: f64,
+    /// The share of them that carries a cleanup, 0 to 1.
+    pub cleanups: f64,
+    /// Whether they are of a type with drop glue.
+    pub dropping: bool,
+}
+
+impl Shape {
+    /// Plain objects, none with a cleanup.
+    pub fn plain(objects: usize, live: f64) -> Self {
+        Shape { objects, live, cleanups: 0.0, dropping: false }
+    }
+}
+
+/// The system gave no memory for a heap of the shape asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoMemory {
+    /// How many objects there was room for.
+    pub objects: usize,
+}
+
+impl fmt::Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the system gave no memory after {} objects", self.objects)
+    }
+}
+
+impl Error for NoMemory {}
+
+/// A heap that is filled to a [`Shape`], collected, emptied, and filled again, on warm memory.
+pub struct ShapedHeap {
+    heap: Heap<Live<'static>>,
+}
+
+/// The live objects of a flat heap, in the order of their allocation.
+#[derive(Trace, Default)]
+struct Live<'gc> {
+    plain: GcRefCell<Vec<Gc<'gc, Plain>>>,
+    dropping: GcRefCell<Vec<Gc<'gc, Leaf<Dropping>>>>,
+}
+
+impl ShapedHeap {
+    /// An empty heap whose cleanups run in `pool`.
+    pub fn new(pool: &CleanupPool) -> Self {
+        let heap = Heap::builder()
+            .cleanup_pool(pool)
+            .pacing(Pacing::Manual)
+            // When the numbers are known, nobody waits for cleanups of what is left.
+            .on_drop(OnDrop::Discard)
+            .build(|_mc| Live::default());
+        ShapedHeap { heap }
+    }
+
+    /// Allocates the objects of `shape` and registers their cleanups; calls `progress` with the
+    /// number of objects after every session. Returns the cleanups registered and the time that
+    /// took.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`] if the system gives none. What was built stays until [`clear`](Self::clear).
+    pub fn fill(
+        &mut self,
+        shape: Shape,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Registered, NoMemory> {
+        let mut rng = fastrand::Rng::with_seed(SEED);
+        let mut registered = Registered::default();
+        let expected = (shape.objects as f64 * shape.live) as usize;
+        let mut made = 0;
+        while made < shape.objects {
+            let count = PER_SESSION.min(shape.objects - made);
+            let filled = self.heap.mutate(|mc, live| {
+                if made == 0 && live.reserve(mc, shape.dropping, expected).is_err() {
+                    return Err(0);
+                }
+                if shape.dropping {
+                    let make = |n| Leaf::new(Dropping([n; 4]));
+                    fill_some(mc, &live.dropping, make, count, shape, &mut rng, &mut registered)
+                } else {
+                    let make = |n| Leaf::new([n; 4]);
+                    fill_some(mc, &live.plain, make, count, shape, &mut rng, &mut registered)
+                }
+            });
+            filled.map_err(|some| NoMemory { objects: made + some })?;
+            made += count;
+            progress(made);
+        }
+        Ok(registered)
+    }
+
+    /// Times how long `count` further plain objects take to allocate; none of them is linked.
+    pub fn refill(&mut self, count: usize) -> Duration {
+        let start = Instant::now();
+        let mut left = count;
+        while left > 0 {
+            let some = PER_SESSION.min(left);
+            self.heap.mutate(|mc, _| {
+                (0..some).for_each(|n| {
+                    black_box(&*mc.alloc(plain(n)));
+                })
+            });
+            left -= some;
+        }
+        start.elapsed()
+    }
+
+    /// One full cycle.
+    pub fn collect(&mut self) -> GcReport {
+        self.heap.collect()
+    }
+
+    /// Waits for the cleanups queued so far.
+    ///
+    /// # Errors
+    ///
+    /// If they take longer than `timeout`.
+    pub fn wait(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.heap.wait_for_cleanups(timeout)
+    }
+
+    /// Lets every object go and collects, so that the next round begins with an empty heap on
+    /// memory that was used before.
+    pub fn clear(&mut self) -> GcReport {
+        self.heap.mutate(|mc, live| {
+            live.plain.borrow_mut(mc).clear();
+            live.dropping.borrow_mut(mc).clear();
+        });
+        self.heap.collect()
+    }
+}
+
+/// Cleanups that were registered, and how long that took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Registered {
+    /// How many.
+    pub count: u64,
+    /// The time for all of them.
+    pub time: Duration,
+}
+
+impl<'gc> Live<'gc> {
+    /// Makes room for `count` live objects, so that growing the list is not measured.
+    fn reserve(
+        &self,
+        mc: &Mutation<'gc>,
+        dropping: bool,
+        count: usize,
+    ) -> Result<(), std::collections::TryReserveError> {
+        if dropping {
+            self.dropping.borrow_mut(mc).try_reserve(count)
+        } else {
+            self.plain.borrow_mut(mc).try_reserve(count)
+        }
+    }
+}
+
+/// Allocates `count` objects, links the live ones from `live`, and registers cleanups; or tells how
+/// many there was memory for.
+fn fill_some<'gc, T: Trace<'gc>>(
+    mc: &Mutation<'gc>,
+    live: &GcRefCell<Vec<Gc<'gc, T>>>,
+    make: impl Fn(u64) -> T,
+    count: usize,
+    shape: Shape,
+    rng: &mut fastrand::Rng,
+    registered: &mut Registered,
+) -> Result<(), usize> {
+    let mut live = live.borrow_mut(mc);
+    let mut with_cleanup = Vec::new();
+    for made in 0..count {
+        let object = mc.try_alloc(make(made as u64)).map_err(|_full| made)?;
+        // `f64()` is below 1, so a share of 1 takes all and a share of 0 none.
+        if rng.f64() < shape.live {
+            live.push(object);
+        }
+        if rng.f64() < shape.cleanups {
+            with_cleanup.push(object);
+        }
+    }
+    let start = Instant::now();
+    for (n, &object) in with_cleanup.iter().enumerate() {
+        mc.add_cleanup(object, cleanup(n));
+    }
+    registered.time += start.elapsed();
+    registered.count += with_cleanup.len() as u64;
+    Ok(())
+}
+
+pub(crate) fn plain(n: usize) -> Plain {
+    Leaf::new([n as u64; 4])
+}
+
+/// A cleanup that captures a word and does nothing with it.
+pub(crate) fn cleanup(n: usize) -> impl FnOnce() + Send + 'static {
+    move || {
+        black_box(n);
+    }
+}
+
+/// A linked heap to mark: every object is live, and reached from one root.
+pub struct Graph {
+    heap: Heap<Linked<'static>>,
+}
+
+#[derive(Trace, Default)]
+struct Linked<'gc> {
+    root: GcCell<Option<Gc<'gc, Pair<'gc>>>>,
+    leaves: GcRefCell<Vec<Gc<'gc, Plain>>>,
+    /// All objects, while the graph is being linked.
+    all: GcRefCell<Vec<Gc<'gc, Pair<'gc>>>>,
+}
+
+impl Graph {
+    /// A chain through all objects in random order, and from each a link to a random other: nearly
+    /// every step misses the cache.
+    pub fn random(objects: usize) -> Self {
+        let mut rng = fastrand::Rng::with_seed(SEED);
+        let mut order: Vec<usize> = (0..objects).collect();
+        rng.shuffle(&mut order);
+        Self::link(objects, |pairs, mc| {
+            for step in order.windows(2) {
+                pairs[step[0]].left.set(mc, Some(pairs[step[1]]));
+                pairs[step[0]].right.set(mc, Some(pairs[rng.usize(..objects)]));
+            }
+            pairs[order[0]]
+        })
+    }
+
+    /// A list, linked in the order of allocation.
+    pub fn list(objects: usize) -> Self {
+        Self::link(objects, |pairs, mc| {
+            for pair in pairs.windows(2) {
+                pair[0].left.set(mc, Some(pair[1]));
+            }
+            pairs[0]
+        })
+    }
+
+    /// A complete binary tree, the parents allocated before their children, level by level.
+    pub fn tree(objects: usize) -> Self {
+        Self::link(objects, |pairs, mc| {
+            for (parent, pair) in pairs.iter().enumerate() {
+                pair.left.set(mc, pairs.get(2 * parent + 1).copied());
+                pair.right.set(mc, pairs.get(2 * parent + 2).copied());
+            }
+            pairs[0]
+        })
+    }
+
+    /// One wide array of objects without pointers.
+    pub fn leaves(objects: usize) -> Self {
+        let mut heap = Self::empty();
+        for_batches(objects, |some| {
+            heap.mutate(|mc, linked| {
+                let mut leaves = linked.leaves.borrow_mut(mc);
+                leaves.extend((0..some).map(|n| mc.alloc(plain(n))));
+            });
+        });
+        Graph { heap }
+    }
+
+    fn empty() -> Heap<Linked<'static>> {
+        Heap::builder().pacing(Pacing::Manual).build(|_mc| Linked::default())
+    }
+
+    /// Allocates the objects, lets `link` link them, and keeps the one that it returns.
+    fn link(
+        objects: usize,
+        link: impl for<'gc> FnOnce(&[Gc<'gc, Pair<'gc>>], &Mutation<'gc>) -> Gc<'gc, Pair<'gc>>,
+    ) -> Self {
+        assert!(objects > 0, "a graph of {objects} objects; valid is 1 or more");
+        let mut heap = Self::empty();
+        for_batches(objects, |some| {
+            heap.mutate(|mc, linked| {
+                linked.all.borrow_mut(mc).extend((0..some).map(|n| {
+                    let words = Leaf::new([n as u64; 2]);
+                    mc.alloc(Pair { left: GcCell::default(), right: GcCell::default(), words })
+                }));
+            });
+        });
+        heap.mutate(|mc, linked| {
+            let all = std::mem::take(&mut *linked.all.borrow_mut(mc));
+            linked.root.set(mc, Some(link(&all, mc)));
+        });
+        Graph { heap }
+    }
+
+    /// One full cycle, which marks every object.
+    pub fn collect(&mut self) -> GcReport {
+        self.heap.collect()
+    }
+
+    /// The sum of the words of the objects on the leftmost path: proof for the compiler that they
+    /// are read.
+    pub fn left_sum(&mut self) -> u64 {
+        self.heap.mutate(|_mc, linked| {
+            let mut sum = 0u64;
+            let mut next = linked.root.get();
+            while let Some(pair) = next {
+                sum = sum.wrapping_add(pair.words[0]);
+                next = pair.left.get();
+            }
+            sum
+        })
+    }
+}
+
+fn for_batches(count: usize, mut batch: impl FnMut(usize)) {
+    let mut left = count;
+    while left > 0 {
+        let some = PER_SESSION.min(left);
+        batch(some);
+        left -= some;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_is_what_was_asked_for() {
+        let pool = CleanupPool::manual();
+        let mut heap = ShapedHeap::new(&pool);
+        for dropping in [false, true] {
+            let shape = Shape { objects: 200_000, live: 0.25, cleanups: 0.5, dropping };
+            for _ in 0..2 {
+                let registered = heap.fill(shape, |_| {}).unwrap();
+                let report = heap.collect();
+                assert_eq!(report.live_objects + report.swept_objects, 200_000);
+                assert!(report.live_objects.abs_diff(50_000) < 2_000, "{report:?}");
+                assert!(registered.count.abs_diff(100_000) < 2_000, "{registered:?}");
+                assert!(report.queued_cleanups.abs_diff(75_000) < 2_000, "{report:?}");
+                assert_eq!(report.dropped_objects > 0, dropping);
+                assert_eq!(heap.clear().live_objects, 0);
+                pool.run_pending(usize::MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn shares_of_none_and_all_are_exact() {
+        let mut heap = ShapedHeap::new(&CleanupPool::manual());
+        for (live, expected) in [(0.0, 0), (1.0, 70_000)] {
+            heap.fill(Shape::plain(70_000, live), |_| {}).unwrap();
+            assert_eq!(heap.collect().live_objects, expected);
+            heap.clear();
+        }
+    }
+
+    #[test]
+    fn every_object_of_a_graph_is_live() {
+        let graphs =
+            [Graph::random(1000), Graph::list(1000), Graph::tree(1000), Graph::leaves(1000)];
+        for mut graph in graphs {
+            assert_eq!(graph.collect().live_objects, 1000);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The rounds that are timed as a whole, and how Criterion is told of them.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use sexton::{Gc, GcRefCell, Heap, Trace};
+
+use crate::heaps::{self, Plain};
+
+/// Objects that a heap with default pacing allocates between two cycles when all of them die.
+pub const GARBAGE_PER_CYCLE: usize =
+    sexton::Pacing::DEFAULT_MIN_BYTES as usize / heaps::OBJECT_BYTES;
+
+/// An empty heap with default pacing.
+pub fn garbage_heap() -> Heap<Nothing> {
+    Heap::new(|_mc| Nothing)
+}
+
+/// The root of a heap that keeps nothing.
+#[derive(Trace)]
+pub struct Nothing;
+
+/// Times `count` allocations of objects that die at once, the collections that the pacer asks for
+/// included.
+pub fn garbage(heap: &mut Heap<Nothing>, count: usize) -> Duration {
+    const PER_SESSION: usize = 1024;
+    let start = Instant::now();
+    for session in 0..count.div_ceil(PER_SESSION) {
+        let some = PER_SESSION.min(count - session * PER_SESSION);
+        heap.mutate(|mc, _| {
+            for n in 0..some {
+                black_box(&*mc.alloc(heaps::plain(n)));
+            }
+        });
+    }
+    start.elapsed()
+}
+
+#[derive(Trace, Default)]
+struct Objects<'gc> {
+    objects: GcRefCell<Vec<Gc<'gc, Plain>>>,
+}
+
+/// Times `count` cleanups that are registered and stopped again at once, going round among 65,536
+/// live objects.
+pub fn add_and_stop(count: usize) -> Duration {
+    const OBJECTS: usize = 1 << 16;
+    let mut heap: Heap<Objects<'static>> = Heap::new(|_mc| Objects::default());
+    heap.mutate(|mc, root| {
+        let mut objects = root.objects.borrow_mut(mc);
+        objects.extend((0..OBJECTS).map(|n| mc.alloc(heaps::plain(n))));
+    });
+    heap.mutate(|mc, root| {
+        let objects = root.objects.borrow();
+        let start = Instant::now();
+        for n in 0..count {
+            let stopped = mc.add_cleanup(objects[n % OBJECTS], heaps::cleanup(n)).stop();
+            assert!(stopped, "the cleanup of a live object can be stopped");
+        }
+        start.elapsed()
+    })
+}
+
+/// The objects of a heap in a Criterion suite: 500,000, or 4 million if `SEXTON_BENCH_FULL` is set.
+pub fn suite_objects() -> usize {
+    if std::env::var_os("SEXTON_BENCH_FULL").is_some() { 4_000_000 } else { 500_000 }
+}
+
+/// For Criterion's `iter_custom`: runs one round and says that all `iterations` took as long.
+///
+/// A round builds a heap, which takes a thousand times as long as the phase it is built for. Criterion
+/// would choose its iterations by the phase, and wait for hours; so a sample is one round.
+pub fn sample(iterations: u64, round: impl FnOnce() -> Duration) -> Duration {
+    let nanos = round().as_nanos().max(1) * u128::from(iterations);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_scaled_to_the_iterations() {
+        assert_eq!(sample(7, || Duration::from_micros(3)), Duration::from_micros(21));
+        assert!(sample(7, || Duration::ZERO) > Duration::ZERO);
+    }
+
+    #[test]
+    fn garbage_is_collected_by_the_pacer() {
+        let mut heap = garbage_heap();
+        garbage(&mut heap, 10 * GARBAGE_PER_CYCLE);
+        let cycles = heap.stats().cycles;
+        assert!((8..=10).contains(&cycles), "{cycles} cycles");
+    }
+}

@@ -1,0 +1,317 @@
+//! `sexton-bench tour`: a real directory tree as a file index in the heap.
+//!
+//! It is what the heap is for, in small: a graph full of cycles that grows session by session; a
+//! cache of scarce things (open files) that cleanups give back; weak pointers between the two.
+//!
+//! 1. The tree is listed and every regular file's first bytes are read, through the cache. Whenever
+//!    many files are open, a collection finds the evicted ones, and a ticket waits until their
+//!    cleanups have closed them.
+//! 2. The files read last are looked at again, which finds some of them still open.
+//! 3. All open files are evicted, collected and waited for: what lives now is the complete index.
+//! 4. The index is let go of and collected: everything is dead.
+//!
+//! Whatever cannot be used on the way is skipped and reported. Only `PATH` itself must be a directory
+//! that can be listed.
+
+mod index;
+mod open_files;
+mod skipped;
+mod system;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressStyle};
+use sexton::{GcReport, Heap, Pacing};
+
+use crate::output::{Failure, print};
+use crate::table::Table;
+use index::{Found, Index, Step};
+use open_files::{Limits, Log};
+use skipped::Skipped;
+
+/// Indexes a real directory tree in the heap, with a bounded cache of open files that cleanups
+/// close, and prints what that took.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The directory to index
+    #[arg(default_value = ".")]
+    path: PathBuf,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Args { path: ".".into() }
+    }
+}
+
+/// Makes the tour and prints its table.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    check(&args.path)?;
+    let before = system::open_descriptors();
+    let limits = Limits::below(system::descriptor_limit(), before);
+    let mut tour = Tour::new(&args.path, Log::new(limits));
+    let result = tour.make();
+    tour.progress.finish_and_clear();
+    tour.skipped.report();
+    result?;
+    let after = system::open_descriptors();
+    print(tour.table(&args.path, before, after))?;
+    match (before, after) {
+        (Some(before), Some(after)) if before != after => Err(Failure::Run(format!(
+            "{after} file descriptors are open, and {before} were before: some were not closed"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `path` is a directory that can be listed.
+fn check(path: &Path) -> Result<(), Failure> {
+    let unusable = |why: String| {
+        Failure::Usage(format!(
+            "no tour of {path:?}: {why}; PATH is a directory that can be listed"
+        ))
+    };
+    let listed = || match fs::metadata(path)? {
+        it if it.is_dir() => fs::read_dir(path)?.next().transpose().map(drop),
+        _ => Err(io::Error::other("it is not a directory")),
+    };
+    listed().map_err(|error| unusable(error.to_string()))
+}
+
+/// A tour under way.
+struct Tour {
+    heap: Heap<Index<'static>>,
+    log: std::sync::Arc<Log>,
+    found: Found,
+    skipped: Skipped,
+    cycles: Cycles,
+    /// The cycle that found the complete index alive.
+    complete: GcReport,
+    progress: ProgressBar,
+    start: Instant,
+    time: Duration,
+}
+
+/// The collections so far, taken together.
+#[derive(Default)]
+struct Cycles {
+    count: u64,
+    mark: Duration,
+    longest_mark: Duration,
+    sweep: Duration,
+    longest_sweep: Duration,
+    swept_over: u64,
+}
+
+impl Cycles {
+    fn add(&mut self, report: &GcReport) {
+        self.count += 1;
+        self.mark += report.mark_time;
+        self.longest_mark = self.longest_mark.max(report.mark_time);
+        self.sweep += report.sweep_time;
+        self.longest_sweep = self.longest_sweep.max(report.sweep_time);
+        self.swept_over += report.live_objects + report.swept_objects;
+    }
+
+    fn objects_per_second(&self) -> f64 {
+        self.swept_over as f64 / self.sweep.as_secs_f64().max(1e-9)
+    }
+}
+
+/// Longer than any close takes that is going to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Tour {
+    fn new(path: &Path, log: std::sync::Arc<Log>) -> Self {
+        // The scarce thing here is descriptors, of which the pacer knows nothing: the tour collects
+        // when it runs out of them.
+        let mut heap: Heap<Index<'static>> =
+            Heap::builder().pacing(Pacing::Manual).build(|_mc| Index::default());
+        heap.mutate(|mc, index| index.plant(mc, path));
+        Tour {
+            heap,
+            log,
+            found: Found::default(),
+            skipped: Skipped::default(),
+            cycles: Cycles::default(),
+            complete: GcReport::default(),
+            progress: spinner(),
+            start: Instant::now(),
+            time: Duration::ZERO,
+        }
+    }
+
+    fn make(&mut self) -> Result<(), Failure> {
+        // 1. List and read.
+        while self.read()? && self.list()? {}
+
+        // 2. Look again at twice as many files as the cache holds.
+        let Tour { heap, log, .. } = self;
+        heap.mutate(|mc, index| index.look_again(mc, log, 2 * log.limits.capacity));
+
+        // 3. Close all files; keep the index.
+        self.complete = self.close_files()?;
+
+        // 4. Let go of the index.
+        self.heap.mutate(|mc, index| index.clear(mc));
+        self.collect_and_wait()?;
+        self.time = self.start.elapsed();
+        Ok(())
+    }
+
+    /// Reads all files found so far.
+    fn read(&mut self) -> Result<bool, Failure> {
+        self.repeat(|heap, log, found, skipped| {
+            heap.mutate(|mc, index| index.read_next(mc, log, found, skipped))
+        })?;
+        Ok(true)
+    }
+
+    /// Lists directories until there are files to read; false when none are left.
+    fn list(&mut self) -> Result<bool, Failure> {
+        let files_before = self.found.files;
+        let mut left = true;
+        self.repeat(|heap, _log, found, skipped| {
+            let step = heap.mutate(|mc, index| index.list_next(mc, found, skipped));
+            left = step != Step::Finished;
+            if step == Step::More && found.files > files_before { Step::Finished } else { step }
+        })?;
+        Ok(left)
+    }
+
+    /// Makes steps until one says that it was the last, and clears the way for those that could not
+    /// be made.
+    fn repeat(
+        &mut self,
+        mut step: impl FnMut(
+            &mut Heap<Index<'static>>,
+            &std::sync::Arc<Log>,
+            &mut Found,
+            &mut Skipped,
+        ) -> Step,
+    ) -> Result<(), Failure> {
+        let mut refused = false;
+        loop {
+            let Tour { heap, log, found, skipped, .. } = self;
+            let outcome = step(heap, log, found, skipped);
+            self.show_progress();
+            match outcome {
+                Step::Finished => return Ok(()),
+                Step::More => {}
+                Step::CollectFirst => {
+                    self.collect_and_wait()?;
+                }
+                Step::OutOfDescriptors if !refused => {
+                    self.close_files()?;
+                }
+                Step::OutOfDescriptors => {
+                    let Tour { heap, skipped, .. } = self;
+                    heap.mutate(|mc, index| index.skip_step(mc, skipped));
+                }
+            }
+            refused = outcome == Step::OutOfDescriptors && !refused;
+        }
+    }
+
+    /// Evicts all open files, and waits until they are closed.
+    fn close_files(&mut self) -> Result<GcReport, Failure> {
+        self.heap.mutate(|mc, index| index.evict_all(mc));
+        self.collect_and_wait()
+    }
+
+    /// Collects, and waits by a ticket for the cleanups that this queued.
+    fn collect_and_wait(&mut self) -> Result<GcReport, Failure> {
+        let report = self.heap.collect();
+        self.cycles.add(&report);
+        self.heap
+            .wait_for_cleanups(PATIENCE)
+            .map_err(|error| Failure::Run(format!("files are not closed: {error}")))?;
+        Ok(report)
+    }
+
+    fn show_progress(&self) {
+        if self.progress.is_hidden() {
+            return;
+        }
+        let Found { directories, files, .. } = self.found;
+        self.progress.set_message(format!(
+            "{} directories, {} files, {} opened, {} collections",
+            HumanCount(directories),
+            HumanCount(files),
+            HumanCount(self.log.opened()),
+            HumanCount(self.cycles.count)
+        ));
+        self.progress.tick();
+    }
+
+    fn table(&self, path: &Path, before: Option<usize>, after: Option<usize>) -> String {
+        let Tour { found, cycles, log, complete, .. } = self;
+        let stats = self.heap.stats();
+        let cleanups = stats.cleanups;
+        let descriptors = |count: Option<usize>| count.map_or("n/a".to_owned(), |n| n.to_string());
+        let phase = |total: Duration, longest: Duration| {
+            format!("{total:.1?} in {} collections, the longest {longest:.1?}", cycles.count)
+        };
+        let mut table = Table::of_text();
+        let mut row = |label: &str, text: String| table.row([label.to_owned(), text]);
+        row(
+            "index",
+            format!(
+                "{} directories, {} files, {} links; {} skipped; {:.1?}",
+                HumanCount(found.directories),
+                HumanCount(found.files),
+                HumanCount(found.links),
+                HumanCount(self.skipped.total()),
+                self.time,
+            ),
+        );
+        row(
+            "open files",
+            format!(
+                "{} opened, {} reused, at most {} at a time; {} read",
+                HumanCount(log.opened()),
+                HumanCount(log.hits()),
+                HumanCount(log.limits.most_open),
+                BinaryBytes(found.bytes_read),
+            ),
+        );
+        row("objects", HumanCount(complete.live_objects).to_string());
+        row("bytes", BinaryBytes(complete.live_bytes).to_string());
+        row("mark", phase(cycles.mark, cycles.longest_mark));
+        row("sweep", phase(cycles.sweep, cycles.longest_sweep));
+        row(
+            "sweep throughput",
+            format!("{} objects/s", HumanCount(cycles.objects_per_second() as u64)),
+        );
+        row(
+            "cleanups",
+            format!(
+                "{} registered / {} run / {} pending; {} files closed by them",
+                HumanCount(cleanups.registered),
+                HumanCount(cleanups.executed),
+                HumanCount(cleanups.backlog + cleanups.armed),
+                HumanCount(log.closed()),
+            ),
+        );
+        row(
+            "workers",
+            format!("{} used of {}", log.threads(), self.heap.cleanup_pool().max_workers()),
+        );
+        row(
+            "file descriptors",
+            format!("{} before / {} after", descriptors(before), descriptors(after)),
+        );
+        format!("sexton-bench tour of {path:?}\n\n{table}")
+    }
+}
+
+/// Progress on standard error if that is a terminal; otherwise silent.
+fn spinner() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
+        spinner.set_style(style);
+    }
+    spinner
+}
