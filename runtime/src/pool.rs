@@ -58,7 +58,7 @@ impl CleanupPool {
     }
 
     /// Runs up to `max` queued cleanups on this thread, and returns how many it ran. Any thread may
-    /// call it, on any pool.
+    /// call it, on any pool; but cleanups do not nest, so within one it runs none.
     pub fn run_pending(&self, max: usize) -> usize {
         self.shared.core.run_pending(max)
     }
@@ -74,10 +74,10 @@ impl CleanupPool {
     }
 
     /// Ends the pool: its workers run what is queued, leave, and are joined. What they have not begun
-    /// by the end of `timeout` is not run; its captures are dropped. For all handles; later calls
-    /// return at once. Cleanups queued afterwards run only through [`run_pending`](Self::run_pending).
+    /// by the end of `timeout` is not run; its captures are dropped, and so are those of cleanups that
+    /// heaps queue afterwards. For all handles; a second call finds little left to do.
     ///
-    /// Called within a cleanup it does not wait.
+    /// Called within a cleanup it does not wait, and leaves the rest to the workers.
     ///
     /// # Errors
     ///

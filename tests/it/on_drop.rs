@@ -1,0 +1,200 @@
+//! The end of heaps and pools.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use sexton::{CleanupPool, CleanupState, OnDrop, Pacing};
+
+use crate::world::{Counter, LONG, Node, World, WorldHeap, builder};
+
+/// A heap with `queued` cleanups of dead objects and `armed` ones of live objects.
+fn heap_with(pool: &CleanupPool, on_drop: OnDrop, queued: u64, armed: u64) -> (WorldHeap, Counter) {
+    let counter = Counter::default();
+    let mut heap = builder()
+        .cleanup_pool(pool)
+        .on_drop(on_drop)
+        .pacing(Pacing::Manual)
+        .build(|_| World::default());
+    heap.mutate(|mc, world| {
+        for id in 0..queued + armed {
+            let node = mc.alloc(Node::new(id));
+            mc.add_cleanup(node, counter.cleanup());
+            if id >= queued {
+                world.nodes.borrow_mut(mc).push(node);
+            }
+        }
+    });
+    heap.collect();
+    (heap, counter)
+}
+
+#[test]
+fn by_default_dropping_a_heap_runs_every_cleanup() {
+    let pool = CleanupPool::builder().max_workers(2).build();
+    let (heap, counter) = heap_with(&pool, OnDrop::default(), 500, 700);
+    drop(heap);
+    assert_eq!(counter.get(), 1200);
+}
+
+#[test]
+fn run_queued_runs_only_those_of_objects_already_dead() {
+    let pool = CleanupPool::builder().max_workers(1).build();
+    let (heap, counter) = heap_with(&pool, OnDrop::RunQueued, 500, 700);
+    drop(heap);
+    assert_eq!(counter.get(), 500);
+}
+
+#[test]
+fn discard_runs_none_and_drops_what_they_captured() {
+    let pool = CleanupPool::manual();
+    let (heap, counter) = heap_with(&pool, OnDrop::Discard, 500, 700);
+    drop(heap);
+    assert_eq!(pool.run_pending(usize::MAX), 0);
+    assert_eq!(counter.get(), 0);
+    drop(pool);
+}
+
+#[test]
+fn a_manual_pool_is_not_waited_for() {
+    let pool = CleanupPool::manual();
+    let (heap, counter) = heap_with(&pool, OnDrop::RunAll, 5, 7);
+    drop(heap);
+    assert_eq!(counter.get(), 0);
+    assert_eq!(pool.run_pending(usize::MAX), 12);
+    assert_eq!(counter.get(), 12);
+}
+
+#[test]
+fn a_stalled_cleanup_holds_up_a_drop_no_longer_than_its_timeout() {
+    let pool = CleanupPool::builder().max_workers(1).build();
+    let (release, stalled) = mpsc::channel::<()>();
+    let mut heap = builder()
+        .cleanup_pool(&pool)
+        .drop_timeout(Duration::from_millis(20))
+        .build(|_| World::default());
+    let counter = Counter::default();
+    heap.mutate(|mc, _| {
+        mc.add_cleanup(mc.alloc(Node::new(1)), move || {
+            let _ = stalled.recv();
+        });
+        mc.add_cleanup(mc.alloc(Node::new(2)), counter.cleanup());
+    });
+    let start = Instant::now();
+    drop(heap);
+    assert!(start.elapsed() < LONG);
+    assert!(counter.get() <= 1);
+    // Nothing is lost: what had not run by then runs later.
+    drop(release);
+    pool.shutdown(LONG).unwrap();
+    assert_eq!(counter.get(), 1);
+}
+
+#[test]
+fn shutdown_runs_what_is_queued_and_joins_the_workers() {
+    let pool = CleanupPool::builder().max_workers(2).build();
+    let (heap, counter) = heap_with(&pool, OnDrop::Discard, 5000, 0);
+    pool.shutdown(LONG).unwrap();
+    assert_eq!(counter.get(), 5000);
+    assert_eq!(pool.stats().workers, 0);
+    pool.shutdown(LONG).unwrap();
+    drop(heap);
+}
+
+#[test]
+fn a_shutdown_that_times_out_says_so_and_drops_captures() {
+    let pool = CleanupPool::builder().max_workers(1).build();
+    let (release, stalled) = mpsc::channel::<()>();
+    let (started, wait_for_start) = mpsc::channel();
+    let (captured, dropped) = mpsc::channel::<()>();
+    let mut heap = builder().cleanup_pool(&pool).build(|_| World::default());
+    heap.mutate(|mc, _| {
+        mc.add_cleanup(mc.alloc(Node::new(1)), move || {
+            started.send(()).unwrap();
+            let _ = stalled.recv();
+        });
+    });
+    heap.collect();
+    wait_for_start.recv_timeout(LONG).unwrap();
+    let handle =
+        heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(2)), move || drop(captured)));
+    heap.collect();
+    let timeout = pool.shutdown(Duration::from_millis(10)).unwrap_err();
+    assert_eq!((timeout.workers, timeout.discarded), (1, 1));
+    assert_eq!(handle.state(), CleanupState::Stopped);
+    assert!(dropped.recv_timeout(LONG).is_err(), "the capture was dropped");
+    drop(release);
+    pool.shutdown(LONG).unwrap();
+}
+
+#[test]
+fn after_a_shutdown_cleanups_are_discarded_and_nobody_waits_for_them() {
+    let pool = CleanupPool::builder().max_workers(1).build();
+    pool.shutdown(LONG).unwrap();
+    let (heap, counter) = heap_with(&pool, OnDrop::RunAll, 10, 10);
+    heap.wait_for_cleanups(Duration::ZERO).unwrap();
+    assert_eq!(heap.stats().cleanups.discarded, 10);
+    drop(heap);
+    assert_eq!(counter.get(), 0);
+    assert_eq!((pool.stats().discarded, pool.stats().backlog), (20, 0));
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_within_a_cleanup() {
+    let (done, wait_for_it) = mpsc::channel();
+    let pool = CleanupPool::builder().max_workers(1).build();
+    let mut heap = builder().cleanup_pool(&pool).build(|_| World::default());
+    heap.mutate(|mc, _| {
+        mc.add_cleanup(mc.alloc(Node::new(1)), move || {
+            drop(pool);
+            done.send(()).unwrap();
+        });
+    });
+    heap.collect();
+    // The heap holds the other handle; whichever goes last, nothing hangs.
+    drop(heap);
+    wait_for_it.recv_timeout(LONG).expect("the cleanup ends");
+}
+
+#[test]
+fn a_heap_may_be_dropped_within_a_cleanup() {
+    let (done, wait_for_it) = mpsc::channel();
+    let counter = Counter::default();
+    let inner_counter = counter.clone();
+    let mut heap = builder().build(|_| World::default());
+    heap.mutate(|mc, _| {
+        mc.add_cleanup(mc.alloc(Node::new(1)), move || {
+            let (heap, _) = heap_with(CleanupPool::global(), OnDrop::RunAll, 3, 3);
+            drop(heap);
+            let pool = CleanupPool::manual();
+            let (heap, counter) = heap_with(&pool, OnDrop::RunAll, 1, 1);
+            drop(heap);
+            assert_eq!((pool.run_pending(usize::MAX), counter.get()), (0, 0), "they do not nest");
+            inner_counter.raise();
+            done.send(()).unwrap();
+        });
+    });
+    heap.collect();
+    wait_for_it.recv_timeout(LONG).expect("the cleanup ends");
+    assert_eq!(counter.get(), 1);
+}
+
+#[test]
+fn workers_have_names_and_stay_within_the_bound() {
+    let pool = CleanupPool::builder().max_workers(2).thread_name("undertaker").build();
+    let (send, names) = mpsc::channel();
+    let mut heap = builder().cleanup_pool(&pool).build(|_| World::default());
+    heap.mutate(|mc, _| {
+        for id in 0..10_000 {
+            let send = send.clone();
+            mc.add_cleanup(mc.alloc(Node::new(id)), move || {
+                send.send(std::thread::current().name().map(str::to_owned)).unwrap();
+            });
+        }
+    });
+    heap.collect();
+    heap.wait_for_cleanups(LONG).unwrap();
+    let names: std::collections::BTreeSet<_> = names.try_iter().collect();
+    assert!(names.iter().all(|name| name.as_deref().unwrap().starts_with("undertaker-")));
+    assert!((1..=2).contains(&names.len()), "{names:?}");
+    assert!(pool.stats().workers <= 2);
+}

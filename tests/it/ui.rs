@@ -1,0 +1,9 @@
+//! What must not compile, and what the compiler then says: one file in `ui/` per promise.
+//!
+//! After a change of a message, `TRYBUILD=overwrite cargo test -p sexton-tests ui` writes the new ones;
+//! read them: the error must still be the one that the file's first line promises.
+
+#[test]
+fn misuse_does_not_compile() {
+    trybuild::TestCases::new().compile_fail("ui/*.rs");
+}

@@ -1,0 +1,85 @@
+//! The payload types that most tests build their heaps of.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use sexton::{Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Pacing, Trace};
+
+/// A node of a graph: a list link, any number of edges, and a number.
+#[derive(Trace)]
+pub(crate) struct Node<'gc> {
+    pub(crate) id: u64,
+    pub(crate) next: GcCell<Option<Gc<'gc, Node<'gc>>>>,
+    pub(crate) edges: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
+}
+
+impl<'gc> Node<'gc> {
+    pub(crate) fn new(id: u64) -> Self {
+        Node { id, next: GcCell::new(None), edges: GcRefCell::default() }
+    }
+
+    pub(crate) fn before(id: u64, next: Option<Gc<'gc, Node<'gc>>>) -> Self {
+        Node { id, next: GcCell::new(next), edges: GcRefCell::default() }
+    }
+}
+
+/// The root: one list and any number of other nodes and tokens.
+#[derive(Trace, Default)]
+pub(crate) struct World<'gc> {
+    pub(crate) head: GcCell<Option<Gc<'gc, Node<'gc>>>>,
+    pub(crate) nodes: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
+    pub(crate) tokens: GcRefCell<Vec<Gc<'gc, Leaf<Token>>>>,
+}
+
+pub(crate) type WorldHeap = Heap<World<'static>>;
+
+pub(crate) fn builder() -> HeapBuilder<World<'static>> {
+    Heap::builder()
+}
+
+/// A heap that collects only when told to.
+pub(crate) fn manual_heap() -> WorldHeap {
+    builder().pacing(Pacing::Manual).build(|_| World::default())
+}
+
+/// Counts its drops.
+#[derive(Clone, Default)]
+pub(crate) struct Token {
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Token {
+    pub(crate) fn drops(&self) -> usize {
+        self.dropped.load(SeqCst)
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+/// A count that cleanups raise.
+#[derive(Clone, Default)]
+pub(crate) struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(SeqCst)
+    }
+
+    pub(crate) fn raise(&self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    /// A cleanup that raises the count.
+    pub(crate) fn cleanup(&self) -> impl FnOnce() + Send + 'static {
+        let counter = self.clone();
+        move || counter.raise()
+    }
+}
+
+/// Far more than anything here takes; a test that gets there has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
