@@ -19,11 +19,14 @@ pub(crate) fn krate(attrs: &[Attribute]) -> Result<Path> {
             return Err(meta.error("`crate` is given twice"));
         }
         let value = meta.value()?;
-        krate = Some(if value.peek(LitStr) {
-            value.parse::<LitStr>()?.parse_with(Path::parse_mod_style)?
+        let (path, span) = if value.peek(LitStr) {
+            let text: LitStr = value.parse()?;
+            (text.parse_with(Path::parse_mod_style), text.span())
         } else {
-            value.call(Path::parse_mod_style)?
-        });
+            (value.call(Path::parse_mod_style), value.span())
+        };
+        let problem = "expected a path, as in `crate = ::sexton`";
+        krate = Some(path.map_err(|_| syn::Error::new(span, problem))?);
         Ok(())
     })?;
     Ok(krate.unwrap_or_else(|| {

@@ -1,0 +1,17 @@
+//! That a `Gc` is not `Send` is not all: in a wrapper that claims to be, it still cannot outlive its
+//! session.
+
+use sexton::{Gc, Heap, Leaf};
+
+struct Claimed<'gc>(Gc<'gc, Leaf<u32>>);
+
+unsafe impl Send for Claimed<'_> {}
+
+fn main() {
+    let mut heap: Heap<()> = Heap::new(|_| ());
+    heap.mutate(|mc, _| {
+        let gc = mc.alloc(Leaf::new(1));
+        let claimed = Claimed(gc);
+        mc.add_cleanup(gc, move || drop(claimed));
+    });
+}

@@ -1,0 +1,23 @@
+//! A field is `Trace` or a leaf; a reference is `'static`; shared ownership of pointers is not possible.
+
+use std::fs::File;
+use std::rc::Rc;
+
+use sexton::{Gc, Leaf, Trace};
+
+#[derive(Trace)]
+struct Foreign {
+    file: File,
+}
+
+#[derive(Trace)]
+struct Reference<'gc> {
+    object: &'gc Leaf<u32>,
+}
+
+#[derive(Trace)]
+struct Shared<'gc> {
+    object: Rc<Gc<'gc, Leaf<u32>>>,
+}
+
+fn main() {}
