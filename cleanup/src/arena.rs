@@ -33,7 +33,7 @@ impl Arena {
     }
 
     /// Bytes taken from the system.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn bytes(&self) -> usize {
         self.bump.lock().allocated_bytes()
     }

@@ -10,7 +10,7 @@ use crate::block::CAPACITY;
 use crate::origin::Origin;
 use crate::record::{FreeList, Head};
 use crate::registry::{ARMED, SETTLED};
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Ordering, store_byte};
 use crate::ticket::Batch;
 
 /// A block in the full list, and the batch it belongs to.
@@ -168,7 +168,7 @@ impl LocalBlock {
             self.push_chain(head);
             return;
         }
-        mark.store(self.byte, Ordering::Relaxed);
+        store_byte(mark, self.byte);
         self.write(head, 1);
     }
 
@@ -196,7 +196,7 @@ impl LocalBlock {
             if mark.load(Ordering::Relaxed) == SETTLED {
                 settled += 1;
             } else {
-                mark.store(self.byte, Ordering::Relaxed);
+                store_byte(mark, self.byte);
                 armed += 1;
             }
         }

@@ -11,7 +11,7 @@
 //! of the pool claim blocks and run the cleanups. A [`Ticket`] waits for what is queued now; a [`Cleanup`]
 //! handle stops one cleanup, or runs it early.
 //!
-//! ```
+//! ```no_run
 //! use sexton_cleanup::{Origin, Pool, PoolConfig};
 //!
 //! let pool = Pool::new(PoolConfig::default(), None); // manual: this thread will run the cleanups

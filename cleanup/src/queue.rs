@@ -121,6 +121,12 @@ impl<T> Queue<T> {
         self.sleep.lost(opening, &self.length)
     }
 
+    /// The length, for the models that take the steps one by one.
+    #[cfg(loom)]
+    pub(crate) fn length(&self) -> &Length {
+        &self.length
+    }
+
     /// The crew, for shutdown and numbers.
     pub(crate) fn crew(&self) -> &Sleep {
         &self.sleep

@@ -84,7 +84,7 @@ impl<'a> Run<'a> {
         let mut ran = 0;
         while ran < max {
             let Some(head) = cells.front() else { break };
-            #[cfg(test)]
+            #[cfg(all(test, not(loom)))]
             crate::tests::fault::here();
             let index = head.index();
             let discard = batch.is_discarded() || self.pool.is_closed();

@@ -1,4 +1,19 @@
-//! Tests that look inside: faults, and the loom models.
+//! Tests that look inside: a fault between two cleanups, and the models of the protocols.
+//!
+//! The models run under `--cfg loom` only, and nothing else does there.
 
 #[cfg(not(loom))]
 pub(crate) mod fault;
+
+#[cfg(loom)]
+mod loom_claim;
+#[cfg(loom)]
+mod loom_mutants;
+#[cfg(loom)]
+mod loom_queue;
+#[cfg(loom)]
+mod loom_record;
+#[cfg(loom)]
+mod loom_ticket;
+#[cfg(loom)]
+mod models;

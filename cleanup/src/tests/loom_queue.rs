@@ -1,0 +1,81 @@
+//! Both protocols together, in the real queue with the real worker's loop: nothing published is left to
+//! sleeping workers.
+
+use super::models::{deliver, explore};
+use crate::mutant::Mutant;
+use crate::queue::Queue;
+use crate::sleep::Next;
+use crate::sync::Arc;
+
+#[test]
+fn one_worker_falls_asleep_while_one_producer_publishes() {
+    explore(|| deliver(1, 1, 2, Mutant::None));
+}
+
+#[test]
+fn one_worker_and_two_producers() {
+    explore(|| deliver(1, 2, 1, Mutant::None));
+}
+
+#[test]
+fn two_workers_and_two_blocks() {
+    explore(|| deliver(2, 1, 2, Mutant::None));
+}
+
+/// A worker dies while a producer publishes, who may have counted on it.
+#[test]
+fn a_worker_dies_while_a_producer_publishes() {
+    explore(|| {
+        let queue = Arc::new(Queue::new(1, Mutant::None));
+        let first = queue.publish([1]).0[0];
+        assert_eq!(queue.try_next(), Some(1));
+        let dying = queue.clone();
+        let worker = loom::thread::spawn(move || {
+            dying.started(first);
+            dying.lost(first).0.len()
+        });
+        let demanded = queue.publish([2]).0.len();
+        let replaced = worker.join().expect("the worker");
+        assert_eq!(demanded + replaced, 1, "exactly one of the two sees to it");
+    });
+}
+
+/// A shutdown finds the worker wherever it is.
+#[test]
+fn a_shutdown_reaches_a_worker_that_is_falling_asleep() {
+    explore(|| {
+        let queue = Arc::new(Queue::new(1, Mutant::None));
+        let first = queue.publish([1]).0[0];
+        let other = queue.clone();
+        let worker = loom::thread::spawn(move || {
+            other.started(first);
+            let mut got = Vec::new();
+            while let Some(item) = other.next(first.index) {
+                got.push(item);
+            }
+            got
+        });
+        queue.crew().shutdown();
+        assert_eq!(worker.join().expect("the worker"), [1]);
+        assert!(queue.crew().wait_until_left(None));
+    });
+}
+
+/// The step in isolation: a worker that announces itself and a publisher that looks cannot miss each other.
+#[test]
+fn announce_and_look_cannot_both_miss() {
+    explore(|| {
+        let queue = Arc::new(Queue::new(1, Mutant::None));
+        let first = queue.publish([1]).0[0];
+        queue.started(first);
+        assert_eq!(queue.try_next(), Some(1));
+        let other = queue.clone();
+        let worker = loom::thread::spawn(move || {
+            while other.try_next().is_none() {
+                assert_eq!(other.crew().sleep(first.index, other.length()), Next::Again);
+            }
+        });
+        assert!(queue.publish([2]).0.is_empty(), "the worker exists");
+        worker.join().expect("the worker is told, or sees for itself");
+    });
+}

@@ -1,0 +1,107 @@
+//! A record's tag and mark: handles against workers, sweepers and each other.
+
+use super::models::explore;
+use crate::sync::Arc;
+use crate::{Origin, Pool, PoolConfig};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How often the cleanup ran, and how often its captures were dropped. Not a loom type: it adds no branches.
+#[derive(Clone, Default)]
+struct Witness(Arc<(AtomicU32, AtomicU32)>);
+
+impl Witness {
+    fn closure(&self) -> impl FnOnce() + Send + 'static {
+        let capture = Capture(self.clone());
+        move || {
+            capture.0.0.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counts(&self) -> (u32, u32) {
+        (self.0.0.load(Ordering::Relaxed), self.0.1.load(Ordering::Relaxed))
+    }
+}
+
+struct Capture(Witness);
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.0.0.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn manual() -> Arc<Pool> {
+    Pool::new(PoolConfig::default(), None)
+}
+
+#[test]
+fn stop_against_the_runner() {
+    explore(|| {
+        let pool = manual();
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let witness = Witness::default();
+        let (head, handle) = registrar.register(None, witness.closure());
+        let cycle = origin.begin_cycle();
+        let mut local = cycle.local_block();
+        local.push(head);
+        cycle.flush([local]);
+        let stopper = loom::thread::spawn(move || handle.stop());
+        let ran = pool.run_pending(1);
+        let stopped = stopper.join().expect("the stopper");
+        assert_eq!(ran + usize::from(stopped), 1);
+        assert_eq!(witness.counts(), (ran as u32, 1));
+        let stats = origin.stats();
+        assert_eq!((stats.backlog, stats.executed, stats.armed), (0, ran as u64, 0));
+        assert!(origin.ticket().is_done());
+        // The slot is free whoever came last: the next record gets it or a fresh one, never a taken one.
+        let (again, _) = registrar.register(None, || {});
+        assert_eq!(registrar.len(again), 1);
+    });
+}
+
+#[test]
+fn run_now_against_the_sweeper() {
+    explore(|| {
+        let pool = manual();
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let witness = Witness::default();
+        let (head, handle) = registrar.register(None, witness.closure());
+        let runner = loom::thread::spawn(move || handle.run_now());
+        let cycle = origin.begin_cycle();
+        let mut local = cycle.local_block();
+        local.push(head);
+        cycle.flush([local]);
+        let ticket = origin.ticket();
+        let ran = pool.run_pending(1);
+        let early = runner.join().expect("the runner");
+        assert_eq!(ran + usize::from(early), 1);
+        assert_eq!(witness.counts(), (1, 1));
+        assert!(ticket.is_done(), "counted by whoever came last:");
+        let stats = origin.stats();
+        assert_eq!((stats.backlog, stats.executed, stats.armed), (0, 1, 0));
+        assert_eq!(registrar.settled(), 0);
+    });
+}
+
+#[test]
+fn stop_against_run_now() {
+    explore(|| {
+        let pool = manual();
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let witness = Witness::default();
+        let (head, handle) = registrar.register(None, witness.closure());
+        let handle = Arc::new(handle);
+        let other = handle.clone();
+        let stopper = loom::thread::spawn(move || other.stop());
+        let ran = handle.run_now();
+        let stopped = stopper.join().expect("the stopper");
+        assert!(ran != stopped);
+        assert_eq!(witness.counts(), (u32::from(ran), 1));
+        assert_eq!(registrar.settled(), 1);
+        assert_eq!(registrar.prune(head), None);
+        assert_eq!(registrar.settled(), 0);
+    });
+}
