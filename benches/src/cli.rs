@@ -4,7 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::tour;
+use crate::{figures, sweep, tour};
 
 /// Shows and measures the Sexton heap.
 ///
@@ -20,6 +20,8 @@ struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Tour(tour::Args),
+    Sweep(sweep::Args),
+    Figures(figures::Args),
 }
 
 /// The command that the process was started with.

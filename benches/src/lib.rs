@@ -11,7 +11,11 @@ mod rivals;
 mod rounds;
 mod spread;
 
-pub use heaps::{Dropping, Graph, NoMemory, OBJECT_BYTES, Pair, Plain, Shape, ShapedHeap};
+pub use heaps::{
+    Dropping, Graph, NoMemory, OBJECT_BYTES, Pair, Plain, Registered, Shape, ShapedHeap,
+};
 pub use rivals::{box_garbage_at_once, box_garbage_later, box_refill};
-pub use rounds::{GARBAGE_PER_CYCLE, add_and_stop, garbage, garbage_heap, sample, suite_objects};
+pub use rounds::{
+    GARBAGE_PER_CYCLE, Nothing, add_and_stop, garbage, garbage_heap, sample, suite_objects,
+};
 pub use spread::{Spread, per};

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod figures;
 mod output;
+mod sweep;
 mod table;
 mod tour;
 
@@ -18,6 +20,8 @@ use cli::Command;
 fn main() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
         Command::Tour(args) => tour::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Figures(args) => figures::run(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

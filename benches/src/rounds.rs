@@ -16,7 +16,7 @@ pub fn garbage_heap() -> Heap<Nothing> {
     Heap::new(|_mc| Nothing)
 }
 
-/// The root of a heap that keeps nothing.
+/// The root of a heap that keeps nothing; also an object without a size.
 #[derive(Trace)]
 pub struct Nothing;
 

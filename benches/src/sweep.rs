@@ -1,0 +1,239 @@
+//! `sexton-bench sweep`: what a collection of a heap of a given shape costs.
+//!
+//! One heap is filled to the shape, collected and emptied, round after round, on memory that is warm
+//! after the first one, which is not counted. Where objects carry cleanups, every other round leaves
+//! them out: the difference of the two sweeps is what queueing the cleanups cost.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use sexton::{CleanupPool, GcReport};
+use sexton_bench::{OBJECT_BYTES, Registered, Shape, ShapedHeap, Spread, per};
+
+use crate::output::{Failure, print};
+use crate::table::Table;
+
+/// Measures mark and sweep of a heap of 32-byte objects.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Objects in the heap, 1 to 100,000,000; `4M` and `500k` are understood
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = objects, default_value = "4M")]
+    objects: usize,
+    /// The share of them that lives, in percent, 0 to 100
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, default_value = "50")]
+    live: f64,
+    /// The share of them that carries a cleanup, in percent, 0 to 100
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, default_value = "0")]
+    cleanups: f64,
+    /// Rounds to measure, 1 to 1000
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = rounds, default_value = "7")]
+    rounds: usize,
+}
+
+/// A number of objects.
+pub(crate) fn objects(text: &str) -> Result<usize, String> {
+    const MOST: usize = 100_000_000;
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1_000),
+        None => match text.strip_suffix(['m', 'M']) {
+            Some(digits) => (digits, 1_000_000),
+            None => (text, 1),
+        },
+    };
+    let number = digits.replace('_', "").parse::<usize>().ok();
+    number
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|number| (1..=MOST).contains(number))
+        .ok_or_else(|| "valid is 1 to 100000000".to_owned())
+}
+
+/// A share in percent, as the number from 0 to 1.
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok();
+    number
+        .filter(|number| (0.0..=100.0).contains(number))
+        .map(|number| number / 100.0)
+        .ok_or_else(|| "valid is 0 to 100".to_owned())
+}
+
+/// A number of rounds.
+pub(crate) fn rounds(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok();
+    number
+        .filter(|number| (1..=1000).contains(number))
+        .ok_or_else(|| "valid is 1 to 1000".to_owned())
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let &Args { objects, live, cleanups, rounds } = args;
+    let shape = Shape { cleanups, ..Shape::plain(objects, live) };
+    let measured = measure(shape, rounds)?;
+    print(measured.table())
+}
+
+/// One round of a shape.
+#[derive(Clone, Copy)]
+struct Round {
+    report: GcReport,
+    registered: Registered,
+    /// From the end of the collection to the end of the last cleanup.
+    drain: Duration,
+}
+
+/// All rounds of a shape.
+#[derive(Default)]
+struct Measured {
+    rounds: Vec<Round>,
+    /// The same shape without cleanups, if it has any: one for each of `rounds`.
+    without_cleanups: Vec<Round>,
+}
+
+fn measure(shape: Shape, rounds: usize) -> Result<Measured, Failure> {
+    let pool = CleanupPool::builder().build();
+    let mut heap = ShapedHeap::new(&pool);
+    let mut measured = Measured::default();
+    let plain = Shape { cleanups: 0.0, ..shape };
+    let each = if shape.cleanups > 0.0 { 2 } else { 1 };
+    let progress = bar((1 + rounds * each) as u64 * shape.objects as u64);
+
+    round(&mut heap, shape, &progress)?;
+    for _ in 0..rounds {
+        measured.rounds.push(round(&mut heap, shape, &progress)?);
+        if shape.cleanups > 0.0 {
+            measured.without_cleanups.push(round(&mut heap, plain, &progress)?);
+        }
+    }
+    progress.finish_and_clear();
+    Ok(measured)
+}
+
+/// Longer than any cleanups take that will end.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn round(heap: &mut ShapedHeap, shape: Shape, progress: &ProgressBar) -> Result<Round, Failure> {
+    let done = progress.position();
+    let fail = |error: &dyn std::error::Error| {
+        progress.finish_and_clear();
+        Failure::Run(format!("cannot build the heap: {error}"))
+    };
+    let registered = heap
+        .fill(shape, |made| progress.set_position(done + made as u64))
+        .map_err(|error| fail(&error))?;
+    let report = heap.collect();
+    let start = Instant::now();
+    heap.wait(PATIENCE).map_err(|error| fail(&error))?;
+    let drain = start.elapsed();
+    // The cleanups of what lived run before the next round begins to measure.
+    heap.clear();
+    heap.wait(PATIENCE).map_err(|error| fail(&error))?;
+    Ok(Round { report, registered, drain })
+}
+
+impl Measured {
+    fn spread(&self, of: impl Fn(&Round) -> f64) -> Option<Spread> {
+        Spread::of(self.rounds.iter().map(of).collect())
+    }
+
+    /// What queueing one cleanup added to the sweep, each round against the one after it.
+    fn queueing(&self) -> Option<Spread> {
+        let pairs = self.rounds.iter().zip(&self.without_cleanups);
+        let nanos = |round: &Round| round.report.sweep_time.as_nanos() as f64;
+        let cost = pairs
+            .filter(|(with, _)| with.report.queued_cleanups > 0)
+            .map(|(with, none)| (nanos(with) - nanos(none)) / with.report.queued_cleanups as f64);
+        Spread::of(cost.collect())
+    }
+
+    fn table(&self) -> String {
+        let Some(Round { report, registered, .. }) = self.rounds.last() else {
+            return String::new();
+        };
+        let objects = report.live_objects + report.swept_objects;
+        let share = |part: u64| 100.0 * part as f64 / objects.max(1) as f64;
+        let head = format!(
+            "{} objects of {OBJECT_BYTES} bytes: {} live ({:.1} %), {} with a cleanup ({:.1} %); {} \
+             rounds\n\n",
+            HumanCount(objects),
+            HumanCount(report.live_objects),
+            share(report.live_objects),
+            HumanCount(registered.count),
+            share(registered.count),
+            self.rounds.len(),
+        );
+        let mut table = Table::of_numbers();
+        table.row(["", "median", "min", "max"].map(String::from));
+        let mut row = |label: &str, spread: Option<Spread>, scale: fn(f64) -> String| {
+            if let Some(Spread { median, min, max }) = spread {
+                table.row([label.to_owned(), scale(median), scale(min), scale(max)]);
+            }
+        };
+
+        let mark = self.spread(|r| per(r.report.mark_time, r.report.live_objects));
+        let sweep = self.spread(|r| per(r.report.sweep_time, objects));
+        let rate = |spread: Option<Spread>| spread.map(|s| s.inverse(|ns| 1e9 / ns.max(1e-9)));
+        if report.live_objects > 0 {
+            row("mark, ns per live object", mark, nanos);
+            row("mark, live objects/s", rate(mark), count);
+        }
+        row("sweep, ns per object", sweep, nanos);
+        row("sweep, objects/s", rate(sweep), count);
+        let bytes = |s: Spread| s.inverse(|ns| 1e9 / ns.max(1e-9) * OBJECT_BYTES as f64);
+        row("sweep, bytes/s", sweep.map(bytes), count);
+        if registered.count > 0 {
+            let register = self.spread(|r| per(r.registered.time, r.registered.count));
+            row("register, ns per cleanup", register, nanos);
+        }
+        if report.queued_cleanups > 0 {
+            row("queue, ns per cleanup of the dead", self.queueing(), nanos);
+            let drain = self.spread(|r| per(r.drain, r.report.queued_cleanups));
+            row("drain after the sweep, ns per cleanup", drain, nanos);
+        }
+        head + &table.to_string()
+    }
+}
+
+fn nanos(value: f64) -> String {
+    if value.abs() < 1.0 { format!("{value:.4}") } else { format!("{value:.2}") }
+}
+
+fn count(value: f64) -> String {
+    HumanCount(value as u64).to_string()
+}
+
+/// Progress on standard error if that is a terminal; otherwise silent.
+fn bar(length: u64) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    let style =
+        ProgressStyle::with_template("{elapsed} {wide_bar} {human_pos} of {human_len} objects");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_objects_have_units_and_a_range() {
+        for (text, value) in [("1", 1), ("4M", 4_000_000), ("2_5k", 25_000), ("100m", 100_000_000)]
+        {
+            assert_eq!(objects(text), Ok(value), "{text}");
+        }
+        for text in ["0", "", "M", "-1", "100000001", "101M", "99999999999999999999M", "1.5"] {
+            assert!(objects(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percents_end_at_0_and_100() {
+        for (text, value) in [("0", 0.0), ("12.5", 0.125), ("100%", 1.0)] {
+            assert_eq!(percent(text), Ok(value), "{text}");
+        }
+        for text in ["-1", "100.1", "NaN", "inf", "", "half"] {
+            assert!(percent(text).is_err(), "{text}");
+        }
+    }
+}
