@@ -10,7 +10,7 @@ use crate::block::CAPACITY;
 use crate::origin::Origin;
 use crate::record::{FreeList, Head};
 use crate::registry::{ARMED, SETTLED};
-use crate::sync::{Arc, Ordering, store_byte};
+use crate::sync::{Arc, AtomicU8, Ordering};
 use crate::ticket::Batch;
 
 /// A block in the full list, and the batch it belongs to.
@@ -45,17 +45,7 @@ impl Cycle {
 
     /// A block for one sweeper, who may be on another thread. Takes its memory at the first push.
     pub fn local_block(&self) -> LocalBlock {
-        LocalBlock {
-            freed: self.origin.registry().storage.free_list(),
-            origin: self.origin.clone(),
-            cycle: self.number,
-            open: None,
-            byte: ARMED,
-            len: 0,
-            unpublished: 0,
-            reclaimed: 0,
-            flushed: Flushed::default(),
-        }
+        LocalBlock::new(self.origin.clone(), self.number)
     }
 
     /// Publishes what is left in the local blocks, and wakes workers for it. Called after the last sweeper
@@ -131,50 +121,72 @@ fn coalesce(mut blocks: Vec<Queued>, mut recycle: impl FnMut(Block)) -> Vec<Queu
 /// One sweeper's cleanups that are not published yet. Dropping it publishes them.
 #[derive(Debug)]
 pub struct LocalBlock {
-    origin: Origin,
-    cycle: u64,
-    /// The batch, with a hold, from the first push on; and a block while it has entries.
-    open: Option<(Arc<Batch>, Option<Block>)>,
-    /// The batch's byte; `ARMED` until there is a block to push to.
+    /// The marks of the chunk that the last head was in, and the index of its first record. Empty unless
+    /// there is a block to write to, so that one comparison asks for both.
+    marks: &'static [AtomicU8],
+    first: u32,
+    /// The batch's byte. Means something only if there is a block.
     byte: u8,
     /// Entries written to the block.
     len: usize,
     /// Cleanups behind those entries.
     unpublished: u64,
+    block: Option<Block>,
+    /// The batch, with a hold on it; from the first push on.
+    batch: Option<Arc<Batch>>,
+    origin: Origin,
+    cycle: u64,
     /// Settled records met.
     reclaimed: u64,
     /// Their slots.
     freed: FreeList,
-    /// What this sweeper has queued so far; blocks as published, cleanups counted at publication.
+    /// What this sweeper has published so far.
     flushed: Flushed,
 }
 
 impl LocalBlock {
+    fn new(origin: Origin, cycle: u64) -> Self {
+        LocalBlock {
+            marks: &[],
+            first: 0,
+            byte: ARMED,
+            len: 0,
+            unpublished: 0,
+            block: None,
+            batch: None,
+            freed: origin.registry().storage.free_list(),
+            origin,
+            cycle,
+            reclaimed: 0,
+            flushed: Flushed::default(),
+        }
+    }
+
     /// Queues a dead object's chain. Called once per chain, by the sweeper that found the object dead; from
     /// then on the chain belongs to this crate.
     ///
-    /// Cleanups that were stopped or run early are reclaimed on the way, if all of the chain's were. When
-    /// the block is full it is published, which may wake or start a worker. O(1) for a single record, which is
-    /// not touched; O(length) for a longer chain.
+    /// If all of the chain's cleanups were stopped or run early, it is reclaimed instead. When the block is
+    /// full it is published, which may wake or start a worker. O(1) for a single record, which is not
+    /// touched; O(length) for a longer chain.
+    ///
+    /// # Panics
+    /// When `head` comes from another heap.
     #[inline]
     pub fn push(&mut self, head: Head) {
-        if self.byte == ARMED {
-            self.open();
-        }
-        let mark = self.origin.registry().storage.mark(head.index());
-        // Relaxed: see "Marks" in `registry.rs`. A plain load and store, so a handle's `SETTLED` in between
-        // is lost, and made up for by who frees the record.
+        let offset = head.index().since(self.first);
+        let Some(mark) = self.marks.get(offset) else { return self.push_elsewhere(head) };
+        // Relaxed, both: a hint; see "Marks and counts" in `registry.rs`.
         if head.many() || mark.load(Ordering::Relaxed) != ARMED {
-            self.push_chain(head);
-            return;
+            return self.push_chain(head);
         }
-        store_byte(mark, self.byte);
+        mark.store(self.byte, Ordering::Relaxed);
         self.write(head, 1);
     }
 
+    /// Writes an entry. Called with a block.
     #[inline]
     fn write(&mut self, head: Head, cleanups: u64) {
-        let Some((_, Some(block))) = &self.open else { unreachable!("push opens a block first") };
+        let Some(block) = &self.block else { unreachable!("there is a block while there are marks") };
         block.write(self.len, head);
         self.len += 1;
         self.unpublished += cleanups;
@@ -183,64 +195,65 @@ impl LocalBlock {
         }
     }
 
-    /// A chain of several records, or one whose record is settled.
+    /// A head that comes first, or whose record is in another chunk than the last one's.
+    #[cold]
+    #[inline(never)]
+    fn push_elsewhere(&mut self, head: Head) {
+        if self.block.is_none() {
+            let batch = self.batch.get_or_insert_with(|| self.origin.open_batch(self.cycle));
+            self.byte = batch.byte();
+            self.block = Some(self.origin.pool().block());
+            self.len = 0;
+        }
+        (self.marks, self.first) = self.origin.registry().storage.marks_around(head.index());
+        self.push(head);
+    }
+
+    /// A chain of several records, or one whose record is settled. Called with a block.
     #[cold]
     #[inline(never)]
     fn push_chain(&mut self, head: Head) {
-        let storage = &self.origin.registry().storage;
-        let mut armed = 0;
-        let mut settled = 0;
-        for head in std::iter::successors(Some(head), |&head| storage.next(head)) {
-            let mark = storage.mark(head.index());
-            // Relaxed, both: as in `push`.
-            if mark.load(Ordering::Relaxed) == SETTLED {
-                settled += 1;
-            } else {
-                store_byte(mark, self.byte);
-                armed += 1;
+        let registry = self.origin.registry();
+        let storage = &registry.storage;
+        let heads = || std::iter::successors(Some(head), |&head| storage.next(head));
+        // Relaxed: `SETTLED` is no hint. It was written after the taking, and there is no way back.
+        let is_settled =
+            |head: Head| storage.mark(head.index()).load(Ordering::Relaxed) == SETTLED;
+        if !heads().all(is_settled) {
+            // Something is left to run: the whole chain is queued. The runner counts what ended early.
+            let mut cleanups = 0;
+            for head in heads() {
+                storage.mark(head.index()).store(self.byte, Ordering::Relaxed);
+                cleanups += 1;
             }
-        }
-        self.reclaimed += settled;
-        if armed > 0 {
-            self.write(head, armed);
+            self.write(head, cleanups);
             return;
         }
         // Nothing is left to run: the records are freed here.
         let mut chain = Some(head);
         while let Some(head) = chain {
             chain = storage.next(head);
-            if let Some(slot) = self.origin.registry().pass_settled(head.index()) {
+            self.reclaimed += 1;
+            if let Some(slot) = registry.pass_settled(head.index()) {
                 self.freed.push(slot);
             }
         }
     }
 
-    /// Makes sure that there is a block to push to.
-    #[cold]
-    #[inline(never)]
-    fn open(&mut self) {
-        let (batch, block) =
-            self.open.get_or_insert_with(|| (self.origin.open_batch(self.cycle), None));
-        block.get_or_insert_with(|| self.origin.pool().block());
-        self.byte = batch.byte();
-        self.len = 0;
-    }
-
     /// Takes the block out, ready to be published, its cleanups counted.
     fn take(&mut self) -> Option<Queued> {
-        let (batch, block) = self.open.as_mut()?;
-        let block = block.take()?;
-        self.byte = ARMED;
+        let block = self.block.take()?;
+        self.marks = &[];
         if self.len == 0 {
             self.origin.pool().recycle(block);
             return None;
         }
         block.set_len(self.len);
-        self.len = 0;
+        let batch = self.batch.as_ref().expect("a block comes with a batch").clone();
         batch.add(self.unpublished);
         self.flushed.cleanups += self.unpublished;
         self.unpublished = 0;
-        Some(Queued { block, batch: batch.clone() })
+        Some(Queued { block, batch })
     }
 
     #[cold]
@@ -258,7 +271,7 @@ impl Drop for LocalBlock {
         self.publish();
         self.freed.give_back();
         self.origin.registry().reclaimed(self.reclaimed);
-        if let Some((batch, _)) = self.open.take() {
+        if let Some(batch) = self.batch.take() {
             batch.release();
         }
     }

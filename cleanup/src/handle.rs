@@ -9,6 +9,7 @@ use crate::record::{Index, State};
 use crate::registry::{ARMED, Registry, SETTLED};
 use crate::sync::{AtomicU32, Ordering};
 use std::fmt;
+use std::panic::resume_unwind;
 
 /// Set in `generation` when the cleanup was stopped through this handle. Generations have 28 bits.
 const STOPPED_HERE: u32 = 1 << 31;
@@ -20,7 +21,7 @@ const STOPPED_HERE: u32 = 1 << 31;
 pub struct Cleanup {
     registry: &'static Registry,
     index: Index,
-    /// The record's generation, and [`STOPPED_HERE`]. The flag is written by `stop`, by `fetch_or`.
+    /// The record's generation, and [`STOPPED_HERE`], which the `stop` that succeeds adds.
     generation: AtomicU32,
 }
 
@@ -61,13 +62,15 @@ impl Cleanup {
     /// # Panics
     /// If a destructor of the captures does. The cleanup is stopped all the same.
     pub fn stop(&self) -> bool {
-        // Before the attempt, which may unwind after its success; taken back if it fails.
-        let before = self.generation.fetch_or(STOPPED_HERE, Ordering::Relaxed);
-        let stopped = self.registry.stop(self.index, before & !STOPPED_HERE);
-        if !stopped && before & STOPPED_HERE == 0 {
-            self.generation.fetch_and(!STOPPED_HERE, Ordering::Relaxed);
+        let generation = self.generation();
+        // A plain store: only the one call that takes the record gets there. And while it holds the record:
+        // once the slot is in use again, this is all that is known.
+        let note = || self.generation.store(generation | STOPPED_HERE, Ordering::Relaxed);
+        let Some(dropped) = self.registry.stop(self.index, generation, note) else { return false };
+        if let Err(payload) = dropped {
+            resume_unwind(payload);
         }
-        stopped
+        true
     }
 
     /// Runs the cleanup here and now, whether its object is dead or not. It will not run again.
@@ -104,8 +107,12 @@ impl Cleanup {
                     }
                 }
                 State::Running | State::RunningOrphan => CleanupState::Running,
-                State::Done | State::DoneFree => CleanupState::Done,
-                State::Stopping | State::StoppingOrphan | State::Stopped | State::StoppedFree => {
+                State::Done | State::DoneCounted | State::DoneFree => CleanupState::Done,
+                State::Stopping
+                | State::StoppingOrphan
+                | State::Stopped
+                | State::StoppedCounted
+                | State::StoppedFree => {
                     CleanupState::Stopped
                 }
             };

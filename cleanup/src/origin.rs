@@ -7,7 +7,7 @@
 use crate::cycle::Cycle;
 use crate::handle::Cleanup;
 use crate::pool::Pool;
-use crate::record::{FreeList, Fresh, Head, Slot, State};
+use crate::record::{FreeList, Fresh, Head, Slot};
 use crate::registry::{ARMED, Lease, Registered, Registry};
 use crate::stats::OriginStats;
 use crate::sync::{Arc, Ordering};
@@ -33,8 +33,9 @@ impl Origin {
             registry,
             free: registry.storage.free_list(),
             fresh: Fresh::empty(&registry.storage),
-            registered: registry.add_registrar(),
-            count: 0,
+            counts: registry.add_registrar(),
+            registered: 0,
+            reclaimed: 0,
             _lease: self.lease.clone(),
         }
     }
@@ -86,9 +87,10 @@ pub struct Registrar {
     registry: &'static Registry,
     free: FreeList,
     fresh: Fresh,
-    registered: Arc<Registered>,
-    /// What `registered` holds; we are its only writer.
-    count: u64,
+    counts: Arc<Registered>,
+    /// What `counts` holds; we are its only writer.
+    registered: u64,
+    reclaimed: u64,
     _lease: Arc<Lease>,
 }
 
@@ -119,9 +121,9 @@ impl Registrar {
             None => self.refill(),
         };
         let (index, generation) = slot.arm(chain, ARMED, f);
-        self.count += 1;
+        self.registered += 1;
         // Relaxed: see `Registered`.
-        self.registered.store(self.count, Ordering::Relaxed);
+        self.counts.registered.store(self.registered, Ordering::Relaxed);
         (Head::new(index, chain.is_some()), Cleanup::new(self.registry, index, generation))
     }
 
@@ -153,11 +155,13 @@ impl Registrar {
     /// Frees the record if it is settled. Its `next` must have been read before.
     fn reclaim(&mut self, head: Head) -> bool {
         // Not one whose handle is still at it: its chain lives, and keeps the slot.
-        if !matches!(self.registry.storage.look(head.index()).1, State::Done | State::Stopped) {
+        if !self.registry.storage.look(head.index()).1.is_settled() {
             return false;
         }
         if let Some(slot) = self.registry.pass_settled(head.index()) {
-            self.registry.reclaimed(1);
+            self.reclaimed += 1;
+            // Relaxed: see `Registered`.
+            self.counts.reclaimed.store(self.reclaimed, Ordering::Relaxed);
             self.free.push_front(slot);
         }
         true
@@ -195,7 +199,8 @@ impl Registrar {
         first
     }
 
-    /// How many settled (stopped, or run early) records are still in chains of live objects. O(1).
+    /// How many settled (stopped, or run early) records are still in chains of live objects.
+    /// O(unfinished cycles).
     pub fn settled(&self) -> u64 {
         self.registry.settled()
     }
@@ -212,9 +217,7 @@ impl Registrar {
 
     /// Whether all cleanups of the chain have been stopped or run. O(length).
     pub fn is_settled(&self, chain: Head) -> bool {
-        self.heads(chain).all(|head| {
-            matches!(self.registry.storage.look(head.index()).1, State::Done | State::Stopped)
-        })
+        self.heads(chain).all(|head| self.registry.storage.look(head.index()).1.is_settled())
     }
 
     /// How many records the chain has, settled ones included. O(length).
@@ -234,6 +237,6 @@ impl Drop for Registrar {
             self.free.push_front(slot);
         }
         self.free.give_back();
-        self.registry.remove_registrar(&self.registered);
+        self.registry.remove_registrar(&self.counts);
     }
 }

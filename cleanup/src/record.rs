@@ -47,6 +47,12 @@ const MAX_INDEX: u32 = (1 << 31) - FIRST_CHUNK - 1;
 pub(crate) struct Index(u32);
 
 impl Index {
+    /// How far behind `first` it is; a number beyond every length if it is in front.
+    #[inline]
+    pub(crate) fn since(self, first: u32) -> usize {
+        self.0.wrapping_sub(first) as usize
+    }
+
     #[cfg(all(test, not(loom)))]
     pub(crate) fn from_raw(raw: u32) -> Self {
         Index(raw)
@@ -112,16 +118,30 @@ pub(crate) enum State {
     Done = 2,
     /// Stopped by its handle; the slot belongs to the chain.
     Stopped = 3,
+    /// `Done`, and the handle has counted the end in the batch that the record is queued in.
+    DoneCounted = 4,
+    /// `Stopped`, and counted likewise.
+    StoppedCounted = 5,
     /// Waits for whoever takes it.
-    Armed = 4,
+    Armed = 6,
     /// Taken, to be run.
-    Running = 5,
+    Running = 7,
     /// Taken, to be dropped.
-    Stopping = 6,
+    Stopping = 8,
     /// Running, and the chain is gone: who took it frees the slot.
-    RunningOrphan = 7,
+    RunningOrphan = 9,
     /// Stopping, and the chain is gone: who took it frees the slot.
-    StoppingOrphan = 8,
+    StoppingOrphan = 10,
+}
+
+impl State {
+    /// Ended by its handle, with the slot still in the chain.
+    pub(crate) fn is_settled(self) -> bool {
+        matches!(
+            self,
+            State::Done | State::Stopped | State::DoneCounted | State::StoppedCounted
+        )
+    }
 }
 
 impl Tag {
@@ -142,11 +162,13 @@ impl Tag {
             1 => State::StoppedFree,
             2 => State::Done,
             3 => State::Stopped,
-            4 => State::Armed,
-            5 => State::Running,
-            6 => State::Stopping,
-            7 => State::RunningOrphan,
-            8 => State::StoppingOrphan,
+            4 => State::DoneCounted,
+            5 => State::StoppedCounted,
+            6 => State::Armed,
+            7 => State::Running,
+            8 => State::Stopping,
+            9 => State::RunningOrphan,
+            10 => State::StoppingOrphan,
             _ => unreachable!("tags are made by Tag::new only"),
         }
     }
@@ -166,8 +188,9 @@ struct Record {
     /// compare-exchange from `Armed` by anybody, and from the four states after it by the chain's owner.
     tag: AtomicU32,
     /// The next record's [`Head`] in raw form; means something only while this record's own head says
-    /// "many". Written by the chain's owner. Relaxed: a chain changes owners by way of the heap's own
-    /// synchronisation and then of the full list.
+    /// "many". Once the record is an orphan: the note that its chain's owner has left for the taker.
+    /// Written by the chain's owner. Relaxed: a chain changes owners by way of the heap's own
+    /// synchronisation and then of the full list, a note by way of the tag.
     next: AtomicU32,
     /// The closure while the state is `Armed`; the link of the free list while the slot is free.
     thunk: UnsafeCell<MaybeUninit<Thunk>>,
@@ -271,11 +294,24 @@ impl Storage {
         &self.chunk(chunk).records[offset]
     }
 
+    #[inline]
+    fn record_and_mark(&self, index: Index) -> (&Record, &AtomicU8) {
+        let (chunk, offset) = Self::place(index);
+        let chunk = self.chunk(chunk);
+        (&chunk.records[offset], &chunk.marks[offset])
+    }
+
     /// The byte that belongs to a record; its meaning is `registry.rs`'s.
     #[inline]
     pub(crate) fn mark(&self, index: Index) -> &AtomicU8 {
         let (chunk, offset) = Self::place(index);
         &self.chunk(chunk).marks[offset]
+    }
+
+    /// The bytes of the whole chunk that a record is in, and the index of its first record.
+    pub(crate) fn marks_around(&self, index: Index) -> (&[AtomicU8], u32) {
+        let (chunk, offset) = Self::place(index);
+        (&self.chunk(chunk).marks, index.0 - offset as u32)
     }
 
     /// The head of the chain behind `head`'s first record. Asked only by the chain's owner, and before the
@@ -314,7 +350,7 @@ impl Storage {
         generation: Option<u32>,
         to_stop: bool,
     ) -> Option<Taken> {
-        let record = self.record(index);
+        let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
         let tag = record.load(Ordering::Relaxed);
         if tag.state() != State::Armed || generation.is_some_and(|g| g != tag.generation()) {
@@ -327,36 +363,45 @@ impl Storage {
             .tag
             .compare_exchange(tag.0, taken.0, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
-            .then_some(Taken(Ending { storage: self, record, index, tag: taken }))
+            .then_some(Taken(Ending { storage: self, record, mark, index, tag: taken }))
     }
 
     /// What the chain's owner does with a record that it could not take: frees the slot if the handle is
-    /// done with it, or leaves that to the thread that is still at it.
-    pub(crate) fn pass(&'static self, index: Index) -> Passed {
-        let record = self.record(index);
+    /// done with it, or leaves that, with a note, to the thread that is still at it.
+    pub(crate) fn pass(&'static self, index: Index, note: u8) -> Passed {
+        let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
         let mut tag = record.load(Ordering::Relaxed);
         loop {
             let next = match tag.state() {
                 State::Armed => return Passed::Armed,
-                State::Done => State::DoneFree,
-                State::Stopped => State::StoppedFree,
+                State::Done | State::DoneCounted => State::DoneFree,
+                State::Stopped | State::StoppedCounted => State::StoppedFree,
                 State::Running => State::RunningOrphan,
                 State::Stopping => State::StoppingOrphan,
                 State::DoneFree
                 | State::StoppedFree
                 | State::RunningOrphan
-                | State::StoppingOrphan => {
-                    return Passed::NotOurs;
-                }
+                | State::StoppingOrphan => return Passed::NotOurs,
             };
+            let settled = tag.state().is_settled();
+            if !settled {
+                record.next.store(u32::from(note), Ordering::Relaxed);
+            }
             let next = tag.with(next);
-            let settled = matches!(next.state(), State::DoneFree | State::StoppedFree);
             // Acquire: pairs with the Release in `Ending::close`; the taker is done with the thunk before the
-            // slot is used again. Release: our reading of `next` comes before the taker frees the slot.
-            match record.tag.compare_exchange(tag.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
+            // slot is used again. Release: pairs with the Acquire there; our reading of `next`, and the note
+            // in its place, come before the taker frees the slot.
+            match record.tag.compare_exchange(
+                tag.0,
+                next.0,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) if settled => {
-                    return Passed::Freed(Slot { storage: self, index, tag: next });
+                    let counted =
+                        matches!(tag.state(), State::DoneCounted | State::StoppedCounted);
+                    return Passed::Freed(Slot { record, mark, index, tag: next }, counted);
                 }
                 Ok(_) => return Passed::Orphaned,
                 Err(now) => tag = Tag(now),
@@ -385,7 +430,7 @@ impl Storage {
 
     /// A list of free slots, empty at first.
     pub(crate) fn free_list(&'static self) -> FreeList {
-        FreeList { storage: self, first: 0, last: 0 }
+        FreeList { storage: self, first: 0, last: None }
     }
 
     /// Bytes mapped for records and marks.
@@ -407,8 +452,9 @@ fn no_such_record() -> ! {
 pub(crate) enum Passed {
     /// It is armed: take it.
     Armed,
-    /// It had been settled by its handle; its slot is free now, and the caller's.
-    Freed(Slot),
+    /// It had been settled by its handle; its slot is free now, and the caller's. Whether the handle had
+    /// counted the end.
+    Freed(Slot, bool),
     /// Its handle's thread is still at it, and will free the slot.
     Orphaned,
     /// It had left its chain before: the head was used twice.
@@ -419,7 +465,8 @@ pub(crate) enum Passed {
 #[derive(Debug)]
 #[must_use = "a slot that is dropped is lost until the process ends"]
 pub(crate) struct Slot {
-    storage: &'static Storage,
+    record: &'static Record,
+    mark: &'static AtomicU8,
     index: Index,
     /// Its tag, of a free state. Only the owner changes it.
     tag: Tag,
@@ -445,15 +492,13 @@ impl Slot {
         mark: u8,
         f: F,
     ) -> (Index, u32) {
-        let (chunk, offset) = Storage::place(self.index);
-        let chunk = self.storage.chunk(chunk);
-        let record = &chunk.records[offset];
+        let record = self.record;
         let tag = Tag::new(self.tag.generation() + 1, State::Armed);
         if let Some(next) = next {
             // Relaxed, both: published by the Release below, or by the heap to its sweeper.
             record.next.store(next.raw(), Ordering::Relaxed);
         }
-        chunk.marks[offset].store(mark, Ordering::Relaxed);
+        self.mark.store(mark, Ordering::Relaxed);
         record.thunk.with_mut(|thunk| {
             // SAFETY: the slot is ours (invariant 2) and not yet armed, so nobody else looks at the cell; a
             // free slot's content is a link, which needs no drop.
@@ -489,14 +534,20 @@ impl Taken {
 pub(crate) struct Ending {
     storage: &'static Storage,
     record: &'static Record,
+    mark: &'static AtomicU8,
     index: Index,
     /// The tag as taken: `Running` or `Stopping`.
     tag: Tag,
 }
 
 impl Ending {
-    pub(crate) fn index(&self) -> Index {
-        self.index
+    /// The record's byte.
+    pub(crate) fn mark(&self) -> &'static AtomicU8 {
+        self.mark
+    }
+
+    fn slot(&self, tag: Tag) -> Slot {
+        Slot { record: self.record, mark: self.mark, index: self.index, tag }
     }
 
     fn is_stop(&self) -> bool {
@@ -510,16 +561,20 @@ impl Ending {
         // A plain store: nobody but the chain's owner, which we are, moves a taken record's tag.
         // Release: pairs with the Acquire in `look`.
         self.record.tag.store(tag.0, Ordering::Release);
-        freed.push(Slot { storage: self.storage, index: self.index, tag });
+        freed.push(self.slot(tag));
     }
 
-    /// Declares the end and leaves the slot to its chain: for a handle. If the chain is gone already, its
-    /// owner has left the slot to us.
-    pub(crate) fn close(self) -> Option<Orphan> {
-        let tag = self.tag.with(if self.is_stop() { State::Stopped } else { State::Done });
+    /// Declares the end and leaves the slot to its chain: for a handle. `counted` says whether the handle
+    /// counts the end in a batch. If the chain is gone already, its owner has left the slot to us.
+    pub(crate) fn close(self, counted: bool) -> Option<Orphan> {
+        let tag = self.tag.with(match (self.is_stop(), counted) {
+            (false, false) => State::Done,
+            (false, true) => State::DoneCounted,
+            (true, false) => State::Stopped,
+            (true, true) => State::StoppedCounted,
+        });
         // A swap: whatever the owner did meanwhile, it is to see the end, and we are to see what it did.
-        // Release: pairs with the Acquire in `pass` and `look`. Acquire: pairs with the Release in `pass`;
-        // the owner has read the record's `next` before we free it.
+        // Release: pairs with the Acquire in `pass` and `look`. Acquire: pairs with the Release in `pass`.
         let before = Tag(self.record.tag.swap(tag.0, Ordering::AcqRel));
         matches!(before.state(), State::RunningOrphan | State::StoppingOrphan)
             .then_some(Orphan(Ending { tag, ..self }))
@@ -532,15 +587,17 @@ impl Ending {
 pub(crate) struct Orphan(Ending);
 
 impl Orphan {
-    pub(crate) fn index(&self) -> Index {
-        self.0.index
+    /// What the chain's owner has left: see [`Storage::pass`].
+    pub(crate) fn note(&self) -> u8 {
+        // Relaxed: ordered by the swap in `close`.
+        self.0.record.next.load(Ordering::Relaxed) as u8
     }
 
     /// Frees the slot.
     pub(crate) fn free(self) {
         let Orphan(ending) = self;
         let free = match ending.tag.state() {
-            State::Done => State::DoneFree,
+            State::Done | State::DoneCounted => State::DoneFree,
             _ => State::StoppedFree,
         };
         let tag = ending.tag.with(free);
@@ -554,7 +611,7 @@ impl Orphan {
             .is_ok()
         {
             let mut list = ending.storage.free_list();
-            list.push(Slot { storage: ending.storage, index: ending.index, tag });
+            list.push(ending.slot(tag));
             list.give_back();
         }
     }
@@ -585,7 +642,8 @@ impl Iterator for Fresh {
         }
         let index = Index(self.next);
         self.next += 1;
-        Some(Slot { storage: self.storage, index, tag: Tag(0) })
+        let (record, mark) = self.storage.record_and_mark(index);
+        Some(Slot { record, mark, index, tag: Tag(0) })
     }
 }
 
@@ -595,36 +653,38 @@ pub(crate) struct FreeList {
     storage: &'static Storage,
     /// Index of the first slot; 0 when empty.
     first: u32,
-    /// Index of the last slot; 0 when nobody has looked for it yet. Means nothing when empty.
-    last: u32,
+    /// The last slot, whose link is not written yet. `None` in a list that came from the storage, which ends
+    /// with a link of 0 that nobody has looked for. Means nothing when empty.
+    last: Option<(u32, &'static Record)>,
 }
 
 impl FreeList {
-    /// Appends a slot, so that slots freed in a row are used again in a row. O(1) in a list that was only
-    /// ever appended to.
+    /// Appends a slot, so that slots freed in a row are used again in a row. O(1), and once O(length) after
+    /// a refill.
     #[inline]
     pub(crate) fn push(&mut self, slot: Slot) {
         if slot.is_worn() {
             return;
         }
-        Self::link(self.storage, slot.index.0, 0);
         if self.first == 0 {
             self.first = slot.index.0;
         } else {
-            let last = self.find_last();
-            Self::link(self.storage, last, slot.index.0);
+            let (_, last) = self.find_last();
+            Self::link(last, slot.index.0);
         }
-        self.last = slot.index.0;
+        self.last = Some((slot.index.0, slot.record));
     }
 
     /// Puts a slot in front, to be used next while it is warm.
+    #[inline]
     pub(crate) fn push_front(&mut self, slot: Slot) {
         if slot.is_worn() {
             return;
         }
-        Self::link(self.storage, slot.index.0, self.first);
         if self.first == 0 {
-            self.last = slot.index.0;
+            self.last = Some((slot.index.0, slot.record));
+        } else {
+            Self::link(slot.record, self.first);
         }
         self.first = slot.index.0;
     }
@@ -636,11 +696,14 @@ impl FreeList {
             return None;
         }
         let index = Index(self.first);
-        let record = self.storage.record(index);
-        self.first = Self::linked(record);
+        let (record, mark) = self.storage.record_and_mark(index);
+        self.first = match self.last {
+            Some((last, _)) if last == index.0 => 0,
+            _ => Self::linked(record),
+        };
         // Relaxed: nobody else changes the tag of a free slot, and it reached us together with the slot.
         let tag = record.load(Ordering::Relaxed);
-        Some(Slot { storage: self.storage, index, tag })
+        Some(Slot { record, mark, index, tag })
     }
 
     /// Takes everything that was given back to the storage. Called when the list is empty.
@@ -650,7 +713,7 @@ impl FreeList {
         // Acquire: pairs with the Release in `give_back`, with all of them at once, because
         // read-modify-writes continue a release sequence. A swap of everything, so there is no ABA.
         self.first = self.storage.free.swap(0, Ordering::Acquire);
-        self.last = 0;
+        self.last = None;
         self.first != 0
     }
 
@@ -659,56 +722,61 @@ impl FreeList {
         if self.first == 0 {
             return;
         }
-        let (first, last) = (self.first, self.find_last());
-        self.first = 0;
+        let (_, last) = self.find_last();
         // Relaxed: only the number is used, and the compare-exchange checks it.
         let mut top = self.storage.free.load(Ordering::Relaxed);
         loop {
-            Self::link(self.storage, last, top);
+            Self::link(last, top);
             // Release: pairs with the Acquire in `refill`. The links, and whatever was done with the slots,
             // come before.
             match self.storage.free.compare_exchange_weak(
                 top,
-                first,
+                self.first,
                 Ordering::Release,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return,
+                Ok(_) => break,
                 Err(now) => top = now,
             }
         }
+        self.first = 0;
     }
 
-    /// The last slot of a list that is not empty. O(length) after a refill.
+    /// The last slot of a list that is not empty.
     #[inline]
-    fn find_last(&self) -> u32 {
-        let mut last = self.last;
-        if last == 0 {
-            last = self.first;
-            loop {
-                match Self::linked(self.storage.record(Index(last))) {
-                    0 => break,
-                    next => last = next,
-                }
+    fn find_last(&self) -> (u32, &'static Record) {
+        match self.last {
+            Some(last) => last,
+            None => self.walk_to_last(),
+        }
+    }
+
+    #[cold]
+    fn walk_to_last(&self) -> (u32, &'static Record) {
+        let mut index = self.first;
+        loop {
+            let record = self.storage.record(Index(index));
+            match Self::linked(record) {
+                0 => return (index, record),
+                next => index = next,
             }
         }
-        last
     }
 
-    /// Reads the link of a slot in a list of ours.
+    /// Reads the link of a slot in a list of ours, but not of one known as the last.
     #[inline]
     fn linked(record: &Record) -> u32 {
         record.thunk.with(|thunk| {
-            // SAFETY: the slot is in a list of this thread, so it is free and ours (invariant 2), and a free
-            // slot in a list begins with its link, written by `link`.
+            // SAFETY: the slot is in a list of this thread, so it is free and ours (invariant 2). A slot with
+            // a successor, and the last one of a list from the storage, begins with what `link` wrote.
             unsafe { thunk.cast::<u32>().read() }
         })
     }
 
     /// Writes the link of a slot in a list of ours.
     #[inline]
-    fn link(storage: &Storage, index: u32, next: u32) {
-        storage.record(Index(index)).thunk.with_mut(|thunk| {
+    fn link(record: &Record, next: u32) {
+        record.thunk.with_mut(|thunk| {
             // SAFETY: the slot is free and in a list of this thread (invariant 2), so nobody else looks at
             // the cell; it is large and aligned enough for an index.
             unsafe { thunk.cast::<u32>().write(next) };
@@ -750,10 +818,10 @@ mod tests {
             storage.take(index, Some(generation), false).expect("armed").extract();
         assert!(storage.take(index, None, true).is_none(), "taken");
         thunk.run();
-        assert!(ending.close().is_none(), "the chain is still there");
+        assert!(ending.close(false).is_none(), "the chain is still there");
         assert_eq!(storage.look(index), (generation, State::Done));
-        assert!(matches!(storage.pass(index), Passed::Freed(_)));
-        assert!(matches!(storage.pass(index), Passed::NotOurs), "freed once");
+        assert!(matches!(storage.pass(index, 0), Passed::Freed(_, false)));
+        assert!(matches!(storage.pass(index, 0), Passed::NotOurs), "freed once");
     }
 
     #[test]
@@ -761,9 +829,11 @@ mod tests {
         let storage = storage();
         let (index, _) = arm(storage);
         let (thunk, ending) = storage.take(index, None, true).expect("armed").extract();
-        assert!(matches!(storage.pass(index), Passed::Orphaned));
+        assert!(matches!(storage.pass(index, 77), Passed::Orphaned));
         drop(thunk);
-        ending.close().expect("left to us").free();
+        let orphan = ending.close(false).expect("left to us");
+        assert_eq!(orphan.note(), 77);
+        orphan.free();
         let mut list = storage.free_list();
         assert!(list.refill());
         assert_eq!(list.pop().expect("freed").index, index);

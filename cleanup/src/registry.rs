@@ -6,33 +6,43 @@
 //! system. Generations survive recycling, so a handle that is older than the registry's present heap finds
 //! its record settled.
 //!
-//! # Marks
+//! # Marks and counts
 //!
-//! Each record has a byte that says where its object stands, apart from what has become of the cleanup:
-//! `ARMED` (alive when last looked at), `SETTLED` (ended by its handle), or the byte of the batch it is queued
-//! in. Invariant: **a queued cleanup is counted as ended by whoever moves its mark away from the batch's
-//! byte, or by the runner that took the record.** In detail:
+//! Each record has a byte, apart from the record, that says where its object stands: `ARMED` (alive when last
+//! looked at), the byte of the batch that it is queued in, or `SETTLED` (ended by its handle while not queued).
+//! Sweepers and handles write it by plain stores. So it is a hint with one firm half: **a batch's byte is only
+//! ever written by the sweeper that queues the record, so who reads it knows the batch.** What was not read may
+//! be there all the same, a moment later.
 //!
-//! - The sweeper stores the batch's byte by a plain store: no read-modify-write, and the record is not touched.
-//! - A handle that has taken a record ends it and then moves the mark to `SETTLED` by compare-exchange. If it
-//!   finds a batch's byte, it counts the end in that batch. If it finds `ARMED`, there is nothing to count.
-//! - A sweeper's store may overwrite a `SETTLED` that it did not see coming. Then nobody has counted, and
-//!   whoever frees the slot finds the batch's byte on a settled record: it counts. Meanwhile the backlog is
-//!   too high by one, until the runner has passed the record.
+//! Counting relies on the tag, not on the byte. Invariant: **the end of a queued cleanup is counted once, in
+//! its batch:** by
+//!
+//! 1. the runner that took and ran it; or
+//! 2. the handle that took it, if it read the batch's byte when the cleanup had ended; its tag then says
+//!    `Counted`, and the runner that frees the slot does not count; or
+//! 3. the runner that frees the slot of a settled record whose tag does not say so; or
+//! 4. the handle that was still at it when the runner passed, and so was left the slot. The runner has left it the
+//!    batch's byte as a note.
+//!
+//! In case 3 the backlog is too high by one from the moment the cleanup ends until the runner gets there. It
+//! takes a handle that reads the byte just before the sweeper writes it, or a chain that holds other
+//! cleanups that did not end early.
 //!
 //! It does not know objects, blocks or workers.
 
-use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, State, Storage};
+use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, Storage};
 use crate::run::Inside;
 use crate::stats::OriginStats;
 use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering};
 use crate::tally::Totals;
+use crate::thunk::Namer;
 use crate::ticket::Batch;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Mark of a record whose object was alive when last looked at.
 pub(crate) const ARMED: u8 = 0;
-/// Mark of a record that its handle has ended.
+/// Mark of a record that its handle has ended while it was not queued.
 pub(crate) const SETTLED: u8 = 1;
 /// The first byte that names a batch.
 const FIRST_BATCH: u8 = 2;
@@ -41,17 +51,17 @@ const FIRST_BATCH: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) storage: Storage,
-    /// Handles that are inside `stop` or `run_now`. While there are any, the registry is not recycled, so
-    /// that they count in the accounts of the heap they belong to.
-    busy: AtomicU64,
     early: CachePadded<Early>,
     ledger: Mutex<Ledger>,
 }
 
-/// What is counted outside batches. Written by handles, registrars and sweepers, all on paths that are slow
-/// anyway, by `fetch_add`. Relaxed: counters order nothing.
+/// What is counted outside batches. Written by handles, registrars and sweepers by `fetch_add`.
+///
+/// Relaxed but for the three that together say that every cleanup has ended, `stopped`, `executed` and
+/// `discarded`: those are added to with Release, as the last thing that is done to the registry, and pair
+/// with the Acquire in [`Registry::is_at_rest`].
 #[derive(Debug, Default)]
-pub(crate) struct Early {
+struct Early {
     /// Stopped through the handle.
     stopped: AtomicU64,
     /// Run through the handle, panicked ones included.
@@ -59,9 +69,7 @@ pub(crate) struct Early {
     panicked: AtomicU64,
     /// Captures dropped by [`Registrar::discard`](crate::Registrar::discard).
     discarded: AtomicU64,
-    /// Settled by the handle before they were queued.
-    settled: AtomicU64,
-    /// Of those: no longer in a live object's chain.
+    /// Settled records that sweepers and discarding registrars took out of their chains.
     reclaimed: AtomicU64,
 }
 
@@ -76,22 +84,32 @@ struct Ledger {
     open: Vec<(u64, Arc<Batch>)>,
     cycles: u64,
     next_byte: u8,
-    /// The counter of each registrar; written by that registrar only.
+    /// The counters of each registrar; written by that registrar only.
     registrars: Vec<Arc<Registered>>,
     /// What finished batches and departed registrars had counted.
     past: Past,
 }
 
-/// How many cleanups one registrar has registered. Written by it only, by plain load and store; Relaxed.
-pub(crate) type Registered = CachePadded<AtomicU64>;
-
+/// What one registrar counts. Written by it only, by plain load and store; Relaxed.
 #[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Registered {
+    /// Cleanups registered.
+    pub(crate) registered: AtomicU64,
+    /// Settled records taken out of their chains.
+    pub(crate) reclaimed: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
 struct Past {
     registered: u64,
+    reclaimed: u64,
     queued: u64,
     executed: u64,
     panicked: u64,
     discarded: u64,
+    /// Ended by their handles, and queued all the same.
+    settled: u64,
 }
 
 impl Past {
@@ -106,6 +124,12 @@ impl Past {
         self.executed += ended.saturating_sub(discarded + settled);
         self.panicked += panicked;
         self.discarded += discarded;
+        self.settled += settled + batch.settled();
+    }
+
+    fn add(&mut self, registrar: &Registered) {
+        self.registered += registrar.registered.load(Ordering::Relaxed);
+        self.reclaimed += registrar.reclaimed.load(Ordering::Relaxed);
     }
 }
 
@@ -128,8 +152,7 @@ impl Lease {
         #[cfg(not(loom))]
         let recycled = {
             let mut recycled = RECYCLED.lock();
-            // Acquire: pairs with the Release in `Busy::drop`. Whoever was inside has counted before we clear.
-            let at = recycled.iter().rposition(|r| r.busy.load(Ordering::Acquire) == 0);
+            let at = recycled.iter().rposition(|registry| registry.is_at_rest());
             at.map(|at| recycled.remove(at))
         };
         #[cfg(loom)]
@@ -151,39 +174,32 @@ impl Drop for Lease {
     }
 }
 
-/// Says that a handle's thread is inside, until dropped.
-struct Busy(&'static Registry);
-
-impl Busy {
-    fn new(registry: &'static Registry) -> Self {
-        // AcqRel with the compare-exchange that follows in `take`: whoever learns of the taking, and then of
-        // the lease's end, finds this count.
-        registry.busy.fetch_add(1, Ordering::AcqRel);
-        Busy(registry)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        // Release: pairs with the Acquire in `Lease::new`.
-        self.0.busy.fetch_sub(1, Ordering::Release);
-    }
-}
-
 impl Registry {
     fn new() -> Self {
         Registry {
             storage: Storage::new(),
-            busy: AtomicU64::new(0),
             early: CachePadded::default(),
             ledger: Mutex::new(Ledger::default()),
         }
     }
 
+    /// Whether every cleanup registered here has ended, and whoever ended it is done with the registry. Asked
+    /// when no lease is left. A handle's thread may still be inside a cleanup then; its end is to be counted
+    /// in the accounts of the heap that it belongs to.
+    #[cfg(not(loom))]
+    fn is_at_rest(&self) -> bool {
+        // Acquire: pairs with the Release additions; see `Early`.
+        let early = self.early.stopped.load(Ordering::Acquire)
+            + self.early.executed.load(Ordering::Acquire)
+            + self.early.discarded.load(Ordering::Acquire);
+        let past = &self.ledger.lock().past;
+        past.registered == past.executed + past.discarded + early
+    }
+
     /// Clears the accounts for a new heap. Called by the only thread that knows the registry as its own.
     fn begin(&self, totals: &Arc<Totals>) {
-        let Early { stopped, executed, panicked, discarded, settled, reclaimed } = &*self.early;
-        for counter in [stopped, executed, panicked, discarded, settled, reclaimed] {
+        let Early { stopped, executed, panicked, discarded, reclaimed } = &*self.early;
+        for counter in [stopped, executed, panicked, discarded, reclaimed] {
             counter.store(0, Ordering::Relaxed);
         }
         let mut ledger = self.ledger.lock();
@@ -194,95 +210,64 @@ impl Registry {
 
     // ---- handles -----------------------------------------------------------------------------------
 
-    /// Takes the record and drops its captures.
-    ///
-    /// # Panics
-    /// If the captures' destructors do; the cleanup is stopped all the same.
-    pub(crate) fn stop(&'static self, index: Index, generation: u32) -> bool {
-        if self.storage.look(index) != (generation, State::Armed) {
-            return false;
-        }
-        let busy = Busy::new(self);
-        let Some(taken) = self.storage.take(index, Some(generation), true) else { return false };
+    /// Takes the record, calls `note`, and drops the captures. If a destructor panics, the cleanup is stopped
+    /// all the same, and the answer is what was thrown.
+    pub(crate) fn stop(
+        &'static self,
+        index: Index,
+        generation: u32,
+        note: impl FnOnce(),
+    ) -> Option<std::thread::Result<()>> {
+        let taken = self.storage.take(index, Some(generation), true)?;
+        note();
         let (thunk, ending) = taken.extract();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(thunk)));
-        self.early.stopped.fetch_add(1, Ordering::Relaxed);
-        self.settle(ending);
-        drop(busy);
-        if let Err(payload) = dropped {
-            resume_unwind(payload);
-        }
-        true
+        self.settle(ending, &self.early.stopped);
+        Some(dropped)
     }
 
     /// Takes the record and runs it. A panic in it is counted and reported, like on a worker.
     pub(crate) fn run_now(&'static self, index: Index, generation: u32) -> bool {
-        if self.storage.look(index) != (generation, State::Armed) {
-            return false;
-        }
-        let _busy = Busy::new(self);
         let Some(taken) = self.storage.take(index, Some(generation), false) else { return false };
         let (thunk, ending) = taken.extract();
         let name = thunk.namer();
         let inside = Inside::enter();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| thunk.run())) {
             self.early.panicked.fetch_add(1, Ordering::Relaxed);
-            let totals = self.ledger.lock().totals.clone();
-            if let Some(totals) = totals {
-                totals.report(payload, name);
-            }
+            self.report(payload, name);
         }
         drop(inside);
-        self.early.executed.fetch_add(1, Ordering::Relaxed);
-        self.settle(ending);
+        self.settle(ending, &self.early.executed);
         true
     }
 
-    /// Declares the end of a record taken through its handle. See "Marks" above.
-    fn settle(&'static self, ending: Ending) {
-        let index = ending.index();
-        let mark = self.storage.mark(index);
-        // Relaxed throughout: the byte is all that is exchanged. The compare-exchanges decide who counts, and
-        // a batch is found in the ledger under its lock.
-        let mut now = mark.load(Ordering::Relaxed);
-        let mut uncounted = None;
-        while now != SETTLED {
-            match mark.compare_exchange(now, SETTLED, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(ARMED) => {
-                    self.early.settled.fetch_add(1, Ordering::Relaxed);
-                    break;
-                }
-                Ok(byte) => {
-                    uncounted = Some(byte);
-                    break;
-                }
-                Err(other) => now = other,
-            }
+    /// Declares the end of a record taken through its handle, and counts it. See "Marks and counts" above.
+    fn settle(&'static self, ending: Ending, counter: &AtomicU64) {
+        // Relaxed, both: the byte says all that is exchanged, and a batch is found under the ledger's lock.
+        // Before the end is declared: after that the slot may be in use again.
+        let mark = ending.mark();
+        let byte = mark.load(Ordering::Relaxed);
+        let mut batch = (byte >= FIRST_BATCH).then_some(byte);
+        if batch.is_none() {
+            mark.store(SETTLED, Ordering::Relaxed);
         }
-        // The mark before the tag: from the moment the end is declared, the slot may be freed and used again.
-        if let Some(orphan) = ending.close() {
-            // The chain's owner has passed, and left slot and counting to us.
-            self.count_overwritten(orphan.index(), |byte| uncounted = Some(byte));
+        if let Some(orphan) = ending.close(batch.is_some()) {
+            let note = orphan.note();
+            if note >= FIRST_BATCH {
+                batch = Some(note);
+            }
             orphan.free();
         }
-        // The end before the count: whoever learns that the batch has finished finds every cleanup ended.
-        if let Some(byte) = uncounted {
+        // Release: see `Early`. If the record is in a batch, that has a lease until we have counted there, too.
+        counter.fetch_add(1, Ordering::Release);
+        // Last: whoever learns that the batch has finished finds every cleanup ended and counted.
+        if let Some(byte) = batch {
             self.count_settled(byte);
         }
     }
 
-    /// If a sweeper's store has overwritten the `SETTLED` of this record, takes it off the settled ones and
-    /// gives the byte to `count`. Asked by whoever frees the slot of a settled record.
-    fn count_overwritten(&self, index: Index, count: impl FnOnce(u8)) {
-        // Relaxed: sweeper and handle are done with the byte, and what they did came to us with the slot.
-        let byte = self.storage.mark(index).load(Ordering::Relaxed);
-        if byte >= FIRST_BATCH {
-            self.early.settled.fetch_sub(1, Ordering::Relaxed);
-            count(byte);
-        }
-    }
-
     /// Counts one end in the unfinished batch of this byte.
+    #[cold]
     fn count_settled(&self, byte: u8) {
         let ledger = self.ledger.lock();
         let batch = ledger.live.iter().find(|b| b.byte() == byte && !b.is_done()).cloned();
@@ -293,22 +278,21 @@ impl Registry {
         }
     }
 
-    // ---- owners of chains --------------------------------------------------------------------------
-
-    /// A runner passes a record that it could not take. `count` is called if the cleanup has ended and nobody
-    /// has counted that.
-    pub(crate) fn pass_queued(&'static self, index: Index, count: impl FnOnce()) -> Passed {
-        let passed = self.storage.pass(index);
-        if let Passed::Freed(_) = passed {
-            self.count_overwritten(index, |_| count());
+    /// Tells the hook of the present heap's pool about a panic.
+    #[cold]
+    fn report(&self, payload: Box<dyn Any + Send>, name: Namer) {
+        let totals = self.ledger.lock().totals.clone();
+        if let Some(totals) = totals {
+            totals.report(payload, name);
         }
-        passed
     }
 
-    /// A sweeper or registrar passes a record that its handle has settled before it was queued.
+    // ---- owners of chains --------------------------------------------------------------------------
+
+    /// A sweeper or registrar passes a record that its handle has settled while it was not queued.
     pub(crate) fn pass_settled(&'static self, index: Index) -> Option<Slot> {
-        match self.storage.pass(index) {
-            Passed::Freed(slot) => Some(slot),
+        match self.storage.pass(index, ARMED) {
+            Passed::Freed(slot, _) => Some(slot),
             Passed::Orphaned | Passed::NotOurs | Passed::Armed => None,
         }
     }
@@ -320,10 +304,18 @@ impl Registry {
         }
     }
 
-    /// Settled records that are still in chains of live objects.
+    /// Settled records that are still in chains of live objects. O(unfinished cycles).
     pub(crate) fn settled(&self) -> u64 {
-        let reclaimed = self.early.reclaimed.load(Ordering::Relaxed);
-        self.early.settled.load(Ordering::Relaxed).saturating_sub(reclaimed)
+        let (sums, _) = self.sums();
+        self.settled_unqueued(&sums)
+            .saturating_sub(sums.reclaimed + self.early.reclaimed.load(Ordering::Relaxed))
+    }
+
+    /// Cleanups ended by their handles before they were queued.
+    fn settled_unqueued(&self, sums: &Past) -> u64 {
+        let ended = self.early.stopped.load(Ordering::Relaxed)
+            + self.early.executed.load(Ordering::Relaxed);
+        ended.saturating_sub(sums.settled)
     }
 
     /// Drops the captures of a whole chain, outside any batch.
@@ -337,13 +329,11 @@ impl Registry {
                 let (thunk, ending) = taken.extract();
                 let name = thunk.namer();
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(thunk))) {
-                    let totals = self.ledger.lock().totals.clone();
-                    if let Some(totals) = totals {
-                        totals.report(payload, name);
-                    }
+                    self.report(payload, name);
                 }
-                self.early.discarded.fetch_add(1, Ordering::Relaxed);
                 ending.free(freed);
+                // Release: see `Early`.
+                self.early.discarded.fetch_add(1, Ordering::Release);
             } else {
                 self.reclaimed(1);
                 if let Some(slot) = self.pass_settled(index) {
@@ -364,7 +354,7 @@ impl Registry {
 
     pub(crate) fn remove_registrar(&self, registered: &Arc<Registered>) {
         let mut ledger = self.ledger.lock();
-        ledger.past.registered += registered.load(Ordering::Relaxed);
+        ledger.past.add(registered);
         ledger.registrars.retain(|r| !Arc::ptr_eq(r, registered));
     }
 
@@ -433,35 +423,37 @@ impl Registry {
         self.ledger.lock().live.iter().filter(|b| !b.is_done()).cloned().collect()
     }
 
-    /// The accounts. The lock is held for a few additions per unfinished batch.
-    pub(crate) fn stats(&self) -> OriginStats {
-        let early = &*self.early;
-        // Ends before beginnings, so that differences may be too high and never wrap around.
-        let stopped = early.stopped.load(Ordering::Relaxed);
-        let early_executed = early.executed.load(Ordering::Relaxed);
-        let early_panicked = early.panicked.load(Ordering::Relaxed);
-        let early_discarded = early.discarded.load(Ordering::Relaxed);
-        let settled = early.settled.load(Ordering::Relaxed);
+    /// The numbers of all batches and registrars, and the backlog. The lock is held for a few additions per
+    /// unfinished batch.
+    fn sums(&self) -> (Past, u64) {
         let ledger = self.ledger.lock();
-        let mut sums = Past { registered: ledger.past.registered, ..Past::default() };
+        let mut sums = ledger.past;
         let mut backlog = 0;
         for batch in &ledger.live {
             backlog += batch.pending();
             sums.fold(batch);
         }
         for registrar in &ledger.registrars {
-            sums.registered += registrar.load(Ordering::Relaxed);
+            sums.add(registrar);
         }
-        let queued = ledger.past.queued + sums.queued;
+        (sums, backlog)
+    }
+
+    /// The accounts.
+    pub(crate) fn stats(&self) -> OriginStats {
+        let early = &*self.early;
+        let (sums, backlog) = self.sums();
+        let discarded = early.discarded.load(Ordering::Relaxed);
+        let gone = sums.queued + self.settled_unqueued(&sums) + discarded;
         OriginStats {
             registered: sums.registered,
-            queued,
-            executed: ledger.past.executed + sums.executed + early_executed,
-            panicked: ledger.past.panicked + sums.panicked + early_panicked,
-            stopped,
-            discarded: ledger.past.discarded + sums.discarded + early_discarded,
+            queued: sums.queued,
+            executed: sums.executed + early.executed.load(Ordering::Relaxed),
+            panicked: sums.panicked + early.panicked.load(Ordering::Relaxed),
+            stopped: early.stopped.load(Ordering::Relaxed),
+            discarded: sums.discarded + discarded,
             backlog,
-            armed: sums.registered.saturating_sub(queued + settled + early_discarded),
+            armed: sums.registered.saturating_sub(gone),
         }
     }
 }

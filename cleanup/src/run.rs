@@ -91,12 +91,14 @@ impl<'a> Run<'a> {
             // Before the record is freed or left to another thread.
             let rest = storage.next(head);
             let Some(taken) = storage.take(index, None, discard) else {
-                let count = || {
-                    count(&shards, &mut self.ended);
-                    shards.iter().for_each(|s| s.add(|s| &s.settled, 1));
-                };
-                match registry.pass_queued(index, count) {
-                    Passed::Freed(slot) => self.freed.push(slot),
+                match storage.pass(index, batch.byte()) {
+                    Passed::Freed(slot, counted) => {
+                        if !counted {
+                            count(&shards, &mut self.ended);
+                            shards.iter().for_each(|s| s.add(|s| &s.settled, 1));
+                        }
+                        self.freed.push(slot);
+                    }
                     Passed::Orphaned | Passed::NotOurs => {}
                     // Only ever a guess gone stale: ask again.
                     Passed::Armed => continue,

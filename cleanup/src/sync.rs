@@ -160,18 +160,6 @@ mod imp {
 
 pub(crate) use imp::*;
 
-/// A plain, relaxed store, to a byte that other threads change by read-modify-write.
-#[inline]
-pub(crate) fn store_byte(byte: &AtomicU8, value: u8) {
-    #[cfg(not(loom))]
-    byte.store(value, Ordering::Relaxed);
-    // All changes of one atomic have one order, in which a read-modify-write directly follows what it read.
-    // Loom keeps that order among read-modify-writes only: it lets the thread that stored last read the value
-    // before. A swap whose answer is not looked at stores just as blindly, and keeps the order.
-    #[cfg(loom)]
-    byte.swap(value, Ordering::Relaxed);
-}
-
 /// Keeps its content on cache lines of its own: 128 bytes, because some processors fetch lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]

@@ -147,9 +147,14 @@ impl Batch {
         self.queued.load(Ordering::Relaxed)
     }
 
+    /// Cleanups of this batch whose ends their handles have counted.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Relaxed)
+    }
+
     /// Cleanups of this batch that have ended, in whatever way.
     pub(crate) fn ended(&self) -> u64 {
-        self.shards.sum(|s| &s.ended) + self.settled.load(Ordering::Relaxed)
+        self.shards.sum(|s| &s.ended) + self.settled()
     }
 
     /// Cleanups queued and not ended. Reads the ends first: the answer may be too high, never too low.
