@@ -256,6 +256,11 @@ impl<R: Branded> RootedHeap<R> {
         doomed.into_iter().for_each(|head| registrar.discard(head));
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// The heap's number, as messages name it.
     pub fn id(&self) -> HeapId {
         self.core.roots().heap()

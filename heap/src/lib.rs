@@ -43,6 +43,8 @@ mod space;
 mod span;
 #[expect(unsafe_code, reason = "calls drop glue by address")]
 mod sweep;
+#[cfg(test)]
+mod tests;
 #[expect(unsafe_code, reason = "declares and implements the unsafe trait Trace")]
 mod trace;
 #[expect(unsafe_code, reason = "implements Trace for foreign types")]

@@ -327,12 +327,62 @@ fn reports_count_objects_and_bytes() {
 }
 
 #[test]
-fn a_heap_leaked_or_dropped_empty_harms_nobody() {
-    drop(manual_heap());
-    std::mem::forget(manual_heap());
+fn empty_heaps_are_collected_and_dropped_like_others() {
     let mut heap = manual_heap();
     assert_eq!(heap.collect().live_objects, 0);
     assert_eq!(heap.collect().cycle, 2);
-    let panicked = catch_unwind(AssertUnwindSafe(|| drop(heap)));
-    assert!(panicked.is_ok());
+    heap.verify().unwrap();
+}
+
+#[test]
+fn a_panicking_trace_sweeps_nothing_and_leaves_the_heap_usable() {
+    use sexton::{Branded, Tracer};
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    struct Grenade {
+        armed: Rc<Cell<bool>>,
+    }
+    // A hand-written `Trace` that breaks no rule but panics.
+    #[expect(unsafe_code, reason = "only a hand-written Trace can panic")]
+    // SAFETY: it holds no pointer and implements no `Drop`.
+    unsafe impl<'gc> Trace<'gc> for Grenade {
+        type Family = Grenade;
+        const NEEDS_TRACE: bool = true;
+        fn trace(&self, _: &mut Tracer<'_>) {
+            if self.armed.get() {
+                std::panic::resume_unwind(Box::new("while tracing"));
+            }
+        }
+    }
+    #[expect(unsafe_code, reason = "goes with Trace")]
+    // SAFETY: it carries no brand.
+    unsafe impl Branded for Grenade {
+        type At<'gc> = Grenade;
+    }
+
+    #[derive(Trace)]
+    struct Root<'gc> {
+        tokens: GcRefCell<Vec<Gc<'gc, Leaf<Token>>>>,
+        grenade: Gc<'gc, Grenade>,
+    }
+    let (armed, token) = (Rc::new(Cell::new(true)), Token::default());
+    let mut heap: Heap<Root<'static>> = Heap::builder().zeal(false).build(|mc| Root {
+        tokens: GcRefCell::default(),
+        grenade: mc.alloc(Grenade { armed: armed.clone() }),
+    });
+    heap.mutate(|mc, root| {
+        root.tokens.borrow_mut(mc).push(mc.alloc(Leaf::new(token.clone())));
+        mc.alloc(Leaf::new(token.clone()));
+        assert!(root.grenade.armed.get());
+    });
+    let panic = catch_unwind(AssertUnwindSafe(|| heap.collect())).expect_err("tracing panics");
+    assert_eq!(panic.downcast_ref(), Some(&"while tracing"));
+    assert_eq!((token.drops(), heap.stats().cycles), (0, 0));
+    heap.mutate(|_, root| assert_eq!(root.tokens.borrow().len(), 1));
+    armed.set(false);
+    heap.verify().unwrap();
+    let report = heap.collect();
+    assert_eq!((report.live_objects, report.swept_objects, token.drops()), (2, 1, 1));
+    heap.verify().unwrap();
 }

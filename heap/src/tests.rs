@@ -1,0 +1,164 @@
+//! Tests that need the heap's insides: the checker finds planted faults, and runs find every free slot.
+
+use std::collections::BTreeSet;
+
+use sexton_cleanup::{Origin, Pool, PoolConfig};
+
+use crate::alloc::Allocator;
+use crate::bitmap;
+use crate::heap::{HeapConfig, RootedHeap};
+use crate::pacer::Pacing;
+use crate::space::{NoRoom, Space, Swept};
+use crate::span::{MIN_SLOT_BYTES, SPAN_BYTES, SpanRef};
+use crate::type_info::TypeInfo;
+use crate::{Gc, GcRefCell, Leaf, Local, Mutation};
+
+type Family = GcRefCell<Vec<Gc<'static, Leaf<u64>>>>;
+type TestHeap = RootedHeap<Family>;
+
+/// A heap of 100 live objects among 300.
+fn heap() -> TestHeap {
+    let pool = Pool::new(PoolConfig::default(), None);
+    let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };
+    let mut heap: TestHeap =
+        RootedHeap::new(Origin::new(&pool), config, |_: &Mutation<'_, Local>| GcRefCell::default());
+    heap.mutate(|mc: &Mutation<'_, Local>, root| {
+        for value in 0..300 {
+            let leaf = mc.alloc(Leaf::new(value));
+            if value % 3 == 0 {
+                root.borrow_mut(mc).push(leaf);
+            }
+        }
+    });
+    heap.collect();
+    heap.verify().expect("nothing is wrong yet");
+    heap
+}
+
+/// Plants a fault, which must be undone by `undo`, and returns what the checker says.
+fn complaint(
+    heap: &mut TestHeap,
+    fault: impl FnOnce(&Space, SpanRef),
+    undo: impl FnOnce(&Space, SpanRef),
+) -> String {
+    let span = heap.core().space().borrow().spans().next().expect("one span is open");
+    fault(&heap.core().space().borrow(), span);
+    let error = heap.verify().expect_err("the checker must see the fault");
+    undo(&heap.core().space().borrow(), span);
+    heap.verify().expect("the fault was undone");
+    error.to_string()
+}
+
+#[test]
+fn the_checker_sees_a_reachable_object_that_is_not_allocated() {
+    let complaint = complaint(
+        &mut heap(),
+        |_, span| bitmap::clear_range(span.alloc_bits(), 3, 4),
+        |_, span| bitmap::set(span.alloc_bits(), 3),
+    );
+    assert!(complaint.contains("is not an allocated slot"), "{complaint}");
+}
+
+#[test]
+fn the_checker_sees_a_mark_left_over() {
+    let complaint =
+        complaint(&mut heap(), |_, span| assert!(span.mark(5)), |_, span| span.clear_marks());
+    assert!(complaint.contains("marks between cycles"), "{complaint}");
+}
+
+#[test]
+fn the_checker_sees_a_special_bit_without_a_chain() {
+    let complaint = complaint(
+        &mut heap(),
+        |_, span| bitmap::set(span.special_bits(), 3),
+        |_, span| bitmap::clear_range(span.special_bits(), 3, 4),
+    );
+    assert!(complaint.contains("1 special bits for 0 cleanup chains"), "{complaint}");
+}
+
+#[test]
+fn the_checker_sees_a_slot_that_is_counted_wrong() {
+    let complaint = complaint(
+        &mut heap(),
+        |_, span| bitmap::set(span.alloc_bits(), 1),
+        |_, span| bitmap::clear_range(span.alloc_bits(), 1, 2),
+    );
+    assert!(complaint.contains("usage is"), "{complaint}");
+}
+
+#[test]
+fn the_checker_sees_a_span_that_no_allocation_would_find() {
+    let heap = heap();
+    let span = heap.core().space().borrow().spans().next().expect("one span is open");
+    let taken = heap.core().space().borrow_mut().take_span(span.info()).expect("it is partial");
+    assert_eq!(taken, span);
+    let error = heap.verify().expect_err("the span is in nobody's hands");
+    assert!(error.to_string().contains("no allocation would find"), "{error}");
+    heap.core().space().borrow_mut().return_span(span);
+    heap.verify().expect("the span is back");
+}
+
+#[test]
+fn runs_hand_out_every_free_slot_once_and_no_other() {
+    let info = TypeInfo::of::<Leaf<u64>>();
+    let slots = SPAN_BYTES / MIN_SLOT_BYTES;
+    // Patterns of slots taken before: none, all but a few, alternating, and blocks across words.
+    let patterns: [fn(usize) -> bool; 6] = [
+        |_| false,
+        |slot| !slot.is_multiple_of(1000),
+        |slot| slot.is_multiple_of(2),
+        |slot| slot / 100 % 2 == 0,
+        |slot| slot / 64 % 3 == 1,
+        |slot| (slot * 7919) % 10 < 9,
+    ];
+    for (number, taken) in patterns.into_iter().enumerate() {
+        let mut space = Space::new(u64::MAX);
+        let mut allocator = Allocator::new();
+        let span = space.take_span(info).expect("memory");
+        (0..slots)
+            .filter(|&slot| taken(slot))
+            .for_each(|slot| bitmap::set(span.alloc_bits(), slot));
+        space.return_span(span);
+        let mut handed_out = BTreeSet::new();
+        let free = (0..slots).filter(|&slot| !taken(slot)).collect::<BTreeSet<_>>();
+        while handed_out.len() < free.len() {
+            let Some(slot) = allocator.bump::<Leaf<u64>>(info) else {
+                allocator.refill(&mut space, info).expect("memory");
+                continue;
+            };
+            assert_eq!(SpanRef::containing(slot.cast()), span, "pattern {number}");
+            assert!(handed_out.insert(span.slot_of(slot.cast())), "pattern {number}");
+        }
+        assert_eq!(handed_out, free, "pattern {number}");
+        close(space, allocator);
+    }
+}
+
+#[test]
+fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
+    let info = TypeInfo::of::<Leaf<u64>>();
+    let mut space = Space::new(1000);
+    let mut allocator = Allocator::new();
+    let mut count = 0;
+    let refused = loop {
+        match allocator.bump::<Leaf<u64>>(info) {
+            Some(_) => count += 1,
+            None => match allocator.refill(&mut space, info) {
+                Ok(()) => {}
+                Err(why) => break why,
+            },
+        }
+    };
+    assert_eq!((count, refused), (1000 / 16, NoRoom::Limit));
+    assert_eq!(space.usage().bytes, 992);
+    close(space, allocator);
+}
+
+/// Ends a space whose slots hold nothing that needs dropping.
+fn close(mut space: Space, mut allocator: Allocator) {
+    allocator.retire(&mut space);
+    space.sweep_spans(|span| {
+        bitmap::clear_range(span.alloc_bits(), 0, span.slots());
+        Swept::Empty
+    });
+}
