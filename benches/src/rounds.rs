@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use sexton::{Gc, GcRefCell, Heap, Trace};
+use sexton::{CleanupPool, Gc, GcRefCell, Heap, OnDrop, Trace};
 
 use crate::heaps::{self, Plain};
 
@@ -41,6 +41,21 @@ struct Objects<'gc> {
     objects: GcRefCell<Vec<Gc<'gc, Plain>>>,
 }
 
+/// Times the registration of a cleanup on each of `count` objects, in the order of their allocation.
+pub fn register(count: usize) -> Duration {
+    let pool = CleanupPool::manual();
+    let mut heap: Heap<Nothing> =
+        Heap::builder().cleanup_pool(&pool).on_drop(OnDrop::Discard).build(|_mc| Nothing);
+    heap.mutate(|mc, _| {
+        let objects: Vec<_> = (0..count).map(|n| mc.alloc(heaps::plain(n))).collect();
+        let start = Instant::now();
+        for (n, object) in objects.into_iter().enumerate() {
+            mc.add_cleanup(object, heaps::cleanup(n));
+        }
+        start.elapsed()
+    })
+}
+
 /// Times `count` cleanups that are registered and stopped again at once, going round among 65,536
 /// live objects.
 pub fn add_and_stop(count: usize) -> Duration {
@@ -66,14 +81,26 @@ pub fn suite_objects() -> usize {
     if std::env::var_os("SEXTON_BENCH_FULL").is_some() { 4_000_000 } else { 500_000 }
 }
 
-/// For Criterion's `iter_custom`: runs one round and says that all `iterations` took as long.
+/// For Criterion's `iter_custom`: times a few rounds, and says that all `iterations` took as long.
 ///
 /// A round builds a heap, which takes a thousand times as long as the phase it is built for. Criterion
-/// would choose its iterations by the phase, and wait for hours; so a sample is one round.
-pub fn sample(iterations: u64, round: impl FnOnce() -> Duration) -> Duration {
-    let nanos = round().as_nanos().max(1) * u128::from(iterations);
+/// would choose its iterations by the phase, and wait for hours; so a sample is as many rounds as fit
+/// into 20 ms, at least one.
+pub fn sample(iterations: u64, mut round: impl FnMut() -> Duration) -> Duration {
+    let start = Instant::now();
+    let mut total = Duration::ZERO;
+    let mut rounds = 0;
+    while rounds < iterations && (rounds == 0 || start.elapsed() < SAMPLE_TIME) {
+        total += round();
+        rounds += 1;
+    }
+    let nanos = total.as_nanos().max(1) * u128::from(iterations) / u128::from(rounds.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
+
+/// Criterion doubles its iterations while it warms up: samples much shorter than that would let them
+/// grow without bounds.
+const SAMPLE_TIME: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
@@ -83,6 +110,7 @@ mod tests {
     fn a_sample_is_scaled_to_the_iterations() {
         assert_eq!(sample(7, || Duration::from_micros(3)), Duration::from_micros(21));
         assert!(sample(7, || Duration::ZERO) > Duration::ZERO);
+        assert!(sample(1 << 40, || Duration::from_millis(1)) > Duration::from_secs(1 << 30));
     }
 
     #[test]

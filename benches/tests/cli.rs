@@ -1,0 +1,344 @@
+//! The `sexton-bench` command as a user meets it: what it prints, where, and how it ends.
+//!
+//! Standard output and error are pipes here, so whatever is meant for a terminal only must not show.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// What a run of the command left behind.
+struct Run {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("output is UTF-8");
+        Run { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// The text behind a label of the tour's table.
+    fn row(&self, label: &str) -> &str {
+        let row = self.out.lines().find_map(|line| line.strip_prefix(label));
+        row.unwrap_or_else(|| panic!("no row {label:?} in:\n{}\n{}", self.out, self.err)).trim()
+    }
+
+    fn assert_complete(&self) {
+        assert_eq!(self.code, Some(0), "{}", self.err);
+        assert!(self.row("cleanups").contains(" / 0 pending"), "{}", self.out);
+        if cfg!(target_os = "linux") {
+            let (before, after) = self.row("file descriptors").split_once(" / ").expect("two");
+            assert_eq!(before.strip_suffix(" before"), after.strip_suffix(" after"));
+        }
+    }
+
+    /// A usage error: exit code 2, nothing on standard output, and one line on standard error that
+    /// has all of `words`.
+    fn assert_usage(&self, words: &[&str]) {
+        assert_eq!(self.code, Some(2), "{}{}", self.out, self.err);
+        assert_eq!(self.out, "");
+        assert_eq!(self.err.lines().count(), 1, "{}", self.err);
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is not in: {}", self.err);
+        }
+    }
+}
+
+fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sexton-bench"))
+}
+
+fn run<'a>(args: impl IntoIterator<Item = &'a str>) -> Run {
+    Run::of(&command().args(args).output().expect("the command starts"))
+}
+
+fn tour(path: &Path) -> Run {
+    Run::of(&command().arg("tour").arg(path).output().expect("the command starts"))
+}
+
+/// A tree with 3 directories, the top included, and 4 files.
+fn tree() -> TempDir {
+    let top = TempDir::new().expect("a temporary directory");
+    fs::create_dir_all(top.path().join("a/b")).unwrap();
+    for (file, text) in [("one", "1"), ("a/two", "22"), ("a/b/three", "333"), ("a/b/empty", "")] {
+        fs::write(top.path().join(file), text).unwrap();
+    }
+    top
+}
+
+#[test]
+fn without_arguments_it_tours_the_current_directory_in_silence() {
+    let top = tree();
+    let run = Run::of(&command().current_dir(top.path()).output().unwrap());
+    run.assert_complete();
+    assert_eq!(run.err, "", "nothing but the table, which is on standard output");
+    assert!(
+        run.row("index").starts_with("3 directories, 4 files, 0 links; 0 skipped"),
+        "{}",
+        run.out
+    );
+    assert!(run.row("open files").contains("; 6 B read"), "{}", run.out);
+    assert!(!run.out.contains('\x1b'), "no control sequences in a pipe");
+    for label in ["objects", "bytes", "mark", "sweep", "sweep throughput", "workers"] {
+        run.row(label);
+    }
+}
+
+#[test]
+fn every_open_file_is_closed_by_its_cleanup() {
+    let top = tree();
+    let run = tour(top.path());
+    run.assert_complete();
+    let opened = run.row("open files").split(' ').next().unwrap().to_owned();
+    let expected = format!("{opened} registered / {opened} run / 0 pending; {opened} files closed");
+    assert!(run.row("cleanups").starts_with(&expected), "{}", run.out);
+}
+
+#[test]
+fn a_path_that_does_not_exist_is_an_error_of_one_line() {
+    run(["tour", "/no/such/tree"]).assert_usage(&["/no/such/tree", "directory that can be listed"]);
+}
+
+#[test]
+fn a_path_that_is_a_file_is_an_error_of_one_line() {
+    let top = tree();
+    tour(&top.path().join("one")).assert_usage(&["one", "not a directory"]);
+}
+
+#[test]
+fn a_path_with_a_line_break_is_still_an_error_of_one_line() {
+    run(["tour", "no\nsuch"]).assert_usage(&[r"no\nsuch"]);
+}
+
+#[test]
+fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
+    for (args, range) in [
+        ("sweep --objects 0", "valid is 1 to 100000000"),
+        ("sweep --objects 100000001", "valid is 1 to 100000000"),
+        ("sweep --objects -3", "valid is 1 to 100000000"),
+        ("sweep --objects many", "valid is 1 to 100000000"),
+        ("sweep --live 101", "valid is 0 to 100"),
+        ("sweep --live -1", "valid is 0 to 100"),
+        ("sweep --cleanups NaN", "valid is 0 to 100"),
+        ("sweep --rounds 0", "valid is 1 to 1000"),
+        ("figures --rounds 1001", "valid is 1 to 1000"),
+    ] {
+        let (flag, value) = args.rsplit_once(' ').unwrap();
+        let flag = flag.split(' ').next_back().unwrap();
+        run(args.split(' ')).assert_usage(&[flag, value, range]);
+    }
+}
+
+#[test]
+fn unknown_words_are_errors_of_one_line() {
+    run(["dance"]).assert_usage(&["dance"]);
+    run(["tour", "--fast"]).assert_usage(&["--fast"]);
+    run(["sweep", "--live"]).assert_usage(&["--live"]);
+}
+
+#[test]
+fn help_and_version_are_not_errors() {
+    for (args, words) in [
+        (["--help"].as_slice(), ["tour", "sweep"]),
+        (&["sweep", "--help"], ["--objects", "--live"]),
+        (&["--version"], ["sexton-bench", env!("CARGO_PKG_VERSION")]),
+    ] {
+        let run = run(args.iter().copied());
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        words.iter().for_each(|word| assert!(run.out.contains(word), "{}", run.out));
+    }
+}
+
+#[test]
+fn sweep_prints_figures_for_the_shape_in_silence() {
+    let run = run("sweep --objects 20k --live 25 --cleanups 50% --rounds 2".split(' '));
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    assert!(run.out.starts_with("20,000 objects of 32 bytes: "), "{}", run.out);
+    for label in ["mark, ns", "sweep, ns", "sweep, objects/s", "sweep, bytes/s", "queue, ns"] {
+        run.row(label);
+    }
+}
+
+#[test]
+fn sweep_takes_every_corner_of_its_ranges() {
+    for args in [
+        "sweep --objects 1 --live 0 --cleanups 0 --rounds 1",
+        "sweep --objects 1 --live 100 --cleanups 100 --rounds 1",
+        "sweep --objects 70000 --live 100 --cleanups 0 --rounds 1",
+        "sweep --objects 70000 --live 0 --cleanups 100 --rounds 1",
+    ] {
+        let run = run(args.split(' '));
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{args}");
+        assert!(!run.out.contains("NaN") && !run.out.contains("inf"), "{args}:\n{}", run.out);
+    }
+}
+
+#[test]
+fn figures_prints_a_row_for_each_kind_of_work() {
+    let run = run("figures --objects 20k --rounds 1".split(' '));
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    for label in ["W1 ", "W2 ", "W2c", "W2r", "W3 ", "W4 ", "W5 ", "W6 "] {
+        run.row(label);
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let top = tree();
+    let mut child = command()
+        .arg("tour")
+        .arg(top.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Closed before the first line is written, most likely; either way nothing may be said.
+    drop(child.stdout.take());
+    let run = Run::of(&child.wait_with_output().unwrap());
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error_of_one_line() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let top = tree();
+    let output = command().arg("tour").arg(top.path()).stdout(full).output().unwrap();
+    let run = Run::of(&output);
+    assert_eq!(run.code, Some(1));
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_used_is_skipped_by_name() {
+        let top = tree();
+        symlink("nowhere", top.path().join("dangling")).unwrap();
+        symlink("self", top.path().join("self")).unwrap();
+        let _listener = UnixListener::bind(top.path().join("socket")).unwrap();
+        let made = Command::new("mkfifo").arg(top.path().join("a/pipe")).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo makes a pipe");
+
+        let run = tour(top.path());
+        run.assert_complete();
+        for (name, why) in [
+            ("dangling", "a link to nothing"),
+            ("self", "a link that leads nowhere"),
+            ("socket", "a socket, which is never opened"),
+            ("a/pipe", "a named pipe, which is never opened"),
+        ] {
+            let line = run.err.lines().find(|line| line.contains(&format!("{name}\"")));
+            assert!(line.is_some_and(|line| line.contains(why)), "{name}: {}", run.err);
+        }
+        assert_eq!(run.err.lines().count(), 4, "{}", run.err);
+        assert!(run.row("index").starts_with("3 directories, 4 files, 0 links; 4 skipped"));
+    }
+
+    #[test]
+    fn many_skipped_names_are_counted() {
+        let top = TempDir::new().unwrap();
+        (0..25).for_each(|n| symlink("nowhere", top.path().join(n.to_string())).unwrap());
+        let run = tour(top.path());
+        run.assert_complete();
+        assert_eq!(run.err.lines().count(), 11, "{}", run.err);
+        assert!(run.err.ends_with("... and 15 more\n"), "{}", run.err);
+    }
+
+    #[test]
+    fn links_that_lead_back_up_are_not_followed() {
+        let top = tree();
+        symlink("../..", top.path().join("a/b/up")).unwrap();
+        symlink("one", top.path().join("file")).unwrap();
+        let run = tour(top.path());
+        run.assert_complete();
+        assert!(run.row("index").starts_with("3 directories, 4 files, 2 links; 0 skipped"));
+    }
+
+    #[test]
+    fn a_path_may_be_a_link_to_a_directory() {
+        let top = tree();
+        symlink("a", top.path().join("link")).unwrap();
+        let run = tour(&top.path().join("link"));
+        run.assert_complete();
+        assert!(run.row("index").starts_with("2 directories, 3 files"), "{}", run.out);
+    }
+
+    // Some systems' file systems refuse such names.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_need_not_be_unicode() {
+        let top = tree();
+        fs::write(top.path().join(OsStr::from_bytes(b"b\xffd")), "12").unwrap();
+        symlink("nowhere", top.path().join(OsStr::from_bytes(b"l\xfe\nk"))).unwrap();
+        let run = tour(top.path());
+        run.assert_complete();
+        assert!(run.row("index").starts_with("3 directories, 5 files, 0 links; 1 skipped"));
+        assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+        assert!(run.err.contains(r"l\xFE\nk"), "{}", run.err);
+    }
+
+    #[test]
+    fn a_deep_tree_is_no_deep_recursion() {
+        let top = TempDir::new().unwrap();
+        let deepest: OsString = "d/".repeat(1500).into();
+        fs::create_dir_all(top.path().join(&deepest)).unwrap();
+        let run = tour(top.path());
+        run.assert_complete();
+        assert!(run.row("index").starts_with("1,501 directories, 0 files"), "{}", run.out);
+    }
+
+    #[test]
+    fn few_descriptors_are_enough() {
+        let top = tree();
+        (0..300).for_each(|n| fs::write(top.path().join(n.to_string()), "x").unwrap());
+        // Room for standard input, output and error, and a few more.
+        let line = "ulimit -n 12 && exec \"$0\" tour \"$1\"";
+        let output = Command::new("sh")
+            .args(["-c", line, env!("CARGO_BIN_EXE_sexton-bench")])
+            .arg(top.path())
+            .output()
+            .unwrap();
+        let run = Run::of(&output);
+        run.assert_complete();
+        assert!(run.row("index").starts_with("3 directories, 304 files, 0 links; 0 skipped"));
+    }
+
+    #[test]
+    fn files_may_vanish_under_the_tour() {
+        let top = TempDir::new().unwrap();
+        let refill = |round: u32| {
+            for n in 0..200 {
+                let _ = fs::write(top.path().join(format!("{round}-{n}")), "x");
+            }
+        };
+        refill(0);
+        thread::scope(|scope| {
+            let tours = scope.spawn(|| (0..20).map(|_| tour(top.path())).collect::<Vec<_>>());
+            let start = Instant::now();
+            let mut round = 0;
+            while !tours.is_finished() && start.elapsed() < Duration::from_secs(30) {
+                (0..200)
+                    .for_each(|n| drop(fs::remove_file(top.path().join(format!("{round}-{n}")))));
+                round += 1;
+                refill(round);
+            }
+            tours.join().unwrap().iter().for_each(Run::assert_complete);
+        });
+    }
+}
