@@ -227,3 +227,57 @@ tuples! {
     A B C D E F G H I J K;
     A B C D E F G H I J K L;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mark::Marker;
+
+    /// Says that it needs no tracing, and does not expect any.
+    #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+    struct Plain(u8);
+
+    // SAFETY: no brand occurs in it.
+    unsafe impl<'gc> Trace<'gc> for Plain {
+        type Family = Plain;
+        const NEEDS_TRACE: bool = false;
+
+        fn trace(&self, _: &mut Tracer<'_>) {
+            panic!("a plain value was visited");
+        }
+    }
+
+    // SAFETY: no brand occurs in it.
+    unsafe impl Branded for Plain {
+        type At<'gc> = Plain;
+    }
+
+    fn trace<T: Trace<'static>>(value: T) {
+        assert!(!T::NEEDS_TRACE);
+        let pointers = Marker::audited(|marker| value.trace(&mut Tracer::new(marker)));
+        assert_eq!(pointers, []);
+    }
+
+    #[test]
+    fn containers_of_plain_values_are_not_walked() {
+        fn plain<C: FromIterator<Plain>>() -> C {
+            (0..3).map(Plain).collect()
+        }
+        fn plain_pairs<C: FromIterator<(Plain, Plain)>>() -> C {
+            (0..3).map(|n| (Plain(n), Plain(n))).collect()
+        }
+        trace(Some(Plain(0)));
+        trace(Ok::<_, Plain>(Plain(0)));
+        trace(Box::new(Plain(0)));
+        trace([Plain(0), Plain(1)]);
+        trace(plain::<Box<[Plain]>>());
+        trace(plain::<Vec<Plain>>());
+        trace(plain::<VecDeque<Plain>>());
+        trace(plain::<LinkedList<Plain>>());
+        trace(plain::<BinaryHeap<Plain>>());
+        trace(plain::<BTreeSet<Plain>>());
+        trace(plain::<HashSet<Plain>>());
+        trace(plain_pairs::<BTreeMap<Plain, Plain>>());
+        trace(plain_pairs::<HashMap<Plain, Plain>>());
+    }
+}

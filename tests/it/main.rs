@@ -8,5 +8,7 @@ mod program;
 mod roots;
 mod send_sync;
 mod sessions;
+mod trace;
+mod ui;
 mod weak;
 mod world;

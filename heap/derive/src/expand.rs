@@ -227,3 +227,189 @@ impl Header {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expansion(input: TokenStream) -> String {
+        text(derive(&syn::parse2(input).unwrap()).unwrap())
+    }
+
+    /// Without spaces: where tokens print some depends on how they were put together.
+    fn text(tokens: TokenStream) -> String {
+        tokens.to_string().replace(' ', "")
+    }
+
+    fn no_drop(header: TokenStream, predicates: TokenStream) -> TokenStream {
+        quote! {
+            trait MustNotImplementDropAsItDerivesTrace {}
+            impl<D: ::core::ops::Drop> MustNotImplementDropAsItDerivesTrace for D {}
+            #[automatically_derived]
+            #header where #predicates {}
+        }
+    }
+
+    /// The example of the crate's page.
+    #[test]
+    fn a_struct_with_a_brand_a_parameter_and_a_leaf() {
+        let expected = no_drop(
+            quote!(impl<'gc, T:> MustNotImplementDropAsItDerivesTrace for Pair<'gc, T>),
+            quote!(),
+        );
+        let expected = quote! {
+            #[automatically_derived]
+            const _: () = {
+                #[automatically_derived]
+                unsafe impl<T: ::sexton::Branded> ::sexton::Branded for Pair<'static, T>
+                where
+                {
+                    type At<'gc> = Pair<'gc, <T as ::sexton::Branded>::At<'gc>>;
+                }
+
+                #[automatically_derived]
+                unsafe impl<'gc, T: ::sexton::Trace<'gc>> ::sexton::Trace<'gc> for Pair<'gc, T>
+                where
+                {
+                    type Family = Pair<'static, <T as ::sexton::Trace<'gc>>::Family>;
+                    const NEEDS_TRACE: bool = true;
+
+                    #[inline]
+                    fn trace(&self, tracer: &mut ::sexton::Tracer<'_>) {
+                        match self {
+                            Self { first: field0, second: field1, .. } => {
+                                <T as ::sexton::Trace<'gc>>::trace(field0, tracer);
+                                <Gc<'gc, T> as ::sexton::Trace<'gc>>::trace(field1, tracer);
+                            }
+                        }
+                    }
+                }
+
+                trait ALeafMustBeStatic<const FIELD: usize> {
+                    type Leaf: 'static;
+                }
+                #[automatically_derived]
+                impl<'gc, T:> ALeafMustBeStatic<0usize> for Pair<'gc, T>
+                where
+                {
+                    type Leaf = std::fs::File;
+                }
+
+                #expected
+            };
+        };
+        let input = quote! {
+            struct Pair<'gc, T> {
+                first: T,
+                second: Gc<'gc, T>,
+                #[trace(leaf)]
+                file: std::fs::File,
+            }
+        };
+        assert_eq!(expansion(input), text(expected));
+    }
+
+    /// Each bound stands for the type as declared, for its family, and for every brand.
+    #[test]
+    fn an_enum_without_a_brand_with_bounds() {
+        let expected = no_drop(
+            quote!(impl<T:, U, const N: usize> MustNotImplementDropAsItDerivesTrace for Tree<T, U, N>),
+            quote!(T: Ord, U: 'static, T: PartialEq<[U; N]>,),
+        );
+        let expected = quote! {
+            #[automatically_derived]
+            const _: () = {
+                #[automatically_derived]
+                unsafe impl<T: c::Branded, U, const N: usize> c::Branded for Tree<T, U, N>
+                where
+                    T: Ord,
+                    U: 'static,
+                    T: PartialEq<[U; N]>,
+                    for<'__gc> <T as c::Branded>::At<'__gc>: Ord,
+                    for<'__gc> <T as c::Branded>::At<'__gc>: PartialEq<[U; N]>,
+                {
+                    type At<'__gc> = Tree<<T as c::Branded>::At<'__gc>, U, N>;
+                }
+
+                #[automatically_derived]
+                unsafe impl<'__gc, T: c::Trace<'__gc>, U, const N: usize> c::Trace<'__gc>
+                    for Tree<T, U, N>
+                where
+                    T: Ord,
+                    U: 'static,
+                    T: PartialEq<[U; N]>,
+                    <T as c::Trace<'__gc>>::Family: Ord,
+                    <T as c::Trace<'__gc>>::Family: PartialEq<[U; N]>,
+                    Tree<<T as c::Trace<'__gc>>::Family, U, N>: c::Branded<At<'__gc> = Tree<T, U, N>>
+                {
+                    type Family = Tree<<T as c::Trace<'__gc>>::Family, U, N>;
+                    const NEEDS_TRACE: bool = <T as c::Trace<'__gc>>::NEEDS_TRACE;
+
+                    #[inline]
+                    fn trace(&self, tracer: &mut c::Tracer<'_>) {
+                        match self {
+                            Self::Tip { .. } => {}
+                            Self::Fork { 0: field0, 2: field1, .. } => {
+                                <Box<Self> as c::Trace<'__gc>>::trace(field0, tracer);
+                                <T as c::Trace<'__gc>>::trace(field1, tracer);
+                            }
+                        }
+                    }
+                }
+
+                trait ALeafMustBeStatic<const FIELD: usize> {
+                    type Leaf: 'static;
+                }
+                #[automatically_derived]
+                impl<T:, U, const N: usize> ALeafMustBeStatic<0usize> for Tree<T, U, N>
+                where
+                    T: Ord,
+                    U: 'static,
+                    T: PartialEq<[U; N]>,
+                {
+                    type Leaf = U;
+                }
+
+                #expected
+            };
+        };
+        let input = quote! {
+            #[trace(crate = c)]
+            enum Tree<T: Ord, U: 'static, const N: usize = 1> where T: PartialEq<[U; N]> {
+                Tip,
+                Fork(Box<Self>, #[trace(leaf)] U, T),
+            }
+        };
+        assert_eq!(expansion(input), text(expected));
+    }
+
+    #[test]
+    fn nothing_is_matched_where_nothing_is_traced() {
+        for input in [
+            quote!(
+                enum Never {}
+            ),
+            quote!(
+                struct Unit;
+            ),
+            quote!(
+                struct L(#[trace(leaf)] u8);
+            ),
+        ] {
+            let expansion = expansion(input);
+            assert!(!expansion.contains("match"), "{expansion}");
+            assert!(expansion.contains("NEEDS_TRACE:bool=false"), "{expansion}");
+        }
+    }
+
+    #[test]
+    fn all_errors_are_told_at_once() {
+        let input = quote! {
+            #[repr(packed)]
+            #[trace(skip)]
+            struct Wrong<'a, 'b>(#[trace(skip)] u8, #[trace(leaf, again)] &'a u8, &'b u8);
+        };
+        let errors = derive(&syn::parse2(input).unwrap()).unwrap_err();
+        assert_eq!(errors.into_iter().count(), 5);
+    }
+}

@@ -330,7 +330,7 @@ fn split(
 /// Makes `predicate` hold for every brand: `for<'gc> ..`.
 fn quantify(predicate: &mut PredicateType, brand: &Lifetime) {
     let others = predicate.lifetimes.iter().flat_map(|bound| &bound.lifetimes);
-    predicate.lifetimes = Some(parse_quote!(for<#brand, #(#others),*>));
+    predicate.lifetimes = Some(parse_quote!(for<#brand #(, #others)*>));
 }
 
 fn bounded_brand(culprit: &dyn ToTokens) -> syn::Error {
