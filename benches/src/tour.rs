@@ -74,6 +74,7 @@ fn check(path: &Path) -> Result<(), Failure> {
         ))
     };
     let listed = || match fs::metadata(path)? {
+        it if system::is_removed(&it) => Err(io::Error::other("it has been removed")),
         it if it.is_dir() => fs::read_dir(path)?.next().transpose().map(drop),
         _ => Err(io::Error::other("it is not a directory")),
     };
@@ -277,7 +278,13 @@ impl Tour {
                 BinaryBytes(found.bytes_read),
             ),
         );
-        row("objects", HumanCount(complete.live_objects).to_string());
+        row(
+            "objects",
+            format!(
+                "{} in the complete index, weak records included",
+                HumanCount(complete.live_objects)
+            ),
+        );
         row("bytes", BinaryBytes(complete.live_bytes).to_string());
         row("mark", phase(cycles.mark, cycles.longest_mark));
         row("sweep", phase(cycles.sweep, cycles.longest_sweep));
@@ -288,7 +295,7 @@ impl Tour {
         row(
             "cleanups",
             format!(
-                "{} registered / {} run / {} pending; {} files closed by them",
+                "{} registered / {} run / {} pending; files they closed: {}",
                 HumanCount(cleanups.registered),
                 HumanCount(cleanups.executed),
                 HumanCount(cleanups.backlog + cleanups.armed),

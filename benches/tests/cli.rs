@@ -96,8 +96,9 @@ fn every_open_file_is_closed_by_its_cleanup() {
     let run = tour(top.path());
     run.assert_complete();
     let opened = run.row("open files").split(' ').next().unwrap().to_owned();
-    let expected = format!("{opened} registered / {opened} run / 0 pending; {opened} files closed");
-    assert!(run.row("cleanups").starts_with(&expected), "{}", run.out);
+    let expected =
+        format!("{opened} registered / {opened} run / 0 pending; files they closed: {opened}");
+    assert_eq!(run.row("cleanups"), expected);
 }
 
 #[test]
@@ -268,6 +269,19 @@ mod unix {
         let run = tour(top.path());
         run.assert_complete();
         assert!(run.row("index").starts_with("3 directories, 4 files, 2 links; 0 skipped"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_current_directory_that_was_removed_is_an_error_of_one_line() {
+        let top = TempDir::new().unwrap();
+        let line = "rmdir \"$PWD\" && exec \"$0\"";
+        let output = Command::new("sh")
+            .args(["-c", line, env!("CARGO_BIN_EXE_sexton-bench")])
+            .current_dir(top.path())
+            .output()
+            .unwrap();
+        Run::of(&output).assert_usage(&["\".\"", "removed"]);
     }
 
     #[test]

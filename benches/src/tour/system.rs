@@ -1,7 +1,7 @@
 //! What the tour asks of the operating system: descriptors, and how to open a file that may not be
 //! one any more.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::Path;
 
@@ -64,6 +64,20 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     #[cfg(not(unix))]
     {
         let _ = error;
+        false
+    }
+}
+
+/// Whether a directory is still open, as a process's current one is, but no longer in the tree: then
+/// it can be listed, and is empty.
+pub(crate) fn is_removed(metadata: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::MetadataExt::nlink(metadata) == 0
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
         false
     }
 }
