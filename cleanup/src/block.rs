@@ -174,7 +174,7 @@ mod tests {
     fn the_arena_carves_512_bytes_a_block() {
         let arena = Arena::new();
         let blocks: Vec<_> = (0..1000).map(|_| arena.carve()).collect();
-        assert!(blocks.iter().all(|b| std::ptr::from_ref::<Cells>(b).addr() % 64 == 0));
+        assert!(blocks.iter().all(|b| std::ptr::from_ref::<Cells>(b).addr().is_multiple_of(64)));
         let bytes = arena.bytes();
         assert!(bytes < 2 * 1000 * 512 + 4096, "{bytes} bytes for 1000 blocks");
     }

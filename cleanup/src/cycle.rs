@@ -106,14 +106,14 @@ fn coalesce(mut blocks: Vec<Queued>, mut recycle: impl FnMut(Block)) -> Vec<Queu
             continue;
         }
         let Some(head) = blocks.last().and_then(|queued| queued.block.pop_back()) else {
-            blocks.pop().map(|queued| recycle(queued.block));
+            blocks.pop().into_iter().for_each(|queued| recycle(queued.block));
             continue;
         };
         blocks[at].block.write(len, head);
         blocks[at].block.set_len(len + 1);
     }
     if blocks.last().is_some_and(|queued| queued.block.len() == 0) {
-        blocks.pop().map(|queued| recycle(queued.block));
+        blocks.pop().into_iter().for_each(|queued| recycle(queued.block));
     }
     blocks
 }
@@ -186,7 +186,9 @@ impl LocalBlock {
     /// Writes an entry. Called with a block.
     #[inline]
     fn write(&mut self, head: Head, cleanups: u64) {
-        let Some(block) = &self.block else { unreachable!("there is a block while there are marks") };
+        let Some(block) = &self.block else {
+            unreachable!("there is a block while there are marks")
+        };
         block.write(self.len, head);
         self.len += 1;
         self.unpublished += cleanups;
@@ -217,8 +219,7 @@ impl LocalBlock {
         let storage = &registry.storage;
         let heads = || std::iter::successors(Some(head), |&head| storage.next(head));
         // Relaxed: `SETTLED` is no hint. It was written after the taking, and there is no way back.
-        let is_settled =
-            |head: Head| storage.mark(head.index()).load(Ordering::Relaxed) == SETTLED;
+        let is_settled = |head: Head| storage.mark(head.index()).load(Ordering::Relaxed) == SETTLED;
         if !heads().all(is_settled) {
             // Something is left to run: the whole chain is queued. The runner counts what ended early.
             let mut cleanups = 0;

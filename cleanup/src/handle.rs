@@ -112,9 +112,7 @@ impl Cleanup {
                 | State::StoppingOrphan
                 | State::Stopped
                 | State::StoppedCounted
-                | State::StoppedFree => {
-                    CleanupState::Stopped
-                }
+                | State::StoppedFree => CleanupState::Stopped,
             };
         }
     }

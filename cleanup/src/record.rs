@@ -137,10 +137,7 @@ pub(crate) enum State {
 impl State {
     /// Ended by its handle, with the slot still in the chain.
     pub(crate) fn is_settled(self) -> bool {
-        matches!(
-            self,
-            State::Done | State::Stopped | State::DoneCounted | State::StoppedCounted
-        )
+        matches!(self, State::Done | State::Stopped | State::DoneCounted | State::StoppedCounted)
     }
 }
 
@@ -392,15 +389,9 @@ impl Storage {
             // Acquire: pairs with the Release in `Ending::close`; the taker is done with the thunk before the
             // slot is used again. Release: pairs with the Acquire there; our reading of `next`, and the note
             // in its place, come before the taker frees the slot.
-            match record.tag.compare_exchange(
-                tag.0,
-                next.0,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
+            match record.tag.compare_exchange(tag.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) if settled => {
-                    let counted =
-                        matches!(tag.state(), State::DoneCounted | State::StoppedCounted);
+                    let counted = matches!(tag.state(), State::DoneCounted | State::StoppedCounted);
                     return Passed::Freed(Slot { record, mark, index, tag: next }, counted);
                 }
                 Ok(_) => return Passed::Orphaned,
@@ -522,7 +513,7 @@ impl Taken {
         let thunk = self.0.record.thunk.with(|thunk| {
             // SAFETY: the tag was `Armed` when we took it, so `arm` had written a thunk; we are the one that
             // took it (invariant 1), and this consumes the proof, so it is read out once.
-            unsafe { (*thunk).assume_init_read() }
+            unsafe { thunk.cast::<Thunk>().read() }
         });
         (thunk, self.0)
     }

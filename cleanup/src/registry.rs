@@ -38,7 +38,7 @@ use crate::tally::Totals;
 use crate::thunk::Namer;
 use crate::ticket::Batch;
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
 
 /// Mark of a record whose object was alive when last looked at.
 pub(crate) const ARMED: u8 = 0;
@@ -174,6 +174,10 @@ impl Drop for Lease {
     }
 }
 
+// User code runs between two complete steps, never in the middle of one: what unwinds out of it leaves the
+// registry, and so a handle, in order.
+impl RefUnwindSafe for Registry {}
+
 impl Registry {
     fn new() -> Self {
         Registry {
@@ -283,6 +287,7 @@ impl Registry {
     fn report(&self, payload: Box<dyn Any + Send>, name: Namer) {
         let totals = self.ledger.lock().totals.clone();
         if let Some(totals) = totals {
+            let _inside = Inside::enter();
             totals.report(payload, name);
         }
     }

@@ -135,9 +135,9 @@ mod tests {
         let thunk = make(calls.clone());
         assert_eq!(Arc::strong_count(&calls), 2);
         if run {
-            thunk.run()
+            thunk.run();
         } else {
-            drop(thunk)
+            drop(thunk);
         }
         (calls.load(Ordering::Relaxed), Arc::strong_count(&calls) - 1)
     }

@@ -3,6 +3,8 @@
 //! The models run under `--cfg loom` only, and nothing else does there.
 
 #[cfg(not(loom))]
+mod death;
+#[cfg(not(loom))]
 pub(crate) mod fault;
 
 #[cfg(loom)]

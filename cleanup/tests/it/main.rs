@@ -2,4 +2,10 @@
 #![cfg(not(loom))]
 
 mod common;
+mod discard;
+mod handles;
+mod manual;
 mod once;
+mod panics;
+mod tickets;
+mod workers;

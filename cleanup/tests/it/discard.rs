@@ -1,0 +1,127 @@
+//! What does not run has its captures dropped, once, and is counted.
+
+use crate::common::*;
+use sexton_cleanup::{CleanupState, Origin};
+
+#[test]
+fn a_discarded_chain_is_dropped_and_counted() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(5);
+    let mut chain = None;
+    let handles: Vec<_> = (0..5)
+        .map(|at| {
+            let capture = ledger.capture(at);
+            let (head, handle) = registrar.register(chain, move || capture.ran());
+            chain = Some(head);
+            handle
+        })
+        .collect();
+    assert!(handles[2].stop());
+    registrar.discard(chain.unwrap());
+    assert_eq!(ledger.ended_once(), 0);
+    assert!(handles.iter().all(|handle| handle.state() == CleanupState::Stopped));
+    let stats = origin.stats();
+    assert_eq!((stats.discarded, stats.stopped, stats.armed), (4, 1, 0));
+    assert_eq!(registrar.settled(), 0);
+}
+
+#[test]
+fn discard_queued_takes_this_heaps_cleanups_and_no_others() {
+    let pool = manual();
+    let (mine, other) = (Origin::new(&pool), Origin::new(&pool));
+    let ledger = Ledger::new(600);
+    for (at, origin) in [&mine, &other, &mine].into_iter().enumerate() {
+        let mut registrar = origin.registrar();
+        let heads: Vec<_> = (0..200)
+            .map(|n| {
+                let capture = ledger.capture(at * 200 + n);
+                add(&mut registrar, move || capture.ran()).0
+            })
+            .collect();
+        sweep(origin, heads);
+    }
+    // One block is half run.
+    pool.run_pending(50);
+    let ticket = mine.ticket();
+    mine.discard_queued();
+    assert!(ticket.is_done());
+    assert_eq!((mine.stats().discarded, mine.stats().executed), (350, 50));
+    assert_eq!(other.stats().backlog, 200);
+    assert_eq!(pool.run_pending(usize::MAX), 200);
+    assert_eq!(ledger.ended_once(), 250);
+    // What comes later runs.
+    let mut registrar = mine.registrar();
+    let (head, handle) = add(&mut registrar, || {});
+    sweep(&mine, [head]);
+    assert_eq!(pool.run_pending(1), 1);
+    assert_eq!(handle.state(), CleanupState::Done);
+}
+
+#[test]
+fn workers_discard_what_they_come_to() {
+    let (pool, threads) = pool(1);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(1000);
+    let gate = Gate::default();
+    let door = gate.clone();
+    let mut heads = vec![add(&mut registrar, move || door.pass()).0];
+    heads.extend((0..1000).map(|at| {
+        let capture = ledger.capture(at);
+        add(&mut registrar, move || capture.ran()).0
+    }));
+    sweep(&origin, heads);
+    gate.wait_for(1);
+    origin.discard_queued();
+    gate.open();
+    origin.ticket().wait(DEADLINE).unwrap();
+    assert_eq!(ledger.ended_once(), 0);
+    assert_eq!((origin.stats().executed, origin.stats().discarded), (1, 1000));
+    shut_down(&pool, &threads);
+}
+
+#[test]
+fn a_closed_pool_discards_what_heaps_still_queue() {
+    let (pool, threads) = pool(1);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    shut_down(&pool, &threads);
+    let ledger = Ledger::new(2);
+    for at in 0..2 {
+        let capture = ledger.capture(at);
+        let (head, _) = add(&mut registrar, move || capture.ran());
+        sweep(&origin, [head]);
+        let ticket = origin.ticket();
+        if at == 0 {
+            assert!(!ticket.is_done(), "shut down, but not closed");
+            assert_eq!(pool.discard_pending(), 1);
+        }
+        assert!(ticket.is_done());
+    }
+    assert_eq!(ledger.ended_once(), 0);
+    assert_eq!(pool.stats().discarded, 2);
+}
+
+#[test]
+fn a_pool_that_goes_drops_what_it_holds() {
+    let ledger = Ledger::new(10);
+    let pool = manual();
+    let ticket = {
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let heads: Vec<_> = (0..10)
+            .map(|at| {
+                let capture = ledger.capture(at);
+                add(&mut registrar, move || capture.ran()).0
+            })
+            .collect();
+        sweep(&origin, heads);
+        origin.ticket()
+    };
+    assert_eq!(ticket.pending(), 10);
+    drop(ticket);
+    drop(pool);
+    assert_eq!(ledger.ended_once(), 0);
+}

@@ -1,0 +1,267 @@
+//! Handles and chains: what stop, run_now and state promise, and what registering reclaims.
+
+use crate::common::*;
+use sexton_cleanup::{
+    Cleanup, CleanupState, Cycle, Head, LocalBlock, Origin, Pool, Registrar, Ticket, Worker,
+};
+use std::sync::Arc;
+
+#[test]
+fn everything_may_cross_threads_that_should() {
+    fn send<T: Send>() {}
+    fn sync<T: Sync>() {}
+    send::<Registrar>();
+    send::<LocalBlock>();
+    send::<Worker>();
+    send::<Cycle>();
+    sync::<Cycle>();
+    send::<Origin>();
+    sync::<Origin>();
+    send::<Cleanup>();
+    sync::<Cleanup>();
+    send::<Ticket>();
+    sync::<Ticket>();
+    send::<Pool>();
+    sync::<Pool>();
+    send::<Head>();
+    assert_eq!((size_of::<Option<Head>>(), size_of::<Cleanup>()), (4, 16));
+}
+
+#[test]
+fn a_cleanup_goes_through_its_states() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let seen = Arc::new(std::sync::Mutex::new(None::<Arc<Cleanup>>));
+    let inside = seen.clone();
+    let (head, handle) = add(&mut registrar, move || {
+        let handle = inside.lock().unwrap().take().unwrap();
+        assert_eq!(handle.state(), CleanupState::Running);
+        assert!(!handle.stop() && !handle.run_now(), "too late from inside");
+    });
+    let handle = Arc::new(handle);
+    *seen.lock().unwrap() = Some(handle.clone());
+    assert_eq!(handle.state(), CleanupState::Armed);
+    assert_eq!(origin.stats().armed, 1);
+    sweep(&origin, [head]);
+    assert_eq!(handle.state(), CleanupState::Queued);
+    assert_eq!((origin.stats().armed, origin.stats().backlog), (0, 1));
+    assert_eq!(pool.run_pending(1), 1);
+    assert_eq!(handle.state(), CleanupState::Done);
+    assert!(!handle.stop() && !handle.run_now(), "too late");
+    assert_eq!(origin.stats().panicked, 0);
+}
+
+#[test]
+fn stop_drops_the_captures_at_once_and_for_good() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(2);
+    for (at, queued) in [(0, false), (1, true)] {
+        let capture = ledger.capture(at);
+        let (head, handle) = add(&mut registrar, move || capture.ran());
+        if queued {
+            sweep(&origin, [head]);
+        }
+        assert!(handle.stop());
+        assert_eq!((ledger.runs(at), ledger.drops(at)), (0, 1));
+        assert_eq!(handle.state(), CleanupState::Stopped);
+        assert!(!handle.stop() && !handle.run_now());
+        if !queued {
+            assert_eq!(sweep(&origin, [head]), 0, "nothing is left to queue");
+        }
+    }
+    let stats = origin.stats();
+    assert_eq!((stats.stopped, stats.queued, stats.backlog), (2, 1, 0), "counted at once");
+    assert_eq!(pool.stats().backlog, 0);
+    assert_eq!(pool.run_pending(9), 0);
+    let stats = pool.stats();
+    assert_eq!((stats.settled, stats.executed, stats.backlog), (1, 0, 0), "and not again");
+}
+
+#[test]
+fn run_now_runs_once_whether_queued_or_not() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(2);
+    let mut live = None;
+    for at in 0..2 {
+        let capture = ledger.capture(at);
+        let (head, handle) = add(&mut registrar, move || {
+            assert!(sexton_cleanup::in_cleanup());
+            capture.ran();
+        });
+        if at == 1 {
+            sweep(&origin, [head]);
+        } else {
+            live = Some(head);
+        }
+        assert!(handle.run_now());
+        assert!(!handle.run_now() && !handle.stop());
+        assert_eq!(handle.state(), CleanupState::Done);
+    }
+    assert!(!sexton_cleanup::in_cleanup());
+    assert_eq!(pool.run_pending(9), 0);
+    ledger.all_ran_once();
+    assert_eq!(origin.stats().executed, 2);
+    assert_eq!(registrar.settled(), 1);
+    assert!(registrar.is_settled(live.unwrap()));
+    assert_eq!(registrar.prune(live.unwrap()), None);
+    assert_eq!(registrar.settled(), 0);
+}
+
+#[test]
+fn adding_and_stopping_in_turn_stays_bounded() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let mut chain = None;
+    for _ in 0..100_000 {
+        let (head, handle) = registrar.register(chain, || {});
+        assert!(handle.stop());
+        chain = Some(head);
+    }
+    assert_eq!(registrar.len(chain.unwrap()), 1);
+    assert_eq!(registrar.settled(), 1);
+    assert_eq!(origin.stats().stopped, 100_000);
+}
+
+#[test]
+fn prune_keeps_what_is_armed_and_nothing_else() {
+    // Every pattern of settled and armed in chains of up to five.
+    for len in 1..=5_u32 {
+        for pattern in 0..1_u32 << len {
+            let pool = manual();
+            let origin = Origin::new(&pool);
+            let mut registrar = origin.registrar();
+            let ledger = Ledger::new(len as usize);
+            let mut chain = None;
+            let handles: Vec<_> = (0..len)
+                .map(|at| {
+                    let capture = ledger.capture(at as usize);
+                    let (head, handle) = registrar.register(chain, move || capture.ran());
+                    chain = Some(head);
+                    handle
+                })
+                .collect();
+            for (at, handle) in handles.iter().enumerate() {
+                if pattern >> at & 1 == 1 {
+                    assert!(handle.stop());
+                }
+            }
+            let armed = len - pattern.count_ones();
+            let rest = registrar.prune(chain.unwrap());
+            assert_eq!(rest.map_or(0, |rest| registrar.len(rest)), armed as usize);
+            assert_eq!(registrar.settled(), 0);
+            assert_eq!(sweep(&origin, rest), u64::from(armed));
+            assert_eq!(pool.run_pending(usize::MAX), armed as usize);
+            assert_eq!(ledger.ended_once(), armed as usize);
+        }
+    }
+}
+
+#[test]
+fn a_chain_is_queued_as_a_whole_and_ends_as_a_whole() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(1000);
+    let mut chain = None;
+    let mut handles = Vec::new();
+    for at in 0..1000 {
+        let capture = ledger.capture(at);
+        let (head, handle) = registrar.register(chain, move || capture.ran());
+        chain = Some(head);
+        handles.push(handle);
+    }
+    handles.iter().step_by(3).for_each(|handle| assert!(handle.stop()));
+    assert_eq!(sweep(&origin, chain), 1000);
+    handles.iter().skip(1).step_by(3).for_each(|handle| assert!(handle.stop()));
+    // In the middle of the chain, the rest goes back to the list.
+    assert_eq!(pool.run_pending(100), 100);
+    assert_eq!(pool.stats().blocks, 1);
+    assert_eq!(pool.run_pending(usize::MAX), 233);
+    assert_eq!(ledger.ended_once(), 333);
+    let stats = origin.stats();
+    assert_eq!((stats.stopped, stats.executed, stats.backlog, stats.armed), (667, 333, 0, 0));
+    assert!(origin.ticket().is_done());
+}
+
+#[test]
+fn a_handle_survives_its_heap_and_the_next_one() {
+    let pool = manual();
+    let mut old = Vec::new();
+    {
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        for at in 0..200 {
+            let (head, handle) = add(&mut registrar, || {});
+            match at % 4 {
+                0 => assert!(handle.stop()),
+                1 => assert!(handle.run_now()),
+                2 => assert_eq!(sweep(&origin, [head]), 1),
+                _ => {}
+            }
+            if at % 4 != 2 {
+                registrar.discard(head);
+            }
+            old.push(handle);
+        }
+        pool.run_pending(usize::MAX);
+    }
+    let state = |at: usize, reused: bool| match at % 4 {
+        0 => CleanupState::Stopped,
+        3 if !reused => CleanupState::Stopped,
+        _ => CleanupState::Done,
+    };
+    for (at, handle) in old.iter().enumerate() {
+        assert_eq!(handle.state(), state(at, false), "{at}");
+    }
+    // More heaps than other tests could be using registries: one of them gets the old one.
+    let origins: Vec<_> = (0..50).map(|_| Origin::new(&pool)).collect();
+    let ledger = Ledger::new(50 * 300);
+    for (at, origin) in origins.iter().enumerate() {
+        assert_eq!(origin.stats(), sexton_cleanup::OriginStats::default(), "accounts begin empty");
+        let mut registrar = origin.registrar();
+        let heads: Vec<_> = (0..300)
+            .map(|n| {
+                let capture = ledger.capture(at * 300 + n);
+                add(&mut registrar, move || capture.ran()).0
+            })
+            .collect();
+        for handle in &old {
+            assert!(!handle.stop() && !handle.run_now());
+        }
+        sweep(origin, heads);
+    }
+    for (at, handle) in old.iter().enumerate() {
+        let now = handle.state();
+        assert!(now == state(at, true) || now == state(at, false), "{at} is {now:?}");
+    }
+    pool.run_pending(usize::MAX);
+    ledger.all_ran_once();
+}
+
+#[test]
+fn large_captures_are_boxed_and_treated_alike() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(3);
+    let mut make = |at: usize| {
+        let (capture, ballast) = (ledger.capture(at), [at as u64; 100]);
+        add(&mut registrar, move || {
+            assert!(ballast.iter().all(|&b| b == at as u64));
+            capture.ran();
+        })
+    };
+    let ((run, _), (_, stopped), (discarded, _)) = (make(0), make(1), make(2));
+    sweep(&origin, [run]);
+    pool.run_pending(1);
+    assert!(stopped.stop());
+    registrar.discard(discarded);
+    assert_eq!(ledger.ended_once(), 1);
+    assert_eq!(ledger.runs(0), 1);
+}

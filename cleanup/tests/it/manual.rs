@@ -1,0 +1,211 @@
+//! Manual pools, blocks and the flush.
+
+use crate::common::*;
+use sexton_cleanup::{Origin, in_cleanup};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[test]
+fn run_pending_runs_as_many_as_asked_and_loses_none() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(1000);
+    let heads: Vec<_> = (0..1000)
+        .map(|at| {
+            let capture = ledger.capture(at);
+            add(&mut registrar, move || capture.ran()).0
+        })
+        .collect();
+    sweep(&origin, heads);
+    let mut ran = 0;
+    for max in (0..).step_by(7) {
+        let got = pool.run_pending(max);
+        assert_eq!(got, max.min(1000 - ran));
+        ran += got;
+        assert_eq!(origin.stats().backlog as usize, 1000 - ran);
+        if ran == 1000 {
+            break;
+        }
+    }
+    ledger.all_ran_once();
+    assert!(pool.is_idle());
+    assert_eq!(pool.run_pending(1), 0);
+}
+
+#[test]
+fn many_threads_may_help() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(20_000);
+    let heads: Vec<_> = (0..20_000)
+        .map(|at| {
+            let capture = ledger.capture(at);
+            add(&mut registrar, move || capture.ran()).0
+        })
+        .collect();
+    sweep(&origin, heads);
+    let ran = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let n = pool.run_pending(37);
+                    ran.fetch_add(n, Ordering::Relaxed);
+                    // A block may be in another helper's hands, to come back.
+                    if n == 0 && pool.is_idle() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(ran.into_inner(), 20_000);
+    ledger.all_ran_once();
+    let stats = pool.stats();
+    assert_eq!((stats.executed, stats.running, stats.blocks), (20_000, 0, 0));
+}
+
+#[test]
+fn cleanups_do_not_nest() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let inner = pool.clone();
+    let heads = [
+        add(&mut registrar, move || assert_eq!(inner.run_pending(9), 0)).0,
+        add(&mut registrar, || {}).0,
+    ];
+    // Two cycles, two blocks.
+    for head in heads {
+        sweep(&origin, [head]);
+    }
+    assert_eq!(pool.run_pending(usize::MAX), 2);
+    assert_eq!(origin.stats().panicked, 0);
+}
+
+#[test]
+fn a_flush_fills_blocks_and_publishes_no_empty_one() {
+    const FULL: usize = 126;
+    // What each sweeper has pushed, and the blocks it takes to hold the sum.
+    for pushes in [
+        vec![],
+        vec![0],
+        vec![0, 0, 0],
+        vec![1],
+        vec![1, 1, 1, 1],
+        vec![0, 1, 0],
+        vec![100, 100, 52],
+        vec![125, 1],
+        vec![125, 2],
+        vec![FULL, 0],
+        vec![FULL * 3, 1, FULL - 1, 0],
+        vec![60, 60, 60, 60, 60],
+        vec![FULL - 1, FULL - 1, FULL - 1],
+    ] {
+        let pool = manual();
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let sum: usize = pushes.iter().sum();
+        let ledger = Ledger::new(sum);
+        let cycle = origin.begin_cycle();
+        let mut at = 0;
+        let locals: Vec<_> = pushes
+            .iter()
+            .map(|&n| {
+                let mut local = cycle.local_block();
+                for _ in 0..n {
+                    let capture = ledger.capture(at);
+                    local.push(add(&mut registrar, move || capture.ran()).0);
+                    at += 1;
+                }
+                local
+            })
+            .collect();
+        let flushed = cycle.flush(locals);
+        assert_eq!(flushed.cleanups as usize, sum, "{pushes:?}");
+        assert_eq!(flushed.blocks as usize, sum.div_ceil(FULL), "{pushes:?}");
+        assert_eq!(pool.stats().blocks, sum.div_ceil(FULL), "{pushes:?}");
+        assert_eq!(pool.run_pending(usize::MAX), sum, "{pushes:?}");
+        ledger.all_ran_once();
+        assert!(origin.ticket().is_done());
+    }
+}
+
+#[test]
+fn a_cycle_of_settled_cleanups_publishes_nothing() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let heads: Vec<_> = (0..300)
+        .map(|_| {
+            let (head, handle) = add(&mut registrar, || {});
+            assert!(handle.stop());
+            head
+        })
+        .collect();
+    assert_eq!(registrar.settled(), 300);
+    assert_eq!(sweep(&origin, heads), 0);
+    assert_eq!(registrar.settled(), 0);
+    assert_eq!((pool.stats().blocks, pool.stats().queued), (0, 0));
+    assert!(origin.ticket().is_done(), "an empty batch is a finished one");
+}
+
+#[test]
+fn what_a_dropped_cycle_had_collected_is_published_all_the_same() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(2);
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    for at in 0..2 {
+        let capture = ledger.capture(at);
+        local.push(add(&mut registrar, move || capture.ran()).0);
+    }
+    drop(cycle);
+    assert_eq!(pool.run_pending(9), 0);
+    drop(local);
+    let ticket = origin.ticket();
+    assert!(!ticket.is_done());
+    assert_eq!(pool.run_pending(9), 2);
+    assert!(ticket.is_done());
+    ledger.all_ran_once();
+}
+
+#[test]
+fn cleanups_may_do_anything() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let (_, other) = add(&mut registrar, || panic!("stopped before"));
+    let (late, now) = add(&mut registrar, {
+        let ran = ran.clone();
+        move || {
+            ran.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let (inner_pool, inner_ran) = (pool.clone(), ran.clone());
+    let (head, _) = add(&mut registrar, move || {
+        assert!(in_cleanup());
+        assert!(other.stop());
+        assert!(now.run_now());
+        assert!(in_cleanup(), "still, after an inner one");
+        // Another heap is born, collects and dies.
+        let origin = Origin::new(&inner_pool);
+        let mut registrar = origin.registrar();
+        let ran = inner_ran.clone();
+        let (head, _) = add(&mut registrar, move || {
+            ran.fetch_add(10, Ordering::Relaxed);
+        });
+        sweep(&origin, [head]);
+        inner_ran.fetch_add(100, Ordering::Relaxed);
+    });
+    sweep(&origin, [head]);
+    assert_eq!(pool.run_pending(usize::MAX), 2);
+    assert_eq!(ran.load(Ordering::Relaxed), 111);
+    assert!(registrar.is_settled(late));
+    assert_eq!(origin.stats().panicked, 0);
+}

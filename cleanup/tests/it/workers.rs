@@ -1,0 +1,217 @@
+//! Workers: growth, failures, sleep, shutdown.
+
+use crate::common::*;
+use sexton_cleanup::{CleanupState, Origin, Pool, PoolConfig, Spawn, Worker};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// The race of the lost wake-up, on a real machine: the worker is about to sleep whenever the next block comes.
+#[test]
+fn in_lock_step_no_block_is_missed() {
+    let (pool, threads) = pool(1);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let done = Arc::new(AtomicUsize::new(0));
+    for round in 1..=200_000 {
+        let counter = done.clone();
+        let (head, _) = add(&mut registrar, move || counter.store(round, Ordering::Release));
+        sweep(&origin, [head]);
+        until("the block has been run", || done.load(Ordering::Acquire) == round);
+    }
+    assert_eq!(threads.spawned(), 1);
+    shut_down(&pool, &threads);
+}
+
+#[test]
+fn a_blocked_cleanup_does_not_strand_the_others() {
+    let (pool, threads) = pool(2);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gate = Gate::default();
+    let door = gate.clone();
+    sweep(&origin, [add(&mut registrar, move || door.pass()).0]);
+    gate.wait_for(1);
+    assert_eq!(pool.stats().workers, 1, "one block, one worker");
+    let ledger = Ledger::new(2000);
+    let heads: Vec<_> = (0..2000)
+        .map(|at| {
+            let capture = ledger.capture(at);
+            add(&mut registrar, move || capture.ran()).0
+        })
+        .collect();
+    // Nothing else is published afterwards.
+    sweep(&origin, heads);
+    until("the others have run", || origin.stats().backlog == 1);
+    ledger.all_ran_once();
+    assert_eq!(threads.spawned(), 2);
+    gate.open();
+    shut_down(&pool, &threads);
+}
+
+#[test]
+fn workers_never_exceed_the_bound() {
+    let (pool, threads) = pool(3);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gate = Gate::default();
+    for _ in 0..10 {
+        let door = gate.clone();
+        sweep(&origin, [add(&mut registrar, move || door.pass()).0]);
+    }
+    gate.wait_for(3);
+    let stats = pool.stats();
+    assert_eq!((stats.workers, stats.running, stats.blocks), (3, 3, 7));
+    gate.open();
+    origin.ticket().wait(DEADLINE).unwrap();
+    until("all sleep", || pool.stats().asleep == 3);
+    shut_down(&pool, &threads);
+    assert_eq!(threads.spawned(), 3);
+}
+
+#[test]
+fn a_worker_that_cannot_be_started_is_tried_again() {
+    let (pool, threads) = pool(1);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    threads.fail(2);
+    let mut sweep_one = || sweep(&origin, [add(&mut registrar, || {}).0]);
+    sweep_one();
+    assert_eq!((pool.stats().workers, pool.stats().spawn_failures), (0, 1));
+    // At the next publish.
+    sweep_one();
+    assert_eq!((pool.stats().workers, pool.stats().spawn_failures), (0, 2));
+    // And when somebody waits.
+    origin.ticket().wait(DEADLINE).unwrap();
+    assert_eq!(pool.stats().executed, 2);
+    shut_down(&pool, &threads);
+}
+
+/// Keeps the workers it is to start.
+#[derive(Clone, Default)]
+struct Keep(Arc<Mutex<Vec<Worker>>>);
+
+impl Spawn for Keep {
+    fn spawn(&self, worker: Worker) -> io::Result<()> {
+        self.0.lock().unwrap().push(worker);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_worker_dropped_unrun_is_no_longer_counted() {
+    let keep = Keep::default();
+    let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
+    let pool = Pool::new(config, Some(Box::new(keep.clone())));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (head, handle) = add(&mut registrar, || {});
+    sweep(&origin, [head]);
+    assert_eq!(pool.stats().workers, 1);
+    let worker = keep.0.lock().unwrap().pop().unwrap();
+    assert_eq!(worker.index(), 0);
+    drop(worker);
+    assert_eq!(pool.stats().workers, 0);
+    assert_eq!(handle.state(), CleanupState::Queued);
+    // The next one gets the work.
+    sweep(&origin, []);
+    assert_eq!(pool.stats().workers, 0, "publishing nothing demands nobody");
+    let _ = origin.ticket().wait(std::time::Duration::ZERO);
+    let worker = keep.0.lock().unwrap().pop().unwrap();
+    pool.begin_shutdown();
+    worker.run();
+    assert_eq!(handle.state(), CleanupState::Done);
+    assert_eq!(pool.stats().workers, 0);
+}
+
+#[test]
+fn a_spawn_that_panics_leaves_the_count_true() {
+    struct Panics;
+    impl Spawn for Panics {
+        fn spawn(&self, _: Worker) -> io::Result<()> {
+            std::panic::resume_unwind(Box::new("no thread"));
+        }
+    }
+    let config = PoolConfig { max_workers: 3, ..PoolConfig::default() };
+    let pool = Pool::new(config, Some(Box::new(Panics)));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let heads: Vec<_> = (0..1000).map(|_| add(&mut registrar, || {}).0).collect();
+    let sweep = std::panic::AssertUnwindSafe(|| sweep(&origin, heads));
+    assert!(std::panic::catch_unwind(sweep).is_err());
+    assert_eq!(pool.stats().workers, 0);
+}
+
+#[test]
+fn a_shutdown_drains_the_list_first() {
+    let (pool, threads) = pool(2);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(50_000);
+    let heads: Vec<_> = (0..50_000)
+        .map(|at| {
+            let capture = ledger.capture(at);
+            add(&mut registrar, move || capture.ran()).0
+        })
+        .collect();
+    sweep(&origin, heads);
+    shut_down(&pool, &threads);
+    ledger.all_ran_once();
+    assert_eq!(pool.discard_pending(), 0);
+}
+
+#[test]
+fn a_shutdown_gives_up_at_its_deadline_and_the_rest_is_discarded() {
+    let (pool, threads) = pool(1);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gate = Gate::default();
+    let ledger = Ledger::new(400);
+    let door = gate.clone();
+    let mut heads = vec![add(&mut registrar, move || door.pass()).0];
+    heads.extend((0..400).map(|at| {
+        let capture = ledger.capture(at);
+        add(&mut registrar, move || capture.ran()).0
+    }));
+    sweep(&origin, heads);
+    gate.wait_for(1);
+    pool.begin_shutdown();
+    assert!(!pool.wait_until_workers_left(std::time::Duration::from_millis(1)));
+    let discarded = pool.discard_pending();
+    assert_eq!(discarded, 275, "all but the stalled cleanup's block");
+    assert_eq!(origin.ticket().pending(), 126);
+    gate.open();
+    assert!(pool.wait_until_workers_left(DEADLINE));
+    threads.join();
+    assert_eq!(ledger.ended_once(), 0, "its block-mates were dropped when it came back");
+    let stats = pool.stats();
+    assert_eq!((stats.executed, stats.discarded, stats.backlog), (1, 400, 0));
+}
+
+#[test]
+fn an_idle_pool_shuts_down_at_once_and_twice() {
+    let (pool, threads) = pool(2);
+    shut_down(&pool, &threads);
+    shut_down(&pool, &threads);
+    assert!(manual().wait_until_workers_left(std::time::Duration::ZERO));
+}
+
+#[test]
+fn a_worker_of_a_helping_crowd_counts_its_own() {
+    let (pool, threads) = pool(2);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(30_000);
+    let heads: Vec<_> = (0..30_000)
+        .map(|at| {
+            let capture = ledger.capture(at);
+            add(&mut registrar, move || capture.ran()).0
+        })
+        .collect();
+    sweep(&origin, heads);
+    while pool.run_pending(100) > 0 {}
+    origin.ticket().wait(DEADLINE).unwrap();
+    ledger.all_ran_once();
+    assert_eq!(pool.stats().executed, 30_000);
+    shut_down(&pool, &threads);
+}
