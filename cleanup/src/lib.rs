@@ -28,7 +28,7 @@
 //! assert!(!handle.stop(), "too late");
 //! ```
 //!
-//! The two protocols, claim and sleep, are in `PROTOCOL.md`, with their proof.
+//! The two protocols, claim and sleep, are described in [`protocol`], with their proof.
 
 mod block;
 mod claim;
@@ -58,6 +58,9 @@ mod thunk;
 
 #[cfg(test)]
 mod tests;
+
+#[doc = include_str!("../PROTOCOL.md")]
+pub mod protocol {}
 
 pub use cycle::{Cycle, Flushed, LocalBlock};
 pub use handle::{Cleanup, CleanupState};

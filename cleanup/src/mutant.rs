@@ -6,7 +6,7 @@
 
 /// Which step is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(loom), expect(dead_code, reason = "broken only in the models"))]
+#[cfg_attr(not(all(test, loom)), expect(dead_code, reason = "broken only in the models"))]
 pub(crate) enum Mutant {
     /// None: the protocol as it ships.
     None,

@@ -151,7 +151,7 @@ impl Pool {
     /// Waits until no worker is left. Whether that is so when it returns.
     ///
     /// Called by a worker of this pool, from inside a cleanup, it would wait for itself until the timeout;
-    /// see [`in_cleanup`](crate::in_cleanup). A timeout too long for the clock means for ever.
+    /// see [`in_cleanup`]. A timeout too long for the clock means for ever.
     pub fn wait_until_workers_left(&self, timeout: Duration) -> bool {
         self.queue.crew().wait_until_left(Instant::now().checked_add(timeout))
     }

@@ -122,7 +122,7 @@ impl<T> Queue<T> {
     }
 
     /// The length, for the models that take the steps one by one.
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(crate) fn length(&self) -> &Length {
         &self.length
     }

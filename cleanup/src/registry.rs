@@ -139,6 +139,20 @@ impl Past {
 #[cfg(not(loom))]
 static RECYCLED: Mutex<Vec<&'static Registry>> = Mutex::new(Vec::new());
 
+/// A registry that no heap uses, the warmest that is at rest.
+#[cfg(not(loom))]
+fn recycled() -> Option<&'static Registry> {
+    let mut recycled = RECYCLED.lock();
+    let at = recycled.iter().rposition(|registry| registry.is_at_rest())?;
+    Some(recycled.remove(at))
+}
+
+/// A model's atomics live as long as the model's run: nothing can be recycled.
+#[cfg(loom)]
+fn recycled() -> Option<&'static Registry> {
+    None
+}
+
 /// A heap's hold on its registry: shared by the origin, its registrars and its batches. When the last of
 /// them is gone, the registry can serve another heap.
 #[derive(Debug)]
@@ -147,17 +161,9 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a recycled registry, the warmest that is at rest, or makes one.
+    /// Takes a recycled registry, or makes one.
     pub(crate) fn new(totals: &Arc<Totals>) -> Arc<Self> {
-        #[cfg(not(loom))]
-        let recycled = {
-            let mut recycled = RECYCLED.lock();
-            let at = recycled.iter().rposition(|registry| registry.is_at_rest());
-            at.map(|at| recycled.remove(at))
-        };
-        #[cfg(loom)]
-        let recycled: Option<&'static Registry> = None;
-        let registry = recycled.unwrap_or_else(|| Box::leak(Box::new(Registry::new())));
+        let registry = recycled().unwrap_or_else(|| Box::leak(Box::new(Registry::new())));
         registry.begin(totals);
         Arc::new(Lease { registry })
     }
@@ -476,5 +482,73 @@ impl Ledger {
             }
         }
         None
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::{CleanupState, Origin, Pool, PoolConfig};
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
+    /// Whether a new heap gets the registry, when this test takes as many as anybody may have left.
+    fn is_recycled(registry: &'static super::Registry) -> bool {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origins: Vec<_> = (0..100).map(|_| Origin::new(&pool)).collect();
+        origins.iter().any(|origin| std::ptr::eq(origin.registry(), registry))
+    }
+
+    /// Other tests may hold it for a while.
+    fn will_be_recycled(registry: &'static super::Registry) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_recycled(registry) {
+            assert!(Instant::now() < deadline, "the registry was not recycled");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_registry_is_recycled_when_nobody_is_inside_and_old_handles_stay_harmless() {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origin = Origin::new(&pool);
+        let registry = origin.registry();
+        let mut registrar = origin.registrar();
+        let (entered, enter) = channel();
+        let (leave, left) = channel::<()>();
+        let (head, handle) = registrar.register(None, move || {
+            entered.send(()).expect("the test waits");
+            left.recv().expect("the test tells");
+        });
+        let runner = std::thread::spawn(move || {
+            assert!(handle.run_now());
+            handle
+        });
+        enter.recv().expect("it runs");
+        // The heap goes while a handle's thread is inside the cleanup.
+        registrar.discard(head);
+        drop(registrar);
+        drop(origin);
+        assert!(!is_recycled(registry), "its account is still open");
+        leave.send(()).expect("it waits");
+        let handle = runner.join().expect("it ran");
+        will_be_recycled(registry);
+        assert_eq!(handle.state(), CleanupState::Done);
+        assert!(!handle.stop());
+    }
+
+    #[test]
+    fn a_registry_waits_for_its_batches() {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origin = Origin::new(&pool);
+        let registry = origin.registry();
+        let (head, _) = origin.registrar().register(None, || {});
+        let cycle = origin.begin_cycle();
+        let mut local = cycle.local_block();
+        local.push(head);
+        cycle.flush([local]);
+        drop(origin);
+        assert!(!is_recycled(registry));
+        assert_eq!(pool.run_pending(1), 1);
+        will_be_recycled(registry);
     }
 }

@@ -15,9 +15,15 @@ use crate::tally::{Counting, Runner};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+#[cfg(not(loom))]
 thread_local! {
     /// How many runs of blocks and calls of `run_now` this thread is inside.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+#[cfg(loom)]
+thread_local! {
+    static DEPTH: Cell<u32> = Cell::new(0);
 }
 
 /// Whether this thread is inside a cleanup, or inside the panic hook of one.
