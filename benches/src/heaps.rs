@@ -153,7 +153,7 @@ impl ShapedHeap {
             self.heap.mutate(|mc, _| {
                 (0..some).for_each(|n| {
                     black_box(&*mc.alloc(plain(n)));
-                })
+                });
             });
             left -= some;
         }

@@ -271,9 +271,10 @@ impl Tour {
         row(
             "open files",
             format!(
-                "{} opened, {} reused, at most {} at a time; {} read",
+                "{} opened, {} reused, {} open at most of {} allowed; {} read",
                 HumanCount(log.opened()),
                 HumanCount(log.hits()),
+                HumanCount(log.peak()),
                 HumanCount(log.limits.most_open),
                 BinaryBytes(found.bytes_read),
             ),

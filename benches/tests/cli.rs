@@ -4,9 +4,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+use std::{fs, io};
 
 use tempfile::TempDir;
 
@@ -192,16 +192,9 @@ fn figures_prints_a_row_for_each_kind_of_work() {
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let top = tree();
-    let mut child = command()
-        .arg("tour")
-        .arg(top.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Closed before the first line is written, most likely; either way nothing may be said.
-    drop(child.stdout.take());
-    let run = Run::of(&child.wait_with_output().unwrap());
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let run = Run::of(&command().arg("tour").arg(top.path()).stdout(writer).output().unwrap());
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
 }
 
@@ -321,16 +314,24 @@ mod unix {
     fn few_descriptors_are_enough() {
         let top = tree();
         (0..300).for_each(|n| fs::write(top.path().join(n.to_string()), "x").unwrap());
-        // Room for standard input, output and error, and a few more.
-        let line = "ulimit -n 12 && exec \"$0\" tour \"$1\"";
-        let output = Command::new("sh")
-            .args(["-c", line, env!("CARGO_BIN_EXE_sexton-bench")])
-            .arg(top.path())
-            .output()
-            .unwrap();
-        let run = Run::of(&output);
-        run.assert_complete();
-        assert!(run.row("index").starts_with("3 directories, 304 files, 0 links; 0 skipped"));
+        // Next to standard input, output and error, room for some; then for a single one, which is
+        // less than the cache counts on.
+        for limit in [64, 12, 4] {
+            let line = format!(
+                "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; ulimit -n {limit} && exec \"$0\" tour \"$1\""
+            );
+            let output = Command::new("sh")
+                .args(["-c", &line, env!("CARGO_BIN_EXE_sexton-bench")])
+                .arg(top.path())
+                .output()
+                .unwrap();
+            let run = Run::of(&output);
+            assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "limit {limit}");
+            assert!(run.row("index").starts_with("3 directories, 304 files, 0 links; 0 skipped"));
+            let (counts, _) = run.row("open files").split_once(" open at most").unwrap();
+            let most: u64 = counts.rsplit_once(' ').unwrap().1.parse().unwrap();
+            assert!(most <= limit / 2, "{most} open of {limit}");
+        }
     }
 
     #[test]

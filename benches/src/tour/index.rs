@@ -69,7 +69,7 @@ pub(crate) enum Step {
     Finished,
     /// Many files are open: a collection should close those that were evicted.
     CollectFirst,
-    /// The system refused another descriptor. The step was not made.
+    /// The system refused another descriptor, and nothing was done.
     OutOfDescriptors,
 }
 
@@ -147,7 +147,7 @@ impl<'gc> Index<'gc> {
         found: &mut Found,
         skipped: &mut Skipped,
     ) -> Step {
-        for _ in 0..FILES_PER_SESSION {
+        for nth in 0..FILES_PER_SESSION {
             if log.is_full() {
                 return Step::CollectFirst;
             }
@@ -157,6 +157,8 @@ impl<'gc> Index<'gc> {
             let path = node.path();
             match node.read(mc, &path, &self.open_files, log) {
                 Ok(bytes) => found.bytes_read += bytes,
+                // Some were read: whether the next one cannot be is for the next session to find out.
+                Err(error) if is_out_of_descriptors(&error) && nth > 0 => return Step::More,
                 Err(error) if is_out_of_descriptors(&error) => return Step::OutOfDescriptors,
                 Err(error) => skipped.note(&path, error),
             }

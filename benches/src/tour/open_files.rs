@@ -88,7 +88,7 @@ impl<'gc> OpenFiles<'gc> {
             return Ok(found);
         }
         let file = Arc::new(system::open_regular(path)?);
-        log.opened.fetch_add(1, Relaxed);
+        log.note_opened();
         let made = mc.alloc(OpenFile {
             file: Leaf::new(Arc::downgrade(&file)),
             cached: Cell::new(true),
@@ -172,6 +172,8 @@ pub(crate) struct Log {
     opened: AtomicU64,
     closed: AtomicU64,
     hits: AtomicU64,
+    /// The most that were open at a time, as the opening thread saw it.
+    peak: AtomicU64,
     closers: Mutex<HashSet<ThreadId>>,
 }
 
@@ -182,8 +184,19 @@ impl Log {
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             hits: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
             closers: Mutex::default(),
         })
+    }
+
+    fn note_opened(&self) {
+        // Relaxed: counts that only the opening thread changes.
+        let opened = self.opened.fetch_add(1, Relaxed) + 1;
+        self.peak.fetch_max(opened - self.closed(), Relaxed);
+    }
+
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Relaxed)
     }
 
     pub(crate) fn opened(&self) -> u64 {

@@ -100,3 +100,38 @@ pub(crate) fn descriptor_limit() -> Option<u64> {
         None
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened_and_without_waiting() {
+        let top = tempfile::TempDir::new().unwrap();
+        let [file, link, pipe] = ["file", "link", "pipe"].map(|name| top.path().join(name));
+        fs::write(&file, "text").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+
+        let mut head = [0; 8];
+        assert_eq!(read_head(&open_regular(&file).unwrap(), &mut head).unwrap(), 4);
+        assert_eq!(&head[..4], b"text");
+        assert!(open_regular(&link).is_err());
+        // Nobody writes: an ordinary open would wait for ever.
+        assert!(open_regular(&pipe).is_err());
+        assert!(open_regular(top.path()).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_open_file_counts_as_one_descriptor() {
+        // Other tests of this process open files, too; but not as many.
+        let before = open_descriptors().unwrap();
+        let files: Vec<File> = (0..500).map(|_| File::open("/dev/null").unwrap()).collect();
+        let after = open_descriptors().unwrap();
+        assert!((450..550).contains(&(after - before)), "{before} before, {after} after");
+        drop(files);
+    }
+}
