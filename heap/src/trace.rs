@@ -33,7 +33,8 @@ use crate::weak::{Weak, WeakRecord};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in the heap of this session",
     label = "not a payload of this session's brand",
-    note = "derive `Trace` for your own type; put a foreign type that holds no `Gc` into `Leaf<T>`",
+    note = "derive `Trace` for your own type; a foreign type that holds no `Gc` goes into `Leaf<T>`, or its \
+            field is marked `#[trace(leaf)]`",
     note = "a pointer of another session or of another heap is of another brand"
 )]
 pub unsafe trait Trace<'gc>: Sized {

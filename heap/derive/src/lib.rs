@@ -26,7 +26,6 @@
 //!     type Family = Pair<'static, T::Family>;
 //!     const NEEDS_TRACE: bool = true;
 //!     fn trace(&self, tracer: &mut Tracer<'_>) {
-//!         must_be_static::<std::fs::File>();
 //!         match self {
 //!             Self { first: field0, second: field1, .. } => {
 //!                 <T as Trace<'gc>>::trace(field0, tracer);
@@ -35,6 +34,10 @@
 //!         }
 //!     }
 //! }
+//!
+//! // Generic over the brand, so a leaf's type that names it fails.
+//! trait ALeafMustBeStatic<const FIELD: usize> { type Leaf: 'static; }
+//! impl<'gc, T> ALeafMustBeStatic<0> for Pair<'gc, T> { type Leaf = std::fs::File; }
 //!
 //! // A second implementation for any type that is `Drop`: the two conflict if `Pair` is.
 //! trait MustNotImplementDropAsItDerivesTrace {}
