@@ -494,8 +494,13 @@ mod tests {
     /// Whether a new heap gets the registry, when this test takes as many as anybody may have left.
     fn is_recycled(registry: &'static super::Registry) -> bool {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origins: Vec<_> = (0..100).map(|_| Origin::new(&pool)).collect();
-        origins.iter().any(|origin| std::ptr::eq(origin.registry(), registry))
+        let mut origins = Vec::new();
+        (0..1000).any(|_| {
+            let origin = Origin::new(&pool);
+            let found = std::ptr::eq(origin.registry(), registry);
+            origins.push(origin);
+            found
+        })
     }
 
     /// Other tests may hold it for a while.
