@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use sexton_bench::{Graph, suite_objects};
+use sexton_bench::{Graph, NoMemory, suite_objects};
 
 fn mark(c: &mut Criterion) {
     let objects = suite_objects();
@@ -20,12 +20,12 @@ fn mark(c: &mut Criterion) {
     group.sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Elements(objects as u64));
     for (name, build) in [
-        ("random graph", Graph::random as fn(usize) -> Graph),
+        ("random graph", Graph::random as fn(usize) -> Result<Graph, NoMemory>),
         ("list", Graph::list),
         ("tree", Graph::tree),
         ("array of leaves", Graph::leaves),
     ] {
-        let mut graph = build(objects);
+        let mut graph = build(objects).expect("memory for the suite");
         group.bench_function(name, |b| {
             b.iter_custom(|iterations| (0..iterations).map(|_| graph.collect().mark_time).sum());
         });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use sexton::{CleanupPool, Heap};
 use sexton_bench::{
-    GARBAGE_PER_CYCLE, Graph, Nothing, Shape, ShapedHeap, Spread, add_and_stop,
+    GARBAGE_PER_CYCLE, Graph, NoMemory, Nothing, Shape, ShapedHeap, Spread, add_and_stop,
     box_garbage_at_once, box_garbage_later, garbage, garbage_heap, per,
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut rows: Vec<(&str, Vec<f64>)> = Vec::new();
     let progress = bar();
-    let mut bench = Bench::new(args.objects);
+    let mut bench = Bench::new(args.objects).map_err(|error| cannot(&error))?;
     for round in 0..=args.rounds {
         let mut nth = 0;
         let mut record = |label: &'static str, nanos: f64| {
@@ -80,18 +80,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(objects: usize) -> Self {
+    fn new(objects: usize) -> Result<Self, NoMemory> {
         let pool = CleanupPool::builder().build();
-        Bench {
+        Ok(Bench {
             objects,
             garbage: garbage_heap(),
             flat: ShapedHeap::new(&pool),
-            random: Graph::random(objects),
-            list: Graph::list(objects),
-            tree: Graph::tree(objects),
-            leaves: Graph::leaves(objects),
+            random: Graph::random(objects)?,
+            list: Graph::list(objects)?,
+            tree: Graph::tree(objects)?,
+            leaves: Graph::leaves(objects)?,
             pool,
-        }
+        })
     }
 
     /// Measures everything once and hands each row to `record`.

@@ -269,7 +269,7 @@ struct Linked<'gc> {
 impl Graph {
     /// A chain through all objects in random order, and from each a link to a random other: nearly
     /// every step misses the cache.
-    pub fn random(objects: usize) -> Self {
+    pub fn random(objects: usize) -> Result<Self, NoMemory> {
         let mut rng = fastrand::Rng::with_seed(SEED);
         let mut order: Vec<usize> = (0..objects).collect();
         rng.shuffle(&mut order);
@@ -283,7 +283,7 @@ impl Graph {
     }
 
     /// A list, linked in the order of allocation.
-    pub fn list(objects: usize) -> Self {
+    pub fn list(objects: usize) -> Result<Self, NoMemory> {
         Self::link(objects, |pairs, mc| {
             for pair in pairs.windows(2) {
                 pair[0].left.set(mc, Some(pair[1]));
@@ -293,7 +293,7 @@ impl Graph {
     }
 
     /// A complete binary tree, the parents allocated before their children, level by level.
-    pub fn tree(objects: usize) -> Self {
+    pub fn tree(objects: usize) -> Result<Self, NoMemory> {
         Self::link(objects, |pairs, mc| {
             for (parent, pair) in pairs.iter().enumerate() {
                 pair.left.set(mc, pairs.get(2 * parent + 1).copied());
@@ -304,15 +304,14 @@ impl Graph {
     }
 
     /// One wide array of objects without pointers.
-    pub fn leaves(objects: usize) -> Self {
+    pub fn leaves(objects: usize) -> Result<Self, NoMemory> {
         let mut heap = Self::empty();
-        for_batches(objects, |some| {
-            heap.mutate(|mc, linked| {
-                let mut leaves = linked.leaves.borrow_mut(mc);
-                leaves.extend((0..some).map(|n| mc.alloc(plain(n))));
-            });
-        });
-        Graph { heap }
+        in_sessions(&mut heap, objects, |mc, linked, n| {
+            let leaf = mc.try_alloc(plain(n)).ok()?;
+            linked.leaves.borrow_mut(mc).push(leaf);
+            Some(())
+        })?;
+        Ok(Graph { heap })
     }
 
     fn empty() -> Heap<Linked<'static>> {
@@ -323,51 +322,44 @@ impl Graph {
     fn link(
         objects: usize,
         link: impl for<'gc> FnOnce(&[Gc<'gc, Pair<'gc>>], &Mutation<'gc>) -> Gc<'gc, Pair<'gc>>,
-    ) -> Self {
+    ) -> Result<Self, NoMemory> {
         assert!(objects > 0, "a graph of {objects} objects; valid is 1 or more");
         let mut heap = Self::empty();
-        for_batches(objects, |some| {
-            heap.mutate(|mc, linked| {
-                linked.all.borrow_mut(mc).extend((0..some).map(|n| {
-                    let words = Leaf::new([n as u64; 2]);
-                    mc.alloc(Pair { left: GcCell::default(), right: GcCell::default(), words })
-                }));
-            });
-        });
+        in_sessions(&mut heap, objects, |mc, linked, n| {
+            let words = Leaf::new([n as u64; 2]);
+            let pair = Pair { left: GcCell::default(), right: GcCell::default(), words };
+            linked.all.borrow_mut(mc).push(mc.try_alloc(pair).ok()?);
+            Some(())
+        })?;
         heap.mutate(|mc, linked| {
             let all = std::mem::take(&mut *linked.all.borrow_mut(mc));
             linked.root.set(mc, Some(link(&all, mc)));
         });
-        Graph { heap }
+        Ok(Graph { heap })
     }
 
     /// One full cycle, which marks every object.
     pub fn collect(&mut self) -> GcReport {
         self.heap.collect()
     }
-
-    /// The sum of the words of the objects on the leftmost path: proof for the compiler that they
-    /// are read.
-    pub fn left_sum(&mut self) -> u64 {
-        self.heap.mutate(|_mc, linked| {
-            let mut sum = 0u64;
-            let mut next = linked.root.get();
-            while let Some(pair) = next {
-                sum = sum.wrapping_add(pair.words[0]);
-                next = pair.left.get();
-            }
-            sum
-        })
-    }
 }
 
-fn for_batches(count: usize, mut batch: impl FnMut(usize)) {
-    let mut left = count;
-    while left > 0 {
-        let some = PER_SESSION.min(left);
-        batch(some);
-        left -= some;
+/// Calls `make` with each number below `count`, in sessions of bounded size, until one returns `None`
+/// for want of memory.
+fn in_sessions(
+    heap: &mut Heap<Linked<'static>>,
+    count: usize,
+    make: impl for<'gc> Fn(&Mutation<'gc>, &Linked<'gc>, usize) -> Option<()>,
+) -> Result<(), NoMemory> {
+    for first in (0..count).step_by(PER_SESSION) {
+        let numbers = first..count.min(first + PER_SESSION);
+        let failed =
+            heap.mutate(|mc, linked| numbers.into_iter().find(|&n| make(mc, linked, n).is_none()));
+        if let Some(objects) = failed {
+            return Err(NoMemory { objects });
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -409,7 +401,7 @@ mod tests {
         let graphs =
             [Graph::random(1000), Graph::list(1000), Graph::tree(1000), Graph::leaves(1000)];
         for mut graph in graphs {
-            assert_eq!(graph.collect().live_objects, 1000);
+            assert_eq!(graph.as_mut().unwrap().collect().live_objects, 1000);
         }
     }
 }
