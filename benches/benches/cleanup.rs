@@ -39,9 +39,13 @@ fn registration(c: &mut Criterion) {
     group.bench_function("sexton", |b| {
         b.iter_custom(|iterations| sample(iterations, || register(count)));
     });
-    group.bench_function("sexton, and stop", |b| {
-        b.iter_custom(|iterations| sample(iterations, || add_and_stop(count)));
-    });
+    for (name, objects) in
+        [("sexton, and stop, one object", 1), ("sexton, and stop, 65,536 objects", 1 << 16)]
+    {
+        group.bench_function(name, |b| {
+            b.iter_custom(|iterations| sample(iterations, || add_and_stop(count, objects)));
+        });
+    }
     group.bench_function("Box into a Vec", |b| {
         b.iter_custom(|iterations| {
             sample(iterations, || {

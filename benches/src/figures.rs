@@ -144,7 +144,12 @@ impl Bench {
         let all = self.sweep(Shape { cleanups: 1.0, ..Shape::plain(quarter, 0.0) })?;
         record("W4   register a cleanup", all.register);
         record("     collect start to last cleanup run, per cleanup", all.until_run);
-        record("W5   register and stop a cleanup", per(add_and_stop(quarter), quarter as u64));
+        for (label, objects) in [
+            ("W5   register and stop a cleanup, on one object", 1),
+            ("     register and stop a cleanup, among 65,536 objects", 1 << 16),
+        ] {
+            record(label, per(add_and_stop(quarter, objects), quarter as u64));
+        }
 
         let mut wakes = wakes(&self.pool)?;
         wakes.sort_unstable();

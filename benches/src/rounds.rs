@@ -56,20 +56,19 @@ pub fn register(count: usize) -> Duration {
     })
 }
 
-/// Times `count` cleanups that are registered and stopped again at once, going round among 65,536
-/// live objects.
-pub fn add_and_stop(count: usize) -> Duration {
-    const OBJECTS: usize = 1 << 16;
+/// Times `count` cleanups that are registered and stopped again at once, going round among so many
+/// live `objects`.
+pub fn add_and_stop(count: usize, objects: usize) -> Duration {
     let mut heap: Heap<Objects<'static>> = Heap::new(|_mc| Objects::default());
     heap.mutate(|mc, root| {
-        let mut objects = root.objects.borrow_mut(mc);
-        objects.extend((0..OBJECTS).map(|n| mc.alloc(heaps::plain(n))));
+        let made = (0..objects).map(|n| mc.alloc(heaps::plain(n)));
+        root.objects.borrow_mut(mc).extend(made);
     });
     heap.mutate(|mc, root| {
         let objects = root.objects.borrow();
         let start = Instant::now();
-        for n in 0..count {
-            let stopped = mc.add_cleanup(objects[n % OBJECTS], heaps::cleanup(n)).stop();
+        for (n, &object) in (0..count).zip(objects.iter().cycle()) {
+            let stopped = mc.add_cleanup(object, heaps::cleanup(n)).stop();
             assert!(stopped, "the cleanup of a live object can be stopped");
         }
         start.elapsed()
