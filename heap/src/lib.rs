@@ -65,6 +65,8 @@ pub use mutation::{HeapFull, Local, Mutation};
 pub use pacer::Pacing;
 pub use report::{GcReport, HeapStats};
 pub use roots::{HeapId, Root};
+#[doc(hidden)]
+pub use trace::private as __private;
 pub use trace::{Branded, Trace, Tracer};
 pub use verify::VerifyError;
 pub use weak::Weak;

@@ -94,4 +94,42 @@ impl<'a> Tracer<'a> {
     pub fn visit_weak<'gc, T: Trace<'gc>>(&mut self, weak: Weak<'gc, T>) {
         self.marker.visit_leaf::<WeakRecord>(weak.record_address());
     }
+
+    /// Asks at compile time that a field is a leaf; called by the derive.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn leaf<T: 'static>(&mut self, _field: &T) {}
+
+    /// Asks at compile time that a type which derives `Trace` does not implement `Drop`; called by the
+    /// derive.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn derived<T>(&mut self)
+    where
+        T: private::MustNotImplementDropAsItDerivesTrace<HasDrop = private::No>,
+    {
+    }
+}
+
+/// What the derive's output names, and nobody else.
+pub mod private {
+    /// The answer of a type that implements `Drop`.
+    #[derive(Debug)]
+    pub struct Yes(());
+
+    /// The answer of a type that derives `Trace`.
+    #[derive(Debug)]
+    pub struct No(());
+
+    /// Implemented for every type with `Drop`, and by the derive for those that derive `Trace`: a type
+    /// that is both has two implementations, and does not compile.
+    pub trait MustNotImplementDropAsItDerivesTrace {
+        /// Whether the type implements `Drop`.
+        type HasDrop;
+    }
+
+    #[expect(drop_bounds, reason = "it is about types that implement `Drop` themselves")]
+    impl<D: Drop> MustNotImplementDropAsItDerivesTrace for D {
+        type HasDrop = Yes;
+    }
 }

@@ -46,6 +46,8 @@ pub use pool::{CleanupPool, CleanupPoolBuilder, ShutdownTimeout};
 pub use sexton_cleanup::{
     Cleanup, CleanupPanic, CleanupState, OriginStats as CleanupStats, PoolStats, WaitError,
 };
+#[doc(hidden)]
+pub use sexton_heap::__private;
 pub use sexton_heap::{
     Branded, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcReport, HeapFull, HeapId, HeapStats, Leaf,
     Local, Mutation, Pacing, Root, Trace, Tracer, VerifyError, Weak,

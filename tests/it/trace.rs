@@ -206,7 +206,6 @@ mod derived {
         first: Item<'gc>,
         plain: u64,
         #[trace(leaf)]
-        #[expect(dead_code, reason = "held for its drop")]
         leaf: Token,
         last: Vec<Item<'gc>>,
     }
@@ -263,7 +262,6 @@ mod derived {
     #[derive(Trace)]
     struct Shared<'gc, T: ?Sized + 'static> {
         #[trace(leaf)]
-        #[expect(dead_code, reason = "held, not read")]
         shared: Rc<T>,
         leaf: Leaf<Vec<&'static str>>,
         pointer: Item<'gc>,

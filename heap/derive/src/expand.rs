@@ -6,7 +6,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Field, Fields, Ident, Lifetime, Member, Path, Result};
+use syn::{Data, DeriveInput, Fields, Ident, Lifetime, Member, Path, Result, Type};
 
 use crate::params::{Form, Params};
 use crate::{Errors, attr};
@@ -31,8 +31,13 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
 /// One arm of the `match` on the type: a struct has one of these, an enum has many.
 struct Arm<'a> {
     pattern: TokenStream,
-    traced: Vec<(Member, &'a Field)>,
-    leaves: Vec<&'a Field>,
+    fields: Vec<ArmField<'a>>,
+}
+
+struct ArmField<'a> {
+    member: Member,
+    ty: &'a Type,
+    leaf: bool,
 }
 
 fn variants(input: &DeriveInput) -> Result<Vec<Arm<'_>>> {
@@ -58,12 +63,10 @@ fn variants(input: &DeriveInput) -> Result<Vec<Arm<'_>>> {
 
 fn arm(pattern: TokenStream, fields: &Fields) -> Result<Arm<'_>> {
     let mut errors = Errors::default();
-    let mut arm = Arm { pattern, traced: Vec::new(), leaves: Vec::new() };
+    let mut arm = Arm { pattern, fields: Vec::new() };
     for (member, field) in fields.members().zip(fields) {
-        match errors.check(attr::is_leaf(&field.attrs)) {
-            Some(true) => arm.leaves.push(field),
-            _ => arm.traced.push((member, field)),
-        }
+        let leaf = errors.check(attr::is_leaf(&field.attrs)).unwrap_or(false);
+        arm.fields.push(ArmField { member, ty: &field.ty, leaf });
     }
     errors.finish()?;
     Ok(arm)
@@ -73,7 +76,7 @@ fn implementations(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]
     let branded = branded(name, krate, params);
     let trace = trace(name, krate, params, arms);
     let leaves = leaves(name, params, arms);
-    let no_drop = no_drop(name, params);
+    let no_drop = no_drop(name, krate, params);
     quote_spanned! {Span::mixed_site()=>
         #[automatically_derived]
         const _: () = {
@@ -145,32 +148,47 @@ fn trace(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> Token
 }
 
 /// The `match` that traces every field, and the name of the tracer in it.
+///
+/// What it calls on the tracer are inherent methods, and the trait's signature fixes the tracer's type:
+/// no name that the user's crate defines can stand in for them. The patterns name every field and have no
+/// `..`, so that a field which an attribute macro adds behind the derive's back does not compile.
 fn body(krate: &Path, brand: &Lifetime, arms: &[Arm<'_>]) -> (TokenStream, TokenStream) {
     let here = Span::mixed_site();
     let tracer = quote_spanned!(here=> tracer);
-    let match_arms = arms.iter().map(|Arm { pattern, traced, .. }| {
-        let members = traced.iter().map(|(member, _)| member);
+    let match_arms = arms.iter().map(|Arm { pattern, fields }| {
+        let members = fields.iter().map(|field| &field.member);
         let names: Vec<_> =
-            (0..traced.len()).map(|i| format_ident!("field{i}", span = here)).collect();
-        let calls = traced.iter().zip(&names).map(|((_, field), name)| {
-            let ty = &field.ty;
+            (0..fields.len()).map(|i| format_ident!("field{i}", span = here)).collect();
+        let calls = fields.iter().zip(&names).map(|(ArmField { ty, leaf, .. }, name)| {
             // At the field's type, so that a type that is no payload is what an error points to.
             let span = here.located_at(ty.span());
-            quote_spanned!(span=> <#ty as #krate::Trace<#brand>>::trace(#name, #tracer);)
+            if *leaf {
+                quote_spanned!(span=> #tracer.leaf(#name);)
+            } else {
+                quote_spanned!(span=> <#ty as #krate::Trace<#brand>>::trace(#name, #tracer);)
+            }
         });
-        quote_spanned!(here=> #pattern { #(#members: #names,)* .. } => { #(#calls)* })
+        quote_spanned!(here=> #pattern { #(#members: #names),* } => { #(#calls)* })
     });
-    if arms.iter().all(|arm| arm.traced.is_empty()) {
-        return (quote!(_), TokenStream::new());
-    }
-    let body = quote_spanned!(here=> match self { #(#match_arms)* });
+    // A type without values has no arm to match a reference with.
+    let value =
+        if arms.is_empty() { quote_spanned!(here=> *self) } else { quote_spanned!(here=> self) };
+    let body = quote_spanned! {here=>
+        #tracer.derived::<Self>();
+        match #value { #(#match_arms)* }
+    };
     (tracer, body)
 }
 
-/// The check that leaves are `'static`. The implementations are generic over the brand, so a type that
-/// names the brand fails.
+/// A first check that leaves are `'static`, for the sake of its message; the one that cannot be fooled is the
+/// tracer's, in [`body`]. The implementations are generic over the brand, so a type that names it fails.
 fn leaves(name: &Ident, params: &Params, arms: &[Arm<'_>]) -> TokenStream {
-    let leaves: Vec<_> = arms.iter().flat_map(|arm| &arm.leaves).map(|field| &field.ty).collect();
+    let leaves: Vec<_> = arms
+        .iter()
+        .flat_map(|arm| &arm.fields)
+        .filter(|field| field.leaf)
+        .map(|field| field.ty)
+        .collect();
     if leaves.is_empty() {
         return TokenStream::new();
     }
@@ -193,17 +211,17 @@ fn leaves(name: &Ident, params: &Params, arms: &[Arm<'_>]) -> TokenStream {
 }
 
 /// A second implementation of a trait that every type with `Drop` has: the two conflict if this one
-/// gets a `Drop`. The trait's name is what the user reads.
-fn no_drop(name: &Ident, params: &Params) -> TokenStream {
+/// gets a `Drop`. The trait's name is what the user reads. `Tracer::derived` asks for the answer.
+fn no_drop(name: &Ident, krate: &Path, params: &Params) -> TokenStream {
     let Header { generics, this, predicates } = Header::new(name, params);
     quote_spanned! {Span::mixed_site()=>
-        trait MustNotImplementDropAsItDerivesTrace {}
-        impl<D: ::core::ops::Drop> MustNotImplementDropAsItDerivesTrace for D {}
         #[automatically_derived]
-        impl<#generics> MustNotImplementDropAsItDerivesTrace for #this
+        impl<#generics> #krate::__private::MustNotImplementDropAsItDerivesTrace for #this
         where
             #predicates
-        {}
+        {
+            type HasDrop = #krate::__private::No;
+        }
     }
 }
 
@@ -241,22 +259,9 @@ mod tests {
         tokens.to_string().replace(' ', "")
     }
 
-    fn no_drop(header: TokenStream, predicates: TokenStream) -> TokenStream {
-        quote! {
-            trait MustNotImplementDropAsItDerivesTrace {}
-            impl<D: ::core::ops::Drop> MustNotImplementDropAsItDerivesTrace for D {}
-            #[automatically_derived]
-            #header where #predicates {}
-        }
-    }
-
     /// The example of the crate's page.
     #[test]
     fn a_struct_with_a_brand_a_parameter_and_a_leaf() {
-        let expected = no_drop(
-            quote!(impl<'gc, T:> MustNotImplementDropAsItDerivesTrace for Pair<'gc, T>),
-            quote!(),
-        );
         let expected = quote! {
             #[automatically_derived]
             const _: () = {
@@ -276,10 +281,12 @@ mod tests {
 
                     #[inline]
                     fn trace(&self, tracer: &mut ::sexton::Tracer<'_>) {
+                        tracer.derived::<Self>();
                         match self {
-                            Self { first: field0, second: field1, .. } => {
+                            Self { first: field0, second: field1, file: field2 } => {
                                 <T as ::sexton::Trace<'gc>>::trace(field0, tracer);
                                 <Gc<'gc, T> as ::sexton::Trace<'gc>>::trace(field1, tracer);
+                                tracer.leaf(field2);
                             }
                         }
                     }
@@ -295,7 +302,12 @@ mod tests {
                     type Leaf = std::fs::File;
                 }
 
-                #expected
+                #[automatically_derived]
+                impl<'gc, T:> ::sexton::__private::MustNotImplementDropAsItDerivesTrace for Pair<'gc, T>
+                where
+                {
+                    type HasDrop = ::sexton::__private::No;
+                }
             };
         };
         let input = quote! {
@@ -312,10 +324,6 @@ mod tests {
     /// Each bound stands for the type as declared, for its family, and for every brand.
     #[test]
     fn an_enum_without_a_brand_with_bounds() {
-        let expected = no_drop(
-            quote!(impl<T:, U, const N: usize> MustNotImplementDropAsItDerivesTrace for Tree<T, U, N>),
-            quote!(T: Ord, U: 'static, T: PartialEq<[U; N]>,),
-        );
         let expected = quote! {
             #[automatically_derived]
             const _: () = {
@@ -347,11 +355,13 @@ mod tests {
 
                     #[inline]
                     fn trace(&self, tracer: &mut c::Tracer<'_>) {
+                        tracer.derived::<Self>();
                         match self {
-                            Self::Tip { .. } => {}
-                            Self::Fork { 0: field0, 2: field1, .. } => {
+                            Self::Tip {} => {}
+                            Self::Fork { 0: field0, 1: field1, 2: field2 } => {
                                 <Box<Self> as c::Trace<'__gc>>::trace(field0, tracer);
-                                <T as c::Trace<'__gc>>::trace(field1, tracer);
+                                tracer.leaf(field1);
+                                <T as c::Trace<'__gc>>::trace(field2, tracer);
                             }
                         }
                     }
@@ -370,7 +380,16 @@ mod tests {
                     type Leaf = U;
                 }
 
-                #expected
+                #[automatically_derived]
+                impl<T:, U, const N: usize> c::__private::MustNotImplementDropAsItDerivesTrace
+                    for Tree<T, U, N>
+                where
+                    T: Ord,
+                    U: 'static,
+                    T: PartialEq<[U; N]>,
+                {
+                    type HasDrop = c::__private::No;
+                }
             };
         };
         let input = quote! {
@@ -383,8 +402,9 @@ mod tests {
         assert_eq!(expansion(input), text(expected));
     }
 
+    /// An attribute macro that runs after the derive may add fields; they must not go unseen.
     #[test]
-    fn nothing_is_matched_where_nothing_is_traced() {
+    fn patterns_name_every_field() {
         for input in [
             quote!(
                 enum Never {}
@@ -393,11 +413,26 @@ mod tests {
                 struct Unit;
             ),
             quote!(
+                struct L<'gc>(#[trace(leaf)] u8, Gc<'gc, u8>);
+            ),
+        ] {
+            let expansion = expansion(input);
+            assert!(expansion.contains("match"), "{expansion}");
+            assert!(!expansion.contains(".."), "{expansion}");
+        }
+    }
+
+    #[test]
+    fn without_a_brand_or_a_traced_parameter_nothing_needs_tracing() {
+        for input in [
+            quote!(
+                enum Never {}
+            ),
+            quote!(
                 struct L(#[trace(leaf)] u8);
             ),
         ] {
             let expansion = expansion(input);
-            assert!(!expansion.contains("match"), "{expansion}");
             assert!(expansion.contains("NEEDS_TRACE:bool=false"), "{expansion}");
         }
     }

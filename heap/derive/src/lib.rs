@@ -26,10 +26,12 @@
 //!     type Family = Pair<'static, T::Family>;
 //!     const NEEDS_TRACE: bool = true;
 //!     fn trace(&self, tracer: &mut Tracer<'_>) {
+//!         tracer.derived::<Self>(); // asks that `Self` is not `Drop`
 //!         match self {
-//!             Self { first: field0, second: field1, .. } => {
+//!             Self { first: field0, second: field1, file: field2 } => {
 //!                 <T as Trace<'gc>>::trace(field0, tracer);
 //!                 <Gc<'gc, T> as Trace<'gc>>::trace(field1, tracer);
+//!                 tracer.leaf(field2); // asks that it is 'static
 //!             }
 //!         }
 //!     }
@@ -39,11 +41,16 @@
 //! trait ALeafMustBeStatic<const FIELD: usize> { type Leaf: 'static; }
 //! impl<'gc, T> ALeafMustBeStatic<0> for Pair<'gc, T> { type Leaf = std::fs::File; }
 //!
-//! // A second implementation for any type that is `Drop`: the two conflict if `Pair` is.
-//! trait MustNotImplementDropAsItDerivesTrace {}
-//! impl<D: Drop> MustNotImplementDropAsItDerivesTrace for D {}
-//! impl<'gc, T> MustNotImplementDropAsItDerivesTrace for Pair<'gc, T> {}
+//! // Every type that is `Drop` has another implementation: the two conflict if `Pair` is.
+//! impl<'gc, T> MustNotImplementDropAsItDerivesTrace for Pair<'gc, T> { type HasDrop = No; }
 //! ```
+//!
+//! # Why it can be trusted
+//!
+//! What the user's crate defines may stand in for names that the expansion uses, and attribute macros may change
+//! the type after it was derived. So the checks that safety rests on use no names: `derived` and `leaf` are inherent
+//! methods of the tracer, whose type the signature of `Trace::trace` fixes, and they are given the type and
+//! the field themselves; the patterns name every field, so one that was added later does not compile.
 //!
 //! # Parameters
 //!
@@ -60,7 +67,7 @@
 //!
 //! - `#[trace(leaf)]` on a field: it is not traced and need not be `Trace`, but its type must be
 //!   `'static`, so it cannot hold a `Gc`. It may implement `Drop`.
-//! - `#[trace(crate = path)]` on the type: where `Trace`, `Branded` and `Tracer` are found. The
+//! - `#[trace(crate = path)]` on the type: where `Trace`, `Branded`, `Tracer` and `__private` are found. The
 //!   default is `::sexton`.
 //!
 //! Unions, packed structs and types with two lifetimes are rejected.
