@@ -217,28 +217,25 @@ impl LocalBlock {
     fn push_chain(&mut self, head: Head) {
         let registry = self.origin.registry();
         let storage = &registry.storage;
-        let heads = || std::iter::successors(Some(head), |&head| storage.next(head));
-        // Relaxed: `SETTLED` is no hint. It was written after the taking, and there is no way back.
-        let is_settled = |head: Head| storage.mark(head.index()).load(Ordering::Relaxed) == SETTLED;
-        if !heads().all(is_settled) {
-            // Something is left to run: the whole chain is queued. The runner counts what ended early.
-            let mut cleanups = 0;
-            for head in heads() {
-                storage.mark(head.index()).store(self.byte, Ordering::Relaxed);
-                cleanups += 1;
+        // What ended early is freed here, so that only what is left to run is queued and counted.
+        let rest = storage.prune(head, |head| {
+            // Relaxed: `SETTLED` is no hint. It was written after the taking, and there is no way back.
+            let settled = storage.mark(head.index()).load(Ordering::Relaxed) == SETTLED;
+            if settled {
+                self.reclaimed += 1;
+                if let Some(slot) = registry.pass_settled(head.index()) {
+                    self.freed.push(slot);
+                }
             }
-            self.write(head, cleanups);
-            return;
+            settled
+        });
+        let Some(rest) = rest else { return };
+        let mut cleanups = 0;
+        for head in std::iter::successors(Some(rest), |&head| storage.next(head)) {
+            storage.mark(head.index()).store(self.byte, Ordering::Relaxed);
+            cleanups += 1;
         }
-        // Nothing is left to run: the records are freed here.
-        let mut chain = Some(head);
-        while let Some(head) = chain {
-            chain = storage.next(head);
-            self.reclaimed += 1;
-            if let Some(slot) = registry.pass_settled(head.index()) {
-                self.freed.push(slot);
-            }
-        }
+        self.write(rest, cleanups);
     }
 
     /// Takes the block out, ready to be published, its cleanups counted.

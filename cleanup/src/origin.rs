@@ -173,30 +173,7 @@ impl Registrar {
     /// When `chain` comes from another heap.
     pub fn prune(&mut self, chain: Head) -> Option<Head> {
         let storage = &self.registry.storage;
-        let mut rest = Some(chain);
-        // The records kept: the first one's head, and the last two, whose heads may have to change.
-        let mut first = None;
-        let mut last: Option<Head> = None;
-        let mut before_last: Option<Head> = None;
-        while let Some(head) = rest {
-            rest = storage.next(head);
-            if self.reclaim(head) {
-                continue;
-            }
-            match last {
-                None => first = Some(head),
-                Some(last) => storage.set_next(last.index(), head),
-            }
-            before_last = last;
-            last = Some(head);
-        }
-        // The last one kept may have had settled records behind it: it has no successor now.
-        let end = Head::new(last?.index(), false);
-        match before_last {
-            None => first = Some(end),
-            Some(before) => storage.set_next(before.index(), end),
-        }
-        first
+        storage.prune(chain, |head| self.reclaim(head))
     }
 
     /// How many settled (stopped, or run early) records are still in chains of live objects.

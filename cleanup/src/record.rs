@@ -329,6 +329,35 @@ impl Storage {
         self.record(index).next.store(next.raw(), Ordering::Relaxed);
     }
 
+    /// Takes records out of a chain: those that `reclaim`, called once for each, says it has freed or left to
+    /// another thread. Gives what is left. Asked only by the chain's owner.
+    pub(crate) fn prune(&self, chain: Head, mut reclaim: impl FnMut(Head) -> bool) -> Option<Head> {
+        let mut rest = Some(chain);
+        // The records kept: the first one's head, and the last two, whose heads may have to change.
+        let mut first = None;
+        let mut last: Option<Head> = None;
+        let mut before_last: Option<Head> = None;
+        while let Some(head) = rest {
+            rest = self.next(head);
+            if reclaim(head) {
+                continue;
+            }
+            match last {
+                None => first = Some(head),
+                Some(last) => self.set_next(last.index(), head),
+            }
+            before_last = last;
+            last = Some(head);
+        }
+        // The last one kept may have had settled records behind it: it has no successor now.
+        let end = Head::new(last?.index(), false);
+        match before_last {
+            None => first = Some(end),
+            Some(before) => self.set_next(before.index(), end),
+        }
+        first
+    }
+
     /// Generation and state of a record. Acquire: who sees that a cleanup has ended sees what it did.
     #[inline]
     pub(crate) fn look(&self, index: Index) -> (u32, State) {
