@@ -11,6 +11,8 @@
 //! 2. [`Pool::wait_until_workers_left`], with a deadline; then join the threads that have left.
 //! 3. [`Pool::discard_pending`]: what is left is dropped instead of run, from now on also by workers that come
 //!    back from a long cleanup and by heaps that still collect. Tickets finish.
+//!
+//! Inside a cleanup there is no waiting: [`Pool::discard_after_the_last`] takes the place of steps 2 and 3.
 
 use crate::arena::Block;
 use crate::block::Blocks;
@@ -67,6 +69,8 @@ pub struct Pool {
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
     /// flushing cycles, after a fence.
     closed: AtomicBool,
+    /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
+    discard_at_end: AtomicBool,
     /// This pool, for its workers to hold.
     this: Weak<Pool>,
 }
@@ -82,6 +86,7 @@ impl Pool {
             max_workers,
             spawn,
             closed: AtomicBool::new(false),
+            discard_at_end: AtomicBool::new(false),
             this: this.clone(),
         })
     }
@@ -167,6 +172,22 @@ impl Pool {
         // published, or we see what it has added to `length`.
         fence(Ordering::SeqCst);
         self.drain()
+    }
+
+    /// Has [`discard_pending`](Self::discard_pending) called as soon as no worker is left: now, or by the last one
+    /// on its way out. For a shutdown that cannot wait, because it is called from inside a cleanup.
+    pub fn discard_after_the_last(&self) {
+        // Relaxed: whoever vacates a post, or counts them below, does so under the crew's lock. Either we
+        // count no worker, or the last one vacates later and finds this set.
+        self.discard_at_end.store(true, Ordering::Relaxed);
+        self.a_worker_left();
+    }
+
+    /// A worker's post has been vacated, or may have been.
+    pub(crate) fn a_worker_left(&self) {
+        if self.discard_at_end.load(Ordering::Relaxed) && self.queue.crew().numbers().0 == 0 {
+            self.discard_pending();
+        }
     }
 
     fn drain(&self) -> usize {

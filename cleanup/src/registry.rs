@@ -487,26 +487,27 @@ impl Ledger {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::{RECYCLED, Registry};
     use crate::{CleanupState, Origin, Pool, PoolConfig};
     use std::sync::mpsc::channel;
     use std::time::{Duration, Instant};
 
-    /// Whether a new heap gets the registry, when this test takes as many as anybody may have left.
-    fn is_recycled(registry: &'static super::Registry) -> bool {
-        let pool = Pool::new(PoolConfig::default(), None);
-        let mut origins = Vec::new();
-        (0..1000).any(|_| {
-            let origin = Origin::new(&pool);
-            let found = std::ptr::eq(origin.registry(), registry);
-            origins.push(origin);
-            found
-        })
+    /// Whether a new heap could be given the registry.
+    fn is_free(registry: &'static Registry) -> bool {
+        RECYCLED.lock().iter().any(|&free| std::ptr::eq(free, registry) && free.is_at_rest())
     }
 
-    /// Other tests may hold it for a while.
-    fn will_be_recycled(registry: &'static super::Registry) {
+    /// Waits until a new heap has been given the registry: other tests may have it for a while. Takes as many
+    /// as are listed, because the one looked for may lie under all the others.
+    fn will_be_recycled(registry: &'static Registry) {
+        let pool = Pool::new(PoolConfig::default(), None);
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !is_recycled(registry) {
+        loop {
+            let listed = RECYCLED.lock().len();
+            let origins: Vec<_> = (0..listed).map(|_| Origin::new(&pool)).collect();
+            if origins.iter().any(|origin| std::ptr::eq(origin.registry(), registry)) {
+                return;
+            }
             assert!(Instant::now() < deadline, "the registry was not recycled");
             std::thread::yield_now();
         }
@@ -533,7 +534,7 @@ mod tests {
         registrar.discard(head);
         drop(registrar);
         drop(origin);
-        assert!(!is_recycled(registry), "its account is still open");
+        assert!(!is_free(registry), "its account is still open");
         leave.send(()).expect("it waits");
         let handle = runner.join().expect("it ran");
         will_be_recycled(registry);
@@ -552,7 +553,7 @@ mod tests {
         local.push(head);
         cycle.flush([local]);
         drop(origin);
-        assert!(!is_recycled(registry));
+        assert!(!is_free(registry));
         assert_eq!(pool.run_pending(1), 1);
         will_be_recycled(registry);
     }

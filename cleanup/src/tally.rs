@@ -171,7 +171,7 @@ impl fmt::Debug for Totals {
 }
 
 /// Drops what a panic threw. If that panics too, what it throws is leaked: somewhere this has to end.
-fn drop_quietly(payload: Box<dyn Any + Send>) {
+pub(crate) fn drop_quietly(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }

@@ -51,5 +51,6 @@ impl Drop for Worker {
         if !self.left {
             self.pool.lost(self.opening);
         }
+        self.pool.a_worker_left();
     }
 }
