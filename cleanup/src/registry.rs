@@ -25,16 +25,15 @@
 //!    batch's byte as a note.
 //!
 //! In case 3 the backlog is too high by one from the moment the cleanup ends until the runner gets there. It
-//! takes a handle that reads the byte just before the sweeper writes it, or a chain that holds other
-//! cleanups that did not end early.
+//! takes a handle that reads the byte just before the sweeper writes it.
 //!
 //! It does not know objects, blocks or workers.
 
 use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, Storage};
 use crate::run::Inside;
 use crate::stats::OriginStats;
-use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering};
-use crate::tally::Totals;
+use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
+use crate::tally::{Totals, drop_quietly};
 use crate::thunk::Namer;
 use crate::ticket::Batch;
 use std::any::Any;
@@ -76,8 +75,9 @@ struct Early {
 /// What the lock guards. It is held for a few loads and stores, never while user code runs.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// The present heap's pool, to report panics of `run_now` to.
-    totals: Option<Arc<Totals>>,
+    /// The present heap's pool, to report panics of `run_now` to. Weak: the registry outlives the pool, and
+    /// must not keep the pool's hook, nor drop it at a moment that is nobody's.
+    totals: Weak<Totals>,
     /// Unfinished batches, in the order of their cycles.
     live: Vec<Arc<Batch>>,
     /// The batch of each cycle that is still sweeping. Holds a hold on it.
@@ -215,7 +215,7 @@ impl Registry {
         let mut ledger = self.ledger.lock();
         debug_assert!(ledger.live.is_empty() && ledger.open.is_empty());
         debug_assert!(ledger.registrars.is_empty());
-        *ledger = Ledger { totals: Some(totals.clone()), ..Ledger::default() };
+        *ledger = Ledger { totals: Arc::downgrade(totals), ..Ledger::default() };
     }
 
     // ---- handles -----------------------------------------------------------------------------------
@@ -231,7 +231,10 @@ impl Registry {
         let taken = self.storage.take(index, Some(generation), true)?;
         note();
         let (thunk, ending) = taken.extract();
+        // A destructor that waited for its own heap would wait for this very cleanup's end.
+        let inside = Inside::enter();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(thunk)));
+        drop(inside);
         self.settle(ending, &self.early.stopped);
         Some(dropped)
     }
@@ -291,10 +294,11 @@ impl Registry {
     /// Tells the hook of the present heap's pool about a panic.
     #[cold]
     fn report(&self, payload: Box<dyn Any + Send>, name: Namer) {
-        let totals = self.ledger.lock().totals.clone();
-        if let Some(totals) = totals {
-            let _inside = Inside::enter();
-            totals.report(payload, name);
+        let totals = self.ledger.lock().totals.upgrade();
+        let _inside = Inside::enter();
+        match totals {
+            Some(totals) => totals.report(payload, name),
+            None => drop_quietly(payload),
         }
     }
 
@@ -339,9 +343,11 @@ impl Registry {
             if let Some(taken) = self.storage.take(index, None, true) {
                 let (thunk, ending) = taken.extract();
                 let name = thunk.namer();
+                let inside = Inside::enter();
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(thunk))) {
                     self.report(payload, name);
                 }
+                drop(inside);
                 ending.free(freed);
                 // Release: see `Early`.
                 self.early.discarded.fetch_add(1, Ordering::Release);

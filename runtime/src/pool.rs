@@ -117,8 +117,10 @@ impl Shared {
         self.shut_down.store(true, Relaxed);
         // 1. Workers drain the list and leave.
         self.core.begin_shutdown();
-        // 2. Wait for them; but a cleanup cannot wait for the thread it runs on.
+        // 2. Wait for them; but a cleanup cannot wait for the thread it runs on. The last worker to leave
+        //    then does what remains.
         if in_cleanup() {
+            self.core.discard_after_the_last();
             return Ok(());
         }
         let left = self.core.wait_until_workers_left(timeout);

@@ -139,6 +139,60 @@ fn after_a_shutdown_cleanups_are_discarded_and_nobody_waits_for_them() {
 }
 
 #[test]
+fn a_shutdown_within_a_cleanup_strands_nothing() {
+    let pool = CleanupPool::builder().max_workers(1).build();
+    let (done, wait_for_it) = mpsc::channel();
+    let counter = Counter::default();
+    let mut heap = builder().cleanup_pool(&pool).build(|_| World::default());
+    heap.mutate(|mc, _| {
+        let pool = pool.clone();
+        mc.add_cleanup(mc.alloc(Node::new(1)), move || {
+            pool.shutdown(LONG).unwrap();
+            done.send(()).unwrap();
+        });
+    });
+    heap.collect();
+    wait_for_it.recv_timeout(LONG).expect("it does not wait for itself");
+    // The worker leaves, and what is queued from then on is discarded.
+    heap.wait_for_cleanups(LONG).unwrap();
+    pool.shutdown(LONG).unwrap();
+    heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(2)), counter.cleanup()));
+    heap.collect();
+    heap.wait_for_cleanups(Duration::ZERO).unwrap();
+    assert_eq!((counter.get(), pool.stats().backlog), (0, 0));
+}
+
+#[test]
+fn without_workers_a_shutdown_within_a_cleanup_discards_the_rest_at_once() {
+    let pool = CleanupPool::manual();
+    let (mut heap, counter) = heap_with(&pool, OnDrop::RunAll, 10, 0);
+    let handle = heap.mutate(|mc, _| {
+        let pool = pool.clone();
+        mc.add_cleanup(mc.alloc(Node::new(1)), move || pool.shutdown(LONG).unwrap())
+    });
+    assert!(handle.run_now());
+    assert_eq!((pool.run_pending(usize::MAX), counter.get()), (0, 0));
+    heap.wait_for_cleanups(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn the_panic_hook_goes_with_its_pool() {
+    let (kept, gone) = mpsc::channel::<()>();
+    let pool = CleanupPool::builder()
+        .max_workers(1)
+        .on_panic(move |_| {
+            let _ = kept.send(());
+        })
+        .build();
+    let (heap, counter) = heap_with(&pool, OnDrop::RunAll, 3, 3);
+    drop(heap);
+    pool.shutdown(LONG).unwrap();
+    drop(pool);
+    assert_eq!(counter.get(), 6);
+    assert_eq!(gone.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
+}
+
+#[test]
 fn the_last_handle_may_be_dropped_within_a_cleanup() {
     let (done, wait_for_it) = mpsc::channel();
     let pool = CleanupPool::builder().max_workers(1).build();
