@@ -251,7 +251,8 @@ impl<R: Branded> RootedHeap<R> {
                 false
             });
         }
-        // Dropping captures runs user code, which must find no borrow held.
+        // Dropping captures runs user code, which must find the space free. The registrar it cannot reach:
+        // the heap is going, and no session will be opened on it again.
         let mut registrar = self.core.registrar().borrow_mut();
         doomed.into_iter().for_each(|head| registrar.discard(head));
     }

@@ -211,6 +211,9 @@ impl<R: Branded, M> HeapBuilder<R, M> {
 
 impl<R: Branded> HeapBuilder<R> {
     /// The heap, with the root that `f` makes.
+    ///
+    /// If `f` panics there is no heap: what it allocated is dropped, and the cleanups it registered are
+    /// discarded.
     pub fn build(self, f: impl for<'gc> FnOnce(&Mutation<'gc>) -> R::At<'gc>) -> Heap<R> {
         let pool = self.pool.unwrap_or_else(|| CleanupPool::global().clone());
         let inner = RootedHeap::new(Origin::new(pool.core()), self.config, f);

@@ -360,6 +360,22 @@ fn waiting_within_a_cleanup_is_an_error_and_not_a_hang() {
 }
 
 #[test]
+fn captures_dropped_by_stop_count_as_within_a_cleanup() {
+    struct Waits(mpsc::Sender<Result<(), WaitError>>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.send(manual_heap().wait_for_cleanups(LONG)).unwrap();
+        }
+    }
+    let (send, waited) = mpsc::channel();
+    let mut heap = manual_heap();
+    let waits = Waits(send);
+    let handle = heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(1)), move || drop(waits)));
+    assert!(handle.stop());
+    assert!(matches!(waited.try_recv(), Ok(Err(WaitError::FromCleanup))));
+}
+
+#[test]
 fn a_cleanup_may_use_a_heap_of_its_own() {
     let counter = Counter::default();
     let mut heap = manual_heap();
