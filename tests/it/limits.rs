@@ -31,7 +31,7 @@ fn alloc_past_the_limit_panics_and_leaves_the_heap_usable() {
             for id in 0.. {
                 world.head.set(mc, Some(mc.alloc(Node::before(id, world.head.get()))));
             }
-        })
+        });
     }))
     .expect_err("the heap is full");
     let message = panic.downcast_ref::<String>().expect("a message");
