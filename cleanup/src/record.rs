@@ -524,7 +524,9 @@ impl Slot {
             // free slot's content is a link, which needs no drop.
             unsafe { (*thunk).write(Thunk::new(f)) };
         });
-        // Release: pairs with the Acquire in `take`.
+        // Release: pairs with the Acquire in `take`. Every way by which another thread gets hold of a head or a
+        // handle synchronises by itself, so no model can miss this; but the taker's right to the thunk
+        // should not hang on how it was told.
         record.tag.store(tag.0, Ordering::Release);
         (self.index, tag.generation())
     }

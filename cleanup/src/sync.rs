@@ -56,7 +56,6 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
-    use std::collections::VecDeque;
     use std::ops::{Deref, DerefMut};
 
     pub(crate) use crossbeam_deque::Steal;
@@ -134,25 +133,51 @@ mod imp {
         false
     }
 
-    /// Stands in for crossbeam's `Injector`, which knows no loom: first in, first out, linearizable.
+    /// Stands in for crossbeam's `Injector`, which knows no loom: first in, first out.
+    ///
+    /// No stronger than the real one. The load of `tail` may give an old value, and `Empty` then is the answer
+    /// of a thread with no right to ask: a stand-in behind a mutex would order all pushes and steals, and hide
+    /// a claim without order. But steals synchronise with one another, as the real one's do by its `head`
+    /// (loaded with Acquire, moved by a SeqCst compare-exchange); protocol 1 needs that.
     #[derive(Debug)]
-    pub(crate) struct Injector<T>(Mutex<VecDeque<T>>);
+    pub(crate) struct Injector<T> {
+        /// How many have been stolen.
+        head: AtomicUsize,
+        /// How many have been pushed.
+        tail: AtomicUsize,
+        /// All that were ever pushed. Not loom's mutex: it is to add no order.
+        items: std::sync::Mutex<Vec<Option<T>>>,
+    }
 
     impl<T> Injector<T> {
         pub(crate) fn new() -> Self {
-            Injector(Mutex::new(VecDeque::new()))
+            Injector {
+                head: AtomicUsize::new(0),
+                tail: AtomicUsize::new(0),
+                items: std::sync::Mutex::default(),
+            }
         }
 
         #[track_caller]
         pub(crate) fn push(&self, value: T) {
-            self.0.lock().push_back(value);
+            self.items.lock().expect("not poisoned").push(Some(value));
+            // Release: pairs with the Acquire in `steal`.
+            self.tail.fetch_add(1, Ordering::Release);
         }
 
         #[track_caller]
         pub(crate) fn steal(&self) -> Steal<T> {
-            match self.0.lock().pop_front() {
-                Some(value) => Steal::Success(value),
-                None => Steal::Empty,
+            // Acquire, and AcqRel below: a stealer knows what those before it knew.
+            let head = self.head.load(Ordering::Acquire);
+            if head >= self.tail.load(Ordering::Acquire) {
+                return Steal::Empty;
+            }
+            match self.head.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    let item = self.items.lock().expect("not poisoned")[head].take();
+                    Steal::Success(item.expect("each is stolen once"))
+                }
+                Err(_) => Steal::Retry,
             }
         }
     }

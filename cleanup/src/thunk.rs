@@ -196,6 +196,15 @@ mod tests {
     }
 
     #[test]
+    fn only_what_fits_in_size_and_alignment_is_inline() {
+        #[repr(align(16))]
+        struct Wide(#[expect(dead_code, reason = "for its size")] u64);
+        assert!(Thunk::fits::<[u64; 3]>());
+        assert!(!Thunk::fits::<[u64; 4]>(), "too large");
+        assert!(!Thunk::fits::<Wide>(), "small enough, but a payload is aligned to 8");
+    }
+
+    #[test]
     fn a_thunk_is_32_bytes() {
         assert_eq!(size_of::<Thunk>(), 32);
     }

@@ -153,6 +153,20 @@ fn a_cycle_of_settled_cleanups_publishes_nothing() {
 }
 
 #[test]
+fn a_dropped_local_block_of_settled_cleanups_publishes_nothing() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let (head, handle) = add(&mut origin.registrar(), || {});
+    assert!(handle.stop());
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    local.push(head);
+    drop(local);
+    drop(cycle);
+    assert_eq!((pool.stats().blocks, pool.stats().queued), (0, 0));
+}
+
+#[test]
 fn what_a_dropped_cycle_had_collected_is_published_all_the_same() {
     let pool = manual();
     let origin = Origin::new(&pool);
