@@ -279,13 +279,7 @@ impl Tour {
                 BinaryBytes(found.bytes_read),
             ),
         );
-        row(
-            "objects",
-            format!(
-                "{} in the complete index, weak records included",
-                HumanCount(complete.live_objects)
-            ),
-        );
+        row("objects", format!("{} in the complete index", HumanCount(complete.live_objects)));
         row("bytes", BinaryBytes(complete.live_bytes).to_string());
         row("mark", phase(cycles.mark, cycles.longest_mark));
         row("sweep", phase(cycles.sweep, cycles.longest_sweep));

@@ -74,9 +74,9 @@ impl Allocator {
             self.runs[entry(info)].info = info;
         }
         // The unused tails of other types' runs count as used; take them back before giving up.
-        if space.budget() < charge(info) as u64 {
+        if space.budget() < info.charged_bytes() as u64 {
             self.retire(space);
-            if space.budget() < charge(info) as u64 {
+            if space.budget() < info.charged_bytes() as u64 {
                 return Err(NoRoom::Limit);
             }
         }
@@ -88,11 +88,12 @@ impl Allocator {
                 None => run.cursor.insert(Cursor::new(space.take_span(info)?)),
             };
             if let Some((first, found)) = cursor.next_run() {
-                let affordable = (space.budget() / charge(info) as u64).min(found as u64) as usize;
+                let affordable =
+                    (space.budget() / info.charged_bytes() as u64).min(found as u64) as usize;
                 if affordable < found {
                     cursor.give_back(first + affordable, first + found);
                 }
-                space.usage_mut().add(affordable, charge(info));
+                space.usage_mut().add(affordable, info);
                 run.next = cursor.span.object_at(first).as_ptr();
                 run.end = run.next.wrapping_add(affordable * info.slot_bytes);
                 return Ok(());
@@ -122,15 +123,6 @@ fn entry(info: &'static TypeInfo) -> usize {
     (&raw const *info).addr() / align_of::<TypeInfo>() % ENTRIES
 }
 
-/// Bytes an object of the type counts for: its slot, or all units of its span if it is large.
-fn charge(info: &TypeInfo) -> usize {
-    if info.is_large() {
-        info.slot_bytes.next_multiple_of(crate::span::SPAN_BYTES)
-    } else {
-        info.slot_bytes
-    }
-}
-
 impl Run {
     fn tail(&self) -> Option<(SpanRef, usize, usize)> {
         let span = self.cursor.as_ref()?.span;
@@ -143,7 +135,7 @@ impl Run {
     fn retire(&mut self, space: &mut Space) {
         if let Some((span, first, end)) = self.tail() {
             bitmap::clear_range(span.alloc_bits(), first, end);
-            space.usage_mut().remove(end - first, span.slot_bytes());
+            space.usage_mut().remove(end - first, span.info());
             space.return_span(span);
         }
         *self =

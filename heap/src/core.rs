@@ -17,7 +17,7 @@ use crate::alloc::Allocator;
 use crate::mutation::Full;
 use crate::pacer::CLEANUP_BYTES;
 use crate::roots::{HeapId, RootTable};
-use crate::space::{NoRoom, Space};
+use crate::space::{NoRoom, Space, Usage};
 use crate::span::SpanRef;
 use crate::trace::Trace;
 use crate::type_info::TypeInfo;
@@ -69,9 +69,25 @@ impl Core {
         &self.mutator.registrar
     }
 
+    /// What is in use, unused tails included. O(1).
+    pub(crate) fn usage(&self) -> Usage {
+        self.space.borrow().usage()
+    }
+
+    /// What is in use. O(types allocated of lately).
+    pub(crate) fn exact_usage(&self) -> Usage {
+        let mut usage = self.usage();
+        self.with_allocator(|allocator| {
+            for (span, first, end) in allocator.tails() {
+                usage.remove(end - first, span.info());
+            }
+        });
+        usage
+    }
+
     /// Bytes the pacer counts: slots in use, and cleanups registered since the last cycle.
-    pub(crate) fn paced_bytes(&self) -> u64 {
-        self.space.borrow().usage().bytes + self.mutator.cleanup_bytes.get()
+    pub(crate) fn paced_bytes(&self, usage: Usage) -> u64 {
+        usage.bytes + self.mutator.cleanup_bytes.get()
     }
 
     pub(crate) fn reset_cleanup_bytes(&self) {

@@ -16,7 +16,6 @@ use crate::mutation::Mutation;
 use crate::pacer::{Pacer, Pacing};
 use crate::report::{GcReport, HeapStats};
 use crate::roots::HeapId;
-use crate::space::Usage;
 use crate::sweep::{Sweeper, dispose_of_panic};
 use crate::trace::{Branded, Trace, Tracer};
 use crate::verify::{self, VerifyError};
@@ -60,6 +59,7 @@ pub struct RootedHeap<R: Branded> {
     zeal: bool,
     torn_down: bool,
     totals: GcReport,
+    last_report: Option<GcReport>,
 }
 
 impl<R: Branded> RootedHeap<R> {
@@ -76,6 +76,7 @@ impl<R: Branded> RootedHeap<R> {
             zeal: config.zeal,
             torn_down: false,
             totals: GcReport::default(),
+            last_report: None,
         };
         let root = Box::new(f(&Mutation::new(&heap.core)));
         // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is not
@@ -106,7 +107,9 @@ impl<R: Branded> RootedHeap<R> {
 
     /// Whether the pacer, or zeal, asks for a cycle now.
     pub fn wants_collection(&self) -> bool {
-        self.zeal || self.pacer.is_due(self.core.paced_bytes())
+        self.zeal
+            || (self.pacer.is_due(self.core.paced_bytes(self.core.usage()))
+                && self.pacer.is_due(self.core.paced_bytes(self.core.exact_usage())))
     }
 
     /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep; objects
@@ -137,6 +140,7 @@ impl<R: Branded> RootedHeap<R> {
         let report = GcReport { release_time: release_start.elapsed(), ..report };
 
         // 5. Decide when the next cycle is due.
+        self.last_report = Some(report);
         self.totals.cycle = report.cycle;
         self.totals.swept_objects += report.swept_objects;
         self.totals.drop_panics += report.drop_panics;
@@ -204,14 +208,14 @@ impl<R: Branded> RootedHeap<R> {
         let mut sweeper = Sweeper::new(cycle.local_block(), self.zeal);
         self.core.space().borrow_mut().sweep_spans(|span| sweeper.sweep(span));
         let (local, tally) = sweeper.finish();
-        *self.core.space().borrow_mut().usage_mut() =
-            Usage { objects: tally.live_objects, bytes: tally.live_bytes };
+        *self.core.space().borrow_mut().usage_mut() = tally.live;
         let flushed = cycle.flush([local]);
         GcReport {
-            live_objects: tally.live_objects,
-            live_bytes: tally.live_bytes,
-            swept_objects: tally.swept_objects,
-            swept_bytes: tally.swept_bytes,
+            live_objects: tally.live.objects,
+            live_bytes: tally.live.bytes,
+            live_weak_records: tally.live.weak_records,
+            swept_objects: tally.swept.objects,
+            swept_bytes: tally.swept.bytes,
             dropped_objects: tally.dropped_objects,
             drop_panics: tally.drop_panics,
             swept_spans: tally.spans,
@@ -267,6 +271,11 @@ impl<R: Branded> RootedHeap<R> {
         self.core.roots().heap()
     }
 
+    /// The report of the last cycle, whoever asked for it; `None` before the first.
+    pub fn last_report(&self) -> Option<GcReport> {
+        self.last_report
+    }
+
     /// The cleanups queued so far, to wait for.
     pub fn ticket(&self) -> Ticket {
         self.core.origin().ticket()
@@ -279,16 +288,12 @@ impl<R: Branded> RootedHeap<R> {
 
     /// The counters now. O(types in use).
     pub fn stats(&self) -> HeapStats {
+        let usage = self.core.exact_usage();
         let space = self.core.space().borrow();
-        let mut usage = space.usage();
-        self.core.with_allocator(|allocator| {
-            for (span, first, end) in allocator.tails() {
-                usage.remove(end - first, span.slot_bytes());
-            }
-        });
         HeapStats {
             cycles: self.totals.cycle,
             objects: usage.objects,
+            weak_records: usage.weak_records,
             bytes: usage.bytes,
             mapped_bytes: space.mapped_bytes(),
             max_bytes: space.max_bytes(),

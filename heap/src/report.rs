@@ -6,8 +6,9 @@ use sexton_cleanup::OriginStats;
 
 /// What one full cycle did.
 ///
-/// Durations are wall time. Objects are counted once each, however large; bytes are slot bytes, which
-/// a type's size is rounded up to (to 8, at least 16), without span metadata.
+/// Durations are wall time. Objects are the program's own, counted once each, however large. Bytes are
+/// slot bytes, which a type's size is rounded up to (to 8, at least 16), those of weak records included,
+/// without span metadata.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct GcReport {
@@ -17,6 +18,8 @@ pub struct GcReport {
     pub live_objects: u64,
     /// Bytes of slots that survived.
     pub live_bytes: u64,
+    /// Weak records that survived.
+    pub live_weak_records: u64,
     /// Objects that died.
     pub swept_objects: u64,
     /// Bytes of slots that became free.
@@ -67,6 +70,8 @@ pub struct HeapStats {
     pub cycles: u64,
     /// Objects in the heap: live ones, and dead ones not yet swept.
     pub objects: u64,
+    /// Weak records, one per object that was downgraded and may still be upgraded.
+    pub weak_records: u64,
     /// Bytes of those objects' slots.
     pub bytes: u64,
     /// Bytes of address space mapped for spans and their metadata.

@@ -24,22 +24,30 @@ pub(crate) struct Space {
     max_bytes: u64,
 }
 
-/// Objects and bytes in use, allocators' unused tails included.
+/// What is in use, allocators' unused tails included.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
+    /// The program's own objects.
     pub(crate) objects: u64,
+    /// Weak records, which are the heap's.
+    pub(crate) weak_records: u64,
+    /// Bytes of the slots of both.
     pub(crate) bytes: u64,
 }
 
 impl Usage {
-    pub(crate) fn add(&mut self, objects: usize, slot_bytes: usize) {
-        self.objects += objects as u64;
-        self.bytes += (objects * slot_bytes) as u64;
+    pub(crate) fn add(&mut self, slots: usize, info: &TypeInfo) {
+        *self.counter(info) += slots as u64;
+        self.bytes += (slots * info.charged_bytes()) as u64;
     }
 
-    pub(crate) fn remove(&mut self, objects: usize, slot_bytes: usize) {
-        self.objects -= objects as u64;
-        self.bytes -= (objects * slot_bytes) as u64;
+    pub(crate) fn remove(&mut self, slots: usize, info: &TypeInfo) {
+        *self.counter(info) -= slots as u64;
+        self.bytes -= (slots * info.charged_bytes()) as u64;
+    }
+
+    fn counter(&mut self, info: &TypeInfo) -> &mut u64 {
+        if info.is_weak_record { &mut self.weak_records } else { &mut self.objects }
     }
 }
 

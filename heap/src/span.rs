@@ -158,15 +158,6 @@ impl Span {
         self.header.units as usize
     }
 
-    /// Bytes a slot takes: of a large span, all its units.
-    pub(crate) fn slot_bytes(&self) -> usize {
-        if self.header.info.is_large() {
-            self.units() * SPAN_BYTES
-        } else {
-            self.header.info.slot_bytes
-        }
-    }
-
     /// Words of its bitmaps that the span uses.
     #[inline]
     pub(crate) fn words(&self) -> usize {

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use sexton_cleanup::LocalBlock;
 
 use crate::bitmap;
-use crate::space::Swept;
+use crate::space::{Swept, Usage};
 use crate::span::{Span, SpanRef};
 
 /// One sweeper's output.
@@ -32,10 +32,10 @@ pub(crate) struct Sweeper {
 /// What a sweep found.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Tally {
-    pub(crate) live_objects: u64,
-    pub(crate) live_bytes: u64,
-    pub(crate) swept_objects: u64,
-    pub(crate) swept_bytes: u64,
+    /// What is in use after the sweep.
+    pub(crate) live: Usage,
+    /// What was in use before and is not any more.
+    pub(crate) swept: Usage,
     pub(crate) dropped_objects: u64,
     pub(crate) drop_panics: u64,
     pub(crate) spans: u64,
@@ -113,14 +113,12 @@ impl Sweeper {
     }
 
     fn count(&mut self, span: &Span, live: u32, dead: u32) {
-        let slot_bytes = span.slot_bytes() as u64;
+        let info = span.info();
         let tally = &mut self.tally;
         tally.spans += 1;
         tally.emptied_spans += u64::from(live == 0);
-        tally.live_objects += u64::from(live);
-        tally.live_bytes += u64::from(live) * slot_bytes;
-        tally.swept_objects += u64::from(dead);
-        tally.swept_bytes += u64::from(dead) * slot_bytes;
+        tally.live.add(live as usize, info);
+        tally.swept.add(dead as usize, info);
     }
 }
 

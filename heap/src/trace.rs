@@ -45,6 +45,10 @@ pub unsafe trait Trace<'gc>: Sized {
     /// marked by their bit alone and never visited.
     const NEEDS_TRACE: bool;
 
+    /// Set by the heap's own weak records only, so that reports can tell them from the program's objects.
+    #[doc(hidden)]
+    const IS_WEAK_RECORD: bool = false;
+
     /// Reports every pointer the value owns to `tracer`.
     fn trace(&self, tracer: &mut Tracer<'_>);
 }

@@ -15,6 +15,8 @@ pub(crate) struct TypeInfo {
     pub(crate) slot_bytes: usize,
     pub(crate) needs_trace: bool,
     pub(crate) needs_drop: bool,
+    /// Whether the type is the heap's own weak record, which no program counts as an object.
+    pub(crate) is_weak_record: bool,
     /// Calls `Trace::trace` on the object at the address.
     pub(crate) trace: unsafe fn(NonNull<u8>, &mut Tracer<'_>),
     /// Drops the object at the address in place.
@@ -34,6 +36,11 @@ impl TypeInfo {
     /// Whether objects of the type get a span of several units each.
     pub(crate) fn is_large(&self) -> bool {
         self.slot_bytes > SPAN_BYTES
+    }
+
+    /// Bytes an object of the type counts for: its slot, or all units of its span if it is large.
+    pub(crate) fn charged_bytes(&self) -> usize {
+        if self.is_large() { self.slot_bytes.next_multiple_of(SPAN_BYTES) } else { self.slot_bytes }
     }
 }
 
@@ -55,6 +62,7 @@ impl<'gc, T: Trace<'gc>> Of<T> {
         slot_bytes: slot_bytes::<T>(),
         needs_trace: T::NEEDS_TRACE,
         needs_drop: std::mem::needs_drop::<T>(),
+        is_weak_record: T::IS_WEAK_RECORD,
         trace: trace_object::<T>,
         drop: drop_object::<T>,
         name: std::any::type_name::<T>,

@@ -184,11 +184,11 @@ impl<'a> Truth<'a> {
     fn check_usage(&self, core: &Core) -> Result<(), VerifyError> {
         let mut counted = Usage::default();
         for (span, _) in self.objects.values() {
-            counted.add(1, span.slot_bytes());
+            counted.add(1, span.info());
         }
         core.with_allocator(|allocator| {
             for (span, first, end) in allocator.tails() {
-                counted.add(end - first, span.slot_bytes());
+                counted.add(end - first, span.info());
             }
         });
         let believed = self.space.usage();

@@ -30,6 +30,7 @@ pub(crate) struct WeakRecord {
 unsafe impl<'gc> Trace<'gc> for WeakRecord {
     type Family = WeakRecord;
     const NEEDS_TRACE: bool = false;
+    const IS_WEAK_RECORD: bool = true;
 
     fn trace(&self, _tracer: &mut Tracer<'_>) {}
 }

@@ -89,6 +89,12 @@ impl<R: Branded> Heap<R> {
         self.inner.collect()
     }
 
+    /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a session's
+    /// end; `None` before the first.
+    pub fn last_report(&self) -> Option<GcReport> {
+        self.inner.last_report()
+    }
+
     /// The heap's counters, those of its cleanups included. Never blocks.
     pub fn stats(&self) -> HeapStats {
         self.inner.stats()

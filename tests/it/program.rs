@@ -249,8 +249,8 @@ impl Run {
             }
         }
         assert_eq!(report.queued_cleanups, queued);
-        // Weak records are objects of the heap too; drop glue tells the program's own apart.
-        assert_eq!(report.dropped_objects as usize, before - reachable.len());
+        assert_eq!(report.swept_objects as usize, before - reachable.len());
+        assert_eq!(report.live_objects as usize, reachable.len());
         self.heap.mutate(|mc, world| {
             for (id, weak) in world.weak.borrow().iter() {
                 let alive = weak.upgrade(mc).map(|object| object.id);

@@ -109,6 +109,26 @@ fn the_pacer_lets_the_heap_grow_by_the_live_bytes() {
 }
 
 #[test]
+fn slots_held_ready_for_a_type_do_not_bring_a_collection_closer() {
+    let pacing = Pacing::Automatic { min_bytes: 1 << 16, growth: 1.0 };
+    let mut heap = builder().pacing(pacing).zeal(false).build(|_| World::default());
+    for id in 0..10 {
+        heap.mutate(|mc, _| {
+            mc.alloc(Node::new(id));
+            mc.alloc(Leaf::new(id));
+        });
+    }
+    assert_eq!((heap.stats().cycles, heap.last_report().is_none()), (0, true));
+    heap.mutate(|mc, _| {
+        for id in 0..2000 {
+            mc.alloc(Node::new(id));
+        }
+    });
+    assert_eq!(heap.stats().cycles, 1);
+    assert_eq!(heap.last_report().unwrap().swept_objects, 2020);
+}
+
+#[test]
 fn every_building_block_keeps_what_it_holds_alive() {
     #[derive(Trace)]
     struct Blocks<'gc> {
