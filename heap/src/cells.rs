@@ -41,7 +41,7 @@ impl<T> GcCell<T> {
 
     /// Replaces the value and returns the old one. O(1).
     #[inline]
-    pub fn replace<'gc, M>(&self, _mc: &Mutation<'gc, M>, value: T) -> T
+    pub fn replace<'gc, M>(&self, _: &Mutation<'gc, M>, value: T) -> T
     where
         T: Trace<'gc>,
     {
@@ -129,7 +129,7 @@ impl<T> GcRefCell<T> {
     /// If it is borrowed.
     #[inline]
     #[track_caller]
-    pub fn borrow_mut<'gc, M>(&self, _mc: &Mutation<'gc, M>) -> RefMut<'_, T>
+    pub fn borrow_mut<'gc, M>(&self, _: &Mutation<'gc, M>) -> RefMut<'_, T>
     where
         T: Trace<'gc>,
     {
@@ -142,7 +142,7 @@ impl<T> GcRefCell<T> {
     }
 
     /// Borrows the value to change it, or `None` if it is borrowed. O(1).
-    pub fn try_borrow_mut<'gc, M>(&self, _mc: &Mutation<'gc, M>) -> Option<RefMut<'_, T>>
+    pub fn try_borrow_mut<'gc, M>(&self, _: &Mutation<'gc, M>) -> Option<RefMut<'_, T>>
     where
         T: Trace<'gc>,
     {
@@ -188,10 +188,10 @@ impl<T> GcMutex<T> {
         GcMutex { value: Mutex::new(value) }
     }
 
-    /// Locks the mutex, waiting for its holder. A leaked guard leaves it locked, and traced all the
-    /// same.
+    /// Locks the mutex, waiting for its holder; a thread that holds it already waits for ever. A leaked
+    /// guard leaves it locked, and traced all the same.
     #[inline]
-    pub fn lock<'gc, M>(&self, _mc: &Mutation<'gc, M>) -> MutexGuard<'_, T>
+    pub fn lock<'gc, M>(&self, _: &Mutation<'gc, M>) -> MutexGuard<'_, T>
     where
         T: Trace<'gc>,
     {
@@ -199,7 +199,7 @@ impl<T> GcMutex<T> {
     }
 
     /// Locks the mutex unless somebody holds it.
-    pub fn try_lock<'gc, M>(&self, _mc: &Mutation<'gc, M>) -> Option<MutexGuard<'_, T>>
+    pub fn try_lock<'gc, M>(&self, _: &Mutation<'gc, M>) -> Option<MutexGuard<'_, T>>
     where
         T: Trace<'gc>,
     {
@@ -263,7 +263,7 @@ impl<'gc, T> GcAtomic<'gc, T> {
 
     /// Replaces the pointer.
     #[inline]
-    pub fn store<M>(&self, _mc: &Mutation<'gc, M>, value: Option<Gc<'gc, T>>) {
+    pub fn store<M>(&self, _: &Mutation<'gc, M>, value: Option<Gc<'gc, T>>) {
         // Release: pairs with the acquire of `load`.
         self.object.store(into_raw(value), Ordering::Release);
     }
@@ -276,7 +276,7 @@ impl<'gc, T> GcAtomic<'gc, T> {
     #[inline]
     pub fn compare_exchange<M>(
         &self,
-        _mc: &Mutation<'gc, M>,
+        _: &Mutation<'gc, M>,
         current: Option<Gc<'gc, T>>,
         new: Option<Gc<'gc, T>>,
     ) -> Result<Option<Gc<'gc, T>>, Option<Gc<'gc, T>>> {

@@ -14,8 +14,9 @@ use std::rc::Rc;
 use sexton_cleanup::{Cleanup, Origin, Registrar};
 
 use crate::alloc::Allocator;
+use crate::heap::HeapConfig;
 use crate::mutation::Full;
-use crate::pacer::CLEANUP_BYTES;
+use crate::pacer::{CLEANUP_BYTES, Pacer};
 use crate::roots::{HeapId, RootTable};
 use crate::space::{NoRoom, Space, Usage};
 use crate::span::SpanRef;
@@ -28,6 +29,8 @@ pub(crate) struct Core {
     space: RefCell<Space>,
     roots: Rc<RootTable>,
     origin: Origin,
+    pacer: RefCell<Pacer>,
+    zeal: bool,
 }
 
 /// The context of one mutator.
@@ -40,16 +43,18 @@ struct Mutator {
 }
 
 impl Core {
-    pub(crate) fn new(origin: Origin, max_bytes: u64) -> Self {
+    pub(crate) fn new(origin: Origin, config: &HeapConfig) -> Self {
         Core {
             mutator: Mutator {
                 allocator: UnsafeCell::new(Allocator::new()),
                 registrar: RefCell::new(origin.registrar()),
                 cleanup_bytes: Cell::new(0),
             },
-            space: RefCell::new(Space::new(max_bytes)),
+            space: RefCell::new(Space::new(config.max_bytes)),
             roots: RootTable::new(HeapId::next()),
             origin,
+            pacer: RefCell::new(Pacer::new(config.pacing)),
+            zeal: config.zeal,
         }
     }
 
@@ -85,13 +90,20 @@ impl Core {
         usage
     }
 
-    /// Bytes the pacer counts: slots in use, and cleanups registered since the last cycle.
-    pub(crate) fn paced_bytes(&self, usage: Usage) -> u64 {
-        usage.bytes + self.mutator.cleanup_bytes.get()
+    /// Whether the pacer, or zeal, asks for a cycle. O(1) while the answer is no.
+    pub(crate) fn collection_due(&self) -> bool {
+        let is_due = |usage: Usage| {
+            // Slots in use, and cleanups registered since the last cycle.
+            self.pacer.borrow().is_due(usage.bytes + self.mutator.cleanup_bytes.get())
+        };
+        // The cheap number is never too low.
+        self.zeal || (is_due(self.usage()) && is_due(self.exact_usage()))
     }
 
-    pub(crate) fn reset_cleanup_bytes(&self) {
+    /// Sets when the next cycle is due.
+    pub(crate) fn pace(&self, live_bytes: u64) {
         self.mutator.cleanup_bytes.set(0);
+        self.pacer.borrow_mut().after_cycle(live_bytes);
     }
 
     /// Calls `f` with the allocation context.

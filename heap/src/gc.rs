@@ -4,7 +4,9 @@
 //! freed; so it points to a live, initialised `T`. Whoever makes one (alloc, fetch, upgrade) vouches
 //! for it.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -32,15 +34,23 @@ impl<'gc, T> Gc<'gc, T> {
         Gc { object, brand: PhantomData }
     }
 
-    /// The object for as long as the session lasts (a deref lasts only as long as the `Gc` borrowed).
+    /// The object for as long as the session lasts (a deref lasts only as long as the `Gc` borrowed). Not
+    /// a method, so that it hides none of the object's.
     #[inline]
-    pub fn get(self) -> &'gc T
+    pub fn as_ref(this: Self) -> &'gc T
     where
         T: 'gc,
     {
         // SAFETY: by this file's invariant the object is live and initialised for all of 'gc, and
         // nobody has a `&mut` to it: payloads are reached through `Gc` and the tracer only.
-        unsafe { self.object.as_ref() }
+        unsafe { this.object.as_ref() }
+    }
+
+    /// The object's address. Objects never move, and no two that live at the same time, zero-sized ones
+    /// included, have the same; so it serves as an identity.
+    #[inline]
+    pub fn as_ptr(this: Self) -> *const T {
+        this.object.as_ptr()
     }
 
     /// Whether both point to the same object. A zero-sized object has an identity too.
@@ -69,14 +79,35 @@ impl<T> Deref for Gc<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: as for `get`; the `Gc` exists within its session only.
+        // SAFETY: as for `as_ref`; the `Gc` exists within its session only.
         unsafe { self.object.as_ref() }
     }
 }
 
-impl<T> AsRef<T> for Gc<'_, T> {
-    fn as_ref(&self) -> &T {
-        self
+/// Compares the objects, like `Rc`; for the pointers see [`ptr_eq`](Gc::ptr_eq).
+impl<T: PartialEq> PartialEq for Gc<'_, T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Eq> Eq for Gc<'_, T> {}
+
+impl<T: PartialOrd> PartialOrd for Gc<'_, T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (**self).partial_cmp(other)
+    }
+}
+
+impl<T: Ord> Ord for Gc<'_, T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(other)
+    }
+}
+
+impl<T: Hash> Hash for Gc<'_, T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 

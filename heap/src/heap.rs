@@ -13,7 +13,7 @@ use sexton_cleanup::{Origin, Ticket};
 use crate::core::Core;
 use crate::mark::Marker;
 use crate::mutation::Mutation;
-use crate::pacer::{Pacer, Pacing};
+use crate::pacer::Pacing;
 use crate::report::{GcReport, HeapStats};
 use crate::roots::HeapId;
 use crate::sweep::{Sweeper, dispose_of_panic};
@@ -55,7 +55,6 @@ pub struct RootedHeap<R: Branded> {
     /// changes.
     root: Option<Box<R::At<'static>>>,
     core: Core,
-    pacer: Pacer,
     zeal: bool,
     torn_down: bool,
     totals: GcReport,
@@ -71,8 +70,7 @@ impl<R: Branded> RootedHeap<R> {
     ) -> Self {
         let mut heap = RootedHeap {
             root: None,
-            core: Core::new(origin, config.max_bytes),
-            pacer: Pacer::new(config.pacing),
+            core: Core::new(origin, &config),
             zeal: config.zeal,
             torn_down: false,
             totals: GcReport::default(),
@@ -107,9 +105,7 @@ impl<R: Branded> RootedHeap<R> {
 
     /// Whether the pacer, or zeal, asks for a cycle now.
     pub fn wants_collection(&self) -> bool {
-        self.zeal
-            || (self.pacer.is_due(self.core.paced_bytes(self.core.usage()))
-                && self.pacer.is_due(self.core.paced_bytes(self.core.exact_usage())))
+        self.core.collection_due()
     }
 
     /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep; objects
@@ -144,8 +140,7 @@ impl<R: Branded> RootedHeap<R> {
         self.totals.cycle = report.cycle;
         self.totals.swept_objects += report.swept_objects;
         self.totals.drop_panics += report.drop_panics;
-        self.core.reset_cleanup_bytes();
-        self.pacer.after_cycle(report.live_bytes);
+        self.core.pace(report.live_bytes);
 
         if self.zeal
             && let Err(error) = verify::verify(&self.core, |marker| self.visit_roots(marker), true)
@@ -209,6 +204,7 @@ impl<R: Branded> RootedHeap<R> {
         self.core.space().borrow_mut().sweep_spans(|span| sweeper.sweep(span));
         let (local, tally) = sweeper.finish();
         *self.core.space().borrow_mut().usage_mut() = tally.live;
+        let sweep_time = start.elapsed();
         let flushed = cycle.flush([local]);
         GcReport {
             live_objects: tally.live.objects,
@@ -222,7 +218,8 @@ impl<R: Branded> RootedHeap<R> {
             emptied_spans: tally.emptied_spans,
             queued_cleanups: flushed.cleanups,
             published_blocks: flushed.blocks,
-            sweep_time: start.elapsed(),
+            sweep_time,
+            flush_time: start.elapsed() - sweep_time,
             ..GcReport::default()
         }
     }
@@ -296,7 +293,7 @@ impl<R: Branded> RootedHeap<R> {
             weak_records: usage.weak_records,
             bytes: usage.bytes,
             mapped_bytes: space.mapped_bytes(),
-            max_bytes: space.max_bytes(),
+            max_bytes: Some(space.max_bytes()).filter(|&bytes| bytes < u64::MAX),
             swept_objects: self.totals.swept_objects,
             drop_panics: self.totals.drop_panics,
             roots: self.core.roots().len() as u64,

@@ -18,7 +18,7 @@ use crate::span::SpanRef;
 use crate::trace::{Branded, Trace};
 use crate::weak::{Weak, WeakRecord, WeakTable};
 
-/// The default mode of a heap: one mutator, payloads of any kind, no handshake.
+/// The default mode of a heap: one mutator, on one thread, and payloads of any kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Local;
 
@@ -75,8 +75,8 @@ impl<'gc, M> Mutation<'gc, M> {
     /// Registers `f` to run on a worker thread some time after the object has died.
     ///
     /// An object may have any number of cleanups; their order is not specified. Takes no lock, and
-    /// allocates only when `f` captures more than three words. O(1); registering on objects of one
-    /// type out of allocation order moves up to 16 KiB.
+    /// allocates only when `f` captures more than three words. O(1) in the order of allocation; out of it
+    /// a span's packed table makes room, which moves up to 16 KiB.
     ///
     /// What `f` captures cannot refer to the heap, so it cannot keep the object alive:
     ///
@@ -147,6 +147,12 @@ impl<'gc, M> Mutation<'gc, M> {
         };
         // SAFETY: roots keep their objects alive, and a `Root<Q>`'s object is a `Q` at every brand.
         unsafe { Gc::from_object(object.cast()) }
+    }
+
+    /// Whether the heap will collect when this session ends, as things stand. A session that runs for long
+    /// should end when this says so: within it, nothing is collected.
+    pub fn collection_due(&self) -> bool {
+        self.core.collection_due()
     }
 
     /// The heap this session is on.

@@ -34,14 +34,16 @@ pub struct GcReport {
     pub queued_cleanups: u64,
     /// Blocks of cleanups published.
     pub published_blocks: u64,
-    /// Spans swept, and how many of them became empty.
+    /// Spans swept.
     pub swept_spans: u64,
     /// Spans that held no live object and went back to their region.
     pub emptied_spans: u64,
     /// Time to mark, the clearing of weak records included.
     pub mark_time: Duration,
-    /// Time to sweep every span, drop glue included, and to flush the partial blocks.
+    /// Time to sweep every span, drop glue and the publication of full blocks included.
     pub sweep_time: Duration,
+    /// Time to publish the partial blocks, and to wake or start workers for them.
+    pub flush_time: Duration,
     /// Time to return long-empty regions to the system.
     pub release_time: Duration,
 }
@@ -76,8 +78,8 @@ pub struct HeapStats {
     pub bytes: u64,
     /// Bytes of address space mapped for spans and their metadata.
     pub mapped_bytes: u64,
-    /// The most bytes of slots the heap may use.
-    pub max_bytes: u64,
+    /// The most bytes of slots the heap may use; `None` for no limit.
+    pub max_bytes: Option<u64>,
     /// Objects swept since the heap was made.
     pub swept_objects: u64,
     /// Panics in drop glue since the heap was made.

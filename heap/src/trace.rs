@@ -64,7 +64,7 @@ pub unsafe trait Trace<'gc>: Sized {
 /// the collector converts between them by a pointer cast.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the `'static` form of a heap type",
-    label = "write the type with its brand set to `'static`, for example `Node<'static>`"
+    label = "derive `Trace` for it, and name it with its brand set to `'static`, like `World<'static>`"
 )]
 pub unsafe trait Branded: 'static {
     /// The type as a session of brand `'gc` sees it.

@@ -65,6 +65,7 @@ without_pointers! {
     [] Infallible; [] Ordering; [] TypeId; [] ThreadId; [] PhantomPinned;
     [] Duration; [] Instant; [] SystemTime;
     [] IpAddr; [] Ipv4Addr; [] Ipv6Addr; [] SocketAddr; [] SocketAddrV4; [] SocketAddrV6;
+    [] sexton_cleanup::Cleanup;
     [] RangeFull; [T: 'static] Range<T>; [T: 'static] RangeInclusive<T>; [T: 'static] RangeFrom<T>;
     [T: 'static] RangeTo<T>; [T: 'static] RangeToInclusive<T>;
 

@@ -60,7 +60,7 @@ impl<'gc, T> Weak<'gc, T> {
 
     /// The target, or `None` if it has died. O(1).
     #[inline]
-    pub fn upgrade<M>(self, _mc: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
+    pub fn upgrade<M>(self, _: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
         // SAFETY: a `Weak` in the hands of a session was reached or made in it, so its record is
         // live for all of 'gc.
         let record = unsafe { self.record.as_ref() };

@@ -21,6 +21,9 @@ use crate::pool::CleanupPool;
 /// `R` is the root's type with its brand left open, such as `World<'static>`; see [`Branded`]. `M` is
 /// the mode: [`Local`], one mutator and payloads of any kind.
 ///
+/// A heap stays on the thread that made it: it is neither `Send` nor `Sync`. To use one on another
+/// thread, make it there.
+///
 /// Dropping a heap drops all its objects. What becomes of their cleanups is its [`OnDrop`] policy.
 pub struct Heap<R: Branded, M = Local> {
     inner: RootedHeap<R>,

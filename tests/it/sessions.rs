@@ -129,6 +129,55 @@ fn slots_held_ready_for_a_type_do_not_bring_a_collection_closer() {
 }
 
 #[test]
+fn a_session_can_ask_whether_a_collection_is_due() {
+    let pacing = Pacing::Automatic { min_bytes: 1 << 16, growth: 1.0 };
+    let mut heap = builder().pacing(pacing).zeal(false).build(|_| World::default());
+    let allocated = heap.mutate(|mc, _| {
+        let mut allocated = 0;
+        while !mc.collection_due() {
+            allocated += mc.alloc(Node::new(1)).id * size_of::<Node<'_>>() as u64;
+        }
+        allocated
+    });
+    assert!(((1 << 16)..(1 << 16) + 1024).contains(&allocated), "{allocated}");
+    assert_eq!(heap.stats().cycles, 1);
+}
+
+#[test]
+fn a_pointer_hides_no_method_of_its_object_and_compares_like_it() {
+    use std::collections::HashSet;
+    let mut heap: Heap<()> = Heap::new(|_| ());
+    heap.mutate(|mc, _| {
+        let cell = mc.alloc(GcCell::new(3u32));
+        assert_eq!(cell.get(), 3);
+        cell.set(mc, 4);
+        assert_eq!(Gc::as_ref(cell).get(), 4);
+        let (one, other) = (mc.alloc(7u32), mc.alloc(7u32));
+        assert!(one == other && !one.ptr_eq(other));
+        assert_eq!(HashSet::from([one, other]).len(), 1);
+        assert_eq!(HashSet::from([Gc::as_ptr(one), Gc::as_ptr(other)]).len(), 2);
+    });
+}
+
+#[test]
+fn an_object_may_hold_the_handle_of_its_own_cleanup() {
+    #[derive(Trace)]
+    struct Owner {
+        cleanup: std::cell::OnceCell<sexton::Cleanup>,
+    }
+    let mut heap: Heap<()> = Heap::new(|_| ());
+    let counter = crate::world::Counter::default();
+    heap.mutate(|mc, _| {
+        let owner = mc.alloc(Owner { cleanup: std::cell::OnceCell::new() });
+        let handle = mc.add_cleanup(owner, counter.cleanup());
+        owner.cleanup.set(handle).unwrap();
+    });
+    heap.collect();
+    heap.wait_for_cleanups(crate::world::LONG).unwrap();
+    assert_eq!(counter.get(), 1);
+}
+
+#[test]
 fn every_building_block_keeps_what_it_holds_alive() {
     #[derive(Trace)]
     struct Blocks<'gc> {

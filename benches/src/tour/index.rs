@@ -225,7 +225,7 @@ impl<'gc> Node<'gc> {
         let mut names: Vec<&OsStr> = vec![&self.name];
         let mut parent = self.parent;
         while let Some(node) = parent {
-            names.push(&node.get().name);
+            names.push(&Gc::as_ref(node).name);
             parent = node.parent;
         }
         names.into_iter().rev().collect()
