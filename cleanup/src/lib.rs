@@ -69,7 +69,7 @@ pub use panic::CleanupPanic;
 pub use pool::{Pool, PoolConfig, Spawn};
 pub use record::Head;
 pub use run::in_cleanup;
-pub use stats::{OriginStats, PoolStats};
+pub use stats::{CleanupStats, PoolStats};
 pub use tally::PanicHook;
 pub use ticket::{Ticket, WaitError};
 pub use worker::Worker;

@@ -9,7 +9,7 @@ use crate::handle::Cleanup;
 use crate::pool::Pool;
 use crate::record::{FreeList, Fresh, Head, Slot};
 use crate::registry::{ARMED, Lease, Registered, Registry};
-use crate::stats::OriginStats;
+use crate::stats::CleanupStats;
 use crate::sync::{Arc, Ordering};
 use crate::ticket::{Batch, Ticket};
 
@@ -51,7 +51,7 @@ impl Origin {
     }
 
     /// The counters. Never waits for a cleanup or a cycle; O(unfinished cycles).
-    pub fn stats(&self) -> OriginStats {
+    pub fn stats(&self) -> CleanupStats {
         self.registry().stats()
     }
 

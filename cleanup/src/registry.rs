@@ -31,7 +31,7 @@
 
 use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, Storage};
 use crate::run::Inside;
-use crate::stats::OriginStats;
+use crate::stats::CleanupStats;
 use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
 use crate::tally::{Totals, drop_quietly};
 use crate::thunk::Namer;
@@ -457,12 +457,12 @@ impl Registry {
     }
 
     /// The accounts.
-    pub(crate) fn stats(&self) -> OriginStats {
+    pub(crate) fn stats(&self) -> CleanupStats {
         let early = &*self.early;
         let (sums, backlog) = self.sums();
         let discarded = early.discarded.load(Ordering::Relaxed);
         let gone = sums.queued + self.settled_unqueued(&sums) + discarded;
-        OriginStats {
+        CleanupStats {
             registered: sums.registered,
             queued: sums.queued,
             executed: sums.executed + early.executed.load(Ordering::Relaxed),

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-/// The cleanups of one heap, counted. See [`Origin::stats`](crate::Origin::stats).
+/// The cleanups of one heap, counted. Part of a heap's statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OriginStats {
+pub struct CleanupStats {
     /// Cleanups ever registered.
     pub registered: u64,
     /// Cleanups that a sweep has queued because their object died.
@@ -27,7 +27,7 @@ pub struct OriginStats {
     pub armed: u64,
 }
 
-/// One pool, counted. See [`Pool::stats`](crate::Pool::stats).
+/// One pool, counted. See the pool's `stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sexton_cleanup::OriginStats;
+use sexton_cleanup::CleanupStats;
 
 /// What one full cycle did.
 ///
@@ -87,5 +87,5 @@ pub struct HeapStats {
     /// Dynamic roots alive.
     pub roots: u64,
     /// The heap's cleanups.
-    pub cleanups: OriginStats,
+    pub cleanups: CleanupStats,
 }

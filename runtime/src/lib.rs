@@ -43,9 +43,7 @@ mod pool;
 
 pub use heap::{Heap, HeapBuilder, OnDrop};
 pub use pool::{CleanupPool, CleanupPoolBuilder, ShutdownTimeout};
-pub use sexton_cleanup::{
-    Cleanup, CleanupPanic, CleanupState, OriginStats as CleanupStats, PoolStats, WaitError,
-};
+pub use sexton_cleanup::{Cleanup, CleanupPanic, CleanupState, CleanupStats, PoolStats, WaitError};
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{

@@ -224,7 +224,7 @@ fn a_handle_survives_its_heap_and_the_next_one() {
     let origins: Vec<_> = (0..50).map(|_| Origin::new(&pool)).collect();
     let ledger = Ledger::new(50 * 300);
     for (at, origin) in origins.iter().enumerate() {
-        assert_eq!(origin.stats(), sexton_cleanup::OriginStats::default(), "accounts begin empty");
+        assert_eq!(origin.stats(), sexton_cleanup::CleanupStats::default(), "accounts begin empty");
         let mut registrar = origin.registrar();
         let heads: Vec<_> = (0..300)
             .map(|n| {
