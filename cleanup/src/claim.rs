@@ -6,6 +6,8 @@
 //! It does not know what the list holds, nor who sleeps; see [`queue`](crate::queue) and
 //! [`sleep`](crate::sleep). `PROTOCOL.md` has the proof.
 
+#![forbid(unsafe_code)]
+
 use crate::sync::{AtomicUsize, CachePadded, Ordering};
 
 /// How many items of the full list are unclaimed.

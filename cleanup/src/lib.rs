@@ -48,7 +48,7 @@ mod tally;
 mod ticket;
 mod worker;
 
-// The doors to unsafe code. Everything else forbids it.
+// The doors to unsafe code. It is denied everywhere else, and the protocols' files forbid it.
 #[expect(unsafe_code, reason = "blocks live in a bump arena, behind handles that keep it alive")]
 mod arena;
 #[expect(unsafe_code, reason = "a record's closure is in a cell that the state of its tag guards")]

@@ -11,7 +11,8 @@ pub struct CleanupPanic<'a> {
     pub message: &'a str,
     /// What was thrown.
     pub payload: &'a (dyn Any + Send),
-    /// The closure's type name, which holds the path of the function that registered it.
+    /// The closure's type name, which holds the path of the function that registered it
+    /// (of `add_cleanup_with` itself, if that was used).
     pub cleanup: &'static str,
 }
 

@@ -14,6 +14,8 @@
 //!
 //! Inside a cleanup there is no waiting: [`Pool::discard_after_the_last`] takes the place of steps 2 and 3.
 
+#![forbid(unsafe_code)]
+
 use crate::arena::Block;
 use crate::block::Blocks;
 use crate::cycle::Queued;

@@ -5,6 +5,8 @@
 //!
 //! It does not know what an item is. The crate publishes blocks; the models publish numbers.
 
+#![forbid(unsafe_code)]
+
 use crate::claim::{Claim, Length};
 use crate::mutant::Mutant;
 use crate::sleep::{Demand, Next, Opening, Sleep};

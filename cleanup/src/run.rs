@@ -6,6 +6,8 @@
 //!
 //! It does not know where the block came from, nor who waits for it.
 
+#![forbid(unsafe_code)]
+
 use crate::block::Cells;
 use crate::cycle::Queued;
 use crate::pool::Pool;

@@ -8,6 +8,8 @@
 //! It does not know what the work is, and it starts no threads: it answers with a [`Demand`], and the
 //! [`pool`](crate::pool) spawns outside every lock.
 
+#![forbid(unsafe_code)]
+
 use crate::claim::Length;
 use crate::mutant::Mutant;
 use crate::sync::{

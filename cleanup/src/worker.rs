@@ -5,6 +5,8 @@
 //!
 //! It does not know its thread; the pool's [`Spawn`](crate::Spawn) made that.
 
+#![forbid(unsafe_code)]
+
 use crate::pool::Pool;
 use crate::run;
 use crate::sleep::Opening;

@@ -3,8 +3,8 @@
 //! What belongs to one mutator (its allocation context and its registrar) is kept apart from what all
 //! mutators of a heap would share (the space, the roots, the origin).
 //!
-//! Invariant: a core is used by one thread at a time, and nothing here runs user code while it holds a
-//! borrow.
+//! Invariant: a core is used by one thread at a time, and user code that runs during a cycle (drop glue, trace
+//! glue) cannot reach it: whoever runs a cycle has the heap's `&mut`.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::mem::MaybeUninit;
@@ -139,13 +139,13 @@ impl Core {
 
     /// Why a `T` found no room, for the user.
     #[cold]
-    pub(crate) fn full<T>(&self, why: NoRoom) -> Full {
+    pub(crate) fn full<'gc, T: Trace<'gc>>(&self, why: NoRoom) -> Full {
         let space = self.space.borrow();
         Full {
             heap: self.roots.heap(),
             type_name: std::any::type_name::<T>(),
             why,
-            requested: crate::type_info::slot_bytes::<T>() as u64,
+            requested: TypeInfo::of::<T>().charged_bytes() as u64,
             used: space.usage().bytes,
             max: space.max_bytes(),
         }

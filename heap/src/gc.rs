@@ -36,6 +36,7 @@ impl<'gc, T> Gc<'gc, T> {
 
     /// The object for as long as the session lasts (a deref lasts only as long as the `Gc` borrowed). Not
     /// a method, so that it hides none of the object's.
+    #[expect(clippy::should_implement_trait, reason = "the trait's borrow would be too short")]
     #[inline]
     pub fn as_ref(this: Self) -> &'gc T
     where

@@ -27,13 +27,20 @@ pub struct HeapConfig {
     pub max_bytes: u64,
     /// When to collect at the end of a session.
     pub pacing: Pacing,
+    /// The most threads that mark and sweep. One does, so far.
+    pub gc_threads: usize,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
 }
 
 impl Default for HeapConfig {
     fn default() -> Self {
-        HeapConfig { max_bytes: u64::MAX, pacing: Pacing::default(), zeal: cfg!(gc_zeal) }
+        HeapConfig {
+            max_bytes: u64::MAX,
+            pacing: Pacing::default(),
+            gc_threads: 1,
+            zeal: cfg!(gc_zeal),
+        }
     }
 }
 
@@ -252,8 +259,8 @@ impl<R: Branded> RootedHeap<R> {
                 false
             });
         }
-        // Dropping captures runs user code, which must find the space free. The registrar it cannot reach:
-        // the heap is going, and no session will be opened on it again.
+        // Dropping captures runs user code. It cannot reach the registrar: the heap is going, and no session
+        // will be opened on it again.
         let mut registrar = self.core.registrar().borrow_mut();
         doomed.into_iter().for_each(|head| registrar.discard(head));
     }

@@ -75,7 +75,7 @@ impl<'gc, M> Mutation<'gc, M> {
     /// Registers `f` to run on a worker thread some time after the object has died.
     ///
     /// An object may have any number of cleanups; their order is not specified. Takes no lock, and
-    /// allocates only when `f` captures more than three words. O(1) in the order of allocation; out of it
+    /// allocates only when `f` captures more than three words or a table has to grow. O(1) in the order of allocation; out of it
     /// a span's packed table makes room, which moves up to 16 KiB.
     ///
     /// What `f` captures cannot refer to the heap, so it cannot keep the object alive:

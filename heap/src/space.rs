@@ -4,7 +4,8 @@
 //! here is one type: spans are typed, so that an object needs no header.
 //!
 //! Invariant: every open span is in exactly one place: in its class's `partial` list, in the hands of
-//! one allocator, or full and in neither; sweep, which sees them all, sorts them anew.
+//! one allocator, or full and in neither (one that an allocator gave back may be full, too); sweep, which sees
+//! them all, sorts them anew.
 
 use std::collections::HashMap;
 

@@ -99,6 +99,43 @@ fn the_checker_sees_a_span_that_no_allocation_would_find() {
 }
 
 #[test]
+fn a_cycle_takes_stopped_records_out_of_the_chains_of_living_objects() {
+    let mut heap = heap();
+    heap.mutate(|mc: &Mutation<'_, Local>, root| {
+        let object = root.borrow()[0];
+        let handles: Vec<_> = (0..5000).map(|_| mc.add_cleanup(object, || {})).collect();
+        assert!(handles.iter().skip(1).all(|handle| handle.stop()));
+    });
+    assert_eq!(heap.core().registrar().borrow().settled(), 4999);
+    heap.collect();
+    assert_eq!(heap.core().registrar().borrow().settled(), 0);
+    assert_eq!(heap.stats().cleanups.armed, 1);
+    heap.verify().expect("the chain is whole");
+}
+
+#[test]
+fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
+    for zeal in [false, true] {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let config = HeapConfig { pacing: Pacing::Manual, zeal, ..HeapConfig::default() };
+        let mut heap: TestHeap =
+            RootedHeap::new(Origin::new(&pool), config, |mc: &Mutation<'_, Local>| {
+                mc.alloc(Leaf::new(0x1111_u64));
+                GcRefCell::new(vec![mc.alloc(Leaf::new(0x2222_u64))])
+            });
+        heap.collect();
+        let span = heap.core().space().borrow().spans().next().expect("one object lives");
+        #[expect(unsafe_code, reason = "to see what is in a dead slot")]
+        let word = |slot| {
+            // SAFETY: the span is open, so the slot's memory is mapped, and whatever is in it is a number.
+            unsafe { span.object_at(slot).cast::<u64>().read() }
+        };
+        let dead = if zeal { 0xDBDB_DBDB_DBDB_DBDB } else { 0x1111 };
+        assert_eq!((word(0), word(1)), (dead, 0x2222));
+    }
+}
+
+#[test]
 fn runs_hand_out_every_free_slot_once_and_no_other() {
     let info = TypeInfo::of::<Leaf<u64>>();
     let slots = SPAN_BYTES / MIN_SLOT_BYTES;

@@ -41,8 +41,8 @@ pub unsafe trait Trace<'gc>: Sized {
     /// The type with its brand left open; see [`Branded`].
     type Family: Branded<At<'gc> = Self>;
 
-    /// Whether values of the type can own a `Gc` or a `Weak`. Objects of types without any are
-    /// marked by their bit alone and never visited.
+    /// Whether the brand `'gc` occurs in the type, so that its values can own a `Gc` or a `Weak`. Objects of
+    /// types without are marked by their bit alone and never visited.
     const NEEDS_TRACE: bool;
 
     /// Set by the heap's own weak records only, so that reports can tell them from the program's objects.

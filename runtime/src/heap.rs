@@ -148,8 +148,11 @@ impl<R: Branded, M> Drop for Heap<R, M> {
             }
         }
         if self.pool.runs_by_itself() && !in_cleanup() {
-            // A timeout loses nothing: what is left stays queued in the pool.
-            let _ = self.inner.ticket().wait(self.drop_timeout);
+            // A timeout loses nothing: what is left stays queued in the pool, whose workers run it even if this
+            // was the last handle.
+            if self.inner.ticket().wait(self.drop_timeout).is_err() {
+                self.pool.leave_running_if_last();
+            }
         }
     }
 }
@@ -184,7 +187,7 @@ impl<R: Branded, M> HeapBuilder<R, M> {
     }
 
     /// The most bytes of objects' slots in use at a time; past it `alloc` panics and `try_alloc`
-    /// gives the value back. Memory that payloads own outside the heap (a `Vec`'s, a `String`'s)
+    /// gives the value back. An object over 64 KiB counts as whole multiples of that. Memory that payloads own outside the heap (a `Vec`'s, a `String`'s)
     /// does not count. Default: no limit.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.config.max_bytes = bytes;
@@ -207,6 +210,13 @@ impl<R: Branded, M> HeapBuilder<R, M> {
     /// How long dropping the heap waits for its cleanups. Default: 5 seconds.
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
         self.drop_timeout = timeout;
+        self
+    }
+
+    /// The most threads that mark and sweep at a time; 0 counts as 1. This version uses one, whatever is
+    /// asked for. Default: 1.
+    pub fn gc_threads(mut self, threads: usize) -> Self {
+        self.config.gc_threads = threads.max(1);
         self
     }
 

@@ -3,7 +3,7 @@
 //! The protocols (who claims a block, who sleeps, who is woken, when a thread is wanted) are
 //! `sexton-cleanup`'s. This file starts the threads it is asked for and joins them.
 //!
-//! Invariant: every thread started is joined, but for one that is stuck in a cleanup when a shutdown's
+//! Invariant: after a shutdown every thread has ended, but for one that is stuck in a cleanup when the
 //! deadline passes, or that itself drops the pool's last handle; those are left to end on their own.
 
 use std::error::Error;
@@ -32,6 +32,8 @@ struct Shared {
     threads: Arc<Threads>,
     max_workers: usize,
     shut_down: AtomicBool,
+    /// Its end is not to wait: a heap that holds the last handle has waited as long as it was told to.
+    leave_running: AtomicBool,
 }
 
 impl CleanupPool {
@@ -73,7 +75,8 @@ impl CleanupPool {
         self.shared.max_workers
     }
 
-    /// Ends the pool: its workers run what is queued, leave, and are joined. What they have not begun
+    /// Ends the pool: its workers run what is queued, leave, and are joined. A manual pool has none: what
+    /// is queued there is discarded; call [`run_pending`](Self::run_pending) first. What they have not begun
     /// by the end of `timeout` is not run; its captures are dropped, and so are those of cleanups that
     /// heaps queue afterwards. For all handles; a second call finds little left to do.
     ///
@@ -88,12 +91,27 @@ impl CleanupPool {
     }
 
     fn from_parts(core: Arc<Pool>, threads: Arc<Threads>, max_workers: usize) -> Self {
-        let shut_down = AtomicBool::new(false);
-        CleanupPool { shared: Arc::new(Shared { core, threads, max_workers, shut_down }) }
+        CleanupPool {
+            shared: Arc::new(Shared {
+                core,
+                threads,
+                max_workers,
+                shut_down: AtomicBool::new(false),
+                leave_running: AtomicBool::new(false),
+            }),
+        }
     }
 
     pub(crate) fn core(&self) -> &Arc<Pool> {
         &self.shared.core
+    }
+
+    /// If this is the last handle, lets its drop leave the workers to run what is queued, and not wait.
+    pub(crate) fn leave_running_if_last(&self) {
+        if Arc::strong_count(&self.shared) == 1 {
+            // Relaxed: read by this thread, when it drops the handle.
+            self.shared.leave_running.store(true, Relaxed);
+        }
     }
 
     /// Whether queued cleanups run without anybody calling `run_pending`.
@@ -137,6 +155,10 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if self.leave_running.load(Relaxed) {
+            self.core.begin_shutdown();
+            return;
+        }
         // A stuck worker keeps what it needs alive by itself.
         let _ = self.shutdown(DROP_TIMEOUT);
     }
@@ -213,7 +235,12 @@ pub struct CleanupPoolBuilder {
 
 impl CleanupPoolBuilder {
     /// The most worker threads; 0 makes a manual pool. Default: `max(1, cpus / 4)`.
+    ///
+    /// # Panics
+    ///
+    /// Above 4096.
     pub fn max_workers(mut self, workers: usize) -> Self {
+        assert!(workers <= 4096, "max_workers is {workers}; valid is 0 to 4096");
         self.max_workers = workers;
         self
     }

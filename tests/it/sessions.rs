@@ -216,4 +216,10 @@ fn leaked_guards_hide_nothing_from_the_marker() {
     });
     assert_eq!(heap.collect().live_objects, 1);
     heap.mutate(|_, world| assert!(world.nodes.try_borrow().is_none()));
+
+    let mut heap: Heap<GcMutex<Option<Gc<'static, Leaf<u32>>>>> =
+        Heap::new(|mc| GcMutex::new(Some(mc.alloc(Leaf::new(1)))));
+    heap.mutate(|mc, mutex| std::mem::forget(mutex.lock(mc)));
+    assert_eq!(heap.collect().live_objects, 1);
+    heap.mutate(|mc, mutex| assert!(mutex.try_lock(mc).is_none()));
 }

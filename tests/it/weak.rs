@@ -119,7 +119,7 @@ fn a_weak_pointer_in_garbage_is_garbage() {
 }
 
 #[test]
-fn it_is_cleared_before_a_cleanup_of_its_target_can_run() {
+fn it_is_cleared_when_a_cleanup_of_its_target_runs() {
     let mut heap = heap();
     let (send, receive) = mpsc::channel();
     heap.mutate(|mc, world| {

@@ -70,6 +70,11 @@ impl Counter {
         self.0.load(SeqCst)
     }
 
+    /// How many clones there are beside this one: those that cleanups capture.
+    pub(crate) fn sharers(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
+
     pub(crate) fn raise(&self) {
         self.0.fetch_add(1, SeqCst);
     }

@@ -1,1 +1,1 @@
-//! Under construction.
+//! Nothing here: the tests are in `it/`, and what must not compile in `ui/`.
