@@ -4,7 +4,7 @@
 //! the marker starts from each. A root shares the table with its heap, so one that outlives its heap
 //! finds memory that is still there and an object that nobody can reach any more.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -86,6 +86,8 @@ impl<Q: Branded> fmt::Debug for Root<Q> {
 pub(crate) struct RootTable {
     heap: HeapId,
     slots: RefCell<Slots>,
+    /// Roots dropped so far.
+    dropped: Cell<u64>,
 }
 
 #[derive(Default)]
@@ -96,7 +98,7 @@ struct Slots {
 
 impl RootTable {
     pub(crate) fn new(heap: HeapId) -> Rc<Self> {
-        Rc::new(RootTable { heap, slots: RefCell::default() })
+        Rc::new(RootTable { heap, slots: RefCell::default(), dropped: Cell::new(0) })
     }
 
     pub(crate) fn heap(&self) -> HeapId {
@@ -111,6 +113,11 @@ impl RootTable {
     pub(crate) fn len(&self) -> usize {
         let slots = self.slots.borrow();
         slots.objects.len() - slots.free.len()
+    }
+
+    /// How many roots have been dropped so far. Drop glue may drop some during a sweep.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.get()
     }
 
     fn insert(&self, object: NonNull<u8>) -> usize {
@@ -134,6 +141,7 @@ impl RootTable {
     fn remove(&self, index: usize) {
         let slots = &mut *self.slots.borrow_mut();
         slots.objects[index] = None;
+        self.dropped.set(self.dropped.get() + 1);
         slots.free.push(index);
     }
 }

@@ -140,7 +140,7 @@ fn large_and_huge_objects_live_and_die_like_others() {
     // Values of megabytes are built on the stack on their way to the heap.
     let test = || {
         let mut heap: Heap<Root<'static>> =
-            Heap::builder().pacing(Pacing::Manual).build(|_| Root::default());
+            Heap::builder().pacing(Pacing::Manual).zeal(false).build(|_| Root::default());
         let counter = Counter::default();
         heap.mutate(|mc, root| {
             macro_rules! fill {
@@ -232,7 +232,7 @@ fn a_panic_in_drop_glue_is_counted_and_the_sweep_goes_on() {
             }
         }
     }
-    let mut heap: Heap<()> = Heap::new(|_| ());
+    let mut heap: Heap<()> = Heap::builder().zeal(false).build(|_| ());
     let dropped = Arc::new(AtomicUsize::new(0));
     heap.mutate(|mc, _| {
         for at in 0..1000 {
@@ -261,7 +261,8 @@ fn drop_glue_may_use_other_heaps_roots_and_handles() {
             assert_eq!(self.heap.collect().live_objects, 0);
         }
     }
-    let mut heap: Heap<GcCell<Option<Gc<'static, Leaf<u32>>>>> = Heap::new(|_| GcCell::new(None));
+    let mut heap: Heap<GcCell<Option<Gc<'static, Leaf<u32>>>>> =
+        Heap::builder().zeal(false).build(|_| GcCell::new(None));
     let counter = Counter::default();
     heap.mutate(|mc, kept| {
         let leaf = mc.alloc(Leaf::new(5));

@@ -47,7 +47,7 @@ fn alloc_past_the_limit_panics_and_leaves_the_heap_usable() {
 fn the_limit_counts_objects_not_the_slots_held_ready_for_them() {
     // Each type holds a run ready; together they would exceed the limit long before the objects do.
     let mut heap: Heap<()> =
-        Heap::builder().max_bytes(100_000).pacing(Pacing::Manual).build(|_| ());
+        Heap::builder().max_bytes(100_000).pacing(Pacing::Manual).zeal(false).build(|_| ());
     heap.mutate(|mc, _| {
         for value in 0..500u64 {
             mc.try_alloc(Leaf::new(value as u8)).unwrap();

@@ -187,7 +187,7 @@ fn every_building_block_keeps_what_it_holds_alive() {
         atomic: GcAtomic<'gc, Leaf<u32>>,
     }
 
-    let mut heap: Heap<Blocks<'static>> = Heap::new(|mc| Blocks {
+    let mut heap: Heap<Blocks<'static>> = Heap::builder().zeal(false).build(|mc| Blocks {
         cell: GcCell::new(Some(mc.alloc(Leaf::new(1)))),
         ref_cell: GcRefCell::new(vec![mc.alloc(Leaf::new(2))]),
         mutex: GcMutex::new(Some(mc.alloc(Leaf::new(3)))),
