@@ -1,11 +1,12 @@
 //! The arena: memory for blocks, carved and never given back until the pool goes.
 //!
-//! Invariant: each [`Block`] is the only handle to its memory, and keeps the arena alive. So the memory
-//! outlives every handle, and who holds a block owns it.
+//! Invariant: each [`Block`] is the only handle by which its memory is written, and keeps the arena alive. So
+//! the memory outlives every handle, and who holds a block owns it. A [`View`] only reads, at any time.
 //!
 //! It does not know what the entries mean; see [`block`](crate::block).
 
 use crate::block::Cells;
+use crate::record::Index;
 use crate::sync::{Arc, Mutex};
 use bumpalo::Bump;
 use std::ops::Deref;
@@ -39,24 +40,51 @@ impl Arena {
     }
 }
 
-/// One block, owned: fixed room for the heads of dead objects' chains. Not `Clone`.
+/// One block, owned: fixed room for cleanup records. Not `Clone`.
 #[derive(Debug)]
 pub(crate) struct Block {
     cells: NonNull<Cells>,
     /// Keeps the memory behind `cells`.
-    #[expect(dead_code, reason = "held, not read")]
     arena: Arc<Arena>,
 }
 
-// SAFETY: a block is its owner's alone, like a `Box<Cells>`, and `Cells` is `Send` (checked below). The arena
-// is shared behind its lock.
+// SAFETY: a block is a shared reference to a `Cells`, which is `Sync` (checked below), and a counted one to its
+// arena, which is shared behind a lock.
 unsafe impl Send for Block {}
 
 const _: fn() = || {
-    fn is_send<T: Send>() {}
-    is_send::<Cells>();
-    is_send::<Arc<Arena>>();
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Cells>();
+    is_shared::<Arc<Arena>>();
 };
+
+impl Block {
+    /// A second look at the block, for others than its owner.
+    pub(crate) fn view(&self) -> View {
+        View(Block { cells: self.cells, arena: self.arena.clone() })
+    }
+}
+
+/// Reads a block that somebody else owns. It does not know whether it is still the same run of the block.
+#[derive(Debug)]
+pub(crate) struct View(Block);
+
+impl View {
+    /// Entries filled.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Entries begun.
+    pub(crate) fn cursor(&self) -> usize {
+        self.0.cursor()
+    }
+
+    /// One entry.
+    pub(crate) fn get(&self, at: usize) -> Option<Index> {
+        self.0.get(at)
+    }
+}
 
 impl Deref for Block {
     type Target = Cells;

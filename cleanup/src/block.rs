@@ -1,13 +1,13 @@
-//! Blocks: fixed room for the heads of dead objects' chains, and the list of blocks that hold none.
+//! Blocks: fixed room for the cleanup records of dead objects, and the list of blocks that hold none.
 //!
-//! Invariant: entries `cursor..len` are unrun; only the block's owner touches it. The fields are atomics all
-//! the same, used as plain cells: the code stays safe, costs plain moves, and other threads may one day read
-//! a running block's tail.
+//! Invariant: entries `cursor..len` are unrun; only the block's owner writes to it. The fields are atomics all
+//! the same, used as plain cells: it costs plain moves, and others may read the tail of a block that is being
+//! run, by a [`View`](crate::arena::View), to take it over.
 //!
 //! It does not know what running an entry means.
 
 use crate::arena::{Arena, Block};
-use crate::record::Head;
+use crate::record::Index;
 use crate::sync::{Arc, AtomicU32, Injector, Ordering, Steal};
 
 /// Entries of one block: with the two header words, 512 bytes.
@@ -17,15 +17,16 @@ pub(crate) const CAPACITY: usize = 126;
 pub(crate) const CAPACITY: usize = 2;
 
 /// A block's memory. All accesses are Relaxed: a block changes owners through the full list or the block free
-/// list, whose Release and Acquire carry everything before.
+/// list, whose Release and Acquire carry everything before. Who only views it has the lock of its owner's desk,
+/// by which the owner has shown it, and gets a cursor that may be behind.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Cells {
     /// Entries filled. Written by the owner.
     len: AtomicU32,
-    /// The first entry not yet run. Written by the owner.
+    /// The first entry not yet begun. Written by the owner.
     cursor: AtomicU32,
-    /// Heads in raw form. Written by the owner.
+    /// Indices in raw form. Written by the owner, and not any more once the block is published.
     entries: [AtomicU32; CAPACITY],
 }
 
@@ -43,8 +44,8 @@ impl Cells {
 
     /// Writes entry `at`; it counts once [`set_len`](Self::set_len) says so.
     #[inline]
-    pub(crate) fn write(&self, at: usize, head: Head) {
-        self.entries[at].store(head.raw(), Ordering::Relaxed);
+    pub(crate) fn write(&self, at: usize, record: Index) {
+        self.entries[at].store(record.raw(), Ordering::Relaxed);
     }
 
     /// Declares entries `0..len` filled.
@@ -59,33 +60,42 @@ impl Cells {
         self.len.load(Ordering::Relaxed) as usize
     }
 
-    /// The first unrun entry.
+    /// How many entries have been begun.
     #[inline]
-    pub(crate) fn front(&self) -> Option<Head> {
-        let cursor = self.cursor.load(Ordering::Relaxed) as usize;
-        if cursor < self.len() {
-            Head::from_raw(self.entries[cursor].load(Ordering::Relaxed))
+    pub(crate) fn cursor(&self) -> usize {
+        self.cursor.load(Ordering::Relaxed) as usize
+    }
+
+    /// Entry `at`, if the block has so many.
+    #[inline]
+    pub(crate) fn get(&self, at: usize) -> Option<Index> {
+        if at < self.len() {
+            Index::from_raw(self.entries[at].load(Ordering::Relaxed))
         } else {
             None
         }
     }
 
-    /// Replaces the first unrun entry by what is left of its chain, or steps over it.
+    /// The first entry not yet begun.
     #[inline]
-    pub(crate) fn advance(&self, rest: Option<Head>) {
-        let cursor = self.cursor.load(Ordering::Relaxed);
-        match rest {
-            Some(rest) => self.entries[cursor as usize].store(rest.raw(), Ordering::Relaxed),
-            None => self.cursor.store(cursor + 1, Ordering::Relaxed),
-        }
+    pub(crate) fn front(&self) -> Option<Index> {
+        self.get(self.cursor())
+    }
+
+    /// Steps over the first entry.
+    #[inline]
+    pub(crate) fn advance(&self) {
+        // Not one operation: the owner is the only writer.
+        self.cursor.store(self.cursor() as u32 + 1, Ordering::Relaxed);
     }
 
     /// Takes the last entry out. For coalescing: the block has not been run.
-    pub(crate) fn pop_back(&self) -> Option<Head> {
-        debug_assert_eq!(self.cursor.load(Ordering::Relaxed), 0);
-        let len = self.len().checked_sub(1)?;
-        self.set_len(len);
-        Head::from_raw(self.entries[len].load(Ordering::Relaxed))
+    pub(crate) fn pop_back(&self) -> Option<Index> {
+        debug_assert_eq!(self.cursor(), 0);
+        let last = self.len().checked_sub(1)?;
+        let record = self.get(last);
+        self.set_len(last);
+        record
     }
 
     fn clear(&self) {
@@ -129,15 +139,15 @@ mod tests {
     use super::*;
     use crate::record::Index;
 
-    fn head(index: u32) -> Head {
-        Head::new(Index::from_raw(index), false)
+    fn record(index: u32) -> Index {
+        Index::from_raw(index).expect("not 0")
     }
 
     #[test]
     fn a_recycled_block_is_used_before_a_new_one_is_carved() {
         let blocks = Blocks::new();
         let first = blocks.get();
-        first.write(0, head(7));
+        first.write(0, record(7));
         first.set_len(1);
         let address = std::ptr::from_ref::<Cells>(&first).addr();
         blocks.recycle(first);
@@ -151,23 +161,22 @@ mod tests {
         let blocks = Blocks::new();
         let block = blocks.get();
         drop(blocks);
-        block.write(CAPACITY - 1, head(9));
+        block.write(CAPACITY - 1, record(9));
         block.set_len(CAPACITY);
-        assert_eq!(block.pop_back(), Some(head(9)));
+        assert_eq!(block.pop_back(), Some(record(9)));
     }
 
     #[test]
-    fn the_cursor_steps_through_chains_and_entries() {
+    fn the_cursor_steps_through_the_entries() {
         let block = Blocks::new().get();
-        block.write(0, head(1));
-        block.write(1, head(5));
+        block.write(0, record(1));
+        block.write(1, record(5));
         block.set_len(2);
-        block.advance(Some(head(2)));
-        assert_eq!(block.front(), Some(head(2)));
-        block.advance(None);
-        assert_eq!(block.front(), Some(head(5)));
-        block.advance(None);
-        assert_eq!(block.front(), None);
+        assert_eq!(block.front(), Some(record(1)));
+        block.advance();
+        assert_eq!(block.front(), Some(record(5)));
+        block.advance();
+        assert_eq!((block.front(), block.cursor()), (None, 2));
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! One collection cycle's output: local blocks, and the flush that publishes what is left in them.
 //!
-//! Invariant: each head that was pushed is in exactly one block: a sweeper's local block, then the full list.
-//! An empty block is never published.
+//! Invariant: each record of a chain that was pushed is in exactly one block: a sweeper's local block, then one
+//! in the full list. An empty block is never published.
 //!
 //! It does not know how objects are found dead.
 
 use crate::arena::Block;
 use crate::block::CAPACITY;
+use crate::desk::Grace;
 use crate::origin::Origin;
-use crate::record::{FreeList, Head};
+use crate::record::{FreeList, Head, Index};
 use crate::registry::{ARMED, SETTLED};
 use crate::sync::{Arc, AtomicU8, Ordering};
 use crate::ticket::Batch;
@@ -18,6 +19,8 @@ use crate::ticket::Batch;
 pub(crate) struct Queued {
     pub(crate) block: Block,
     pub(crate) batch: Arc<Batch>,
+    /// With whom the block shares entries, if it is the tail of another one that stalled.
+    pub(crate) grace: Option<Arc<Grace>>,
 }
 
 /// One collection cycle. Ends with [`flush`](Self::flush), or by being dropped.
@@ -105,11 +108,11 @@ fn coalesce(mut blocks: Vec<Queued>, mut recycle: impl FnMut(Block)) -> Vec<Queu
             at += 1;
             continue;
         }
-        let Some(head) = blocks.last().and_then(|queued| queued.block.pop_back()) else {
+        let Some(record) = blocks.last().and_then(|queued| queued.block.pop_back()) else {
             blocks.pop().into_iter().for_each(|queued| recycle(queued.block));
             continue;
         };
-        blocks[at].block.write(len, head);
+        blocks[at].block.write(len, record);
         blocks[at].block.set_len(len + 1);
     }
     if blocks.last().is_some_and(|queued| queued.block.len() == 0) {
@@ -127,10 +130,8 @@ pub struct LocalBlock {
     first: u32,
     /// The batch's byte. Means something only if there is a block.
     byte: u8,
-    /// Entries written to the block.
+    /// Entries written to the block: one per cleanup.
     len: usize,
-    /// Cleanups behind those entries.
-    unpublished: u64,
     block: Option<Block>,
     /// The batch, with a hold on it; from the first push on.
     batch: Option<Arc<Batch>>,
@@ -151,7 +152,6 @@ impl LocalBlock {
             first: 0,
             byte: ARMED,
             len: 0,
-            unpublished: 0,
             block: None,
             batch: None,
             freed: origin.registry().storage.free_list(),
@@ -167,7 +167,7 @@ impl LocalBlock {
     ///
     /// If all of the chain's cleanups were stopped or run early, it is reclaimed instead. When the block is
     /// full it is published, which may wake or start a worker. O(1) for a single record, which is not
-    /// touched; O(length) for a longer chain.
+    /// touched; O(length) for a longer chain, whose records become entries of their own.
     ///
     /// # Panics
     /// When `head` comes from another heap.
@@ -180,18 +180,17 @@ impl LocalBlock {
             return self.push_chain(head);
         }
         mark.store(self.byte, Ordering::Relaxed);
-        self.write(head, 1);
+        self.write(head.index());
     }
 
     /// Writes an entry. Called with a block.
     #[inline]
-    fn write(&mut self, head: Head, cleanups: u64) {
+    fn write(&mut self, record: Index) {
         let Some(block) = &self.block else {
             unreachable!("there is a block while there are marks")
         };
-        block.write(self.len, head);
+        block.write(self.len, record);
         self.len += 1;
-        self.unpublished += cleanups;
         if self.len == CAPACITY {
             self.publish();
         }
@@ -201,24 +200,29 @@ impl LocalBlock {
     #[cold]
     #[inline(never)]
     fn push_elsewhere(&mut self, head: Head) {
+        self.begin_block();
+        (self.marks, self.first) = self.origin.registry().storage.marks_around(head.index());
+        self.push(head);
+    }
+
+    /// Makes sure that there is a block to write to.
+    fn begin_block(&mut self) {
         if self.block.is_none() {
             let batch = self.batch.get_or_insert_with(|| self.origin.open_batch(self.cycle));
             self.byte = batch.byte();
             self.block = Some(self.origin.pool().block());
             self.len = 0;
         }
-        (self.marks, self.first) = self.origin.registry().storage.marks_around(head.index());
-        self.push(head);
     }
 
-    /// A chain of several records, or one whose record is settled. Called with a block.
+    /// A chain of several records, or one whose record is settled.
     #[cold]
     #[inline(never)]
     fn push_chain(&mut self, head: Head) {
         let registry = self.origin.registry();
         let storage = &registry.storage;
         // What ended early is freed here, so that only what is left to run is queued and counted.
-        let rest = storage.prune(head, |head| {
+        let mut rest = storage.prune(head, |head| {
             // Relaxed: `SETTLED` is no hint. It was written after the taking, and there is no way back.
             let settled = storage.mark(head.index()).load(Ordering::Relaxed) == SETTLED;
             if settled {
@@ -229,13 +233,13 @@ impl LocalBlock {
             }
             settled
         });
-        let Some(rest) = rest else { return };
-        let mut cleanups = 0;
-        for head in std::iter::successors(Some(rest), |&head| storage.next(head)) {
+        while let Some(head) = rest {
+            // Before the entry: a full block is published, and its records are not ours to read then.
+            rest = storage.next(head);
+            self.begin_block();
             storage.mark(head.index()).store(self.byte, Ordering::Relaxed);
-            cleanups += 1;
+            self.write(head.index());
         }
-        self.write(rest, cleanups);
     }
 
     /// Takes the block out, ready to be published, its cleanups counted.
@@ -248,10 +252,9 @@ impl LocalBlock {
         }
         block.set_len(self.len);
         let batch = self.batch.as_ref().expect("a block comes with a batch").clone();
-        batch.add(self.unpublished);
-        self.flushed.cleanups += self.unpublished;
-        self.unpublished = 0;
-        Some(Queued { block, batch })
+        batch.add(self.len as u64);
+        self.flushed.cleanups += self.len as u64;
+        Some(Queued { block, batch, grace: None })
     }
 
     #[cold]

@@ -5,6 +5,7 @@
 //!
 //! It does not know the object, nor the heap, and keeps neither alive.
 
+use crate::describe::{Description, DescriptionId};
 use crate::record::{Index, State};
 use crate::registry::{ARMED, Registry, SETTLED};
 use crate::sync::{AtomicU32, Ordering};
@@ -52,6 +53,23 @@ impl Cleanup {
     fn generation(&self) -> u32 {
         // Relaxed: the generation never changes, and the flag only informs.
         self.generation.load(Ordering::Relaxed) & !STOPPED_HERE
+    }
+
+    pub(crate) fn describe(&self, id: DescriptionId) {
+        self.registry.storage.describe(self.index, self.generation(), id);
+    }
+
+    /// What is known of the cleanup. Nothing, unless it was registered with a label or in diagnostic mode, and
+    /// nothing more once its record serves another cleanup.
+    pub fn description(&self) -> Description {
+        let storage = &self.registry.storage;
+        let description = storage.description(self.index);
+        // The second look comes after: a description of a later cleanup belongs to a later generation.
+        if storage.look(self.index).0 == self.generation() {
+            description
+        } else {
+            Description::default()
+        }
     }
 
     /// Stops the cleanup: it will never run. Its captures are dropped, on this thread, before this returns.
@@ -106,10 +124,11 @@ impl Cleanup {
                         _ => CleanupState::Queued,
                     }
                 }
-                State::Running | State::RunningOrphan => CleanupState::Running,
+                State::Running | State::RunningOrphan | State::Executing => CleanupState::Running,
                 State::Done | State::DoneCounted | State::DoneFree => CleanupState::Done,
                 State::Stopping
                 | State::StoppingOrphan
+                | State::Dropping
                 | State::Stopped
                 | State::StoppedCounted
                 | State::StoppedFree => CleanupState::Stopped,

@@ -33,13 +33,19 @@
 mod block;
 mod claim;
 mod cycle;
+mod describe;
+mod desk;
+mod dump;
 mod handle;
+mod hooks;
+mod monitor;
 mod mutant;
 mod origin;
 mod panic;
 mod pool;
 mod queue;
 mod registry;
+mod relief;
 mod run;
 mod sleep;
 mod stats;
@@ -63,13 +69,16 @@ mod tests;
 pub mod protocol {}
 
 pub use cycle::{Cycle, Flushed, LocalBlock};
+pub use describe::Description;
+pub use dump::{Activity, PoolDump, RunnerDump};
 pub use handle::{Cleanup, CleanupState};
+pub use hooks::{Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook};
+pub use monitor::Monitor;
 pub use origin::{Origin, Registrar};
 pub use panic::CleanupPanic;
 pub use pool::{Pool, PoolConfig, Spawn};
 pub use record::Head;
 pub use run::in_cleanup;
 pub use stats::{CleanupStats, PoolStats};
-pub use tally::PanicHook;
 pub use ticket::{Ticket, WaitError};
 pub use worker::Worker;

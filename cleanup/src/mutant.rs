@@ -25,6 +25,24 @@ pub(crate) enum Mutant {
     NoSleepFence,
     /// The publisher's fence is missing.
     NoPublishFence,
+    /// A publisher adds to `length` before it pushes.
+    LengthBeforePush,
+    /// A waker goes by what it read before it had the lock.
+    TrustEstimate,
+    /// The flag of a shutdown is set when the lock has been released, the sleepers woken.
+    ShutdownUnlocked,
+    /// A worker leaves at a shutdown without having looked whether the list is empty.
+    LeaveBeforeDrained,
+    /// A worker retires although a waker has chosen it.
+    RetireThoughChosen,
+    /// A worker that retires lowers `asleep` before `workers`.
+    RetireInDisorder,
+    /// Two runners with the same entry take its record by load and store.
+    TakeWithoutCompareExchange,
+    /// The parties to a take-over give their slots back as they end, and not when the last one has.
+    NoGrace,
+    /// The monitor falls dormant first, and looks for blocks in hand before it says so.
+    DormantAfterLook,
 }
 
 impl Mutant {

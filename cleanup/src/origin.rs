@@ -5,13 +5,17 @@
 //! It does not know objects: whoever keeps a chain's head says whose it is.
 
 use crate::cycle::Cycle;
+use crate::describe::{Description, DescriptionId};
 use crate::handle::Cleanup;
 use crate::pool::Pool;
 use crate::record::{FreeList, Fresh, Head, Slot};
 use crate::registry::{ARMED, Lease, Registered, Registry};
+use crate::run::{Inside, in_cleanup};
 use crate::stats::CleanupStats;
 use crate::sync::{Arc, Ordering};
 use crate::ticket::{Batch, Ticket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 /// A heap's account with one pool. Cheap to clone; all clones are the same account.
 #[derive(Clone, Debug)]
@@ -36,6 +40,7 @@ impl Origin {
             counts: registry.add_registrar(),
             registered: 0,
             reclaimed: 0,
+            described: None,
             _lease: self.lease.clone(),
         }
     }
@@ -48,6 +53,51 @@ impl Origin {
     /// The cleanups of this heap that are queued and not ended now.
     pub fn ticket(&self) -> Ticket {
         Ticket::new(self.pool.clone(), self.registry().live())
+    }
+
+    /// Cleanups queued and not ended now. O(unfinished cycles).
+    pub fn backlog(&self) -> u64 {
+        self.registry().backlog()
+    }
+
+    /// Waits until at most so many cleanups of this heap are queued and not ended. Gives how many are, in the end.
+    /// A timeout too long for the clock means for ever. From inside a cleanup it does not wait.
+    ///
+    /// Somebody else has to run them; see [`relieve`](Self::relieve).
+    pub fn wait_for_backlog(&self, at_most: u64, timeout: Duration) -> u64 {
+        if !in_cleanup() {
+            self.pool.look();
+            let deadline = Instant::now().checked_add(timeout);
+            self.pool.help_for_want_of_workers(|| self.backlog() <= at_most);
+            self.registry().relief.wait(deadline, || self.backlog() <= at_most);
+        }
+        self.backlog()
+    }
+
+    /// Runs cleanups of the pool here, those of other heaps included, until at most so many of this heap are queued
+    /// and not ended, or until there is none left to take. Gives how many are, in the end. From inside a cleanup it
+    /// runs none.
+    pub fn relieve(&self, at_most: u64) -> u64 {
+        loop {
+            let backlog = self.backlog();
+            let surplus = usize::try_from(backlog.saturating_sub(at_most)).unwrap_or(usize::MAX);
+            if surplus == 0 || self.pool.run_pending(surplus.min(HELPING)) == 0 {
+                return backlog;
+            }
+        }
+    }
+
+    /// Runs a closure here as one of this heap's cleanups, though it was never registered: to the closure it is one,
+    /// and a panic is given to the hook. Whether it returned. Counted nowhere.
+    pub fn run_as_cleanup(&self, closure: impl FnOnce(), description: Description) -> bool {
+        let inside = Inside::enter();
+        let outcome = catch_unwind(AssertUnwindSafe(closure));
+        let returned = outcome.is_ok();
+        if let Err(payload) = outcome {
+            self.pool.totals().report(payload, description);
+        }
+        drop(inside);
+        returned
     }
 
     /// The counters. Never waits for a cleanup or a cycle; O(unfinished cycles).
@@ -91,8 +141,13 @@ pub struct Registrar {
     /// What `counts` holds; we are its only writer.
     registered: u64,
     reclaimed: u64,
+    /// The last description used, and its number.
+    described: Option<(Description, DescriptionId)>,
     _lease: Arc<Lease>,
 }
+
+/// Cleanups that a relieving thread runs between two looks at the backlog.
+const HELPING: usize = 64;
 
 /// Settled records that one `register` looks at.
 const GLANCES: usize = 2;
@@ -125,6 +180,18 @@ impl Registrar {
         // Relaxed: see `Registered`.
         self.counts.registered.store(self.registered, Ordering::Relaxed);
         (Head::new(index, chain.is_some()), Cleanup::new(self.registry, index, generation))
+    }
+
+    /// Describes a cleanup that was registered here. Takes a lock, and memory for the first in a while; the
+    /// others' registration pays nothing for it.
+    pub fn describe(&mut self, cleanup: &Cleanup, description: Description) {
+        let id = match self.described {
+            // The same place in the program as last time.
+            Some((last, id)) if last == description => id,
+            _ => DescriptionId::of(description),
+        };
+        self.described = Some((description, id));
+        cleanup.describe(id);
     }
 
     #[cold]

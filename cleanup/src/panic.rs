@@ -1,5 +1,6 @@
 //! What a panic hook is told about a cleanup that panicked.
 
+use crate::describe::Description;
 use std::any::Any;
 use std::fmt;
 
@@ -11,13 +12,12 @@ pub struct CleanupPanic<'a> {
     pub message: &'a str,
     /// What was thrown.
     pub payload: &'a (dyn Any + Send),
-    /// The closure's type name, which holds the path of the function that registered it
-    /// (of `add_cleanup_with` itself, if that was used).
-    pub cleanup: &'static str,
+    /// What is known of the cleanup: its closure's type at least.
+    pub cleanup: Description,
 }
 
 impl<'a> CleanupPanic<'a> {
-    pub(crate) fn new(payload: &'a (dyn Any + Send), cleanup: &'static str) -> Self {
+    pub(crate) fn new(payload: &'a (dyn Any + Send), cleanup: Description) -> Self {
         let message = if let Some(text) = payload.downcast_ref::<&'static str>() {
             text
         } else if let Some(text) = payload.downcast_ref::<String>() {

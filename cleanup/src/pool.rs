@@ -19,45 +19,68 @@
 use crate::arena::Block;
 use crate::block::Blocks;
 use crate::cycle::Queued;
+use crate::desk::Desks;
+use crate::dump::PoolDump;
+use crate::hooks::{Hooks, SlowCleanup, SpawnFailure, call};
+use crate::monitor::{Monitor, Watch, tick};
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::run::{in_cleanup, run};
 use crate::sleep::{Demand, Opening};
 use crate::stats::PoolStats;
-use crate::sync::{Arc, AtomicBool, Ordering, Weak, fence};
-use crate::tally::{PanicHook, Runner, Totals};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Weak, fence};
+use crate::tally::{Runner, Totals};
 use crate::worker::Worker;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 /// Starts threads for a pool's workers.
+///
+/// Its methods are called on whatever thread publishes cleanups, a collecting one for the most part, with no lock
+/// held, and as if inside a cleanup. They should not wait for anything. A panic in one is a failure.
 pub trait Spawn: Send + Sync {
     /// Starts a thread that calls [`Worker::run`].
     ///
-    /// Called on whatever thread publishes cleanups, a collecting one for the most part, with no lock held.
-    /// It should not wait for anything.
-    ///
     /// # Errors
     /// If no thread can be started. The worker has to be dropped, which corrects the pool's count; the
-    /// failure is counted, and the next publish or [`Ticket::wait`](crate::Ticket::wait) tries again.
+    /// failure is counted and given to the hook, and the next publish, [`Ticket::wait`](crate::Ticket::wait) or
+    /// tick of the monitor tries again.
     fn spawn(&self, worker: Worker) -> io::Result<()>;
+
+    /// Starts a thread that calls [`Monitor::run`].
+    ///
+    /// # Errors
+    /// If no thread can be started, as by default. Until one can, stalled cleanups keep the rest of their blocks, slow
+    /// ones are not reported, and nobody but publishers and waiters tries to start a worker again.
+    fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
+        drop(monitor);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// How a pool is to be.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug)]
 pub struct PoolConfig {
-    /// The most workers at a time; 0 for a manual pool.
+    /// The most workers at a time; 0 for none. A pool without [`Spawn`] has none whatever is said here.
     pub max_workers: usize,
-    /// Is told about each cleanup that panicked.
-    pub panic_hook: Option<PanicHook>,
+    /// How long a worker is idle before it leaves. The crew shrinks by one in this time, and not within this
+    /// time of having grown. `None`: workers stay.
+    pub keep_alive: Option<Duration>,
+    /// How long a cleanup runs before others take over the rest of its block. At least a millisecond; found out
+    /// with a delay of up to half of it.
+    pub stall_after: Duration,
+    /// What the pool tells its user.
+    pub hooks: Hooks,
 }
 
-impl fmt::Debug for PoolConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolConfig")
-            .field("max_workers", &self.max_workers)
-            .field("panic_hook", &self.panic_hook.is_some())
-            .finish()
+impl Default for PoolConfig {
+    fn default() -> Self {
+        PoolConfig {
+            max_workers: 0,
+            keep_alive: Some(Duration::from_secs(10)),
+            stall_after: Duration::from_millis(20),
+            hooks: Hooks::default(),
+        }
     }
 }
 
@@ -65,14 +88,26 @@ impl fmt::Debug for PoolConfig {
 pub struct Pool {
     queue: Queue<Queued>,
     blocks: Blocks,
+    desks: Desks,
+    watch: Watch,
     totals: Arc<Totals>,
-    max_workers: usize,
+    stall_after: Duration,
     spawn: Option<Box<dyn Spawn>>,
+    /// The ready hook has been told, and nobody has come yet. Set by publishers after their PublishFence,
+    /// cleared by whoever comes, before a fence of its own: who does not see the other's work is seen by it.
+    told: AtomicBool,
+    /// A worker could not be started, and nobody has tried again. Relaxed: a hint to the monitor.
+    starving: AtomicBool,
+    /// Tails taken over. Relaxed: a counter.
+    taken_over: AtomicU64,
+    /// Cleanups reported as slow. Relaxed: a counter.
+    slow: AtomicU64,
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
     /// flushing cycles, after a fence.
     closed: AtomicBool,
     /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     discard_at_end: AtomicBool,
+    mutant: Mutant,
     /// This pool, for its workers to hold.
     this: Weak<Pool>,
 }
@@ -80,36 +115,82 @@ pub struct Pool {
 impl Pool {
     /// A pool that starts its workers through `spawn`, as work calls for them. Without `spawn` it is manual.
     pub fn new(config: PoolConfig, spawn: Option<Box<dyn Spawn>>) -> Arc<Pool> {
+        Self::with_mutant(config, spawn, Mutant::None)
+    }
+
+    /// A pool with one step of its protocols broken, for models.
+    pub(crate) fn with_mutant(
+        config: PoolConfig,
+        spawn: Option<Box<dyn Spawn>>,
+        mutant: Mutant,
+    ) -> Arc<Pool> {
         let max_workers = if spawn.is_some() { config.max_workers } else { 0 };
         Arc::new_cyclic(|this| Pool {
-            queue: Queue::new(max_workers, Mutant::None),
+            queue: Queue::new(max_workers, config.keep_alive, mutant),
             blocks: Blocks::new(),
-            totals: Totals::new(max_workers, config.panic_hook),
-            max_workers,
+            desks: Desks::default(),
+            watch: Watch::new(mutant),
+            totals: Totals::new(max_workers, config.hooks),
+            stall_after: config.stall_after,
             spawn,
+            told: AtomicBool::new(false),
+            starving: AtomicBool::new(false),
+            taken_over: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             discard_at_end: AtomicBool::new(false),
+            mutant,
             this: this.clone(),
         })
     }
 
-    /// The most workers at a time; 0 for a manual pool.
+    /// The most workers at a time; 0 for none.
     pub fn max_workers(&self) -> usize {
-        self.max_workers
+        self.queue.crew().max()
+    }
+
+    /// Changes the most workers at a time. A surplus leaves as soon as it has no cleanup in hand; if work waits,
+    /// workers are added at once. No effect on a manual pool.
+    pub fn set_max_workers(&self, max: usize) {
+        if self.spawn.is_some() {
+            self.queue.crew().set_max(max);
+            self.look();
+        }
+    }
+
+    /// Whether the pool can have no workers, ever.
+    pub fn is_manual(&self) -> bool {
+        self.spawn.is_none()
     }
 
     /// Runs at most `max` cleanups on this thread; gives how many it ran.
     ///
     /// Any thread may call it at any time, whether the pool is manual or has workers. What is left of a
-    /// block goes back to the full list. From inside a cleanup it does nothing: cleanups do not nest.
+    /// block goes back to the full list. If the list is empty, this looks for tails of stalled blocks. From inside a
+    /// cleanup it does nothing: cleanups do not nest.
     pub fn run_pending(&self, max: usize) -> usize {
-        let mut ran = 0;
         if in_cleanup() {
             return 0;
         }
+        if self.totals.hooks.ready.is_some() {
+            self.told.store(false, Ordering::Relaxed);
+            // ReadyFence: pairs with PublishFence. Either we see the addition to `length`, or the publisher sees that
+            // the hook has to be told again.
+            fence(Ordering::SeqCst);
+        }
+        let mut ran = 0;
         while ran < max {
-            let Some(block) = self.queue.try_next() else { break };
-            ran += run(self, block, Runner::Guest, max - ran);
+            let Some(block) = self.queue.try_next() else {
+                self.inspect(Instant::now());
+                if self.queue.len() > 0 {
+                    continue;
+                }
+                break;
+            };
+            ran += run(self, block, &self.desks.guest(), max - ran);
+        }
+        if self.queue.len() > 0 {
+            self.tell_ready();
         }
         ran
     }
@@ -117,7 +198,7 @@ impl Pool {
     /// The counters. Takes the crew's lock for a moment; never waits for a cleanup.
     pub fn stats(&self) -> PoolStats {
         let totals = &*self.totals;
-        let (workers, asleep, spawn_failures) = self.queue.crew().numbers();
+        let crew = self.queue.crew().numbers();
         // The parts before the whole, as in `Totals::backlog`.
         let discarded = totals.shards.sum(|s| &s.discarded);
         let passed = totals.shards.sum(|s| &s.settled);
@@ -125,8 +206,9 @@ impl Pool {
         let backlog = totals.backlog();
         let ended = totals.shards.sum(|s| &s.ended);
         PoolStats {
-            workers,
-            asleep,
+            workers: crew.workers,
+            max_workers: self.max_workers(),
+            asleep: crew.asleep,
             running: totals.shards.sum(|s| &s.running) as usize,
             queued: totals.queued.load(Ordering::Relaxed),
             executed: ended.saturating_sub(discarded + passed),
@@ -135,9 +217,17 @@ impl Pool {
             discarded,
             backlog,
             blocks: self.queue.len(),
-            spawn_failures,
+            spawn_failures: crew.spawn_failures,
+            retired: crew.retired,
+            taken_over: self.taken_over.load(Ordering::Relaxed),
+            slow: self.slow.load(Ordering::Relaxed),
             oldest: totals.oldest().map(|start| start.elapsed()),
         }
+    }
+
+    /// What everybody in the pool is doing, at this moment. O(workers); never waits for a cleanup.
+    pub fn dump(&self) -> PoolDump {
+        PoolDump::of(self)
     }
 
     /// Whether every cleanup that was queued has ended.
@@ -153,6 +243,7 @@ impl Pool {
         // A last chance for work whose worker could not be started.
         self.look();
         self.queue.crew().shutdown();
+        self.a_worker_left();
     }
 
     /// Waits until no worker is left. Whether that is so when it returns.
@@ -170,6 +261,7 @@ impl Pool {
     /// cleanup returns.
     pub fn discard_pending(&self) -> usize {
         self.closed.store(true, Ordering::Relaxed);
+        self.watch.stop();
         // CloseFence: pairs with PublishFence. Either the flushing cycle sees `closed` and discards what it has
         // published, or we see what it has added to `length`.
         fence(Ordering::SeqCst);
@@ -187,7 +279,10 @@ impl Pool {
 
     /// A worker's post has been vacated, or may have been.
     pub(crate) fn a_worker_left(&self) {
-        if self.discard_at_end.load(Ordering::Relaxed) && self.queue.crew().numbers().0 == 0 {
+        if self.queue.crew().has_ended() {
+            self.watch.stop();
+        }
+        if self.discard_at_end.load(Ordering::Relaxed) && self.queue.crew().numbers().workers == 0 {
             self.discard_pending();
         }
     }
@@ -195,7 +290,7 @@ impl Pool {
     fn drain(&self) -> usize {
         let mut discarded = 0;
         while let Some(block) = self.queue.try_next() {
-            discarded += run(self, block, Runner::Guest, usize::MAX);
+            discarded += run(self, block, &self.desks.guest(), usize::MAX);
         }
         discarded
     }
@@ -216,25 +311,28 @@ impl Pool {
     /// In a manual pool: runs (and so discards) the blocks whose batch is to be discarded, and puts the
     /// others back.
     pub(crate) fn help_to_discard(&self) {
-        if self.max_workers > 0 {
+        if !self.is_manual() {
             return;
         }
         for _ in 0..self.queue.len() {
             let Some(block) = self.queue.try_next() else { break };
             if block.batch.is_discarded() {
-                run(self, block, Runner::Guest, usize::MAX);
+                run(self, block, &self.desks.guest(), usize::MAX);
             } else {
                 self.publish([block]);
             }
         }
     }
 
-    // ---- for the rest of the crate -----------------------------------------------------------------
+    // ---- workers and work --------------------------------------------------------------------------
 
     /// Publishes blocks, and wakes or starts workers for them.
     pub(crate) fn publish(&self, blocks: impl IntoIterator<Item = Queued>) {
         let demand = self.queue.publish(blocks);
         self.fulfil(demand);
+        if self.queue.len() > 0 {
+            self.tell_ready();
+        }
     }
 
     /// Wakes or starts workers for what is in the list, in case the last attempt failed.
@@ -254,16 +352,149 @@ impl Pool {
         if demand.0.is_empty() {
             return;
         }
-        let this = self.this.upgrade().expect("whoever publishes holds the pool");
-        // All of them first: should a spawn panic, the unwinding drops the rest, and so corrects the count.
-        let workers: Vec<Worker> =
-            demand.0.into_iter().map(|opening| Worker::new(this.clone(), opening)).collect();
-        for worker in workers {
-            let spawn = self.spawn.as_ref().expect("a manual pool demands no workers");
-            if spawn.spawn(worker).is_err() {
+        let Some(spawn) = &self.spawn else { unreachable!("a manual pool demands no workers") };
+        let mut failed = false;
+        for opening in demand.0 {
+            let worker = Worker::new(self.this(), opening);
+            if let Err(error) = attempt(|| spawn.spawn(worker)) {
+                failed = true;
                 self.queue.crew().spawn_failed();
+                self.spawn_failed(Some(opening.index), &error);
             }
         }
+        if failed {
+            self.starving.store(true, Ordering::Relaxed);
+            if self.watch.call() {
+                self.start_monitor();
+            }
+        }
+    }
+
+    fn spawn_failed(&self, worker: Option<usize>, error: &io::Error) {
+        let waiting_blocks = self.queue.len();
+        self.totals.hooks.spawn_failed(&SpawnFailure { error, worker, waiting_blocks });
+    }
+
+    /// Tells the ready hook that there is work, unless it knows.
+    fn tell_ready(&self) {
+        if let Some(ready) = &self.totals.hooks.ready
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            call(|| ready());
+        }
+    }
+
+    /// Whether work waits for a worker that could not be started.
+    pub(crate) fn is_starving(&self) -> bool {
+        self.starving.load(Ordering::Relaxed) && self.queue.len() > 0
+    }
+
+    /// Tries again to start workers.
+    pub(crate) fn retry(&self) {
+        self.starving.store(false, Ordering::Relaxed);
+        self.look();
+    }
+
+    /// In a pool that has no workers because none could be started, or none is allowed: runs what is queued here,
+    /// until `enough`. A manual pool's owner has chosen the threads that run cleanups, so nothing runs here.
+    pub(crate) fn help_for_want_of_workers(&self, enough: impl Fn() -> bool) {
+        while !self.is_manual()
+            && self.queue.crew().numbers().workers == 0
+            && !enough()
+            && self.run_pending(HELPING) > 0
+        {}
+    }
+
+    // ---- the monitor -------------------------------------------------------------------------------
+
+    /// Whether the monitor is to watch a block: others could take its tail over, or the hook wants to know.
+    pub(crate) fn is_to_be_watched(&self, queued: &Queued, runner: Runner) -> bool {
+        let tail = queued.block.len() - queued.block.cursor() > 1;
+        let others = if runner == Runner::Guest { 1 } else { 2 };
+        self.spawn.is_some()
+            && (tail && self.max_workers() >= others || self.totals.hooks.slow.is_some())
+    }
+
+    /// A block that is to be watched has been put on a desk.
+    pub(crate) fn watch_begins(&self) {
+        if self.watch.begins() {
+            self.start_monitor();
+        }
+    }
+
+    #[cold]
+    fn start_monitor(&self) {
+        let Some(spawn) = &self.spawn else { return };
+        let monitor = Monitor::new(self.this());
+        match attempt(|| spawn.spawn_monitor(monitor)) {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
+                self.spawn_failed(None, &error);
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks at all desks: reports slow cleanups, and takes over the tails of stalled blocks. Whether there is a
+    /// block in hand that is to be watched.
+    pub(crate) fn inspect(&self, now: Instant) -> bool {
+        let mut busy = false;
+        for desk in self.desks.all() {
+            let Some(glance) = desk.glance(now) else { continue };
+            busy |= glance.watched;
+            if glance.age >= self.stall_after
+                && !glance.taken_over
+                && let Some(tail) = desk.take_tail(self, glance.at)
+            {
+                self.taken_over.fetch_add(1, Ordering::Relaxed);
+                self.publish([tail]);
+            }
+            if let Some((after, slow)) = &self.totals.hooks.slow
+                && glance.age >= *after
+                && desk.is_news(glance.at)
+            {
+                self.slow.fetch_add(1, Ordering::Relaxed);
+                let worker = match desk.runner() {
+                    Runner::Worker(index) => Some(index),
+                    Runner::Guest => None,
+                };
+                call(|| slow(&SlowCleanup { cleanup: glance.cleanup, age: glance.age, worker }));
+            }
+        }
+        busy
+    }
+
+    /// Whether there is a block in hand that is to be watched.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.desks.all().iter().any(|desk| desk.is_watched())
+    }
+
+    /// How long an idle thread stays.
+    pub(crate) fn keep_alive(&self) -> Option<Duration> {
+        self.queue.crew().keep_alive()
+    }
+
+    /// The time between two looks of the monitor.
+    pub(crate) fn tick(&self) -> Duration {
+        tick(self.stall_after, self.totals.hooks.slow.as_ref().map(|&(after, _)| after))
+    }
+
+    // ---- for the rest of the crate -----------------------------------------------------------------
+
+    fn this(&self) -> Arc<Pool> {
+        self.this.upgrade().expect("whoever publishes holds the pool")
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    pub(crate) fn desks(&self) -> &Desks {
+        &self.desks
+    }
+
+    #[inline]
+    pub(crate) fn mutant(&self) -> Mutant {
+        self.mutant
     }
 
     pub(crate) fn block(&self) -> Block {
@@ -281,6 +512,16 @@ impl Pool {
     pub(crate) fn queue(&self) -> &Queue<Queued> {
         &self.queue
     }
+}
+
+/// Cleanups that a helping thread runs between two looks at whether it is still needed.
+const HELPING: usize = 16;
+
+/// Calls a method of [`Spawn`], whose panic is a failure like any other.
+fn attempt(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let mut result = Err(io::Error::other("the attempt to start a thread panicked"));
+    call(|| result = spawn());
+    result
 }
 
 impl Drop for Pool {

@@ -9,8 +9,9 @@
 
 use crate::claim::{Claim, Length};
 use crate::mutant::Mutant;
-use crate::sleep::{Demand, Next, Opening, Sleep};
+use crate::sleep::{Demand, Next, Opening, Seat, Sleep};
 use crate::sync::{Injector, Ordering, Steal, fence};
+use std::time::Duration;
 
 /// The full list with its length and its crew.
 #[derive(Debug)]
@@ -22,18 +23,24 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// A queue for at most `max` workers. `mutant` is [`Mutant::None`] but in models.
-    pub(crate) fn new(max: usize, mutant: Mutant) -> Self {
+    /// A queue for at most `max` workers, who leave after an idle time of `keep_alive`. `mutant` is [`Mutant::None`] but in models.
+    pub(crate) fn new(max: usize, keep_alive: Option<Duration>, mutant: Mutant) -> Self {
         Queue {
             list: Injector::new(),
             length: Length::new(),
-            sleep: Sleep::new(max, mutant),
+            sleep: Sleep::new(max, keep_alive, mutant),
             mutant,
         }
     }
 
     /// Publishes items, and wakes or demands a worker for each. Steps P1 to P4.
     pub(crate) fn publish(&self, items: impl IntoIterator<Item = T>) -> Demand {
+        if self.mutant.is(Mutant::LengthBeforePush) {
+            let items: Vec<T> = items.into_iter().collect();
+            self.length.add(items.len());
+            items.into_iter().for_each(|item| self.list.push(item));
+            return self.look();
+        }
         let mut n = 0;
         for item in items {
             self.list.push(item); // P1
@@ -69,14 +76,18 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The next item for worker `index`, which sleeps until there is one. `None`: the pool is shutting
-    /// down, the list is empty, and this worker is no longer counted.
-    pub(crate) fn next(&self, index: usize) -> Option<T> {
+    /// The next item for the worker of this seat, which sleeps until there is one. `None`: it is to leave, and
+    /// no longer counted; because the pool is shutting down and the list is empty, because there are more
+    /// workers than there may be, or because it was idle for long.
+    pub(crate) fn next(&self, seat: &Seat) -> Option<T> {
         loop {
+            if self.sleep.has_surplus() && self.sleep.leave_surplus(seat.index) {
+                return None;
+            }
             if let Some(item) = self.try_next() {
                 return Some(item);
             }
-            match self.sleep.sleep(index, &self.length) {
+            match self.sleep.sleep(seat, &self.length) {
                 Next::Again => {}
                 Next::Leave => return None,
             }
@@ -141,7 +152,7 @@ mod tests {
 
     #[test]
     fn items_come_out_once_and_in_order() {
-        let queue = Queue::new(0, Mutant::None);
+        let queue = Queue::new(0, None, Mutant::None);
         assert!(queue.publish([1, 2, 3]).0.is_empty(), "a manual queue demands nobody");
         assert_eq!(queue.len(), 3);
         assert_eq!(std::iter::from_fn(|| queue.try_next()).collect::<Vec<_>>(), [1, 2, 3]);
@@ -149,15 +160,15 @@ mod tests {
 
     #[test]
     fn publishing_nothing_wakes_nobody() {
-        let queue = Queue::<u32>::new(1, Mutant::None);
+        let queue = Queue::<u32>::new(1, None, Mutant::None);
         assert!(queue.publish([]).0.is_empty());
-        assert_eq!(queue.crew().numbers(), (0, 0, 0));
+        assert_eq!(queue.crew().numbers().workers, 0);
     }
 
     #[test]
     #[should_panic(expected = "the full list is empty")]
     fn a_claim_on_an_empty_list_is_reported_as_the_bug_it_is() {
-        let queue = Queue::<u32>::new(0, Mutant::None);
+        let queue = Queue::<u32>::new(0, None, Mutant::None);
         queue.length.add(1);
         queue.try_next();
     }

@@ -1,9 +1,11 @@
 //! The records: one slot per registered cleanup, and the state machine of its tag.
 //!
 //! ```text
-//!                 +-- take(Run) ---> Running --+--> Done    --+
-//! free --arm--> Armed                          |              +--> free (same generation, until `arm`)
-//!                 +-- take(Stop) -> Stopping --+--> Stopped --+
+//!                 +-- handle: run_now --> Running  --> Done    --+
+//!                 +-- handle: stop -----> Stopping --> Stopped --+
+//! free --arm--> Armed                                            +--> free (same generation, until `arm`)
+//!                 +-- runner: run ------> Executing -------------+
+//!                 +-- runner: discard --> Dropping --------------+
 //! ```
 //!
 //! Invariants, kept here whatever the callers do with their (copyable) heads:
@@ -17,8 +19,9 @@
 //! A head used twice, or after its object's death, can thus make a cleanup run early or not at all; it cannot
 //! break memory. This file does not know what a batch, a block or a heap is, and it counts nothing.
 
-use crate::sync::{AtomicU8, AtomicU32, OnceLock, Ordering, UnsafeCell};
-use crate::thunk::Thunk;
+use crate::describe::{Description, DescriptionId};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell};
+use crate::thunk::{Namer, Thunk};
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 
@@ -47,15 +50,21 @@ const MAX_INDEX: u32 = (1 << 31) - FIRST_CHUNK - 1;
 pub(crate) struct Index(u32);
 
 impl Index {
+    /// From a number that [`raw`](Self::raw) gave; `None` for 0.
+    #[inline]
+    pub(crate) fn from_raw(raw: u32) -> Option<Self> {
+        (raw != 0).then_some(Index(raw))
+    }
+
+    #[inline]
+    pub(crate) fn raw(self) -> u32 {
+        self.0
+    }
+
     /// How far behind `first` it is; a number beyond every length if it is in front.
     #[inline]
     pub(crate) fn since(self, first: u32) -> usize {
         self.0.wrapping_sub(first) as usize
-    }
-
-    #[cfg(all(test, not(loom)))]
-    pub(crate) fn from_raw(raw: u32) -> Self {
-        Index(raw)
     }
 }
 
@@ -124,14 +133,18 @@ pub(crate) enum State {
     StoppedCounted = 5,
     /// Waits for whoever takes it.
     Armed = 6,
-    /// Taken, to be run.
+    /// Taken by a handle, to be run.
     Running = 7,
-    /// Taken, to be dropped.
+    /// Taken by a handle, to be dropped.
     Stopping = 8,
     /// Running, and the chain is gone: who took it frees the slot.
     RunningOrphan = 9,
     /// Stopping, and the chain is gone: who took it frees the slot.
     StoppingOrphan = 10,
+    /// Taken by a runner, to be run. It frees the slot.
+    Executing = 11,
+    /// Taken by a runner, to be dropped. It frees the slot.
+    Dropping = 12,
 }
 
 impl State {
@@ -166,6 +179,8 @@ impl Tag {
             8 => State::Stopping,
             9 => State::RunningOrphan,
             10 => State::StoppingOrphan,
+            11 => State::Executing,
+            12 => State::Dropping,
             _ => unreachable!("tags are made by Tag::new only"),
         }
     }
@@ -224,6 +239,8 @@ struct Chunk {
     /// A byte per record, owned by `registry.rs`, which says what the values mean. Apart from the records,
     /// so that a sweeper that marks a million cleanups touches one megabyte, not forty.
     marks: Box<[AtomicU8]>,
+    /// Generation and description of each record that has one; made for the first that does.
+    descriptions: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl Chunk {
@@ -235,7 +252,7 @@ impl Chunk {
         let marks = Box::<[AtomicU8]>::new_zeroed_slice(len);
         // SAFETY: zero is a valid `AtomicU8`.
         let marks = unsafe { marks.assume_init() };
-        Chunk { records, marks }
+        Chunk { records, marks, descriptions: OnceLock::new() }
     }
 
     #[cfg(loom)]
@@ -243,6 +260,7 @@ impl Chunk {
         Chunk {
             records: (0..len).map(|_| Record::new()).collect(),
             marks: (0..len).map(|_| AtomicU8::new(0)).collect(),
+            descriptions: OnceLock::new(),
         }
     }
 }
@@ -323,6 +341,33 @@ impl Storage {
         }
     }
 
+    /// Describes the cleanup of this generation.
+    pub(crate) fn describe(&self, index: Index, generation: u32, id: DescriptionId) {
+        let (chunk, offset) = Self::place(index);
+        let chunk = self.chunk(chunk);
+        let descriptions = chunk
+            .descriptions
+            .get_or_init(|| chunk.records.iter().map(|_| AtomicU64::new(0)).collect());
+        // Relaxed: one word, and it names the generation it is for.
+        descriptions[offset]
+            .store(u64::from(generation) << 32 | u64::from(id.0), Ordering::Relaxed);
+    }
+
+    /// What is known of the cleanup that the record holds, or held last.
+    pub(crate) fn description(&self, index: Index) -> Description {
+        let (generation, _) = self.look(index);
+        let (chunk, offset) = Self::place(index);
+        let Some(descriptions) = self.chunk(chunk).descriptions.get() else {
+            return Description::default();
+        };
+        let word = descriptions[offset].load(Ordering::Relaxed);
+        if (word >> 32) as u32 == generation {
+            DescriptionId(word as u32).description()
+        } else {
+            Description::default()
+        }
+    }
+
     /// Replaces the chain behind a record. Asked only by the chain's owner.
     pub(crate) fn set_next(&self, index: Index, next: Head) {
         // Relaxed: see the field.
@@ -366,23 +411,27 @@ impl Storage {
         (tag.generation(), tag.state())
     }
 
-    /// Takes an armed record, to run it or to stop it. At most one caller per `arm` succeeds.
-    ///
-    /// With a generation, only a record of that generation is taken.
+    /// Takes an armed record, to run its closure or to drop it. At most one caller per `arm` succeeds.
     #[inline]
-    pub(crate) fn take(
-        &'static self,
-        index: Index,
-        generation: Option<u32>,
-        to_stop: bool,
-    ) -> Option<Taken> {
+    pub(crate) fn take(&'static self, index: Index, taker: Taker, to_drop: bool) -> Option<Taken> {
         let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
         let tag = record.load(Ordering::Relaxed);
-        if tag.state() != State::Armed || generation.is_some_and(|g| g != tag.generation()) {
+        if tag.state() != State::Armed {
             return None;
         }
-        let taken = tag.with(if to_stop { State::Stopping } else { State::Running });
+        let taken = tag.with(match (taker, to_drop) {
+            (Taker::Handle { generation }, _) if generation != tag.generation() => return None,
+            (Taker::Handle { .. }, false) => State::Running,
+            (Taker::Handle { .. }, true) => State::Stopping,
+            (_, false) => State::Executing,
+            (_, true) => State::Dropping,
+        });
+        #[cfg(loom)]
+        if let Taker::Careless = taker {
+            record.tag.store(taken.0, Ordering::Relaxed);
+            return Some(Taken(Ending { storage: self, record, mark, index, tag: taken }));
+        }
         // Acquire: pairs with the Release in `arm`, so that the thunk is there. A failure means that another
         // thread took it: from `Armed` there is no way back to `Armed` of the same generation.
         record
@@ -393,8 +442,9 @@ impl Storage {
     }
 
     /// What the chain's owner does with a record that it could not take: frees the slot if the handle is
-    /// done with it, or leaves that, with a note, to the thread that is still at it.
-    pub(crate) fn pass(&'static self, index: Index, note: u8) -> Passed {
+    /// done with it, or leaves that, with a note, to the thread that is still at it. Without a note, it leaves
+    /// such a record as it is.
+    pub(crate) fn pass(&'static self, index: Index, note: Option<u8>) -> Passed {
         let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
         let mut tag = record.load(Ordering::Relaxed);
@@ -408,10 +458,13 @@ impl Storage {
                 State::DoneFree
                 | State::StoppedFree
                 | State::RunningOrphan
-                | State::StoppingOrphan => return Passed::NotOurs,
+                | State::StoppingOrphan
+                | State::Executing
+                | State::Dropping => return Passed::NotOurs,
             };
             let settled = tag.state().is_settled();
             if !settled {
+                let Some(note) = note else { return Passed::Busy };
                 record.next.store(u32::from(note), Ordering::Relaxed);
             }
             let next = tag.with(next);
@@ -477,8 +530,22 @@ pub(crate) enum Passed {
     Freed(Slot, bool),
     /// Its handle's thread is still at it, and will free the slot.
     Orphaned,
-    /// It had left its chain before: the head was used twice.
+    /// Its handle's thread is still at it, and will leave the slot to the chain's owner.
+    Busy,
+    /// Another runner has it or has ended it, or the head was used twice.
     NotOurs,
+}
+
+/// Who takes a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Taker {
+    /// A handle, whose cleanup is of this generation. It leaves the slot to the chain's owner.
+    Handle { generation: u32 },
+    /// A runner, or whoever else owns the chain. It frees the slot.
+    Runner,
+    /// The mutant of a runner that takes without asking whether it was the first.
+    #[cfg(loom)]
+    Careless,
 }
 
 /// A free slot, owned.
@@ -558,11 +625,18 @@ pub(crate) struct Ending {
     record: &'static Record,
     mark: &'static AtomicU8,
     index: Index,
-    /// The tag as taken: `Running` or `Stopping`.
+    /// The tag as taken.
     tag: Tag,
 }
 
 impl Ending {
+    /// What is known of the cleanup, of whose closure this names the type.
+    #[cold]
+    pub(crate) fn describe(&self, closure: Namer) -> Description {
+        let known = self.storage.description(self.index);
+        Description { closure: known.closure.or(Some(closure.name())), ..known }
+    }
+
     /// The record's byte.
     pub(crate) fn mark(&self) -> &'static AtomicU8 {
         self.mark
@@ -573,14 +647,14 @@ impl Ending {
     }
 
     fn is_stop(&self) -> bool {
-        self.tag.state() == State::Stopping
+        matches!(self.tag.state(), State::Stopping | State::Dropping)
     }
 
     /// Declares the end and frees the slot: for a taker that owns the chain.
     #[inline]
     pub(crate) fn free(self, freed: &mut FreeList) {
         let tag = self.tag.with(if self.is_stop() { State::StoppedFree } else { State::DoneFree });
-        // A plain store: nobody but the chain's owner, which we are, moves a taken record's tag.
+        // A plain store: nobody moves the tag of a record that a runner has taken.
         // Release: pairs with the Acquire in `look`.
         self.record.tag.store(tag.0, Ordering::Release);
         freed.push(self.slot(tag));
@@ -711,6 +785,22 @@ impl FreeList {
         self.first = slot.index.0;
     }
 
+    /// Appends all of another list of the same storage. O(1), and once O(length) after a refill.
+    pub(crate) fn append(&mut self, other: &mut FreeList) {
+        debug_assert!(std::ptr::eq(self.storage, other.storage));
+        if other.first == 0 {
+            return;
+        }
+        if self.first == 0 {
+            self.first = other.first;
+        } else {
+            let (_, last) = self.find_last();
+            Self::link(last, other.first);
+        }
+        self.last = other.last;
+        other.first = 0;
+    }
+
     /// Takes the first slot.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Slot> {
@@ -835,23 +925,27 @@ mod tests {
     fn an_armed_record_is_taken_once() {
         let storage = storage();
         let (index, generation) = arm(storage);
-        assert!(storage.take(index, Some(generation + 1), false).is_none(), "another generation");
+        assert!(
+            storage.take(index, Taker::Handle { generation: generation + 1 }, false).is_none(),
+            "another generation"
+        );
         let (thunk, ending) =
-            storage.take(index, Some(generation), false).expect("armed").extract();
-        assert!(storage.take(index, None, true).is_none(), "taken");
+            storage.take(index, Taker::Handle { generation }, false).expect("armed").extract();
+        assert!(storage.take(index, Taker::Runner, true).is_none(), "taken");
         thunk.run();
         assert!(ending.close(false).is_none(), "the chain is still there");
         assert_eq!(storage.look(index), (generation, State::Done));
-        assert!(matches!(storage.pass(index, 0), Passed::Freed(_, false)));
-        assert!(matches!(storage.pass(index, 0), Passed::NotOurs), "freed once");
+        assert!(matches!(storage.pass(index, Some(0)), Passed::Freed(_, false)));
+        assert!(matches!(storage.pass(index, Some(0)), Passed::NotOurs), "freed once");
     }
 
     #[test]
     fn a_slot_whose_chain_went_first_is_freed_by_its_taker() {
         let storage = storage();
-        let (index, _) = arm(storage);
-        let (thunk, ending) = storage.take(index, None, true).expect("armed").extract();
-        assert!(matches!(storage.pass(index, 77), Passed::Orphaned));
+        let (index, generation) = arm(storage);
+        let (thunk, ending) =
+            storage.take(index, Taker::Handle { generation }, true).expect("armed").extract();
+        assert!(matches!(storage.pass(index, Some(77)), Passed::Orphaned));
         drop(thunk);
         let orphan = ending.close(false).expect("left to us");
         assert_eq!(orphan.note(), 77);
@@ -867,7 +961,7 @@ mod tests {
         let storage = storage();
         let (index, first) = arm(storage);
         let mut list = storage.free_list();
-        storage.take(index, None, false).expect("armed").extract().1.free(&mut list);
+        storage.take(index, Taker::Runner, false).expect("armed").extract().1.free(&mut list);
         assert_eq!(storage.look(index), (first, State::DoneFree), "exact until used again");
         let (again, second) = list.pop().expect("freed").arm(None, 0, || {});
         assert_eq!((again, second), (index, first + 1));
@@ -881,7 +975,7 @@ mod tests {
         let (index, generation) = slot.arm(None, 0, || {});
         assert_eq!(generation, MAX_GENERATION);
         let mut list = storage.free_list();
-        storage.take(index, None, false).expect("armed").extract().1.free(&mut list);
+        storage.take(index, Taker::Runner, false).expect("armed").extract().1.free(&mut list);
         assert!(list.pop().is_none());
     }
 
@@ -894,8 +988,11 @@ mod tests {
         let front = slots.remove(0);
         slots.drain(..2).for_each(|s| list.push(s));
         list.push_front(front);
-        list.give_back();
-        assert!(list.pop().is_none());
+        let mut joined = storage.free_list();
+        joined.append(&mut list);
+        joined.append(&mut list);
+        joined.give_back();
+        assert!(list.pop().is_none() && joined.pop().is_none());
         let mut other = storage.free_list();
         assert!(other.refill());
         // Appending behind a list that was refilled keeps what is in it.

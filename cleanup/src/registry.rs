@@ -29,12 +29,14 @@
 //!
 //! It does not know objects, blocks or workers.
 
-use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, Storage};
+use crate::describe::Description;
+use crate::hooks::drop_quietly;
+use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, Storage, Taker};
+use crate::relief::Relief;
 use crate::run::Inside;
 use crate::stats::CleanupStats;
 use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
-use crate::tally::{Totals, drop_quietly};
-use crate::thunk::Namer;
+use crate::tally::Totals;
 use crate::ticket::Batch;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
@@ -52,6 +54,7 @@ pub(crate) struct Registry {
     pub(crate) storage: Storage,
     early: CachePadded<Early>,
     ledger: Mutex<Ledger>,
+    pub(crate) relief: Relief,
 }
 
 /// What is counted outside batches. Written by handles, registrars and sweepers by `fetch_add`.
@@ -190,6 +193,7 @@ impl Registry {
             storage: Storage::new(),
             early: CachePadded::default(),
             ledger: Mutex::new(Ledger::default()),
+            relief: Relief::default(),
         }
     }
 
@@ -228,7 +232,7 @@ impl Registry {
         generation: u32,
         note: impl FnOnce(),
     ) -> Option<std::thread::Result<()>> {
-        let taken = self.storage.take(index, Some(generation), true)?;
+        let taken = self.storage.take(index, Taker::Handle { generation }, true)?;
         note();
         let (thunk, ending) = taken.extract();
         // A destructor that waited for its own heap would wait for this very cleanup's end.
@@ -241,13 +245,14 @@ impl Registry {
 
     /// Takes the record and runs it. A panic in it is counted and reported, like on a worker.
     pub(crate) fn run_now(&'static self, index: Index, generation: u32) -> bool {
-        let Some(taken) = self.storage.take(index, Some(generation), false) else { return false };
+        let taker = Taker::Handle { generation };
+        let Some(taken) = self.storage.take(index, taker, false) else { return false };
         let (thunk, ending) = taken.extract();
         let name = thunk.namer();
         let inside = Inside::enter();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| thunk.run())) {
             self.early.panicked.fetch_add(1, Ordering::Relaxed);
-            self.report(payload, name);
+            self.report(payload, ending.describe(name));
         }
         drop(inside);
         self.settle(ending, &self.early.executed);
@@ -293,11 +298,10 @@ impl Registry {
 
     /// Tells the hook of the present heap's pool about a panic.
     #[cold]
-    fn report(&self, payload: Box<dyn Any + Send>, name: Namer) {
+    fn report(&self, payload: Box<dyn Any + Send>, cleanup: Description) {
         let totals = self.ledger.lock().totals.upgrade();
-        let _inside = Inside::enter();
         match totals {
-            Some(totals) => totals.report(payload, name),
+            Some(totals) => totals.report(payload, cleanup),
             None => drop_quietly(payload),
         }
     }
@@ -306,9 +310,9 @@ impl Registry {
 
     /// A sweeper or registrar passes a record that its handle has settled while it was not queued.
     pub(crate) fn pass_settled(&'static self, index: Index) -> Option<Slot> {
-        match self.storage.pass(index, ARMED) {
+        match self.storage.pass(index, Some(ARMED)) {
             Passed::Freed(slot, _) => Some(slot),
-            Passed::Orphaned | Passed::NotOurs | Passed::Armed => None,
+            Passed::Orphaned | Passed::Busy | Passed::NotOurs | Passed::Armed => None,
         }
     }
 
@@ -340,12 +344,12 @@ impl Registry {
             let index = head.index();
             // Before the slot is freed.
             chain = self.storage.next(head);
-            if let Some(taken) = self.storage.take(index, None, true) {
+            if let Some(taken) = self.storage.take(index, Taker::Runner, true) {
                 let (thunk, ending) = taken.extract();
                 let name = thunk.namer();
                 let inside = Inside::enter();
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(thunk))) {
-                    self.report(payload, name);
+                    self.report(payload, ending.describe(name));
                 }
                 drop(inside);
                 ending.free(freed);
@@ -433,6 +437,11 @@ impl Registry {
         let at = ledger.live.iter().position(|b| std::ptr::eq(&**b, batch))?;
         ledger.past.fold(batch);
         Some(ledger.live.remove(at))
+    }
+
+    /// Cleanups queued and not ended. O(unfinished cycles).
+    pub(crate) fn backlog(&self) -> u64 {
+        self.ledger.lock().live.iter().map(|batch| batch.pending()).sum()
     }
 
     /// The batches unfinished now.

@@ -10,10 +10,12 @@
 
 use crate::block::Cells;
 use crate::cycle::Queued;
+use crate::desk::Desk;
+use crate::mutant::Mutant;
 use crate::pool::Pool;
-use crate::record::{FreeList, Passed};
+use crate::record::{FreeList, Passed, Taker};
 use crate::sync::thread_local;
-use crate::tally::{Counting, Runner};
+use crate::tally::Counting;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -54,9 +56,9 @@ impl Drop for Inside {
 
 /// Runs a block's cleanups, at most `max` of them; gives how many ran or were discarded. What is left goes back to
 /// the full list.
-pub(crate) fn run(pool: &Pool, block: Queued, runner: Runner, max: usize) -> usize {
+pub(crate) fn run(pool: &Pool, block: Queued, desk: &Desk, max: usize) -> usize {
     // `Run` is dropped, and with it a rest published, when the thread is outside again.
-    let mut run = Run::new(pool, block, runner);
+    let mut run = Run::new(pool, block, desk);
     let inside = Inside::enter();
     let ran = run.cleanups(max);
     drop(inside);
@@ -66,9 +68,9 @@ pub(crate) fn run(pool: &Pool, block: Queued, runner: Runner, max: usize) -> usi
 /// One block being run. Dropping it settles the accounts, at the end as in the middle.
 struct Run<'a> {
     pool: &'a Pool,
+    desk: &'a Desk,
     /// `None` only in `drop`.
     queued: Option<Queued>,
-    runner: Runner,
     /// Slots of records that this run has brought to their end.
     freed: FreeList,
     /// Cleanups counted as ended in the shards and not yet subtracted from the batch.
@@ -76,46 +78,60 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(pool: &'a Pool, queued: Queued, runner: Runner) -> Self {
+    fn new(pool: &'a Pool, queued: Queued, desk: &'a Desk) -> Self {
         let freed = queued.batch.lease().registry().storage.free_list();
-        pool.totals().shards.of(runner).add(|s| &s.running, 1);
-        Run { pool, queued: Some(queued), runner, freed, ended: 0 }
+        pool.totals().shards.of(desk.runner()).add(|s| &s.running, 1);
+        let watched = pool.is_to_be_watched(&queued, desk.runner());
+        desk.take_up(&queued, watched); // B1 of `monitor.rs`
+        // From here on the block is safe, should anything unwind.
+        let run = Run { pool, desk, queued: Some(queued), freed, ended: 0 };
+        if watched {
+            pool.watch_begins(); // B2
+        }
+        run
     }
 
     fn cleanups(&mut self, max: usize) -> usize {
-        let Queued { block, batch } = self.queued.as_ref().expect("only drop takes it");
+        let Queued { block, batch, .. } = self.queued.as_ref().expect("only drop takes it");
         let cells: &Cells = block;
         let registry = batch.lease().registry();
         let storage = &registry.storage;
         let totals = self.pool.totals();
-        let shards = [totals.shards.of(self.runner), batch.shards.of(self.runner)];
+        let runner = self.desk.runner();
+        let shards = [totals.shards.of(runner), batch.shards.of(runner)];
+        let taker = taker(self.pool);
         let mut ran = 0;
         while ran < max {
-            let Some(head) = cells.front() else { break };
+            let Some(record) = cells.front() else { break };
             #[cfg(all(test, not(loom)))]
             crate::tests::fault::here();
-            let index = head.index();
             let discard = batch.is_discarded() || self.pool.is_closed();
-            // Before the record is freed or left to another thread.
-            let rest = storage.next(head);
-            let Some(taken) = storage.take(index, None, discard) else {
-                match storage.pass(index, batch.byte()) {
-                    Passed::Freed(slot, counted) => {
-                        if !counted {
-                            count(&shards, &mut self.ended);
-                            shards.iter().for_each(|s| s.add(|s| &s.settled, 1));
+            let Some(taken) = storage.take(record, taker, discard) else {
+                let ours = self.desk.pass(|grace| {
+                    // Without a note while others may come to the record: its handle must not free the slot.
+                    let note = grace.is_none().then_some(batch.byte());
+                    match (storage.pass(record, note), grace) {
+                        (Passed::Freed(slot, counted), _) => {
+                            if !counted {
+                                count(&shards, &mut self.ended);
+                                shards.iter().for_each(|s| s.add(|s| &s.settled, 1));
+                            }
+                            self.freed.push(slot);
                         }
-                        self.freed.push(slot);
+                        (Passed::Busy, Some(grace)) => grace.keep_busy(record),
+                        (Passed::Busy | Passed::Orphaned | Passed::NotOurs, _) => {}
+                        // Only ever a guess gone stale: ask again.
+                        (Passed::Armed, _) => return,
                     }
-                    Passed::Orphaned | Passed::NotOurs => {}
-                    // Only ever a guess gone stale: ask again.
-                    Passed::Armed => continue,
+                    cells.advance();
+                });
+                if !ours {
+                    break;
                 }
-                cells.advance(rest);
                 continue;
             };
             // Before the call: should this thread unwind, the rest begins behind this cleanup.
-            cells.advance(rest);
+            cells.advance();
             let (thunk, ending) = taken.extract();
             let name = thunk.namer();
             let outcome =
@@ -127,7 +143,7 @@ impl<'a> Run<'a> {
                 if !discard {
                     shards.iter().for_each(|s| s.add(|s| &s.panicked, 1));
                 }
-                totals.report(payload, name);
+                totals.report(payload, ending.describe(name));
             }
             // The count before the declaration: who sees `Done` sees it counted.
             count(&shards, &mut self.ended);
@@ -136,6 +152,15 @@ impl<'a> Run<'a> {
         }
         ran
     }
+}
+
+/// How runners of this pool take records.
+fn taker(_pool: &Pool) -> Taker {
+    #[cfg(loom)]
+    if _pool.mutant().is(Mutant::TakeWithoutCompareExchange) {
+        return Taker::Careless;
+    }
+    Taker::Runner
 }
 
 /// Counts one end.
@@ -148,17 +173,26 @@ fn count(shards: &[Counting<'_>; 2], ended: &mut u64) {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         let queued = self.queued.take().expect("only drop takes it");
+        let (taken_over, grace) = self.desk.put_down();
         // 1. The slots first: whoever waits for the batch may register again at once.
-        self.freed.give_back();
-        self.pool.totals().shards.of(self.runner).add(|s| &s.running, u64::MAX);
-        if queued.block.front().is_some() {
+        match &grace {
+            None => self.freed.give_back(),
+            Some(_) if self.pool.mutant().is(Mutant::NoGrace) => self.freed.give_back(),
+            Some(grace) => grace.keep(&mut self.freed),
+        }
+        self.pool.totals().shards.of(self.desk.runner()).add(|s| &s.running, u64::MAX);
+        if queued.block.front().is_some() && !taken_over {
             // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished.
             queued.batch.subtract(self.ended);
             self.pool.publish([queued]);
         } else {
-            let Queued { block, batch } = queued;
+            // A rest that was taken over is in the list already, or run.
+            let Queued { block, batch, grace: own } = queued;
             self.pool.recycle(block);
-            // 3. Last: whoever waits for the batch finds all of this done.
+            // 3. The last of those who share entries gives all their slots back.
+            drop(own);
+            drop(grace);
+            // 4. Last: whoever waits for the batch finds all of this done.
             batch.subtract(self.ended);
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! Invariant: a worker never parks while there is work that no publisher will tell it about. Either the
 //! publisher sees the worker in `asleep`, or the worker sees the work in `length`; the pair of fences
-//! SleepFence and PublishFence rules out that neither sees the other. `PROTOCOL.md` has the steps and the
-//! proof; the step numbers in the comments are that page's.
+//! SleepFence and PublishFence rules out that neither sees the other. A worker that has slept long enough
+//! leaves; who is still on the list of sleepers is nobody's hope, so that strands nothing. `PROTOCOL.md` has the
+//! steps and the proof; the step numbers in the comments are that page's.
 //!
 //! It does not know what the work is, and it starts no threads: it answers with a [`Demand`], and the
 //! [`pool`](crate::pool) spawns outside every lock.
@@ -13,19 +14,17 @@
 use crate::claim::Length;
 use crate::mutant::Mutant;
 use crate::sync::{
-    AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
+    Arc, AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The crew of one pool: its sleepers, its vacancies, and the two numbers publishers look at.
 #[derive(Debug)]
 pub(crate) struct Sleep {
     hints: CachePadded<Hints>,
-    /// The largest number of workers; 0 for a manual pool. Never changes.
-    max: usize,
     crew: Mutex<Crew>,
-    /// One per worker index. Never changes.
-    parkers: Box<[Parker]>,
+    /// How long a worker sleeps before it leaves, and how long the crew keeps its size. `None`: for ever.
+    keep_alive: Option<Duration>,
     /// Notified, with `crew` locked, whenever a worker leaves.
     left: Condvar,
     mutant: Mutant,
@@ -45,24 +44,35 @@ struct Hints {
     /// the lock in vain. It is too high while a worker is dying; the worker's own look at `length`
     /// (step L2) makes up for it.
     workers: AtomicUsize,
+    /// The largest number of workers; 0 for a manual pool.
+    ///
+    /// Read without the lock; written only with the lock held. Who raises it looks at `length` afterwards.
+    max: AtomicUsize,
 }
 
 /// What the lock guards.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Crew {
     /// The sleepers: parked, or on the way to the parker with nothing left to decide. The last one in is
     /// the first to be woken, because its caches are warm.
-    sleeping: Vec<usize>,
-    /// Indices no worker has.
+    sleeping: Vec<Sleeper>,
+    /// Indices below the length of `posts` that no worker has.
     vacant: Vec<usize>,
-    /// One per worker index.
-    posts: Box<[Post]>,
+    /// One per worker index ever used.
+    posts: Vec<Post>,
     /// Counts the posts filled so far, so that a late word about an old holder is recognised.
     serial: u64,
     /// No worker goes to sleep any more and none is added, except in place of one that died.
     shutdown: bool,
     spawn_failures: u64,
+    /// Workers that left because they had slept long enough.
+    retired: u64,
+    /// When the crew last grew or shrank.
+    resized: Option<Instant>,
 }
+
+/// One sleeper: its index and where it parks.
+type Sleeper = (usize, Arc<Parker>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Post {
@@ -90,25 +100,43 @@ pub(crate) struct Demand(pub(crate) Vec<Opening>);
 pub(crate) enum Next {
     /// Claim again: there is work, or somebody said so.
     Again,
-    /// Leave: the pool is shutting down and its list is empty. The worker is no longer counted.
+    /// Leave: the pool is shutting down and its list is empty, or the worker was idle for long. It is no longer
+    /// counted.
     Leave,
 }
 
+/// A worker's place: its index, and where it parks.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    pub(crate) index: usize,
+    parker: Arc<Parker>,
+}
+
+impl Seat {
+    pub(crate) fn new(opening: Opening) -> Self {
+        Seat { index: opening.index, parker: Arc::new(Parker::default()) }
+    }
+}
+
+/// The crew in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub(crate) workers: usize,
+    pub(crate) asleep: usize,
+    pub(crate) spawn_failures: u64,
+    pub(crate) retired: u64,
+}
+
 impl Sleep {
-    pub(crate) fn new(max: usize, mutant: Mutant) -> Self {
+    pub(crate) fn new(max: usize, keep_alive: Option<Duration>, mutant: Mutant) -> Self {
         Sleep {
-            hints: CachePadded(Hints { asleep: AtomicUsize::new(0), workers: AtomicUsize::new(0) }),
-            max,
-            crew: Mutex::new(Crew {
-                sleeping: Vec::with_capacity(max),
-                // Popped from the end: the first worker is number 0.
-                vacant: (0..max).rev().collect(),
-                posts: vec![Post::Vacant; max].into_boxed_slice(),
-                serial: 0,
-                shutdown: false,
-                spawn_failures: 0,
+            hints: CachePadded(Hints {
+                asleep: AtomicUsize::new(0),
+                workers: AtomicUsize::new(0),
+                max: AtomicUsize::new(max),
             }),
-            parkers: (0..max).map(|_| Parker::default()).collect(),
+            crew: Mutex::new(Crew::default()),
+            keep_alive,
             left: Condvar::new(),
             mutant,
         }
@@ -118,12 +146,16 @@ impl Sleep {
 
     /// Steps S1 to S6: sleeps until there may be work.
     ///
-    /// Called by worker `index` after a claim failed.
-    pub(crate) fn sleep(&self, index: usize, length: &Length) -> Next {
+    /// Called by the worker of this seat after a claim failed.
+    pub(crate) fn sleep(&self, seat: &Seat, length: &Length) -> Next {
         let early = self.mutant.is(Mutant::AnnounceAfterRead) && length.get() > 0;
         let mut crew = self.crew.lock(); // S1
         if self.mutant.is(Mutant::RecheckBeforeAnnounce) && length.get() > 0 {
             return Next::Again;
+        }
+        if self.mutant.is(Mutant::LeaveBeforeDrained) && crew.shutdown {
+            self.vacate(&mut crew, seat.index);
+            return Next::Leave;
         }
         self.add_asleep(&crew, 1); // S2
         if self.mutant.is(Mutant::UncommittedSignal) {
@@ -131,9 +163,9 @@ impl Sleep {
             fence(Ordering::SeqCst);
             if length.get() == 0 {
                 crew = self.crew.lock();
-                crew.sleeping.push(index);
+                crew.sleeping.push((seat.index, seat.parker.clone()));
                 drop(crew);
-                self.parkers[index].park();
+                seat.parker.park(None);
             } else {
                 crew = self.crew.lock();
                 self.sub_asleep(&crew, 1);
@@ -156,14 +188,74 @@ impl Sleep {
         }
         if crew.shutdown {
             self.sub_asleep(&crew, 1);
-            self.vacate(&mut crew, index);
+            self.vacate(&mut crew, seat.index);
             return Next::Leave;
         }
-        crew.sleeping.push(index); // S5: committed. From here on only a waker takes us off the list.
+        crew.sleeping.push((seat.index, seat.parker.clone())); // S5: committed.
+        let mut deadline = self.keep_alive.and_then(|time| Instant::now().checked_add(time));
         drop(crew);
-        self.parkers[index].park(); // S6
+        // S6. Only a waker takes us off the list, or we ourselves in R1 to R3.
+        while !seat.parker.park(deadline) {
+            match self.retire(seat) {
+                Retire::Left => return Next::Leave,
+                Retire::NotYet(until) => deadline = until,
+                Retire::Chosen => deadline = None,
+            }
+        }
         // The waker has already done `asleep -= 1` for us.
         Next::Again
+    }
+
+    /// Steps R1 to R3: leaves, after a long sleep.
+    ///
+    /// No look at `length`: a look would only find what a lost wake-up has left behind, and hide it.
+    fn retire(&self, seat: &Seat) -> Retire {
+        let mut crew = self.crew.lock(); // R1
+        let Some(at) = crew.sleeping.iter().position(|&(index, _)| index == seat.index) else {
+            if self.mutant.is(Mutant::RetireThoughChosen) {
+                self.vacate(&mut crew, seat.index);
+                return Retire::Left;
+            }
+            // R2. A waker has counted on us: the unpark that belongs to this park is on its way.
+            return Retire::Chosen;
+        };
+        // The crew shrinks by one in `keep_alive`, and not so soon after it grew: a burst now and then does not
+        // end and start threads each time.
+        if let (Some(resized), Some(keep_alive)) = (crew.resized, self.keep_alive)
+            && resized.elapsed() < keep_alive
+        {
+            return Retire::NotYet(resized.checked_add(keep_alive));
+        }
+        crew.sleeping.remove(at); // R3
+        crew.retired += 1;
+        // In this order: a publisher that reads `asleep` without us in it has to read `workers` without us, too.
+        if self.mutant.is(Mutant::RetireInDisorder) {
+            self.sub_asleep(&crew, 1);
+            self.vacate(&mut crew, seat.index);
+        } else {
+            self.vacate(&mut crew, seat.index);
+            self.sub_asleep(&crew, 1);
+        }
+        Retire::Left
+    }
+
+    /// Whether there are more workers than there may be, because the maximum was lowered.
+    #[inline]
+    pub(crate) fn has_surplus(&self) -> bool {
+        // Relaxed, both: the lock decides.
+        self.hints.workers.load(Ordering::Relaxed) > self.hints.max.load(Ordering::Relaxed)
+    }
+
+    /// The worker of this index leaves, if there are still more than there may be. Whether it has.
+    ///
+    /// It may have been woken for work that it now does not take. That strands nothing: see `PROTOCOL.md`.
+    pub(crate) fn leave_surplus(&self, index: usize) -> bool {
+        let mut crew = self.crew.lock();
+        let leaves = self.has_surplus();
+        if leaves {
+            self.vacate(&mut crew, index);
+        }
+        leaves
     }
 
     /// The worker of this opening is on its thread. Called by it, once, first of all.
@@ -202,9 +294,10 @@ impl Sleep {
     /// Step P4: whether anybody could be woken or added. A publisher calls it after its PublishFence.
     #[inline]
     pub(crate) fn could_help(&self) -> bool {
-        // Relaxed both: ordered by the fence in front, PublishFence.
-        self.hints.asleep.load(Ordering::Relaxed) > 0
-            || self.hints.workers.load(Ordering::Relaxed) < self.max
+        // Ordered by the fence in front, PublishFence. Acquire: pairs with the Release in `sub_asleep`; who does
+        // not count a worker that has retired among the sleepers must not count it among the workers either.
+        self.hints.asleep.load(Ordering::Acquire) > 0
+            || self.hints.workers.load(Ordering::Relaxed) < self.hints.max.load(Ordering::Relaxed)
     }
 
     /// Steps W1 to W5: wakes a sleeper per unclaimed item, and demands a worker for each one left over.
@@ -214,42 +307,75 @@ impl Sleep {
     }
 
     fn wake_for(&self, length: &Length, replace: bool) -> Demand {
+        let estimate = (length.get(), self.hints.asleep.load(Ordering::Relaxed));
         let mut crew = self.crew.lock(); // W1
-        let waiting = length.get(); // W2
-        if self.mutant.is(Mutant::UncommittedSignal) {
-            let signals = waiting.min(self.hints.asleep.load(Ordering::Relaxed));
-            self.sub_asleep(&crew, signals);
+        if self.mutant.is(Mutant::UncommittedSignal) || self.mutant.is(Mutant::TrustEstimate) {
+            let (waiting, asleep) = match self.mutant {
+                Mutant::TrustEstimate => estimate,
+                _ => (length.get(), self.hints.asleep.load(Ordering::Relaxed)),
+            };
+            let signals = waiting.min(asleep);
             let keep = crew.sleeping.len().saturating_sub(signals);
             let woken = crew.sleeping.split_off(keep);
+            self.sub_asleep(&crew, signals.min(self.hints.asleep.load(Ordering::Relaxed)));
             drop(crew);
-            woken.iter().for_each(|&index| self.parkers[index].unpark());
+            woken.iter().for_each(|(_, parker)| parker.unpark());
             return Demand::default();
         }
+        let (woken, demand) = self.call(&mut crew, length, replace);
+        drop(crew);
+        // W5, unlocked: a worker that woke up to a locked lock would go straight back to sleep.
+        woken.iter().for_each(|(_, parker)| parker.unpark());
+        demand
+    }
+
+    /// Steps W2 to W4: who is to be unparked, and who is to be started.
+    fn call(
+        &self,
+        crew: &mut MutexGuard<'_, Crew>,
+        length: &Length,
+        replace: bool,
+    ) -> (Vec<Sleeper>, Demand) {
+        let waiting = length.get(); // W2
         let n = waiting.min(crew.sleeping.len()); // W3
         let keep = crew.sleeping.len() - n;
         let woken = crew.sleeping.split_off(keep);
         // On their behalf: were it left to them, a second publisher would count on sleepers that are
         // already spoken for, and take the lock to find none.
-        self.sub_asleep(&crew, n);
+        self.sub_asleep(crew, n);
         let mut demand = Demand::default();
         if !crew.shutdown || replace {
             let workers = self.hints.workers.load(Ordering::Relaxed);
-            let added = (waiting - n).min(self.max - workers); // W4
+            let room = self.hints.max.load(Ordering::Relaxed).saturating_sub(workers);
+            let added = (waiting - n).min(room); // W4
             for _ in 0..added {
-                let index = crew.vacant.pop().expect("an index for every worker below the maximum");
-                crew.serial += 1;
-                let serial = crew.serial;
-                crew.posts[index] = Post::Starting(serial);
-                demand.0.push(Opening { index, serial });
+                demand.0.push(crew.open_post());
             }
-            self.hints.workers.store(workers + added, Ordering::Relaxed);
+            if added > 0 {
+                self.hints.workers.store(workers + added, Ordering::Relaxed);
+                self.resized(crew);
+            }
         }
+        (woken, demand)
+    }
+
+    /// Changes the largest number of workers. Surplus workers leave when they come back for work; those asleep
+    /// are woken to find out. The caller looks at the work afterwards, for which there may be more workers now.
+    pub(crate) fn set_max(&self, max: usize) {
+        let mut crew = self.crew.lock();
+        self.hints.max.store(max, Ordering::Relaxed);
+        let surplus = self.hints.workers.load(Ordering::Relaxed).saturating_sub(max);
+        // The longest asleep go.
+        let n = surplus.min(crew.sleeping.len());
+        let woken: Vec<_> = crew.sleeping.drain(..n).collect();
+        self.sub_asleep(&crew, n);
         drop(crew);
-        // W5, unlocked: a worker that woke up to a locked lock would go straight back to sleep.
-        for index in woken {
-            self.parkers[index].unpark();
-        }
-        demand
+        woken.iter().for_each(|(_, parker)| parker.unpark());
+    }
+
+    /// The largest number of workers.
+    pub(crate) fn max(&self) -> usize {
+        self.hints.max.load(Ordering::Relaxed)
     }
 
     // ---- shutdown ----------------------------------------------------------------------------------
@@ -257,13 +383,25 @@ impl Sleep {
     /// From now on workers leave instead of going to sleep. Those asleep are woken to find out.
     pub(crate) fn shutdown(&self) {
         let mut crew = self.crew.lock();
-        crew.shutdown = true;
+        crew.shutdown = !self.mutant.is(Mutant::ShutdownUnlocked);
         let woken = std::mem::take(&mut crew.sleeping);
         self.sub_asleep(&crew, woken.len());
         drop(crew);
-        for index in woken {
-            self.parkers[index].unpark();
+        if self.mutant.is(Mutant::ShutdownUnlocked) {
+            self.crew.lock().shutdown = true;
         }
+        woken.iter().for_each(|(_, parker)| parker.unpark());
+    }
+
+    /// Whether a shutdown has begun and no worker is left.
+    pub(crate) fn has_ended(&self) -> bool {
+        let crew = self.crew.lock();
+        crew.shutdown && self.hints.workers.load(Ordering::Relaxed) == 0
+    }
+
+    /// How long a worker sleeps before it leaves.
+    pub(crate) fn keep_alive(&self) -> Option<Duration> {
+        self.keep_alive
     }
 
     /// Waits until no worker is left, or until the deadline. Whether none is left.
@@ -279,14 +417,20 @@ impl Sleep {
 
     // ---- numbers -----------------------------------------------------------------------------------
 
-    /// (workers, asleep, spawn failures), as one instant's truth.
-    pub(crate) fn numbers(&self) -> (usize, usize, u64) {
+    /// The crew, as one instant's truth.
+    pub(crate) fn numbers(&self) -> Numbers {
         let crew = self.crew.lock();
-        (
-            self.hints.workers.load(Ordering::Relaxed),
-            self.hints.asleep.load(Ordering::Relaxed),
-            crew.spawn_failures,
-        )
+        Numbers {
+            workers: self.hints.workers.load(Ordering::Relaxed),
+            asleep: self.hints.asleep.load(Ordering::Relaxed),
+            spawn_failures: crew.spawn_failures,
+            retired: crew.retired,
+        }
+    }
+
+    /// Indices of the sleepers, those first that were the first to fall asleep.
+    pub(crate) fn sleepers(&self) -> Vec<usize> {
+        self.crew.lock().sleeping.iter().map(|&(index, _)| index).collect()
     }
 
     fn vacate(&self, crew: &mut MutexGuard<'_, Crew>, index: usize) {
@@ -294,19 +438,51 @@ impl Sleep {
         crew.vacant.push(index);
         let workers = self.hints.workers.load(Ordering::Relaxed);
         self.hints.workers.store(workers - 1, Ordering::Relaxed);
+        self.resized(crew);
         self.left.notify_all();
+    }
+
+    fn resized(&self, crew: &mut MutexGuard<'_, Crew>) {
+        if self.keep_alive.is_some() {
+            crew.resized = Some(Instant::now());
+        }
     }
 
     /// The guard is the proof that the lock is held, so that load and store need not be one operation.
     fn add_asleep(&self, _crew: &MutexGuard<'_, Crew>, n: usize) {
         let asleep = self.hints.asleep.load(Ordering::Relaxed);
-        self.hints.asleep.store(asleep + n, Ordering::Relaxed);
+        // Release: a publisher may read this instead of a lowering before it.
+        self.hints.asleep.store(asleep + n, Ordering::Release);
     }
 
     fn sub_asleep(&self, _crew: &MutexGuard<'_, Crew>, n: usize) {
         let asleep = self.hints.asleep.load(Ordering::Relaxed);
-        self.hints.asleep.store(asleep - n, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `could_help`.
+        self.hints.asleep.store(asleep - n, Ordering::Release);
     }
+}
+
+impl Crew {
+    /// Fills a vacant post, for a worker that is to be started.
+    fn open_post(&mut self) -> Opening {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.posts.push(Post::Vacant);
+            self.posts.len() - 1
+        });
+        self.serial += 1;
+        self.posts[index] = Post::Starting(self.serial);
+        Opening { index, serial: self.serial }
+    }
+}
+
+/// How [`Sleep::retire`] ended.
+enum Retire {
+    /// The worker is no longer counted.
+    Left,
+    /// Not before then; `None` is never.
+    NotYet(Option<Instant>),
+    /// A waker is about to unpark the worker.
+    Chosen,
 }
 
 /// Where one worker parks: a flag of its own.
@@ -322,14 +498,18 @@ struct Parker {
 }
 
 impl Parker {
-    /// Returns once [`unpark`](Self::unpark) has been called, before or after. No timed wait: it would
-    /// hide a lost wake-up.
-    fn park(&self) {
+    /// Whether [`unpark`](Self::unpark) has been called, before or after; false if the deadline came first.
+    ///
+    /// The deadline is for retiring only. A worker that looked for work then would hide a lost wake-up.
+    fn park(&self, deadline: Option<Instant>) -> bool {
         let mut called = self.called.lock();
         while !*called {
-            self.condvar.wait(&mut called);
+            if wait_until(&self.condvar, &mut called, deadline) && !*called {
+                return false;
+            }
         }
         *called = false;
+        true
     }
 
     fn unpark(&self) {
@@ -344,7 +524,7 @@ mod tests {
 
     #[test]
     fn growth_stops_at_the_bound_and_at_the_work() {
-        let (sleep, length) = (Sleep::new(2, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(2, None, Mutant::None), Length::new());
         assert!(sleep.wake(&length).0.is_empty(), "no work, no worker");
         length.add(1);
         assert_eq!(sleep.wake(&length).0.len(), 1);
@@ -355,18 +535,18 @@ mod tests {
 
     #[test]
     fn a_worker_lost_before_it_started_is_not_replaced_at_once() {
-        let (sleep, length) = (Sleep::new(1, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
         length.add(1);
         let opening = sleep.wake(&length).0[0];
         assert!(sleep.lost(opening, &length).0.is_empty());
-        assert_eq!(sleep.numbers().0, 0);
+        assert_eq!(sleep.numbers().workers, 0);
         assert!(sleep.could_help(), "the next publisher tries again");
         assert_eq!(sleep.wake(&length).0.len(), 1);
     }
 
     #[test]
     fn a_worker_that_dies_at_work_is_replaced_if_there_is_work() {
-        let (sleep, length) = (Sleep::new(1, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
         length.add(1);
         let opening = sleep.wake(&length).0[0];
         sleep.started(opening);
@@ -379,7 +559,7 @@ mod tests {
 
     #[test]
     fn a_late_word_about_an_old_holder_of_a_post_changes_nothing() {
-        let (sleep, length) = (Sleep::new(1, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
         length.add(1);
         let old = sleep.wake(&length).0[0];
         let _ = sleep.lost(old, &length);
@@ -391,14 +571,18 @@ mod tests {
 
     #[test]
     fn after_shutdown_an_idle_worker_leaves_and_none_is_added() {
-        let (sleep, length) = (Sleep::new(2, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(2, None, Mutant::None), Length::new());
         length.add(1);
         let opening = sleep.wake(&length).0[0];
         sleep.started(opening);
         sleep.shutdown();
-        assert_eq!(sleep.sleep(opening.index, &length), Next::Again, "the list is drained first");
+        assert_eq!(
+            sleep.sleep(&Seat::new(opening), &length),
+            Next::Again,
+            "the list is drained first"
+        );
         length.try_claim().expect("one was added").redeem();
-        assert_eq!(sleep.sleep(opening.index, &length), Next::Leave);
+        assert_eq!(sleep.sleep(&Seat::new(opening), &length), Next::Leave);
         length.add(1);
         assert!(sleep.wake(&length).0.is_empty());
         assert!(sleep.wait_until_left(None));

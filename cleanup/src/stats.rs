@@ -33,6 +33,8 @@ pub struct CleanupStats {
 pub struct PoolStats {
     /// Workers that exist: running, looking for work or asleep.
     pub workers: usize,
+    /// The most workers there may be.
+    pub max_workers: usize,
     /// Workers asleep.
     pub asleep: usize,
     /// Cleanups that are running at this moment on workers and helping threads.
@@ -51,8 +53,14 @@ pub struct PoolStats {
     pub backlog: u64,
     /// Blocks in the full list: published and not claimed.
     pub blocks: usize,
-    /// Workers that could not be started. Each is tried again at the next publish.
+    /// Attempts to start a worker that failed. Each is made again, at the latest at the next publish or wait.
     pub spawn_failures: u64,
+    /// Workers that left because they had been idle for long.
+    pub retired: u64,
+    /// Tails of stalled blocks that others took over.
+    pub taken_over: u64,
+    /// Cleanups reported to the hook for slow ones.
+    pub slow: u64,
     /// How long ago the collection cycle began whose cleanups have waited longest, if any wait.
     pub oldest: Option<Duration>,
 }

@@ -10,6 +10,9 @@
 
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 
+/// A lock for what no protocol depends on; never loom's, so it may stand in a static.
+pub(crate) use parking_lot::Mutex as PlainMutex;
+
 #[cfg(not(loom))]
 mod imp {
     pub(crate) use crossbeam_deque::{Injector, Steal};
@@ -122,15 +125,17 @@ mod imp {
         }
     }
 
-    /// Waits for a notification; a model has no clock, so the deadline never passes.
+    /// Waits for a notification. A model has no clock: a deadline passes at once, and no deadline never.
     #[track_caller]
     pub(crate) fn wait_until<T>(
         condvar: &Condvar,
         guard: &mut MutexGuard<'_, T>,
-        _deadline: Option<std::time::Instant>,
+        deadline: Option<std::time::Instant>,
     ) -> bool {
-        condvar.wait(guard);
-        false
+        if deadline.is_none() {
+            condvar.wait(guard);
+        }
+        deadline.is_some()
     }
 
     /// Stands in for crossbeam's `Injector`, which knows no loom: first in, first out.

@@ -1,21 +1,16 @@
 //! Counters that many runners write and anybody reads: exact per cleanup, without contention.
 //!
-//! Invariant: a shard marked exclusive has one writer at a time, who adds by plain load and store; only the
-//! shard of helping threads (and, in pools of more than 16 workers, every shard) is added to by `fetch_add`.
+//! Invariant: the shard of one of the first workers has one writer at a time, who adds by plain load and store.
+//! All others, helping threads and the workers of a crowd, share a shard, and add by `fetch_add`.
 //!
 //! It does not know when a cleanup has ended; `run.rs` says so.
 
-use crate::panic::CleanupPanic;
+use crate::describe::Description;
+use crate::hooks::{Hooks, drop_quietly};
 use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering};
-use crate::thunk::Namer;
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
-
-/// A function that is told about each cleanup that panicked. It runs on the thread that ran the cleanup, and
-/// counts as part of it; a panic of its own is dropped.
-pub type PanicHook = Arc<dyn Fn(&CleanupPanic<'_>) + Send + Sync>;
 
 /// Workers that get a shard of their own.
 const SHARDS: usize = 16;
@@ -36,11 +31,10 @@ pub(crate) struct Shard {
     pub(crate) running: AtomicU64,
 }
 
-/// The shards of a pool or of a batch: one per worker, and a shared one for helping threads.
+/// The shards of a pool or of a batch: one for each of the first workers, and a shared one for all others.
 #[derive(Debug)]
 pub(crate) struct Shards {
     shards: Box<[CachePadded<Shard>]>,
-    exclusive: bool,
 }
 
 /// Who is counting.
@@ -53,22 +47,22 @@ pub(crate) enum Runner {
 }
 
 impl Shards {
+    /// Shards for so many workers. There may be more of them one day; those share.
     pub(crate) fn new(workers: usize) -> Self {
         let own = workers.min(SHARDS);
-        Shards {
-            shards: (0..=own).map(|_| CachePadded::default()).collect(),
-            exclusive: workers <= SHARDS,
-        }
+        Shards { shards: (0..=own).map(|_| CachePadded::default()).collect() }
     }
 
     /// The shard that `runner` counts in.
     pub(crate) fn of(&self, runner: Runner) -> Counting<'_> {
-        let guests = self.shards.len() - 1;
+        let shared = self.shards.len() - 1;
         match runner {
-            Runner::Worker(index) => {
-                Counting { shard: &self.shards[index % guests], exclusive: self.exclusive }
+            Runner::Worker(index) if index < shared => {
+                Counting { shard: &self.shards[index], exclusive: true }
             }
-            Runner::Guest => Counting { shard: &self.shards[guests], exclusive: false },
+            Runner::Worker(_) | Runner::Guest => {
+                Counting { shard: &self.shards[shared], exclusive: false }
+            }
         }
     }
 
@@ -110,18 +104,18 @@ pub(crate) struct Totals {
     /// (number, start) of each unfinished batch, the oldest first.
     waiting: Mutex<Vec<(u64, Instant)>>,
     next: AtomicU64,
-    hook: Option<PanicHook>,
+    pub(crate) hooks: Hooks,
 }
 
 impl Totals {
-    pub(crate) fn new(workers: usize, hook: Option<PanicHook>) -> Arc<Self> {
+    pub(crate) fn new(workers: usize, hooks: Hooks) -> Arc<Self> {
         Arc::new(Totals {
             queued: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             shards: Shards::new(workers),
             waiting: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
-            hook,
+            hooks,
         })
     }
 
@@ -150,13 +144,8 @@ impl Totals {
 
     /// Tells the hook about a panic and drops what was thrown. Does not unwind.
     #[cold]
-    pub(crate) fn report(&self, payload: Box<dyn Any + Send>, cleanup: Namer) {
-        if let Some(hook) = &self.hook {
-            let panic = CleanupPanic::new(&*payload, cleanup.name());
-            if let Err(second) = catch_unwind(AssertUnwindSafe(|| hook(&panic))) {
-                drop_quietly(second);
-            }
-        }
+    pub(crate) fn report(&self, payload: Box<dyn Any + Send>, cleanup: Description) {
+        self.hooks.panicked(&*payload, cleanup);
         drop_quietly(payload);
     }
 }
@@ -167,13 +156,6 @@ impl fmt::Debug for Totals {
             .field("queued", &self.queued)
             .field("settled", &self.settled)
             .finish_non_exhaustive()
-    }
-}
-
-/// Drops what a panic threw. If that panics too, what it throws is leaked: somewhere this has to end.
-pub(crate) fn drop_quietly(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
     }
 }
 
@@ -196,11 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_shares_shards_and_loses_no_count() {
+    fn a_crowd_shares_a_shard_and_loses_no_count() {
         let shards = Shards::new(40);
         for worker in 0..40 {
             let counting = shards.of(Runner::Worker(worker));
-            assert!(!counting.exclusive);
+            assert_eq!(counting.exclusive, worker < SHARDS);
             counting.add(|s| &s.ended, 1);
         }
         assert_eq!(shards.sum(|s| &s.ended), 40);

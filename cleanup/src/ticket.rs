@@ -112,8 +112,11 @@ impl Batch {
 
     /// `n` cleanups have ended, and their runner has counted them in its shard.
     pub(crate) fn subtract(&self, n: u64) {
-        if n > 0 && self.remaining.fetch_sub(n, Ordering::AcqRel) == n {
-            self.finish();
+        if n > 0 {
+            if self.remaining.fetch_sub(n, Ordering::AcqRel) == n {
+                self.finish();
+            }
+            self.lease.registry().relief.ended();
         }
     }
 
@@ -208,8 +211,8 @@ impl Ticket {
     /// Waits until all of them have ended: run, stopped or discarded. A timeout too long for the clock means
     /// for ever.
     ///
-    /// In a manual pool somebody has to run them meanwhile. If a worker could not be started when the
-    /// cleanups were queued, this tries again first.
+    /// In a manual pool somebody has to run them meanwhile. If no worker could be started when the cleanups were
+    /// queued, this tries again first, and if there is still none, runs what is queued on this thread.
     ///
     /// # Errors
     /// [`WaitError::Timeout`] with the number not ended when the time is up, and [`WaitError::FromCleanup`],
@@ -223,6 +226,9 @@ impl Ticket {
         }
         self.pool.look();
         let deadline = Instant::now().checked_add(timeout);
+        self.pool.help_for_want_of_workers(|| {
+            self.is_done() || deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        });
         for batch in &self.batches {
             if !batch.wait(deadline) {
                 let pending = self.pending();

@@ -7,9 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+use crate::desk::Desk;
 use crate::pool::Pool;
 use crate::run;
-use crate::sleep::Opening;
+use crate::sleep::{Opening, Seat};
 use crate::sync::Arc;
 use crate::tally::Runner;
 
@@ -22,27 +23,33 @@ use crate::tally::Runner;
 pub struct Worker {
     pool: Arc<Pool>,
     opening: Opening,
+    /// Once it runs.
+    desk: Option<Arc<Desk>>,
     /// It has been told to leave, and is no longer counted.
     left: bool,
 }
 
 impl Worker {
     pub(crate) fn new(pool: Arc<Pool>, opening: Opening) -> Self {
-        Worker { pool, opening, left: false }
+        Worker { pool, opening, desk: None, left: false }
     }
 
-    /// Its number among its pool's workers: below `max_workers`, and no two workers' at a time.
+    /// Its number among its pool's workers: below the largest `max_workers` there was, and no two workers' at a
+    /// time.
     pub fn index(&self) -> usize {
         self.opening.index
     }
 
-    /// Runs cleanups as they are published, and sleeps in between, until the pool shuts down and its full
-    /// list is empty. Cleanups that panic do not end it.
+    /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed: the pool shuts
+    /// down and its full list is empty, or the worker was idle for long, or the bound was lowered. Cleanups that
+    /// panic do not end it.
     pub fn run(mut self) {
-        let index = self.opening.index;
-        self.pool.queue().started(self.opening);
-        while let Some(block) = self.pool.queue().next(index) {
-            run::run(&self.pool, block, Runner::Worker(index), usize::MAX);
+        let queue = self.pool.queue();
+        queue.started(self.opening);
+        let seat = Seat::new(self.opening);
+        let desk = self.desk.insert(self.pool.desks().add(Runner::Worker(seat.index)));
+        while let Some(block) = queue.next(&seat) {
+            run::run(&self.pool, block, desk, usize::MAX);
         }
         self.left = true;
     }
@@ -50,6 +57,9 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if let Some(desk) = &self.desk {
+            self.pool.desks().remove(desk);
+        }
         if !self.left {
             self.pool.lost(self.opening);
         }

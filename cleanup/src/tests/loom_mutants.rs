@@ -1,6 +1,7 @@
 //! The protocol with one step broken: each of these has to fail, or the models above prove nothing.
 
-use super::models::{deliver, finds_a_failure};
+use super::loom_takeover::{fall_dormant, take_over};
+use super::models::{deliver, deliver_to_the_impatient, finds_a_failure, shut_down};
 use crate::mutant::Mutant;
 
 /// Loom finds that the workers sleep while there is work.
@@ -42,4 +43,56 @@ fn the_workers_fence_is_missing() {
 #[test]
 fn the_publishers_fence_is_missing() {
     loses_a_wake_up(Mutant::NoPublishFence);
+}
+
+#[test]
+fn length_is_raised_before_the_push() {
+    let message = finds_a_failure(|| deliver(1, 1, 2, Mutant::LengthBeforePush));
+    assert!(message.contains("the full list is empty"), "{message}");
+}
+
+#[test]
+fn a_waker_trusts_its_unlocked_estimate() {
+    let message = finds_a_failure(|| deliver(1, 2, 1, Mutant::TrustEstimate));
+    assert!(message.contains("deadlock"), "{message}");
+}
+
+#[test]
+fn the_flag_of_a_shutdown_is_set_without_the_lock() {
+    let message = finds_a_failure(|| shut_down(Mutant::ShutdownUnlocked));
+    assert!(message.contains("deadlock"), "{message}");
+}
+
+#[test]
+fn a_worker_leaves_before_the_list_is_drained() {
+    let message = finds_a_failure(|| shut_down(Mutant::LeaveBeforeDrained));
+    assert!(message.contains("left == right"), "{message}");
+}
+
+#[test]
+fn a_worker_retires_though_a_waker_has_chosen_it() {
+    finds_a_failure(|| deliver_to_the_impatient(1, 1, 2, Mutant::RetireThoughChosen));
+}
+
+#[test]
+fn a_worker_that_retires_is_missed_among_the_sleepers_before_the_workers() {
+    let message = finds_a_failure(|| deliver_to_the_impatient(1, 1, 2, Mutant::RetireInDisorder));
+    assert!(message.contains("deadlock"), "{message}");
+}
+
+#[test]
+fn a_tail_is_taken_over_without_the_records_compare_exchange() {
+    finds_a_failure(|| take_over(Mutant::TakeWithoutCompareExchange));
+}
+
+#[test]
+fn a_party_to_a_take_over_gives_its_slots_back_before_the_other_has_ended() {
+    let message = finds_a_failure(|| take_over(Mutant::NoGrace));
+    assert!(message.contains("its object lives"), "{message}");
+}
+
+#[test]
+fn the_monitor_looks_before_it_says_that_it_is_dormant() {
+    let message = finds_a_failure(|| fall_dormant(Mutant::DormantAfterLook));
+    assert!(message.contains("deadlock"), "{message}");
 }

@@ -1,10 +1,10 @@
 //! Both protocols together, in the real queue with the real worker's loop: nothing published is left to
 //! sleeping workers.
 
-use super::models::{deliver, explore};
+use super::models::{deliver, deliver_to_the_impatient, explore, shrink, shut_down};
 use crate::mutant::Mutant;
 use crate::queue::Queue;
-use crate::sleep::Next;
+use crate::sleep::{Next, Seat};
 use crate::sync::Arc;
 
 #[test]
@@ -26,7 +26,7 @@ fn two_workers_and_two_blocks() {
 #[test]
 fn a_worker_dies_while_a_producer_publishes() {
     explore(|| {
-        let queue = Arc::new(Queue::new(1, Mutant::None));
+        let queue = Arc::new(Queue::new(1, None, Mutant::None));
         let first = queue.publish([1]).0[0];
         assert_eq!(queue.try_next(), Some(1));
         let dying = queue.clone();
@@ -40,39 +40,39 @@ fn a_worker_dies_while_a_producer_publishes() {
     });
 }
 
-/// A shutdown finds the worker wherever it is.
+/// A shutdown finds the worker wherever it is, and the worker finds all there is before it leaves.
 #[test]
 fn a_shutdown_reaches_a_worker_that_is_falling_asleep() {
-    explore(|| {
-        let queue = Arc::new(Queue::new(1, Mutant::None));
-        let first = queue.publish([1]).0[0];
-        let other = queue.clone();
-        let worker = loom::thread::spawn(move || {
-            other.started(first);
-            let mut got = Vec::new();
-            while let Some(item) = other.next(first.index) {
-                got.push(item);
-            }
-            got
-        });
-        queue.crew().shutdown();
-        assert_eq!(worker.join().expect("the worker"), [1]);
-        assert!(queue.crew().wait_until_left(None));
-    });
+    explore(|| shut_down(Mutant::None));
+}
+
+#[test]
+fn a_worker_that_retires_leaves_no_item_behind() {
+    explore(|| deliver_to_the_impatient(1, 1, 2, Mutant::None));
+}
+
+#[test]
+fn two_workers_that_retire_leave_no_item_behind() {
+    explore(|| deliver_to_the_impatient(2, 1, 2, Mutant::None));
+}
+
+#[test]
+fn a_surplus_worker_leaves_no_item_behind() {
+    explore(shrink);
 }
 
 /// The step in isolation: a worker that announces itself and a publisher that looks cannot miss each other.
 #[test]
 fn announce_and_look_cannot_both_miss() {
     explore(|| {
-        let queue = Arc::new(Queue::new(1, Mutant::None));
+        let queue = Arc::new(Queue::new(1, None, Mutant::None));
         let first = queue.publish([1]).0[0];
         queue.started(first);
         assert_eq!(queue.try_next(), Some(1));
         let other = queue.clone();
         let worker = loom::thread::spawn(move || {
             while other.try_next().is_none() {
-                assert_eq!(other.crew().sleep(first.index, other.length()), Next::Again);
+                assert_eq!(other.crew().sleep(&Seat::new(first), other.length()), Next::Again);
             }
         });
         assert!(queue.publish([2]).0.is_empty(), "the worker exists");

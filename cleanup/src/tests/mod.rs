@@ -16,6 +16,8 @@ mod loom_queue;
 #[cfg(loom)]
 mod loom_record;
 #[cfg(loom)]
+mod loom_takeover;
+#[cfg(loom)]
 mod loom_ticket;
 #[cfg(loom)]
 mod models;

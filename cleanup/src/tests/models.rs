@@ -2,9 +2,10 @@
 
 use crate::mutant::Mutant;
 use crate::queue::Queue;
-use crate::sleep::{Demand, Opening};
+use crate::sleep::{Demand, Opening, Seat};
 use crate::sync::{Arc, Condvar, Mutex};
 use std::sync::Once;
+use std::time::Duration;
 
 /// Name of the threads whose panics are expected, and not printed.
 const MUST_FAIL: &str = "must fail";
@@ -70,7 +71,8 @@ impl Taken {
 /// The worker's loop, the real one but for what it does with an item.
 fn work(queue: &Queue<u32>, taken: &Taken, opening: Opening) {
     queue.started(opening);
-    while let Some(item) = queue.next(opening.index) {
+    let seat = Seat::new(opening);
+    while let Some(item) = queue.next(&seat) {
         taken.note(item);
     }
 }
@@ -86,7 +88,16 @@ fn fulfil(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
 /// `producers` threads publish items one by one, `each` of them, to at most `workers` workers. Everything has
 /// to be taken, once, before anybody asks the workers to leave; then all of them leave.
 pub(super) fn deliver(workers: usize, producers: u32, each: u32, mutant: Mutant) {
-    let queue = Arc::new(Queue::new(workers, mutant));
+    deliver_through(Queue::new(workers, None, mutant), producers, each);
+}
+
+/// The same with workers who leave whenever they find nothing to do.
+pub(super) fn deliver_to_the_impatient(workers: usize, producers: u32, each: u32, mutant: Mutant) {
+    deliver_through(Queue::new(workers, Some(Duration::ZERO), mutant), producers, each);
+}
+
+fn deliver_through(queue: Queue<u32>, producers: u32, each: u32) {
+    let queue = Arc::new(queue);
     let taken = Arc::new(Taken::default());
     let produce = move |producer: u32, queue: &Arc<Queue<u32>>, taken: &Arc<Taken>| {
         for item in 0..each {
@@ -107,7 +118,41 @@ pub(super) fn deliver(workers: usize, producers: u32, each: u32, mutant: Mutant)
         other.join().expect("a producer");
     }
     queue.crew().shutdown();
+    end(&queue);
+}
+
+/// Everybody leaves, and nothing is left.
+fn end(queue: &Queue<u32>) {
     assert!(queue.crew().wait_until_left(None));
-    assert_eq!(queue.crew().numbers(), (0, 0, 0));
+    let numbers = queue.crew().numbers();
+    assert_eq!((numbers.workers, numbers.asleep), (0, 0));
     assert_eq!(queue.len(), 0);
+}
+
+/// A shutdown begins when two items have been published: both are taken before the worker leaves.
+pub(super) fn shut_down(mutant: Mutant) {
+    let queue = Arc::new(Queue::new(1, None, mutant));
+    let taken = Arc::new(Taken::default());
+    for item in 0..2 {
+        let demand = queue.publish([item]);
+        fulfil(&queue, &taken, demand);
+    }
+    queue.crew().shutdown();
+    end(&queue);
+    assert_eq!(taken.wait_for(2), [0, 1]);
+}
+
+/// The bound is lowered from two to one while an item is published to two workers who have just started.
+pub(super) fn shrink() {
+    let queue = Arc::new(Queue::new(2, None, Mutant::None));
+    let taken = Arc::new(Taken::default());
+    let demand = queue.publish([0, 1]);
+    assert!(queue.try_next().is_some() && queue.try_next().is_some());
+    fulfil(&queue, &taken, demand);
+    let demand = queue.publish([2]);
+    assert!(demand.0.is_empty());
+    queue.crew().set_max(1);
+    assert_eq!(taken.wait_for(1), [2]);
+    queue.crew().shutdown();
+    end(&queue);
 }

@@ -1,6 +1,6 @@
 //! What the integration tests share: pools on real threads, and waiting for conditions with a deadline.
 
-use sexton_cleanup::{Cleanup, Head, Origin, Pool, PoolConfig, Registrar, Spawn, Worker};
+use sexton_cleanup::{Cleanup, Head, Monitor, Origin, Pool, PoolConfig, Registrar, Spawn, Worker};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -18,6 +18,8 @@ struct State {
     threads: Vec<JoinHandle<()>>,
     failures: usize,
     spawned: usize,
+    monitors: usize,
+    no_monitor: bool,
 }
 
 impl Threads {
@@ -26,8 +28,22 @@ impl Threads {
         self.0.lock().unwrap().failures = n;
     }
 
+    /// No monitor is started.
+    pub(crate) fn without_monitor(&self) {
+        self.0.lock().unwrap().no_monitor = true;
+    }
+
     pub(crate) fn spawned(&self) -> usize {
         self.0.lock().unwrap().spawned
+    }
+
+    pub(crate) fn monitors(&self) -> usize {
+        self.0.lock().unwrap().monitors
+    }
+
+    /// Threads that have not ended.
+    pub(crate) fn alive(&self) -> usize {
+        self.0.lock().unwrap().threads.iter().filter(|thread| !thread.is_finished()).count()
     }
 
     /// Joins every thread started so far.
@@ -53,12 +69,27 @@ impl Spawn for Threads {
         state.threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run())?);
         Ok(())
     }
+
+    fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        if state.no_monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        state.monitors += 1;
+        let thread = std::thread::Builder::new().name("monitor".into());
+        state.threads.push(thread.spawn(move || monitor.run())?);
+        Ok(())
+    }
 }
 
 /// A pool with workers on real threads.
 pub(crate) fn pool(max_workers: usize) -> (Arc<Pool>, Threads) {
+    pool_with(PoolConfig { max_workers, ..PoolConfig::default() })
+}
+
+/// A pool with workers on real threads, and other settings.
+pub(crate) fn pool_with(config: PoolConfig) -> (Arc<Pool>, Threads) {
     let threads = Threads::default();
-    let config = PoolConfig { max_workers, ..PoolConfig::default() };
     (Pool::new(config, Some(Box::new(threads.clone()))), threads)
 }
 
@@ -69,7 +100,7 @@ pub(crate) fn manual() -> Arc<Pool> {
 /// Shuts a pool down in order, and checks that nothing is left.
 pub(crate) fn shut_down(pool: &Arc<Pool>, threads: &Threads) {
     pool.begin_shutdown();
-    assert!(pool.wait_until_workers_left(DEADLINE), "workers are still there: {pool:?}");
+    assert!(pool.wait_until_workers_left(DEADLINE), "workers are still there: {}", pool.dump());
     threads.join();
     assert_eq!(pool.stats().workers, 0);
 }

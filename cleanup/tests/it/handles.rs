@@ -163,7 +163,7 @@ fn prune_keeps_what_is_armed_and_nothing_else() {
 }
 
 #[test]
-fn what_is_left_of_a_chain_is_queued_as_a_whole_and_ends_as_a_whole() {
+fn what_is_left_of_a_chain_is_queued_and_spread_over_blocks() {
     let pool = manual();
     let origin = Origin::new(&pool);
     let mut registrar = origin.registrar();
@@ -179,10 +179,10 @@ fn what_is_left_of_a_chain_is_queued_as_a_whole_and_ends_as_a_whole() {
     handles.iter().step_by(3).for_each(|handle| assert!(handle.stop()));
     assert_eq!(sweep(&origin, chain), 666, "what was stopped is not queued");
     assert_eq!(origin.stats().backlog, 666);
+    assert_eq!(pool.stats().blocks, 6, "126 to a block");
     handles.iter().skip(1).step_by(3).for_each(|handle| assert!(handle.stop()));
     // In the middle of the chain, the rest goes back to the list.
     assert_eq!(pool.run_pending(100), 100);
-    assert_eq!(pool.stats().blocks, 1);
     assert_eq!(pool.run_pending(usize::MAX), 233);
     assert_eq!(ledger.ended_once(), 333);
     let stats = origin.stats();

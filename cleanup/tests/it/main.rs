@@ -7,5 +7,6 @@ mod handles;
 mod manual;
 mod once;
 mod panics;
+mod stalls;
 mod tickets;
 mod workers;

@@ -1,21 +1,26 @@
 //! Panics: in cleanups, in their hook, in what they throw, in captures.
 
 use crate::common::*;
-use sexton_cleanup::{CleanupState, Origin, Pool, PoolConfig};
+use sexton_cleanup::{CleanupPanic, CleanupState, Hooks, Origin, Pool, PoolConfig};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
+
+fn config(hook: impl Fn(&CleanupPanic<'_>) + Send + Sync + 'static) -> PoolConfig {
+    let hooks = Hooks { panic: Some(Arc::new(hook)), ..Hooks::default() };
+    PoolConfig { hooks, ..PoolConfig::default() }
+}
 
 /// A manual pool whose hook notes what it is told.
 fn listening() -> (Arc<Pool>, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let notes = heard.clone();
-    let hook = move |panic: &sexton_cleanup::CleanupPanic<'_>| {
+    let hook = move |panic: &CleanupPanic<'_>| {
         assert!(sexton_cleanup::in_cleanup());
-        assert!(panic.cleanup.contains("panics"), "{}", panic.cleanup);
+        let closure = panic.cleanup.closure.expect("always known");
+        assert!(closure.contains("panics"), "{closure}");
         notes.lock().unwrap().push(panic.message.to_string());
     };
-    let config = PoolConfig { panic_hook: Some(Arc::new(hook)), ..PoolConfig::default() };
-    (Pool::new(config, None), heard)
+    (Pool::new(config(hook), None), heard)
 }
 
 /// Panics when it is dropped.
@@ -66,8 +71,8 @@ fn a_panic_is_counted_and_told_and_the_rest_of_the_block_runs() {
 
 #[test]
 fn a_hook_that_panics_disturbs_nobody() {
-    let hook = |_: &sexton_cleanup::CleanupPanic<'_>| resume_unwind(Box::new(Bomb));
-    let config = PoolConfig { panic_hook: Some(Arc::new(hook)), ..PoolConfig::default() };
+    let hook = |_: &CleanupPanic<'_>| resume_unwind(Box::new(Bomb));
+    let config = config(hook);
     let pool = Pool::new(config, None);
     let origin = Origin::new(&pool);
     let mut registrar = origin.registrar();

@@ -1,7 +1,7 @@
 //! Workers: growth, failures, sleep, shutdown.
 
 use crate::common::*;
-use sexton_cleanup::{CleanupState, Origin, Pool, PoolConfig, Spawn, Worker};
+use sexton_cleanup::{CleanupState, Hooks, Origin, Pool, PoolConfig, Spawn, SpawnFailure, Worker};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -72,6 +72,7 @@ fn workers_never_exceed_the_bound() {
 #[test]
 fn a_worker_that_cannot_be_started_is_tried_again() {
     let (pool, threads) = pool(1);
+    threads.without_monitor();
     let origin = Origin::new(&pool);
     let mut registrar = origin.registrar();
     threads.fail(2);
@@ -84,6 +85,28 @@ fn a_worker_that_cannot_be_started_is_tried_again() {
     // And when somebody waits.
     origin.ticket().wait(DEADLINE).unwrap();
     assert_eq!(pool.stats().executed, 2);
+    shut_down(&pool, &threads);
+}
+
+/// Nothing is published and nobody waits any more; the monitor sees to it.
+#[test]
+fn a_worker_that_cannot_be_started_is_tried_again_without_any_call() {
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let notes = failures.clone();
+    let hook = move |failure: &SpawnFailure<'_>| {
+        assert_eq!(failure.error.to_string(), "told to fail");
+        notes.lock().unwrap().push((failure.worker, failure.waiting_blocks));
+    };
+    let hooks = Hooks { spawn_failure: Some(Arc::new(hook)), ..Hooks::default() };
+    let (pool, threads) = pool_with(PoolConfig { max_workers: 1, hooks, ..PoolConfig::default() });
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    threads.fail(4);
+    let (head, handle) = add(&mut registrar, || {});
+    sweep(&origin, [head]);
+    until("it has run", || handle.state() == CleanupState::Done);
+    assert_eq!(pool.stats().spawn_failures, 4);
+    assert_eq!(*failures.lock().unwrap(), [(Some(0), 1); 4]);
     shut_down(&pool, &threads);
 }
 
@@ -125,7 +148,7 @@ fn a_worker_dropped_unrun_is_no_longer_counted() {
 }
 
 #[test]
-fn a_spawn_that_panics_leaves_the_count_true() {
+fn a_spawn_that_panics_has_failed() {
     struct Panics;
     impl Spawn for Panics {
         fn spawn(&self, _: Worker) -> io::Result<()> {
@@ -137,9 +160,12 @@ fn a_spawn_that_panics_leaves_the_count_true() {
     let origin = Origin::new(&pool);
     let mut registrar = origin.registrar();
     let heads: Vec<_> = (0..1000).map(|_| add(&mut registrar, || {}).0).collect();
-    let sweep = std::panic::AssertUnwindSafe(|| sweep(&origin, heads));
-    assert!(std::panic::catch_unwind(sweep).is_err());
-    assert_eq!(pool.stats().workers, 0);
+    sweep(&origin, heads);
+    let stats = pool.stats();
+    assert_eq!(stats.workers, 0);
+    assert!(stats.spawn_failures >= 3);
+    origin.ticket().wait(DEADLINE).unwrap();
+    assert_eq!(pool.stats().executed, 1000, "by the waiter, for want of workers");
 }
 
 #[test]

@@ -1,0 +1,287 @@
+//! Desks: what each runner has in hand, for others to see and, when it stalls, to take over.
+//!
+//! A runner puts a block on its desk before it runs it and takes it off afterwards. In between it does not lock:
+//! others read how far it is from the block's cursor. When it has been at one cleanup for too long, the *tail* of
+//! its block, the entries behind that cleanup, is copied to a new block and published: the tail is *taken over*.
+//!
+//! Invariant: **while two blocks hold the same entry, no slot of those entries' records is used again.** The
+//! stalled runner may come back in the middle of the take-over and go on, so for a while it and the copy's runner
+//! may both come to a record. That its closure runs once is the record's own affair: only one of them wins the
+//! compare-exchange of [`take`](crate::record::Storage::take). But the loser must not mistake a slot that was
+//! freed and armed again, for an object that lives, for the record it was told of. So all parties to a take-over
+//! share a [`Grace`], which keeps the slots they free until the last party has put its block down.
+//!
+//! It does not know when a runner counts as stalled (see [`monitor`](crate::monitor)), nor who runs the copy.
+
+#![forbid(unsafe_code)]
+
+use crate::arena::View;
+use crate::block::CAPACITY;
+use crate::cycle::Queued;
+use crate::describe::Description;
+use crate::pool::Pool;
+use crate::record::{FreeList, Index, Passed};
+use crate::sync::{Arc, Mutex};
+use crate::tally::Runner;
+use crate::ticket::Batch;
+use std::time::{Duration, Instant};
+
+/// What one runner has in hand.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    /// Who sits here, while anybody does.
+    runner: Runner,
+    /// Locked by the runner at the beginning and the end of a block, and where it has to know whether its tail
+    /// was taken; by others to look, or to take the tail. Never held while user code runs.
+    in_hand: Mutex<Option<InHand>>,
+}
+
+/// A block that is being run.
+#[derive(Debug)]
+struct InHand {
+    view: View,
+    batch: Arc<Batch>,
+    begun: Instant,
+    /// The monitor is not to fall dormant.
+    watched: bool,
+    /// Set once the block shares entries with another.
+    grace: Option<Arc<Grace>>,
+    /// Somebody else has a copy of the tail. Whatever is still unrun is theirs to see to.
+    taken_over: bool,
+    /// The cursor that the last look found, and when it was first found there.
+    seen: Option<(usize, Instant)>,
+    /// The hook has been told about the cleanup at this cursor.
+    told: Option<usize>,
+}
+
+/// What a look at a desk found.
+#[derive(Clone, Debug)]
+pub(crate) struct Glance {
+    /// What is known of it.
+    pub(crate) cleanup: Description,
+    /// Entries begun, and entries in all.
+    pub(crate) at: usize,
+    pub(crate) len: usize,
+    /// Since the block was taken up.
+    pub(crate) block_age: Duration,
+    /// How long the cleanup has run for certain: since the first look that found it, or since the block was
+    /// taken up if it is the first one.
+    pub(crate) age: Duration,
+    pub(crate) taken_over: bool,
+    pub(crate) watched: bool,
+}
+
+impl Desk {
+    pub(crate) fn new(runner: Runner) -> Arc<Self> {
+        Arc::new(Desk { runner, in_hand: Mutex::new(None) })
+    }
+
+    pub(crate) fn runner(&self) -> Runner {
+        self.runner
+    }
+
+    // ---- the runner's side -------------------------------------------------------------------------
+
+    /// Takes a block up; `watched` if the monitor is to watch it.
+    pub(crate) fn take_up(&self, queued: &Queued, watched: bool) {
+        let in_hand = InHand {
+            view: queued.block.view(),
+            batch: queued.batch.clone(),
+            begun: Instant::now(),
+            watched,
+            grace: queued.grace.clone(),
+            taken_over: false,
+            seen: None,
+            told: None,
+        };
+        let before = self.in_hand.lock().replace(in_hand);
+        debug_assert!(before.is_none(), "a runner has one block at a time");
+    }
+
+    /// Puts the block down. Whether its rest belongs to others, and the grace it shares with them.
+    pub(crate) fn put_down(&self) -> (bool, Option<Arc<Grace>>) {
+        let in_hand = self.in_hand.lock().take().expect("a block in hand");
+        (in_hand.taken_over, in_hand.grace)
+    }
+
+    /// Deals with the front record, which could not be taken: calls `pass` with the desk locked, so that
+    /// nobody takes the tail over meanwhile. False if somebody has: then the record, and all that follow, are theirs.
+    pub(crate) fn pass(&self, pass: impl FnOnce(Option<&Grace>)) -> bool {
+        let in_hand = self.in_hand.lock();
+        let in_hand = in_hand.as_ref().expect("a block in hand");
+        if !in_hand.taken_over {
+            pass(in_hand.grace.as_deref());
+        }
+        !in_hand.taken_over
+    }
+
+    // ---- the others' side --------------------------------------------------------------------------
+
+    /// Whether a block is in hand that is to be watched.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.in_hand.lock().as_ref().is_some_and(|in_hand| in_hand.watched)
+    }
+
+    /// Looks at what is in hand, and remembers what it saw.
+    pub(crate) fn glance(&self, now: Instant) -> Option<Glance> {
+        let mut in_hand = self.in_hand.lock();
+        let in_hand = in_hand.as_mut()?;
+        let at = in_hand.view.cursor();
+        let since = match in_hand.seen {
+            Some((seen, since)) if seen == at => since,
+            _ if at <= 1 => in_hand.begun,
+            _ => now,
+        };
+        in_hand.seen = Some((at, since));
+        let running = at.checked_sub(1).and_then(|running| in_hand.view.get(running));
+        let storage = &in_hand.batch.lease().registry().storage;
+        Some(Glance {
+            cleanup: running.map(|record| storage.description(record)).unwrap_or_default(),
+            at,
+            len: in_hand.view.len(),
+            block_age: now.saturating_duration_since(in_hand.begun),
+            age: now.saturating_duration_since(since),
+            taken_over: in_hand.taken_over,
+            watched: in_hand.watched,
+        })
+    }
+
+    /// Whether the hook is still to be told about the cleanup at this cursor. Once.
+    pub(crate) fn is_news(&self, at: usize) -> bool {
+        let mut in_hand = self.in_hand.lock();
+        in_hand.as_mut().is_some_and(|in_hand| {
+            in_hand.view.cursor() == at && in_hand.told.replace(at) != Some(at)
+        })
+    }
+
+    /// Copies the tail to a new block, to be published. `None` if there is none, if it was taken before, or if
+    /// the runner is no longer `at` the cursor where it was found stalled.
+    pub(crate) fn take_tail(&self, pool: &Pool, at: usize) -> Option<Queued> {
+        let mut in_hand = self.in_hand.lock();
+        let in_hand = in_hand.as_mut()?;
+        let cursor = in_hand.view.cursor();
+        if in_hand.taken_over || at != cursor {
+            return None;
+        }
+        in_hand.view.get(cursor)?;
+        let block = pool.block();
+        let mut len = 0;
+        for record in (cursor..CAPACITY).map_while(|at| in_hand.view.get(at)) {
+            block.write(len, record);
+            len += 1;
+        }
+        block.set_len(len);
+        let batch = in_hand.batch.clone();
+        let grace = in_hand.grace.get_or_insert_with(|| Grace::new(&batch)).clone();
+        in_hand.taken_over = true;
+        Some(Queued { block, batch, grace: Some(grace) })
+    }
+}
+
+/// The desks of a pool: one per worker, and as many as ever were helping threads at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Desks {
+    all: Mutex<Vec<Arc<Desk>>>,
+    /// Desks of helping threads at which nobody sits.
+    free: Mutex<Vec<Arc<Desk>>>,
+}
+
+impl Desks {
+    /// A desk for a worker.
+    pub(crate) fn add(&self, runner: Runner) -> Arc<Desk> {
+        let desk = Desk::new(runner);
+        self.all.lock().push(desk.clone());
+        desk
+    }
+
+    /// A worker has gone.
+    pub(crate) fn remove(&self, desk: &Arc<Desk>) {
+        self.all.lock().retain(|d| !Arc::ptr_eq(d, desk));
+    }
+
+    /// A desk for a helping thread, until dropped.
+    pub(crate) fn guest(&self) -> GuestDesk<'_> {
+        let free = self.free.lock().pop();
+        GuestDesk { desks: self, desk: free.unwrap_or_else(|| self.add(Runner::Guest)) }
+    }
+
+    /// All desks.
+    pub(crate) fn all(&self) -> Vec<Arc<Desk>> {
+        self.all.lock().clone()
+    }
+}
+
+/// A helping thread's desk.
+pub(crate) struct GuestDesk<'a> {
+    desks: &'a Desks,
+    desk: Arc<Desk>,
+}
+
+impl std::ops::Deref for GuestDesk<'_> {
+    type Target = Desk;
+    fn deref(&self) -> &Desk {
+        &self.desk
+    }
+}
+
+impl Drop for GuestDesk<'_> {
+    fn drop(&mut self) {
+        self.desks.free.lock().push(self.desk.clone());
+    }
+}
+
+/// What the parties to a take-over share: the slots that they have freed, kept from use until the last of them
+/// has put its block down and dropped this.
+#[derive(Debug)]
+pub(crate) struct Grace {
+    batch: Arc<Batch>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    freed: FreeList,
+    /// Records that a handle's thread was at. Left to it they would be freed at once; so they are passed last.
+    busy: Vec<Index>,
+}
+
+impl Grace {
+    fn new(batch: &Arc<Batch>) -> Arc<Self> {
+        let freed = batch.lease().registry().storage.free_list();
+        Arc::new(Grace { batch: batch.clone(), kept: Mutex::new(Kept { freed, busy: Vec::new() }) })
+    }
+
+    /// Keeps a party's slots.
+    pub(crate) fn keep(&self, freed: &mut FreeList) {
+        self.kept.lock().freed.append(freed);
+    }
+
+    /// Keeps in mind a record that a handle's thread is at.
+    pub(crate) fn keep_busy(&self, record: Index) {
+        self.kept.lock().busy.push(record);
+    }
+}
+
+impl Drop for Grace {
+    /// The last party is gone: nobody will come to any of these records again.
+    fn drop(&mut self) {
+        let (freed, busy) = {
+            let mut kept = self.kept.lock();
+            let empty = self.batch.lease().registry().storage.free_list();
+            (std::mem::replace(&mut kept.freed, empty), std::mem::take(&mut kept.busy))
+        };
+        let mut freed = freed;
+        let storage = &self.batch.lease().registry().storage;
+        let mut uncounted = 0;
+        for record in busy {
+            if let Passed::Freed(slot, counted) = storage.pass(record, Some(self.batch.byte())) {
+                freed.push(slot);
+                uncounted += u64::from(!counted);
+            }
+        }
+        freed.give_back();
+        for _ in 0..uncounted {
+            self.batch.settle_one();
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The dump: what everybody in a pool is doing, for a person who wonders why a cleanup has not run.
+//!
+//! It reads what is there anyway, desks, the list of sleepers and the counters, each at its own moment. It does not
+//! stop anybody.
+
+#![forbid(unsafe_code)]
+
+use crate::describe::Description;
+use crate::desk::Glance;
+use crate::pool::Pool;
+use crate::stats::PoolStats;
+use crate::tally::Runner;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A pool at one moment. Its `Display` is a line on the pool and one per runner. See [`Pool::dump`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolDump {
+    /// The counters.
+    pub stats: PoolStats,
+    /// The workers by index, then the threads that help.
+    pub runners: Vec<RunnerDump>,
+}
+
+/// A worker, or a thread that helps.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunnerDump {
+    /// The worker's index; `None` for a thread that helps, in `run_pending` for one.
+    pub worker: Option<usize>,
+    /// What it does.
+    pub activity: Activity,
+}
+
+/// What a runner does.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Activity {
+    /// It sleeps until it is woken.
+    Asleep,
+    /// It looks for work, or is about to begin or end a block.
+    Awake,
+    /// It runs a cleanup of its block, or is between two of them.
+    #[non_exhaustive]
+    Running {
+        /// The cleanup, as far as it is known.
+        cleanup: Description,
+        /// For how long that cleanup has run at least.
+        age: Duration,
+        /// How long ago the block was begun: the cleanup runs no longer than that.
+        block_age: Duration,
+        /// Cleanups of the block that have been begun.
+        begun: usize,
+        /// Cleanups of the block in all.
+        len: usize,
+        /// Somebody else sees to those not begun.
+        taken_over: bool,
+    },
+}
+
+impl PoolDump {
+    pub(crate) fn of(pool: &Pool) -> Self {
+        let now = Instant::now();
+        let asleep = pool.queue().crew().sleepers();
+        let mut runners: Vec<RunnerDump> = pool
+            .desks()
+            .all()
+            .iter()
+            .filter_map(|desk| match (desk.runner(), desk.glance(now)) {
+                (Runner::Worker(index), None) => {
+                    let activity =
+                        if asleep.contains(&index) { Activity::Asleep } else { Activity::Awake };
+                    Some(RunnerDump { worker: Some(index), activity })
+                }
+                (Runner::Worker(index), Some(glance)) => {
+                    Some(RunnerDump { worker: Some(index), activity: glance.into() })
+                }
+                (Runner::Guest, glance) => {
+                    Some(RunnerDump { worker: None, activity: glance?.into() })
+                }
+            })
+            .collect();
+        runners.sort_by_key(|runner| runner.worker.unwrap_or(usize::MAX));
+        PoolDump { stats: pool.stats(), runners }
+    }
+}
+
+impl From<Glance> for Activity {
+    fn from(glance: Glance) -> Self {
+        Activity::Running {
+            cleanup: glance.cleanup,
+            age: glance.age,
+            block_age: glance.block_age,
+            begun: glance.at,
+            len: glance.len,
+            taken_over: glance.taken_over,
+        }
+    }
+}
+
+impl fmt::Display for PoolDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = &self.stats;
+        write!(
+            f,
+            "{} of at most {} workers, {} asleep; {} cleanups wait",
+            stats.workers, stats.max_workers, stats.asleep, stats.backlog
+        )?;
+        if let Some(oldest) = stats.oldest {
+            write!(f, ", the oldest for {oldest:.1?}")?;
+        }
+        write!(f, "; {} blocks unclaimed", stats.blocks)?;
+        for runner in &self.runners {
+            match runner.worker {
+                Some(index) => write!(f, "\nworker {index}: ")?,
+                None => write!(f, "\na helping thread: ")?,
+            }
+            write!(f, "{}", runner.activity)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Activity::Asleep => f.write_str("asleep"),
+            Activity::Awake => f.write_str("looks for work"),
+            Activity::Running { cleanup, age, block_age, begun, len, taken_over } => {
+                write!(
+                    f,
+                    "runs {cleanup}, for {age:.1?} to {block_age:.1?}; {begun} of {len} in its block"
+                )?;
+                if *taken_over { f.write_str(", the rest taken over") } else { Ok(()) }
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The monitor: one thread per pool that looks after the workers, while they are at work.
+//!
+//! At each tick it looks at the desks. A cleanup that has run for long is reported to the pool's hook; if it has
+//! stalled, the tail of its block is taken over. A worker that could not be started is tried again.
+//!
+//! A tick is a timed wait, and sleeping workers rely on none: the monitor never looks for work that a publisher
+//! should have woken somebody for. Once no block is in hand it falls *dormant*, and waits without a deadline.
+//!
+//! Invariant: **no block in hand beside a dormant monitor, if it is to be watched.** The runner puts the block on
+//! its desk and then asks whether the monitor is dormant (steps B1, B2); the monitor says that it is, and then looks
+//! at the desks once more (M1, M2). Both lock the desk in between. If the runner was there first, the monitor sees
+//! the block; if the monitor was, the runner sees that it is dormant, and calls it.
+//!
+//! Most pools never have one: it is started for the first block that needs it.
+
+#![forbid(unsafe_code)]
+
+use crate::mutant::Mutant;
+use crate::pool::Pool;
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, wait_until};
+use std::time::{Duration, Instant};
+
+/// Ticks without a block in hand after which the monitor falls dormant: often enough that a steady stream of
+/// cleanups does not pay for a wake each time.
+const QUIET_TICKS: u32 = 50;
+
+/// Ticks between two attempts to start a worker, at most.
+const MOST_PATIENT: u32 = 64;
+
+/// Whether there is a monitor, and whether it is dormant.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Nobody is looking. Read by runners after they have locked their desk; written by the monitor before it
+    /// locks the desks, and by callers.
+    dormant: AtomicBool,
+    state: Mutex<State>,
+    condvar: Condvar,
+    mutant: Mutant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// A thread exists or is being started.
+    exists: bool,
+    /// Somebody wants it to look.
+    called: bool,
+    /// It is to end, and none is to be started.
+    stopped: bool,
+}
+
+impl Watch {
+    pub(crate) fn new(mutant: Mutant) -> Self {
+        Watch {
+            dormant: AtomicBool::new(true),
+            state: Mutex::new(State::default()),
+            condvar: Condvar::new(),
+            mutant,
+        }
+    }
+
+    /// Step B2. True if the caller is to start a monitor.
+    #[inline]
+    pub(crate) fn begins(&self) -> bool {
+        // Relaxed: ordered by the lock of the desk.
+        self.dormant.load(Ordering::Relaxed) && self.call()
+    }
+
+    /// Has the monitor look. True if the caller is to start one.
+    #[cold]
+    pub(crate) fn call(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.stopped {
+            return false;
+        }
+        self.dormant.store(false, Ordering::Relaxed);
+        state.called = true;
+        let start = !std::mem::replace(&mut state.exists, true);
+        drop(state);
+        self.condvar.notify_one();
+        start
+    }
+
+    /// The monitor has unwound, or could not be started.
+    fn lost(&self) {
+        let mut state = self.state.lock();
+        state.exists = false;
+        self.dormant.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the monitor, and lets none be started.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.condvar.notify_one();
+    }
+
+    /// Waits for a call, at most until `deadline`. False if the monitor is to end.
+    fn wait(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        while !state.called && !state.stopped {
+            if wait_until(&self.condvar, &mut state, deadline) {
+                break;
+            }
+        }
+        state.called = false;
+        !state.stopped
+    }
+
+    /// Steps M1 and M2: waits for the next call, unless `is_busy` finds a block in hand. False if the monitor is
+    /// to end: because it was told to, or because nobody has called until `deadline`.
+    pub(crate) fn fall_dormant(
+        &self,
+        deadline: Option<Instant>,
+        is_busy: impl Fn() -> bool,
+    ) -> bool {
+        if self.mutant.is(Mutant::DormantAfterLook) {
+            let busy = is_busy();
+            self.dormant.store(!busy, Ordering::Relaxed);
+            return busy || self.sleep(deadline);
+        }
+        // Relaxed: ordered by the locks of the desks.
+        self.dormant.store(true, Ordering::Relaxed); // M1
+        if is_busy() {
+            // M2
+            self.dormant.store(false, Ordering::Relaxed);
+            return true;
+        }
+        self.sleep(deadline)
+    }
+
+    /// Waits for a call while dormant. False if the monitor is to end, and does not exist any more.
+    fn sleep(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        while !state.called && !state.stopped {
+            if wait_until(&self.condvar, &mut state, deadline) {
+                break;
+            }
+        }
+        let called = std::mem::take(&mut state.called) && !state.stopped;
+        // With the lock held: whoever calls from now on starts another one.
+        state.exists = called;
+        self.dormant.store(!called, Ordering::Relaxed);
+        called
+    }
+}
+
+/// A monitor, to be [run](Self::run) on a thread of its own. If it is dropped instead, another one is tried
+/// when it is wanted again.
+#[derive(Debug)]
+pub struct Monitor {
+    pool: Arc<Pool>,
+    /// It has ended in order, and another one may be there already.
+    ended: bool,
+}
+
+impl Monitor {
+    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+        Monitor { pool, ended: false }
+    }
+
+    /// Watches the pool until it is shut down, or has been idle for long.
+    pub fn run(mut self) {
+        let (watch, tick) = (self.pool.watch(), self.pool.tick());
+        let mut quiet = 0;
+        let mut patience = Patience::default();
+        loop {
+            let busy = self.pool.inspect(Instant::now());
+            let starving = self.pool.is_starving();
+            if starving && patience.is_over() {
+                self.pool.retry();
+            }
+            quiet = if busy || starving { 0 } else { quiet + 1 };
+            let goes_on = if quiet < QUIET_TICKS {
+                watch.wait(Instant::now().checked_add(tick))
+            } else {
+                patience = Patience::default();
+                let deadline =
+                    self.pool.keep_alive().and_then(|time| Instant::now().checked_add(time));
+                watch.fall_dormant(deadline, || self.pool.is_watched())
+            };
+            if !goes_on {
+                self.ended = true;
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.pool.watch().lost();
+        }
+    }
+}
+
+/// When to try again what failed: after 1, 2, 4, ... ticks.
+#[derive(Debug, Default)]
+struct Patience {
+    ticks: u32,
+    needed: u32,
+}
+
+impl Patience {
+    fn is_over(&mut self) -> bool {
+        self.ticks += 1;
+        let over = self.ticks > self.needed;
+        if over {
+            self.ticks = 0;
+            self.needed = (self.needed * 2).clamp(1, MOST_PATIENT);
+        }
+        over
+    }
+}
+
+/// How often a monitor looks, for cleanups that stall or are slow after these times: at least twice in each.
+pub(crate) fn tick(stall_after: Duration, slow_after: Option<Duration>) -> Duration {
+    let shortest = slow_after.map_or(stall_after, |slow| slow.min(stall_after));
+    (shortest / 2).max(Duration::from_millis(1))
+}

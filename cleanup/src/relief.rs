@@ -1,0 +1,54 @@
+//! Relief: waiting until a heap's backlog has come down.
+//!
+//! Invariant: a waiter returns once the backlog is low enough, or at its deadline. Runners ask whether anybody
+//! waits after each block that they have put down, and pay one fence for it.
+//!
+//! It does not know how high is too high; whoever applies back-pressure does.
+
+#![forbid(unsafe_code)]
+
+use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, fence, wait_until};
+use std::time::Instant;
+
+/// Where the threads wait that have queued too much.
+#[derive(Debug, Default)]
+pub(crate) struct Relief {
+    /// Threads that wait, or are about to. Written with the lock held; read by runners after a fence.
+    waiting: AtomicUsize,
+    lock: Mutex<()>,
+    condvar: Condvar,
+}
+
+impl Relief {
+    /// Some cleanups have ended, and been counted. Called with nothing locked.
+    #[inline]
+    pub(crate) fn ended(&self) {
+        // ReliefFence: pairs with that in `wait`. Our count of the ends comes before our look at `waiting`, the
+        // waiter's announcement before its look at the counts.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.tell();
+        }
+    }
+
+    #[cold]
+    fn tell(&self) {
+        // Locked, so that a waiter between its look and its wait is not missed.
+        let _lock = self.lock.lock();
+        self.condvar.notify_all();
+    }
+
+    /// Waits until `enough`, or until the deadline. Whether it is enough.
+    pub(crate) fn wait(&self, deadline: Option<Instant>, enough: impl Fn() -> bool) -> bool {
+        let mut lock = self.lock.lock();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // ReliefFence.
+        fence(Ordering::SeqCst);
+        let mut relieved = enough();
+        while !relieved && !wait_until(&self.condvar, &mut lock, deadline) {
+            relieved = enough();
+        }
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        relieved || enough()
+    }
+}

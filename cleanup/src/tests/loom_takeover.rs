@@ -1,0 +1,187 @@
+//! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no block.
+
+use super::models::explore;
+use crate::mutant::Mutant;
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::tally::Runner;
+use crate::{Cleanup, Hooks, Origin, Pool, PoolConfig, Registrar};
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+/// How often each of two cleanups ran. Not loom's: counting adds no branches.
+type Runs = Arc<[AtomicU32; 2]>;
+
+/// One block of two cleanups in the list of a manual pool. No slot is left that was never used, so the
+/// registrar's next cleanup gets the first slot that is free again, if one is.
+fn two_queued(pool: &Arc<Pool>) -> (Origin, Registrar, Runs, Vec<Cleanup>) {
+    let origin = Origin::new(pool);
+    let mut registrar = origin.registrar();
+    let runs: Runs = Arc::default();
+    let mut handles = Vec::new();
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    for at in 0..2 {
+        let runs = runs.clone();
+        let (head, handle) = registrar.register(None, move || {
+            runs[at].fetch_add(1, Ordering::Relaxed);
+        });
+        local.push(head);
+        handles.push(handle);
+    }
+    let (unused, _) = registrar.register(None, || {});
+    registrar.discard(unused);
+    let (kept, _) = registrar.register(None, || {});
+    std::hint::black_box(kept);
+    cycle.flush([local]);
+    (origin, registrar, runs, handles)
+}
+
+/// Keeps what a failing model would drop while it unwinds, which loom does not survive.
+fn keep_if_it_must_fail<T: Clone>(mutant: Mutant, value: &T) {
+    if mutant != Mutant::None {
+        std::mem::forget(value.clone());
+    }
+}
+
+/// Takes the tail over from whoever has a block in hand, as the monitor does with one that has stalled.
+fn take_tails(pool: &Pool) {
+    for desk in pool.desks().all() {
+        if let Some(glance) = desk.glance(Instant::now())
+            && let Some(tail) = desk.take_tail(pool, glance.at)
+        {
+            pool.publish([tail]);
+        }
+    }
+}
+
+/// One thread runs the block; another takes its tail over at any moment, runs it, and registers a cleanup of an
+/// object that lives, which may get a slot that came back.
+pub(super) fn take_over(mutant: Mutant) {
+    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
+    keep_if_it_must_fail(mutant, &pool);
+    let (origin, registrar, runs, handles) = two_queued(&pool);
+    keep_if_it_must_fail(mutant, &origin);
+    let mut registrar = ManuallyDrop::new(registrar);
+    let other = pool.clone();
+    let owner = loom::thread::spawn(move || other.run_pending(2));
+    take_tails(&pool);
+    let mut ran = pool.run_pending(2);
+    let (_, alive) = registrar.register(None, || panic!("its object lives"));
+    ran += owner.join().expect("the owner");
+    ran += pool.run_pending(2);
+    assert_eq!([0, 1].map(|at| runs[at].load(Ordering::Relaxed)), [1, 1], "each once");
+    assert_eq!(alive.state(), crate::CleanupState::Armed, "its object lives");
+    assert_eq!(ran, 2);
+    assert_eq!((origin.stats().backlog, origin.stats().executed), (0, 2));
+    assert!(origin.ticket().is_done());
+    drop(handles);
+}
+
+#[test]
+fn each_entry_of_a_tail_that_was_taken_over_runs_once() {
+    explore(|| take_over(Mutant::None));
+}
+
+/// A handle stops the second cleanup meanwhile: exactly one of the three gets it, and its slot comes back once.
+#[test]
+fn stop_against_both_parties_of_a_take_over() {
+    explore(|| {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let (origin, mut registrar, runs, mut handles) = two_queued(&pool);
+        let (other, handle) = (pool.clone(), handles.pop().expect("two"));
+        let owner = loom::thread::spawn(move || other.run_pending(2));
+        let stopper = loom::thread::spawn(move || handle.stop());
+        take_tails(&pool);
+        pool.run_pending(2);
+        owner.join().expect("the owner");
+        let stopped = stopper.join().expect("the stopper");
+        pool.run_pending(2);
+        let runs = [0, 1].map(|at| runs[at].load(Ordering::Relaxed));
+        assert_eq!(runs, [1, u32::from(!stopped)]);
+        let stats = origin.stats();
+        assert_eq!((stats.backlog, stats.stopped), (0, u64::from(stopped)));
+        assert!(origin.ticket().is_done());
+        // Each slot came back once: the next records are four different ones.
+        let heads: Vec<_> = (0..4).map(|_| registrar.register(None, || {}).0.raw()).collect();
+        let different: std::collections::BTreeSet<_> = heads.iter().collect();
+        assert_eq!(different.len(), 4);
+    });
+}
+
+/// A runner takes a block up while the monitor falls dormant: the monitor sees it, or is called.
+pub(super) fn fall_dormant(mutant: Mutant) {
+    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
+    keep_if_it_must_fail(mutant, &pool);
+    let _parts = ManuallyDrop::new(two_queued(&pool));
+    let desk = pool.desks().add(Runner::Worker(0));
+    let queued = ManuallyDrop::new(pool.queue().try_next().expect("one block"));
+    assert!(pool.watch().call(), "there is none yet");
+    let other = pool.clone();
+    let monitor = loom::thread::spawn(move || {
+        while !other.is_watched() {
+            assert!(other.watch().fall_dormant(None, || other.is_watched()));
+        }
+    });
+    desk.take_up(&queued, true);
+    assert!(!pool.watch().begins(), "there is one");
+    monitor.join().expect("it sees the block");
+    desk.put_down();
+    pool.publish([ManuallyDrop::into_inner(queued)]);
+}
+
+#[test]
+fn no_block_in_hand_beside_a_dormant_monitor() {
+    explore(|| fall_dormant(Mutant::None));
+}
+
+/// The owner of the threads is told that there is work, or sees it.
+#[test]
+fn who_is_told_that_work_is_ready_misses_none() {
+    explore(|| {
+        let told = Arc::new((Mutex::new(0_u32), Condvar::new()));
+        let teller = told.clone();
+        let ready = move || {
+            *teller.0.lock() += 1;
+            teller.1.notify_all();
+        };
+        let hooks = Hooks { ready: Some(std::sync::Arc::new(ready)), ..Hooks::default() };
+        let pool = Pool::new(PoolConfig { hooks, ..PoolConfig::default() }, None);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let other = pool.clone();
+        let owner = loom::thread::spawn(move || {
+            let mut ran = 0;
+            while ran < 2 {
+                let mut calls = told.0.lock();
+                while *calls == 0 {
+                    told.1.wait(&mut calls);
+                }
+                *calls = 0;
+                drop(calls);
+                ran += other.run_pending(2);
+            }
+        });
+        for _ in 0..2 {
+            let (head, _) = registrar.register(None, || {});
+            let cycle = origin.begin_cycle();
+            let mut local = cycle.local_block();
+            local.push(head);
+            cycle.flush([local]);
+        }
+        owner.join().expect("it runs both");
+    });
+}
+
+/// Whoever waits for the backlog to come down is told when it has.
+#[test]
+fn who_waits_for_relief_gets_it() {
+    explore(|| {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let (origin, _registrar, _, _) = two_queued(&pool);
+        let other = pool.clone();
+        let runner = loom::thread::spawn(move || other.run_pending(2));
+        assert_eq!(origin.wait_for_backlog(0, std::time::Duration::MAX), 0);
+        runner.join().expect("the runner");
+    });
+}

@@ -1,0 +1,267 @@
+//! Stalls: a cleanup that does not return costs itself, and nothing else.
+
+use crate::common::*;
+use sexton_cleanup::{
+    Activity, CleanupState, Description, Hooks, Origin, Pool, PoolConfig, Registrar, SlowCleanup,
+};
+use std::panic::Location;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Soon enough for a test, and not so soon that a busy machine makes every cleanup a stall.
+const STALL: Duration = Duration::from_millis(5);
+
+fn config(max_workers: usize) -> PoolConfig {
+    PoolConfig { max_workers, stall_after: STALL, ..PoolConfig::default() }
+}
+
+/// `n` cleanups that are noted in the ledger; those in `stalls` wait at the gate first.
+fn heads(
+    registrar: &mut Registrar,
+    ledger: &Ledger,
+    gate: &Gate,
+    n: usize,
+    stalls: &[usize],
+) -> Vec<sexton_cleanup::Head> {
+    (0..n)
+        .map(|at| {
+            let capture = ledger.capture(at);
+            let gate = stalls.contains(&at).then(|| gate.clone());
+            let cleanup = move || {
+                if let Some(gate) = gate {
+                    gate.pass();
+                }
+                capture.ran();
+            };
+            add(registrar, cleanup).0
+        })
+        .collect()
+}
+
+#[test]
+fn one_that_blocks_for_ever_among_two_thousand_costs_exactly_itself() {
+    for stalled in [0, 1, 77, 125, 126, 1999] {
+        let (pool, threads) = pool_with(config(2));
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let (ledger, gate) = (Ledger::new(2000), Gate::default());
+        sweep(&origin, heads(&mut registrar, &ledger, &gate, 2000, &[stalled]));
+        // Nothing is registered, queued or asked for any more.
+        until("the others have run", || origin.stats().backlog == 1);
+        assert_eq!((0..2000).filter(|&at| ledger.runs(at) == 1).count(), 1999);
+        assert_eq!(ledger.runs(stalled), 0);
+        gate.open();
+        origin.ticket().wait(DEADLINE).unwrap();
+        ledger.all_ran_once();
+        assert!(threads.spawned() <= 2);
+        shut_down(&pool, &threads);
+    }
+}
+
+/// The only block there is, so nobody else is awake to see it stall.
+#[test]
+fn the_block_mates_of_a_stalled_cleanup_run_though_everybody_else_sleeps() {
+    let (pool, threads) = pool_with(config(2));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (ledger, gate) = (Ledger::new(15), Gate::default());
+    sweep(&origin, heads(&mut registrar, &ledger, &gate, 15, &[3]));
+    until("its block-mates have run", || origin.stats().backlog == 1);
+    let stats = pool.stats();
+    assert_eq!((stats.taken_over, stats.workers, stats.running), (1, 2, 1));
+    assert_eq!(threads.monitors(), 1);
+    gate.open();
+    shut_down(&pool, &threads);
+    ledger.all_ran_once();
+}
+
+#[test]
+fn as_many_stalls_as_there_are_workers_but_one_cost_exactly_themselves() {
+    let (pool, threads) = pool_with(config(5));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (ledger, gate) = (Ledger::new(2000), Gate::default());
+    // Three of them in one block, one behind the other.
+    let stalls = [4, 5, 90, 1000];
+    sweep(&origin, heads(&mut registrar, &ledger, &gate, 2000, &stalls));
+    until("the others have run", || origin.stats().backlog == stalls.len() as u64);
+    gate.open();
+    shut_down(&pool, &threads);
+    ledger.all_ran_once();
+    assert_eq!(pool.stats().executed, 2000);
+}
+
+#[test]
+fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
+    let (pool, threads) = pool_with(config(1));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (ledger, gate) = (Ledger::new(300), Gate::default());
+    sweep(&origin, heads(&mut registrar, &ledger, &gate, 300, &[10]));
+    gate.wait_for(1);
+    assert_eq!(threads.monitors(), 0, "nobody is there to take over");
+    let mut ran = 0;
+    until("this thread has run the rest", || {
+        ran += pool.run_pending(usize::MAX);
+        origin.stats().backlog == 1
+    });
+    assert!(ran >= 115, "the stalled block's tail at least: {ran}");
+    gate.open();
+    shut_down(&pool, &threads);
+    ledger.all_ran_once();
+}
+
+#[test]
+fn helping_threads_take_over_from_each_other() {
+    let pool = Pool::new(config(0), None);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (ledger, gate) = (Ledger::new(50), Gate::default());
+    sweep(&origin, heads(&mut registrar, &ledger, &gate, 50, &[20]));
+    std::thread::scope(|scope| {
+        let stalls = scope.spawn(|| pool.run_pending(usize::MAX));
+        gate.wait_for(1);
+        let mut ran = 0;
+        until("the tail has run here", || {
+            ran += pool.run_pending(usize::MAX);
+            ran == 29
+        });
+        gate.open();
+        assert_eq!(stalls.join().unwrap(), 21);
+    });
+    ledger.all_ran_once();
+    assert!(origin.ticket().is_done());
+}
+
+/// Whoever comes back from a stall finds the rest of the block in other hands, run or not. Nothing runs twice, and
+/// no slot of it serves another cleanup too early.
+#[test]
+fn a_runner_that_comes_back_in_the_middle_of_its_tail_runs_nothing_twice() {
+    let (pool, threads) =
+        pool_with(PoolConfig { stall_after: Duration::from_millis(1), ..config(3) });
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(60_000);
+    let mut handles = Vec::new();
+    for round in 0..200 {
+        let mut heads = Vec::new();
+        for at in round * 300..(round + 1) * 300 {
+            let capture = ledger.capture(at);
+            let (head, handle) = add(&mut registrar, move || {
+                if at % 97 == 0 {
+                    // About as long as it takes to be found stalled: not a proof, but the race.
+                    std::thread::sleep(Duration::from_micros(500 + (at % 1500) as u64));
+                }
+                capture.ran();
+            });
+            heads.push(head);
+            handles.push(handle);
+        }
+        sweep(&origin, heads);
+        // Slots that came back are used at once, for objects that live.
+        let alive: Vec<_> = (0..50).map(|_| add(&mut registrar, || panic!("it lives")).0).collect();
+        for handle in handles.iter().step_by(7) {
+            handle.stop();
+        }
+        alive.into_iter().for_each(|head| registrar.discard(head));
+        handles.clear();
+    }
+    origin.ticket().wait(DEADLINE).unwrap();
+    shut_down(&pool, &threads);
+    let ran = ledger.ended_once() as u64;
+    let stats = origin.stats();
+    assert_eq!((stats.executed, stats.panicked, stats.backlog), (ran, 0, 0));
+    assert_eq!(stats.executed + stats.stopped, 60_000);
+    assert!(pool.stats().taken_over > 0, "no tail was taken over");
+}
+
+#[test]
+fn a_cleanup_stopped_in_a_tail_that_was_taken_over_does_not_run() {
+    let (pool, threads) = pool_with(config(2));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gates = [Gate::default(), Gate::default()];
+    let ledger = Ledger::new(3);
+    let mut queued = Vec::new();
+    // Two stalls in one block keep both workers; the third cleanup waits in a tail of a tail.
+    for gate in &gates {
+        let gate = gate.clone();
+        queued.push(add(&mut registrar, move || gate.pass()));
+    }
+    for at in 0..3 {
+        let capture = ledger.capture(at);
+        queued.push(add(&mut registrar, move || capture.ran()));
+    }
+    sweep(&origin, queued.iter().map(|&(head, _)| head).collect::<Vec<_>>());
+    gates.iter().for_each(|gate| gate.wait_for(1));
+    until("the second tail is published", || pool.stats().blocks == 1);
+    assert!(queued[3].1.stop());
+    assert!(queued[4].1.run_now());
+    assert_eq!(queued[2].1.state(), CleanupState::Queued);
+    assert_eq!(origin.ticket().pending(), 3);
+    gates.iter().for_each(Gate::open);
+    shut_down(&pool, &threads);
+    assert_eq!([0, 1, 2].map(|at| (ledger.runs(at), ledger.drops(at))), [(1, 1), (0, 1), (1, 1)]);
+    assert_eq!(pool.stats().taken_over, 2);
+}
+
+#[test]
+fn a_slow_cleanup_is_reported_once_with_label_site_and_age() {
+    let heard: Arc<Mutex<Vec<SlowCleanup>>> = Arc::default();
+    let notes = heard.clone();
+    let hook = move |slow: &SlowCleanup| {
+        assert!(sexton_cleanup::in_cleanup(), "it cannot wait for cleanups");
+        notes.lock().unwrap().push(*slow);
+        panic!("a hook that panics harms nobody");
+    };
+    let slow_after = Duration::from_millis(3);
+    let hooks = Hooks { slow: Some((slow_after, Arc::new(hook))), ..Hooks::default() };
+    // With a bound of one, too, and in a block of its own.
+    let (pool, threads) = pool_with(PoolConfig { hooks, ..config(1) });
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gate = Gate::default();
+    let door = gate.clone();
+    let (head, handle) = add(&mut registrar, move || door.pass());
+    let site = Location::caller();
+    registrar.describe(&handle, Description::of::<()>(Some("the door"), Some(site)));
+    sweep(&origin, [head]);
+    until("it is reported", || !heard.lock().unwrap().is_empty());
+    let seen = pool.dump();
+    assert!(matches!(
+        seen.runners[0].activity,
+        Activity::Running { cleanup, age, begun: 1, len: 1, .. }
+            if cleanup.label == Some("the door") && age >= slow_after
+    ));
+    assert!(seen.to_string().contains("worker 0: runs \"the door\", registered at "), "{seen}");
+    gate.open();
+    shut_down(&pool, &threads);
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert_eq!((heard[0].cleanup.label, heard[0].cleanup.site), (Some("the door"), Some(site)));
+    assert!(heard[0].age >= slow_after);
+    assert_eq!(heard[0].worker, Some(0));
+    assert_eq!(pool.stats().slow, 1);
+}
+
+#[test]
+fn a_pool_with_nothing_to_watch_starts_no_monitor_and_an_idle_monitor_ends() {
+    let keep_alive = Some(Duration::from_millis(20));
+    let (pool, threads) = pool_with(PoolConfig { keep_alive, ..config(2) });
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    for _ in 0..10 {
+        sweep(&origin, [add(&mut registrar, || {}).0]);
+        origin.ticket().wait(DEADLINE).unwrap();
+    }
+    assert_eq!(threads.monitors(), 0, "blocks of one have no tail");
+    for round in 1..=2 {
+        let pair = [add(&mut registrar, || {}).0, add(&mut registrar, || {}).0];
+        sweep(&origin, pair);
+        origin.ticket().wait(DEADLINE).unwrap();
+        assert_eq!(threads.monitors(), round);
+        until("all threads have ended", || threads.alive() == 0);
+    }
+    assert_eq!(pool.stats().workers, 0);
+    shut_down(&pool, &threads);
+}
