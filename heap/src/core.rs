@@ -11,10 +11,11 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use sexton_cleanup::{Cleanup, Origin, Registrar};
+use sexton_cleanup::{Cleanup, Description, Origin, Registrar};
 
 use crate::alloc::Allocator;
 use crate::heap::HeapConfig;
+use crate::local::{LocalCleanup, LocalTable};
 use crate::mutation::Full;
 use crate::pacer::{CLEANUP_BYTES, Pacer};
 use crate::roots::{HeapId, RootTable};
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     origin: Origin,
     pacer: RefCell<Pacer>,
     zeal: bool,
+    diagnostics: bool,
+    locals: Rc<LocalTable>,
 }
 
 /// The context of one mutator.
@@ -52,9 +55,11 @@ impl Core {
             },
             space: RefCell::new(Space::new(config.max_bytes)),
             roots: RootTable::new(HeapId::next()),
+            locals: LocalTable::new(origin.clone()),
             origin,
             pacer: RefCell::new(Pacer::new(config.pacing)),
             zeal: config.zeal,
+            diagnostics: config.diagnostics,
         }
     }
 
@@ -72,6 +77,40 @@ impl Core {
 
     pub(crate) fn registrar(&self) -> &RefCell<Registrar> {
         &self.mutator.registrar
+    }
+
+    pub(crate) fn locals(&self) -> &Rc<LocalTable> {
+        &self.locals
+    }
+
+    /// Whether registrations remember where they were made.
+    #[inline]
+    pub(crate) fn diagnostics(&self) -> bool {
+        self.diagnostics
+    }
+
+    /// Describes a cleanup of this heap.
+    #[cold]
+    pub(crate) fn describe(&self, cleanup: &Cleanup, description: Description) {
+        self.mutator.registrar.borrow_mut().describe(cleanup, description);
+    }
+
+    /// A local cleanup of the object at `object`.
+    pub(crate) fn add_local_cleanup(
+        &self,
+        object: NonNull<u8>,
+        description: Description,
+        f: Box<dyn FnOnce()>,
+    ) -> LocalCleanup {
+        self.charge_cleanup();
+        self.locals.add(object, description, f)
+    }
+
+    /// Counts a registration for the pacer.
+    #[inline]
+    fn charge_cleanup(&self) {
+        let cleanup_bytes = &self.mutator.cleanup_bytes;
+        cleanup_bytes.set(cleanup_bytes.get() + CLEANUP_BYTES);
     }
 
     /// What is in use, unused tails included. O(1).
@@ -156,8 +195,7 @@ impl Core {
     where
         F: FnOnce() + Send + 'static,
     {
-        let cleanup_bytes = &self.mutator.cleanup_bytes;
-        cleanup_bytes.set(cleanup_bytes.get() + CLEANUP_BYTES);
+        self.charge_cleanup();
         let mut registrar = self.mutator.registrar.borrow_mut();
         let mut cleanups = span.cleanups().borrow_mut();
         let chain = cleanups.get(span.special_bits(), slot);

@@ -15,7 +15,7 @@ use crate::mark::Marker;
 use crate::mutation::Mutation;
 use crate::pacer::Pacing;
 use crate::report::{GcReport, HeapStats};
-use crate::roots::HeapId;
+use crate::roots::{HeapId, OldRoot};
 use crate::sweep::{Sweeper, dispose_of_panic};
 use crate::trace::{Branded, Trace, Tracer};
 use crate::verify::{self, VerifyError};
@@ -31,6 +31,8 @@ pub struct HeapConfig {
     pub gc_threads: usize,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
+    /// Remember where cleanups were registered.
+    pub diagnostics: bool,
 }
 
 impl Default for HeapConfig {
@@ -40,6 +42,7 @@ impl Default for HeapConfig {
             pacing: Pacing::default(),
             gc_threads: 1,
             zeal: cfg!(gc_zeal),
+            diagnostics: false,
         }
     }
 }
@@ -130,6 +133,8 @@ impl<R: Branded> RootedHeap<R> {
         // 2. Mark what the root and the dynamic roots reach; clear the weak records of the rest.
         let mark_start = Instant::now();
         self.mark();
+        self.core.roots().count_cycle(self.totals.cycle + 1);
+        self.core.locals().queue_dead();
         let dropped_roots = self.core.roots().dropped();
         let cleared_weaks = self.clear_weaks();
         let mark_time = mark_start.elapsed();
@@ -247,8 +252,9 @@ impl<R: Branded> RootedHeap<R> {
             dispose_of_panic(payload);
         }
         self.core.with_allocator(|allocator| allocator.retire(&mut self.core.space().borrow_mut()));
-        if armed == Armed::Discard {
-            self.discard_cleanups();
+        match armed {
+            Armed::Queue => self.core.locals().queue_all(),
+            Armed::Discard => self.discard_cleanups(),
         }
         // Nothing is marked, so everything dies.
         let report = self.sweep();
@@ -267,6 +273,24 @@ impl<R: Branded> RootedHeap<R> {
         // will be opened on it again.
         let mut registrar = self.core.registrar().borrow_mut();
         doomed.into_iter().for_each(|head| registrar.discard(head));
+        drop(registrar);
+        self.core.locals().discard(false);
+    }
+
+    /// Runs at most `max` local cleanups of dead objects here; how many it ran. They may be run after the heap was
+    /// torn down, too.
+    pub fn run_local_cleanups(&mut self, max: usize) -> usize {
+        self.core.locals().run_queued(max)
+    }
+
+    /// Drops the captures of all local cleanups.
+    pub fn discard_local_cleanups(&mut self) {
+        self.core.locals().discard(true);
+    }
+
+    /// The roots that have lived for at least so many cycles, the oldest first. O(roots).
+    pub fn old_roots(&self, cycles: u64) -> Vec<OldRoot> {
+        self.core.roots().old(cycles)
     }
 
     #[cfg(test)]
@@ -309,6 +333,7 @@ impl<R: Branded> RootedHeap<R> {
             drop_panics: self.totals.drop_panics,
             roots: self.core.roots().len() as u64,
             cleanups: self.core.origin().stats(),
+            local_cleanups: self.core.locals().stats(),
         }
     }
 

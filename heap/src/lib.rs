@@ -10,7 +10,7 @@
 //! | `alloc` | a mutator's bump pointers and runs |
 //! | `space`, `region`, `span`, `type_info`, `bitmap`, `packed` | where objects lie, and the metadata beside them |
 //! | `roots`, `mark`, `weak` | what is reachable |
-//! | `sweep` | what becomes of the rest |
+//! | `sweep`, `local` | what becomes of the rest |
 //! | `heap`, `pacer`, `report` | the cycle |
 //! | `verify` | the checker |
 //!
@@ -26,6 +26,7 @@ mod core;
 mod gc;
 #[expect(unsafe_code, reason = "casts the root between brands")]
 mod heap;
+mod local;
 #[expect(unsafe_code, reason = "calls trace glue by address; prefetches")]
 mod mark;
 #[expect(unsafe_code, reason = "makes pointers: alloc, downgrade, fetch")]
@@ -61,10 +62,11 @@ pub use sexton_derive::Trace;
 pub use cells::{GcAtomic, GcCell, GcMutex, GcRefCell, Leaf};
 pub use gc::Gc;
 pub use heap::{Armed, HeapConfig, RootedHeap};
+pub use local::LocalCleanup;
 pub use mutation::{HeapFull, Local, Mutation};
 pub use pacer::Pacing;
 pub use report::{GcReport, HeapStats};
-pub use roots::{HeapId, Root};
+pub use roots::{HeapId, OldRoot, Root};
 #[doc(hidden)]
 pub use trace::private as __private;
 pub use trace::{Branded, Trace, Tracer};

@@ -7,11 +7,13 @@
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::Location;
 
-use sexton_cleanup::Cleanup;
+use sexton_cleanup::{Cleanup, Description};
 
 use crate::core::Core;
 use crate::gc::{Brand, Gc};
+use crate::local::LocalCleanup;
 use crate::roots::{HeapId, Root};
 use crate::space::NoRoom;
 use crate::span::SpanRef;
@@ -87,7 +89,21 @@ impl<'gc, M> Mutation<'gc, M> {
     /// }
     /// ```
     #[inline]
+    #[track_caller]
     pub fn add_cleanup<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Cleanup
+    where
+        T: Trace<'gc>,
+        F: FnOnce() + Send + 'static,
+    {
+        let cleanup = self.register(gc, f);
+        if self.core.diagnostics() {
+            self.core.describe(&cleanup, Description::of::<F>(None, Some(Location::caller())));
+        }
+        cleanup
+    }
+
+    #[inline]
+    fn register<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Cleanup
     where
         T: Trace<'gc>,
         F: FnOnce() + Send + 'static,
@@ -96,8 +112,25 @@ impl<'gc, M> Mutation<'gc, M> {
         self.core.add_cleanup(span, span.slot_of_type::<T>(gc.as_address()), f)
     }
 
+    /// Registers `f` under a label, by which the pool's hooks and its dump name it; in
+    /// diagnostic mode with the place of this call, too. See [`add_cleanup`](Self::add_cleanup).
+    ///
+    /// Takes a lock when the last label used was another.
+    #[track_caller]
+    pub fn add_cleanup_labelled<T, F>(&self, gc: Gc<'gc, T>, label: &'static str, f: F) -> Cleanup
+    where
+        T: Trace<'gc>,
+        F: FnOnce() + Send + 'static,
+    {
+        let cleanup = self.register(gc, f);
+        let site = self.core.diagnostics().then(Location::caller);
+        self.core.describe(&cleanup, Description::of::<F>(Some(label), site));
+        cleanup
+    }
+
     /// Registers `f(arg)`; see [`add_cleanup`](Self::add_cleanup).
     #[inline]
+    #[track_caller]
     pub fn add_cleanup_with<T, A>(&self, gc: Gc<'gc, T>, arg: A, f: fn(A)) -> Cleanup
     where
         T: Trace<'gc>,
@@ -129,10 +162,12 @@ impl<'gc, M> Mutation<'gc, M> {
         unsafe { Weak::from_record(record) }
     }
 
-    /// Keeps the object alive until the [`Root`] is dropped. O(1).
+    /// Keeps the object alive until the [`Root`] is dropped. O(1). The place of this call is remembered; see
+    /// `Heap::old_roots`.
+    #[track_caller]
     pub fn root<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> Root<T::Family> {
         // SAFETY: the object is a live `T`, which is `T::Family::At<'gc>`, of this heap.
-        unsafe { Root::new(self.core.roots(), gc.as_address()) }
+        unsafe { Root::new(self.core.roots(), gc.as_address(), Location::caller()) }
     }
 
     /// The object that a root keeps alive. O(1).
@@ -158,6 +193,28 @@ impl<'gc, M> Mutation<'gc, M> {
     /// The heap this session is on.
     pub fn heap_id(&self) -> HeapId {
         self.core.roots().heap()
+    }
+}
+
+impl<'gc> Mutation<'gc, Local> {
+    /// Registers `f`, which need not be `Send`, to run on this thread when the heap's owner calls
+    /// `Heap::run_local_cleanups` some time after the object has died. For what belongs to one thread: a window, a
+    /// handle of an interpreter, an `Rc`.
+    ///
+    /// Allocates, and each collection looks at each local cleanup. The pool has no part in it: waiting for
+    /// cleanups does not wait for these.
+    ///
+    /// `f` cannot hold a `Gc`. It can hold a [`Root`]; with one of its own object it would keep that alive, and never
+    /// run.
+    #[track_caller]
+    pub fn add_cleanup_local<T, F>(&self, gc: Gc<'gc, T>, f: F) -> LocalCleanup
+    where
+        T: Trace<'gc>,
+        F: FnOnce() + 'static,
+    {
+        let site = self.core.diagnostics().then(Location::caller);
+        let description = Description::of::<F>(None, site);
+        self.core.add_local_cleanup(gc.as_address(), description, Box::new(f))
     }
 }
 

@@ -86,6 +86,8 @@ pub struct HeapStats {
     pub drop_panics: u64,
     /// Dynamic roots alive.
     pub roots: u64,
-    /// The heap's cleanups.
+    /// The heap's cleanups, but for the local ones.
     pub cleanups: CleanupStats,
+    /// The heap's local cleanups, those that its owner runs.
+    pub local_cleanups: CleanupStats,
 }

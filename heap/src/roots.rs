@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -47,8 +48,13 @@ impl<Q: Branded> Root<Q> {
     /// # Safety
     ///
     /// `object` is a live `Q::At<'_>` of the heap that `table` belongs to.
-    pub(crate) unsafe fn new(table: &Rc<RootTable>, object: NonNull<u8>) -> Self {
-        Root { table: table.clone(), index: table.insert(object), family: PhantomData }
+    pub(crate) unsafe fn new(
+        table: &Rc<RootTable>,
+        object: NonNull<u8>,
+        site: &'static Location<'static>,
+    ) -> Self {
+        let index = table.insert::<Q>(object, site);
+        Root { table: table.clone(), index, family: PhantomData }
     }
 
     /// The heap the object lives in.
@@ -64,8 +70,9 @@ impl<Q: Branded> Root<Q> {
 
 impl<Q: Branded> Clone for Root<Q> {
     /// Another root of the same object. O(1).
+    #[track_caller]
     fn clone(&self) -> Self {
-        let index = self.table.insert(self.table.get(self.index));
+        let index = self.table.insert::<Q>(self.table.get(self.index), Location::caller());
         Root { table: self.table.clone(), index, family: PhantomData }
     }
 }
@@ -82,10 +89,31 @@ impl<Q: Branded> fmt::Debug for Root<Q> {
     }
 }
 
+/// A root that has lived for long. See `Heap::old_roots`.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct OldRoot {
+    /// The type of the object it keeps alive, with its brand left open.
+    pub type_name: &'static str,
+    /// Where it was made.
+    pub site: &'static Location<'static>,
+    /// Cycles since then.
+    pub cycles: u64,
+}
+
+impl fmt::Display for OldRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OldRoot { type_name, site, cycles } = self;
+        write!(f, "a root of a `{type_name}`, made at {site}, has lived for {cycles} cycles")
+    }
+}
+
 /// All dynamic roots of one heap.
 pub(crate) struct RootTable {
     heap: HeapId,
     slots: RefCell<Slots>,
+    /// Cycles the heap has run.
+    cycle: Cell<u64>,
     /// Roots dropped so far.
     dropped: Cell<u64>,
 }
@@ -93,12 +121,28 @@ pub(crate) struct RootTable {
 #[derive(Default)]
 struct Slots {
     objects: Vec<Option<NonNull<u8>>>,
+    /// What is known of each root; means something only where there is an object.
+    origins: Vec<RootOrigin>,
     free: Vec<usize>,
+}
+
+/// Where a root comes from.
+#[derive(Clone, Copy)]
+struct RootOrigin {
+    type_name: &'static str,
+    site: &'static Location<'static>,
+    /// The cycle after which it was made.
+    cycle: u64,
 }
 
 impl RootTable {
     pub(crate) fn new(heap: HeapId) -> Rc<Self> {
-        Rc::new(RootTable { heap, slots: RefCell::default(), dropped: Cell::new(0) })
+        Rc::new(RootTable {
+            heap,
+            slots: RefCell::default(),
+            cycle: Cell::new(0),
+            dropped: Cell::new(0),
+        })
     }
 
     pub(crate) fn heap(&self) -> HeapId {
@@ -120,15 +164,43 @@ impl RootTable {
         self.dropped.get()
     }
 
-    fn insert(&self, object: NonNull<u8>) -> usize {
+    /// A cycle has begun.
+    pub(crate) fn count_cycle(&self, cycle: u64) {
+        self.cycle.set(cycle);
+    }
+
+    /// The roots that have lived for at least so many cycles, the oldest first. O(roots).
+    pub(crate) fn old(&self, cycles: u64) -> Vec<OldRoot> {
+        let slots = self.slots.borrow();
+        let mut old: Vec<OldRoot> = slots
+            .objects
+            .iter()
+            .zip(&slots.origins)
+            .filter(|(object, _)| object.is_some())
+            .map(|(_, &RootOrigin { type_name, site, cycle })| OldRoot {
+                type_name,
+                site,
+                cycles: self.cycle.get() - cycle,
+            })
+            .filter(|root| root.cycles >= cycles)
+            .collect();
+        old.sort_by_key(|root| std::cmp::Reverse(root.cycles));
+        old
+    }
+
+    fn insert<Q>(&self, object: NonNull<u8>, site: &'static Location<'static>) -> usize {
         let slots = &mut *self.slots.borrow_mut();
+        let type_name = std::any::type_name::<Q>();
+        let origin = RootOrigin { type_name, site, cycle: self.cycle.get() };
         match slots.free.pop() {
             Some(index) => {
                 slots.objects[index] = Some(object);
+                slots.origins[index] = origin;
                 index
             }
             None => {
                 slots.objects.push(Some(object));
+                slots.origins.push(origin);
                 slots.objects.len() - 1
             }
         }

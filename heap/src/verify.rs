@@ -52,6 +52,7 @@ pub(crate) fn verify(
     truth.check_lists(core)?;
     truth.check_usage(core)?;
     truth.check_weaks(&reachable)?;
+    truth.check_locals(core)?;
     if swept {
         for &object in truth.objects.keys() {
             ensure!(reachable.contains(&object), "unreachable object {object:#x} survived a sweep");
@@ -193,6 +194,16 @@ impl<'a> Truth<'a> {
         });
         let believed = self.space.usage();
         ensure!(counted == believed, "usage is {counted:?} but believed to be {believed:?}");
+        Ok(())
+    }
+
+    /// Every armed local cleanup belongs to an allocated object.
+    fn check_locals(&self, core: &Core) -> Result<(), VerifyError> {
+        let mut strays = 0;
+        core.locals().for_each_armed(|object| {
+            strays += usize::from(!self.objects.contains_key(&object.addr().get()));
+        });
+        ensure!(strays == 0, "{strays} local cleanups are armed for free slots");
         Ok(())
     }
 

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use sexton_cleanup::{Origin, WaitError, in_cleanup};
 use sexton_heap::{
-    Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mutation, Pacing, RootedHeap,
-    VerifyError,
+    Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mutation, OldRoot, Pacing,
+    RootedHeap, VerifyError,
 };
 
+use crate::back_pressure::{BackPressure, HighWater};
 use crate::pool::CleanupPool;
 
 /// A mark-sweep heap with a typed root.
@@ -30,6 +31,7 @@ pub struct Heap<R: Branded, M = Local> {
     pool: CleanupPool,
     on_drop: OnDrop,
     drop_timeout: Duration,
+    high_water: HighWater,
     mode: PhantomData<M>,
 }
 
@@ -62,6 +64,7 @@ impl<R: Branded> Heap<R> {
             config: HeapConfig::default(),
             on_drop: OnDrop::default(),
             drop_timeout: DEFAULT_DROP_TIMEOUT,
+            high_water: HighWater::default(),
             heap: PhantomData,
         }
     }
@@ -82,14 +85,17 @@ impl<R: Branded> Heap<R> {
     }
 
     /// Runs one full cycle: marks what the roots reach, sweeps everything, queues the cleanups of the
-    /// dead and wakes workers for them. Linear in live objects and in spans.
+    /// dead and wakes workers for them. Then it applies the heap's [`BackPressure`]. Linear in live
+    /// objects and in spans.
     ///
     /// # Panics
     ///
     /// If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable. In zeal
     /// mode, if the heap fails its verification.
     pub fn collect(&mut self) -> GcReport {
-        self.inner.collect()
+        let report = self.inner.collect();
+        self.high_water.apply(self.inner.origin(), &self.pool);
+        report
     }
 
     /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a session's
@@ -115,6 +121,20 @@ impl<R: Branded> Heap<R> {
     /// [`WaitError::FromCleanup`] at once if called within a cleanup.
     pub fn wait_for_cleanups(&self, timeout: Duration) -> Result<(), WaitError> {
         self.inner.ticket().wait(timeout)
+    }
+
+    /// Runs up to `max` local cleanups of objects that were found dead, on this thread, and returns how
+    /// many it ran. See [`Mutation::add_cleanup_local`]. A panic in one is caught, counted and given to the pool's
+    /// hook.
+    pub fn run_local_cleanups(&mut self, max: usize) -> usize {
+        self.inner.run_local_cleanups(max)
+    }
+
+    /// The roots that have lived for at least `cycles` collections, with their types and where they were made,
+    /// the oldest first. A root is the one way left to keep an object, and so its cleanups, from dying by mistake.
+    /// O(roots).
+    pub fn old_roots(&self, cycles: u64) -> Vec<OldRoot> {
+        self.inner.old_roots(cycles)
     }
 
     /// The heap's number, by which messages name it.
@@ -145,8 +165,11 @@ impl<R: Branded, M> Drop for Heap<R, M> {
             OnDrop::Discard => {
                 self.inner.origin().discard_queued();
                 self.inner.tear_down(Armed::Discard);
+                self.inner.discard_local_cleanups();
             }
         }
+        // The local ones first, here: nobody else will run them.
+        self.inner.run_local_cleanups(usize::MAX);
         if self.pool.runs_by_itself() && !in_cleanup() {
             // A timeout loses nothing: what is left stays queued in the pool, whose workers run it even if this
             // was the last handle.
@@ -176,6 +199,7 @@ pub struct HeapBuilder<R, M = Local> {
     config: HeapConfig,
     on_drop: OnDrop,
     drop_timeout: Duration,
+    high_water: HighWater,
     heap: PhantomData<fn() -> (R, M)>,
 }
 
@@ -213,6 +237,20 @@ impl<R: Branded, M> HeapBuilder<R, M> {
         self
     }
 
+    /// What the heap does after a collection if more than `high_water_mark` of its cleanups are queued and
+    /// have not ended. Never while a session is open, and never inside a cleanup. Default: nothing.
+    pub fn back_pressure(mut self, high_water_mark: u64, policy: BackPressure) -> Self {
+        self.high_water = HighWater { mark: high_water_mark, policy };
+        self
+    }
+
+    /// Diagnostic mode: each registration remembers where it was made, so that the pool's hooks and its dump can
+    /// tell. It costs a lock and 8 bytes a cleanup; off, it costs nothing. Default: off.
+    pub fn diagnostics(mut self, on: bool) -> Self {
+        self.config.diagnostics = on;
+        self
+    }
+
     /// The most threads that mark and sweep at a time; 0 counts as 1. This version uses one, whatever is
     /// asked for. Default: 1.
     pub fn gc_threads(mut self, threads: usize) -> Self {
@@ -241,6 +279,7 @@ impl<R: Branded> HeapBuilder<R> {
             pool,
             on_drop: self.on_drop,
             drop_timeout: self.drop_timeout,
+            high_water: self.high_water,
             mode: PhantomData,
         }
     }

@@ -38,17 +38,22 @@
 
 #![forbid(unsafe_code)]
 
+mod back_pressure;
 mod heap;
 mod pool;
 
+pub use back_pressure::{BackPressure, BackPressureHook, Backlog};
 pub use heap::{Heap, HeapBuilder, OnDrop};
 pub use pool::{CleanupPool, CleanupPoolBuilder, ShutdownTimeout};
-pub use sexton_cleanup::{Cleanup, CleanupPanic, CleanupState, CleanupStats, PoolStats, WaitError};
+pub use sexton_cleanup::{
+    Activity, Cleanup, CleanupPanic, CleanupState, CleanupStats, Description, PoolDump, PoolStats,
+    RunnerDump, SlowCleanup, SpawnFailure, WaitError,
+};
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
     Branded, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcReport, HeapFull, HeapId, HeapStats, Leaf,
-    Local, Mutation, Pacing, Root, Trace, Tracer, VerifyError, Weak,
+    Local, LocalCleanup, Mutation, OldRoot, Pacing, Root, Trace, Tracer, VerifyError, Weak,
 };
 
 /// The README's example, compiled and run with the documentation tests.

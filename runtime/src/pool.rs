@@ -15,7 +15,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sexton_cleanup::{CleanupPanic, Pool, PoolConfig, PoolStats, Spawn, Worker, in_cleanup};
+use sexton_cleanup::{
+    CleanupPanic, Monitor, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn, SpawnFailure,
+    Worker, in_cleanup,
+};
 
 /// A bounded set of worker threads that run the cleanups of any number of heaps.
 ///
@@ -30,7 +33,6 @@ pub struct CleanupPool {
 struct Shared {
     core: Arc<Pool>,
     threads: Arc<Threads>,
-    max_workers: usize,
     shut_down: AtomicBool,
     /// Its end is not to wait: a heap that holds the last handle has waited as long as it was told to.
     leave_running: AtomicBool,
@@ -47,16 +49,19 @@ impl CleanupPool {
     /// Settings for a pool; ends in [`build`](CleanupPoolBuilder::build).
     pub fn builder() -> CleanupPoolBuilder {
         CleanupPoolBuilder {
-            max_workers: default_workers(),
-            thread_name: "sexton-cleanup".to_owned(),
-            config: PoolConfig::default(),
+            threads: ThreadSettings {
+                name: "sexton-cleanup".to_owned(),
+                stack_size: None,
+                spawn: Arc::new(|thread, body| thread.spawn(body)),
+            },
+            config: PoolConfig { max_workers: default_workers(), ..PoolConfig::default() },
         }
     }
 
     /// A pool without threads: cleanups wait until somebody calls
     /// [`run_pending`](CleanupPool::run_pending).
     pub fn manual() -> CleanupPool {
-        Self::builder().build_manual()
+        Self::builder().max_workers(0).build()
     }
 
     /// Runs up to `max` queued cleanups on this thread, and returns how many it ran. Any thread may
@@ -70,9 +75,32 @@ impl CleanupPool {
         self.shared.core.stats()
     }
 
-    /// The most workers the pool starts; 0 for a manual pool.
+    /// What every worker and helping thread is doing at this moment, and the backlog: for a log, or for a person who
+    /// wonders why a cleanup has not run. Never blocks.
+    pub fn dump(&self) -> PoolDump {
+        self.shared.core.dump()
+    }
+
+    /// The most workers the pool has at a time; 0 for a manual pool.
     pub fn max_workers(&self) -> usize {
-        self.shared.max_workers
+        self.shared.core.max_workers()
+    }
+
+    /// Changes the most workers the pool has at a time. If cleanups wait, workers are added at once; a surplus
+    /// leaves as soon as it has no cleanup in hand. With 0 there are none, and what is queued waits until there
+    /// are, or until somebody calls [`run_pending`](Self::run_pending) or waits for it.
+    ///
+    /// # Panics
+    ///
+    /// Above 4096, and on a manual pool unless `workers` is 0.
+    pub fn set_max_workers(&self, workers: usize) {
+        check_workers(workers);
+        let manual = self.shared.core.is_manual();
+        assert!(
+            !manual || workers == 0,
+            "max_workers is {workers} for a manual pool, which has no threads; valid is 0"
+        );
+        self.shared.core.set_max_workers(workers);
     }
 
     /// Ends the pool: its workers run what is queued, leave, and are joined. A manual pool has none: what
@@ -90,12 +118,11 @@ impl CleanupPool {
         self.shared.shutdown(timeout)
     }
 
-    fn from_parts(core: Arc<Pool>, threads: Arc<Threads>, max_workers: usize) -> Self {
+    fn from_parts(core: Arc<Pool>, threads: Arc<Threads>) -> Self {
         CleanupPool {
             shared: Arc::new(Shared {
                 core,
                 threads,
-                max_workers,
                 shut_down: AtomicBool::new(false),
                 leave_running: AtomicBool::new(false),
             }),
@@ -116,16 +143,13 @@ impl CleanupPool {
 
     /// Whether queued cleanups run without anybody calling `run_pending`.
     pub(crate) fn runs_by_itself(&self) -> bool {
-        self.shared.max_workers > 0 && !self.shared.shut_down.load(Relaxed)
+        !self.shared.core.is_manual() && !self.shared.shut_down.load(Relaxed)
     }
 }
 
 impl fmt::Debug for CleanupPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CleanupPool")
-            .field("max_workers", &self.shared.max_workers)
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
+        f.debug_struct("CleanupPool").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
@@ -171,13 +195,36 @@ fn default_workers() -> usize {
     (thread::available_parallelism().map_or(1, usize::from) / 4).max(1)
 }
 
+/// How threads are made.
+struct ThreadSettings {
+    name: String,
+    stack_size: Option<usize>,
+    spawn: Arc<SpawnThread>,
+}
+
+type SpawnThread =
+    dyn Fn(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> + Send + Sync;
+
 /// The threads of one pool.
 struct Threads {
-    name: String,
+    settings: ThreadSettings,
     handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Threads {
+    fn start(&self, role: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut thread = thread::Builder::new().name(format!("{}-{role}", self.settings.name));
+        if let Some(bytes) = self.settings.stack_size {
+            thread = thread.stack_size(bytes);
+        }
+        // Unlocked: the hook is the user's.
+        let handle = (self.settings.spawn)(thread, Box::new(body))?;
+        let mut handles = self.handles.lock();
+        handles.retain(|handle| !handle.is_finished());
+        handles.push(handle);
+        Ok(())
+    }
+
     /// Joins the threads, all of which are past their last cleanup; not the current one.
     fn join(&self) {
         let handles = std::mem::take(&mut *self.handles.lock());
@@ -195,11 +242,11 @@ struct Spawner {
 
 impl Spawn for Spawner {
     fn spawn(&self, worker: Worker) -> io::Result<()> {
-        let name = format!("{}-{}", self.threads.name, worker.index());
-        let mut handles = self.threads.handles.lock();
-        handles.retain(|handle| !handle.is_finished());
-        handles.push(thread::Builder::new().name(name).spawn(move || worker.run())?);
-        Ok(())
+        self.threads.start(&worker.index().to_string(), move || worker.run())
+    }
+
+    fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
+        self.threads.start("monitor", move || monitor.run())
     }
 }
 
@@ -228,20 +275,37 @@ impl Error for ShutdownTimeout {}
 /// Settings of a [`CleanupPool`], from [`CleanupPool::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct CleanupPoolBuilder {
-    max_workers: usize,
-    thread_name: String,
+    threads: ThreadSettings,
     config: PoolConfig,
 }
 
 impl CleanupPoolBuilder {
     /// The most worker threads; 0 makes a manual pool. Default: `max(1, cpus / 4)`.
     ///
+    /// With one worker, a cleanup that does not return holds up all others. With more, it costs itself: others
+    /// take over what is behind it.
+    ///
     /// # Panics
     ///
     /// Above 4096.
     pub fn max_workers(mut self, workers: usize) -> Self {
-        assert!(workers <= 4096, "max_workers is {workers}; valid is 0 to 4096");
-        self.max_workers = workers;
+        check_workers(workers);
+        self.config.max_workers = workers;
+        self
+    }
+
+    /// How long a worker is idle before its thread ends; the pool shrinks by one worker in that time, and not
+    /// within that time of having grown. [`Duration::MAX`] keeps them. Default: 10 seconds.
+    pub fn keep_alive(mut self, time: Duration) -> Self {
+        // A time that the clock cannot hold is for ever.
+        self.config.keep_alive = std::time::Instant::now().checked_add(time).map(|_| time);
+        self
+    }
+
+    /// How long a cleanup runs before other workers take over those that wait behind it. Found out with a
+    /// delay of up to half of that time. At least a millisecond counts. Default: 20 milliseconds.
+    pub fn stall_after(mut self, time: Duration) -> Self {
+        self.config.stall_after = time.max(Duration::from_millis(1));
         self
     }
 
@@ -251,48 +315,94 @@ impl CleanupPoolBuilder {
     ///
     /// If the name contains a NUL byte, which no thread's name can.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
-        self.thread_name = name.into();
+        self.threads.name = name.into();
         assert!(
-            !self.thread_name.contains('\0'),
+            !self.threads.name.contains('\0'),
             "thread name {:?} contains a NUL byte; valid is any other text",
-            self.thread_name
+            self.threads.name
         );
+        self
+    }
+
+    /// The stack size of the pool's threads, in bytes. Default: the standard library's.
+    ///
+    /// If the system gives no such stack, the thread cannot be started; see
+    /// [`on_spawn_failure`](Self::on_spawn_failure).
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.threads.stack_size = Some(bytes);
+        self
+    }
+
+    /// Starts the pool's threads by `spawn`, which is given a builder with name and stack size, and what the
+    /// thread is to do. For threads that need a priority, a place or a runtime of their own.
+    ///
+    /// Called on threads that collect, so it should not wait for anything. A panic in it is a failure.
+    pub fn spawn_hook(
+        mut self,
+        spawn: impl Fn(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.threads.spawn = Arc::new(spawn);
         self
     }
 
     /// Calls `hook` for every cleanup that panics, on the thread that ran it. The panic has been
     /// counted and printed by then; all other cleanups still run.
     pub fn on_panic(mut self, hook: impl Fn(&CleanupPanic<'_>) + Send + Sync + 'static) -> Self {
-        self.config.panic_hook = Some(Arc::new(hook));
+        self.config.hooks.panic = Some(Arc::new(hook));
+        self
+    }
+
+    /// Calls `hook`, on a thread of its own, once for every cleanup that has run for longer than `after`. A
+    /// manual pool has no such thread, and does not call it.
+    pub fn on_slow(
+        mut self,
+        after: Duration,
+        hook: impl Fn(&SlowCleanup) + Send + Sync + 'static,
+    ) -> Self {
+        self.config.hooks.slow = Some((after, Arc::new(hook)));
+        self
+    }
+
+    /// Calls `hook` for every thread that could not be started, on the thread that wanted it. No cleanup is lost:
+    /// the next collection or wait tries again, and a wait runs the cleanups itself if there is no worker.
+    pub fn on_spawn_failure(
+        mut self,
+        hook: impl Fn(&SpawnFailure<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.config.hooks.spawn_failure = Some(Arc::new(hook));
+        self
+    }
+
+    /// Calls `hook` when there are cleanups for [`run_pending`](CleanupPool::run_pending), so that an event loop
+    /// need not ask. Called on the thread that queued them, in the middle of its collection; it is to wake the loop
+    /// and nothing else. Not called again before somebody has called `run_pending`.
+    pub fn on_ready(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.config.hooks.ready = Some(Arc::new(hook));
         self
     }
 
     /// The pool. Starts no thread yet.
-    pub fn build(mut self) -> CleanupPool {
-        if self.max_workers == 0 {
-            return self.build_manual();
-        }
-        self.config.max_workers = self.max_workers;
-        let threads = Arc::new(Threads { name: self.thread_name, handles: Mutex::default() });
-        let spawner = Spawner { threads: threads.clone() };
-        let core = Pool::new(self.config, Some(Box::new(spawner)));
-        let max_workers = self.max_workers;
-        CleanupPool::from_parts(core, threads, max_workers)
+    pub fn build(self) -> CleanupPool {
+        let threads = Arc::new(Threads { settings: self.threads, handles: Mutex::default() });
+        let spawner = (self.config.max_workers > 0)
+            .then(|| Box::new(Spawner { threads: threads.clone() }) as Box<dyn Spawn>);
+        CleanupPool::from_parts(Pool::new(self.config, spawner), threads)
     }
+}
 
-    fn build_manual(mut self) -> CleanupPool {
-        self.config.max_workers = 0;
-        let threads = Arc::new(Threads { name: self.thread_name, handles: Mutex::default() });
-        let core = Pool::new(self.config, None);
-        CleanupPool::from_parts(core, threads, 0)
-    }
+fn check_workers(workers: usize) {
+    assert!(workers <= 4096, "max_workers is {workers}; valid is 0 to 4096");
 }
 
 impl fmt::Debug for CleanupPoolBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CleanupPoolBuilder")
-            .field("max_workers", &self.max_workers)
-            .field("thread_name", &self.thread_name)
+            .field("thread_name", &self.threads.name)
+            .field("stack_size", &self.threads.stack_size)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,213 @@
+//! Local cleanups: closures that are not `Send`, run by the thread that owns the heap when it asks for it.
+//!
+//! Invariant: an armed entry's object is allocated. After mark and before anything is swept, the entries of objects
+//! that were not marked join the queue; so no armed entry ever names a free slot.
+//!
+//! They know neither blocks nor workers. That their closures cannot reach the heap is the compiler's doing, as for
+//! all cleanups, but for one thing: they can own a [`Root`](crate::Root), which is not `Send` either. One that owns
+//! a root of its own object keeps it alive for ever; [`old_roots`](crate::RootedHeap::old_roots) finds it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use sexton_cleanup::{CleanupState, CleanupStats, Description, Origin};
+
+use crate::span::SpanRef;
+
+type Closure = Box<dyn FnOnce()>;
+
+/// The handle of one local cleanup. Dropping it detaches: the cleanup runs all the same.
+///
+/// It stays on the heap's thread, and may outlive the object and the heap.
+pub struct LocalCleanup {
+    entry: Rc<Entry>,
+    table: Rc<LocalTable>,
+}
+
+struct Entry {
+    /// Where the object is; looked at only while the entry is armed.
+    object: NonNull<u8>,
+    description: Description,
+    state: Cell<CleanupState>,
+    /// There while the state is `Armed` or `Queued`.
+    closure: RefCell<Option<Closure>>,
+}
+
+/// All local cleanups of one heap that have not ended.
+pub(crate) struct LocalTable {
+    /// Entries of objects that were alive when last looked at, and such as have been stopped or run since.
+    armed: RefCell<Vec<Rc<Entry>>>,
+    queue: RefCell<VecDeque<Rc<Entry>>>,
+    origin: Origin,
+    stats: Cell<CleanupStats>,
+}
+
+impl LocalCleanup {
+    /// Stops the cleanup: it will never run. Its captures are dropped before this returns. `false` if it is too
+    /// late: it has run, is running, or was stopped before. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If a destructor of the captures does. The cleanup is stopped all the same.
+    pub fn stop(&self) -> bool {
+        let Some(closure) = self.table.take(&self.entry, CleanupState::Stopped) else {
+            return false;
+        };
+        self.table.count(|stats| stats.stopped += 1);
+        drop(closure);
+        true
+    }
+
+    /// Runs the cleanup here and now, whether its object is dead or not; it will not run again. `false` if it
+    /// is too late. A panic in it is caught, counted and given to the pool's hook.
+    pub fn run_now(&self) -> bool {
+        self.table.run(&self.entry)
+    }
+
+    /// What has become of the cleanup. O(1).
+    pub fn state(&self) -> CleanupState {
+        self.entry.state.get()
+    }
+}
+
+impl fmt::Debug for LocalCleanup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalCleanup").field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+impl LocalTable {
+    pub(crate) fn new(origin: Origin) -> Rc<Self> {
+        Rc::new(LocalTable {
+            armed: RefCell::default(),
+            queue: RefCell::default(),
+            origin,
+            stats: Cell::default(),
+        })
+    }
+
+    /// Adds a cleanup for the object at `object`, which is allocated.
+    pub(crate) fn add(
+        self: &Rc<Self>,
+        object: NonNull<u8>,
+        description: Description,
+        closure: Closure,
+    ) -> LocalCleanup {
+        let entry = Rc::new(Entry {
+            object,
+            description,
+            state: Cell::new(CleanupState::Armed),
+            closure: RefCell::new(Some(closure)),
+        });
+        self.armed.borrow_mut().push(entry.clone());
+        self.count(|stats| {
+            stats.registered += 1;
+            stats.armed += 1;
+        });
+        LocalCleanup { entry, table: self.clone() }
+    }
+
+    /// Queues the cleanups of unmarked objects. Called between mark and sweep. O(cleanups armed).
+    pub(crate) fn queue_dead(&self) {
+        self.queue_unless(|entry| {
+            let span = SpanRef::containing(entry.object);
+            // Not `slot_of`: a large object's span has one slot, and no reciprocal.
+            span.is_marked_at(entry.object)
+        });
+    }
+
+    /// Queues the cleanups of all objects: the heap is going.
+    pub(crate) fn queue_all(&self) {
+        self.queue_unless(|_| false);
+    }
+
+    fn queue_unless(&self, is_alive: impl Fn(&Entry) -> bool) {
+        let mut queue = self.queue.borrow_mut();
+        self.armed.borrow_mut().retain(|entry| {
+            if entry.state.get() != CleanupState::Armed {
+                return false;
+            }
+            let alive = is_alive(entry);
+            if !alive {
+                entry.state.set(CleanupState::Queued);
+                queue.push_back(entry.clone());
+                self.count(|stats| {
+                    stats.armed -= 1;
+                    stats.queued += 1;
+                    stats.backlog += 1;
+                });
+            }
+            alive
+        });
+    }
+
+    /// Runs at most `max` queued cleanups; how many ran.
+    pub(crate) fn run_queued(&self, max: usize) -> usize {
+        let mut ran = 0;
+        while ran < max {
+            // Nothing is borrowed while a cleanup runs.
+            let next = self.queue.borrow_mut().pop_front();
+            let Some(entry) = next else { break };
+            ran += usize::from(self.run(&entry));
+        }
+        ran
+    }
+
+    /// Drops the captures of all that are armed, and of the queued ones, too, if they are to go.
+    pub(crate) fn discard(&self, queued_too: bool) {
+        let mut doomed = std::mem::take(&mut *self.armed.borrow_mut());
+        if queued_too {
+            doomed.extend(std::mem::take(&mut *self.queue.borrow_mut()));
+        }
+        for entry in doomed {
+            if let Some(closure) = self.take(&entry, CleanupState::Stopped) {
+                self.count(|stats| stats.discarded += 1);
+                self.origin.run_as_cleanup(|| drop(closure), entry.description);
+            }
+        }
+    }
+
+    pub(crate) fn stats(&self) -> CleanupStats {
+        self.stats.get()
+    }
+
+    /// The objects of the armed entries.
+    pub(crate) fn for_each_armed(&self, mut each: impl FnMut(NonNull<u8>)) {
+        for entry in self.armed.borrow().iter() {
+            if entry.state.get() == CleanupState::Armed {
+                each(entry.object);
+            }
+        }
+    }
+
+    fn run(&self, entry: &Entry) -> bool {
+        let Some(closure) = self.take(entry, CleanupState::Running) else { return false };
+        let returned = self.origin.run_as_cleanup(closure, entry.description);
+        entry.state.set(CleanupState::Done);
+        self.count(|stats| {
+            stats.executed += 1;
+            stats.panicked += u64::from(!returned);
+        });
+        true
+    }
+
+    /// Takes the closure out, if the cleanup has not begun to end.
+    fn take(&self, entry: &Entry, state: CleanupState) -> Option<Closure> {
+        let closure = entry.closure.borrow_mut().take()?;
+        self.count(|stats| match entry.state.get() {
+            CleanupState::Armed => stats.armed -= 1,
+            _ => stats.backlog -= 1,
+        });
+        entry.state.set(state);
+        Some(closure)
+    }
+
+    fn count(&self, change: impl FnOnce(&mut CleanupStats)) {
+        let mut stats = self.stats.get();
+        change(&mut stats);
+        self.stats.set(stats);
+    }
+}

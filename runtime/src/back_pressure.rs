@@ -1,0 +1,99 @@
+//! Back-pressure: what a heap does when its cleanups queue up faster than they run.
+//!
+//! Invariant: it is applied right after a collection, when no session is open and nothing is locked, and never
+//! inside a cleanup. So whatever it runs may do whatever a cleanup may do.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sexton_cleanup::{Origin, in_cleanup};
+
+use crate::pool::CleanupPool;
+
+/// What a heap does after a collection that leaves more cleanups waiting than its high-water mark.
+///
+/// Registered cleanups take memory before they are queued, too; how many there are at most is a matter of when
+/// the heap collects. What waits is bounded by the mark, one collection's cleanups, and the blocks that are being
+/// run.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum BackPressure {
+    /// Nothing: the backlog may grow without bound.
+    ///
+    /// The default, because each of the others makes a thread that collects wait for cleanups, or run them: it must
+    /// not hold a lock that they take.
+    #[default]
+    None,
+    /// The collecting thread runs cleanups, those of other heaps of its pool included, until the backlog is down
+    /// to the mark or nothing is left to take.
+    Help,
+    /// The collecting thread waits until the backlog is down to the mark, for this long at most.
+    Wait(Duration),
+    /// The collecting thread calls this. If it is to bound the backlog, it has to run or to wait for cleanups, or
+    /// to see to it that fewer come.
+    Call(Arc<BackPressureHook>),
+}
+
+/// Is told that a heap's backlog is above its mark.
+pub type BackPressureHook = dyn Fn(&Backlog<'_>) + Send + Sync;
+
+impl BackPressure {
+    /// [`BackPressure::Call`] with this function.
+    pub fn call(hook: impl Fn(&Backlog<'_>) + Send + Sync + 'static) -> Self {
+        BackPressure::Call(Arc::new(hook))
+    }
+}
+
+impl fmt::Debug for BackPressure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackPressure::None => f.write_str("None"),
+            BackPressure::Help => f.write_str("Help"),
+            BackPressure::Wait(timeout) => f.debug_tuple("Wait").field(timeout).finish(),
+            BackPressure::Call(_) => f.write_str("Call(..)"),
+        }
+    }
+}
+
+/// A heap's backlog, as a [`BackPressure::Call`] sees it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Backlog<'a> {
+    /// Cleanups of the heap that are queued and have not ended.
+    pub cleanups: u64,
+    /// The heap's high-water mark.
+    pub mark: u64,
+    /// The pool that is to run them.
+    pub pool: &'a CleanupPool,
+}
+
+/// A mark and what to do above it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HighWater {
+    pub(crate) mark: u64,
+    pub(crate) policy: BackPressure,
+}
+
+impl HighWater {
+    /// Applies the policy. Called after a collection, between sessions.
+    pub(crate) fn apply(&self, origin: &Origin, pool: &CleanupPool) {
+        if matches!(self.policy, BackPressure::None) || in_cleanup() {
+            return;
+        }
+        let cleanups = origin.backlog();
+        if cleanups <= self.mark {
+            return;
+        }
+        match &self.policy {
+            BackPressure::None => {}
+            BackPressure::Help => {
+                origin.relieve(self.mark);
+            }
+            BackPressure::Wait(timeout) => {
+                origin.wait_for_backlog(self.mark, *timeout);
+            }
+            BackPressure::Call(hook) => hook(&Backlog { cleanups, mark: self.mark, pool }),
+        }
+    }
+}
