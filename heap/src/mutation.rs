@@ -123,7 +123,8 @@ impl<'gc, M> Mutation<'gc, M> {
         F: FnOnce() + Send + 'static,
     {
         let cleanup = self.register(gc, f);
-        let site = self.core.diagnostics().then(Location::caller);
+        // Not by `then`: the caller would be the standard library.
+        let site = if self.core.diagnostics() { Some(Location::caller()) } else { None };
         self.core.describe(&cleanup, Description::of::<F>(Some(label), site));
         cleanup
     }
@@ -212,7 +213,8 @@ impl<'gc> Mutation<'gc, Local> {
         T: Trace<'gc>,
         F: FnOnce() + 'static,
     {
-        let site = self.core.diagnostics().then(Location::caller);
+        // Not by `then`: the caller would be the standard library.
+        let site = if self.core.diagnostics() { Some(Location::caller()) } else { None };
         let description = Description::of::<F>(None, site);
         self.core.add_local_cleanup(gc.as_address(), description, Box::new(f))
     }

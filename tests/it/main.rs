@@ -1,13 +1,19 @@
 //! Black-box tests through the facade: one binary, a module per topic.
 
+mod back_pressure;
 mod cleanups;
 mod collect;
+mod diagnosis;
+mod executor;
+mod lifecycle;
 mod limits;
+mod local;
 mod on_drop;
 mod program;
 mod roots;
 mod send_sync;
 mod sessions;
+mod stalls;
 mod trace;
 mod ui;
 mod weak;

@@ -1,8 +1,8 @@
 //! The payload types that most tests build their heaps of.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use sexton::{Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Pacing, Trace};
 
@@ -83,6 +83,54 @@ impl Counter {
     pub(crate) fn cleanup(&self) -> impl FnOnce() + Send + 'static {
         let counter = self.clone();
         move || counter.raise()
+    }
+}
+
+/// A heap on this pool that collects only when told to.
+pub(crate) fn heap_on(pool: &sexton::CleanupPool) -> WorldHeap {
+    builder().cleanup_pool(pool).pacing(Pacing::Manual).build(|_| World::default())
+}
+
+/// Waits for a condition; panics with `what` when it takes too long.
+#[track_caller]
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A door that cleanups wait at until it is opened.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<(bool, usize)>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        state.1 += 1;
+        self.0.1.notify_all();
+        let waited = self.0.1.wait_timeout_while(state, LONG, |state| !state.0).unwrap();
+        assert!(!waited.1.timed_out(), "nobody opened the gate");
+    }
+
+    /// Waits until `n` have come to the door.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, n: usize) {
+        let state = self.0.0.lock().unwrap();
+        let waited = self.0.1.wait_timeout_while(state, LONG, |state| state.1 < n).unwrap();
+        assert!(!waited.1.timed_out(), "fewer than {n} came to the gate");
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.0.lock().unwrap().0 = true;
+        self.0.1.notify_all();
+    }
+
+    /// A cleanup that waits at the door.
+    pub(crate) fn cleanup(&self) -> impl FnOnce() + Send + 'static {
+        let gate = self.clone();
+        move || gate.pass()
     }
 }
 
