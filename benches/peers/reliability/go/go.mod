@@ -1,0 +1,3 @@
+module reliability
+
+go 1.24
