@@ -1,8 +1,17 @@
-//! The protocol with one step broken, for the models that must fail.
+//! The protocol with one step broken, for the models that must fail; and with a pause at a step, for the tests.
 //!
 //! A proof that no model can contradict is worth little. Under `--cfg loom` the queue carries one of these
 //! and leaves out or misplaces that one step; the tests assert that loom finds the lost wake-up. In every
 //! other build the only value is [`Mutant::None`], and the questions asked of it compile to nothing.
+
+/// A named step of `PROTOCOL.md`, at which a test can make a thread pause. Nothing in any other build.
+macro_rules! step {
+    ($step:ident) => {
+        #[cfg(all(test, not(loom)))]
+        crate::tests::fault::at(crate::tests::fault::Step::$step);
+    };
+}
+pub(crate) use step;
 
 /// Which step is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

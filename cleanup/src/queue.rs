@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use crate::claim::{Claim, Length};
-use crate::mutant::Mutant;
+use crate::mutant::{Mutant, step};
 use crate::sleep::{Demand, Next, Opening, Seat, Sleep};
 use crate::sync::{Injector, Ordering, Steal, fence};
 use std::time::Duration;
@@ -43,6 +43,7 @@ impl<T> Queue<T> {
         }
         let mut n = 0;
         for item in items {
+            step!(P1);
             self.list.push(item); // P1
             n += 1;
         }
@@ -54,7 +55,9 @@ impl<T> Queue<T> {
             self.length.add(n);
             return if help { self.sleep.wake(&self.length) } else { Demand::default() };
         }
+        step!(P2);
         self.length.add(n); // P2
+        step!(P3);
         self.look()
     }
 
@@ -68,6 +71,7 @@ impl<T> Queue<T> {
             // comes before our look at `asleep` and `workers`.
             fence(Ordering::SeqCst); // P3
         }
+        step!(P4);
         // P4. A length of 0 means that somebody awake has claimed everything already.
         if self.length.get() > 0 && self.sleep.could_help() {
             self.sleep.wake(&self.length)
@@ -97,8 +101,10 @@ impl<T> Queue<T> {
     /// The next item, if one is unclaimed. Any thread may ask.
     #[inline]
     pub(crate) fn try_next(&self) -> Option<T> {
-        let claim = self.length.try_claim()?;
-        Some(self.pop(claim))
+        step!(C1);
+        let claim = self.length.try_claim()?; // C1
+        step!(C2);
+        Some(self.pop(claim)) // C2
     }
 
     /// Takes the item that the claim stands for.

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use crate::claim::Length;
-use crate::mutant::Mutant;
+use crate::mutant::{Mutant, step};
 use crate::sync::{
     Arc, AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
 };
@@ -149,6 +149,7 @@ impl Sleep {
     /// Called by the worker of this seat after a claim failed.
     pub(crate) fn sleep(&self, seat: &Seat, length: &Length) -> Next {
         let early = self.mutant.is(Mutant::AnnounceAfterRead) && length.get() > 0;
+        step!(S1);
         let mut crew = self.crew.lock(); // S1
         if self.mutant.is(Mutant::RecheckBeforeAnnounce) && length.get() > 0 {
             return Next::Again;
@@ -157,6 +158,7 @@ impl Sleep {
             self.vacate(&mut crew, seat.index);
             return Next::Leave;
         }
+        step!(S2);
         self.add_asleep(&crew, 1); // S2
         if self.mutant.is(Mutant::UncommittedSignal) {
             drop(crew);
@@ -177,6 +179,7 @@ impl Sleep {
             // before our look at `length`; the publisher's addition to `length` before its look at `asleep`.
             fence(Ordering::SeqCst); // S3
         }
+        step!(S4);
         let found = match self.mutant {
             Mutant::NoRecheck | Mutant::RecheckBeforeAnnounce => false,
             Mutant::AnnounceAfterRead => early,
@@ -186,6 +189,7 @@ impl Sleep {
             self.sub_asleep(&crew, 1);
             return Next::Again;
         }
+        step!(S5);
         if crew.shutdown {
             self.sub_asleep(&crew, 1);
             self.vacate(&mut crew, seat.index);
@@ -194,6 +198,7 @@ impl Sleep {
         crew.sleeping.push((seat.index, seat.parker.clone())); // S5: committed.
         let mut deadline = self.keep_alive.and_then(|time| Instant::now().checked_add(time));
         drop(crew);
+        step!(S6);
         // S6. Only a waker takes us off the list, or we ourselves in R1 to R3.
         while !seat.parker.park(deadline) {
             match self.retire(seat) {
@@ -210,6 +215,7 @@ impl Sleep {
     ///
     /// No look at `length`: a look would only find what a lost wake-up has left behind, and hide it.
     fn retire(&self, seat: &Seat) -> Retire {
+        step!(R1);
         let mut crew = self.crew.lock(); // R1
         let Some(at) = crew.sleeping.iter().position(|&(index, _)| index == seat.index) else {
             if self.mutant.is(Mutant::RetireThoughChosen) {
@@ -226,6 +232,7 @@ impl Sleep {
         {
             return Retire::NotYet(resized.checked_add(keep_alive));
         }
+        step!(R3);
         crew.sleeping.remove(at); // R3
         crew.retired += 1;
         // In this order: a publisher that reads `asleep` without us in it has to read `workers` without us, too.
@@ -271,6 +278,7 @@ impl Sleep {
     /// One that was lost before it started is not replaced here: whoever tried to start it learns of the
     /// failure, and an immediate second try could fail for ever.
     pub(crate) fn lost(&self, opening: Opening, length: &Length) -> Demand {
+        step!(L1);
         let mut crew = self.crew.lock();
         let started = crew.posts[opening.index] != Post::Starting(opening.serial);
         self.vacate(&mut crew, opening.index); // L1
@@ -278,6 +286,7 @@ impl Sleep {
         if !started {
             return Demand::default();
         }
+        step!(L2);
         // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of workers
         // with us in it made its addition to `length` visible to this look.
         fence(Ordering::SeqCst);
@@ -308,6 +317,7 @@ impl Sleep {
 
     fn wake_for(&self, length: &Length, replace: bool) -> Demand {
         let estimate = (length.get(), self.hints.asleep.load(Ordering::Relaxed));
+        step!(W1);
         let mut crew = self.crew.lock(); // W1
         if self.mutant.is(Mutant::UncommittedSignal) || self.mutant.is(Mutant::TrustEstimate) {
             let (waiting, asleep) = match self.mutant {
@@ -324,6 +334,7 @@ impl Sleep {
         }
         let (woken, demand) = self.call(&mut crew, length, replace);
         drop(crew);
+        step!(W5);
         // W5, unlocked: a worker that woke up to a locked lock would go straight back to sleep.
         woken.iter().for_each(|(_, parker)| parker.unpark());
         demand
@@ -336,6 +347,7 @@ impl Sleep {
         length: &Length,
         replace: bool,
     ) -> (Vec<Sleeper>, Demand) {
+        step!(W2);
         let waiting = length.get(); // W2
         let n = waiting.min(crew.sleeping.len()); // W3
         let keep = crew.sleeping.len() - n;
@@ -343,6 +355,7 @@ impl Sleep {
         // On their behalf: were it left to them, a second publisher would count on sleepers that are
         // already spoken for, and take the lock to find none.
         self.sub_asleep(crew, n);
+        step!(W4);
         let mut demand = Demand::default();
         if !crew.shutdown || replace {
             let workers = self.hints.workers.load(Ordering::Relaxed);

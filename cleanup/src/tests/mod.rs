@@ -1,4 +1,4 @@
-//! Tests that look inside: a fault between two cleanups, and the models of the protocols.
+//! Tests that look inside: faults on demand, and the models of the protocols.
 //!
 //! The models run under `--cfg loom` only, and nothing else does there.
 
@@ -6,6 +6,8 @@
 mod death;
 #[cfg(not(loom))]
 pub(crate) mod fault;
+#[cfg(not(loom))]
+mod pauses;
 
 #[cfg(loom)]
 mod loom_claim;

@@ -1,0 +1,183 @@
+//! A pause at every step of sleep and wake: whoever stops there, for however long, the others go on, and nothing
+//! is left behind.
+
+use super::fault::{Pause, Step};
+use crate::mutant::Mutant;
+use crate::queue::Queue;
+use crate::sleep::{Demand, Opening, Seat};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A queue with real threads for its workers.
+#[derive(Clone)]
+struct Rig {
+    queue: Arc<Queue<u32>>,
+    taken: Arc<Mutex<Vec<u32>>>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// Where the next worker to be started pauses.
+    next: Arc<Mutex<Option<Arc<Pause>>>>,
+}
+
+impl Rig {
+    fn new(workers: usize, keep_alive: Option<Duration>) -> Self {
+        Rig {
+            queue: Arc::new(Queue::new(workers, keep_alive, Mutant::None)),
+            taken: Arc::default(),
+            threads: Arc::default(),
+            next: Arc::default(),
+        }
+    }
+
+    fn publish(&self, item: u32) {
+        let demand = self.queue.publish([item]);
+        self.fulfil(demand);
+    }
+
+    fn fulfil(&self, demand: Demand) {
+        for opening in demand.0 {
+            let rig = self.clone();
+            let pause = self.next.lock().unwrap().take();
+            let thread = std::thread::spawn(move || rig.work(opening, pause));
+            self.threads.lock().unwrap().push(thread);
+        }
+    }
+
+    fn work(&self, opening: Opening, pause: Option<Arc<Pause>>) {
+        pause.iter().for_each(Pause::arm);
+        self.queue.started(opening);
+        let seat = Seat::new(opening);
+        while let Some(item) = self.queue.next(&seat) {
+            self.taken.lock().unwrap().push(item);
+            if item == DIE {
+                let demand = self.queue.lost(opening);
+                return self.fulfil(demand);
+            }
+        }
+    }
+
+    fn has(&self, n: usize) -> bool {
+        self.taken.lock().unwrap().len() == n
+    }
+
+    fn wait_for(&self, n: usize, what: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.has(n) {
+            let (taken, crew) = (self.taken.lock().unwrap().clone(), self.queue.crew().numbers());
+            assert!(Instant::now() < deadline, "{what}: {taken:?} taken, and then {crew:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Everybody leaves, and each of `0..n` was taken once.
+    fn end(self, n: u32, what: &str) {
+        self.wait_for(n as usize, what);
+        self.queue.crew().shutdown();
+        assert!(self.queue.crew().wait_until_left(Instant::now().checked_add(DEADLINE)), "{what}");
+        loop {
+            let Some(thread) = self.threads.lock().unwrap().pop() else { break };
+            thread.join().expect("a worker");
+        }
+        let mut taken = self.taken.lock().unwrap().clone();
+        taken.sort_unstable();
+        assert_eq!(taken, (0..n).collect::<Vec<_>>(), "{what}");
+        assert_eq!(self.queue.len(), 0);
+    }
+}
+
+/// An item whose worker dies.
+const DIE: u32 = 0;
+
+/// The worker stops at the step; a producer publishes meanwhile. Only when it has, or hangs at the lock that the
+/// worker holds, the worker goes on.
+fn worker_pauses(workers: usize, keep_alive: Option<Duration>, step: Step) -> bool {
+    let what = format!("worker paused at {step:?}, {workers} workers");
+    let rig = Rig::new(workers, keep_alive);
+    let pause = Pause::at(step);
+    *rig.next.lock().unwrap() = Some(pause.clone());
+    rig.publish(1);
+    let reached =
+        pause.is_reached(|| keep_alive.is_none() && rig.queue.crew().numbers().asleep > 0);
+    let other = rig.clone();
+    let producer = std::thread::spawn(move || {
+        other.publish(2);
+        other.publish(3);
+    });
+    // Nobody can say when a thread waits for a lock; but whether it has finished or not, nothing may be lost.
+    for _ in 0..1000 {
+        std::thread::yield_now();
+    }
+    pause.release();
+    producer.join().expect("the producer");
+    rig.publish(0);
+    rig.end(4, &what);
+    reached
+}
+
+/// The producer stops at the step; workers come and go, and another producer publishes.
+fn producer_pauses(workers: usize, step: Step) -> bool {
+    let what = format!("producer paused at {step:?}, {workers} workers");
+    let rig = Rig::new(workers, None);
+    rig.publish(1);
+    rig.wait_for(1, &what);
+    let pause = Pause::at(step);
+    let (first, second) = (rig.clone(), rig.clone());
+    let armed = pause.clone();
+    let paused = std::thread::spawn(move || {
+        armed.arm();
+        first.publish(2);
+    });
+    let reached = pause.is_reached(|| paused.is_finished());
+    let other = std::thread::spawn(move || {
+        second.publish(3);
+        second.publish(0);
+    });
+    for _ in 0..1000 {
+        std::thread::yield_now();
+    }
+    pause.release();
+    paused.join().expect("the paused producer");
+    other.join().expect("the other producer");
+    rig.end(4, &what);
+    reached
+}
+
+#[test]
+fn a_worker_may_pause_at_every_step_of_claim_sleep_and_death() {
+    use Step::{C1, C2, L1, L2, S1, S2, S4, S5, S6};
+    for workers in [1, 2] {
+        for step in [C1, C2, S1, S2, S4, S5, S6] {
+            assert!(worker_pauses(workers, None, step), "the worker never came to {step:?}");
+        }
+        for step in [L1, L2] {
+            worker_pauses(workers, None, step);
+        }
+    }
+}
+
+#[test]
+fn a_worker_may_pause_at_every_step_of_retiring() {
+    for workers in [1, 2] {
+        for step in [Step::R1, Step::R3] {
+            let keep_alive = Some(Duration::from_millis(1));
+            assert!(worker_pauses(workers, keep_alive, step), "the worker never came to {step:?}");
+        }
+    }
+}
+
+#[test]
+fn a_producer_may_pause_at_every_step_of_publish_and_wake() {
+    use Step::{P1, P2, P3, P4, W1, W2, W4, W5};
+    for workers in [1, 2] {
+        for step in [P1, P2, P3, P4] {
+            assert!(producer_pauses(workers, step), "the producer never came to {step:?}");
+        }
+        // Whether it wakes anybody depends on where the worker is; often enough it does.
+        for step in [W1, W2, W4, W5] {
+            let reached = (0..20).filter(|_| producer_pauses(workers, step)).count();
+            assert!(reached > 0, "the producer never came to {step:?}");
+        }
+    }
+}
