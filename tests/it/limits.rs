@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sexton::{Heap, Leaf, Pacing};
+use sexton::{CleanupPool, Gc, GcRefCell, Heap, Leaf, Pacing, Trace};
 
-use crate::world::{Node, World, builder};
+use crate::world::{Counter, Node, World, builder};
 
 #[test]
 fn past_the_limit_the_value_comes_back() {
@@ -65,4 +65,71 @@ fn a_heap_of_no_bytes_refuses_everything() {
     let mut heap: Heap<()> = Heap::builder().max_bytes(0).build(|_| ());
     heap.mutate(|mc, _| assert!(mc.try_alloc(()).is_err()));
     heap.verify().unwrap();
+}
+
+/// Objects large enough that the heap's regions, and not its books, use the memory up. (Where the books find
+/// none, the process aborts, as Rust programs do.)
+#[derive(Trace, Default)]
+struct Large<'gc>(GcRefCell<Vec<Gc<'gc, Leaf<[u8; 60_000]>>>>);
+
+/// The child's part; does nothing unless it is the child.
+#[test]
+fn child_whose_address_space_is_limited() {
+    if std::env::var("SEXTON_CHILD").as_deref() != Ok("no memory") {
+        return;
+    }
+    let pool = CleanupPool::manual();
+    let mut heap: Heap<Large<'static>> =
+        Heap::builder().cleanup_pool(&pool).pacing(Pacing::Manual).build(|_| Large::default());
+    let ran = Counter::default();
+    let kept = heap.mutate(|mc, large| {
+        let mut kept = 0;
+        loop {
+            match mc.try_alloc(Leaf::new([kept as u8; 60_000])) {
+                Ok(object) => {
+                    if kept < 100 {
+                        mc.add_cleanup(object, ran.cleanup());
+                    }
+                    large.0.borrow_mut(mc).push(object);
+                    kept += 1;
+                }
+                Err(full) => {
+                    let text = full.to_string();
+                    assert!(text.contains("the system gave no memory for "), "{text}");
+                    assert_eq!(full.into_value().into_inner()[0], kept as u8, "it comes back");
+                    return kept;
+                }
+            }
+        }
+    });
+    assert!(kept > 1000, "{kept}");
+    heap.verify().unwrap();
+    // Nothing is lost, and once there is room again the heap goes on.
+    heap.mutate(|mc, large| large.0.borrow_mut(mc).clear());
+    assert_eq!(heap.collect().swept_objects, kept);
+    assert_eq!(pool.run_pending(usize::MAX), 100);
+    assert_eq!(ran.get(), 100);
+    heap.mutate(|mc, _| mc.try_alloc(Leaf::new([0_u8; 60_000])).map(drop).unwrap());
+    heap.collect();
+    println!("survived without memory");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn when_the_system_gives_no_memory_the_value_comes_back_and_nothing_is_lost() {
+    let output = std::process::Command::new("sh")
+        // Kilobytes of address space: enough to start, and for some thousand objects.
+        .args(["-c", "ulimit -v 600000; exec \"$0\" --exact --nocapture limits::child_whose_address_space_is_limited"])
+        .arg(std::env::current_exe().unwrap())
+        .env("SEXTON_CHILD", "no memory")
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("survived without memory"),
+        "{}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
