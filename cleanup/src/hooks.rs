@@ -16,7 +16,7 @@ use std::{fmt, io};
 
 /// Is told about each cleanup that panicked, on the thread that ran it.
 pub type PanicHook = Arc<dyn Fn(&CleanupPanic<'_>) + Send + Sync>;
-/// Is told about each cleanup that has run for long, on a thread of its own.
+/// Is told about each cleanup that has run for long, on the monitor's thread or a helping one.
 pub type SlowHook = Arc<dyn Fn(&SlowCleanup) + Send + Sync>;
 /// Is told about each thread that could not be started, on the thread that wanted it.
 pub type SpawnHook = Arc<dyn Fn(&SpawnFailure<'_>) + Send + Sync>;
@@ -28,6 +28,8 @@ pub type ReadyHook = Arc<dyn Fn() + Send + Sync>;
 pub struct Hooks {
     /// A cleanup panicked.
     pub panic: Option<PanicHook>,
+    /// End the process when a cleanup panics, after the hook was told.
+    pub abort_on_panic: bool,
     /// A cleanup runs for longer than this.
     pub slow: Option<(Duration, SlowHook)>,
     /// A thread could not be started.
@@ -40,6 +42,9 @@ impl Hooks {
     pub(crate) fn panicked(&self, payload: &(dyn Any + Send), cleanup: Description) {
         if let Some(hook) = &self.panic {
             call(|| hook(&CleanupPanic::new(payload, cleanup)));
+        }
+        if self.abort_on_panic {
+            std::process::abort();
         }
     }
 
@@ -70,6 +75,7 @@ impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks")
             .field("panic", &self.panic.is_some())
+            .field("abort_on_panic", &self.abort_on_panic)
             .field("slow", &self.slow.as_ref().map(|(after, _)| after))
             .field("spawn_failure", &self.spawn_failure.is_some())
             .field("ready", &self.ready.is_some())

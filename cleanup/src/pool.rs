@@ -446,7 +446,9 @@ impl Pool {
                 && let Some(tail) = desk.take_tail(self, glance.at)
             {
                 self.taken_over.fetch_add(1, Ordering::Relaxed);
-                self.publish([tail]);
+                let demand = self.queue.publish_for_stalled(tail);
+                self.fulfil(demand);
+                self.tell_ready();
             }
             if let Some((after, slow)) = &self.totals.hooks.slow
                 && glance.age >= *after

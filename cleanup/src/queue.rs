@@ -80,6 +80,15 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Publishes what a stalled worker cannot take care of. As [`publish`](Self::publish), but a worker may be added
+    /// during a shutdown, too, as in place of one that died.
+    pub(crate) fn publish_for_stalled(&self, item: T) -> Demand {
+        self.list.push(item); // P1
+        self.length.add(1); // P2
+        fence(Ordering::SeqCst); // P3
+        self.sleep.replace(&self.length)
+    }
+
     /// The next item for the worker of this seat, which sleeps until there is one. `None`: it is to leave, and
     /// no longer counted; because the pool is shutting down and the list is empty, because there are more
     /// workers than there may be, or because it was idle for long.

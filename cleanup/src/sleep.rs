@@ -290,7 +290,7 @@ impl Sleep {
         // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of workers
         // with us in it made its addition to `length` visible to this look.
         fence(Ordering::SeqCst);
-        if length.get() > 0 { self.wake_for(length, true) } else { Demand::default() } // L2
+        if length.get() > 0 { self.replace(length) } else { Demand::default() } // L2
     }
 
     /// A worker could not be started, and its post has been vacated by [`lost`](Self::lost).
@@ -313,6 +313,12 @@ impl Sleep {
     #[cold]
     pub(crate) fn wake(&self, length: &Length) -> Demand {
         self.wake_for(length, false)
+    }
+
+    /// As [`wake`](Self::wake), for work that a worker has left which is as good as gone.
+    #[cold]
+    pub(crate) fn replace(&self, length: &Length) -> Demand {
+        self.wake_for(length, true)
     }
 
     fn wake_for(&self, length: &Length, replace: bool) -> Demand {

@@ -355,8 +355,15 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Calls `hook`, on a thread of its own, once for every cleanup that has run for longer than `after`. A
-    /// manual pool has no such thread, and does not call it.
+    /// Ends the process when a cleanup panics, once [`on_panic`](Self::on_panic) has been told: for programs in
+    /// which a cleanup that was not completed is worse. Default: off.
+    pub fn abort_on_panic(mut self, abort: bool) -> Self {
+        self.config.hooks.abort_on_panic = abort;
+        self
+    }
+
+    /// Calls `hook` once for every cleanup that has run for longer than `after`: on a thread of its own, or on one
+    /// that looks for work in [`run_pending`](CleanupPool::run_pending) meanwhile. A manual pool has only those.
     pub fn on_slow(
         mut self,
         after: Duration,

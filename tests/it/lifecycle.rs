@@ -248,7 +248,10 @@ fn a_spawn_that_fails_for_a_while_is_tried_again_without_any_call() {
 /// The child's part; does nothing unless it is the child.
 #[test]
 fn child_that_exits_during_a_drain() {
-    let Ok(how) = std::env::var("SEXTON_CHILD") else { return };
+    let how = std::env::var("SEXTON_CHILD").unwrap_or_default();
+    if !["exit", "return"].contains(&how.as_str()) {
+        return;
+    }
     let mut heap: Heap<World<'static>> =
         Heap::builder().pacing(Pacing::Manual).build(|_| World::default());
     let started = Counter::default();
@@ -268,6 +271,36 @@ fn child_that_exits_during_a_drain() {
         // The heap is leaked, and the workers run on while the test's process returns from `main`.
         _ => std::mem::forget(heap),
     }
+}
+
+/// The child's part; does nothing unless it is the child.
+#[test]
+fn child_that_aborts_on_panic() {
+    if std::env::var("SEXTON_CHILD").as_deref() != Ok("abort") {
+        return;
+    }
+    let pool = CleanupPool::builder()
+        .max_workers(0)
+        .on_panic(|panic| println!("told of: {}", panic.message))
+        .abort_on_panic(true)
+        .build();
+    let mut heap = heap_on(&pool);
+    heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(0)), || panic!("on purpose")));
+    heap.collect();
+    pool.run_pending(1);
+    println!("still there");
+}
+
+#[test]
+fn a_panic_ends_the_process_if_that_was_asked_for() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "lifecycle::child_that_aborts_on_panic"])
+        .env("SEXTON_CHILD", "abort")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success());
+    assert!(text.contains("told of: on purpose") && !text.contains("still there"), "{text}");
 }
 
 #[test]

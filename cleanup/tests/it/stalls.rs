@@ -92,6 +92,24 @@ fn as_many_stalls_as_there_are_workers_but_one_cost_exactly_themselves() {
 }
 
 #[test]
+fn a_shutdown_runs_what_waits_behind_a_stalled_cleanup() {
+    for _ in 0..10 {
+        let (pool, threads) = pool_with(config(2));
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let (ledger, gate) = (Ledger::new(20), Gate::default());
+        sweep(&origin, heads(&mut registrar, &ledger, &gate, 20, &[1]));
+        gate.wait_for(1);
+        // From here on idle workers leave, and none is added but in place of another.
+        pool.begin_shutdown();
+        until("the others have run", || origin.stats().backlog == 1);
+        gate.open();
+        shut_down(&pool, &threads);
+        ledger.all_ran_once();
+    }
+}
+
+#[test]
 fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
     let (pool, threads) = pool_with(config(1));
     let origin = Origin::new(&pool);
