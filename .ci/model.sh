@@ -79,7 +79,8 @@ steps() {
     [ -e "$out/$name/$model.pml.trail" ] || return 0
     echo "--- $name: process, then length, asleep, workers and the list of sleepers, then line and step"
     # shellcheck disable=SC2086 # switches are words
-    (cd "$out/$name" && spin "-Pcc -E -x c" -p -g -k "$model.pml.trail" $switches "$models/$model.pml") 2>&1 | awk -v source="$models/$model.pml" '
+    (cd "$out/$name" && spin "-Pcc -E -x c" -p -g -k "$model.pml.trail" $switches "$models/$model.pml") 2>&1 |
+        awk -v source="$models/$model.pml" '
         BEGIN {
             while ((getline text < source) > 0) {
                 line[++lines] = text
@@ -87,7 +88,8 @@ steps() {
             }
         }
         function flush() {
-            if (shown != "") printf "%-14s %2d %2d %2d %2d  %s\n", who, value["length"], value["asleep"], value["workers"], value["sleeping"], shown
+            if (shown != "") printf "%-14s %2d %2d %2d %2d  %s\n", who, value["length"], value["asleep"],
+                value["workers"], value["sleeping"], shown
             shown = ""
         }
         /^ *[0-9]+:\tproc +[0-9]/ {

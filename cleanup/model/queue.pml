@@ -327,6 +327,7 @@ proctype waiter() {
     gone == BLOCKS
 }
 
+#ifdef HELPER
 /* No worker, and so it never sleeps; and it may stop before the end of a block. */
 proctype helper() {
     HANDS; byte b;
@@ -347,6 +348,7 @@ end_idle:
         rests()
     fi
 }
+#endif
 
 /* ---- a worker ---------------------------------------------------------------------------------------------- */
 
@@ -503,14 +505,17 @@ left:
 
 /* ---- the bound is lowered ---------------------------------------------------------------------------------- */
 
+#ifdef LOWER
 proctype lower() {
     acquire();
     max--;
     release()
 }
+#endif
 
 /* ---- a shutdown -------------------------------------------------------------------------------------------- */
 
+#ifdef SHUTDOWN
 inline begin() {
     d_step {
         down = true;
@@ -557,6 +562,7 @@ left:
     assert(workers == 0);                           /* none has been started in the meantime */
     drain()
 }
+#endif
 
 init {
     atomic {
