@@ -251,7 +251,35 @@ impl Pool {
     /// Called by a worker of this pool, from inside a cleanup, it would wait for itself until the timeout;
     /// see [`in_cleanup`]. A timeout too long for the clock means for ever.
     pub fn wait_until_workers_left(&self, timeout: Duration) -> bool {
-        self.queue.crew().wait_until_left(Instant::now().checked_add(timeout))
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            if !self.queue.crew().wait_until_left(deadline) {
+                return false;
+            }
+            if self.last_look() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return true;
+            }
+        }
+    }
+
+    /// When no worker is left: whether the list is empty, or nobody can be had who would empty it.
+    ///
+    /// A publisher may be between P1 and P2 while the workers leave. Its block is in the list and not claimable;
+    /// but one of them may have claimed the unit of a block published before, and taken this one.
+    fn last_look(&self) -> bool {
+        if self.max_workers() == 0 || self.is_closed() {
+            return true;
+        }
+        while !self.queue.is_drained() {
+            if self.queue.len() > 0 {
+                let demand = self.queue.replace();
+                self.fulfil(demand);
+                return self.queue.crew().numbers().workers == 0;
+            }
+            // Until that publisher has done P2: two instructions.
+            std::thread::yield_now();
+        }
+        true
     }
 
     /// Drops the captures of everything that is queued and not running, and of whatever is queued later.
@@ -282,7 +310,10 @@ impl Pool {
         if self.queue.crew().has_ended() {
             self.watch.stop();
         }
-        if self.discard_at_end.load(Ordering::Relaxed) && self.queue.crew().numbers().workers == 0 {
+        if self.discard_at_end.load(Ordering::Relaxed)
+            && self.queue.crew().numbers().workers == 0
+            && self.last_look()
+        {
             self.discard_pending();
         }
     }
@@ -363,6 +394,10 @@ impl Pool {
             }
         }
         if failed {
+            if self.queue.crew().numbers().workers == 0 {
+                // Who waits already may have counted on this start. (With a worker there is somebody to count on.)
+                self.totals.nudge();
+            }
             self.starving.store(true, Ordering::Relaxed);
             if self.watch.call() {
                 self.start_monitor();

@@ -134,6 +134,17 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Whether the full list holds nothing, claimable or not: no publisher is between P1 and P2 either.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Demands workers for what is in the list, during a shutdown, too.
+    pub(crate) fn replace(&self) -> Demand {
+        fence(Ordering::SeqCst); // P3
+        if self.length.get() > 0 { self.sleep.replace(&self.length) } else { Demand::default() }
+    }
+
     /// Unclaimed items, a moment ago.
     pub(crate) fn len(&self) -> usize {
         self.length.get()

@@ -407,7 +407,7 @@ impl Registry {
         let batch = loop {
             if let Some(byte) = ledger.free_byte() {
                 // The hold it is made with is the cycle's.
-                let batch = Arc::new(Batch::new(lease, totals, workers, byte));
+                let batch = Batch::new(lease, totals, workers, byte);
                 ledger.live.push(batch.clone());
                 break batch;
             }

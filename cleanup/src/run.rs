@@ -185,6 +185,8 @@ impl Drop for Run<'_> {
             // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished.
             queued.batch.subtract(self.ended);
             self.pool.publish([queued]);
+            // After the PublishFence of that publish: if the pool was closed meanwhile, nobody else will come.
+            self.pool.discard_if_closed();
         } else {
             // A rest that was taken over is in the list already, or run.
             let Queued { block, batch, grace: own } = queued;

@@ -282,7 +282,6 @@ impl Sleep {
         let mut crew = self.crew.lock();
         let started = crew.posts[opening.index] != Post::Starting(opening.serial);
         self.vacate(&mut crew, opening.index); // L1
-        drop(crew);
         if !started {
             return Demand::default();
         }
@@ -290,7 +289,11 @@ impl Sleep {
         // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of workers
         // with us in it made its addition to `length` visible to this look.
         fence(Ordering::SeqCst);
-        if length.get() > 0 { self.replace(length) } else { Demand::default() } // L2
+        // L2, with the lock still held: whoever waits for the workers to leave sees the replacement with them.
+        let (woken, demand) = self.call(&mut crew, length, true);
+        drop(crew);
+        woken.iter().for_each(|(_, parker)| parker.unpark());
+        demand
     }
 
     /// A worker could not be started, and its post has been vacated by [`lost`](Self::lost).

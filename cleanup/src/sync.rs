@@ -170,6 +170,10 @@ mod imp {
             self.tail.fetch_add(1, Ordering::Release);
         }
 
+        pub(crate) fn is_empty(&self) -> bool {
+            self.head.load(Ordering::Acquire) >= self.tail.load(Ordering::Acquire)
+        }
+
         #[track_caller]
         pub(crate) fn steal(&self) -> Steal<T> {
             // Acquire, and AcqRel below: a stealer knows what those before it knew.

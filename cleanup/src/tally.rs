@@ -7,7 +7,8 @@
 
 use crate::describe::Description;
 use crate::hooks::{Hooks, drop_quietly};
-use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
+use crate::ticket::Batch;
 use std::any::Any;
 use std::fmt;
 use std::time::Instant;
@@ -101,10 +102,17 @@ pub(crate) struct Totals {
     /// Cleanups ended by their handle after they were queued. Added to by handles.
     pub(crate) settled: AtomicU64,
     pub(crate) shards: Shards,
-    /// (number, start) of each unfinished batch, the oldest first.
-    waiting: Mutex<Vec<(u64, Instant)>>,
+    /// Each unfinished batch, the oldest first.
+    waiting: Mutex<Vec<Waiting>>,
     next: AtomicU64,
     pub(crate) hooks: Hooks,
+}
+
+/// An unfinished batch: its number, its start, and itself, for those who wait for it.
+struct Waiting {
+    number: u64,
+    start: Instant,
+    batch: Weak<Batch>,
 }
 
 impl Totals {
@@ -126,20 +134,28 @@ impl Totals {
     }
 
     /// A batch begins; its number is the answer.
-    pub(crate) fn batch_begins(&self, start: Instant) -> u64 {
+    pub(crate) fn batch_begins(&self, start: Instant, batch: &Weak<Batch>) -> u64 {
         let mut waiting = self.waiting.lock();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        waiting.push((number, start));
+        waiting.push(Waiting { number, start, batch: batch.clone() });
         number
     }
 
     pub(crate) fn batch_ends(&self, number: u64) {
-        self.waiting.lock().retain(|&(n, _)| n != number);
+        self.waiting.lock().retain(|waiting| waiting.number != number);
+    }
+
+    /// Has everybody who waits for a batch look at the workers again.
+    pub(crate) fn nudge(&self) {
+        // The batches outlive the lock: the last reference may finish off a registry.
+        let batches: Vec<_> =
+            self.waiting.lock().iter().filter_map(|waiting| waiting.batch.upgrade()).collect();
+        batches.iter().for_each(|batch| batch.nudge());
     }
 
     /// When the oldest unfinished batch began.
     pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.waiting.lock().first().map(|&(_, start)| start)
+        self.waiting.lock().first().map(|waiting| waiting.start)
     }
 
     /// Tells the hook about a panic and drops what was thrown. Does not unwind.

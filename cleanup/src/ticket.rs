@@ -44,27 +44,49 @@ pub(crate) struct Batch {
     /// Drop the captures instead of running. Set at most once. Relaxed: a runner that sees it late has run
     /// one more, which `discard_queued` allows.
     discard: AtomicBool,
-    /// Whether it has finished, for the waiters.
-    done: Mutex<bool>,
+    /// What the waiters are told.
+    told: Mutex<Told>,
     finished: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// It has finished.
+    done: bool,
+    /// Changes with each nudge.
+    nudges: u64,
+}
+
+/// How a wait for a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Done,
+    TimedOut,
+    /// There may be no worker, and one may be had.
+    Nudged,
 }
 
 impl Batch {
     /// A batch with one hold.
-    pub(crate) fn new(lease: &Arc<Lease>, totals: &Arc<Totals>, workers: usize, byte: u8) -> Self {
-        Batch {
+    pub(crate) fn new(
+        lease: &Arc<Lease>,
+        totals: &Arc<Totals>,
+        workers: usize,
+        byte: u8,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Batch {
             lease: lease.clone(),
             totals: totals.clone(),
             byte,
-            number: totals.batch_begins(Instant::now()),
+            number: totals.batch_begins(Instant::now(), this),
             remaining: AtomicU64::new(HOLD),
             queued: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             shards: Shards::new(workers),
             discard: AtomicBool::new(false),
-            done: Mutex::new(false),
+            told: Mutex::new(Told::default()),
             finished: Condvar::new(),
-        }
+        })
     }
 
     pub(crate) fn lease(&self) -> &Lease {
@@ -132,7 +154,7 @@ impl Batch {
         self.totals.batch_ends(self.number);
         // Out of the ledger first: a waiter that returns finds the origin's counters complete.
         let listed = self.lease.registry().close_batch(self);
-        *self.done.lock() = true;
+        self.told.lock().done = true;
         self.finished.notify_all();
         // Last, and with no lock held: it may be what keeps the registry out of the recycled ones.
         drop(listed);
@@ -175,23 +197,39 @@ impl Batch {
         self.discard.load(Ordering::Relaxed)
     }
 
-    /// Waits for the end, or until the deadline. Whether it has ended.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
+    /// Waits for the end, until the deadline, or for a nudge that is not in `nudges` yet.
+    fn wait(&self, deadline: Option<Instant>, nudges: u64) -> Waited {
         if self.is_done_and_told() {
-            return true;
+            return Waited::Done;
         }
-        let mut done = self.done.lock();
-        while !*done {
-            if wait_until(&self.finished, &mut done, deadline) {
-                return *done;
+        let mut told = self.told.lock();
+        loop {
+            if told.done {
+                return Waited::Done;
+            }
+            if told.nudges != nudges {
+                return Waited::Nudged;
+            }
+            if wait_until(&self.finished, &mut told, deadline) && !told.done {
+                return Waited::TimedOut;
             }
         }
-        true
+    }
+
+    /// How often those who wait have been nudged.
+    fn nudges(&self) -> u64 {
+        self.told.lock().nudges
+    }
+
+    /// Has those who wait look at the workers again.
+    pub(crate) fn nudge(&self) {
+        self.told.lock().nudges += 1;
+        self.finished.notify_all();
     }
 
     /// Whether `finish` has got as far as telling.
     fn is_done_and_told(&self) -> bool {
-        self.is_done() && *self.done.lock()
+        self.is_done() && self.told.lock().done
     }
 }
 
@@ -224,16 +262,28 @@ impl Ticket {
         if self.batches.is_empty() {
             return Ok(());
         }
-        self.pool.look();
         let deadline = Instant::now().checked_add(timeout);
-        self.pool.help_for_want_of_workers(|| {
-            self.is_done() || deadline.is_some_and(|deadline| Instant::now() >= deadline)
-        });
         for batch in &self.batches {
-            if !batch.wait(deadline) {
-                let pending = self.pending();
-                // Zero: the last one ended just now, and only the telling is left.
-                return if pending == 0 { Ok(()) } else { Err(WaitError::Timeout { pending }) };
+            loop {
+                // Before the look: who is nudged during it has to look once more.
+                let nudges = batch.nudges();
+                self.pool.look();
+                self.pool.help_for_want_of_workers(|| {
+                    self.is_done() || deadline.is_some_and(|deadline| Instant::now() >= deadline)
+                });
+                match batch.wait(deadline, nudges) {
+                    Waited::Done => break,
+                    Waited::Nudged => {}
+                    Waited::TimedOut => {
+                        let pending = self.pending();
+                        // Zero: the last one ended just now, and only the telling is left.
+                        return if pending == 0 {
+                            Ok(())
+                        } else {
+                            Err(WaitError::Timeout { pending })
+                        };
+                    }
+                }
             }
         }
         Ok(())

@@ -5,6 +5,8 @@ use super::fault::{Pause, Step};
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Demand, Opening, Seat};
+use crate::{Cleanup, CleanupState, Origin, Pool, PoolConfig, Spawn, Worker};
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -180,4 +182,60 @@ fn a_producer_may_pause_at_every_step_of_publish_and_wake() {
             assert!(reached > 0, "the producer never came to {step:?}");
         }
     }
+}
+
+/// Starts threads for a real pool.
+struct Plain;
+
+impl Spawn for Plain {
+    fn spawn(&self, worker: Worker) -> io::Result<()> {
+        std::thread::spawn(move || worker.run());
+        Ok(())
+    }
+}
+
+/// Queues one cleanup.
+fn queue(origin: &Origin) -> Cleanup {
+    let (head, handle) = origin.registrar().register(None, || {});
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    local.push(head);
+    cycle.flush([local]);
+    handle
+}
+
+/// A publisher stops between its push and the length. Another one publishes behind it, and the worker that takes
+/// its unit gets the other's block. A shutdown then must not take the list for empty.
+#[test]
+fn a_block_that_was_overtaken_runs_before_a_shutdown_ends() {
+    let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
+    let pool = Pool::new(config, Some(Box::new(Plain)));
+    let [slow, quick] = [Origin::new(&pool), Origin::new(&pool)];
+    let pause = Pause::at(Step::P2);
+    let armed = pause.clone();
+    let publisher = std::thread::spawn(move || {
+        armed.arm();
+        queue(&slow)
+    });
+    assert!(pause.is_reached(|| publisher.is_finished()));
+    let overtaken = queue(&quick);
+    let deadline = Instant::now() + DEADLINE;
+    while quick.pool().stats().executed == 0 {
+        assert!(Instant::now() < deadline, "the other block ran in its place");
+        std::thread::yield_now();
+    }
+    assert_eq!(overtaken.state(), CleanupState::Queued);
+    pool.begin_shutdown();
+    let waiting = pool.clone();
+    let waiter = std::thread::spawn(move || waiting.wait_until_workers_left(DEADLINE));
+    while pool.stats().workers > 0 {
+        assert!(Instant::now() < deadline, "the worker finds nothing and leaves");
+        std::thread::yield_now();
+    }
+    assert!(!waiter.is_finished());
+    pause.release();
+    let published = publisher.join().expect("the publisher");
+    assert!(waiter.join().expect("the waiter"));
+    assert_eq!(pool.discard_pending(), 0);
+    assert_eq!((overtaken.state(), published.state()), (CleanupState::Done, CleanupState::Done));
 }

@@ -4,6 +4,31 @@ use crate::common::*;
 use sexton_cleanup::{CleanupState, Origin};
 
 #[test]
+fn what_a_helper_puts_back_into_a_closed_pool_is_discarded() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (ledger, gate) = (Ledger::new(40), Gate::default());
+    let door = gate.clone();
+    let mut heads = vec![add(&mut registrar, move || door.pass()).0];
+    heads.extend((0..40).map(|at| {
+        let capture = ledger.capture(at);
+        add(&mut registrar, move || capture.ran()).0
+    }));
+    sweep(&origin, heads);
+    std::thread::scope(|scope| {
+        let helper = scope.spawn(|| pool.run_pending(1));
+        gate.wait_for(1);
+        pool.discard_pending();
+        gate.open();
+        assert_eq!(helper.join().unwrap(), 1);
+    });
+    assert!(origin.ticket().is_done());
+    assert_eq!(ledger.ended_once(), 0);
+    assert_eq!(pool.stats().blocks, 0);
+}
+
+#[test]
 fn a_discarded_chain_is_dropped_and_counted() {
     let pool = manual();
     let origin = Origin::new(&pool);

@@ -110,6 +110,52 @@ fn a_worker_that_cannot_be_started_is_tried_again_without_any_call() {
     shut_down(&pool, &threads);
 }
 
+/// Fails to start the first worker, but only when told to.
+#[derive(Clone, Default)]
+struct FailsLate {
+    gate: Gate,
+    threads: Threads,
+    attempts: Arc<AtomicUsize>,
+}
+
+impl Spawn for FailsLate {
+    fn spawn(&self, worker: Worker) -> io::Result<()> {
+        if self.attempts.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.gate.pass();
+            drop(worker);
+            return Err(io::Error::other("told to fail"));
+        }
+        self.threads.spawn(worker)
+    }
+}
+
+/// The waiter counts on a worker that is being started; that start fails, and there is no monitor.
+#[test]
+fn who_waits_looks_again_when_a_start_has_failed() {
+    let spawn = FailsLate::default();
+    let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
+    let pool = Pool::new(config, Some(Box::new(spawn.clone())));
+    let [first, second] = [Origin::new(&pool), Origin::new(&pool)];
+    spawn.threads.without_monitor();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut registrar = first.registrar();
+            sweep(&first, [add(&mut registrar, || {}).0]);
+        });
+        spawn.gate.wait_for(1);
+        let mut registrar = second.registrar();
+        sweep(&second, [add(&mut registrar, || {}).0]);
+        let ticket = second.ticket();
+        let waiter = scope.spawn(move || ticket.wait(DEADLINE));
+        // Whether it waits by now or not: it must come back.
+        std::thread::yield_now();
+        spawn.gate.open();
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+    });
+    first.ticket().wait(DEADLINE).unwrap();
+    shut_down(&pool, &spawn.threads);
+}
+
 /// Keeps the workers it is to start.
 #[derive(Clone, Default)]
 struct Keep(Arc<Mutex<Vec<Worker>>>);
