@@ -73,12 +73,18 @@ pub struct PoolConfig {
     pub hooks: Hooks,
 }
 
+#[cfg(not(loom))]
+const STALL_AFTER: Duration = Duration::from_millis(20);
+/// A model has no clock: its tails are taken over when it says so.
+#[cfg(loom)]
+const STALL_AFTER: Duration = Duration::MAX;
+
 impl Default for PoolConfig {
     fn default() -> Self {
         PoolConfig {
             max_workers: 0,
             keep_alive: Some(Duration::from_secs(10)),
-            stall_after: Duration::from_millis(20),
+            stall_after: STALL_AFTER,
             hooks: Hooks::default(),
         }
     }
