@@ -4,9 +4,10 @@
 //! addresses instead of mark bits, finds spans by searching the regions instead of masking, and counts
 //! bit by bit.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::fmt;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -71,22 +72,26 @@ struct Truth<'a> {
 impl<'a> Truth<'a> {
     fn gather(core: &'a Core) -> Self {
         let space = core.space().borrow();
+        let tails: HashMap<SpanRef, Range<usize>> = core.with_allocator(|allocator| {
+            allocator.tails().map(|(span, first, end)| (span, first..end)).collect()
+        });
         let mut objects = BTreeMap::new();
         for span in space.spans() {
-            for slot in 0..span.slots() {
-                if span.alloc_bits()[slot / 64].get() >> (slot % 64) & 1 != 0 {
-                    let address = span.base().addr().get() + slot * span.info().slot_bytes;
-                    objects.insert(address, (span, slot));
+            let tail = tails.get(&span).cloned().unwrap_or(0..0);
+            for (index, word) in span.alloc_bits().iter().enumerate() {
+                let slots = index * 64..(index + 1) * 64;
+                // Most words of a small heap are empty or within a tail; tests verify at every step.
+                if word.get() == 0 || (tail.start <= slots.start && slots.end <= tail.end) {
+                    continue;
+                }
+                for slot in slots {
+                    if word.get() >> (slot % 64) & 1 != 0 && !tail.contains(&slot) {
+                        let address = span.base().addr().get() + slot * span.info().slot_bytes;
+                        objects.insert(address, (span, slot));
+                    }
                 }
             }
         }
-        core.with_allocator(|allocator| {
-            for (span, first, end) in allocator.tails() {
-                for slot in first..end {
-                    objects.remove(&(span.base().addr().get() + slot * span.info().slot_bytes));
-                }
-            }
-        });
         Truth { space, objects }
     }
 

@@ -1,306 +1,151 @@
-//! Generated programs against a naive oracle: after every operation the heap must verify, and after
-//! every collection exactly the objects the oracle calls reachable are alive, and exactly the others'
-//! cleanups have run.
+//! Op programs against the oracle: a million operations by default, from seeds that are new in every run.
+//!
+//! Each program has a seed of its own, and everything in it comes from that. A failure names it, and shows the
+//! shortest program that proptest has found to fail likewise:
+//!
+//! - `SEXTON_SEED=seed cargo test -p sexton-tests program:: -- --nocapture` shows that one program and runs it;
+//! - `SEXTON_OPS=number` runs about so many operations instead of a million;
+//! - should the process die without a word, the `seed-*` files in the target directory's `tmp` name the seeds
+//!   that were running.
+//!
+//! Programs with a manual pool, three in four, do the same whenever they are run. The others have workers, and
+//! may need more than one try.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Instant;
 
 use proptest::prelude::*;
-use sexton::{
-    Cleanup, CleanupPool, CleanupState, Gc, GcRefCell, Heap, Leaf, Pacing, Root, Trace, Weak,
-};
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use sexton_tests::program::{OPS, Op, Program, Tally, run};
+use sexton_tests::quiet;
 
-/// One step of a program. Numbers are taken modulo what there is.
-#[derive(Clone, Copy, Debug)]
-enum Op {
-    Alloc { kept: bool },
-    Link { from: usize, to: usize },
-    Unlink { from: usize, edge: usize },
-    Forget { object: usize },
-    Root { object: usize },
-    Unroot { root: usize },
-    Downgrade { object: usize },
-    AddCleanup { object: usize },
-    Stop { cleanup: usize },
-    RunNow { cleanup: usize },
-    Collect,
-    RunPending { max: usize },
+/// Programs have up to so many operations.
+const LENGTH: usize = 300;
+
+/// Any program, as words: smaller numbers spell simpler operations.
+fn programs() -> impl Strategy<Value = Program> {
+    let word = || any::<(u8, u8, u8, u8)>().prop_map(|(op, a, b, c)| [op, a, b, c]);
+    (word(), prop::collection::vec(word(), 1..=LENGTH))
+        .prop_map(|(first, ops)| Program::spelled(first, ops))
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let n = 0..1000usize;
-    prop_oneof![
-        6 => any::<bool>().prop_map(|kept| Op::Alloc { kept }),
-        6 => (n.clone(), n.clone()).prop_map(|(from, to)| Op::Link { from, to }),
-        3 => (n.clone(), n.clone()).prop_map(|(from, edge)| Op::Unlink { from, edge }),
-        3 => n.clone().prop_map(|object| Op::Forget { object }),
-        1 => n.clone().prop_map(|object| Op::Root { object }),
-        1 => n.clone().prop_map(|root| Op::Unroot { root }),
-        2 => n.clone().prop_map(|object| Op::Downgrade { object }),
-        4 => n.clone().prop_map(|object| Op::AddCleanup { object }),
-        1 => n.clone().prop_map(|cleanup| Op::Stop { cleanup }),
-        1 => n.clone().prop_map(|cleanup| Op::RunNow { cleanup }),
-        1 => Just(Op::Collect),
-        1 => (0..20usize).prop_map(|max| Op::RunPending { max }),
-    ]
-}
-
-#[derive(Trace)]
-struct Object<'gc> {
-    id: usize,
-    edges: GcRefCell<Vec<Gc<'gc, Object<'gc>>>>,
-    _ballast: Leaf<String>,
-}
-
-#[derive(Trace, Default)]
-struct World<'gc> {
-    kept: GcRefCell<Vec<Gc<'gc, Object<'gc>>>>,
-    weak: GcRefCell<BTreeMap<usize, Weak<'gc, Object<'gc>>>>,
-}
-
-/// What the heap should be.
-#[derive(Default)]
-struct Oracle {
-    edges: BTreeMap<usize, Vec<usize>>,
-    kept: Vec<usize>,
-    rooted: Vec<usize>,
-    weak: BTreeSet<usize>,
-    /// Object and expected end of each cleanup.
-    cleanups: Vec<(usize, Fate)>,
-    next_id: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    Armed,
-    Queued,
-    Ran,
-    Stopped,
-}
-
-impl Oracle {
-    fn reachable(&self) -> BTreeSet<usize> {
-        let mut seen = BTreeSet::new();
-        let mut work: Vec<usize> = self.kept.iter().chain(&self.rooted).copied().collect();
-        while let Some(object) = work.pop() {
-            if seen.insert(object) {
-                work.extend(&self.edges[&object]);
+/// Runs the program of one seed; if it fails, the answer is a report of the shortest one found.
+fn run_seed(
+    strategy: &impl Strategy<Value = Program>,
+    seed: u64,
+    show: bool,
+) -> Result<Tally, String> {
+    let config = Config {
+        cases: 1,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        max_shrink_time: 20_000,
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let tally = Mutex::new(Tally::default());
+    // The failures met while shrinking are not worth a line each.
+    let outcome = quiet::quietly(|| {
+        TestRunner::new_with_rng(config, rng).run(strategy, |program| {
+            if show {
+                println!("{program:?}");
             }
-        }
-        seen
+            *tally.lock().expect("nobody panics with it") = run(&program);
+            Ok(())
+        })
+    });
+    match outcome {
+        Ok(()) => Ok(tally.into_inner().expect("nobody panics with it")),
+        Err(TestError::Abort(reason)) => Err(format!("no program could be made: {reason}")),
+        Err(TestError::Fail(reason, program)) => Err(format!(
+            "heap and oracle disagree: {reason}\nafter this program, the shortest found to fail:\n\
+             {program:#?}\nrun it again with SEXTON_SEED={seed}"
+        )),
     }
 }
 
-/// The heap, the oracle, and the log of cleanups that ran.
-struct Run {
-    heap: Heap<World<'static>>,
-    pool: CleanupPool,
-    oracle: Oracle,
-    roots: Vec<Root<Object<'static>>>,
-    handles: Vec<Cleanup>,
-    log: Arc<Mutex<Vec<usize>>>,
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
 }
 
-impl Run {
-    fn new() -> Self {
-        let pool = CleanupPool::manual();
-        let heap = Heap::builder()
-            .cleanup_pool(&pool)
-            .pacing(Pacing::Manual)
-            .zeal(false)
-            .build(|_| World::default());
-        Run {
-            heap,
-            pool,
-            oracle: Oracle::default(),
-            roots: Vec::new(),
-            handles: Vec::new(),
-            log: Arc::default(),
-        }
+#[test]
+fn programs_agree_with_the_oracle() {
+    if let Some(seed) = number("SEXTON_SEED") {
+        let tally = run_seed(&programs(), seed, true).unwrap_or_else(|report| panic!("{report}"));
+        println!("{} operations took effect", tally.total());
+        return;
     }
-
-    fn step(&mut self, op: Op) {
-        let oracle = &mut self.oracle;
-        match op {
-            Op::Alloc { kept } => {
-                let id = oracle.next_id;
-                oracle.next_id += 1;
-                oracle.edges.insert(id, Vec::new());
-                self.heap.mutate(|mc, world| {
-                    let object = mc.alloc(Object {
-                        id,
-                        edges: GcRefCell::default(),
-                        _ballast: Leaf::new(format!("object {id}")),
-                    });
-                    if kept {
-                        world.kept.borrow_mut(mc).push(object);
-                    }
-                });
-                if kept {
-                    oracle.kept.push(id);
+    let wanted = number("SEXTON_OPS").unwrap_or(1_000_000);
+    let base = RandomState::new().build_hasher().finish();
+    let (programs_run, operations, failed) =
+        (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let start = Instant::now();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let work = |worker: usize| {
+        let strategy = programs();
+        let running = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("seed-{worker}"));
+        let mut tally = Tally::default();
+        while operations.load(Relaxed) < wanted && !failed.load(Relaxed) {
+            let seed = base.wrapping_add(programs_run.fetch_add(1, Relaxed));
+            fs::write(&running, seed.to_string()).expect("the target directory is writable");
+            match run_seed(&strategy, seed, false) {
+                Ok(more) => {
+                    operations.fetch_add(more.total(), Relaxed);
+                    tally.add(&more);
+                }
+                Err(report) => {
+                    failed.store(true, Relaxed);
+                    let before = operations.load(Relaxed);
+                    panic!("{report}\nfound after {before} operations of this run");
                 }
             }
-            Op::Link { from, to } if !oracle.kept.is_empty() => {
-                let (from, to) = (from % oracle.kept.len(), to % oracle.kept.len());
-                self.heap.mutate(|mc, world| {
-                    let kept = world.kept.borrow();
-                    kept[from].edges.borrow_mut(mc).push(kept[to]);
-                });
-                let to = oracle.kept[to];
-                oracle.edges.get_mut(&oracle.kept[from]).unwrap().push(to);
-            }
-            Op::Unlink { from, edge } if !oracle.kept.is_empty() => {
-                let from = from % oracle.kept.len();
-                let edges = oracle.edges.get_mut(&oracle.kept[from]).unwrap();
-                if !edges.is_empty() {
-                    let edge = edge % edges.len();
-                    edges.swap_remove(edge);
-                    self.heap.mutate(|mc, world| {
-                        world.kept.borrow()[from].edges.borrow_mut(mc).swap_remove(edge);
-                    });
-                }
-            }
-            Op::Forget { object } if !oracle.kept.is_empty() => {
-                let object = object % oracle.kept.len();
-                oracle.kept.swap_remove(object);
-                self.heap.mutate(|mc, world| {
-                    world.kept.borrow_mut(mc).swap_remove(object);
-                });
-            }
-            Op::Root { object } if !oracle.kept.is_empty() => {
-                let object = object % oracle.kept.len();
-                oracle.rooted.push(oracle.kept[object]);
-                let root = self.heap.mutate(|mc, world| mc.root(world.kept.borrow()[object]));
-                self.roots.push(root);
-            }
-            Op::Unroot { root } if !self.roots.is_empty() => {
-                let root = root % self.roots.len();
-                self.roots.swap_remove(root);
-                oracle.rooted.swap_remove(root);
-            }
-            Op::Downgrade { object } if !oracle.kept.is_empty() => {
-                let object = object % oracle.kept.len();
-                oracle.weak.insert(oracle.kept[object]);
-                self.heap.mutate(|mc, world| {
-                    let target = world.kept.borrow()[object];
-                    world.weak.borrow_mut(mc).insert(target.id, mc.downgrade(target));
-                });
-            }
-            Op::AddCleanup { object } if !oracle.kept.is_empty() => {
-                let object = object % oracle.kept.len();
-                let number = oracle.cleanups.len();
-                oracle.cleanups.push((oracle.kept[object], Fate::Armed));
-                let log = self.log.clone();
-                let handle = self.heap.mutate(|mc, world| {
-                    let target = world.kept.borrow()[object];
-                    mc.add_cleanup(target, move || log.lock().unwrap().push(number))
-                });
-                self.handles.push(handle);
-            }
-            Op::Stop { cleanup } if !self.handles.is_empty() => {
-                let cleanup = cleanup % self.handles.len();
-                let fate = &mut oracle.cleanups[cleanup].1;
-                let pending = matches!(fate, Fate::Armed | Fate::Queued);
-                assert_eq!(self.handles[cleanup].stop(), pending, "stop of cleanup {cleanup}");
-                if pending {
-                    *fate = Fate::Stopped;
-                }
-            }
-            Op::RunNow { cleanup } if !self.handles.is_empty() => {
-                let cleanup = cleanup % self.handles.len();
-                let pending = matches!(oracle.cleanups[cleanup].1, Fate::Armed | Fate::Queued);
-                assert_eq!(self.handles[cleanup].run_now(), pending, "run_now of {cleanup}");
-                self.expect_log(if pending { vec![cleanup] } else { vec![] });
-            }
-            Op::Collect => self.collect(),
-            Op::RunPending { max } => {
-                let queued =
-                    oracle.cleanups.iter().filter(|(_, fate)| *fate == Fate::Queued).count();
-                let ran = self.pool.run_pending(max);
-                assert_eq!(ran, max.min(queued));
-                let log = self.log.lock().unwrap().clone();
-                assert_eq!(log.len(), ran);
-                assert!(log.iter().all(|&at| self.oracle.cleanups[at].1 == Fate::Queued));
-                self.expect_log(log);
-            }
-            _ => {}
         }
+        let _ = fs::remove_file(&running);
+        tally
+    };
+    let mut total = Tally::default();
+    thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..threads).map(|worker| scope.spawn(move || work(worker))).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(tally) => total.add(&tally),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{} operations took effect, in {} programs from seed {base}: {seconds:.1} s, {:.0} a second",
+        total.total(),
+        programs_run.into_inner(),
+        total.total() as f64 / seconds,
+    );
+    for op in each_op() {
+        println!("{:>10} {}", total.of(&op), name(&op));
     }
-
-    /// The cleanups that ran since the last call were these.
-    fn expect_log(&mut self, expected: Vec<usize>) {
-        let log = std::mem::take(&mut *self.log.lock().unwrap());
-        assert_eq!(log, expected);
-        for cleanup in log {
-            self.oracle.cleanups[cleanup].1 = Fate::Ran;
-        }
-    }
-
-    fn collect(&mut self) {
-        let reachable = self.oracle.reachable();
-        let before = self.oracle.edges.len();
-        let report = self.heap.collect();
-        self.oracle.edges.retain(|object, _| reachable.contains(object));
-        let mut queued = 0;
-        for (object, fate) in &mut self.oracle.cleanups {
-            if *fate == Fate::Armed && !reachable.contains(object) {
-                *fate = Fate::Queued;
-                queued += 1;
-            }
-        }
-        assert_eq!(report.queued_cleanups, queued);
-        assert_eq!(report.swept_objects as usize, before - reachable.len());
-        assert_eq!(report.live_objects as usize, reachable.len());
-        self.heap.mutate(|mc, world| {
-            for (id, weak) in world.weak.borrow().iter() {
-                let alive = weak.upgrade(mc).map(|object| object.id);
-                assert_eq!(alive, reachable.contains(id).then_some(*id), "weak pointer to {id}");
-            }
-        });
-    }
-
-    fn check(&mut self) {
-        self.heap.verify().unwrap();
-        for (number, (handle, (_, fate))) in
-            self.handles.iter().zip(&self.oracle.cleanups).enumerate()
-        {
-            let expected = match fate {
-                Fate::Armed => CleanupState::Armed,
-                Fate::Queued => CleanupState::Queued,
-                Fate::Ran => CleanupState::Done,
-                Fate::Stopped => CleanupState::Stopped,
-            };
-            assert_eq!(handle.state(), expected, "cleanup {number}");
-        }
-    }
-
-    fn finish(mut self) {
-        self.collect();
-        self.check();
-        drop(self.heap);
-        while self.pool.run_pending(7) > 0 {}
-        let log = std::mem::take(&mut *self.log.lock().unwrap());
-        for cleanup in log {
-            let fate = &mut self.oracle.cleanups[cleanup].1;
-            assert!(matches!(fate, Fate::Armed | Fate::Queued), "cleanup {cleanup} ran twice");
-            *fate = Fate::Ran;
-        }
-        for (number, (_, fate)) in self.oracle.cleanups.iter().enumerate() {
-            assert!(matches!(fate, Fate::Ran | Fate::Stopped), "cleanup {number} never ran");
+    assert!(total.total() >= wanted, "{} operations of {wanted}", total.total());
+    if wanted >= 100_000 {
+        for op in each_op() {
+            assert!(total.of(&op) > 0, "{} never had an effect", name(&op));
         }
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+/// An operation of each kind.
+fn each_op() -> impl Iterator<Item = Op> {
+    OPS.iter().map(|&(_, make)| make(0, 0, 0))
+}
 
-    #[test]
-    fn programs_agree_with_the_oracle(ops in prop::collection::vec(op(), 1..300)) {
-        let mut run = Run::new();
-        for op in ops {
-            run.step(op);
-            run.check();
-        }
-        run.finish();
-    }
+fn name(op: &Op) -> String {
+    let text = format!("{op:?}");
+    text.split(' ').next().unwrap_or_default().to_owned()
 }

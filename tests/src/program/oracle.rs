@@ -1,0 +1,833 @@
+//! The oracle: what a heap and its cleanups should be, as a plain graph and plain counters.
+//!
+//! It knows the documentation, not the implementation: reachability is a depth-first search over numbers, and
+//! every counter is raised where the thing happens that it counts. Invariant: `fate` is what has become of each
+//! cleanup up to the last [`settle`](Oracle::settle); what the ledger has told since lies in the cleanup's own
+//! tallies. With a manual pool the two never differ for longer than an operation.
+//!
+//! One thing is left open on purpose: if drop glue ends a cleanup of an object that dies in the same sweep, the
+//! sweep may have queued it before or not. Then the heap's own count is taken over, once it has been found
+//! to lie within those bounds.
+
+use std::collections::HashMap;
+
+use sexton::{CleanupState, GcReport, HeapStats, PoolStats};
+
+use super::ledger::{Event, How, Id, Ledger, Number};
+use super::ops::{Act, Policy, Setup};
+use super::payload::{Kind, RECORD_BYTES};
+
+/// The number of a heap, in the order of making.
+pub(super) type HeapNumber = u32;
+/// The number of a weak record, in the order of making.
+pub(super) type RecordNumber = usize;
+
+/// The models of everything that a program has made, and what is expected of it.
+pub(super) struct Oracle {
+    /// Whether cleanups run only when this thread runs them.
+    exact: bool,
+    heap: HeapNumber,
+    setup: Setup,
+    /// The pool has been shut down.
+    closed: bool,
+
+    objects: Vec<Object>,
+    /// The present heap's first object.
+    base: usize,
+    /// Who is where, of the objects allocated now.
+    addresses: HashMap<usize, Id>,
+    records: Vec<Record>,
+    base_record: RecordNumber,
+    pub(super) kept: Vec<Id>,
+    pub(super) weaks: Vec<RecordNumber>,
+    /// Heap and object of each root that the program holds.
+    pub(super) roots: Vec<(HeapNumber, Id)>,
+    memory: Memory,
+
+    cleanups: Vec<CleanupModel>,
+    /// Cleanups that the ledger has told about since they were settled.
+    touched: Vec<Number>,
+    /// Cleanups that must have ended when they are settled next.
+    doomed: Vec<Number>,
+    /// Successors that cleanups have sent for.
+    pub(super) rearms: Vec<u8>,
+    counts: Counts,
+    pool: PoolCounts,
+    /// How often the panic hook should have been told, and was.
+    told: [u64; 2],
+    /// Cleanups run by the pool, on whatever thread.
+    pub(super) pool_runs: u64,
+}
+
+pub(super) struct Object {
+    pub(super) kind: Kind,
+    pub(super) address: usize,
+    /// Not swept yet.
+    allocated: bool,
+    drops: u32,
+    pub(super) fields: [Option<Id>; 2],
+    pub(super) list: Vec<Id>,
+    pub(super) weak: Option<RecordNumber>,
+    /// The record that its next downgrade gives.
+    record: Option<RecordNumber>,
+    /// The object that its drop glue unroots.
+    root: Option<Id>,
+    cleanups: Vec<Number>,
+}
+
+struct Record {
+    target: Id,
+    cleared: bool,
+    allocated: bool,
+}
+
+/// What the present heap has in use, and what it has done.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Memory {
+    cycles: u64,
+    objects: u64,
+    records: u64,
+    bytes: u64,
+    swept: u64,
+    drop_panics: u64,
+    /// Bytes in use at which a cycle is due, if the heap paces itself.
+    trigger: u64,
+    registered_since: u64,
+    /// Cycles that have left nothing, since something was last allocated.
+    empty_cycles: u32,
+}
+
+struct CleanupModel {
+    heap: HeapNumber,
+    act: Act,
+    fate: Fate,
+    ran: u32,
+    released: u32,
+    stops: u32,
+    runs: u32,
+    refused: bool,
+    doomed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    Armed,
+    Queued,
+    Ran,
+    Stopped,
+    Discarded,
+}
+
+impl Fate {
+    pub(super) fn is_pending(self) -> bool {
+        matches!(self, Fate::Armed | Fate::Queued)
+    }
+}
+
+/// The cleanups of the present heap, counted.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Counts {
+    registered: u64,
+    queued: u64,
+    executed: u64,
+    panicked: u64,
+    stopped: u64,
+    discarded: u64,
+    backlog: u64,
+    armed: u64,
+}
+
+/// The cleanups of the present pool, counted.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct PoolCounts {
+    queued: u64,
+    executed: u64,
+    panicked: u64,
+    settled: u64,
+    discarded: u64,
+    backlog: u64,
+}
+
+/// What a cycle should report.
+pub(super) struct Expected {
+    report: Cycle,
+    /// Cleanups whose objects it found dead.
+    newly: Vec<Number>,
+    /// Objects whose drop glue it ran.
+    dropped: Vec<Id>,
+}
+
+/// The part of a report that is determined.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Cycle {
+    cycle: u64,
+    live_objects: u64,
+    live_bytes: u64,
+    live_weak_records: u64,
+    swept_objects: u64,
+    swept_bytes: u64,
+    dropped_objects: u64,
+    drop_panics: u64,
+    cleared_weaks: u64,
+}
+
+/// Whether a session's end collects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    Yes,
+    No,
+    /// It depends on what a registered cleanup counts for, which is not documented.
+    Perhaps,
+}
+
+impl Oracle {
+    pub(super) fn new(exact: bool, setup: Setup) -> Self {
+        let mut oracle = Oracle {
+            exact,
+            heap: 0,
+            setup,
+            closed: false,
+            objects: Vec::new(),
+            base: 0,
+            addresses: HashMap::new(),
+            records: Vec::new(),
+            base_record: 0,
+            kept: Vec::new(),
+            weaks: Vec::new(),
+            roots: Vec::new(),
+            memory: Memory::default(),
+            cleanups: Vec::new(),
+            touched: Vec::new(),
+            doomed: Vec::new(),
+            rearms: Vec::new(),
+            counts: Counts::default(),
+            pool: PoolCounts::default(),
+            told: [0; 2],
+            pool_runs: 0,
+        };
+        oracle.new_heap(setup);
+        oracle
+    }
+
+    // ---- objects -----------------------------------------------------------------------------------
+
+    /// The number of the object that is made next.
+    pub(super) fn next_id(&self) -> Id {
+        self.objects.len() as Id
+    }
+
+    pub(super) fn object(&self, id: Id) -> &Object {
+        &self.objects[id as usize]
+    }
+
+    pub(super) fn object_mut(&mut self, id: Id) -> &mut Object {
+        &mut self.objects[id as usize]
+    }
+
+    /// Whether an object of the kind finds room under the limit.
+    pub(super) fn has_room(&self, kind: Kind) -> bool {
+        self.has_room_for(kind.bytes())
+    }
+
+    fn has_room_for(&self, bytes: u64) -> bool {
+        self.setup.limit.is_none_or(|limit| self.memory.bytes + bytes <= limit)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.memory.bytes
+    }
+
+    /// An object was allocated at an address that none has at present.
+    pub(super) fn allocated(&mut self, kind: Kind, address: usize) -> Id {
+        let id = self.made(kind, address, true);
+        let other = self.addresses.insert(address, id);
+        assert_eq!(other, None, "object {id} was given the slot of a living one");
+        self.memory.objects += 1;
+        self.memory.bytes += kind.bytes();
+        self.memory.empty_cycles = 0;
+        id
+    }
+
+    /// An object was made, and found no room.
+    pub(super) fn refused(&mut self, kind: Kind) {
+        self.made(kind, 0, false);
+    }
+
+    fn made(&mut self, kind: Kind, address: usize, allocated: bool) -> Id {
+        let id = self.next_id();
+        self.objects.push(Object {
+            kind,
+            address,
+            allocated,
+            drops: 0,
+            fields: [None; 2],
+            list: Vec::new(),
+            weak: None,
+            record: None,
+            root: None,
+            cleanups: Vec::new(),
+        });
+        id
+    }
+
+    /// A keeper was allocated, which drops a root of `object` when it is dropped.
+    pub(super) fn keeps_rooted(&mut self, keeper: Id, object: Id) {
+        self.object_mut(keeper).root = Some(object);
+    }
+
+    /// The objects whose roots are in the hands of objects that are not swept yet.
+    fn roots_in_objects(&self) -> impl Iterator<Item = Id> + '_ {
+        self.objects[self.base..].iter().filter(|object| object.allocated).filter_map(|o| o.root)
+    }
+
+    /// The number of the heap that roots and cleanups made now belong to.
+    pub(super) fn heap(&self) -> HeapNumber {
+        self.heap
+    }
+
+    // ---- weak pointers -----------------------------------------------------------------------------
+
+    /// Whether an object can be downgraded under the limit.
+    pub(super) fn can_downgrade(&self, object: Id) -> bool {
+        self.object(object).record.is_some() || self.has_room_for(RECORD_BYTES)
+    }
+
+    /// A weak pointer to the object was made. The answer is its record.
+    pub(super) fn downgraded(&mut self, object: Id) -> RecordNumber {
+        if let Some(record) = self.object(object).record {
+            return record;
+        }
+        let record = self.records.len();
+        self.records.push(Record { target: object, cleared: false, allocated: true });
+        self.object_mut(object).record = Some(record);
+        self.memory.records += 1;
+        self.memory.bytes += RECORD_BYTES;
+        record
+    }
+
+    /// What a weak pointer upgrades to.
+    pub(super) fn target(&self, record: RecordNumber) -> Option<Id> {
+        let Record { target, cleared, allocated } = self.records[record];
+        assert!(allocated, "the program holds a weak pointer whose record the oracle thinks dead");
+        (!cleared).then_some(target)
+    }
+
+    // ---- cycles ------------------------------------------------------------------------------------
+
+    /// Whether a session that ends now collects.
+    pub(super) fn due(&self) -> Due {
+        let Memory { bytes, trigger, registered_since, .. } = self.memory;
+        if self.setup.zeal {
+            Due::Yes
+        } else if self.setup.pace.is_none() {
+            Due::No
+        } else if bytes > trigger {
+            Due::Yes
+        } else if bytes + registered_since * AMPLE_CLEANUP_BYTES <= trigger {
+            Due::No
+        } else {
+            Due::Perhaps
+        }
+    }
+
+    /// A cycle has run on the present heap. Called before the ledger of its sweep is read.
+    pub(super) fn collect(&mut self) -> Expected {
+        let before = self.memory;
+        let (objects, records) = self.reachable();
+        // 1. Weak records: cleared if only they live, freed if they do not.
+        let mut cleared_weaks = 0;
+        for (record, lives) in self.records[self.base_record..].iter_mut().zip(records) {
+            if !record.allocated {
+                continue;
+            }
+            if !lives {
+                record.allocated = false;
+                self.memory.records -= 1;
+                self.memory.bytes -= RECORD_BYTES;
+                self.objects[record.target as usize].record = None;
+            } else if !record.cleared && !objects[record.target as usize - self.base] {
+                record.cleared = true;
+                cleared_weaks += 1;
+            }
+        }
+        // 2. Objects, and with them their cleanups.
+        let dead = self.bury(&objects);
+        let newly = self.pending_of(&dead);
+        newly.iter().for_each(|&number| self.queue(number));
+        let dropped = self.with_drop_glue(&dead);
+        let bombs = dead.iter().filter(|&&id| self.object(id).kind == Kind::Bomb).count() as u64;
+        // 3. The accounts.
+        self.memory.cycles += 1;
+        self.memory.swept += dead.len() as u64;
+        self.memory.drop_panics += bombs;
+        self.memory.registered_since = 0;
+        let live = self.memory.bytes;
+        self.memory.empty_cycles += u32::from(live == 0);
+        self.memory.trigger = live + live.max(self.setup.pace.unwrap_or_default());
+        let report = Cycle {
+            cycle: self.memory.cycles,
+            live_objects: self.memory.objects,
+            live_bytes: self.memory.bytes,
+            live_weak_records: self.memory.records,
+            swept_objects: dead.len() as u64,
+            swept_bytes: before.bytes - self.memory.bytes,
+            dropped_objects: dropped.len() as u64,
+            drop_panics: bombs,
+            cleared_weaks,
+        };
+        Expected { report, newly, dropped }
+    }
+
+    /// Compares a cycle's report. Called when the ledger of its sweep has been read.
+    pub(super) fn check_report(&mut self, expected: &Expected, report: &GcReport) {
+        let reported = Cycle {
+            cycle: report.cycle,
+            live_objects: report.live_objects,
+            live_bytes: report.live_bytes,
+            live_weak_records: report.live_weak_records,
+            swept_objects: report.swept_objects,
+            swept_bytes: report.swept_bytes,
+            dropped_objects: report.dropped_objects,
+            drop_panics: report.drop_panics,
+            cleared_weaks: report.cleared_weaks,
+        };
+        assert_eq!(reported, expected.report, "the report of a cycle");
+        assert!(report.emptied_spans <= report.swept_spans);
+        assert_eq!(report.published_blocks == 0, report.queued_cleanups == 0, "{report:?}");
+        self.check_glue(&expected.dropped);
+        self.take_over(&expected.newly, report.queued_cleanups);
+    }
+
+    /// The heap is being dropped. Called before the ledger of that is read; the answer goes to
+    /// [`buried`](Self::buried).
+    pub(super) fn tear_down(&mut self) -> Expected {
+        let dead = self.bury(&[]);
+        let armed = self.pending_of(&dead);
+        let dropped = self.with_drop_glue(&dead);
+        let newly = match self.setup.on_drop {
+            Policy::RunAll => {
+                armed.iter().for_each(|&number| self.queue(number));
+                armed
+            }
+            Policy::RunQueued => {
+                armed.into_iter().for_each(|number| self.doom(number));
+                Vec::new()
+            }
+            Policy::Discard => {
+                let mine = |c: &CleanupModel| c.heap == self.heap && c.fate.is_pending();
+                let all: Vec<Number> = (0..self.cleanups.len() as Number)
+                    .filter(|&number| mine(&self.cleanups[number as usize]))
+                    .collect();
+                all.into_iter().for_each(|number| self.doom(number));
+                Vec::new()
+            }
+        };
+        Expected { report: Cycle::default(), newly, dropped }
+    }
+
+    /// Compares what the end of a heap has left, and how many cleanups the pool says it queued.
+    pub(super) fn buried(&mut self, expected: &Expected, pool: &PoolStats) {
+        self.check_glue(&expected.dropped);
+        let queued_before = self.pool.queued - expected.newly.len() as u64;
+        self.take_over(&expected.newly, pool.queued - queued_before);
+        for cleanup in self.cleanups.iter().filter(|cleanup| cleanup.heap == self.heap) {
+            assert_ne!(cleanup.fate, Fate::Armed, "a cleanup outlived its heap unqueued");
+        }
+    }
+
+    /// Another heap takes the place of the one that went.
+    pub(super) fn new_heap(&mut self, setup: Setup) {
+        self.heap += 1;
+        self.setup = setup;
+        self.base = self.objects.len();
+        self.base_record = self.records.len();
+        self.kept.clear();
+        self.weaks.clear();
+        self.counts = Counts::default();
+        let trigger = setup.pace.unwrap_or_default();
+        self.memory = Memory { trigger, ..Memory::default() };
+    }
+
+    /// Which objects and weak records of the present heap are reachable, from its first one on.
+    fn reachable(&self) -> (Vec<bool>, Vec<bool>) {
+        let mut objects = vec![false; self.objects.len() - self.base];
+        let mut records = vec![false; self.records.len() - self.base_record];
+        let mut work = self.kept.clone();
+        work.extend(self.roots.iter().filter(|root| root.0 == self.heap).map(|root| root.1));
+        work.extend(self.roots_in_objects());
+        self.weaks.iter().for_each(|&record| records[record - self.base_record] = true);
+        while let Some(id) = work.pop() {
+            if !std::mem::replace(&mut objects[id as usize - self.base], true) {
+                let object = self.object(id);
+                work.extend(object.fields.iter().flatten());
+                work.extend(&object.list);
+                if let Some(record) = object.weak {
+                    records[record - self.base_record] = true;
+                }
+            }
+        }
+        (objects, records)
+    }
+
+    /// Frees every object of the heap but those that live.
+    fn bury(&mut self, lives: &[bool]) -> Vec<Id> {
+        let mut dead = Vec::new();
+        for (at, object) in self.objects[self.base..].iter_mut().enumerate() {
+            let id = self.base + at;
+            if object.allocated && !lives.get(at).is_some_and(|&lives| lives) {
+                object.allocated = false;
+                self.addresses.remove(&object.address);
+                self.memory.objects -= 1;
+                self.memory.bytes -= object.kind.bytes();
+                dead.push(id as Id);
+            }
+        }
+        dead
+    }
+
+    fn with_drop_glue(&self, dead: &[Id]) -> Vec<Id> {
+        dead.iter().copied().filter(|&id| self.object(id).kind.has_drop_glue()).collect()
+    }
+
+    fn check_glue(&self, dropped: &[Id]) {
+        for &id in dropped {
+            assert_eq!(self.object(id).drops, 1, "drops of object {id}, which was swept");
+        }
+    }
+
+    // ---- cleanups ----------------------------------------------------------------------------------
+
+    /// The number of the cleanup that is registered next.
+    pub(super) fn next_number(&self) -> Number {
+        self.cleanups.len() as Number
+    }
+
+    /// The next cleanup was registered, for an object of the present heap.
+    pub(super) fn registered(&mut self, object: Id, act: Act) -> Number {
+        let number = self.next_number();
+        self.object_mut(object).cleanups.push(number);
+        self.cleanups.push(CleanupModel::armed(self.heap, act));
+        self.counts.registered += 1;
+        self.counts.armed += 1;
+        self.memory.registered_since += 1;
+        number
+    }
+
+    /// A heap was not made, after one object with one cleanup was: the object is dropped and the cleanup
+    /// discarded.
+    pub(super) fn stillborn(&mut self, kind: Kind) {
+        self.refused(kind);
+        let number = self.next_number();
+        // A number that no heap has.
+        self.cleanups.push(CleanupModel::armed(0, Act::Nothing));
+        self.doom(number);
+    }
+
+    pub(super) fn fate(&self, number: Number) -> Fate {
+        self.cleanups[number as usize].fate
+    }
+
+    fn pending_of(&self, dead: &[Id]) -> Vec<Number> {
+        let cleanups = dead.iter().flat_map(|&id| &self.object(id).cleanups).copied();
+        cleanups.filter(|&number| self.fate(number) == Fate::Armed).collect()
+    }
+
+    fn queue(&mut self, number: Number) {
+        self.becomes(number, Fate::Queued);
+        if self.closed {
+            self.doom(number);
+        }
+    }
+
+    /// A pending cleanup is discarded, if nobody ends it before.
+    fn doom(&mut self, number: Number) {
+        self.cleanups[number as usize].doomed = true;
+        self.doomed.push(number);
+    }
+
+    /// The pool was shut down. What is queued is discarded, unless workers have run it.
+    pub(super) fn shut_down(&mut self) {
+        self.closed = true;
+        let queued: Vec<Number> =
+            (0..self.next_number()).filter(|&number| self.fate(number) == Fate::Queued).collect();
+        queued.into_iter().for_each(|number| self.doom(number));
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// A new pool takes the place of one that was shut down.
+    pub(super) fn new_pool(&mut self) {
+        assert_eq!(self.pool.backlog, 0, "a pool that was shut down has left cleanups");
+        self.closed = false;
+        self.pool = PoolCounts::default();
+    }
+
+    /// Cleanups queued in the pool and not ended.
+    pub(super) fn backlog(&self) -> u64 {
+        self.pool.backlog
+    }
+
+    /// Cleanups of the present heap queued and not ended.
+    pub(super) fn heap_backlog(&self) -> u64 {
+        self.counts.backlog
+    }
+
+    /// Takes note of what the ledger tells.
+    pub(super) fn read(&mut self, ledger: &Ledger) {
+        for event in ledger.take() {
+            match event {
+                Event::Ran(number) => self.touch(number).ran += 1,
+                Event::Released(number) => self.touch(number).released += 1,
+                Event::Tried(How::Stop, number, true) => self.touch(number).stops += 1,
+                Event::Tried(How::RunNow, number, true) => self.touch(number).runs += 1,
+                Event::Tried(_, number, false) => self.touch(number).refused = true,
+                Event::State(number, state) => {
+                    assert_eq!(state, CleanupState::Running, "cleanup {number}, asked by itself");
+                }
+                Event::Corrupt(number) => panic!("the captures of cleanup {number} have changed"),
+                Event::Nested(ran) => assert_eq!(ran, 0, "cleanups do not nest"),
+                Event::Rearm(left) => self.rearms.push(left),
+                Event::Dropped(id) => {
+                    let object = self.object_mut(id);
+                    assert!(!object.allocated, "object {id} was dropped while it was reachable");
+                    object.drops += 1;
+                    assert_eq!(object.drops, 1, "drops of object {id}");
+                }
+                Event::Told => self.told[1] += 1,
+            }
+        }
+    }
+
+    fn touch(&mut self, number: Number) -> &mut CleanupModel {
+        self.touched.push(number);
+        &mut self.cleanups[number as usize]
+    }
+
+    /// Judges every cleanup that the ledger has told about. Called when none is running.
+    pub(super) fn settle(&mut self) {
+        for number in std::mem::take(&mut self.touched) {
+            self.settle_one(number);
+        }
+        for number in std::mem::take(&mut self.doomed) {
+            let fate = self.fate(number);
+            assert!(!fate.is_pending(), "cleanup {number} is {fate:?} and should have ended");
+        }
+    }
+
+    fn settle_one(&mut self, number: Number) {
+        let &CleanupModel { act, fate, ran, released, stops, runs, refused, doomed, .. } =
+            &self.cleanups[number as usize];
+        assert!(ran <= 1, "cleanup {number} ran {ran} times");
+        assert!(released <= 1, "the captures of cleanup {number} were dropped {released} times");
+        assert!(ran + stops <= 1, "cleanup {number} ran {ran} times and was stopped {stops} times");
+        assert!(runs <= ran, "run_now said that cleanup {number} ran {runs} times; it did {ran}");
+        if released == 0 {
+            assert!(ran + stops == 0, "the captures of cleanup {number} were not dropped");
+            assert!(!refused, "a handle of cleanup {number} said that it has ended");
+            return;
+        }
+        if !fate.is_pending() {
+            return;
+        }
+        let by_handle = runs + stops == 1;
+        let end = match (ran, stops) {
+            (1, _) => Fate::Ran,
+            (_, 1) => Fate::Stopped,
+            _ => Fate::Discarded,
+        };
+        if end == Fate::Discarded {
+            assert!(doomed, "cleanup {number} was discarded while it was {fate:?}");
+        } else if fate == Fate::Armed {
+            assert!(by_handle, "cleanup {number} ran while its object lived");
+        }
+        if fate == Fate::Queued && by_handle {
+            self.pool.settled += 1;
+        }
+        if end == Fate::Ran && !by_handle {
+            self.pool_runs += 1;
+            self.pool.executed += 1;
+            self.pool.panicked += u64::from(act.panics_when_run());
+        }
+        if end == Fate::Discarded && fate == Fate::Queued {
+            self.pool.discarded += 1;
+        }
+        let told = match end {
+            Fate::Ran => act.panics_when_run(),
+            Fate::Discarded => act == Act::Bomb,
+            _ => false,
+        };
+        self.told[0] += u64::from(told);
+        self.becomes(number, end);
+    }
+
+    /// Moves a cleanup, and the counters that say where it is.
+    fn becomes(&mut self, number: Number, to: Fate) {
+        let cleanup = &mut self.cleanups[number as usize];
+        let from = std::mem::replace(&mut cleanup.fate, to);
+        let panicked = to == Fate::Ran && cleanup.act.panics_when_run();
+        match (from, to) {
+            (_, Fate::Queued) => {
+                self.pool.queued += 1;
+                self.pool.backlog += 1;
+            }
+            (Fate::Queued, _) => self.pool.backlog -= 1,
+            _ => {}
+        }
+        if cleanup.heap != self.heap {
+            return;
+        }
+        let counts = &mut self.counts;
+        match from {
+            Fate::Armed => counts.armed -= 1,
+            _ => counts.backlog -= 1,
+        }
+        match to {
+            Fate::Queued => {
+                counts.queued += 1;
+                counts.backlog += 1;
+            }
+            Fate::Ran => {
+                counts.executed += 1;
+                counts.panicked += u64::from(panicked);
+            }
+            Fate::Stopped => counts.stopped += 1,
+            Fate::Discarded => counts.discarded += 1,
+            Fate::Armed => unreachable!("a cleanup is armed once"),
+        }
+    }
+
+    /// Of the cleanups whose objects a sweep found dead, it queued so many: all but those that drop glue (or,
+    /// with workers, a cleanup) ended before the sweep came to them.
+    fn take_over(&mut self, newly: &[Number], queued: u64) {
+        let all = newly.len() as u64;
+        assert!(queued <= all, "a sweep queued {queued} cleanups of {all}");
+        if self.exact {
+            let ended = newly.iter().filter(|&&number| {
+                let cleanup = &self.cleanups[number as usize];
+                cleanup.runs + cleanup.stops == 1
+            });
+            let ended = ended.count() as u64;
+            assert!(queued + ended >= all, "a sweep queued {queued} cleanups of {all}");
+            self.pool.settled -= all - queued;
+        }
+        self.pool.queued -= all - queued;
+        self.counts.queued -= all - queued;
+    }
+
+    // ---- comparisons -------------------------------------------------------------------------------
+
+    /// Compares a heap's counters; those of its cleanups if none is running.
+    pub(super) fn check_heap(&self, stats: &HeapStats, quiescent: bool) {
+        let roots = self.roots.iter().filter(|root| root.0 == self.heap).count();
+        assert_eq!(stats.roots, (roots + self.roots_in_objects().count()) as u64, "roots");
+        let Memory { cycles, objects, records, bytes, swept, drop_panics, empty_cycles, .. } =
+            self.memory;
+        assert_eq!(
+            (stats.cycles, stats.objects, stats.weak_records, stats.bytes),
+            (cycles, objects, records, bytes),
+            "cycles, objects, weak records and bytes"
+        );
+        assert_eq!(
+            (stats.swept_objects, stats.drop_panics, stats.max_bytes),
+            (swept, drop_panics, self.setup.limit),
+            "swept objects, panics in drop glue and the limit"
+        );
+        assert!(stats.mapped_bytes >= bytes);
+        assert!(stats.mapped_bytes == 0 || empty_cycles < 2, "long empty, and not given back");
+        let cleanups = &stats.cleanups;
+        assert_eq!(cleanups.registered, self.counts.registered, "registered cleanups");
+        if quiescent {
+            let counts = Counts {
+                registered: cleanups.registered,
+                queued: cleanups.queued,
+                executed: cleanups.executed,
+                panicked: cleanups.panicked,
+                stopped: cleanups.stopped,
+                discarded: cleanups.discarded,
+                backlog: cleanups.backlog,
+                armed: cleanups.armed,
+            };
+            assert_eq!(counts, self.counts, "the heap's cleanups");
+        }
+    }
+
+    /// Compares a pool's counters and what its hook was told. Called when no cleanup is running.
+    pub(super) fn check_pool(&self, stats: &PoolStats) {
+        let [expected, told] = self.told;
+        assert_eq!(told, expected, "panics that the hook was told of");
+        let mut counts = PoolCounts {
+            queued: stats.queued,
+            executed: stats.executed,
+            panicked: stats.panicked,
+            settled: stats.settled,
+            discarded: stats.discarded,
+            backlog: stats.backlog,
+        };
+        assert_eq!(
+            stats.queued,
+            stats.executed + stats.settled + stats.discarded + stats.backlog,
+            "{stats:?}"
+        );
+        if !self.exact {
+            // A handle on a worker may have ended a cleanup before the sweep came to it, or after.
+            counts.settled = self.pool.settled;
+        }
+        assert_eq!(counts, self.pool, "the pool's cleanups");
+        // A worker may still hold a block whose cleanups have all been ended by their handles.
+        assert!(stats.running == 0 || !self.exact, "{stats:?}");
+        assert_eq!(stats.oldest.is_some(), self.pool.backlog > 0, "{stats:?}");
+    }
+
+    /// Compares what a handle says.
+    pub(super) fn check_state(&self, number: Number, state: CleanupState) {
+        let fate = self.fate(number);
+        let agrees = match fate {
+            Fate::Armed => state == CleanupState::Armed,
+            Fate::Queued => state == CleanupState::Queued,
+            Fate::Ran => state == CleanupState::Done,
+            Fate::Stopped => state == CleanupState::Stopped,
+            // Once the record serves another cleanup, a handle knows only of its own `stop`.
+            Fate::Discarded => matches!(state, CleanupState::Stopped | CleanupState::Done),
+        };
+        assert!(agrees, "cleanup {number} is {state:?} and should be {fate:?}");
+    }
+
+    /// Every object has gone, and every cleanup has ended. Called at the end of a program.
+    pub(super) fn check_end(&self) {
+        for (id, object) in self.objects.iter().enumerate() {
+            let drops = u32::from(object.kind.has_drop_glue());
+            assert!(!object.allocated && object.drops == drops, "drops of object {id}");
+        }
+        for (number, cleanup) in self.cleanups.iter().enumerate() {
+            assert!(!cleanup.fate.is_pending(), "cleanup {number} is {:?}", cleanup.fate);
+            assert_eq!(cleanup.released, 1, "drops of the captures of cleanup {number}");
+        }
+    }
+}
+
+impl CleanupModel {
+    fn armed(heap: HeapNumber, act: Act) -> Self {
+        CleanupModel {
+            heap,
+            act,
+            fate: Fate::Armed,
+            ran: 0,
+            released: 0,
+            stops: 0,
+            runs: 0,
+            refused: false,
+            doomed: false,
+        }
+    }
+}
+
+impl Act {
+    fn panics_when_run(self) -> bool {
+        matches!(self, Act::Panic | Act::Bomb)
+    }
+}
+
+/// More than a registered cleanup counts for towards the next cycle.
+const AMPLE_CLEANUP_BYTES: u64 = 1 << 10;
