@@ -291,8 +291,17 @@ impl Run {
     }
 }
 
+/// 200 programs, or as many as proptest's own variable says.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => config,
+        None => ProptestConfig { cases: 200, ..config },
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn programs_agree_with_the_oracle(ops in prop::collection::vec(op(), 1..300)) {
