@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
-# The tests and the examples under sanitizers: `.ci/sanitize.sh [address|leak|thread]...`, without an argument
-# under address and thread.
+# The tests and the examples under sanitizers: `.ci/sanitize.sh [address|thread]...`, without an argument under both.
 #
 #   address  uses of freed memory; and when a program ends, what it has leaked
-#   leak     leaks alone, at almost full speed
 #   thread   data races
 #
 # A silent sanitizer may be a blind one. So each pass first runs the faults of `tests/planted`, and fails unless
@@ -55,11 +53,6 @@ must_report() {
     echo "found: planted fault $1: $2"
 }
 
-must_report_leaks() {
-    must_report leak "LeakSanitizer: detected memory leaks"
-    must_report leaked-heap "LeakSanitizer: detected memory leaks"
-}
-
 suite() {
     run_cargo test -p sexton-cleanup -p sexton-heap -p sexton-tests --lib --tests -- --skip ui::
     local example
@@ -72,17 +65,11 @@ suite() {
 address() {
     export RUSTFLAGS="$flags -Zsanitizer=address"
     options=(--target-dir target/asan)
-    must_report_leaks
+    must_report leak "LeakSanitizer: detected memory leaks"
+    must_report leaked-heap "LeakSanitizer: detected memory leaks"
     must_report use-after-free "AddressSanitizer: heap-use-after-free"
     must_report use-after-sweep "AddressSanitizer: heap-use-after-free"
     must_report use-after-cleanup "AddressSanitizer: heap-use-after-free"
-    suite
-}
-
-leak() {
-    export RUSTFLAGS="$flags -Zsanitizer=leak"
-    options=(--target-dir target/lsan)
-    must_report_leaks
     suite
 }
 
@@ -102,12 +89,12 @@ thread() {
 [ $# -gt 0 ] || set -- address thread
 for pass; do
     case $pass in
-        address | leak | thread)
+        address | thread)
             echo "== $pass sanitizer"
             start=$SECONDS
             "$pass"
             echo "== $pass sanitizer passed in $((SECONDS - start)) s"
             ;;
-        *) fail "unknown sanitizer: $pass; known are address, leak, thread" ;;
+        *) fail "unknown sanitizer: $pass; known are address and thread" ;;
     esac
 done

@@ -19,10 +19,9 @@ use sexton::{Cleanup, CleanupPool, CleanupState, Heap, Leaf, Pacing};
 fn main() {
     let fault = std::env::args().nth(1);
     match fault.as_deref() {
-        // For the address and the leak sanitizer.
+        // For the address sanitizer, which finds leaks, too.
         Some("leak") => leak(),
         Some("leaked-heap") => leaked_heap(),
-        // For the address sanitizer.
         Some("use-after-free") => use_after_free(),
         Some("use-after-sweep") => use_after_sweep(),
         Some("use-after-cleanup") => use_after_cleanup(),
@@ -167,15 +166,27 @@ fn not_waited_for() {
     write_second();
 }
 
+/// The collecting thread has left the collection. Relaxed, like the flags above.
+static COLLECTED: AtomicBool = AtomicBool::new(false);
+
+/// Waits until nothing but the way its end is learnt of can order its write and what comes after.
+fn write_once_collected() {
+    while !COLLECTED.load(Relaxed) {
+        spin_loop();
+    }
+    SHARED.add_one();
+}
+
 /// Either way to learn that a cleanup has ended shows what it has done.
 fn handed_over() {
-    let write = || {
-        SHARED.add_one();
-    };
-    let (heap, _) = write_and_queue(write);
+    let (heap, _) = write_and_queue(write_once_collected);
+    COLLECTED.store(true, Relaxed);
     heap.wait_for_cleanups(LONG).expect("one short cleanup");
     assert_eq!(SHARED.add_one(), 3);
-    let (_heap, handle) = write_and_queue(write);
+
+    COLLECTED.store(false, Relaxed);
+    let (_heap, handle) = write_and_queue(write_once_collected);
+    COLLECTED.store(true, Relaxed);
     while handle.state() != CleanupState::Done {
         spin_loop();
     }
