@@ -32,6 +32,16 @@ impl Drop for Bomb {
     }
 }
 
+/// Thrown by a panic, and panics when it is dropped. What that one throws the crate leaks, so it has no size:
+/// whoever looks for leaks sees only those that nobody meant.
+struct LastBomb;
+
+impl Drop for LastBomb {
+    fn drop(&mut self) {
+        resume_unwind(Box::new(()));
+    }
+}
+
 #[test]
 fn a_panic_is_counted_and_told_and_the_rest_of_the_block_runs() {
     let (pool, heard) = listening();
@@ -49,7 +59,7 @@ fn a_panic_is_counted_and_told_and_the_rest_of_the_block_runs() {
                     11 => resume_unwind(Box::new(String::from("a string"))),
                     12 => resume_unwind(Box::new(12_u8)),
                     // Thrown, told, and then dropped by the runner.
-                    13 => resume_unwind(Box::new(Bomb)),
+                    13 => resume_unwind(Box::new(LastBomb)),
                     _ => {}
                 }
             });
@@ -71,7 +81,7 @@ fn a_panic_is_counted_and_told_and_the_rest_of_the_block_runs() {
 
 #[test]
 fn a_hook_that_panics_disturbs_nobody() {
-    let hook = |_: &CleanupPanic<'_>| resume_unwind(Box::new(Bomb));
+    let hook = |_: &CleanupPanic<'_>| resume_unwind(Box::new(LastBomb));
     let config = config(hook);
     let pool = Pool::new(config, None);
     let origin = Origin::new(&pool);

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# The tests and the examples under sanitizers: `.ci/sanitize.sh [address|thread]...`, without an argument under both.
+#
+#   address  uses of freed memory; and when a program ends, what it has leaked
+#   thread   data races
+#
+# A silent sanitizer may be a blind one. So each pass first runs the faults of `tests/planted`, and fails unless
+# every one is reported as what it is.
+#
+# What they do not see, and who does:
+# - Slots of dead objects: they lie in regions that the heap maps, not in memory from `malloc`. What objects and cleanups
+#   own is from `malloc`, and is seen. Zeal mode (`.ci/zeal.sh`) overwrites the slots.
+# - Order that comes from fences, which the thread sanitizer does not model. Nothing here needs it: the fences of
+#   `cleanup` decide who is woken, and the data of a cleanup goes from thread to thread by acquire and release. Where crossbeam
+#   and `Arc` would need it, they use other means when built for this sanitizer. The fences are loom's affair (`.ci/loom.sh`).
+# - The tests of what must not compile (`ui::`), which run no code of ours.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+command -v llvm-symbolizer >/dev/null ||
+    fail "missing: llvm-symbolizer. Without it reports name no functions. Install, for example, the Debian package llvm."
+
+# Sanitizers are unstable options, here of the stable compiler.
+export RUSTC_BOOTSTRAP=1
+# Enough for names and lines, those of inlined functions included.
+export CARGO_PROFILE_DEV_DEBUG=limited
+# The generated programs are slow when watched. `.ci/test.sh` runs a million operations.
+export SEXTON_OPS="${SEXTON_OPS:-50000}"
+export LSAN_OPTIONS="suppressions=$PWD/.ci/lsan.supp"
+# Regions mapped by system calls that bypass libc are unknown to the thread sanitizer: it takes a new region for the old one
+# that lay at its address, and the new owner's writes for races with the old one's. rustix can go through libc.
+flags="--cfg rustix_use_libc"
+# Always built for a named target, so that derive macros, which run within the compiler, are not instrumented.
+host=$(rustc -vV | sed -n "s/^host: //p")
+
+run_cargo() {
+    cargo "$1" --locked --target "$host" "${options[@]}" "${@:2}"
+}
+
+planted() {
+    run_cargo run --quiet -p sexton-tests --example planted -- "$1"
+}
+
+# The planted fault $1 must be reported in the words $2.
+must_report() {
+    local report
+    ! report=$(planted "$1" 2>&1) || fail "not found: planted fault $1"
+    grep -q "$2" <<<"$report" || fail "$report" $'\n'"not reported as $2: planted fault $1"
+    echo "found: planted fault $1: $2"
+}
+
+suite() {
+    run_cargo test -p sexton-cleanup -p sexton-heap -p sexton-tests --lib --tests -- --skip ui::
+    local example
+    for example in runtime/examples/*.rs; do
+        echo "example: $example"
+        run_cargo run --quiet -p sexton --example "$(basename "$example" .rs)" >/dev/null
+    done
+}
+
+address() {
+    export RUSTFLAGS="$flags -Zsanitizer=address"
+    options=(--target-dir target/asan)
+    must_report leak "LeakSanitizer: detected memory leaks"
+    must_report leaked-heap "LeakSanitizer: detected memory leaks"
+    must_report use-after-free "AddressSanitizer: heap-use-after-free"
+    must_report use-after-sweep "AddressSanitizer: heap-use-after-free"
+    must_report use-after-cleanup "AddressSanitizer: heap-use-after-free"
+    suite
+}
+
+thread() {
+    # The standard library is built, too: as delivered, its channels and locks are not watched, and what they order looks
+    # unordered. Hence no suppressions: every report is to be looked into.
+    [ -d "$(rustc --print sysroot)/lib/rustlib/src" ] || rustup component add rust-src
+    export RUSTFLAGS="$flags -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
+    options=(--target-dir target/tsan -Zbuild-std)
+    must_report race "ThreadSanitizer: data race"
+    must_report not-waited-for "ThreadSanitizer: data race"
+    planted handed-over
+    echo "silent, as it must be: planted twin handed-over"
+    suite
+}
+
+[ $# -gt 0 ] || set -- address thread
+for pass; do
+    case $pass in
+        address | thread)
+            echo "== $pass sanitizer"
+            start=$SECONDS
+            "$pass"
+            echo "== $pass sanitizer passed in $((SECONDS - start)) s"
+            ;;
+        *) fail "unknown sanitizer: $pass; known are address and thread" ;;
+    esac
+done
