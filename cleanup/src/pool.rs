@@ -69,7 +69,7 @@ pub struct Pool {
     max_workers: usize,
     spawn: Option<Box<dyn Spawn>>,
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
-    /// flushing cycles, after a fence.
+    /// publishers, after a fence.
     closed: AtomicBool,
     /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     discard_at_end: AtomicBool,
@@ -170,7 +170,7 @@ impl Pool {
     /// cleanup returns.
     pub fn discard_pending(&self) -> usize {
         self.closed.store(true, Ordering::Relaxed);
-        // CloseFence: pairs with PublishFence. Either the flushing cycle sees `closed` and discards what it has
+        // CloseFence: pairs with PublishFence. Either the publisher sees `closed` and discards what it has
         // published, or we see what it has added to `length`.
         fence(Ordering::SeqCst);
         self.drain()
@@ -200,9 +200,10 @@ impl Pool {
         discarded
     }
 
-    /// At the end of a cycle: discards what it has published, if the pool is closed.
+    /// Discards what has been published, if the pool is closed. Called some time after each publish, by who can run
+    /// destructors then: at the end of a sweeper and of a cycle, and after a rest has gone back to the list.
     pub(crate) fn discard_if_closed(&self) {
-        // Relaxed: after the PublishFence of every publish of the cycle.
+        // Relaxed: after the PublishFence of the publish.
         if self.is_closed() {
             self.drain();
         }
@@ -227,6 +228,7 @@ impl Pool {
                 self.publish([block]);
             }
         }
+        self.discard_if_closed();
     }
 
     // ---- for the rest of the crate -----------------------------------------------------------------

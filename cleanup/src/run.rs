@@ -152,9 +152,11 @@ impl Drop for Run<'_> {
         self.freed.give_back();
         self.pool.totals().shards.of(self.runner).add(|s| &s.running, u64::MAX);
         if queued.block.front().is_some() {
-            // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished.
+            // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished. Into a pool
+            //    that has been closed meanwhile, nobody comes any more.
             queued.batch.subtract(self.ended);
             self.pool.publish([queued]);
+            self.pool.discard_if_closed();
         } else {
             let Queued { block, batch } = queued;
             self.pool.recycle(block);
