@@ -182,14 +182,15 @@ impl Sleep {
         let mut crew = self.crew.lock();
         let started = crew.posts[opening.index] != Post::Starting(opening.serial);
         self.vacate(&mut crew, opening.index); // L1
-        drop(crew);
         if !started {
             return Demand::default();
         }
         // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of workers
         // with us in it made its addition to `length` visible to this look.
         fence(Ordering::SeqCst);
-        if length.get() > 0 { self.wake_for(length, true) } else { Demand::default() } // L2
+        // L2, without unlocking: who waits for the last worker to leave must not find none between us and the
+        // one that takes our place.
+        if length.get() > 0 { self.wake_for(crew, length, true) } else { Demand::default() }
     }
 
     /// A worker could not be started, and its post has been vacated by [`lost`](Self::lost).
@@ -210,11 +211,10 @@ impl Sleep {
     /// Steps W1 to W5: wakes a sleeper per unclaimed item, and demands a worker for each one left over.
     #[cold]
     pub(crate) fn wake(&self, length: &Length) -> Demand {
-        self.wake_for(length, false)
+        self.wake_for(self.crew.lock(), length, false) // W1
     }
 
-    fn wake_for(&self, length: &Length, replace: bool) -> Demand {
-        let mut crew = self.crew.lock(); // W1
+    fn wake_for(&self, mut crew: MutexGuard<'_, Crew>, length: &Length, replace: bool) -> Demand {
         let waiting = length.get(); // W2
         if self.mutant.is(Mutant::UncommittedSignal) {
             let signals = waiting.min(self.hints.asleep.load(Ordering::Relaxed));

@@ -40,6 +40,26 @@ fn a_worker_dies_while_a_producer_publishes() {
     });
 }
 
+/// A shutdown that waits for the workers waits for the one, too, that takes a dying one's place.
+#[test]
+fn a_shutdown_waits_for_a_dead_workers_successor() {
+    explore(|| {
+        let queue = Arc::new(Queue::new(1, Mutant::None));
+        let first = queue.publish([1]).0[0];
+        let dying = queue.clone();
+        loom::thread::spawn(move || {
+            dying.started(first);
+            for successor in dying.lost(first).0 {
+                dying.started(successor);
+                while dying.next(successor.index).is_some() {}
+            }
+        });
+        queue.crew().shutdown();
+        assert!(queue.crew().wait_until_left(None));
+        assert_eq!((queue.len(), queue.crew().numbers()), (0, (0, 0, 0)));
+    });
+}
+
 /// A shutdown finds the worker wherever it is.
 #[test]
 fn a_shutdown_reaches_a_worker_that_is_falling_asleep() {
