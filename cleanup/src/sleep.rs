@@ -126,20 +126,6 @@ impl Sleep {
             return Next::Again;
         }
         self.add_asleep(&crew, 1); // S2
-        if self.mutant.is(Mutant::UncommittedSignal) {
-            drop(crew);
-            fence(Ordering::SeqCst);
-            if length.get() == 0 {
-                crew = self.crew.lock();
-                crew.sleeping.push(index);
-                drop(crew);
-                self.parkers[index].park();
-            } else {
-                crew = self.crew.lock();
-                self.sub_asleep(&crew, 1);
-            }
-            return Next::Again;
-        }
         if !self.mutant.is(Mutant::NoSleepFence) {
             // SleepFence: pairs with PublishFence in `Queue::publish`. Our announcement in `asleep` comes
             // before our look at `length`; the publisher's addition to `length` before its look at `asleep`.
@@ -153,6 +139,10 @@ impl Sleep {
         if found {
             self.sub_asleep(&crew, 1);
             return Next::Again;
+        }
+        if self.mutant.is(Mutant::UncommittedSignal) {
+            drop(crew);
+            crew = self.crew.lock();
         }
         if crew.shutdown {
             self.sub_asleep(&crew, 1);
@@ -216,21 +206,17 @@ impl Sleep {
 
     fn wake_for(&self, mut crew: MutexGuard<'_, Crew>, length: &Length, replace: bool) -> Demand {
         let waiting = length.get(); // W2
-        if self.mutant.is(Mutant::UncommittedSignal) {
-            let signals = waiting.min(self.hints.asleep.load(Ordering::Relaxed));
-            self.sub_asleep(&crew, signals);
-            let keep = crew.sleeping.len().saturating_sub(signals);
-            let woken = crew.sleeping.split_off(keep);
-            drop(crew);
-            woken.iter().for_each(|&index| self.parkers[index].unpark());
-            return Demand::default();
-        }
-        let n = waiting.min(crew.sleeping.len()); // W3
-        let keep = crew.sleeping.len() - n;
+        let listed = if self.mutant.is(Mutant::UncommittedSignal) {
+            self.hints.asleep.load(Ordering::Relaxed)
+        } else {
+            crew.sleeping.len()
+        };
+        let n = waiting.min(listed); // W3
+        let keep = crew.sleeping.len().saturating_sub(n);
         let woken = crew.sleeping.split_off(keep);
         // On their behalf: were it left to them, a second publisher would count on sleepers that are
         // already spoken for, and take the lock to find none.
-        self.sub_asleep(&crew, n);
+        self.sub_asleep(&crew, woken.len());
         let mut demand = Demand::default();
         if !crew.shutdown || replace {
             let workers = self.hints.workers.load(Ordering::Relaxed);

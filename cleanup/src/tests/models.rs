@@ -17,7 +17,8 @@ pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Asserts that loom finds a failure; gives its message.
+/// Asserts that loom finds a failure, and not in the first interleaving: who never gets anything right has more
+/// broken than one step. Gives its message.
 pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> String {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
@@ -28,11 +29,18 @@ pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> Strin
             }
         }));
     });
+    let tried = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let trying = tried.clone();
+    let counted = move || {
+        trying.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        model();
+    };
     let outcome = std::thread::Builder::new()
         .name(MUST_FAIL.into())
-        .spawn(move || explore(model))
+        .spawn(move || explore(counted))
         .expect("a thread")
         .join();
+    assert!(tried.load(std::sync::atomic::Ordering::Relaxed) > 1, "the first interleaving fails");
     match outcome {
         Ok(()) => panic!("loom found nothing wrong"),
         Err(payload) => match payload.downcast::<String>() {
