@@ -23,18 +23,18 @@ use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 
 /// Records of the first chunk; each further chunk is twice as large as the one before.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const FIRST_CHUNK: u32 = 1024;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 const FIRST_CHUNK: u32 = 4;
 
 /// Chunks until an index needs 32 bits.
 const CHUNKS: usize = 31 - FIRST_CHUNK.ilog2() as usize;
 
 /// Fresh slots that one registrar takes at a time. Divides the chunk size, so a range never crosses chunks.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const RANGE: u32 = 128;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 const RANGE: u32 = 2;
 
 /// The most records one heap's cleanups can have: an index has 31 bits, and 0 is none.
@@ -53,7 +53,7 @@ impl Index {
         self.0.wrapping_sub(first) as usize
     }
 
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn from_raw(raw: u32) -> Self {
         Index(raw)
     }
@@ -193,7 +193,7 @@ struct Record {
     thunk: UnsafeCell<MaybeUninit<Thunk>>,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Record>() == 40, "a record is 40 bytes");
 
 // SAFETY: the only part that is not `Sync` by itself is `thunk`, and invariants 1 and 2 give each access to
@@ -202,7 +202,7 @@ const _: () = assert!(size_of::<Record>() == 40, "a record is 40 bytes");
 unsafe impl Sync for Record {}
 
 impl Record {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     fn new() -> Self {
         Record {
             tag: AtomicU32::new(0),
@@ -227,7 +227,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     fn new(len: usize) -> Self {
         let records = Box::<[Record]>::new_zeroed_slice(len);
         // SAFETY: zero is a valid `AtomicU32`, and `MaybeUninit` is valid whatever its bytes.
@@ -238,7 +238,7 @@ impl Chunk {
         Chunk { records, marks }
     }
 
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     fn new(len: usize) -> Self {
         Chunk {
             records: (0..len).map(|_| Record::new()).collect(),
@@ -454,7 +454,7 @@ impl Storage {
     }
 
     /// Bytes mapped for records and marks.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     fn bytes(&self) -> usize {
         self.chunks.iter().flat_map(|c| c.get()).map(|c| c.records.len() * 41).sum()
     }
@@ -806,7 +806,7 @@ impl FreeList {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -177,7 +177,7 @@ pub(crate) fn drop_quietly(payload: Box<dyn Any + Send>) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -1,5 +1,6 @@
 //! A way to make a runner die between two cleanups, which no cleanup can do.
 
+use crate::sync::thread_local;
 use std::cell::Cell;
 
 thread_local! {
@@ -7,18 +8,21 @@ thread_local! {
     static COUNTDOWN: Cell<u32> = const { Cell::new(0) };
 }
 
+/// What the dying runner throws.
+pub(crate) const FAULT: &str = "a fault injected between two cleanups";
+
 /// This thread's runner dies when it is about to run its `step`-th cleanup from now.
 pub(crate) fn arm(step: u32) {
-    COUNTDOWN.set(step);
+    COUNTDOWN.with(|left| left.set(step));
 }
 
 /// Called by the runner before each cleanup.
 pub(crate) fn here() {
-    let left = COUNTDOWN.get();
+    let left = COUNTDOWN.with(Cell::get);
     if left > 0 {
-        COUNTDOWN.set(left - 1);
+        COUNTDOWN.with(|next| next.set(left - 1));
         if left == 1 {
-            std::panic::resume_unwind(Box::new("a fault injected between two cleanups"));
+            std::panic::resume_unwind(Box::new(FAULT));
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::mutant::Mutant;
 
 /// Loom finds that the workers sleep while there is work.
 fn loses_a_wake_up(mutant: Mutant) {
-    let message = finds_a_failure(move || deliver(1, 1, 2, mutant));
+    let message = finds_a_failure(move || deliver(1, 1, &[&[1, 1]], mutant));
     assert!(message.contains("deadlock"), "{mutant:?} failed in another way: {message}");
 }
 

@@ -1,7 +1,7 @@
 //! Both protocols together, in the real queue with the real worker's loop: nothing published is left to
 //! sleeping workers.
 
-use super::models::{deliver, explore};
+use super::models::{deliver, deliver_at_once, explore};
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::Next;
@@ -9,17 +9,23 @@ use crate::sync::Arc;
 
 #[test]
 fn one_worker_falls_asleep_while_one_producer_publishes() {
-    explore(|| deliver(1, 1, 2, Mutant::None));
+    explore(|| deliver(1, 1, &[&[1, 1]], Mutant::None));
 }
 
 #[test]
 fn one_worker_and_two_producers() {
-    explore(|| deliver(1, 2, 1, Mutant::None));
+    explore(|| deliver(1, 2, &[&[1]], Mutant::None));
 }
 
 #[test]
 fn two_workers_and_two_blocks() {
-    explore(|| deliver(2, 1, 2, Mutant::None));
+    explore(|| deliver(2, 1, &[&[1, 1]], Mutant::None));
+}
+
+/// Two cleanups that wait for each other: it is not enough that one worker is awake.
+#[test]
+fn two_workers_for_two_blocks_at_once() {
+    explore(|| deliver_at_once(2, 1, &[&[2]], Mutant::None));
 }
 
 /// A worker dies while a producer publishes, who may have counted on it.

@@ -2,7 +2,7 @@
 //!
 //! The models run under `--cfg loom` only, and nothing else does there.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod death;
 #[cfg(not(loom))]
 pub(crate) mod fault;

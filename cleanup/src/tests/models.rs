@@ -1,15 +1,16 @@
-//! What the models share: the explorer, and the scenario of producers, workers and their queue.
+//! What the models share: loom's explorer, and the scenario of producers, workers and their queue.
 
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Demand, Opening};
-use crate::sync::{Arc, Condvar, Mutex};
-use std::sync::Once;
+use crate::sync::{Arc, Condvar, Mutex, thread};
 
 /// Name of the threads whose panics are expected, and not printed.
+#[cfg(loom)]
 const MUST_FAIL: &str = "must fail";
 
 /// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+#[cfg(loom)]
 pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
@@ -19,8 +20,9 @@ pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
 
 /// Asserts that loom finds a failure, and not in the first interleaving: who never gets anything right has more
 /// broken than one step. Gives its message.
+#[cfg(loom)]
 pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> String {
-    static QUIET: Once = Once::new();
+    static QUIET: std::sync::Once = std::sync::Once::new();
     QUIET.call_once(|| {
         let print = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -50,28 +52,61 @@ pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> Strin
     }
 }
 
-/// Counts what has been taken, and lets a thread wait for a number.
-#[derive(Default)]
-pub(super) struct Taken {
-    items: Mutex<Vec<u32>>,
-    condvar: Condvar,
+/// What each producer publishes: rounds, and in each round so many items at a time. After a round the producers
+/// wait until everything has been taken; so each round ends with a publication that has no next one to cover up
+/// for a wake-up that it lost.
+pub(super) type Rounds = &'static [&'static [u32]];
+
+/// `producers` threads publish items for at most `workers` workers. Everything has to be taken, once, before
+/// anybody asks the workers to leave; then all of them leave.
+pub(super) fn deliver(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
+    scenario(workers, 1, producers, rounds, mutant);
 }
 
-impl Taken {
-    pub(super) fn note(&self, item: u32) {
-        self.items.lock().push(item);
-        self.condvar.notify_all();
-    }
+/// Likewise, but each worker holds its item until all workers have one. So it is not enough that one worker is awake
+/// and will come to everything in the end. Each round has to publish a multiple of `workers` items.
+pub(super) fn deliver_at_once(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
+    scenario(workers, workers, producers, rounds, mutant);
+}
 
-    /// Waits until `n` items were taken. If they never are, loom reports the deadlock.
-    pub(super) fn wait_for(&self, n: usize) -> Vec<u32> {
-        let mut items = self.items.lock();
-        while items.len() < n {
-            self.condvar.wait(&mut items);
+fn scenario(workers: usize, at_once: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
+    let queue = Arc::new(Queue::new(workers, mutant));
+    let taken = Arc::new(Taken { at_once, ..Taken::default() });
+    let each: u32 = rounds.iter().flat_map(|portions| portions.iter()).sum();
+    let produce = move |producer: u32, queue: &Arc<Queue<u32>>, taken: &Arc<Taken>| {
+        let mut published = 0;
+        for portions in rounds {
+            for portion in portions.iter() {
+                let first = producer * each + published;
+                let demand = queue.publish(first..first + portion);
+                fulfil(queue, taken, demand);
+                published += portion;
+            }
+            taken.wait_for((producers * published) as usize);
         }
-        let mut items = items.clone();
-        items.sort_unstable();
-        items
+    };
+    let others: Vec<_> = (1..producers)
+        .map(|producer| {
+            let (queue, taken) = (queue.clone(), taken.clone());
+            thread::spawn(move || produce(producer, &queue, &taken))
+        })
+        .collect();
+    produce(0, &queue, &taken);
+    for other in others {
+        other.join().expect("a producer");
+    }
+    assert_eq!(taken.sorted(), (0..producers * each).collect::<Vec<_>>(), "each item once");
+    queue.crew().shutdown();
+    assert!(queue.crew().wait_until_left(None));
+    assert_eq!(queue.crew().numbers(), (0, 0, 0));
+    assert_eq!(queue.len(), 0);
+}
+
+/// Starts the workers that a publish demands, as a pool does.
+fn fulfil(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
+    for opening in demand.0 {
+        let (queue, taken) = (queue.clone(), taken.clone());
+        thread::spawn(move || work(&queue, &taken, opening));
     }
 }
 
@@ -83,39 +118,38 @@ fn work(queue: &Queue<u32>, taken: &Taken, opening: Opening) {
     }
 }
 
-/// Starts the workers that a publish demands, as a pool does.
-fn fulfil(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
-    for opening in demand.0 {
-        let (queue, taken) = (queue.clone(), taken.clone());
-        loom::thread::spawn(move || work(&queue, &taken, opening));
-    }
+/// Counts what has been taken, and lets a thread wait for a number.
+#[derive(Default)]
+struct Taken {
+    items: Mutex<Vec<u32>>,
+    condvar: Condvar,
+    /// How many have to be taken before one is done with.
+    at_once: usize,
 }
 
-/// `producers` threads publish items one by one, `each` of them, to at most `workers` workers. Everything has
-/// to be taken, once, before anybody asks the workers to leave; then all of them leave.
-pub(super) fn deliver(workers: usize, producers: u32, each: u32, mutant: Mutant) {
-    let queue = Arc::new(Queue::new(workers, mutant));
-    let taken = Arc::new(Taken::default());
-    let produce = move |producer: u32, queue: &Arc<Queue<u32>>, taken: &Arc<Taken>| {
-        for item in 0..each {
-            let demand = queue.publish([producer * each + item]);
-            fulfil(queue, taken, demand);
+impl Taken {
+    fn note(&self, item: u32) {
+        let mut items = self.items.lock();
+        items.push(item);
+        let n = items.len();
+        drop(items);
+        self.condvar.notify_all();
+        if self.at_once > 1 {
+            self.wait_for(n.next_multiple_of(self.at_once));
         }
-    };
-    let others: Vec<_> = (1..producers)
-        .map(|producer| {
-            let (queue, taken) = (queue.clone(), taken.clone());
-            loom::thread::spawn(move || produce(producer, &queue, &taken))
-        })
-        .collect();
-    produce(0, &queue, &taken);
-    let all = taken.wait_for((producers * each) as usize);
-    assert_eq!(all, (0..producers * each).collect::<Vec<_>>(), "each item once");
-    for other in others {
-        other.join().expect("a producer");
     }
-    queue.crew().shutdown();
-    assert!(queue.crew().wait_until_left(None));
-    assert_eq!(queue.crew().numbers(), (0, 0, 0));
-    assert_eq!(queue.len(), 0);
+
+    /// Waits until `n` items were taken. If they never are, the checker reports the deadlock.
+    fn wait_for(&self, n: usize) {
+        let mut items = self.items.lock();
+        while items.len() < n {
+            self.condvar.wait(&mut items);
+        }
+    }
+
+    fn sorted(&self) -> Vec<u32> {
+        let mut items = self.items.lock().clone();
+        items.sort_unstable();
+        items
+    }
 }
