@@ -1,11 +1,14 @@
 //! Tests that look inside: a fault between two cleanups, and the models of the protocols.
 //!
-//! The models run under `--cfg loom` only, and nothing else does there.
+//! Under `--cfg loom` and `--cfg shuttle` the models run, and nothing else does.
 
 #[cfg(not(any(loom, shuttle)))]
 mod death;
 #[cfg(not(loom))]
 pub(crate) mod fault;
+
+#[cfg(any(loom, shuttle))]
+mod models;
 
 #[cfg(loom)]
 mod loom_claim;
@@ -17,5 +20,12 @@ mod loom_queue;
 mod loom_record;
 #[cfg(loom)]
 mod loom_ticket;
-#[cfg(loom)]
-mod models;
+
+#[cfg(shuttle)]
+mod shuttle_explorer;
+#[cfg(shuttle)]
+mod shuttle_mutants;
+#[cfg(shuttle)]
+mod shuttle_pool;
+#[cfg(shuttle)]
+mod shuttle_queue;
