@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# No lint warns, neither in the crates nor in their tests, benches and examples, nor in what loom builds.
+# No lint warns, neither in the crates nor in their tests, benches and examples, nor in what loom and shuttle build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo clippy --locked --workspace --all-targets -- -D warnings
 RUSTFLAGS="--cfg loom" cargo clippy --locked --target-dir target/loom --release -p sexton-cleanup --all-targets -- -D warnings
+RUSTFLAGS="--cfg shuttle" cargo clippy --locked --target-dir target/shuttle --release -p sexton-cleanup --all-targets -- -D warnings

@@ -34,7 +34,7 @@ impl Arena {
     }
 
     /// Bytes taken from the system.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn bytes(&self) -> usize {
         self.bump.lock().allocated_bytes()
     }

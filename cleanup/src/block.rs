@@ -11,9 +11,9 @@ use crate::record::Index;
 use crate::sync::{Arc, AtomicU32, Injector, Ordering, Steal};
 
 /// Entries of one block: with the two header words, 512 bytes.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) const CAPACITY: usize = 126;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) const CAPACITY: usize = 2;
 
 /// A block's memory. All accesses are Relaxed: a block changes owners through the full list or the block free
@@ -30,7 +30,7 @@ pub(crate) struct Cells {
     entries: [AtomicU32; CAPACITY],
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Cells>() == 512, "a block is 512 bytes");
 
 impl Cells {
@@ -134,7 +134,7 @@ impl Blocks {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::record::Index;

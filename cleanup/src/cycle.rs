@@ -275,5 +275,7 @@ impl Drop for LocalBlock {
         if let Some(batch) = self.batch.take() {
             batch.release();
         }
+        // For one that is later than its cycle.
+        self.origin.pool().discard_if_closed();
     }
 }

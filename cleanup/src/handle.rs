@@ -26,7 +26,7 @@ pub struct Cleanup {
     generation: AtomicU32,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Cleanup>() == 16, "a handle is 16 bytes");
 
 /// What has become of a cleanup. See [`Cleanup::state`].

@@ -1,21 +1,25 @@
 //! The protocol with one step broken, for the models that must fail; and with a pause at a step, for the tests.
 //!
-//! A proof that no model can contradict is worth little. Under `--cfg loom` the queue carries one of these
-//! and leaves out or misplaces that one step; the tests assert that loom finds the lost wake-up. In every
-//! other build the only value is [`Mutant::None`], and the questions asked of it compile to nothing.
+//! A proof that no model can contradict is worth little. Under `--cfg loom` and `--cfg shuttle` the queue carries
+//! one of these and leaves out or misplaces that one step; the tests assert that the checker finds the lost
+//! wake-up. In every other build the only value is [`Mutant::None`], and the questions asked of it compile to
+//! nothing.
 
 /// A named step of `PROTOCOL.md`, at which a test can make a thread pause. Nothing in any other build.
 macro_rules! step {
     ($step:ident) => {
-        #[cfg(all(test, not(loom)))]
-        crate::tests::fault::at(crate::tests::fault::Step::$step);
+        #[cfg(all(test, not(any(loom, shuttle))))]
+        crate::tests::pause::at(crate::tests::pause::Step::$step);
     };
 }
 pub(crate) use step;
 
 /// Which step is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(all(test, loom)), expect(dead_code, reason = "broken only in the models"))]
+#[cfg_attr(
+    not(all(test, any(loom, shuttle))),
+    expect(dead_code, reason = "broken only in the models")
+)]
 pub(crate) enum Mutant {
     /// None: the protocol as it ships.
     None,
@@ -58,6 +62,6 @@ impl Mutant {
     /// Whether this is the step to break.
     #[inline(always)]
     pub(crate) fn is(self, which: Mutant) -> bool {
-        cfg!(loom) && self == which
+        cfg!(any(loom, shuttle)) && self == which
     }
 }

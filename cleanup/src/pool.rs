@@ -19,7 +19,7 @@
 use crate::arena::Block;
 use crate::block::Blocks;
 use crate::cycle::Queued;
-use crate::desk::Desks;
+use crate::desk::{Desk, Desks};
 use crate::dump::PoolDump;
 use crate::hooks::{Hooks, SlowCleanup, SpawnFailure, call};
 use crate::monitor::{Monitor, Watch, tick};
@@ -28,7 +28,7 @@ use crate::queue::Queue;
 use crate::run::{in_cleanup, run};
 use crate::sleep::{Demand, Opening};
 use crate::stats::PoolStats;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Weak, fence};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Weak, fence, yield_now};
 use crate::tally::{Runner, Totals};
 use crate::worker::Worker;
 use std::time::{Duration, Instant};
@@ -73,10 +73,10 @@ pub struct PoolConfig {
     pub hooks: Hooks,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const STALL_AFTER: Duration = Duration::from_millis(20);
 /// A model has no clock: its tails are taken over when it says so.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 const STALL_AFTER: Duration = Duration::MAX;
 
 impl Default for PoolConfig {
@@ -109,7 +109,7 @@ pub struct Pool {
     /// Cleanups reported as slow. Relaxed: a counter.
     slow: AtomicU64,
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
-    /// flushing cycles, after a fence.
+    /// publishers, after a fence.
     closed: AtomicBool,
     /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     discard_at_end: AtomicBool,
@@ -283,7 +283,7 @@ impl Pool {
                 return self.queue.crew().numbers().workers == 0;
             }
             // Until that publisher has done P2: two instructions.
-            std::thread::yield_now();
+            yield_now();
         }
         true
     }
@@ -296,7 +296,7 @@ impl Pool {
     pub fn discard_pending(&self) -> usize {
         self.closed.store(true, Ordering::Relaxed);
         self.watch.stop();
-        // CloseFence: pairs with PublishFence. Either the flushing cycle sees `closed` and discards what it has
+        // CloseFence: pairs with PublishFence. Either the publisher sees `closed` and discards what it has
         // published, or we see what it has added to `length`.
         fence(Ordering::SeqCst);
         self.drain()
@@ -332,9 +332,10 @@ impl Pool {
         discarded
     }
 
-    /// At the end of a cycle: discards what it has published, if the pool is closed.
+    /// Discards what has been published, if the pool is closed. Called some time after each publish, by who can run
+    /// destructors then: at the end of a sweeper and of a cycle, and after a rest has gone back to the list.
     pub(crate) fn discard_if_closed(&self) {
-        // Relaxed: after the PublishFence of every publish of the cycle.
+        // Relaxed: after the PublishFence of the publish.
         if self.is_closed() {
             self.drain();
         }
@@ -359,6 +360,7 @@ impl Pool {
                 self.publish([block]);
             }
         }
+        self.discard_if_closed();
     }
 
     // ---- workers and work --------------------------------------------------------------------------
@@ -482,14 +484,8 @@ impl Pool {
         for desk in self.desks.all() {
             let Some(glance) = desk.glance(now) else { continue };
             busy |= glance.watched;
-            if glance.age >= self.stall_after
-                && !glance.taken_over
-                && let Some(tail) = desk.take_tail(self, glance.at)
-            {
-                self.taken_over.fetch_add(1, Ordering::Relaxed);
-                let demand = self.queue.publish_for_stalled(tail);
-                self.fulfil(demand);
-                self.tell_ready();
+            if glance.age >= self.stall_after && !glance.taken_over {
+                self.take_over(&desk, glance.at);
             }
             if let Some((after, slow)) = &self.totals.hooks.slow
                 && glance.age >= *after
@@ -504,6 +500,17 @@ impl Pool {
             }
         }
         busy
+    }
+
+    /// Publishes the tail of the block on a desk whose cursor is `at`, if there is one and it was not taken before.
+    pub(crate) fn take_over(&self, desk: &Desk, at: usize) {
+        let Some(tail) = desk.take_tail(self, at) else { return };
+        self.taken_over.fetch_add(1, Ordering::Relaxed);
+        let demand = self.queue.publish_for_stalled(tail);
+        self.fulfil(demand);
+        self.tell_ready();
+        // After the PublishFence: if the pool was closed meanwhile, nobody else will come.
+        self.discard_if_closed();
     }
 
     /// Whether there is a block in hand that is to be watched.

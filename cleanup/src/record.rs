@@ -26,18 +26,18 @@ use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 
 /// Records of the first chunk; each further chunk is twice as large as the one before.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const FIRST_CHUNK: u32 = 1024;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 const FIRST_CHUNK: u32 = 4;
 
 /// Chunks until an index needs 32 bits.
 const CHUNKS: usize = 31 - FIRST_CHUNK.ilog2() as usize;
 
 /// Fresh slots that one registrar takes at a time. Divides the chunk size, so a range never crosses chunks.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const RANGE: u32 = 128;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 const RANGE: u32 = 2;
 
 /// The most records one heap's cleanups can have: an index has 31 bits, and 0 is none.
@@ -208,7 +208,7 @@ struct Record {
     thunk: UnsafeCell<MaybeUninit<Thunk>>,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Record>() == 40, "a record is 40 bytes");
 
 // SAFETY: the only part that is not `Sync` by itself is `thunk`, and invariants 1 and 2 give each access to
@@ -217,7 +217,7 @@ const _: () = assert!(size_of::<Record>() == 40, "a record is 40 bytes");
 unsafe impl Sync for Record {}
 
 impl Record {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     fn new() -> Self {
         Record {
             tag: AtomicU32::new(0),
@@ -244,7 +244,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     fn new(len: usize) -> Self {
         let records = Box::<[Record]>::new_zeroed_slice(len);
         // SAFETY: zero is a valid `AtomicU32`, and `MaybeUninit` is valid whatever its bytes.
@@ -255,7 +255,7 @@ impl Chunk {
         Chunk { records, marks, descriptions: OnceLock::new() }
     }
 
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     fn new(len: usize) -> Self {
         Chunk {
             records: (0..len).map(|_| Record::new()).collect(),
@@ -427,7 +427,7 @@ impl Storage {
             (_, false) => State::Executing,
             (_, true) => State::Dropping,
         });
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         if let Taker::Careless = taker {
             record.tag.store(taken.0, Ordering::Relaxed);
             return Some(Taken(Ending { storage: self, record, mark, index, tag: taken }));
@@ -507,7 +507,7 @@ impl Storage {
     }
 
     /// Bytes mapped for records and marks.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     fn bytes(&self) -> usize {
         self.chunks.iter().flat_map(|c| c.get()).map(|c| c.records.len() * 41).sum()
     }
@@ -544,7 +544,7 @@ pub(crate) enum Taker {
     /// A runner, or whoever else owns the chain. It frees the slot.
     Runner,
     /// The mutant of a runner that takes without asking whether it was the first.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     Careless,
 }
 
@@ -896,7 +896,7 @@ impl FreeList {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -139,8 +139,14 @@ impl Past {
 // ---- recycling -----------------------------------------------------------------------------------------
 
 /// The registries that no heap uses.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 static RECYCLED: Mutex<Vec<&'static Registry>> = Mutex::new(Vec::new());
+
+#[cfg(shuttle)]
+crate::sync::lazy_static! {
+    /// Those of one schedule; shuttle drops the list at its end.
+    static ref RECYCLED: Mutex<Vec<&'static Registry>> = Mutex::new(Vec::new());
+}
 
 /// A registry that no heap uses, the warmest that is at rest.
 #[cfg(not(loom))]
@@ -500,7 +506,7 @@ impl Ledger {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::{RECYCLED, Registry};
     use crate::{CleanupState, Origin, Pool, PoolConfig};

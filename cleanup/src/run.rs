@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
 
 /// How runners of this pool take records.
 fn taker(_pool: &Pool) -> Taker {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     if _pool.mutant().is(Mutant::TakeWithoutCompareExchange) {
         return Taker::Careless;
     }

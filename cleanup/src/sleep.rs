@@ -160,20 +160,6 @@ impl Sleep {
         }
         step!(S2);
         self.add_asleep(&crew, 1); // S2
-        if self.mutant.is(Mutant::UncommittedSignal) {
-            drop(crew);
-            fence(Ordering::SeqCst);
-            if length.get() == 0 {
-                crew = self.crew.lock();
-                crew.sleeping.push((seat.index, seat.parker.clone()));
-                drop(crew);
-                seat.parker.park(None);
-            } else {
-                crew = self.crew.lock();
-                self.sub_asleep(&crew, 1);
-            }
-            return Next::Again;
-        }
         if !self.mutant.is(Mutant::NoSleepFence) {
             // SleepFence: pairs with PublishFence in `Queue::publish`. Our announcement in `asleep` comes
             // before our look at `length`; the publisher's addition to `length` before its look at `asleep`.
@@ -188,6 +174,10 @@ impl Sleep {
         if found {
             self.sub_asleep(&crew, 1);
             return Next::Again;
+        }
+        if self.mutant.is(Mutant::UncommittedSignal) {
+            drop(crew);
+            crew = self.crew.lock();
         }
         step!(S5);
         if crew.shutdown {
@@ -325,14 +315,13 @@ impl Sleep {
     }
 
     fn wake_for(&self, length: &Length, replace: bool) -> Demand {
-        let estimate = (length.get(), self.hints.asleep.load(Ordering::Relaxed));
+        let estimate = self
+            .mutant
+            .is(Mutant::TrustEstimate)
+            .then(|| (length.get(), self.hints.asleep.load(Ordering::Relaxed)));
         step!(W1);
         let mut crew = self.crew.lock(); // W1
-        if self.mutant.is(Mutant::UncommittedSignal) || self.mutant.is(Mutant::TrustEstimate) {
-            let (waiting, asleep) = match self.mutant {
-                Mutant::TrustEstimate => estimate,
-                _ => (length.get(), self.hints.asleep.load(Ordering::Relaxed)),
-            };
+        if let Some((waiting, asleep)) = estimate {
             let signals = waiting.min(asleep);
             let keep = crew.sleeping.len().saturating_sub(signals);
             let woken = crew.sleeping.split_off(keep);
@@ -358,12 +347,17 @@ impl Sleep {
     ) -> (Vec<Sleeper>, Demand) {
         step!(W2);
         let waiting = length.get(); // W2
-        let n = waiting.min(crew.sleeping.len()); // W3
-        let keep = crew.sleeping.len() - n;
+        let listed = if self.mutant.is(Mutant::UncommittedSignal) {
+            self.hints.asleep.load(Ordering::Relaxed)
+        } else {
+            crew.sleeping.len()
+        };
+        let n = waiting.min(listed); // W3
+        let keep = crew.sleeping.len().saturating_sub(n);
         let woken = crew.sleeping.split_off(keep);
         // On their behalf: were it left to them, a second publisher would count on sleepers that are
         // already spoken for, and take the lock to find none.
-        self.sub_asleep(crew, n);
+        self.sub_asleep(crew, woken.len());
         step!(W4);
         let mut demand = Demand::default();
         if !crew.shutdown || replace {
@@ -540,7 +534,7 @@ impl Parker {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -2,44 +2,31 @@
 //!
 //! Built as usual these are the standard library's atomics, parking_lot's locks and crossbeam's `Injector`.
 //! Built with `--cfg loom` the same names are loom's, so that a model explores every interleaving of the code
-//! that ships. The shapes are parking_lot's: `lock()` gives a guard and `wait(&mut guard)` keeps it.
+//! that ships; built with `--cfg shuttle` they are shuttle's, which tries some interleavings of models that
+//! are too large for that. The shapes are parking_lot's: `lock()` gives a guard and `wait(&mut guard)` keeps it.
 //!
-//! Two things stay the standard library's under loom. `Arc` is one: the models are about the protocols, and
+//! The two checkers know different things. Loom knows the orderings of atomics and checks every access to an
+//! [`UnsafeCell`]. To shuttle every atomic operation is sequentially consistent, fences say nothing, and a
+//! cell is a cell.
+//!
+//! Two things stay the standard library's in models. `Arc` is one: the models are about the protocols, and
 //! a counted pointer adds branches without adding questions. `OnceLock` is the other: what it holds is made
-//! without a scheduling point, so loom never sees it half made.
+//! without a scheduling point, so no checker sees it half made.
 
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 
-/// A lock for what no protocol depends on; never loom's, so it may stand in a static.
+/// A lock for what no protocol depends on; never a checker's, so it may stand in a static.
 pub(crate) use parking_lot::Mutex as PlainMutex;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod imp {
     pub(crate) use crossbeam_deque::{Injector, Steal};
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::atomic::{
         AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
+    pub(crate) use std::thread::yield_now;
     pub(crate) use std::thread_local;
-
-    /// A cell whose content is reached through a raw pointer; loom's checks every access.
-    #[derive(Debug, Default)]
-    #[repr(transparent)]
-    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
-
-    impl<T> UnsafeCell<T> {
-        /// Hands out the pointer for reading.
-        #[inline]
-        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-            f(self.0.get())
-        }
-
-        /// Hands out the pointer for writing.
-        #[inline]
-        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-            f(self.0.get())
-        }
-    }
 
     /// Waits for a notification until `deadline`, for ever when there is none. Whether the deadline passed.
     pub(crate) fn wait_until<T>(
@@ -57,34 +44,44 @@ mod imp {
     }
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod imp {
     use std::ops::{Deref, DerefMut};
+    use std::sync::PoisonError;
 
-    pub(crate) use crossbeam_deque::Steal;
-    pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{
+    #[cfg(loom)]
+    use loom as checker;
+    #[cfg(shuttle)]
+    use shuttle as checker;
+
+    pub(crate) use checker::sync::atomic::{
         AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
-    pub(crate) use loom::thread_local;
+    #[cfg(test)]
+    pub(crate) use checker::thread;
+    pub(crate) use checker::thread::yield_now;
+    pub(crate) use checker::thread_local;
+    pub(crate) use crossbeam_deque::Steal;
+    #[cfg(shuttle)]
+    pub(crate) use shuttle::lazy_static;
 
-    /// loom's mutex in parking_lot's shape.
+    /// The checker's mutex in parking_lot's shape: a panic of its holder does not poison it.
     #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
-            Mutex(loom::sync::Mutex::new(value))
+            Mutex(checker::sync::Mutex::new(value))
         }
 
         #[track_caller]
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().expect("loom does not poison")))
+            MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
         }
     }
 
     /// The guard; empty only while its thread waits on a [`Condvar`].
-    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+    pub(crate) struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
 
     impl<T> Deref for MutexGuard<'_, T> {
         type Target = T;
@@ -99,19 +96,19 @@ mod imp {
         }
     }
 
-    /// loom's condition variable in parking_lot's shape.
+    /// The checker's condition variable in parking_lot's shape.
     #[derive(Debug, Default)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
+    pub(crate) struct Condvar(checker::sync::Condvar);
 
     impl Condvar {
         pub(crate) fn new() -> Self {
-            Condvar(loom::sync::Condvar::new())
+            Condvar(checker::sync::Condvar::new())
         }
 
         #[track_caller]
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
             let inner = guard.0.take().expect("only empty during a wait");
-            guard.0 = Some(self.0.wait(inner).expect("loom does not poison"));
+            guard.0 = Some(self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
         }
 
         #[track_caller]
@@ -138,7 +135,7 @@ mod imp {
         deadline.is_some()
     }
 
-    /// Stands in for crossbeam's `Injector`, which knows no loom: first in, first out.
+    /// Stands in for crossbeam's `Injector`, which knows no checker: first in, first out.
     ///
     /// No stronger than the real one. The load of `tail` may give an old value, and `Empty` then is the answer
     /// of a thread with no right to ask: a stand-in behind a mutex would order all pushes and steals, and hide
@@ -150,7 +147,7 @@ mod imp {
         head: AtomicUsize,
         /// How many have been pushed.
         tail: AtomicUsize,
-        /// All that were ever pushed. Not loom's mutex: it is to add no order.
+        /// All that were ever pushed. Not the checker's mutex: it is to add no order.
         items: std::sync::Mutex<Vec<Option<T>>>,
     }
 
@@ -193,6 +190,36 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+#[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
+/// A cell whose content is reached through a raw pointer; loom's checks every access.
+#[cfg(not(loom))]
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    /// As built elsewhere, records begin as zeroed memory.
+    #[cfg(shuttle)]
+    pub(crate) fn new(value: T) -> Self {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    /// Hands out the pointer for reading.
+    #[inline]
+    pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.0.get())
+    }
+
+    /// Hands out the pointer for writing.
+    #[inline]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
 
 /// Keeps its content on cache lines of its own: 128 bytes, because some processors fetch lines in pairs.
 #[derive(Debug, Default)]

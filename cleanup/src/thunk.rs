@@ -120,7 +120,7 @@ unsafe fn boxed_closure<F: FnOnce()>(payload: *mut Payload, op: Op) -> &'static 
     std::any::type_name::<F>()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use std::sync::Arc;

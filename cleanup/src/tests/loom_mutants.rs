@@ -6,7 +6,7 @@ use crate::mutant::Mutant;
 
 /// Loom finds that the workers sleep while there is work.
 fn loses_a_wake_up(mutant: Mutant) {
-    let message = finds_a_failure(move || deliver(1, 1, 2, mutant));
+    let message = finds_a_failure(move || deliver(1, 1, &[&[1, 1]], mutant));
     assert!(message.contains("deadlock"), "{mutant:?} failed in another way: {message}");
 }
 
@@ -47,13 +47,13 @@ fn the_publishers_fence_is_missing() {
 
 #[test]
 fn length_is_raised_before_the_push() {
-    let message = finds_a_failure(|| deliver(1, 1, 2, Mutant::LengthBeforePush));
+    let message = finds_a_failure(|| deliver(1, 1, &[&[1, 1]], Mutant::LengthBeforePush));
     assert!(message.contains("the full list is empty"), "{message}");
 }
 
 #[test]
 fn a_waker_trusts_its_unlocked_estimate() {
-    let message = finds_a_failure(|| deliver(1, 2, 1, Mutant::TrustEstimate));
+    let message = finds_a_failure(|| deliver(1, 2, &[&[1]], Mutant::TrustEstimate));
     assert!(message.contains("deadlock"), "{message}");
 }
 
@@ -71,12 +71,13 @@ fn a_worker_leaves_before_the_list_is_drained() {
 
 #[test]
 fn a_worker_retires_though_a_waker_has_chosen_it() {
-    finds_a_failure(|| deliver_to_the_impatient(1, 1, 2, Mutant::RetireThoughChosen));
+    finds_a_failure(|| deliver_to_the_impatient(1, 1, &[&[1, 1]], Mutant::RetireThoughChosen));
 }
 
 #[test]
 fn a_worker_that_retires_is_missed_among_the_sleepers_before_the_workers() {
-    let message = finds_a_failure(|| deliver_to_the_impatient(1, 1, 2, Mutant::RetireInDisorder));
+    let message =
+        finds_a_failure(|| deliver_to_the_impatient(1, 1, &[&[1, 1]], Mutant::RetireInDisorder));
     assert!(message.contains("deadlock"), "{message}");
 }
 

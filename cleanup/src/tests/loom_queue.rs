@@ -1,7 +1,9 @@
 //! Both protocols together, in the real queue with the real worker's loop: nothing published is left to
 //! sleeping workers.
 
-use super::models::{deliver, deliver_to_the_impatient, explore, shrink, shut_down};
+use super::models::{
+    deliver, deliver_at_once, deliver_to_the_impatient, explore, shrink, shut_down,
+};
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Next, Seat};
@@ -9,17 +11,23 @@ use crate::sync::Arc;
 
 #[test]
 fn one_worker_falls_asleep_while_one_producer_publishes() {
-    explore(|| deliver(1, 1, 2, Mutant::None));
+    explore(|| deliver(1, 1, &[&[1, 1]], Mutant::None));
 }
 
 #[test]
 fn one_worker_and_two_producers() {
-    explore(|| deliver(1, 2, 1, Mutant::None));
+    explore(|| deliver(1, 2, &[&[1]], Mutant::None));
 }
 
 #[test]
 fn two_workers_and_two_blocks() {
-    explore(|| deliver(2, 1, 2, Mutant::None));
+    explore(|| deliver(2, 1, &[&[1, 1]], Mutant::None));
+}
+
+/// Two cleanups that wait for each other: it is not enough that one worker is awake.
+#[test]
+fn two_workers_for_two_blocks_at_once() {
+    explore(|| deliver_at_once(2, 1, &[&[2]], Mutant::None));
 }
 
 /// A worker dies while a producer publishes, who may have counted on it.
@@ -40,6 +48,27 @@ fn a_worker_dies_while_a_producer_publishes() {
     });
 }
 
+/// A shutdown that waits for the workers waits for the one, too, that takes a dying one's place.
+#[test]
+fn a_shutdown_waits_for_a_dead_workers_successor() {
+    explore(|| {
+        let queue = Arc::new(Queue::new(1, None, Mutant::None));
+        let first = queue.publish([1]).0[0];
+        let dying = queue.clone();
+        loom::thread::spawn(move || {
+            dying.started(first);
+            for successor in dying.lost(first).0 {
+                dying.started(successor);
+                let seat = Seat::new(successor);
+                while dying.next(&seat).is_some() {}
+            }
+        });
+        queue.crew().shutdown();
+        assert!(queue.crew().wait_until_left(None));
+        assert_eq!((queue.len(), queue.crew().numbers().workers), (0, 0));
+    });
+}
+
 /// A shutdown finds the worker wherever it is, and the worker finds all there is before it leaves.
 #[test]
 fn a_shutdown_reaches_a_worker_that_is_falling_asleep() {
@@ -48,12 +77,12 @@ fn a_shutdown_reaches_a_worker_that_is_falling_asleep() {
 
 #[test]
 fn a_worker_that_retires_leaves_no_item_behind() {
-    explore(|| deliver_to_the_impatient(1, 1, 2, Mutant::None));
+    explore(|| deliver_to_the_impatient(1, 1, &[&[1, 1]], Mutant::None));
 }
 
 #[test]
 fn two_workers_that_retire_leave_no_item_behind() {
-    explore(|| deliver_to_the_impatient(2, 1, 2, Mutant::None));
+    explore(|| deliver_to_the_impatient(2, 1, &[&[1, 1]], Mutant::None));
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no block.
 
-use super::models::explore;
+use super::models::{explore, take_tails};
 use crate::mutant::Mutant;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::tally::Runner;
 use crate::{Cleanup, Hooks, Origin, Pool, PoolConfig, Registrar};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 /// How often each of two cleanups ran. Not loom's: counting adds no branches.
 type Runs = Arc<[AtomicU32; 2]>;
@@ -41,17 +40,6 @@ fn two_queued(pool: &Arc<Pool>) -> (Origin, Registrar, Runs, Vec<Cleanup>) {
 fn keep_if_it_must_fail<T: Clone>(mutant: Mutant, value: &T) {
     if mutant != Mutant::None {
         std::mem::forget(value.clone());
-    }
-}
-
-/// Takes the tail over from whoever has a block in hand, as the monitor does with one that has stalled.
-fn take_tails(pool: &Pool) {
-    for desk in pool.desks().all() {
-        if let Some(glance) = desk.glance(Instant::now())
-            && let Some(tail) = desk.take_tail(pool, glance.at)
-        {
-            pool.publish([tail]);
-        }
     }
 }
 

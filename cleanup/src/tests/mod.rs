@@ -1,13 +1,18 @@
 //! Tests that look inside: faults on demand, and the models of the protocols.
 //!
-//! The models run under `--cfg loom` only, and nothing else does there.
+//! Under `--cfg loom` and `--cfg shuttle` the models run, and nothing else does.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod death;
 #[cfg(not(loom))]
 pub(crate) mod fault;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) mod pause;
+#[cfg(not(any(loom, shuttle)))]
 mod pauses;
+
+#[cfg(any(loom, shuttle))]
+mod models;
 
 #[cfg(loom)]
 mod loom_claim;
@@ -21,5 +26,12 @@ mod loom_record;
 mod loom_takeover;
 #[cfg(loom)]
 mod loom_ticket;
-#[cfg(loom)]
-mod models;
+
+#[cfg(shuttle)]
+mod shuttle_explorer;
+#[cfg(shuttle)]
+mod shuttle_mutants;
+#[cfg(shuttle)]
+mod shuttle_pool;
+#[cfg(shuttle)]
+mod shuttle_queue;

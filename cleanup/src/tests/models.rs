@@ -1,16 +1,18 @@
-//! What the models share: the explorer, and the scenario of producers, workers and their queue.
+//! What the models share: loom's explorer, and the scenario of producers, workers and their queue.
 
+use crate::Pool;
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Demand, Opening, Seat};
-use crate::sync::{Arc, Condvar, Mutex};
-use std::sync::Once;
-use std::time::Duration;
+use crate::sync::{Arc, Condvar, Mutex, thread};
+use std::time::{Duration, Instant};
 
 /// Name of the threads whose panics are expected, and not printed.
+#[cfg(loom)]
 const MUST_FAIL: &str = "must fail";
 
 /// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+#[cfg(loom)]
 pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
@@ -18,9 +20,11 @@ pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Asserts that loom finds a failure; gives its message.
+/// Asserts that loom finds a failure, and not in the first interleaving: who never gets anything right has more
+/// broken than one step. Gives its message.
+#[cfg(loom)]
 pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> String {
-    static QUIET: Once = Once::new();
+    static QUIET: std::sync::Once = std::sync::Once::new();
     QUIET.call_once(|| {
         let print = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -29,11 +33,18 @@ pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> Strin
             }
         }));
     });
+    let tried = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let trying = tried.clone();
+    let counted = move || {
+        trying.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        model();
+    };
     let outcome = std::thread::Builder::new()
         .name(MUST_FAIL.into())
-        .spawn(move || explore(model))
+        .spawn(move || explore(counted))
         .expect("a thread")
         .join();
+    assert!(tried.load(std::sync::atomic::Ordering::Relaxed) > 1, "the first interleaving fails");
     match outcome {
         Ok(()) => panic!("loom found nothing wrong"),
         Err(payload) => match payload.downcast::<String>() {
@@ -43,80 +54,60 @@ pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> Strin
     }
 }
 
-/// Counts what has been taken, and lets a thread wait for a number.
-#[derive(Default)]
-pub(super) struct Taken {
-    items: Mutex<Vec<u32>>,
-    condvar: Condvar,
+/// What each producer publishes: rounds, and in each round so many items at a time. After a round the producers
+/// wait until everything has been taken; so each round ends with a publication that has no next one to cover up
+/// for a wake-up that it lost.
+pub(super) type Rounds = &'static [&'static [u32]];
+
+/// `producers` threads publish items for at most `workers` workers. Everything has to be taken, once, before
+/// anybody asks the workers to leave; then all of them leave.
+pub(super) fn deliver(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
+    scenario(Queue::new(workers, None, mutant), 1, producers, rounds);
 }
 
-impl Taken {
-    pub(super) fn note(&self, item: u32) {
-        self.items.lock().push(item);
-        self.condvar.notify_all();
-    }
-
-    /// Waits until `n` items were taken. If they never are, loom reports the deadlock.
-    pub(super) fn wait_for(&self, n: usize) -> Vec<u32> {
-        let mut items = self.items.lock();
-        while items.len() < n {
-            self.condvar.wait(&mut items);
-        }
-        let mut items = items.clone();
-        items.sort_unstable();
-        items
-    }
+/// Likewise, with workers who leave whenever they find nothing to do.
+pub(super) fn deliver_to_the_impatient(
+    workers: usize,
+    producers: u32,
+    rounds: Rounds,
+    mutant: Mutant,
+) {
+    scenario(Queue::new(workers, Some(Duration::ZERO), mutant), 1, producers, rounds);
 }
 
-/// The worker's loop, the real one but for what it does with an item.
-fn work(queue: &Queue<u32>, taken: &Taken, opening: Opening) {
-    queue.started(opening);
-    let seat = Seat::new(opening);
-    while let Some(item) = queue.next(&seat) {
-        taken.note(item);
-    }
+/// Likewise, but each worker holds its item until all workers have one. So it is not enough that one worker is awake
+/// and will come to everything in the end. Each round has to publish a multiple of `workers` items.
+pub(super) fn deliver_at_once(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
+    scenario(Queue::new(workers, None, mutant), workers, producers, rounds);
 }
 
-/// Starts the workers that a publish demands, as a pool does.
-fn fulfil(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
-    for opening in demand.0 {
-        let (queue, taken) = (queue.clone(), taken.clone());
-        loom::thread::spawn(move || work(&queue, &taken, opening));
-    }
-}
-
-/// `producers` threads publish items one by one, `each` of them, to at most `workers` workers. Everything has
-/// to be taken, once, before anybody asks the workers to leave; then all of them leave.
-pub(super) fn deliver(workers: usize, producers: u32, each: u32, mutant: Mutant) {
-    deliver_through(Queue::new(workers, None, mutant), producers, each);
-}
-
-/// The same with workers who leave whenever they find nothing to do.
-pub(super) fn deliver_to_the_impatient(workers: usize, producers: u32, each: u32, mutant: Mutant) {
-    deliver_through(Queue::new(workers, Some(Duration::ZERO), mutant), producers, each);
-}
-
-fn deliver_through(queue: Queue<u32>, producers: u32, each: u32) {
+fn scenario(queue: Queue<u32>, at_once: usize, producers: u32, rounds: Rounds) {
     let queue = Arc::new(queue);
-    let taken = Arc::new(Taken::default());
+    let taken = Arc::new(Taken { at_once, ..Taken::default() });
+    let each: u32 = rounds.iter().flat_map(|portions| portions.iter()).sum();
     let produce = move |producer: u32, queue: &Arc<Queue<u32>>, taken: &Arc<Taken>| {
-        for item in 0..each {
-            let demand = queue.publish([producer * each + item]);
-            fulfil(queue, taken, demand);
+        let mut published = 0;
+        for portions in rounds {
+            for portion in portions.iter() {
+                let first = producer * each + published;
+                let demand = queue.publish(first..first + portion);
+                fulfil(queue, taken, demand);
+                published += portion;
+            }
+            taken.wait_for((producers * published) as usize);
         }
     };
     let others: Vec<_> = (1..producers)
         .map(|producer| {
             let (queue, taken) = (queue.clone(), taken.clone());
-            loom::thread::spawn(move || produce(producer, &queue, &taken))
+            thread::spawn(move || produce(producer, &queue, &taken))
         })
         .collect();
     produce(0, &queue, &taken);
-    let all = taken.wait_for((producers * each) as usize);
-    assert_eq!(all, (0..producers * each).collect::<Vec<_>>(), "each item once");
     for other in others {
         other.join().expect("a producer");
     }
+    assert_eq!(taken.sorted(), (0..producers * each).collect::<Vec<_>>(), "each item once");
     queue.crew().shutdown();
     end(&queue);
 }
@@ -130,6 +121,7 @@ fn end(queue: &Queue<u32>) {
 }
 
 /// A shutdown begins when two items have been published: both are taken before the worker leaves.
+#[cfg(loom)]
 pub(super) fn shut_down(mutant: Mutant) {
     let queue = Arc::new(Queue::new(1, None, mutant));
     let taken = Arc::new(Taken::default());
@@ -139,10 +131,11 @@ pub(super) fn shut_down(mutant: Mutant) {
     }
     queue.crew().shutdown();
     end(&queue);
-    assert_eq!(taken.wait_for(2), [0, 1]);
+    assert_eq!(taken.sorted(), [0, 1]);
 }
 
 /// The bound is lowered from two to one while an item is published to two workers who have just started.
+#[cfg(loom)]
 pub(super) fn shrink() {
     let queue = Arc::new(Queue::new(2, None, Mutant::None));
     let taken = Arc::new(Taken::default());
@@ -152,7 +145,69 @@ pub(super) fn shrink() {
     let demand = queue.publish([2]);
     assert!(demand.0.is_empty());
     queue.crew().set_max(1);
-    assert_eq!(taken.wait_for(1), [2]);
+    taken.wait_for(1);
     queue.crew().shutdown();
     end(&queue);
+}
+
+/// Starts the workers that a publish demands, as a pool does.
+fn fulfil(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
+    for opening in demand.0 {
+        let (queue, taken) = (queue.clone(), taken.clone());
+        thread::spawn(move || work(&queue, &taken, opening));
+    }
+}
+
+/// The worker's loop, the real one but for what it does with an item.
+fn work(queue: &Queue<u32>, taken: &Taken, opening: Opening) {
+    queue.started(opening);
+    let seat = Seat::new(opening);
+    while let Some(item) = queue.next(&seat) {
+        taken.note(item);
+    }
+}
+
+/// Counts what has been taken, and lets a thread wait for a number.
+#[derive(Default)]
+struct Taken {
+    items: Mutex<Vec<u32>>,
+    condvar: Condvar,
+    /// How many have to be taken before one is done with.
+    at_once: usize,
+}
+
+impl Taken {
+    fn note(&self, item: u32) {
+        let mut items = self.items.lock();
+        items.push(item);
+        let n = items.len();
+        drop(items);
+        self.condvar.notify_all();
+        if self.at_once > 1 {
+            self.wait_for(n.next_multiple_of(self.at_once));
+        }
+    }
+
+    /// Waits until `n` items were taken. If they never are, the checker reports the deadlock.
+    fn wait_for(&self, n: usize) {
+        let mut items = self.items.lock();
+        while items.len() < n {
+            self.condvar.wait(&mut items);
+        }
+    }
+
+    fn sorted(&self) -> Vec<u32> {
+        let mut items = self.items.lock().clone();
+        items.sort_unstable();
+        items
+    }
+}
+
+/// Takes the tail over from whoever has a block in hand, as the monitor does with one that has stalled.
+pub(super) fn take_tails(pool: &Pool) {
+    for desk in pool.desks().all() {
+        if let Some(glance) = desk.glance(Instant::now()) {
+            pool.take_over(&desk, glance.at);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A pause at every step of sleep and wake: whoever stops there, for however long, the others go on, and nothing
 //! is left behind.
 
-use super::fault::{Pause, Step};
+use super::pause::{Pause, Step};
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Demand, Opening, Seat};
@@ -100,8 +100,9 @@ fn worker_pauses(workers: usize, keep_alive: Option<Duration>, step: Step) -> bo
     let pause = Pause::at(step);
     *rig.next.lock().unwrap() = Some(pause.clone());
     rig.publish(1);
-    let reached =
-        pause.is_reached(|| keep_alive.is_none() && rig.queue.crew().numbers().asleep > 0);
+    // It comes to all steps on its own but those of its death, for which it needs an item that kills it.
+    let dies = matches!(step, Step::L1 | Step::L2);
+    let reached = pause.is_reached(|| dies && rig.queue.crew().numbers().asleep > 0);
     let other = rig.clone();
     let producer = std::thread::spawn(move || {
         other.publish(2);

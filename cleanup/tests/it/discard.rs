@@ -129,6 +129,40 @@ fn a_closed_pool_discards_what_heaps_still_queue() {
     assert_eq!(pool.stats().discarded, 2);
 }
 
+/// Those that a helping thread has taken and not run, and those of a sweeper that is later than its cycle.
+#[test]
+fn what_comes_to_a_closed_pool_late_is_discarded() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let ledger = Ledger::new(11);
+    let closing = pool.clone();
+    let mut heads = vec![
+        add(&mut registrar, move || {
+            closing.discard_pending();
+        })
+        .0,
+    ];
+    heads.extend((0..10).map(|at| {
+        let capture = ledger.capture(at);
+        add(&mut registrar, move || capture.ran()).0
+    }));
+    sweep(&origin, heads);
+    let ticket = origin.ticket();
+    assert_eq!(pool.run_pending(1), 1, "it closes the pool");
+    assert!(ticket.is_done());
+
+    let cycle = origin.begin_cycle();
+    let mut late = cycle.local_block();
+    let capture = ledger.capture(10);
+    late.push(add(&mut registrar, move || capture.ran()).0);
+    drop(cycle);
+    drop(late);
+    assert!(origin.ticket().is_done());
+    assert_eq!(ledger.ended_once(), 0);
+    assert_eq!((pool.stats().discarded, pool.stats().blocks), (11, 0));
+}
+
 #[test]
 fn a_pool_that_goes_drops_what_it_holds() {
     let ledger = Ledger::new(10);

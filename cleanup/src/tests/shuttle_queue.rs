@@ -1,0 +1,41 @@
+//! Both protocols together, as in `loom_queue.rs`, with more of everything than loom can explore: up to 4 workers,
+//! 3 producers and 200 items.
+//!
+//! To shuttle, all atomic operations are sequentially consistent. What it can find is a step in the wrong place,
+//! not one with too weak an ordering; that is loom's part.
+
+use super::models::{Rounds, deliver, deliver_at_once, deliver_to_the_impatient};
+use super::shuttle_explorer::explored;
+use crate::mutant::Mutant;
+
+/// Rounds in which there is too little to do for four workers, and too much.
+pub(super) const ROUNDS: Rounds = &[
+    &[1],
+    &[1, 1],
+    &[2, 1],
+    &[3],
+    &[1, 2, 1],
+    &[1],
+    &[4, 1],
+    &[1, 1, 1],
+    &[5, 5],
+    &[2, 3, 4],
+    &[1, 8],
+    &[1],
+    &[4, 4],
+    &[2, 1, 1, 1],
+    &[1],
+];
+
+/// Rounds of 12 or 24 items, with three producers.
+pub(super) const DOZENS: Rounds =
+    &[&[4], &[1, 1, 1, 1], &[1, 3], &[8], &[2, 6], &[3, 2, 1, 2], &[7, 1], &[4]];
+
+explored! {
+    one_worker_and_three_producers: || deliver(1, 3, ROUNDS, Mutant::None);
+    four_workers_and_three_producers: || deliver(4, 3, ROUNDS, Mutant::None);
+    four_impatient_workers_and_three_producers: ||
+        deliver_to_the_impatient(4, 3, ROUNDS, Mutant::None);
+    /// Nobody stays asleep because somebody else is awake.
+    four_workers_that_wait_for_each_other: || deliver_at_once(4, 3, DOZENS, Mutant::None);
+}
