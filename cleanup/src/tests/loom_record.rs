@@ -1,8 +1,8 @@
 //! A record's tag and mark: handles against workers, sweepers and each other.
 
-use super::models::explore;
+use super::models::{config, explore};
 use crate::sync::Arc;
-use crate::{Origin, Pool, PoolConfig};
+use crate::{Origin, Pool};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How often the cleanup ran, and how often its captures were dropped. Not a loom type: it adds no branches.
@@ -31,7 +31,7 @@ impl Drop for Capture {
 }
 
 fn manual() -> Arc<Pool> {
-    Pool::new(PoolConfig::default(), None)
+    Pool::new(config(), None)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no block.
 
-use super::models::explore;
+use super::models::{config, explore};
 use crate::mutant::Mutant;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::tally::Runner;
@@ -58,7 +58,7 @@ fn take_tails(pool: &Pool) {
 /// One thread runs the block; another takes its tail over at any moment, runs it, and registers a cleanup of an
 /// object that lives, which may get a slot that came back.
 pub(super) fn take_over(mutant: Mutant) {
-    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
+    let pool = Pool::with_mutant(config(), None, mutant);
     keep_if_it_must_fail(mutant, &pool);
     let (origin, registrar, runs, handles) = two_queued(&pool);
     keep_if_it_must_fail(mutant, &origin);
@@ -87,7 +87,7 @@ fn each_entry_of_a_tail_that_was_taken_over_runs_once() {
 #[test]
 fn stop_against_both_parties_of_a_take_over() {
     explore(|| {
-        let pool = Pool::new(PoolConfig::default(), None);
+        let pool = Pool::new(config(), None);
         let (origin, mut registrar, runs, mut handles) = two_queued(&pool);
         let (other, handle) = (pool.clone(), handles.pop().expect("two"));
         let owner = loom::thread::spawn(move || other.run_pending(2));
@@ -111,7 +111,7 @@ fn stop_against_both_parties_of_a_take_over() {
 
 /// A runner takes a block up while the monitor falls dormant: the monitor sees it, or is called.
 pub(super) fn fall_dormant(mutant: Mutant) {
-    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
+    let pool = Pool::with_mutant(config(), None, mutant);
     keep_if_it_must_fail(mutant, &pool);
     let _parts = ManuallyDrop::new(two_queued(&pool));
     let desk = pool.desks().add(Runner::Worker(0));
@@ -146,7 +146,7 @@ fn who_is_told_that_work_is_ready_misses_none() {
             teller.1.notify_all();
         };
         let hooks = Hooks { ready: Some(std::sync::Arc::new(ready)), ..Hooks::default() };
-        let pool = Pool::new(PoolConfig { hooks, ..PoolConfig::default() }, None);
+        let pool = Pool::new(PoolConfig { hooks, ..config() }, None);
         let origin = Origin::new(&pool);
         let mut registrar = origin.registrar();
         let other = pool.clone();
@@ -177,7 +177,7 @@ fn who_is_told_that_work_is_ready_misses_none() {
 #[test]
 fn who_waits_for_relief_gets_it() {
     explore(|| {
-        let pool = Pool::new(PoolConfig::default(), None);
+        let pool = Pool::new(config(), None);
         let (origin, _registrar, _, _) = two_queued(&pool);
         let other = pool.clone();
         let runner = loom::thread::spawn(move || other.run_pending(2));

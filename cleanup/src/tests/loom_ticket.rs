@@ -1,7 +1,7 @@
 //! Tickets: the waiter returns once the last cleanup has ended, and sees what it did.
 
-use super::models::explore;
-use crate::{Origin, Pool, PoolConfig};
+use super::models::{config, explore};
+use crate::{Origin, Pool};
 use loom::cell::UnsafeCell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn bump(shared: &Shared) {
 #[test]
 fn a_waiter_sees_what_the_cleanups_did() {
     explore(|| {
-        let pool = Pool::new(PoolConfig::default(), None);
+        let pool = Pool::new(config(), None);
         let origin = Origin::new(&pool);
         let mut registrar = origin.registrar();
         let shared = Arc::new(Shared(UnsafeCell::new(0)));
@@ -50,7 +50,7 @@ fn a_waiter_sees_what_the_cleanups_did() {
 #[test]
 fn a_cycle_keeps_its_batch_unfinished() {
     explore(|| {
-        let pool = Pool::new(PoolConfig::default(), None);
+        let pool = Pool::new(config(), None);
         let origin = Origin::new(&pool);
         let mut registrar = origin.registrar();
         let heads: Vec<_> = (0..3).map(|_| registrar.register(None, || {}).0).collect();

@@ -1,5 +1,6 @@
 //! What the models share: the explorer, and the scenario of producers, workers and their queue.
 
+use crate::PoolConfig;
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Demand, Opening, Seat};
@@ -9,6 +10,11 @@ use std::time::Duration;
 
 /// Name of the threads whose panics are expected, and not printed.
 const MUST_FAIL: &str = "must fail";
+
+/// How a model's pool is: nothing in it stalls. A model that looks at the clock is another one on a busy machine.
+pub(super) fn config() -> PoolConfig {
+    PoolConfig { stall_after: Duration::MAX, ..PoolConfig::default() }
+}
 
 /// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
 pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
