@@ -161,15 +161,20 @@ impl Sleep {
         if self.mutant.is(Mutant::UncommittedSignal) {
             drop(crew);
             fence(Ordering::SeqCst);
-            if length.get() == 0 {
-                crew = self.crew.lock();
-                crew.sleeping.push((seat.index, seat.parker.clone()));
-                drop(crew);
-                seat.parker.park(None);
-            } else {
-                crew = self.crew.lock();
-                self.sub_asleep(&crew, 1);
+            let found = length.get() > 0;
+            crew = self.crew.lock();
+            if found || crew.shutdown {
+                // A waker may have done it for us.
+                self.sub_asleep(&crew, self.hints.asleep.load(Ordering::Relaxed).min(1));
+                if found {
+                    return Next::Again;
+                }
+                self.vacate(&mut crew, seat.index);
+                return Next::Leave;
             }
+            crew.sleeping.push((seat.index, seat.parker.clone()));
+            drop(crew);
+            seat.parker.park(None);
             return Next::Again;
         }
         if !self.mutant.is(Mutant::NoSleepFence) {
@@ -318,9 +323,10 @@ impl Sleep {
             let keep = crew.sleeping.len().saturating_sub(signals);
             let woken = crew.sleeping.split_off(keep);
             self.sub_asleep(&crew, signals.min(self.hints.asleep.load(Ordering::Relaxed)));
+            let demand = self.demand(&mut crew, waiting - signals, replace);
             drop(crew);
             woken.iter().for_each(|(_, parker)| parker.unpark());
-            return Demand::default();
+            return demand;
         }
         let (woken, demand) = self.call(&mut crew, length, replace);
         drop(crew);
@@ -343,11 +349,17 @@ impl Sleep {
         // On their behalf: were it left to them, a second publisher would count on sleepers that are
         // already spoken for, and take the lock to find none.
         self.sub_asleep(crew, n);
+        let demand = self.demand(crew, waiting - n, replace); // W4
+        (woken, demand)
+    }
+
+    /// Step W4: a worker for each of so many items, as far as there is room.
+    fn demand(&self, crew: &mut MutexGuard<'_, Crew>, items: usize, replace: bool) -> Demand {
         let mut demand = Demand::default();
         if !crew.shutdown || replace {
             let workers = self.hints.workers.load(Ordering::Relaxed);
             let room = self.hints.max.load(Ordering::Relaxed).saturating_sub(workers);
-            let added = (waiting - n).min(room); // W4
+            let added = items.min(room);
             for _ in 0..added {
                 demand.0.push(crew.open_post());
             }
@@ -356,7 +368,7 @@ impl Sleep {
                 self.resized(crew);
             }
         }
-        (woken, demand)
+        demand
     }
 
     /// Changes the largest number of workers. Surplus workers leave when they come back for work; those asleep
