@@ -6,6 +6,8 @@
 mod death;
 #[cfg(not(loom))]
 pub(crate) mod fault;
+#[cfg(not(loom))]
+mod lock_step;
 
 #[cfg(loom)]
 mod loom_claim;
