@@ -326,9 +326,10 @@ impl Sleep {
             let keep = crew.sleeping.len().saturating_sub(signals);
             let woken = crew.sleeping.split_off(keep);
             self.sub_asleep(&crew, signals.min(self.hints.asleep.load(Ordering::Relaxed)));
+            let demand = self.demand(&mut crew, waiting - signals, replace);
             drop(crew);
             woken.iter().for_each(|(_, parker)| parker.unpark());
-            return Demand::default();
+            return demand;
         }
         let (woken, demand) = self.call(&mut crew, length, replace);
         drop(crew);
@@ -359,11 +360,17 @@ impl Sleep {
         // already spoken for, and take the lock to find none.
         self.sub_asleep(crew, woken.len());
         step!(W4);
+        let demand = self.demand(crew, waiting - n, replace); // W4
+        (woken, demand)
+    }
+
+    /// Step W4: a worker for each of so many items, as far as there is room.
+    fn demand(&self, crew: &mut MutexGuard<'_, Crew>, items: usize, replace: bool) -> Demand {
         let mut demand = Demand::default();
         if !crew.shutdown || replace {
             let workers = self.hints.workers.load(Ordering::Relaxed);
             let room = self.hints.max.load(Ordering::Relaxed).saturating_sub(workers);
-            let added = (waiting - n).min(room); // W4
+            let added = items.min(room);
             for _ in 0..added {
                 demand.0.push(crew.open_post());
             }
@@ -372,7 +379,7 @@ impl Sleep {
                 self.resized(crew);
             }
         }
-        (woken, demand)
+        demand
     }
 
     /// Changes the largest number of workers. Surplus workers leave when they come back for work; those asleep

@@ -7,6 +7,8 @@ mod death;
 #[cfg(not(loom))]
 pub(crate) mod fault;
 #[cfg(not(any(loom, shuttle)))]
+mod lock_step;
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) mod pause;
 #[cfg(not(any(loom, shuttle)))]
 mod pauses;

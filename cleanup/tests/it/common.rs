@@ -127,6 +127,28 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for work to be done that nobody publishes meanwhile. Panics with a dump when the deadline passes, and at once
+/// if blocks lie beside workers who are all asleep: nobody would ever wake them.
+pub(crate) fn until_done(pool: &Pool, mut is_done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    let mut tries = 0_u32;
+    while !is_done() {
+        tries += 1;
+        if tries < 300 {
+            // About as long as a worker takes to wake up, if there is a processor for it.
+            std::hint::spin_loop();
+            continue;
+        }
+        std::thread::yield_now();
+        if tries.is_multiple_of(8) {
+            let stats = pool.stats();
+            let lost = stats.blocks > 0 && stats.asleep == stats.workers && !is_done();
+            assert!(!lost, "a lost wake-up: {}", pool.dump());
+            assert!(Instant::now() < deadline, "waited in vain: {}", pool.dump());
+        }
+    }
+}
+
 /// A door that cleanups wait at.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<(bool, usize)>, Condvar)>);

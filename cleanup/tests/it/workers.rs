@@ -6,21 +6,24 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// The race of the lost wake-up, on a real machine: the worker is about to sleep whenever the next block comes.
+/// The race of the lost wake-up, on a real machine: the worker is about to sleep whenever the next block comes. With
+/// records, blocks and batches around it; `src/tests/lock_step.rs` has the queue alone, and more races.
 #[test]
 fn in_lock_step_no_block_is_missed() {
-    let (pool, threads) = pool(1);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let done = Arc::new(AtomicUsize::new(0));
-    for round in 1..=200_000 {
-        let counter = done.clone();
-        let (head, _) = add(&mut registrar, move || counter.store(round, Ordering::Release));
-        sweep(&origin, [head]);
-        until("the block has been run", || done.load(Ordering::Acquire) == round);
+    for (workers, rounds) in [(1, 100_000), (3, 20_000)] {
+        let (pool, threads) = pool(workers);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let done = Arc::new(AtomicUsize::new(0));
+        for round in 1..=rounds {
+            let counter = done.clone();
+            let (head, _) = add(&mut registrar, move || counter.store(round, Ordering::Release));
+            sweep(&origin, [head]);
+            until_done(&pool, || done.load(Ordering::Acquire) == round);
+        }
+        assert!(threads.spawned() <= workers);
+        shut_down(&pool, &threads);
     }
-    assert_eq!(threads.spawned(), 1);
-    shut_down(&pool, &threads);
 }
 
 #[test]
@@ -201,35 +204,39 @@ fn a_spawn_that_panics_has_failed() {
             std::panic::resume_unwind(Box::new("no thread"));
         }
     }
-    let config = PoolConfig { max_workers: 3, ..PoolConfig::default() };
-    let pool = Pool::new(config, Some(Box::new(Panics)));
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let heads: Vec<_> = (0..1000).map(|_| add(&mut registrar, || {}).0).collect();
-    sweep(&origin, heads);
-    let stats = pool.stats();
-    assert_eq!(stats.workers, 0);
-    assert!(stats.spawn_failures >= 3);
-    origin.ticket().wait(DEADLINE).unwrap();
-    assert_eq!(pool.stats().executed, 1000, "by the waiter, for want of workers");
+    for max_workers in [1, 3] {
+        let config = PoolConfig { max_workers, ..PoolConfig::default() };
+        let pool = Pool::new(config, Some(Box::new(Panics)));
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let heads: Vec<_> = (0..1000).map(|_| add(&mut registrar, || {}).0).collect();
+        sweep(&origin, heads);
+        let stats = pool.stats();
+        assert_eq!(stats.workers, 0);
+        assert!(stats.spawn_failures >= max_workers as u64);
+        origin.ticket().wait(DEADLINE).unwrap();
+        assert_eq!(pool.stats().executed, 1000, "by the waiter, for want of workers");
+    }
 }
 
 #[test]
 fn a_shutdown_drains_the_list_first() {
-    let (pool, threads) = pool(2);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(50_000);
-    let heads: Vec<_> = (0..50_000)
-        .map(|at| {
-            let capture = ledger.capture(at);
-            add(&mut registrar, move || capture.ran()).0
-        })
-        .collect();
-    sweep(&origin, heads);
-    shut_down(&pool, &threads);
-    ledger.all_ran_once();
-    assert_eq!(pool.discard_pending(), 0);
+    for workers in [1, 2, 3] {
+        let (pool, threads) = pool(workers);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let ledger = Ledger::new(50_000);
+        let heads: Vec<_> = (0..50_000)
+            .map(|at| {
+                let capture = ledger.capture(at);
+                add(&mut registrar, move || capture.ran()).0
+            })
+            .collect();
+        sweep(&origin, heads);
+        shut_down(&pool, &threads);
+        ledger.all_ran_once();
+        assert_eq!(pool.discard_pending(), 0);
+    }
 }
 
 #[test]
@@ -270,20 +277,22 @@ fn an_idle_pool_shuts_down_at_once_and_twice() {
 
 #[test]
 fn a_worker_of_a_helping_crowd_counts_its_own() {
-    let (pool, threads) = pool(2);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(30_000);
-    let heads: Vec<_> = (0..30_000)
-        .map(|at| {
-            let capture = ledger.capture(at);
-            add(&mut registrar, move || capture.ran()).0
-        })
-        .collect();
-    sweep(&origin, heads);
-    while pool.run_pending(100) > 0 {}
-    origin.ticket().wait(DEADLINE).unwrap();
-    ledger.all_ran_once();
-    assert_eq!(pool.stats().executed, 30_000);
-    shut_down(&pool, &threads);
+    for workers in [1, 2, 3] {
+        let (pool, threads) = pool(workers);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let ledger = Ledger::new(30_000);
+        let heads: Vec<_> = (0..30_000)
+            .map(|at| {
+                let capture = ledger.capture(at);
+                add(&mut registrar, move || capture.ran()).0
+            })
+            .collect();
+        sweep(&origin, heads);
+        while pool.run_pending(100) > 0 {}
+        origin.ticket().wait(DEADLINE).unwrap();
+        ledger.all_ran_once();
+        assert_eq!(pool.stats().executed, 30_000);
+        shut_down(&pool, &threads);
+    }
 }
