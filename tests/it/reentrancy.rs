@@ -315,7 +315,7 @@ promises! {
                 }
             });
             // Some are queued by a collection, the others by the end of the heap.
-            if depth % 2 == 0 {
+            if depth.is_multiple_of(2) {
                 heap.collect();
             }
         }
