@@ -7,7 +7,7 @@
 use crate::cycle::Cycle;
 use crate::describe::{Description, DescriptionId};
 use crate::handle::Cleanup;
-use crate::pool::Pool;
+use crate::pool::{Pool, is_over};
 use crate::record::{FreeList, Fresh, Head, Slot};
 use crate::registry::{ARMED, Lease, Registered, Registry};
 use crate::run::{Inside, in_cleanup};
@@ -66,10 +66,20 @@ impl Origin {
     /// Somebody else has to run them; see [`relieve`](Self::relieve).
     pub fn wait_for_backlog(&self, at_most: u64, timeout: Duration) -> u64 {
         if !in_cleanup() {
-            self.pool.look();
             let deadline = Instant::now().checked_add(timeout);
-            self.pool.help_for_want_of_workers(|| self.backlog() <= at_most);
-            self.registry().relief.wait(deadline, || self.backlog() <= at_most);
+            let is_low = || self.backlog() <= at_most;
+            loop {
+                self.pool.look();
+                self.pool.help_for_want_of_workers(is_low);
+                // Until it is low, or there is nobody left to count on.
+                let is_news = || is_low() || self.pool.is_deserted();
+                let told = self.registry().relief.wait(deadline, is_news);
+                if !told || is_low() || is_over(deadline) {
+                    break;
+                }
+                // Before the next look: its thread may not live long enough either.
+                self.pool.help_for_want_of_workers(is_low);
+            }
         }
         self.backlog()
     }

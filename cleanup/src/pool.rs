@@ -252,18 +252,29 @@ impl Pool {
         self.a_worker_left();
     }
 
-    /// Waits until no worker is left. Whether that is so when it returns.
+    /// Waits until no worker is left. Whether that is so when it returns, and they have left nothing behind.
     ///
-    /// Called by a worker of this pool, from inside a cleanup, it would wait for itself until the timeout;
-    /// see [`in_cleanup`]. A timeout too long for the clock means for ever.
+    /// If none can be started for what is queued, this runs it here, as a [`Ticket`](crate::Ticket) does; unless the
+    /// maximum is 0. Called by a worker of this pool, from inside a cleanup, it would wait for itself until the
+    /// timeout; see [`in_cleanup`]. A timeout too long for the clock means for ever.
     pub fn wait_until_workers_left(&self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
         loop {
             if !self.queue.crew().wait_until_left(deadline) {
                 return false;
             }
-            if self.last_look() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            // Before the last look: what has failed to start once may fail again.
+            if self.is_starving() {
+                self.help_for_want_of_workers(|| is_over(deadline));
+                if is_over(deadline) {
+                    return self.queue.len() == 0;
+                }
+            }
+            if self.last_look() && !self.is_starving() {
                 return true;
+            }
+            if is_over(deadline) {
+                return false;
             }
         }
     }
@@ -313,6 +324,9 @@ impl Pool {
 
     /// A worker's post has been vacated, or may have been.
     pub(crate) fn a_worker_left(&self) {
+        if self.is_deserted() {
+            self.totals.nudge();
+        }
         if self.queue.crew().has_ended() {
             self.watch.stop();
         }
@@ -371,6 +385,10 @@ impl Pool {
         self.fulfil(demand);
         if self.queue.len() > 0 {
             self.tell_ready();
+            if self.max_workers() == 0 && self.is_deserted() {
+                // Nobody is demanded here, who could fail to come. Who waits already runs it.
+                self.totals.nudge();
+            }
         }
     }
 
@@ -402,14 +420,30 @@ impl Pool {
             }
         }
         if failed {
-            if self.queue.crew().numbers().workers == 0 {
+            self.starving.store(true, Ordering::Relaxed);
+        }
+        if self.is_starving() {
+            if self.is_deserted() {
                 // Who waits already may have counted on this start. (With a worker there is somebody to count on.)
                 self.totals.nudge();
             }
-            self.starving.store(true, Ordering::Relaxed);
             if self.watch.call() {
                 self.start_monitor();
             }
+        }
+    }
+
+    /// Whether work waits, and no worker is there or on its way who could do it.
+    pub(crate) fn is_deserted(&self) -> bool {
+        !self.is_manual() && self.queue.len() > 0 && self.queue.crew().numbers().workers == 0
+    }
+
+    /// A worker ended before it began: whoever was to start it forgot it, or its thread did not live that long.
+    pub(crate) fn never_began(&self) {
+        self.starving.store(true, Ordering::Relaxed);
+        // Not in the middle of the attempt to start it, which looks itself when it is over.
+        if !in_cleanup() && self.is_starving() && self.watch.call() {
+            self.start_monitor();
         }
     }
 
@@ -429,7 +463,7 @@ impl Pool {
 
     /// Whether work waits for a worker that could not be started.
     pub(crate) fn is_starving(&self) -> bool {
-        self.starving.load(Ordering::Relaxed) && self.queue.len() > 0
+        self.starving.load(Ordering::Relaxed) && self.max_workers() > 0 && self.queue.len() > 0
     }
 
     /// Tries again to start workers.
@@ -566,6 +600,11 @@ impl Pool {
 
 /// Cleanups that a helping thread runs between two looks at whether it is still needed.
 const HELPING: usize = 16;
+
+/// Whether there is a deadline, and it has passed.
+pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
 
 /// Calls a method of [`Spawn`], whose panic is a failure like any other.
 fn attempt(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {

@@ -31,8 +31,9 @@ impl Relief {
         }
     }
 
+    /// Has those who wait look again.
     #[cold]
-    fn tell(&self) {
+    pub(crate) fn tell(&self) {
         // Locked, so that a waiter between its look and its wait is not missed.
         let _lock = self.lock.lock();
         self.condvar.notify_all();

@@ -8,7 +8,7 @@
 //!
 //! It does not know blocks or records; it is told numbers.
 
-use crate::pool::Pool;
+use crate::pool::{Pool, is_over};
 use crate::registry::Lease;
 use crate::run::in_cleanup;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
@@ -221,10 +221,11 @@ impl Batch {
         self.told.lock().nudges
     }
 
-    /// Has those who wait look at the workers again.
+    /// Has those who wait, for the batch or for its heap's backlog, look at the workers again.
     pub(crate) fn nudge(&self) {
         self.told.lock().nudges += 1;
         self.finished.notify_all();
+        self.lease.registry().relief.tell();
     }
 
     /// Whether `finish` has got as far as telling.
@@ -263,17 +264,19 @@ impl Ticket {
             return Ok(());
         }
         let deadline = Instant::now().checked_add(timeout);
+        let help = || {
+            self.pool.help_for_want_of_workers(|| self.is_done() || is_over(deadline));
+        };
         for batch in &self.batches {
             loop {
                 // Before the look: who is nudged during it has to look once more.
                 let nudges = batch.nudges();
                 self.pool.look();
-                self.pool.help_for_want_of_workers(|| {
-                    self.is_done() || deadline.is_some_and(|deadline| Instant::now() >= deadline)
-                });
+                help();
                 match batch.wait(deadline, nudges) {
                     Waited::Done => break,
-                    Waited::Nudged => {}
+                    // Before the next look: its thread may not live long enough either.
+                    Waited::Nudged => help(),
                     Waited::TimedOut => {
                         let pending = self.pending();
                         // Zero: the last one ended just now, and only the telling is left.

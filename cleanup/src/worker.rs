@@ -17,8 +17,8 @@ use crate::tally::Runner;
 /// A worker, to be [run](Self::run) on a thread of its own.
 ///
 /// The pool counts it from before [`Spawn::spawn`](crate::Spawn::spawn) is called. Dropping it instead of
-/// running it corrects the count; if it was dropped by a thread that had started, and work is waiting, the
-/// pool asks for a replacement at once.
+/// running it corrects the count. If it was dropped by a thread that had started it, and work is waiting, the
+/// pool asks for a replacement at once; if nobody had started it, as soon as after a failure.
 #[derive(Debug)]
 pub struct Worker {
     pool: Arc<Pool>,
@@ -62,6 +62,9 @@ impl Drop for Worker {
         }
         if !self.left {
             self.pool.lost(self.opening);
+        }
+        if self.desk.is_none() {
+            self.pool.never_began();
         }
         self.pool.a_worker_left();
     }

@@ -703,6 +703,35 @@ fn run_by_its_handle_it_may_drop_the_last_handle_of_its_own_pool() {
     }
 }
 
+/// It keeps a heap on its thread that holds the last handle. The worker retires, its thread ends, the heap with it, and
+/// with that the pool: on one of the pool's own threads, and outside any cleanup.
+#[test]
+fn a_heap_that_a_worker_keeps_may_hold_the_last_handle_of_its_pool() {
+    thread_local! {
+        static KEPT: RefCell<Option<WorldHeap>> = const { RefCell::new(None) };
+    }
+    for workers in [1, 3] {
+        for on_drop in [OnDrop::RunAll, OnDrop::RunQueued, OnDrop::Discard] {
+            let (builder, threads) = counted_threads();
+            let pool = builder.max_workers(workers).keep_alive(Duration::from_millis(10)).build();
+            let (queued, armed) = (Ledger::new(LINES), Ledger::new(LINES));
+            let (ledgers, inner) = ((queued.clone(), armed.clone()), pool.clone());
+            let mut heap = heap_on(&pool);
+            drop(pool);
+            heap.mutate(|mc, _| {
+                mc.add_cleanup(mc.alloc(Node::new(0)), move || {
+                    KEPT.set(Some(heap_with(&inner, on_drop, &ledgers.0, &ledgers.1)));
+                });
+            });
+            drop(heap);
+            until("the threads have ended", || Arc::strong_count(&threads) == 1);
+            let ran = [queued.balance(LINES), armed.balance(LINES)];
+            let runs_armed = on_drop == OnDrop::RunAll;
+            assert_eq!(ran, [LINES, if runs_armed { LINES } else { 0 }], "{on_drop:?}");
+        }
+    }
+}
+
 // ---- waiting -------------------------------------------------------------------------------------------
 
 /// Everything that whoever is inside a cleanup, or counts as if, can do with a pool and heaps on it. Gives the answer to
