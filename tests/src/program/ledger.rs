@@ -110,6 +110,7 @@ pub(super) enum Action {
     Itself(Arc<OnceLock<Arc<Cleanup>>>),
     Rearm(u8),
     Nest(CleanupPool),
+    Linger,
 }
 
 impl Action {
@@ -129,9 +130,13 @@ impl Action {
             }
             Action::Rearm(left) => ledger.write(Event::Rearm(*left)),
             Action::Nest(pool) => ledger.write(Event::Nested(pool.run_pending(usize::MAX))),
+            Action::Linger => (0..YIELDS).for_each(|_| std::thread::yield_now()),
         }
     }
 }
+
+/// How long a cleanup lingers: long enough, often enough, for a worker to pass a cleanup that its handle runs.
+const YIELDS: u32 = 20;
 
 /// A field that reports its drop, and may panic in it.
 pub(super) struct Probe {

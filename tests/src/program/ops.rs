@@ -37,6 +37,8 @@ pub struct Setup {
     pub zeal: bool,
     /// What its end means for its cleanups.
     pub on_drop: Policy,
+    /// Whether its root panics when it is dropped.
+    pub bomb: bool,
 }
 
 /// The choices of `OnDrop`.
@@ -69,6 +71,8 @@ pub enum Act {
     Rearm,
     /// Tries to run the pool's cleanups within itself.
     Nest,
+    /// Gives other threads time to come to where it is.
+    Linger,
 }
 
 /// One step of a program.
@@ -237,6 +241,10 @@ impl PoolKind {
 }
 
 impl Setup {
+    /// Manual pacing, and no limit.
+    pub const PLAIN: Setup =
+        Setup { limit: None, pace: None, zeal: false, on_drop: Policy::RunAll, bomb: false };
+
     /// Mostly without a limit, collected when told to.
     fn pick(a: u8, b: u8, c: u8) -> Self {
         const LIMITS: [u64; 3] = [2 << 10, 20 << 10, 200 << 10];
@@ -245,6 +253,7 @@ impl Setup {
             pace: (b % 4 == 3).then_some(64 << (b / 4 % 8)),
             zeal: c % 5 == 4,
             on_drop: [Policy::RunAll, Policy::RunQueued, Policy::Discard][usize::from(c / 5 % 3)],
+            bomb: c / 15 % 8 == 7,
         }
     }
 }
@@ -259,6 +268,7 @@ impl Act {
             7 => Act::Itself,
             8 | 9 => Act::Rearm,
             10 => Act::Nest,
+            11 | 12 => Act::Linger,
             _ => Act::Nothing,
         }
     }

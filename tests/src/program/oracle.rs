@@ -34,6 +34,8 @@ pub(super) struct Oracle {
     objects: Vec<Object>,
     /// The present heap's first object.
     base: usize,
+    /// Its root, which is not in it, but is dropped with it.
+    world: Id,
     /// Who is where, of the objects allocated now.
     addresses: HashMap<usize, Id>,
     records: Vec<Record>,
@@ -181,14 +183,16 @@ pub(super) enum Due {
 }
 
 impl Oracle {
+    /// An oracle that knows no heap yet.
     pub(super) fn new(exact: bool, setup: Setup) -> Self {
-        let mut oracle = Oracle {
+        Oracle {
             exact,
             heap: 0,
             setup,
             closed: false,
             objects: Vec::new(),
             base: 0,
+            world: 0,
             addresses: HashMap::new(),
             records: Vec::new(),
             base_record: 0,
@@ -204,9 +208,7 @@ impl Oracle {
             pool: PoolCounts::default(),
             told: [0; 2],
             pool_runs: 0,
-        };
-        oracle.new_heap(setup);
-        oracle
+        }
     }
 
     // ---- objects -----------------------------------------------------------------------------------
@@ -428,6 +430,7 @@ impl Oracle {
     /// Compares what the end of a heap has left, and how many cleanups the pool says it queued.
     pub(super) fn buried(&mut self, expected: &Expected, pool: &PoolStats) {
         self.check_glue(&expected.dropped);
+        assert_eq!(self.object(self.world).drops, 1, "drops of the root");
         let queued_before = self.pool.queued - expected.newly.len() as u64;
         self.take_over(&expected.newly, pool.queued - queued_before);
         for cleanup in self.cleanups.iter().filter(|cleanup| cleanup.heap == self.heap) {
@@ -435,8 +438,8 @@ impl Oracle {
         }
     }
 
-    /// Another heap takes the place of the one that went.
-    pub(super) fn new_heap(&mut self, setup: Setup) {
+    /// Another heap takes the place of the one that went. The answer is its root's number.
+    pub(super) fn new_heap(&mut self, setup: Setup) -> Id {
         self.heap += 1;
         self.setup = setup;
         self.base = self.objects.len();
@@ -446,6 +449,9 @@ impl Oracle {
         self.counts = Counts::default();
         let trigger = setup.pace.unwrap_or_default();
         self.memory = Memory { trigger, ..Memory::default() };
+        // Dropped like a token, whenever that may be: it is not for a sweep to find.
+        self.world = self.made(Kind::Token, 0, false);
+        self.world
     }
 
     /// Which objects and weak records of the present heap are reachable, from its first one on.
@@ -734,6 +740,7 @@ impl Oracle {
             (swept, drop_panics, self.setup.limit),
             "swept objects, panics in drop glue and the limit"
         );
+        assert_eq!(self.object(self.world).drops, 0, "drops of the root of a living heap");
         assert!(stats.mapped_bytes >= bytes);
         assert!(stats.mapped_bytes == 0 || empty_cycles < 2, "long empty, and not given back");
         let cleanups = &stats.cleanups;
@@ -794,10 +801,11 @@ impl Oracle {
         assert!(agrees, "cleanup {number} is {state:?} and should be {fate:?}");
     }
 
-    /// Every object has gone, and every cleanup has ended. Called at the end of a program.
+    /// Every object has gone, and every cleanup has ended. Called at the end of a program, when the last heap is
+    /// a new one.
     pub(super) fn check_end(&self) {
         for (id, object) in self.objects.iter().enumerate() {
-            let drops = u32::from(object.kind.has_drop_glue());
+            let drops = u32::from(object.kind.has_drop_glue() && id != self.world as usize);
             assert!(!object.allocated && object.drops == drops, "drops of object {id}");
         }
         for (number, cleanup) in self.cleanups.iter().enumerate() {

@@ -141,10 +141,17 @@ impl Drop for Stopper {
 }
 
 /// The root of a heap.
-#[derive(Trace, Default)]
+#[derive(Trace)]
 pub(super) struct World<'gc> {
     pub(super) kept: GcRefCell<Vec<Any<'gc>>>,
     pub(super) weaks: GcRefCell<Vec<AnyWeak<'gc>>>,
+    _probe: Leaf<Probe>,
+}
+
+impl World<'_> {
+    pub(super) fn new(probe: Probe) -> Self {
+        World { kept: GcRefCell::default(), weaks: GcRefCell::default(), _probe: Leaf::new(probe) }
+    }
 }
 
 macro_rules! any {

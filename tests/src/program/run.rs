@@ -114,10 +114,9 @@ struct Plan {
 impl Machine {
     fn new(kind: PoolKind, setup: Setup) -> Self {
         let ledger = Arc::new(Ledger::default());
-        let pool = new_pool(kind, &ledger);
-        Machine {
-            heap: Some(builder(&pool, setup).build(|_| World::default())),
-            pool,
+        let mut machine = Machine {
+            heap: None,
+            pool: new_pool(kind, &ledger),
             kind,
             oracle: Oracle::new(kind == PoolKind::Manual, setup),
             roots: Vec::new(),
@@ -125,7 +124,15 @@ impl Machine {
             ledger,
             pool_ran: 0,
             quiescent: true,
-        }
+        };
+        machine.make_heap(setup);
+        machine
+    }
+
+    fn make_heap(&mut self, setup: Setup) {
+        let id = self.oracle.new_heap(setup);
+        let probe = Probe { id, ledger: self.ledger.clone(), panics: setup.bomb };
+        self.heap = Some(builder(&self.pool, setup).build(|_| World::new(probe)));
     }
 
     /// Calls `f`; if heap and oracle disagree, the answer is in what.
@@ -140,8 +147,7 @@ impl Machine {
 
     /// Does one operation; whether it had any effect.
     fn step(&mut self, op: &Op) -> bool {
-        // Until a wait says otherwise, workers may be at it.
-        self.quiescent = self.is_manual();
+        self.begin();
         match *op {
             Op::Alloc { kind, keep, fallible } => self.alloc(kind, keep, fallible),
             Op::AllocMany { kind, count, cleanups } => self.alloc_many(kind, count, cleanups),
@@ -186,6 +192,11 @@ impl Machine {
             Op::FailToBuild => self.fail_to_build(),
             Op::Shutdown => self.shutdown(),
         }
+    }
+
+    /// Something is about to be done: until a wait says otherwise, workers may be at it.
+    fn begin(&mut self) {
+        self.quiescent = self.is_manual();
     }
 
     fn is_manual(&self) -> bool {
@@ -571,6 +582,7 @@ impl Machine {
             Act::Itself => Some(Action::Itself(Arc::new(OnceLock::new()))),
             Act::Rearm => Some(Action::Rearm(target % 3)),
             Act::Nest => Some(Action::Nest(self.pool.clone())),
+            Act::Linger => Some(Action::Linger),
         };
         Plan { action, large, act, ..Plan::plain(&self.oracle, &self.ledger) }
     }
@@ -804,20 +816,18 @@ impl Machine {
             self.pool = new_pool(self.kind, &self.ledger);
             self.oracle.new_pool();
         }
-        self.oracle.new_heap(setup);
-        self.heap = Some(builder(&self.pool, setup).build(|_| World::default()));
+        self.make_heap(setup);
         true
     }
 
     fn fail_to_build(&mut self) -> bool {
-        let setup = Setup { limit: None, pace: None, zeal: false, on_drop: Policy::RunAll };
         let Plan { capture, .. } = Plan::plain(&self.oracle, &self.ledger);
         let number = capture.number;
         let id = self.oracle.next_id();
         self.oracle.stillborn(Kind::Token);
         let mut cleanup = None;
         let panicked = panics(|| {
-            builder(&self.pool, setup).build(|mc| {
+            builder(&self.pool, Setup::PLAIN).build(|mc| {
                 let token = payload::alloc(mc, Kind::Token, id, &self.ledger, false);
                 let token = token.expect("there is no limit");
                 cleanup = Some(token.add_cleanup(mc, move || capture.ran()));
@@ -876,12 +886,12 @@ impl Machine {
 
     /// Ends the heap and the pool: everything that is to run has run after that.
     fn finish(&mut self) {
+        self.begin();
         self.collect();
         self.check();
         self.wait();
         self.check();
-        let setup = Setup { limit: None, pace: None, zeal: false, on_drop: Policy::RunAll };
-        self.new_heap(setup);
+        self.new_heap(Setup::PLAIN);
         self.check();
         if self.is_manual() {
             while self.run_pending(7) {
