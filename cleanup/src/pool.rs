@@ -284,14 +284,23 @@ impl Pool {
     /// A publisher may be between P1 and P2 while the workers leave. Its block is in the list and not claimable;
     /// but one of them may have claimed the unit of a block published before, and taken this one.
     fn last_look(&self) -> bool {
-        if self.max_workers() == 0 || self.is_closed() {
-            return true;
-        }
         while !self.queue.is_drained() {
+            if self.max_workers() == 0 || self.is_closed() {
+                return true;
+            }
             if self.queue.len() > 0 {
+                let before = self.queue.crew().numbers();
                 let demand = self.queue.replace();
                 self.fulfil(demand);
-                return self.queue.crew().numbers().workers == 0;
+                let now = self.queue.crew().numbers();
+                if now.workers > 0 {
+                    return false;
+                }
+                if now.begun == before.begun {
+                    return true;
+                }
+                // One came and went. It may have taken another block than the one it was demanded for: look again.
+                continue;
             }
             // Until that publisher has done P2: two instructions.
             yield_now();
