@@ -17,8 +17,7 @@
  *   FAIL        another thread has demanded it, and finds that it cannot be started; if there is work, the monitor
  *               tries again
  *
- * Mutants: NO_PUBLISH_FENCE, NO_SLEEP_FENCE, NO_LOSS_FENCE; RELAXED_LOWERING, LOOK_IN_DISORDER, RETIRE_IN_DISORDER.
- * Repair: FAIL_FENCE, see README.md.
+ * Mutants: NO_PUBLISH_FENCE, NO_SLEEP_FENCE, NO_LOSS_FENCE, NO_FAIL_FENCE; RELAXED_LOWERING, LOOK_IN_DISORDER, RETIRE_IN_DISORDER.
  */
 
 #define BLOCKS 2
@@ -215,8 +214,8 @@ proctype starter() {
     acquire();
     store(workers_out, 0);                                                                  /* L1, and no L2 */
     unlock_out = true;
-#ifdef FAIL_FENCE
-    fence();                                        /* Repair. */
+#ifndef NO_FAIL_FENCE
+    fence();                                        /* The LossFence. */
 #endif
     if
     :: length > 0 -> run monitor()

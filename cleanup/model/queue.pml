@@ -23,10 +23,6 @@
  *   RAISE       with LOWER: then it is raised again, to what it was
  *   SHUTDOWN    a shutdown begins at any moment; with SHUTDOWN_LAST, when all is published
  *
- * Repairs of what README.md lists under "What the model found":
- *   SURPLUS_NEVER_SLEEPS  a worker that is surplus at S5 leaves, instead of joining the list of sleepers
- *   LOOK_UNTIL_DRAINED    the last look of a shutdown is repeated when a worker has come and gone
- *
  * Mutants, each a step that is broken, are named where they break it.
  */
 
@@ -580,8 +576,8 @@ sleep:
     fi;
     if
     :: down -> asleep--; leave(); goto left
-#ifdef SURPLUS_NEVER_SLEEPS
-    :: !down && workers > max -> asleep--; leave(); goto left                       /* Repair. */
+#ifndef SURPLUS_SLEEPS                                /* Mutant: a surplus worker joins the list of sleepers. */
+    :: !down && workers > max -> asleep--; leave(); goto left
 #endif
     :: else ->
         d_step { assert(!(sleeping & BIT(me))); sleeping = sleeping + BIT(me); rests() } /* S5 */
@@ -718,9 +714,9 @@ left:
         :: else -> skip
         fi;
         rests();
-#ifdef LOOK_UNTIL_DRAINED
-        goto left                                   /* Repair. */
-#else
+#ifndef ONE_LOOK
+        goto left
+#else                                               /* Mutant: it does not look again if a worker has come and gone. */
         if
         :: !locked && workers > 0 -> goto left
         :: !locked && workers == 0                  /* None could be started; or one has come and gone. */

@@ -342,3 +342,54 @@ fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
     }
     assert_eq!(overtaken.state(), CleanupState::Done);
 }
+
+/// A tail has been copied and not yet published when its first runner comes to a record that it leaves to the copy, and
+/// goes. Then the copy is all there is, and nobody has it in a list.
+#[test]
+fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
+    let config = PoolConfig { max_workers: 1, stall_after: Duration::MAX, ..PoolConfig::default() };
+    let pool = Pool::new(config, Some(Box::new(Plain)));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (entered, enter) = std::sync::mpsc::channel();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let stalls = registrar.register(None, move || {
+        entered.send(()).expect("the test waits");
+        left.recv().expect("the test tells");
+    });
+    let stopped = registrar.register(None, || {});
+    let last = registrar.register(None, || {});
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    [stalls.0, stopped.0, last.0].into_iter().for_each(|head| local.push(head));
+    cycle.flush([local]);
+    enter.recv().expect("the first one runs");
+
+    let pause = Pause::at(Step::T3);
+    let (armed, taking) = (pause.clone(), pool.clone());
+    let taker = std::thread::spawn(move || {
+        armed.arm();
+        let [desk] = &taking.desks().all()[..] else { panic!("one worker, one desk") };
+        taking.take_over(desk, 1);
+    });
+    assert!(pause.is_reached(|| taker.is_finished()));
+    assert!(stopped.1.stop());
+    pool.begin_shutdown();
+    leave.send(()).expect("the first one waits");
+    let deadline = Instant::now() + DEADLINE;
+    while pool.stats().workers > 0 {
+        assert!(Instant::now() < deadline, "the worker leaves the rest to the copy");
+        std::thread::yield_now();
+    }
+    let waiting = pool.clone();
+    let waiter = std::thread::spawn(move || waiting.wait_until_workers_left(DEADLINE));
+    for _ in 0..1000 {
+        assert!(!waiter.is_finished(), "the copy is nowhere yet");
+        std::thread::yield_now();
+    }
+    pause.release();
+    taker.join().expect("the taker");
+    assert!(waiter.join().expect("the waiter"));
+    assert_eq!(pool.discard_pending(), 0);
+    assert_eq!(last.1.state(), CleanupState::Done);
+}
