@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod cli;
-mod figures;
+mod measure;
 mod output;
+mod run;
+mod rust_peers;
 mod sweep;
 mod table;
 mod tour;
@@ -21,7 +23,8 @@ fn main() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
         Command::Tour(args) => tour::run(&args),
         Command::Sweep(args) => sweep::run(&args),
-        Command::Figures(args) => figures::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Measure(args) => measure::run(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
