@@ -288,6 +288,38 @@ pub enum Links {
     Leaves,
 }
 
+impl Links {
+    /// Calls `set` once with each of `objects` that has edges, and the one or two that they lead to. Returns the
+    /// one from which all are reached. `Leaves` have no edges.
+    pub fn edges(
+        self,
+        objects: usize,
+        mut set: impl FnMut(usize, Option<usize>, Option<usize>),
+    ) -> usize {
+        assert!(objects > 0, "a graph of {objects} objects; valid is 1 or more");
+        let there = |to: usize| (to < objects).then_some(to);
+        match self {
+            Links::List => (1..objects).for_each(|to| set(to - 1, Some(to), None)),
+            Links::Tree => {
+                let parents = (0..objects).take_while(|from| 2 * from + 1 < objects);
+                parents.for_each(|from| set(from, there(2 * from + 1), there(2 * from + 2)));
+            }
+            Links::Random | Links::Shuffled => {
+                let mut rng = fastrand::Rng::with_seed(SEED);
+                let mut order: Vec<usize> = (0..objects).collect();
+                rng.shuffle(&mut order);
+                for step in order.windows(2) {
+                    let other = (self == Links::Random).then(|| rng.usize(..objects));
+                    set(step[0], Some(step[1]), other);
+                }
+                return order[0];
+            }
+            Links::Leaves => {}
+        }
+        0
+    }
+}
+
 impl Graph {
     /// A graph of live objects, which up to `threads` threads collect.
     ///
@@ -300,51 +332,20 @@ impl Graph {
             .pacing(Pacing::Manual)
             .build(|_mc| Linked::default());
         let mut graph = Graph { heap };
-        match links {
-            Links::Random => graph.link(objects, |pairs, mc| {
-                let (order, mut rng) = random_order(objects);
-                for step in order.windows(2) {
-                    pairs[step[0]].left.set(mc, Some(pairs[step[1]]));
-                    pairs[step[0]].right.set(mc, Some(pairs[rng.usize(..objects)]));
-                }
-                pairs[order[0]]
-            }),
-            Links::List => graph.link(objects, |pairs, mc| {
-                for pair in pairs.windows(2) {
-                    pair[0].left.set(mc, Some(pair[1]));
-                }
-                pairs[0]
-            }),
-            Links::Shuffled => graph.link(objects, |pairs, mc| {
-                let (order, _) = random_order(objects);
-                for step in order.windows(2) {
-                    pairs[step[0]].left.set(mc, Some(pairs[step[1]]));
-                }
-                pairs[order[0]]
-            }),
-            Links::Tree => graph.link(objects, |pairs, mc| {
-                for (parent, pair) in pairs.iter().enumerate() {
-                    pair.left.set(mc, pairs.get(2 * parent + 1).copied());
-                    pair.right.set(mc, pairs.get(2 * parent + 2).copied());
-                }
-                pairs[0]
-            }),
-            Links::Leaves => in_sessions(&mut graph.heap, objects, |mc, linked, n| {
+        if links == Links::Leaves {
+            in_sessions(&mut graph.heap, objects, |mc, linked, n| {
                 let leaf = mc.try_alloc(plain(n)).ok()?;
                 linked.leaves.borrow_mut(mc).push(leaf);
                 Some(())
-            }),
-        }?;
+            })?;
+        } else {
+            graph.link(objects, links)?;
+        }
         Ok(graph)
     }
 
-    /// Allocates the objects, lets `link` link them, and keeps the one that it returns.
-    fn link(
-        &mut self,
-        objects: usize,
-        link: impl for<'gc> FnOnce(&[Gc<'gc, Pair<'gc>>], &Mutation<'gc>) -> Gc<'gc, Pair<'gc>>,
-    ) -> Result<(), NoMemory> {
-        assert!(objects > 0, "a graph of {objects} objects; valid is 1 or more");
+    /// Allocates the objects, and links them.
+    fn link(&mut self, objects: usize, links: Links) -> Result<(), NoMemory> {
         in_sessions(&mut self.heap, objects, |mc, linked, n| {
             let words = Leaf::new([n as u64; 2]);
             let pair = Pair { left: GcCell::default(), right: GcCell::default(), words };
@@ -353,7 +354,11 @@ impl Graph {
         })?;
         self.heap.mutate(|mc, linked| {
             let all = std::mem::take(&mut *linked.all.borrow_mut(mc));
-            linked.root.set(mc, Some(link(&all, mc)));
+            let root = links.edges(objects, |from, left, right| {
+                all[from].left.set(mc, left.map(|to| all[to]));
+                all[from].right.set(mc, right.map(|to| all[to]));
+            });
+            linked.root.set(mc, Some(all[root]));
         });
         Ok(())
     }
@@ -362,14 +367,6 @@ impl Graph {
     pub fn collect(&mut self) -> GcReport {
         self.heap.collect()
     }
-}
-
-/// The numbers below `count` in an order that is the same in every run, and what is left of the randomness.
-pub fn random_order(count: usize) -> (Vec<usize>, fastrand::Rng) {
-    let mut rng = fastrand::Rng::with_seed(SEED);
-    let mut order: Vec<usize> = (0..count).collect();
-    rng.shuffle(&mut order);
-    (order, rng)
 }
 
 /// Calls `make` with each number below `count`, in sessions of bounded size, until one returns `None`

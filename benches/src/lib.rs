@@ -13,7 +13,7 @@ mod spread;
 
 pub use heaps::{
     Dropping, Graph, Links, NoMemory, OBJECT_BYTES, Pair, Plain, Registered, SEED, Shape,
-    ShapedHeap, random_order,
+    ShapedHeap,
 };
 pub use rivals::{box_garbage_at_once, box_garbage_later, box_refill};
 pub use rounds::{

@@ -10,7 +10,7 @@ use gc_arena::arena::Root;
 use gc_arena::barrier::Write;
 use gc_arena::metrics::Pacing;
 use gc_arena::{Arena, Collect, Gc, Lock, Mutation, RefLock, Rootable, Static};
-use sexton_bench::{GARBAGE_PER_CYCLE, Links, SEED, per, random_order};
+use sexton_bench::{GARBAGE_PER_CYCLE, Links, SEED, per};
 
 use crate::measure::memory::{resident, tell_each, tell_spike};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
@@ -255,28 +255,10 @@ fn graph(links: Links, objects: usize) -> Arena<Rootable![Graph<'_>]> {
             Gc::new(mc, Pair { left, right, words: [n as u64; 2] })
         };
         let all: Vec<Gc<'_, Pair<'_>>> = (0..objects).map(pair).collect();
-        let mut root = all[0];
-        match links {
-            Links::List => {
-                all.windows(2).for_each(|pair| Pair::set_left(mc, pair[0], Some(pair[1])));
-            }
-            Links::Tree => {
-                for (parent, &pair) in all.iter().enumerate() {
-                    Pair::set_left(mc, pair, all.get(2 * parent + 1).copied());
-                    Pair::set_right(mc, pair, all.get(2 * parent + 2).copied());
-                }
-            }
-            Links::Random | Links::Shuffled | Links::Leaves => {
-                let (order, mut rng) = random_order(objects);
-                for step in order.windows(2) {
-                    Pair::set_left(mc, all[step[0]], Some(all[step[1]]));
-                    if links == Links::Random {
-                        Pair::set_right(mc, all[step[0]], Some(all[rng.usize(..objects)]));
-                    }
-                }
-                root = all[order[0]];
-            }
-        }
+        let root = all[links.edges(objects, |from, left, right| {
+            Pair::set_left(mc, all[from], left.map(|to| all[to]));
+            Pair::set_right(mc, all[from], right.map(|to| all[to]));
+        })];
         black_box(root.words);
         Graph { root: Some(root), leaves: Vec::new() }
     })
