@@ -4,7 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::{measure, run, sweep, tour};
+use crate::{measure, plot, run, sweep, tour};
 
 /// Shows and measures the Sexton heap.
 ///
@@ -22,6 +22,7 @@ pub(crate) enum Command {
     Tour(tour::Args),
     Sweep(sweep::Args),
     Run(run::Args),
+    Plot(plot::Args),
     #[command(name = measure::COMMAND, hide = true)]
     Measure(measure::Args),
 }

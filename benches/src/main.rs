@@ -9,6 +9,7 @@
 mod cli;
 mod measure;
 mod output;
+mod plot;
 mod run;
 mod rust_peers;
 mod sweep;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
         Command::Tour(args) => tour::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Plot(args) => plot::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Measure(args) => measure::run(&args),
     });

@@ -26,8 +26,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::output::{Failure, print};
 use contender::{Contender, Peers};
 use machine::Machine;
-use record::{Failed, Record, Skipped};
-pub(crate) use record::{MACHINE, SEXTON};
+#[cfg(test)]
+pub(crate) use record::tests::sample as tests_sample;
+use record::{Failed, Skipped};
+pub(crate) use record::{MACHINE, Measured, Record, RowRecord, SEXTON};
+pub(crate) use report::{figure, limit, sorted};
 #[cfg(test)]
 pub(crate) use row::ROWS;
 pub(crate) use row::Row;

@@ -128,6 +128,7 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
         ("sweep --live -1", "valid is 0 to 100"),
         ("sweep --cleanups NaN", "valid is 0 to 100"),
         ("sweep --rounds 0", "valid is 1 to 1000"),
+        ("sweep --threads 0", "valid is 1 to 64"),
         ("run --rounds 1001", "valid is 1 to 1000"),
         ("run --rounds -1", "valid is 1 to 1000"),
     ] {
@@ -164,6 +165,20 @@ fn sweep_prints_figures_for_the_shape_in_silence() {
     assert!(run.out.starts_with("20,000 objects of 32 bytes: "), "{}", run.out);
     for label in ["mark, ns", "sweep, ns", "sweep, objects/s", "sweep, bytes/s", "queue, ns"] {
         run.row(label);
+    }
+}
+
+#[test]
+fn sweep_prints_a_line_for_every_combination_of_lists() {
+    let args = "sweep --objects 10k,20k,40k --live 0,50 --cleanups 0,10% --threads 1,2 --rounds 1";
+    let run = run(args.split(' '));
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    for objects in ["10,000 ", "20,000 ", "40,000 "] {
+        let lines = run.out.lines().filter(|line| line.starts_with(objects));
+        assert_eq!(lines.count(), 8, "{}", run.out);
+    }
+    for column in ["sweep ns/object", "sweep objects/s", "sweep bytes/s", "threads"] {
+        assert!(run.out.contains(column), "{}", run.out);
     }
 }
 
@@ -267,6 +282,24 @@ mod measuring {
         for field in ["cpu", "cores", "memory_mib", "kernel", "rustc"] {
             assert!(!record["machine"][field].is_null(), "{record}");
         }
+    }
+
+    #[test]
+    fn a_kept_run_is_drawn() {
+        let folder = peers(&[]);
+        let [json, svg] = ["run.json", "run.svg"].map(|name| folder.path().join(name));
+        let args = format!("W5 --quick --rounds 1 --peers none --json {}", json.display());
+        assert_eq!(run_with(folder.path(), &args).code, Some(0));
+        let drawn = run(["plot", json.to_str().unwrap()]);
+        assert_eq!((drawn.code, drawn.err.as_str()), (Some(0), ""));
+        assert_eq!(drawn.out.trim_end(), svg.to_str().unwrap());
+        let picture = fs::read_to_string(&svg).unwrap();
+        assert!(picture.starts_with("<svg") && picture.contains("W5.many"), "{picture}");
+
+        run(["plot", svg.to_str().unwrap()]).assert_usage(&["run.svg", "run --json FILE"]);
+        run(["plot", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
+        run(["plot", json.to_str().unwrap(), "--output", "/no/such/folder/it.svg"])
+            .assert_usage(&["/no/such/folder/it.svg", "a file to write"]);
     }
 
     #[test]

@@ -107,8 +107,10 @@ struct Node<'gc> {
 #[derive(Trace, Default)]
 struct Kept<'gc> {
     tree: GcCell<Option<Gc<'gc, Node<'gc>>>>,
-    array: GcCell<Option<Gc<'gc, Leaf<Box<[f64]>>>>>,
+    array: GcCell<Option<Gc<'gc, Array>>>,
 }
+
+type Array = Leaf<Box<[f64]>>;
 
 fn populate<'gc>(mc: &Mutation<'gc>, node: Gc<'gc, Node<'gc>>, depth: usize) {
     if depth > 0 {

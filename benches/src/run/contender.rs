@@ -73,7 +73,7 @@ pub(crate) fn find(
     let mut known: Vec<&str> = builtins.collect();
     known.extend(externals.iter().map(String::as_str));
     if let Peers::Named(names) = peers {
-        for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
+        if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
             return Err(Failure::Usage(format!(
                 "unknown peer '{name}' in --peers; valid is all, none, or some of {}",
                 known.join(",")

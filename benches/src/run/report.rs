@@ -69,7 +69,7 @@ fn blocks(record: &Record) -> String {
 }
 
 /// Sexton first, then the peers, the best first, and those without a value last.
-fn sorted(row: &RowRecord) -> Vec<&Measured> {
+pub(crate) fn sorted(row: &RowRecord) -> Vec<&Measured> {
     let mut sorted: Vec<&Measured> = row.results.iter().collect();
     let sign = if row.more_is_better { -1.0 } else { 1.0 };
     sorted.sort_by(|a, b| {

@@ -397,8 +397,10 @@ struct Linked<'gc> {
     words: [u64; 3],
 }
 
-fn linked(objects: usize) -> Arena<Rootable![Option<Gc<'_, Linked<'_>>>]> {
-    arena::<Rootable![Option<Gc<'_, Linked<'_>>>]>(|mc| {
+type Last<'gc> = Option<Gc<'gc, Linked<'gc>>>;
+
+fn linked(objects: usize) -> Arena<Rootable![Last<'_>]> {
+    arena::<Rootable![Last<'_>]>(|mc| {
         let link = |before, n| Some(Gc::new(mc, Linked { before, words: [n as u64; 3] }));
         (0..objects).fold(None, link)
     })

@@ -149,17 +149,17 @@ fn w2r<O: Owner>(objects: usize, out: &mut Out) {
 }
 
 struct Tree<O: Owner> {
-    children: Option<(O::Of<Tree<O>>, O::Of<Tree<O>>)>,
+    children: Option<[O::Of<Tree<O>>; 2]>,
 }
 
 fn bottom_up<O: Owner>(depth: usize) -> O::Of<Tree<O>> {
-    let children = (depth > 0).then(|| (bottom_up::<O>(depth - 1), bottom_up::<O>(depth - 1)));
+    let children = (depth > 0).then(|| [bottom_up::<O>(depth - 1), bottom_up::<O>(depth - 1)]);
     O::new(Tree { children })
 }
 
 impl<O: Owner> Tree<O> {
     fn check(&self) -> usize {
-        self.children.as_ref().map_or(1, |(left, right)| 1 + left.check() + right.check())
+        self.children.as_ref().map_or(1, |[left, right]| 1 + left.check() + right.check())
     }
 }
 
