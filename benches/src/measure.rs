@@ -71,9 +71,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Some(builtin) = all().find(|it| it.name == args.who) else {
         return Err(Failure::Usage(format!("unknown peer '{}'", args.who)));
     };
+    end_with_the_parent();
     let mut out = Out { failure: None };
     let done = (builtin.measure)(args.work, args.size, &mut out).map_err(Failure::Run);
     out.failure.map_or(done, Err)
+}
+
+/// Has the system end this process when the one that started it is gone: nobody would read the numbers.
+fn end_with_the_parent() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    }
 }
 
 #[cfg(test)]

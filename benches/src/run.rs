@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Keeps all that was measured in a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Sizes divided by 16, and 2 rounds
+    /// Sizes divided by 16 (not GCBench's), and 2 rounds
     #[arg(long)]
     quick: bool,
     /// Rounds to count, 1 to 1000 [default: 5]
@@ -97,6 +97,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 progress.tick();
                 measure(&mut record, contender, work, round);
             }
+        }
+        // Every round, so that a run that is broken off leaves something.
+        if let Some(file) = &args.json {
+            record.save(file).map_err(|error| {
+                progress.finish_and_clear();
+                Failure::Run(format!("cannot write {file:?}: {error}"))
+            })?;
         }
     }
     progress.finish_and_clear();
@@ -149,7 +156,7 @@ fn expect(record: &mut Record, contenders: &[Contender], works: &[Work]) {
 
 /// Has a contender do a work, and records what came of it.
 fn measure(record: &mut Record, contender: &Contender, work: Work, round: usize) {
-    let (numbers, trouble) = contender.measure(work, work.size(record.quick));
+    let (numbers, trouble) = contender.measure(work, record.quick);
     for number in numbers {
         record.add(number.row, &number.by, round, number.value);
     }

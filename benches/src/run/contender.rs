@@ -133,7 +133,7 @@ impl Contender {
     }
 
     /// Measures all its rows of a work once. Gives the numbers and, if not all could be had, why.
-    pub(crate) fn measure(&self, work: Work, size: usize) -> (Vec<Number>, Option<String>) {
+    pub(crate) fn measure(&self, work: Work, quick: bool) -> (Vec<Number>, Option<String>) {
         let mut found: Vec<(Listed, f64)> = Vec::new();
         let mut trouble = None;
         for row in self.listed(work) {
@@ -142,7 +142,7 @@ impl Contender {
                 continue;
             }
             // What came before a failure counts.
-            match self.measure_row(row, size, &mut found) {
+            match self.measure_row(row, quick, &mut found) {
                 Ok(()) if has(&found) => {}
                 Ok(()) => trouble = Some(format!("printed nothing for {}", row.id())),
                 Err(reason) => trouble = Some(reason),
@@ -158,18 +158,20 @@ impl Contender {
     fn measure_row(
         &self,
         row: &Listed,
-        size: usize,
+        quick: bool,
         found: &mut Vec<(Listed, f64)>,
     ) -> Result<(), String> {
-        let (id, size) = (row.id(), size.to_string());
+        let id = row.id();
         let ended = match &self.external {
             Some(external) => {
+                let size = row.row.size(quick).to_string();
                 let args: [&OsStr; 2] = [id.as_ref(), size.as_ref()];
                 child::run(external.program().as_ref(), &args, PATIENCE)?
             }
             None => {
                 let program = env::current_exe().map_err(|error| error.to_string())?;
                 let [command, name, work] = [measure::COMMAND, &self.name, row.row.work.name()];
+                let size = row.row.work.size(quick).to_string();
                 let args: [&OsStr; 4] =
                     [command.as_ref(), name.as_ref(), work.as_ref(), size.as_ref()];
                 child::run(program.as_ref(), &args, PATIENCE)?

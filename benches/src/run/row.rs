@@ -56,6 +56,12 @@ impl Row {
         self
     }
 
+    /// How much of it is done: as its work says, but cleanups are always as many as in W4.
+    pub(crate) fn size(&self, quick: bool) -> usize {
+        let work = if self.id == "memory.cleanup" { Work::W4 } else { self.work };
+        work.size(quick)
+    }
+
     /// The row with this id.
     pub(crate) fn find(id: &str) -> Option<&'static Row> {
         ROWS.iter().find(|row| row.id == id)
