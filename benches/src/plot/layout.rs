@@ -98,10 +98,10 @@ fn describe(record: &Record) -> String {
     let date = record.date.split('T').next().unwrap_or_default();
     let gib = machine.memory_mib as f64 / 1024.0;
     let size = if record.quick { ", a sixteenth of the full sizes" } else { "" };
-    let rounds = record.rounds;
+    let rounds = record.rounds_in_words();
     let Some(rustc) = machine.rustc.split(" (").next() else { return String::new() };
     format!(
-        "{date}; {} cores of {}, {gib:.0} GiB; {rustc}; {rounds} rounds{size}",
+        "{date}; {} cores of {}, {gib:.0} GiB; {rustc}; {rounds}{size}",
         machine.cores, machine.cpu
     )
 }

@@ -93,6 +93,11 @@ impl Record {
         }
     }
 
+    /// How many rounds count, in words.
+    pub(crate) fn rounds_in_words(&self) -> String {
+        if self.rounds == 1 { "1 round".into() } else { format!("{} rounds", self.rounds) }
+    }
+
     /// Makes a place for what `by` will measure of a row.
     pub(crate) fn expect(&mut self, row: &Row, by: &str) -> &mut Measured {
         let at = match self.rows.iter().position(|it| it.id == row.id) {
@@ -103,7 +108,8 @@ impl Record {
                     work: row.work.to_string(),
                     title: row.title.to_owned(),
                     unit: row.unit.to_owned(),
-                    goal: row.goal,
+                    // Goals are for full sizes; only prices by the piece are the same for less.
+                    goal: row.goal.filter(|_| !self.quick || row.is_by_the_piece()),
                     more_is_better: row.more_is_better,
                     results: Vec::new(),
                 });
@@ -240,6 +246,18 @@ pub(crate) mod tests {
         let once = row.ratio(row.by("box@once").unwrap()).unwrap();
         assert_eq!(once, Spread { median: 0.2, min: 0.1, max: 0.1 });
         assert_eq!(row.ratio(row.by("gc").unwrap()), None);
+    }
+
+    #[test]
+    fn a_quick_run_has_no_goals_for_totals() {
+        let [w1, wall] = ["W1", "W7.wall"].map(|id| Row::find(id).unwrap());
+        for (quick, goal) in [(true, None), (false, wall.goal)] {
+            let mut record = Record::new(String::new(), Machine::this(), quick, 1);
+            record.expect(w1, SEXTON);
+            record.expect(wall, SEXTON);
+            assert_eq!(record.row("W1").unwrap().goal, w1.goal);
+            assert_eq!(record.row("W7.wall").unwrap().goal, goal);
+        }
     }
 
     #[test]

@@ -11,8 +11,9 @@ use crate::table::Table;
 /// The whole record as text.
 pub(crate) fn text(record: &Record) -> String {
     let Record { date, machine, quick, rounds, .. } = record;
+    let counted = record.rounds_in_words();
     let size = if *quick { "a sixteenth of the full sizes" } else { "full sizes" };
-    let mut text = format!("{machine}\n{date}; {size}; {rounds} rounds and one not counted\n");
+    let mut text = format!("{machine}\n{date}; {size}; {counted} and one not counted\n");
     text += "Medians (least to greatest); the ratio is Sexton : peer, within this run.\n\n";
     text += &blocks(record);
     text += &summary(record);

@@ -56,6 +56,11 @@ impl Row {
         self
     }
 
+    /// Whether its numbers are of one object or cleanup, and not of a whole program.
+    pub(crate) fn is_by_the_piece(&self) -> bool {
+        self.work != Work::W7
+    }
+
     /// How much of it is done: as its work says, but cleanups are always as many as in W4.
     pub(crate) fn size(&self, quick: bool) -> usize {
         let work = if self.id == "memory.cleanup" { Work::W4 } else { self.work };
