@@ -1,7 +1,7 @@
 //! Mark.
 //!
 //! - What does it cost to mark an object of a graph in which nearly every step misses the cache?
-//! - Of a list, which gives the marker one object at a time? Of a tree?
+//! - Of a list, which gives the marker one object at a time, in order or shuffled? Of a tree?
 //! - Of a wide array whose items hold no pointers, and so are marked by their bit alone?
 //!
 //! Every object is live, so the collections change nothing, and one heap serves all rounds. What is
