@@ -1,7 +1,7 @@
 //! Mark.
 //!
 //! - What does it cost to mark an object of a graph in which nearly every step misses the cache?
-//! - Of a list, which gives the marker one object at a time? Of a tree?
+//! - Of a list, which gives the marker one object at a time, in order or shuffled? Of a tree?
 //! - Of a wide array whose items hold no pointers, and so are marked by their bit alone?
 //!
 //! Every object is live, so the collections change nothing, and one heap serves all rounds. What is
@@ -12,20 +12,21 @@
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use sexton_bench::{Graph, NoMemory, suite_objects};
+use sexton_bench::{Graph, Links, suite_objects};
 
 fn mark(c: &mut Criterion) {
     let objects = suite_objects();
     let mut group = c.benchmark_group("mark");
     group.sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Elements(objects as u64));
-    for (name, build) in [
-        ("random graph", Graph::random as fn(usize) -> Result<Graph, NoMemory>),
-        ("list", Graph::list),
-        ("tree", Graph::tree),
-        ("array of leaves", Graph::leaves),
+    for (name, links) in [
+        ("random graph", Links::Random),
+        ("list", Links::List),
+        ("list in shuffled order", Links::Shuffled),
+        ("tree", Links::Tree),
+        ("array of leaves", Links::Leaves),
     ] {
-        let mut graph = build(objects).expect("memory for the suite");
+        let mut graph = Graph::new(links, objects, 1).expect("memory for the suite");
         group.bench_function(name, |b| {
             b.iter_custom(|iterations| (0..iterations).map(|_| graph.collect().mark_time).sum());
         });

@@ -4,7 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::{figures, sweep, tour};
+use crate::{measure, plot, run, sweep, tour};
 
 /// Shows and measures the Sexton heap.
 ///
@@ -21,7 +21,10 @@ struct Cli {
 pub(crate) enum Command {
     Tour(tour::Args),
     Sweep(sweep::Args),
-    Figures(figures::Args),
+    Run(run::Args),
+    Plot(plot::Args),
+    #[command(name = measure::COMMAND, hide = true)]
+    Measure(measure::Args),
 }
 
 /// The command that the process was started with.

@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<Dropping>() == OBJECT_BYTES);
 const PER_SESSION: usize = 1 << 16;
 
 /// The seed of all pseudo-random choices.
-const SEED: u64 = 0x5e37_0b5e;
+pub const SEED: u64 = 0x5e37_0b5e;
 
 /// A flat heap: so many objects, of which a share is live and a share carries a cleanup, both spread
 /// pseudo-randomly and independently of each other.
@@ -96,9 +96,15 @@ struct Live<'gc> {
 }
 
 impl ShapedHeap {
-    /// An empty heap whose cleanups run in `pool`.
+    /// An empty heap whose cleanups run in `pool`, and which one thread collects.
     pub fn new(pool: &CleanupPool) -> Self {
+        Self::with_threads(pool, 1)
+    }
+
+    /// An empty heap whose cleanups run in `pool`, and which up to `threads` threads collect.
+    pub fn with_threads(pool: &CleanupPool, threads: usize) -> Self {
         let heap = Heap::builder()
+            .gc_threads(threads)
             .cleanup_pool(pool)
             .pacing(Pacing::Manual)
             // When the numbers are known, nobody waits for cleanups of what is left.
@@ -266,76 +272,95 @@ struct Linked<'gc> {
     all: GcRefCell<Vec<Gc<'gc, Pair<'gc>>>>,
 }
 
-impl Graph {
-    /// A chain through all objects in random order, and from each a link to a random other: nearly
-    /// every step misses the cache.
-    pub fn random(objects: usize) -> Result<Self, NoMemory> {
-        let mut rng = fastrand::Rng::with_seed(SEED);
-        let mut order: Vec<usize> = (0..objects).collect();
-        rng.shuffle(&mut order);
-        Self::link(objects, |pairs, mc| {
-            for step in order.windows(2) {
-                pairs[step[0]].left.set(mc, Some(pairs[step[1]]));
-                pairs[step[0]].right.set(mc, Some(pairs[rng.usize(..objects)]));
-            }
-            pairs[order[0]]
-        })
-    }
-
-    /// A list, linked in the order of allocation.
-    pub fn list(objects: usize) -> Result<Self, NoMemory> {
-        Self::link(objects, |pairs, mc| {
-            for pair in pairs.windows(2) {
-                pair[0].left.set(mc, Some(pair[1]));
-            }
-            pairs[0]
-        })
-    }
-
+/// How the objects of a [`Graph`] are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// Two edges from each object: one to its successor in a random order of all, so that one root reaches
+    /// everything, and one to any other. Nearly every step misses the cache.
+    Random,
+    /// A list in the order of allocation.
+    List,
+    /// A list in random order: every step misses the cache, and there is nothing else to do meanwhile.
+    Shuffled,
     /// A complete binary tree, the parents allocated before their children, level by level.
-    pub fn tree(objects: usize) -> Result<Self, NoMemory> {
-        Self::link(objects, |pairs, mc| {
-            for (parent, pair) in pairs.iter().enumerate() {
-                pair.left.set(mc, pairs.get(2 * parent + 1).copied());
-                pair.right.set(mc, pairs.get(2 * parent + 2).copied());
-            }
-            pairs[0]
-        })
-    }
-
+    Tree,
     /// One wide array of objects without pointers.
-    pub fn leaves(objects: usize) -> Result<Self, NoMemory> {
-        let mut heap = Self::empty();
-        in_sessions(&mut heap, objects, |mc, linked, n| {
-            let leaf = mc.try_alloc(plain(n)).ok()?;
-            linked.leaves.borrow_mut(mc).push(leaf);
-            Some(())
-        })?;
-        Ok(Graph { heap })
-    }
+    Leaves,
+}
 
-    fn empty() -> Heap<Linked<'static>> {
-        Heap::builder().pacing(Pacing::Manual).build(|_mc| Linked::default())
-    }
-
-    /// Allocates the objects, lets `link` link them, and keeps the one that it returns.
-    fn link(
+impl Links {
+    /// Calls `set` once with each of `objects` that has edges, and the one or two that they lead to. Returns the
+    /// one from which all are reached. `Leaves` have no edges.
+    pub fn edges(
+        self,
         objects: usize,
-        link: impl for<'gc> FnOnce(&[Gc<'gc, Pair<'gc>>], &Mutation<'gc>) -> Gc<'gc, Pair<'gc>>,
-    ) -> Result<Self, NoMemory> {
+        mut set: impl FnMut(usize, Option<usize>, Option<usize>),
+    ) -> usize {
         assert!(objects > 0, "a graph of {objects} objects; valid is 1 or more");
-        let mut heap = Self::empty();
-        in_sessions(&mut heap, objects, |mc, linked, n| {
+        let there = |to: usize| (to < objects).then_some(to);
+        match self {
+            Links::List => (1..objects).for_each(|to| set(to - 1, Some(to), None)),
+            Links::Tree => {
+                let parents = (0..objects).take_while(|from| 2 * from + 1 < objects);
+                parents.for_each(|from| set(from, there(2 * from + 1), there(2 * from + 2)));
+            }
+            Links::Random | Links::Shuffled => {
+                let mut rng = fastrand::Rng::with_seed(SEED);
+                let mut order: Vec<usize> = (0..objects).collect();
+                rng.shuffle(&mut order);
+                for step in order.windows(2) {
+                    let other = (self == Links::Random).then(|| rng.usize(..objects));
+                    set(step[0], Some(step[1]), other);
+                }
+                return order[0];
+            }
+            Links::Leaves => {}
+        }
+        0
+    }
+}
+
+impl Graph {
+    /// A graph of live objects, which up to `threads` threads collect.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`] if the system gives none.
+    pub fn new(links: Links, objects: usize, threads: usize) -> Result<Self, NoMemory> {
+        let heap = Heap::builder()
+            .gc_threads(threads)
+            .pacing(Pacing::Manual)
+            .build(|_mc| Linked::default());
+        let mut graph = Graph { heap };
+        if links == Links::Leaves {
+            in_sessions(&mut graph.heap, objects, |mc, linked, n| {
+                let leaf = mc.try_alloc(plain(n)).ok()?;
+                linked.leaves.borrow_mut(mc).push(leaf);
+                Some(())
+            })?;
+        } else {
+            graph.link(objects, links)?;
+        }
+        Ok(graph)
+    }
+
+    /// Allocates the objects, and links them.
+    fn link(&mut self, objects: usize, links: Links) -> Result<(), NoMemory> {
+        in_sessions(&mut self.heap, objects, |mc, linked, n| {
             let words = Leaf::new([n as u64; 2]);
             let pair = Pair { left: GcCell::default(), right: GcCell::default(), words };
             linked.all.borrow_mut(mc).push(mc.try_alloc(pair).ok()?);
             Some(())
         })?;
-        heap.mutate(|mc, linked| {
+        self.heap.mutate(|mc, linked| {
             let all = std::mem::take(&mut *linked.all.borrow_mut(mc));
-            linked.root.set(mc, Some(link(&all, mc)));
+            let root = links.edges(objects, |from, left, right| {
+                all[from].left.set(mc, left.map(|to| all[to]));
+                all[from].right.set(mc, right.map(|to| all[to]));
+            });
+            linked.root.set(mc, Some(all[root]));
         });
-        Ok(Graph { heap })
+        Ok(())
     }
 
     /// One full cycle, which marks every object.
@@ -398,10 +423,9 @@ mod tests {
 
     #[test]
     fn every_object_of_a_graph_is_live() {
-        let graphs =
-            [Graph::random(1000), Graph::list(1000), Graph::tree(1000), Graph::leaves(1000)];
-        for mut graph in graphs {
-            assert_eq!(graph.as_mut().unwrap().collect().live_objects, 1000);
+        for links in [Links::Random, Links::List, Links::Shuffled, Links::Tree, Links::Leaves] {
+            let mut graph = Graph::new(links, 1000, 1).unwrap();
+            assert_eq!(graph.collect().live_objects, 1000, "{links:?}");
         }
     }
 }

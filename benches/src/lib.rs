@@ -12,7 +12,8 @@ mod rounds;
 mod spread;
 
 pub use heaps::{
-    Dropping, Graph, NoMemory, OBJECT_BYTES, Pair, Plain, Registered, Shape, ShapedHeap,
+    Dropping, Graph, Links, NoMemory, OBJECT_BYTES, Pair, Plain, Registered, SEED, Shape,
+    ShapedHeap,
 };
 pub use rivals::{box_garbage_at_once, box_garbage_later, box_refill};
 pub use rounds::{

@@ -1,9 +1,13 @@
-//! `sexton-bench sweep`: what a collection of a heap of a given shape costs.
+//! `sexton-bench sweep`: what a collection of a heap of a given shape costs, or of heaps of many shapes.
 //!
 //! One heap is filled to the shape, collected and emptied, round after round, on memory that is warm
 //! after the first one, which is not counted. Where objects carry cleanups, every other round leaves
 //! them out: the difference of the two sweeps is what queueing the cleanups cost.
+//!
+//! Several shapes give a curve: a line for each combination of what was listed, with what an object cost. Where
+//! that stays the same while the objects become more, the cost of a collection grows as they do.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -13,18 +17,22 @@ use sexton_bench::{OBJECT_BYTES, Registered, Shape, ShapedHeap, Spread, per};
 use crate::output::{Failure, print};
 use crate::table::Table;
 
-/// Measures mark and sweep of a heap of 32-byte objects.
+/// Measures mark and sweep of a heap of 32-byte objects, or of several: every list gives a line for each of its
+/// values, combined with those of the others.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Objects in the heap, 1 to 100,000,000; `4M` and `500k` are understood
-    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = objects, default_value = "4M")]
-    objects: usize,
-    /// The share of them that lives, in percent, 0 to 100
-    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, default_value = "50")]
-    live: f64,
-    /// The share of them that carries a cleanup, in percent, 0 to 100
-    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, default_value = "0")]
-    cleanups: f64,
+    /// Objects in the heap, 1 to 100,000,000; `4M` and `500k` are understood. A list has commas
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = objects, value_delimiter = ',', default_value = "4M")]
+    objects: Vec<usize>,
+    /// The share of them that lives, in percent, 0 to 100, or a list
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, value_delimiter = ',', default_value = "50")]
+    live: Vec<f64>,
+    /// The share of them that carries a cleanup, in percent, 0 to 100, or a list
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, value_delimiter = ',', default_value = "0")]
+    cleanups: Vec<f64>,
+    /// The most threads that collect, 1 to 64, or a list
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = threads, value_delimiter = ',', default_value = "1")]
+    threads: Vec<usize>,
     /// Rounds to measure, 1 to 1000
     #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = rounds, default_value = "7")]
     rounds: usize,
@@ -56,6 +64,12 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "valid is 0 to 100".to_owned())
 }
 
+/// A number of threads.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok();
+    number.filter(|number| (1..=64).contains(number)).ok_or_else(|| "valid is 1 to 64".to_owned())
+}
+
 /// A number of rounds.
 pub(crate) fn rounds(text: &str) -> Result<usize, String> {
     let number = text.parse::<usize>().ok();
@@ -66,10 +80,97 @@ pub(crate) fn rounds(text: &str) -> Result<usize, String> {
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let &Args { objects, live, cleanups, rounds } = args;
-    let shape = Shape { cleanups, ..Shape::plain(objects, live) };
-    let measured = measure(shape, rounds)?;
-    print(measured.table())
+    let cases = cases(args);
+    if let &[case] = cases.as_slice() {
+        return print(measure(case, args.rounds)?.table());
+    }
+    let mut curve = Curve::new(args.rounds);
+    for case in cases {
+        curve.add(case, &measure(case, args.rounds)?);
+    }
+    print(curve)
+}
+
+/// A line of the curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Case {
+    shape: Shape,
+    threads: usize,
+}
+
+/// Every combination of what was listed; the number of objects changes fastest.
+fn cases(args: &Args) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &threads in &args.threads {
+        for &cleanups in &args.cleanups {
+            for &live in &args.live {
+                for &objects in &args.objects {
+                    let shape = Shape { cleanups, ..Shape::plain(objects, live) };
+                    cases.push(Case { shape, threads });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// The medians of many shapes, a line each.
+struct Curve {
+    rounds: usize,
+    table: Table,
+}
+
+impl Curve {
+    fn new(rounds: usize) -> Self {
+        let mut table = Table::of_numbers();
+        let columns = [
+            "objects",
+            "live %",
+            "cleanups %",
+            "threads",
+            "mark ns/live",
+            "sweep ns/object",
+            "sweep objects/s",
+            "sweep bytes/s",
+            "whole ns/object",
+            "whole ms",
+        ];
+        table.row(columns.map(String::from));
+        Curve { rounds, table }
+    }
+
+    fn add(&mut self, Case { shape, threads }: Case, measured: &Measured) {
+        let of = |value: &dyn Fn(&Round) -> f64| measured.spread(value).map_or(0.0, |it| it.median);
+        let objects = shape.objects as u64;
+        let sweep = of(&|round| per(round.report.sweep_time, objects));
+        let rate = 1e9 / sweep.max(1e-9);
+        let whole = of(&|round| per(round.collection, objects));
+        self.table.row([
+            HumanCount(objects).to_string(),
+            share(shape.live),
+            share(shape.cleanups),
+            threads.to_string(),
+            nanos(of(&|round| per(round.report.mark_time, round.report.live_objects))),
+            nanos(sweep),
+            count(rate),
+            count(rate * OBJECT_BYTES as f64),
+            nanos(whole),
+            nanos(whole * objects as f64 / 1e6),
+        ]);
+    }
+}
+
+impl fmt::Display for Curve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Curve { rounds, table } = self;
+        writeln!(f, "medians of {rounds} rounds; objects of {OBJECT_BYTES} bytes\n")?;
+        table.fmt(f)
+    }
+}
+
+/// A share in percent.
+fn share(part: f64) -> String {
+    format!("{:.1}", 100.0 * part)
 }
 
 /// One round of a shape.
@@ -77,6 +178,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 struct Round {
     report: GcReport,
     registered: Registered,
+    /// The whole collection, as its caller sees it.
+    collection: Duration,
     /// From the end of the collection to the end of the last cleanup.
     drain: Duration,
 }
@@ -89,9 +192,9 @@ struct Measured {
     without_cleanups: Vec<Round>,
 }
 
-fn measure(shape: Shape, rounds: usize) -> Result<Measured, Failure> {
+fn measure(Case { shape, threads }: Case, rounds: usize) -> Result<Measured, Failure> {
     let pool = CleanupPool::builder().build();
-    let mut heap = ShapedHeap::new(&pool);
+    let mut heap = ShapedHeap::with_threads(&pool, threads);
     let mut measured = Measured::default();
     let plain = Shape { cleanups: 0.0, ..shape };
     let each = if shape.cleanups > 0.0 { 2 } else { 1 };
@@ -120,14 +223,15 @@ fn round(heap: &mut ShapedHeap, shape: Shape, progress: &ProgressBar) -> Result<
     let registered = heap
         .fill(shape, |made| progress.set_position(done + made as u64))
         .map_err(|error| fail(&error))?;
-    let report = heap.collect();
     let start = Instant::now();
+    let report = heap.collect();
+    let collection = start.elapsed();
     heap.wait(PATIENCE).map_err(|error| fail(&error))?;
-    let drain = start.elapsed();
+    let drain = start.elapsed() - collection;
     // The cleanups of what lived run before the next round begins to measure.
     heap.clear();
     heap.wait(PATIENCE).map_err(|error| fail(&error))?;
-    Ok(Round { report, registered, drain })
+    Ok(Round { report, registered, collection, drain })
 }
 
 impl Measured {
@@ -225,6 +329,22 @@ mod tests {
         for text in ["0", "", "M", "-1", "100000001", "101M", "99999999999999999999M", "1.5"] {
             assert!(objects(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn lists_are_combined_and_objects_change_fastest() {
+        let args = Args {
+            objects: vec![1, 2],
+            live: vec![0.0, 0.5],
+            cleanups: vec![0.25],
+            threads: vec![1, 2],
+            rounds: 1,
+        };
+        let cases = cases(&args);
+        let shape = |objects, live| Shape { cleanups: 0.25, ..Shape::plain(objects, live) };
+        assert_eq!(cases.len(), 8);
+        assert_eq!(cases[1], Case { shape: shape(2, 0.0), threads: 1 });
+        assert_eq!(cases[6], Case { shape: shape(1, 0.5), threads: 2 });
     }
 
     #[test]

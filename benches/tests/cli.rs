@@ -128,7 +128,9 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
         ("sweep --live -1", "valid is 0 to 100"),
         ("sweep --cleanups NaN", "valid is 0 to 100"),
         ("sweep --rounds 0", "valid is 1 to 1000"),
-        ("figures --rounds 1001", "valid is 1 to 1000"),
+        ("sweep --threads 0", "valid is 1 to 64"),
+        ("run --rounds 1001", "valid is 1 to 1000"),
+        ("run --rounds -1", "valid is 1 to 1000"),
     ] {
         let (flag, value) = args.rsplit_once(' ').unwrap();
         let flag = flag.split(' ').next_back().unwrap();
@@ -167,6 +169,20 @@ fn sweep_prints_figures_for_the_shape_in_silence() {
 }
 
 #[test]
+fn sweep_prints_a_line_for_every_combination_of_lists() {
+    let args = "sweep --objects 10k,20k,40k --live 0,50 --cleanups 0,10% --threads 1,2 --rounds 1";
+    let run = run(args.split(' '));
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    for objects in ["10,000 ", "20,000 ", "40,000 "] {
+        let lines = run.out.lines().filter(|line| line.starts_with(objects));
+        assert_eq!(lines.count(), 8, "{}", run.out);
+    }
+    for column in ["sweep ns/object", "sweep objects/s", "sweep bytes/s", "threads"] {
+        assert!(run.out.contains(column), "{}", run.out);
+    }
+}
+
+#[test]
 fn sweep_takes_every_corner_of_its_ranges() {
     for args in [
         "sweep --objects 1 --live 0 --cleanups 0 --rounds 1",
@@ -177,15 +193,6 @@ fn sweep_takes_every_corner_of_its_ranges() {
         let run = run(args.split(' '));
         assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{args}");
         assert!(!run.out.contains("NaN") && !run.out.contains("inf"), "{args}:\n{}", run.out);
-    }
-}
-
-#[test]
-fn figures_prints_a_row_for_each_kind_of_work() {
-    let run = run("figures --objects 20k --rounds 1".split(' '));
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-    for label in ["W1 ", "W2 ", "W2c", "W2r", "W3 ", "W4 ", "W5 ", "W6 "] {
-        run.row(label);
     }
 }
 
@@ -207,6 +214,143 @@ fn output_that_cannot_be_written_is_an_error_of_one_line() {
     let run = Run::of(&output);
     assert_eq!(run.code, Some(1));
     assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+}
+
+/// `sexton-bench run`, with peers in other languages from a folder made for the test.
+#[cfg(unix)]
+mod measuring {
+    use super::*;
+
+    /// A folder with a peer for each of the scripts. Each is what `build.sh` makes.
+    fn peers(scripts: &[(&str, &str)]) -> TempDir {
+        let top = TempDir::new().expect("a temporary directory");
+        for (name, program) in scripts {
+            let folder = top.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            let build = format!(
+                "printf '%s\\n' '#!/bin/sh' '{program}' > \"$1/{name}\" && chmod +x \"$1/{name}\"\n"
+            );
+            fs::write(folder.join("build.sh"), build).unwrap();
+        }
+        top
+    }
+
+    /// A peer whose `build.sh` is this.
+    fn peer_built_by(name: &str, build: &str) -> TempDir {
+        let top = peers(&[]);
+        fs::create_dir(top.path().join(name)).unwrap();
+        fs::write(top.path().join(name).join("build.sh"), build).unwrap();
+        top
+    }
+
+    fn run_with(folder: &Path, args: &str) -> Run {
+        let args = args.split(' ');
+        Run::of(&command().arg("run").args(args).arg("--peers-dir").arg(folder).output().unwrap())
+    }
+
+    #[test]
+    fn peers_stand_beside_sexton_with_their_ratio() {
+        let fake = "case $1 in --list) echo W5; echo W5.many;; *) echo W5 1000000; \
+                    echo W5@two 2000000; echo W5.many 3000000;; esac";
+        let folder = peers(&[("test-fake", fake)]);
+        let run = run_with(folder.path(), "w5 --quick --rounds 1 --peers test-fake");
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+        let lines: Vec<&str> = run.out.lines().map(str::trim).collect();
+        let line = |start: &str| lines.iter().position(|it| it.starts_with(start));
+        assert!(
+            line("W5 ") < line("sexton ") && line("sexton ") < line("test-fake "),
+            "{}",
+            run.out
+        );
+        assert!(run.row("  test-fake@two").starts_with("2,000,000"), "{}", run.out);
+        assert!(run.row("  test-fake ").contains("(1,000,000 to 1,000,000)"), "{}", run.out);
+        assert!(run.out.contains("WITHOUT optimisation") == cfg!(debug_assertions), "{}", run.out);
+    }
+
+    #[test]
+    fn a_run_is_kept_in_a_file() {
+        let folder = peers(&[]);
+        let file = folder.path().join("run.json");
+        let args = format!("W5 --quick --rounds 2 --peers none --json {}", file.display());
+        let run = run_with(folder.path(), &args);
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let row = &record["rows"][0];
+        assert_eq!((&row["id"], &row["results"][0]["by"]), (&"W5".into(), &"sexton".into()));
+        let values = row["results"][0]["values"].as_array().unwrap();
+        assert!(values.len() == 2 && values.iter().all(|it| it.as_f64().unwrap() > 0.0), "{row}");
+        for field in ["cpu", "cores", "memory_mib", "kernel", "rustc"] {
+            assert!(!record["machine"][field].is_null(), "{record}");
+        }
+    }
+
+    #[test]
+    fn a_kept_run_is_drawn() {
+        let folder = peers(&[]);
+        let [json, svg] = ["run.json", "run.svg"].map(|name| folder.path().join(name));
+        let args = format!("W5 --quick --rounds 1 --peers none --json {}", json.display());
+        assert_eq!(run_with(folder.path(), &args).code, Some(0));
+        let drawn = run(["plot", json.to_str().unwrap()]);
+        assert_eq!((drawn.code, drawn.err.as_str()), (Some(0), ""));
+        assert_eq!(drawn.out.trim_end(), svg.to_str().unwrap());
+        let picture = fs::read_to_string(&svg).unwrap();
+        assert!(picture.starts_with("<svg") && picture.contains("W5.many"), "{picture}");
+
+        run(["plot", svg.to_str().unwrap()]).assert_usage(&["run.svg", "run --json FILE"]);
+        run(["plot", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
+        run(["plot", json.to_str().unwrap(), "--output", "/no/such/folder/it.svg"])
+            .assert_usage(&["/no/such/folder/it.svg", "a file to write"]);
+    }
+
+    #[test]
+    fn a_peer_that_fails_costs_its_own_cell() {
+        let list = "[ $1 = --list ] && echo W5 && exit";
+        let folder = peers(&[
+            ("test-crash", &format!("{list}; echo it broke >&2; exit 1")),
+            ("test-talk", &format!("{list}; echo hello world")),
+            ("test-mute", &format!("{list}; exit 0")),
+        ]);
+        let run =
+            run_with(folder.path(), "W5 --quick --rounds 1 --peers test-crash,test-talk,test-mute");
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+        for (name, reason) in [
+            ("test-crash", "it broke"),
+            ("test-talk", "printed no row and value"),
+            ("test-mute", "printed nothing for W5"),
+        ] {
+            let cells = run.row(&format!("  {name}"));
+            assert!(cells.starts_with("failed") && cells.contains(reason), "{}", run.out);
+        }
+    }
+
+    #[test]
+    fn absent_peers_are_skipped_by_name_unless_they_were_named() {
+        let build = "echo test-tool is not installed >&2; exit 3\n";
+        let folder = peer_built_by("test-absent", build);
+        let run = run_with(folder.path(), "W6 --quick --rounds 1 --peers all");
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        assert_eq!(run.row("skipped: test-absent:"), "test-tool is not installed");
+
+        let run = run_with(folder.path(), "W6 --quick --peers test-absent");
+        run.assert_usage(&["test-absent", "test-tool is not installed"]);
+    }
+
+    #[test]
+    fn a_folder_of_peers_that_is_gone_is_skipped_with_a_line() {
+        let run = run_with(Path::new("/no/such/folder"), "W6 --quick --rounds 1");
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        assert!(run.row("skipped: others:").contains("cannot be listed"), "{}", run.out);
+    }
+
+    #[test]
+    fn unknown_works_peers_and_files_are_errors_of_one_line() {
+        let folder = peers(&[("test-fake", "echo W5")]);
+        let run = |args| run_with(folder.path(), args);
+        run("W9").assert_usage(&["W9", "valid is W1, W2, W2c"]);
+        run("W5 --peers test-fake,nobody").assert_usage(&["nobody", "box", "test-fake"]);
+        run("W5 --json /no/such/folder/file").assert_usage(&["--json", "/no/such/folder/file"]);
+        run("W5 --rounds many").assert_usage(&["--rounds", "many", "valid is 1 to 1000"]);
+    }
 }
 
 #[cfg(unix)]

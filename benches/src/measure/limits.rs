@@ -1,0 +1,195 @@
+//! What the machine can do at best, measured like everything else: what no heap can beat.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sexton_bench::{OBJECT_BYTES, SEED, per};
+
+use super::{Builtin, Out};
+use crate::run::{MACHINE, Work};
+
+/// The machine that all others are measured on.
+pub(super) static LIMITS: Builtin = Builtin {
+    name: MACHINE,
+    rows: &[
+        "limit.stream",
+        "limit.bitmap",
+        "limit.futex.p50",
+        "limit.futex.p99",
+        "limit.load",
+        "limit.bump",
+        "limit.touch",
+    ],
+    measure,
+};
+
+/// Bytes that no cache holds.
+const MUCH: usize = 128 << 20;
+
+fn measure(work: Work, objects: usize, out: &mut Out) -> Result<(), String> {
+    if work != Work::Limits {
+        return Ok(());
+    }
+    out.put("limit.stream", stream());
+    out.put("limit.bitmap", bitmap(objects));
+    let mut wakes = wakes(2000);
+    out.put("limit.futex.p50", nanos_at(&mut wakes, 0.50));
+    out.put("limit.futex.p99", nanos_at(&mut wakes, 0.99));
+    out.put("limit.load", load());
+    out.put("limit.bump", bump(objects));
+    out.put("limit.touch", touch());
+    Ok(())
+}
+
+/// Gigabytes that one thread reads in a second, in order.
+fn stream() -> f64 {
+    let words = vec![1_u64; MUCH / size_of::<u64>()];
+    let start = Instant::now();
+    let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
+    let time = start.elapsed();
+    black_box(sum);
+    MUCH as f64 / time.as_nanos() as f64
+}
+
+/// Nanoseconds per object to do to bitmaps what a sweep does: `alloc := mark`, and count what has died.
+fn bitmap(objects: usize) -> f64 {
+    let words = objects.div_ceil(64);
+    let mut rng = fastrand::Rng::with_seed(SEED);
+    let mark: Vec<u64> = (0..words).map(|_| rng.u64(..)).collect();
+    let mut alloc = vec![u64::MAX; words];
+    // Out of the nearest caches, as after a mark.
+    black_box(stream());
+    let start = Instant::now();
+    let mut dead = 0;
+    for (alloc, mark) in alloc.iter_mut().zip(&mark) {
+        dead += (*alloc & !mark).count_ones();
+        *alloc = *mark;
+    }
+    let time = start.elapsed();
+    black_box((dead, alloc));
+    per(time, 64 * words as u64)
+}
+
+/// Waits until a thread that was woken before is asleep again.
+pub(super) fn pause() {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(100) {
+        std::hint::spin_loop();
+    }
+}
+
+/// How long a thread that parks takes from being woken to running.
+fn wakes(count: usize) -> Vec<Duration> {
+    const NONE: u64 = 0;
+    const LEAVE: u64 = u64::MAX;
+    let epoch = Instant::now();
+    let now = move || (epoch.elapsed().as_nanos() as u64).max(1);
+    // When the thread was woken, and when it ran.
+    let told: Arc<[AtomicU64; 2]> = Arc::default();
+    let sleeper = thread::spawn({
+        let told = told.clone();
+        move || loop {
+            thread::park();
+            match told[0].swap(NONE, Ordering::Acquire) {
+                NONE => {}
+                LEAVE => break,
+                _ => told[1].store(now(), Ordering::Release),
+            }
+        }
+    });
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        pause();
+        let sent = now();
+        told[0].store(sent, Ordering::Release);
+        sleeper.thread().unpark();
+        let start = Instant::now();
+        let ran = loop {
+            match told[1].swap(NONE, Ordering::Acquire) {
+                NONE if start.elapsed() > Duration::from_micros(200) => thread::yield_now(),
+                NONE => std::hint::spin_loop(),
+                ran => break ran,
+            }
+        };
+        times.push(Duration::from_nanos(ran.saturating_sub(sent)));
+    }
+    told[0].store(LEAVE, Ordering::Release);
+    sleeper.thread().unpark();
+    let _ = sleeper.join();
+    times
+}
+
+/// The time below which a share of the times lies, in nanoseconds; sorts them.
+pub(super) fn nanos_at(times: &mut [Duration], share: f64) -> f64 {
+    times.sort_unstable();
+    let last = times.len().saturating_sub(1);
+    times.get((share * last as f64).round() as usize).map_or(0.0, |time| time.as_nanos() as f64)
+}
+
+/// Nanoseconds for a load whose address the load before it gave, anywhere in memory.
+fn load() -> f64 {
+    const LOADS: u64 = 2_000_000;
+    // One cycle through all places (Sattolo's shuffle).
+    let mut next: Vec<u32> = (0..(MUCH / size_of::<u32>()) as u32).collect();
+    let mut rng = fastrand::Rng::with_seed(SEED);
+    for n in (1..next.len()).rev() {
+        next.swap(n, rng.usize(..n));
+    }
+    let start = Instant::now();
+    let mut at = 0;
+    for _ in 0..LOADS {
+        at = next[at as usize];
+    }
+    let time = start.elapsed();
+    black_box(at);
+    per(time, LOADS)
+}
+
+/// Nanoseconds to write an object behind the one before, in memory that is used again and again.
+fn bump(objects: usize) -> f64 {
+    const CAPACITY: usize = (1 << 20) / OBJECT_BYTES;
+    let mut arena: Vec<[u64; 4]> = Vec::with_capacity(CAPACITY);
+    let mut fill = |count: usize| {
+        let start = Instant::now();
+        for n in 0..count {
+            if arena.len() == arena.capacity() {
+                arena.clear();
+            }
+            arena.push([n as u64; 4]);
+            black_box(arena.last());
+        }
+        start.elapsed()
+    };
+    fill(2 * CAPACITY);
+    per(fill(objects), objects as u64)
+}
+
+/// Nanoseconds to write an object to memory that the system has just given.
+fn touch() -> f64 {
+    const OBJECTS: usize = MUCH / OBJECT_BYTES;
+    let mut fresh: Vec<[u64; 4]> = Vec::with_capacity(OBJECTS);
+    let start = Instant::now();
+    for n in 0..OBJECTS {
+        fresh.push([n as u64; 4]);
+    }
+    let time = start.elapsed();
+    black_box(&fresh);
+    per(time, OBJECTS as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_sorted_times() {
+        let mut times: Vec<Duration> = (1..=100).rev().map(Duration::from_nanos).collect();
+        assert_eq!(nanos_at(&mut times, 0.0), 1.0);
+        assert_eq!(nanos_at(&mut times, 0.99), 99.0);
+        assert_eq!(nanos_at(&mut times, 1.0), 100.0);
+        assert_eq!(nanos_at(&mut [], 0.5), 0.0);
+    }
+}

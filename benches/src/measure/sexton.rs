@@ -1,0 +1,199 @@
+//! Sexton's own rows, but for those of the pool (`sexton_cleanups`), of programs and of memory.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sexton::CleanupPool;
+use sexton_bench::{
+    GARBAGE_PER_CYCLE, Graph, Links, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap, per,
+};
+
+use super::{Builtin, Out, memory, programs, sexton_cleanups};
+use crate::run::Work;
+
+/// Sexton.
+pub(super) static SEXTON: Builtin = Builtin { name: "sexton", rows: IDS, measure };
+
+const IDS: &[&str] = &[
+    "W1",
+    "W2.0",
+    "W2.10",
+    "W2.50",
+    "W2.90",
+    "W2c.0",
+    "W2c.50",
+    "W2r.50",
+    "W2r.90",
+    "W3.random",
+    "W3.list",
+    "W3.shuffled",
+    "W3.tree",
+    "W3.leaves",
+    "W4.register",
+    "W4.run",
+    "W4.mixed.register",
+    "W4.mixed.run",
+    "W5",
+    "W5.many",
+    "W6.p50",
+    "W6.p99",
+    "W6.collect.p50",
+    "W6.collect.p99",
+    "W7.wall",
+    "W7.rss",
+    "GCBench.wall",
+    "W8.plain",
+    "W8.stalls",
+    "memory.object",
+    "memory.cleanup",
+    "memory.spike",
+];
+
+fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
+    match work {
+        Work::W1 => w1(size, out),
+        Work::W2 => return w2(size, out),
+        Work::W2c => return w2c(size, out),
+        Work::W2r => return w2r(size, out),
+        Work::W3 => return w3(size, out),
+        Work::W4 => return w4(size, out),
+        Work::W5 => w5(size, out),
+        Work::W6 => return sexton_cleanups::w6(size, out),
+        Work::W7 => programs::binary_trees(size, out),
+        Work::W8 => return sexton_cleanups::w8(size, out),
+        Work::GcBench => programs::gc_bench(size, out),
+        Work::Memory => memory::measure(size, out),
+        Work::Limits => {}
+    }
+    Ok(())
+}
+
+/// The threads that a collection may use: all there are.
+pub(super) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn heap() -> ShapedHeap {
+    ShapedHeap::with_threads(&CleanupPool::builder().build(), threads())
+}
+
+/// Longer than any cleanups take that will end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(100);
+
+fn w1(objects: usize, out: &mut Out) {
+    let mut heap = garbage_heap();
+    garbage(&mut heap, 4 * GARBAGE_PER_CYCLE);
+    out.put("W1", per(garbage(&mut heap, objects), objects as u64));
+}
+
+fn w2(objects: usize, out: &mut Out) -> Result<(), String> {
+    let mut heap = heap();
+    sweep(&mut heap, Shape::plain(objects, 0.5))?;
+    for (id, live) in [("W2.0", 0.0), ("W2.10", 0.1), ("W2.50", 0.5), ("W2.90", 0.9)] {
+        out.put(id, sweep(&mut heap, Shape::plain(objects, live))?.sweep);
+    }
+    Ok(())
+}
+
+fn w2c(objects: usize, out: &mut Out) -> Result<(), String> {
+    let mut heap = heap();
+    let shape = |live| Shape { cleanups: 0.1, ..Shape::plain(objects, live) };
+    sweep(&mut heap, shape(0.5))?;
+    for (id, live) in [("W2c.0", 0.0), ("W2c.50", 0.5)] {
+        out.put(id, sweep(&mut heap, shape(live))?.sweep);
+    }
+    Ok(())
+}
+
+fn w2r(objects: usize, out: &mut Out) -> Result<(), String> {
+    let mut heap = heap();
+    sweep(&mut heap, Shape::plain(objects, 0.5))?;
+    for (id, live) in [("W2r.50", 0.5), ("W2r.90", 0.9)] {
+        heap.fill(Shape::plain(objects, live), |_| {}).map_err(|error| error.to_string())?;
+        let swept = heap.collect().swept_objects;
+        out.put(id, per(heap.refill(swept as usize), swept));
+        heap.clear();
+    }
+    Ok(())
+}
+
+fn w3(objects: usize, out: &mut Out) -> Result<(), String> {
+    for (id, links, threads) in [
+        ("W3.random", Links::Random, threads()),
+        ("W3.random@1", Links::Random, 1),
+        ("W3.list", Links::List, threads()),
+        ("W3.shuffled", Links::Shuffled, threads()),
+        ("W3.tree", Links::Tree, threads()),
+        ("W3.leaves", Links::Leaves, threads()),
+    ] {
+        let mut graph = Graph::new(links, objects, threads).map_err(|error| error.to_string())?;
+        graph.collect();
+        let report = graph.collect();
+        out.put(id, per(report.mark_time, report.live_objects));
+    }
+    Ok(())
+}
+
+fn w4(cleanups: usize, out: &mut Out) -> Result<(), String> {
+    let all = Shape { cleanups: 1.0, ..Shape::plain(cleanups, 0.0) };
+    let mut in_order = heap();
+    sweep(&mut in_order, all)?;
+    let costs = sweep(&mut in_order, all)?;
+    out.put("W4.register", costs.register);
+    out.put("W4.run", costs.until_run);
+
+    // A share of the cleanups has come and gone, and has left records free in nobody's order.
+    let mut mixed = heap();
+    let some = Shape { cleanups: 0.1, ..Shape::plain(4 * cleanups, 0.5) };
+    sweep(&mut mixed, all)?;
+    sweep(&mut mixed, some)?;
+    sweep(&mut mixed, some)?;
+    let costs = sweep(&mut mixed, all)?;
+    out.put("W4.mixed.register", costs.register);
+    out.put("W4.mixed.run", costs.until_run);
+    Ok(())
+}
+
+fn w5(cleanups: usize, out: &mut Out) {
+    for (id, objects) in [("W5", 1), ("W5.many", 1 << 16)] {
+        out.put(id, per(add_and_stop(cleanups, objects), cleanups as u64));
+    }
+}
+
+/// Fills a heap to `shape`, collects, waits for the cleanups, and empties it.
+fn sweep(heap: &mut ShapedHeap, shape: Shape) -> Result<Costs, String> {
+    let registered = heap.fill(shape, |_| {}).map_err(|error| error.to_string())?;
+    let start = Instant::now();
+    let report = heap.collect();
+    heap.wait(PATIENCE).map_err(|error| error.to_string())?;
+    let until_run = start.elapsed();
+    heap.clear();
+    heap.wait(PATIENCE).map_err(|error| error.to_string())?;
+    Ok(Costs {
+        sweep: per(report.sweep_time, report.live_objects + report.swept_objects),
+        register: per(registered.time, registered.count),
+        until_run: per(until_run, report.queued_cleanups),
+    })
+}
+
+/// What one sweep cost, in nanoseconds.
+struct Costs {
+    /// Per object, dead or alive.
+    sweep: f64,
+    /// Per cleanup registered.
+    register: f64,
+    /// From the start of the collection to the end of the last cleanup, per cleanup queued.
+    until_run: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::ROWS;
+
+    #[test]
+    fn sexton_measures_every_row_but_the_limits() {
+        let rows = ROWS.iter().filter(|row| row.work != Work::Limits);
+        assert_eq!(IDS, rows.map(|row| row.id).collect::<Vec<_>>());
+    }
+}

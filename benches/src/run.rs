@@ -1,0 +1,176 @@
+//! `sexton-bench run`: every measure of the project, Sexton and its peers alternating in one run.
+//!
+//! 1. The contenders are found; peers in other languages are built.
+//! 2. In each round, each work is done once by each contender that can do it, one after the other, each as a
+//!    process of its own. The order among them moves on by one from round to round. The first round is not
+//!    counted.
+//! 3. The medians are printed, with the ratio of Sexton to each peer within this run; everything that was
+//!    measured can be kept in a file.
+//!
+//! A contender that fails costs its own cells. Only if Sexton itself fails, the command does.
+
+mod child;
+mod contender;
+mod external;
+mod machine;
+mod record;
+mod report;
+mod row;
+mod work;
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output::{Failure, print};
+use contender::{Contender, Peers};
+use machine::Machine;
+#[cfg(test)]
+pub(crate) use record::tests::sample as tests_sample;
+use record::{Failed, Skipped};
+pub(crate) use record::{MACHINE, Measured, Record, RowRecord, SEXTON};
+pub(crate) use report::{figure, limit, sorted};
+#[cfg(test)]
+pub(crate) use row::ROWS;
+pub(crate) use row::Row;
+pub(crate) use work::Work;
+
+/// Measures Sexton and its peers side by side, by everything the project measures itself by.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to measure: W1, W2, W2c, W2r, W3, W4, W5, W6, W7, GCBench, W8, memory, limits [default: all]
+    #[arg(value_name = "WORK", hide_possible_values = true)]
+    works: Vec<Work>,
+    /// Peers to measure beside Sexton: all, none, or names with commas between them
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    peers: String,
+    /// Keeps all that was measured in a file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Sizes divided by 16 (not GCBench's), and 2 rounds
+    #[arg(long)]
+    quick: bool,
+    /// Rounds to count, 1 to 1000 [default: 5]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = crate::sweep::rounds)]
+    rounds: Option<usize>,
+    /// Where the peers in other languages are
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    peers_dir: Option<PathBuf>,
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let progress = bar();
+    let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 5 });
+    let is_wanted = |work: &Work| args.works.is_empty() || args.works.contains(work);
+    let works: Vec<Work> = Work::ALL.into_iter().filter(is_wanted).collect();
+    // Before hours of measuring, and not after.
+    if let Some(file) = &args.json {
+        writable(file)?;
+    }
+
+    let peers = Peers::parse(&args.peers);
+    let folder = args.peers_dir.clone().unwrap_or_else(external::default_folder);
+    let (contenders, skipped) = contender::find(&peers, &folder, |name| {
+        progress.set_message(format!("building {name}"));
+        progress.tick();
+    })
+    .inspect_err(|_| progress.finish_and_clear())?;
+
+    let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let mut record = Record::new(date, Machine::this(), args.quick, rounds);
+    record.skipped = skipped;
+    record.skipped.extend(idle(&peers, &contenders, &works));
+    expect(&mut record, &contenders, &works);
+    for round in 0..=rounds {
+        for &work in &works {
+            let able: Vec<&Contender> =
+                contenders.iter().filter(|it| it.rows(work).next().is_some()).collect();
+            for nth in 0..able.len() {
+                let contender = able[(nth + round) % able.len()];
+                progress.set_message(format!(
+                    "round {round} of {rounds}: {work}, {}: {}",
+                    work.title(),
+                    contender.name
+                ));
+                progress.tick();
+                measure(&mut record, contender, work, round);
+            }
+        }
+        // Every round, so that a run that is broken off leaves something.
+        if let Some(file) = &args.json {
+            record.save(file).map_err(|error| {
+                progress.finish_and_clear();
+                Failure::Run(format!("cannot write {file:?}: {error}"))
+            })?;
+        }
+    }
+    progress.finish_and_clear();
+
+    if let Some(file) = &args.json {
+        record
+            .save(file)
+            .map_err(|error| Failure::Run(format!("cannot write {file:?}: {error}")))?;
+    }
+    print(report::text(&record))?;
+    match record.failures.iter().find(|failed| failed.by == SEXTON) {
+        Some(failed) => Err(Failure::Run(format!("cannot measure: {}", failed.reason))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a file can be written; makes it.
+fn writable(file: &PathBuf) -> Result<(), Failure> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.map(drop).map_err(|error| {
+        Failure::Usage(format!("--json {file:?} cannot be written: {error}; valid is a file name"))
+    })
+}
+
+/// Peers that were named and measure none of the works.
+fn idle(peers: &Peers, contenders: &[Contender], works: &[Work]) -> Vec<Skipped> {
+    if !matches!(peers, Peers::Named(_)) {
+        return Vec::new();
+    }
+    let idles = |it: &&Contender| works.iter().all(|&work| it.rows(work).next().is_none());
+    let peers = contenders.iter().filter(|it| ![SEXTON, MACHINE].contains(&it.name.as_str()));
+    let skip = |it: &Contender| Skipped {
+        peer: it.name.clone(),
+        reason: "it measures none of what was asked for".into(),
+    };
+    peers.filter(idles).map(skip).collect()
+}
+
+/// Makes the places of a record, so that it is in order, and shows who has failed.
+fn expect(record: &mut Record, contenders: &[Contender], works: &[Work]) {
+    for row in works.iter().flat_map(|&work| Row::of(work)) {
+        for contender in contenders {
+            let listed = contender.rows(row.work).filter(|(it, _)| it.id == row.id);
+            for (_, by) in listed {
+                record.expect(row, &by);
+            }
+        }
+    }
+}
+
+/// Has a contender do a work, and records what came of it.
+fn measure(record: &mut Record, contender: &Contender, work: Work, round: usize) {
+    let (numbers, trouble) = contender.measure(work, record.quick);
+    for number in numbers {
+        record.add(number.row, &number.by, round, number.value);
+    }
+    if let Some(reason) = trouble {
+        let (by, work) = (contender.name.clone(), work.to_string());
+        record.failures.push(Failed { by, work, round, reason });
+    }
+}
+
+/// Progress on standard error if that is a terminal; otherwise silent.
+fn bar() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{elapsed} {wide_msg}") {
+        spinner.set_style(style);
+    }
+    spinner
+}

@@ -1,0 +1,187 @@
+//! Who is measured: Sexton, the machine, the Rust peers, and the peers in other languages, all as programs of their own.
+//!
+//! Whoever measures starts as a fresh process, so that nobody works on the memory that another has left behind,
+//! peaks of memory are its own, and a peer that crashes or hangs costs its own cell only.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::child;
+use super::external::{self, External, Listed, numbers};
+use super::record::{MACHINE, SEXTON, Skipped};
+use super::row::Row;
+use super::work::Work;
+use crate::measure;
+use crate::output::Failure;
+
+/// One that is measured.
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    rows: Vec<Listed>,
+    /// `None`: this very program measures it.
+    external: Option<External>,
+}
+
+/// A number that was measured, and by whom.
+pub(crate) struct Number {
+    pub(crate) row: &'static Row,
+    /// The name of the contender, with the variant.
+    pub(crate) by: String,
+    pub(crate) value: f64,
+}
+
+/// Which peers were asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Peers {
+    /// Whoever is there.
+    All,
+    /// Sexton alone.
+    None,
+    /// These, and no others.
+    Named(Vec<String>),
+}
+
+impl Peers {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text.to_ascii_lowercase().as_str() {
+            "all" => Peers::All,
+            "none" => Peers::None,
+            list => Peers::Named(list.split(',').map(|name| name.trim().to_owned()).collect()),
+        }
+    }
+}
+
+/// Finds the contenders: Sexton first and the machine, then those peers asked for that are there. Builds those in other
+/// languages. Absent ones are an error if they were named, and else are skipped.
+pub(crate) fn find(
+    peers: &Peers,
+    folder: &Path,
+    building: impl Fn(&str),
+) -> Result<(Vec<Contender>, Vec<Skipped>), Failure> {
+    let mut found = vec![Contender::builtin(SEXTON), Contender::builtin(MACHINE)];
+    let mut skipped = Vec::new();
+    if *peers == Peers::None {
+        return Ok((found, skipped));
+    }
+    let (externals, gone) = match external::names(folder) {
+        Ok(names) => (names, None),
+        Err(reason) => (Vec::new(), Some(reason)),
+    };
+    let builtins = measure::peers().chain(measure::ABSENT.iter().copied());
+    let mut known: Vec<&str> = builtins.collect();
+    known.extend(externals.iter().map(String::as_str));
+    if let Peers::Named(names) = peers {
+        if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(Failure::Usage(format!(
+                "unknown peer '{name}' in --peers; valid is all, none, or some of {}",
+                known.join(",")
+            )));
+        }
+    } else if let Some(reason) = gone {
+        skipped.push(Skipped { peer: "others".into(), reason });
+    }
+    let is_wanted = |name: &str| match peers {
+        Peers::Named(names) => names.iter().any(|it| it == name),
+        _ => true,
+    };
+    for name in known.iter().copied().filter(|name| is_wanted(name)) {
+        let contender = if measure::peers().any(|it| it == name) {
+            Ok(Contender::builtin(name))
+        } else if measure::ABSENT.contains(&name) {
+            Err("sexton-bench was built without its feature `peers`".to_owned())
+        } else {
+            building(name);
+            external::build(folder, name).map(Contender::external)
+        };
+        match contender {
+            Ok(contender) => found.push(contender),
+            Err(reason) if matches!(peers, Peers::Named(_)) => {
+                return Err(Failure::Usage(format!(
+                    "peer '{name}' in --peers is not available: {reason}; without --peers it is \
+                     skipped"
+                )));
+            }
+            Err(reason) => skipped.push(Skipped { peer: name.to_owned(), reason }),
+        }
+    }
+    Ok((found, skipped))
+}
+
+/// The longest that one measurement may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Contender {
+    fn builtin(name: &str) -> Self {
+        let rows = measure::rows(name).map(|row| Listed { row, variant: None });
+        Contender { name: name.to_owned(), rows: rows.collect(), external: None }
+    }
+
+    fn external(external: External) -> Self {
+        let (name, rows) = (external.name.clone(), external.rows().to_vec());
+        Contender { name, rows, external: Some(external) }
+    }
+
+    /// What it measures of a work: rows, and the name under which each is kept.
+    pub(crate) fn rows(&self, work: Work) -> impl Iterator<Item = (&'static Row, String)> {
+        self.listed(work).map(|it| (it.row, it.name(&self.name)))
+    }
+
+    fn listed(&self, work: Work) -> impl Iterator<Item = &Listed> {
+        self.rows.iter().filter(move |it| it.row.work == work)
+    }
+
+    /// Measures all its rows of a work once. Gives the numbers and, if not all could be had, why.
+    pub(crate) fn measure(&self, work: Work, quick: bool) -> (Vec<Number>, Option<String>) {
+        let mut found: Vec<(Listed, f64)> = Vec::new();
+        let mut trouble = None;
+        for row in self.listed(work) {
+            let has = |found: &[(Listed, f64)]| found.iter().any(|(it, _)| it == row);
+            if has(&found) {
+                continue;
+            }
+            // What came before a failure counts.
+            match self.measure_row(row, quick, &mut found) {
+                Ok(()) if has(&found) => {}
+                Ok(()) => trouble = Some(format!("printed nothing for {}", row.id())),
+                Err(reason) => trouble = Some(reason),
+            }
+        }
+        let numbers = found.into_iter().map(|(it, value)| {
+            let by = it.name(&self.name);
+            Number { row: it.row, by, value }
+        });
+        (numbers.collect(), trouble)
+    }
+
+    fn measure_row(
+        &self,
+        row: &Listed,
+        quick: bool,
+        found: &mut Vec<(Listed, f64)>,
+    ) -> Result<(), String> {
+        let id = row.id();
+        let ended = match &self.external {
+            Some(external) => {
+                let size = row.row.size(quick).to_string();
+                let args: [&OsStr; 2] = [id.as_ref(), size.as_ref()];
+                child::run(external.program().as_ref(), &args, PATIENCE)?
+            }
+            None => {
+                let program = env::current_exe().map_err(|error| error.to_string())?;
+                let [command, name, work] = [measure::COMMAND, &self.name, row.row.work.name()];
+                let size = row.row.work.size(quick).to_string();
+                let args: [&OsStr; 4] =
+                    [command.as_ref(), name.as_ref(), work.as_ref(), size.as_ref()];
+                child::run(program.as_ref(), &args, PATIENCE)?
+            }
+        };
+        let numbers = numbers(&ended.out);
+        found.extend(numbers.iter().flatten().cloned());
+        if !ended.status.success() {
+            return Err(ended.reason());
+        }
+        numbers.map(drop)
+    }
+}

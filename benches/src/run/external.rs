@@ -1,0 +1,173 @@
+//! Peers in other languages: programs that are built from a folder each, and print what they measured.
+//!
+//! 1. A folder with a `build.sh` is a peer of that name. `build.sh OUTDIR` makes the program `OUTDIR/NAME`;
+//!    exit code 3 says that a toolchain is missing, and the last line on standard error which.
+//! 2. `OUTDIR/NAME --list` prints the ids of the rows it can measure.
+//! 3. `OUTDIR/NAME ROW SIZE` measures the row, and others with it if it likes, and prints lines `ROW VALUE`.
+//!    A variant of a row is `ROW@VARIANT`; it is shown as the peer `NAME@VARIANT`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fs};
+
+use super::child;
+use super::row::Row;
+
+/// A peer that has been built.
+#[derive(Debug)]
+pub(crate) struct External {
+    pub(crate) name: String,
+    program: PathBuf,
+    rows: Vec<Listed>,
+}
+
+/// A row that a peer measures, perhaps a variant of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Listed {
+    pub(crate) row: &'static Row,
+    pub(crate) variant: Option<String>,
+}
+
+impl Listed {
+    /// Reads `ROW` or `ROW@VARIANT`.
+    fn parse(id: &str) -> Option<Self> {
+        let (id, variant) = match id.split_once('@') {
+            Some((id, variant)) => (id, Some(variant.to_owned())),
+            None => (id, None),
+        };
+        Some(Listed { row: Row::find(id)?, variant })
+    }
+
+    /// What it is asked for by.
+    pub(crate) fn id(&self) -> String {
+        self.name(self.row.id)
+    }
+
+    /// What one called `by` is shown as here.
+    pub(crate) fn name(&self, by: &str) -> String {
+        self.variant.as_ref().map_or_else(|| by.to_owned(), |variant| format!("{by}@{variant}"))
+    }
+}
+
+/// Building may have to compile, for the first time.
+const BUILD_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The toolchain is missing; by the interface.
+const MISSING: i32 = 3;
+
+/// Where the peers are unless something else is said: beside this package's sources.
+pub(crate) fn default_folder() -> PathBuf {
+    let package = env::var_os("CARGO_MANIFEST_DIR").filter(|_| is_run_by_cargo());
+    let package = package.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.join("peers")
+}
+
+/// Whether Cargo started this package's program, and not another's.
+fn is_run_by_cargo() -> bool {
+    env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"))
+}
+
+/// The names of the peers in a folder, sorted.
+///
+/// # Errors
+///
+/// If the folder cannot be listed; in one line.
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, String> {
+    let entries = fs::read_dir(folder).map_err(|error| {
+        format!("the peers in other languages: their folder cannot be listed: {error}")
+    })?;
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().join("build.sh").is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Builds a peer and asks what it can measure.
+///
+/// # Errors
+///
+/// Why it is absent, in one line.
+pub(crate) fn build(folder: &Path, name: &str) -> Result<External, String> {
+    let out = output_folder(name)?;
+    let script = folder.join(name).join("build.sh");
+    let built = child::run("bash".as_ref(), &[script.as_ref(), out.as_ref()], BUILD_PATIENCE)?;
+    match built.status.code() {
+        Some(0) => {}
+        Some(MISSING) => return Err(built.reason()),
+        _ => return Err(format!("it cannot be built: {}", built.reason())),
+    }
+    let program = out.join(name);
+    let listed = child::run(program.as_ref(), &["--list".as_ref()], PATIENCE)?;
+    if !listed.status.success() {
+        return Err(format!("it does not tell what it measures: {}", listed.reason()));
+    }
+    let ids = listed.out.split_whitespace();
+    let rows = ids.map(|id| Listed::parse(id).ok_or(format!("it lists an unknown row: {id}")));
+    Ok(External { name: name.to_owned(), program, rows: rows.collect::<Result<_, _>>()? })
+}
+
+/// A folder for the program, among the other results of the build.
+fn output_folder(name: &str) -> Result<PathBuf, String> {
+    let make = || {
+        let folder = env::current_exe()?.with_file_name("peers").join(name);
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    };
+    make().map_err(|error: std::io::Error| format!("there is no place to build it: {error}"))
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl External {
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(crate) fn rows(&self) -> &[Listed] {
+        &self.rows
+    }
+}
+
+/// The numbers among what a peer has printed.
+///
+/// # Errors
+///
+/// The first line that is none, in words.
+pub(crate) fn numbers(out: &str) -> Result<Vec<(Listed, f64)>, String> {
+    let parse = |line: &str| {
+        let (id, value) = line.trim().split_once(char::is_whitespace)?;
+        let value: f64 = value.trim().parse().ok()?;
+        let is_sane = value.is_finite() && value >= 0.0;
+        Some((Listed::parse(id)?, value)).filter(|_| is_sane)
+    };
+    out.lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| parse(line).ok_or_else(|| format!("printed no row and value: {line:?}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_known_rows_and_sane_values() {
+        let found = numbers("W1 5.5\n\nW3.random@1  175\nW7.rss\t74e0\n").unwrap();
+        let found: Vec<_> =
+            found.iter().map(|(it, value)| (it.id(), it.name("go"), *value)).collect();
+        let expected = [("W1", "go", 5.5), ("W3.random@1", "go@1", 175.0), ("W7.rss", "go", 74.0)];
+        assert_eq!(found, expected.map(|(id, by, value)| (id.to_owned(), by.to_owned(), value)));
+        for wrong in ["W1", "W1 fast", "W0 1", "W1 NaN", "W1 -1", "W1 1 2", "hello"] {
+            assert!(numbers(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_an_error_without_its_path() {
+        let error = names(Path::new("/no/such/folder")).unwrap_err();
+        assert!(error.contains("cannot be listed") && !error.contains("/no/such"), "{error}");
+    }
+}

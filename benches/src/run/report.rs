@@ -1,0 +1,191 @@
+//! The record of a run as text: a block for each row, and a summary.
+
+use std::fmt::Write;
+
+use sexton_bench::Spread;
+
+use super::record::{Failed, MACHINE, Measured, Record, RowRecord, SEXTON};
+use super::row::{Limit, Row};
+use crate::table::Table;
+
+/// The whole record as text.
+pub(crate) fn text(record: &Record) -> String {
+    let Record { date, machine, quick, rounds, .. } = record;
+    let counted = record.rounds_in_words();
+    let size = if *quick { "a sixteenth of the full sizes" } else { "full sizes" };
+    let mut text = format!("{machine}\n{date}; {size}; {counted} and one not counted\n");
+    text += "Medians (least to greatest); the ratio is Sexton : peer, within this run.\n\n";
+    text += &blocks(record);
+    text += &summary(record);
+    for skipped in &record.skipped {
+        let _ = writeln!(text, "skipped: {}: {}", skipped.peer, skipped.reason);
+    }
+    // Once for each reason, however many rounds it spoilt.
+    let mut told: Vec<(&str, &str, &str)> = Vec::new();
+    for Failed { by, work, reason, .. } in &record.failures {
+        if told.contains(&(by, work, reason)) {
+            continue;
+        }
+        told.push((by, work, reason));
+        let same = record
+            .failures
+            .iter()
+            .filter(|it| (&it.by, &it.work, &it.reason) == (by, work, reason));
+        let _ = writeln!(
+            text,
+            "failed: {by} at {work} in {} of {} rounds: {reason}",
+            same.count(),
+            rounds + 1
+        );
+    }
+    text
+}
+
+/// A heading for each row, and below it a line for each who measured it.
+fn blocks(record: &Record) -> String {
+    let mut table = Table::of_numbers();
+    let mut headings = Vec::new();
+    let mut line = 0;
+    for row in &record.rows {
+        headings.push((line, format!("{}  {}, {}", row.id, row.title, row.unit)));
+        for measured in sorted(row) {
+            table.row(cells(record, row, measured));
+            line += 1;
+        }
+        if let Some((name, value)) = limit(record, &row.id) {
+            table.row([format!("  {name}"), figure(value), String::new(), String::new()]);
+            line += 1;
+        }
+    }
+    let mut text = String::new();
+    let mut headings = headings.into_iter().peekable();
+    for (n, line) in table.to_string().lines().enumerate() {
+        while let Some((_, heading)) = headings.next_if(|(at, _)| *at == n) {
+            let _ = writeln!(text, "{heading}");
+        }
+        let _ = writeln!(text, "{line}");
+    }
+    text.push('\n');
+    text
+}
+
+/// Sexton first, then the peers, the best first, and those without a value last.
+pub(crate) fn sorted(row: &RowRecord) -> Vec<&Measured> {
+    let mut sorted: Vec<&Measured> = row.results.iter().collect();
+    let sign = if row.more_is_better { -1.0 } else { 1.0 };
+    sorted.sort_by(|a, b| {
+        let rank = |it: &Measured| {
+            let median = it.spread().map_or(f64::INFINITY, |spread| sign * spread.median);
+            (it.peer() != SEXTON, median)
+        };
+        let (a, b) = (rank(a), rank(b));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    });
+    sorted
+}
+
+fn cells(record: &Record, row: &RowRecord, measured: &Measured) -> [String; 4] {
+    let name = format!("  {}", measured.by);
+    let Some(spread) = measured.spread() else {
+        let failure = record.failure(measured.peer(), &row.work);
+        let reason = failure.map_or("", |failed| failed.reason.as_str());
+        return [name, "failed".into(), String::new(), reason.into()];
+    };
+    let range = format!("({} to {})", figure(spread.min), figure(spread.max));
+    let remark = if measured.by == SEXTON {
+        goal(row, spread.median).unwrap_or_default()
+    } else {
+        row.ratio(measured).map(ratio).unwrap_or_default()
+    };
+    [name, figure(spread.median), range, remark]
+}
+
+fn goal(row: &RowRecord, median: f64) -> Option<String> {
+    let goal = row.goal?;
+    let met = if median <= goal { "met" } else { "missed" };
+    Some(format!("goal {}: {met}", figure(goal)))
+}
+
+fn ratio(Spread { median, min, max }: Spread) -> String {
+    format!("{} ({} to {})", figure(median), figure(min), figure(max))
+}
+
+/// What the machine allows for a row, as far as the record knows, and what to call it.
+pub(crate) fn limit(record: &Record, id: &str) -> Option<(&'static str, f64)> {
+    let measured = |id: &str| Some(record.row(id)?.by(MACHINE)?.spread()?.median);
+    match Row::find(id)?.limit? {
+        Limit::Row(id) => Some((id, measured(id)?)),
+        // Bytes of an object by bytes in a nanosecond.
+        Limit::Bandwidth(id) => Some((id, 32.0 / measured(id)?)),
+        Limit::Fixed(value) => Some(("limit", value)),
+    }
+}
+
+/// A line for each row: Sexton, its goal, and the best peer.
+fn summary(record: &Record) -> String {
+    let mut table = Table::of_numbers();
+    table.row(["", "Sexton", "goal", "best peer", "", "ratio"].map(String::from));
+    let mut rows = 0;
+    for row in &record.rows {
+        let Some(own) = row.by(SEXTON).and_then(Measured::spread) else { continue };
+        let best = row.best_peer();
+        let name = best.as_ref().map_or("", |(peer, _)| peer.by.as_str());
+        let median = best.as_ref().map_or(String::new(), |(_, spread)| figure(spread.median));
+        let ratio = best.and_then(|(peer, _)| row.ratio(peer)).map(ratio);
+        let goal = row.goal.map(figure).unwrap_or_default();
+        let cells = [row.id.clone(), figure(own.median), goal, name.into(), median];
+        let [id, own, goal, name, median] = cells;
+        table.row([id, own, goal, name, median, ratio.unwrap_or_default()]);
+        rows += 1;
+    }
+    if rows == 0 { String::new() } else { format!("{table}\n") }
+}
+
+/// Three digits that count.
+pub(crate) fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => indicatif::HumanCount(value.round() as u64).to_string(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 || size == 0.0 => format!("{value:.2}"),
+        size if size >= 0.1 => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::record::tests::sample;
+
+    #[test]
+    fn every_peer_has_its_line_with_ratio_or_failure() {
+        let text = text(&sample());
+        let line = |start: &str| {
+            let found = text.lines().find(|line| line.trim_start().starts_with(start));
+            let words: Vec<&str> = found.unwrap_or_else(|| panic!("{text}")).split(' ').collect();
+            words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(line("sexton "), "sexton 2.00 (1.00 to 3.00) goal 3.00: met");
+        assert_eq!(line("box "), "box 12.0 (8.00 to 16.0) 0.167 (0.125 to 0.250)");
+        assert_eq!(line("gc "), "gc failed took longer than 120 s");
+        assert_eq!(line("limit.bump "), "limit.bump 1.50");
+        assert_eq!(line("skipped: "), "skipped: go: go is not installed");
+        assert_eq!(line("failed: "), "failed: gc at W1 in 1 of 4 rounds: took longer than 120 s");
+    }
+
+    #[test]
+    fn figures_have_three_digits_that_count() {
+        for (value, text) in [
+            (0.0154, "0.0154"),
+            (0.5, "0.500"),
+            (1.0, "1.00"),
+            (12.34, "12.3"),
+            (640.4, "640"),
+            (23_129.4, "23,129"),
+            (0.0, "0.00"),
+        ] {
+            assert_eq!(figure(value), text);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The kinds of work, and the size each is done at.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A kind of work: what a peer is started for, once a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Work {
+    /// Allocation of what dies at once, collections included.
+    W1,
+    /// Sweep of plain objects.
+    W2,
+    /// Sweep where one in ten carries a cleanup.
+    W2c,
+    /// Allocation into what a sweep left free.
+    W2r,
+    /// Mark.
+    W3,
+    /// Cleanups: registration, and from the collection to the last run.
+    W4,
+    /// A cleanup registered and stopped.
+    W5,
+    /// From publish to the start of a cleanup, on an idle worker.
+    W6,
+    /// The program binary-trees.
+    W7,
+    /// Cleanups that take their time.
+    W8,
+    /// The program GCBench.
+    GcBench,
+    /// Bytes that live objects and cleanups take.
+    Memory,
+    /// What the machine itself can do.
+    Limits,
+}
+
+impl Work {
+    /// All of them, in the order in which they are done.
+    pub(crate) const ALL: [Work; 13] = [
+        Work::W1,
+        Work::W2,
+        Work::W2c,
+        Work::W2r,
+        Work::W3,
+        Work::W4,
+        Work::W5,
+        Work::W6,
+        Work::W7,
+        Work::GcBench,
+        Work::W8,
+        Work::Memory,
+        Work::Limits,
+    ];
+
+    /// The name it has on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Work::W1 => "W1",
+            Work::W2 => "W2",
+            Work::W2c => "W2c",
+            Work::W2r => "W2r",
+            Work::W3 => "W3",
+            Work::W4 => "W4",
+            Work::W5 => "W5",
+            Work::W6 => "W6",
+            Work::W7 => "W7",
+            Work::W8 => "W8",
+            Work::GcBench => "GCBench",
+            Work::Memory => "memory",
+            Work::Limits => "limits",
+        }
+    }
+
+    /// What it is, in a few words.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Work::W1 => "allocation",
+            Work::W2 => "sweep",
+            Work::W2c => "sweep with cleanups",
+            Work::W2r => "refill after a sweep",
+            Work::W3 => "mark",
+            Work::W4 => "cleanups",
+            Work::W5 => "stopping a cleanup",
+            Work::W6 => "wake-up",
+            Work::W7 => "binary-trees",
+            Work::W8 => "cleanups of 1 us",
+            Work::GcBench => "GCBench",
+            Work::Memory => "memory",
+            Work::Limits => "the machine",
+        }
+    }
+
+    /// The number that says how much of it there is: objects, cleanups, wake-ups, or the depth of a tree.
+    pub(crate) fn size(self, quick: bool) -> usize {
+        // A tree that is less deep by four has a sixteenth of the nodes.
+        let (full, sixteenth) = match self {
+            Work::W4 | Work::W5 | Work::W8 => (1_000_000, 62_500),
+            Work::W6 => (500, 31),
+            Work::W7 => (18, 14),
+            // It has a size of its own, and is not long.
+            Work::GcBench => (18, 18),
+            _ => (4_000_000, 250_000),
+        };
+        if quick { sixteenth } else { full }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Work {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Work::ALL.into_iter().find(|work| work.name().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| {
+            let names: Vec<&str> = Work::ALL.iter().map(|work| work.name()).collect();
+            format!("valid is {}", names.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn works_are_found_by_name_whatever_its_case() {
+        for work in Work::ALL {
+            assert_eq!(work.name().parse(), Ok(work));
+            assert_eq!(work.name().to_lowercase().parse(), Ok(work));
+        }
+        assert!("W9".parse::<Work>().unwrap_err().contains("W2c, W2r, W3"));
+        assert!("".parse::<Work>().is_err());
+    }
+
+    #[test]
+    fn a_quick_run_does_a_sixteenth() {
+        for work in Work::ALL {
+            let (full, quick) = (work.size(false), work.size(true));
+            match work {
+                Work::GcBench => assert_eq!(full, quick),
+                Work::W7 => assert_eq!((1 << full) / (1 << quick), 16),
+                _ => assert_eq!(full / quick, 16),
+            }
+        }
+    }
+}
