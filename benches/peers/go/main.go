@@ -611,4 +611,3 @@ func memoryCleanup(n int) []float64 {
 	runtime.KeepAlive(all)
 	return []float64{value}
 }
-
