@@ -694,6 +694,6 @@ int main(int argc, char **argv) {
     GC_set_on_collection_event(on_event);
     double values[4];
     group->measure(size, values);
-    for (int i = 0; group->ids[i]; i++) printf("%s %.6g\n", group->ids[i], values[i]);
+    for (int i = 0; group->ids[i]; i++) printf("%s %.4f\n", group->ids[i], values[i]);
     return 0;
 }

@@ -120,7 +120,7 @@ func main() {
 		bad("size %q; valid for %s is %d to %d, a %s", os.Args[2], os.Args[1], g.size.least, g.size.most, g.size.what)
 	}
 	for i, value := range g.measure(size) {
-		fmt.Printf("%s %.6g\n", g.ids[i], value)
+		fmt.Printf("%s %.4f\n", g.ids[i], value)
 	}
 }
 

@@ -105,7 +105,7 @@ public final class Peer {
         }
         double[] values = group.measure.of(size);
         for (int i = 0; i < values.length; i++) {
-            System.out.printf(Locale.ROOT, "%s %.3f%n", group.ids.get(i), values[i]);
+            System.out.printf(Locale.ROOT, "%s %.4f%n", group.ids.get(i), values[i]);
         }
         System.exit(0);
     }
