@@ -1,0 +1,613 @@
+// The Go peer: Sexton's kinds of work on Go's heap, with cleanups by runtime.AddCleanup.
+//
+//	go --list       the rows that it measures
+//	go ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
+//
+// What each row means, and its unit, is in ../README.md. How it is had from Go:
+//
+//   - Mark and sweep are told apart by the end of the last pause, which the runtime notes with the world
+//     still stopped, right after mark termination (debug.GCStats.PauseEnd). W3 is from the call of
+//     runtime.GC until then; W2 is from then until runtime.GC returns, which it does when every span is
+//     swept. The program's thread and the background sweeper, a second thread, both sweep.
+//   - W2r allocates after such a collection, so no sweep is left over for it, other than for Boehm's.
+//   - GOGC is off where a collection is called by hand (W2, W2r, W3, W4, W6, W8, memory) and at its
+//     default where the runtime decides (W1, W5, W7, GCBench).
+//   - W8: the runtime has max(1, GOMAXPROCS/4) goroutines for cleanups: one on 2 to 7 cores. "@8" and
+//     "@16" raise GOMAXPROCS so that there are 2 and 4, as many as the row means; "@handoff" does
+//     what the documentation advises: the cleanup that sleeps does so in a goroutine of its own.
+//   - "@1" is GOMAXPROCS=1: one thread to mark.
+//
+// Not shown: GOGC and GOMEMLIMIT other than by default; what a mutator that runs beside the collector
+// pays for the write barrier and for assists.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// plain has no pointers, pair has two; both are of 32 bytes.
+type plain [4]uint64
+
+type pair struct {
+	left, right *pair
+	words       [2]uint64
+}
+
+type kind struct {
+	what        string
+	least, most int
+}
+
+var (
+	objects  = kind{"number of objects", 1, 100_000_000}
+	cleanups = kind{"number of cleanups", 1, 100_000_000}
+	wakes    = kind{"number of wake-ups", 1, 1_000_000}
+	depth    = kind{"depth", 4, 26}
+	ignored  = kind{"number; GCBench has its own sizes", 0, 100_000_000}
+)
+
+// A group of rows that are measured together, in the order of ids.
+type group struct {
+	ids     []string
+	size    kind
+	measure func(size int) []float64
+}
+
+var groups = []group{
+	{[]string{"W1"}, objects, func(n int) []float64 { return warm(n, w1) }},
+	{[]string{"W2.0", "W2.10", "W2.50", "W2.90"}, objects, func(n int) []float64 {
+		return []float64{sweep(n, 0, 0), sweep(n, .1, 0), sweep(n, .5, 0), sweep(n, .9, 0)}
+	}},
+	{[]string{"W2c.0", "W2c.50"}, objects, func(n int) []float64 {
+		return []float64{sweep(n, 0, .1), sweep(n, .5, .1)}
+	}},
+	{[]string{"W2r.50", "W2r.90"}, objects, func(n int) []float64 {
+		return []float64{refill(n, .5), refill(n, .9)}
+	}},
+	{[]string{"W3.random", "W3.list", "W3.shuffled", "W3.tree"}, objects, mark},
+	{[]string{"W3.random@1", "W3.list@1", "W3.shuffled@1", "W3.tree@1"}, objects, func(n int) []float64 {
+		runtime.GOMAXPROCS(1)
+		return mark(n)
+	}},
+	{[]string{"W4.register", "W4.run"}, cleanups, func(n int) []float64 { return warm(n, w4) }},
+	{[]string{"W5"}, cleanups, func(n int) []float64 { return warm(n, w5) }},
+	{[]string{"W6.p50", "W6.p99"}, wakes, w6},
+	{[]string{"W7.wall", "W7.rss"}, depth, w7},
+	{[]string{"GCBench.wall"}, ignored, func(int) []float64 { return warm(0, gcbench) }},
+	{[]string{"W8.plain", "W8.stalls"}, cleanups, func(n int) []float64 {
+		return []float64{w8(n, busy), w8(n, stalls)}
+	}},
+	{[]string{"W8.plain@8"}, cleanups, func(n int) []float64 {
+		runtime.GOMAXPROCS(8)
+		return []float64{w8(n, busy)}
+	}},
+	{[]string{"W8.stalls@16"}, cleanups, func(n int) []float64 {
+		runtime.GOMAXPROCS(16)
+		return []float64{w8(n, stalls)}
+	}},
+	{[]string{"W8.stalls@handoff"}, cleanups, func(n int) []float64 { return []float64{w8(n, stallsHandedOff)} }},
+	{[]string{"memory.object"}, objects, memoryObject},
+	{[]string{"memory.cleanup"}, cleanups, memoryCleanup},
+}
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == "--list" {
+		for _, g := range groups {
+			fmt.Println(strings.Join(g.ids, "\n"))
+		}
+		return
+	}
+	if len(os.Args) != 3 {
+		bad("%d arguments; valid is --list, or a row and a size", len(os.Args)-1)
+	}
+	at := slices.IndexFunc(groups, func(g group) bool { return slices.Contains(g.ids, os.Args[1]) })
+	if at < 0 {
+		bad("row %q; valid are those that --list prints", os.Args[1])
+	}
+	g := groups[at]
+	size, err := strconv.Atoi(os.Args[2])
+	if err != nil || size < g.size.least || size > g.size.most {
+		bad("size %q; valid for %s is %d to %d, a %s", os.Args[2], os.Args[1], g.size.least, g.size.most, g.size.what)
+	}
+	for i, value := range g.measure(size) {
+		fmt.Printf("%s %.4f\n", g.ids[i], value)
+	}
+}
+
+func bad(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+	os.Exit(2)
+}
+
+func fail(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+	os.Exit(1)
+}
+
+// warm measures twice and returns the second result.
+func warm(n int, measure func(int) []float64) []float64 {
+	measure(n)
+	return measure(n)
+}
+
+func per(d time.Duration, n int) float64 { return float64(d.Nanoseconds()) / float64(max(n, 1)) }
+
+// collect is one whole cycle, and how long its parts took: until marking had ended, and the sweep.
+func collect() (mark, sweep time.Duration) {
+	var stats debug.GCStats
+	start := time.Now()
+	runtime.GC()
+	end := time.Now()
+	debug.ReadGCStats(&stats)
+	// Wall-clock times, as the runtime keeps no other for the end of a pause.
+	marked := stats.PauseEnd[0].UnixNano()
+	return time.Duration(marked - start.UnixNano()), time.Duration(end.UnixNano() - marked)
+}
+
+func seeded() *rand.Rand { return rand.New(rand.NewPCG(0x5e37_0b5e, 1)) }
+
+// ---- W1 ----
+
+var sink *plain // where objects go that become garbage with the next one
+
+func w1(n int) []float64 {
+	runtime.GC()
+	start := time.Now()
+	for i := range n {
+		word := uint64(i)
+		sink = &plain{word, word, word, word}
+	}
+	return []float64{per(time.Since(start), n)}
+}
+
+// ---- W2, W2r: flat heaps ----
+
+var living []*plain
+
+// fill allocates n objects of which a share lives, and a share carries a cleanup. It returns how many live.
+func fill(n int, live, withCleanup float64) int {
+	random := seeded()
+	living = living[:0]
+	for i := range n {
+		word := uint64(i)
+		object := &plain{word, word, word, word}
+		if random.Float64() < live {
+			living = append(living, object)
+		} else {
+			sink = object
+		}
+		if withCleanup > 0 && random.Float64() < withCleanup {
+			runtime.AddCleanup(object, count, 1)
+		}
+	}
+	sink = nil
+	return len(living)
+}
+
+var counted atomic.Int64
+
+func count(n int) { counted.Add(int64(n)) }
+
+// flat calls measure with heaps of that shape, twice, and returns the second result.
+func flat(n int, live, withCleanup float64, measure func(dead int) float64) float64 {
+	debug.SetGCPercent(-1)
+	if living == nil {
+		living = make([]*plain, 0, n)
+	}
+	value := 0.0
+	for range 2 {
+		dead := n - fill(n, live, withCleanup)
+		value = measure(dead)
+		clear(living)
+		runtime.GC()
+	}
+	return value
+}
+
+func sweep(n int, live, withCleanup float64) float64 {
+	return flat(n, live, withCleanup, func(int) float64 {
+		_, swept := collect()
+		return per(swept, n)
+	})
+}
+
+func refill(n int, live float64) float64 {
+	return flat(n, live, 0, func(dead int) float64 {
+		runtime.GC()
+		start := time.Now()
+		for i := range dead {
+			word := uint64(i)
+			sink = &plain{word, word, word, word}
+		}
+		return per(time.Since(start), dead)
+	})
+}
+
+// ---- W3 ----
+
+var root *pair
+
+func mark(n int) []float64 {
+	debug.SetGCPercent(-1)
+	chain := func(all []*pair) {
+		for i := range len(all) - 1 {
+			all[i].left = all[i+1]
+		}
+	}
+	shuffle := func(all []*pair) {
+		seeded().Shuffle(n, func(i, j int) { all[i], all[j] = all[j], all[i] })
+	}
+	return []float64{
+		// A chain through all in random order, so that all are live, and a random edge more from each.
+		graph(n, func(all []*pair) {
+			shuffle(all)
+			chain(all)
+			random := seeded()
+			for _, one := range all {
+				one.right = all[random.IntN(n)]
+			}
+		}),
+		graph(n, chain),
+		graph(n, func(all []*pair) { shuffle(all); chain(all) }),
+		graph(n, func(all []*pair) {
+			for i, one := range all {
+				if child := 2*i + 1; child < n {
+					one.left = all[child]
+				}
+				if child := 2*i + 2; child < n {
+					one.right = all[child]
+				}
+			}
+		}),
+	}
+}
+
+// graph links n nodes, and measures the third mark of them.
+func graph(n int, link func([]*pair)) float64 {
+	build(n, link)
+	collect()
+	collect()
+	marked, _ := collect()
+	root = nil
+	runtime.GC()
+	return per(marked, n)
+}
+
+// build is a function of its own so that the list of all nodes is dead when it has returned.
+//
+//go:noinline
+func build(n int, link func([]*pair)) {
+	all := make([]*pair, n)
+	for i := range all {
+		word := uint64(i)
+		all[i] = &pair{words: [2]uint64{word, word}}
+	}
+	first := all[0]
+	link(all)
+	if all[0] != first { // shuffled
+		first = all[0]
+	}
+	root = first
+}
+
+// ---- W4, W8: many cleanups ----
+
+const patience = 120 * time.Second
+
+// ran counts the cleanups of the round; the one that makes it zero tells allRan.
+var (
+	left   atomic.Int64
+	allRan = make(chan struct{}, 1)
+)
+
+func done() {
+	if left.Add(-1) == 0 {
+		allRan <- struct{}{}
+	}
+}
+
+func wait() {
+	select {
+	case <-allRan:
+	case <-time.After(patience):
+		fail("after %v, %d cleanups had not run", patience, left.Load())
+	}
+}
+
+// register makes n objects, and then gives each its cleanup; the objects are dead when it has returned.
+//
+//go:noinline
+func register(n int, cleanup func(int)) time.Duration {
+	all := make([]*plain, n)
+	for i := range all {
+		all[i] = new(plain)
+	}
+	left.Store(int64(n))
+	start := time.Now()
+	for i, one := range all {
+		runtime.AddCleanup(one, cleanup, i)
+	}
+	return time.Since(start)
+}
+
+func w4(n int) []float64 {
+	debug.SetGCPercent(-1)
+	runtime.GC()
+	registered := register(n, func(i int) { done() })
+	start := time.Now()
+	runtime.GC()
+	wait()
+	return []float64{per(registered, n), per(time.Since(start), n)}
+}
+
+func w5(n int) []float64 {
+	object := new(plain)
+	start := time.Now()
+	for i := range n {
+		handle := runtime.AddCleanup(object, count, i)
+		handle.Stop()
+	}
+	took := time.Since(start)
+	runtime.KeepAlive(object)
+	return []float64{per(took, n)}
+}
+
+func spin() {
+	for start := time.Now(); time.Since(start) < time.Microsecond; {
+	}
+}
+
+func busy(int) {
+	spin()
+	done()
+}
+
+func stalls(i int) {
+	if i%1000 == 0 {
+		time.Sleep(time.Millisecond)
+	} else {
+		spin()
+	}
+	done()
+}
+
+func stallsHandedOff(i int) {
+	if i%1000 == 0 {
+		go func() {
+			time.Sleep(time.Millisecond)
+			done()
+		}()
+		return
+	}
+	spin()
+	done()
+}
+
+func w8(n int, cleanup func(int)) float64 {
+	debug.SetGCPercent(-1)
+	// The runtime makes goroutines for cleanups only when one is registered while others wait. A program
+	// that goes on registering, as most do, gets them soon; this one does so in its first round only.
+	register(n, cleanup)
+	runtime.GC()
+	alive := new(plain)
+	for left.Load() > int64(n/2) {
+		handle := runtime.AddCleanup(alive, count, 0)
+		handle.Stop()
+		time.Sleep(time.Millisecond)
+	}
+	runtime.KeepAlive(alive)
+	wait()
+	runtime.GC()
+
+	register(n, cleanup)
+	start := time.Now()
+	runtime.GC()
+	wait()
+	return per(time.Since(start), n)
+}
+
+// ---- W6 ----
+
+// w6 is from the end of marking, with the world still stopped, to the start of the only cleanup there is.
+func w6(n int) []float64 {
+	debug.SetGCPercent(-1)
+	const unmeasured = 20
+	var times []float64
+	var stats debug.GCStats
+	started := make(chan time.Time, 1)
+	for i := range n + unmeasured {
+		alone(started)
+		time.Sleep(time.Millisecond) // so that the goroutine for cleanups is idle again
+		runtime.GC()
+		at := <-started
+		debug.ReadGCStats(&stats)
+		if i >= unmeasured {
+			times = append(times, float64(at.UnixNano()-stats.PauseEnd[0].UnixNano()))
+		}
+	}
+	slices.Sort(times)
+	quantile := func(share float64) float64 { return times[int(share*float64(n-1))] }
+	return []float64{quantile(.5), quantile(.99)}
+}
+
+//go:noinline
+func alone(started chan time.Time) {
+	runtime.AddCleanup(new(plain), func(int) { started <- time.Now() }, 0)
+}
+
+// ---- W7: binary-trees, one goroutine ----
+
+type tree struct{ left, right *tree }
+
+func bottomUp(depth int) *tree {
+	if depth == 0 {
+		return &tree{}
+	}
+	return &tree{bottomUp(depth - 1), bottomUp(depth - 1)}
+}
+
+func (t *tree) check() int {
+	if t.left == nil {
+		return 1
+	}
+	return 1 + t.left.check() + t.right.check()
+}
+
+func expect(nodes, depth, trees int) {
+	if want := trees * (1<<(depth+1) - 1); nodes != want {
+		fail("%d trees of depth %d have %d nodes; expected were %d", trees, depth, nodes, want)
+	}
+}
+
+func w7(depth int) []float64 {
+	wall := warm(depth, func(depth int) []float64 {
+		start := time.Now()
+		expect(bottomUp(depth+1).check(), depth+1, 1)
+		long := bottomUp(depth)
+		for k := 4; k <= depth; k += 2 {
+			trees := 1 << (depth + 4 - k)
+			nodes := 0
+			for range trees {
+				nodes += bottomUp(k).check()
+			}
+			expect(nodes, k, trees)
+		}
+		expect(long.check(), depth, 1)
+		return []float64{float64(time.Since(start).Nanoseconds()) / 1e6}
+	})
+	return []float64{wall[0], float64(status("VmHWM")) / 1e6}
+}
+
+// ---- GCBench, by Ellis, Kovac and Boehm ----
+
+type node struct {
+	left, right *node
+	i, j        int32
+}
+
+const (
+	stretchDepth   = 18
+	longLivedDepth = 16
+	arraySize      = 500_000
+	minTreeDepth   = 4
+	maxTreeDepth   = 16
+)
+
+// populate builds the tree from its root downwards.
+func populate(depth int, n *node) {
+	if depth <= 0 {
+		return
+	}
+	n.left, n.right = new(node), new(node)
+	populate(depth-1, n.left)
+	populate(depth-1, n.right)
+}
+
+// makeTree builds it from its leaves upwards.
+func makeTree(depth int) *node {
+	if depth <= 0 {
+		return new(node)
+	}
+	return &node{left: makeTree(depth - 1), right: makeTree(depth - 1)}
+}
+
+var made *node // so that the compiler cannot leave out a tree
+
+func gcbench(int) []float64 {
+	start := time.Now()
+	made = makeTree(stretchDepth)
+	made = nil
+	longLived := new(node)
+	populate(longLivedDepth, longLived)
+	array := make([]float64, arraySize)
+	for i := 1; i < arraySize/2; i++ {
+		array[i] = 1 / float64(i)
+	}
+	for depth := minTreeDepth; depth <= maxTreeDepth; depth += 2 {
+		trees := 2 * (1<<(stretchDepth+1) - 1) / (1<<(depth+1) - 1)
+		for range trees {
+			top := new(node)
+			populate(depth, top)
+			made = top
+		}
+		made = nil
+		for range trees {
+			made = makeTree(depth)
+		}
+		made = nil
+	}
+	if longLived.left == nil || array[1000] != 1.0/1000 {
+		fail("GCBench: the long-lived data are wrong")
+	}
+	return []float64{float64(time.Since(start).Nanoseconds()) / 1e6}
+}
+
+// ---- Memory ----
+
+// status is a line of the process's status, in bytes.
+func status(key string) int {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		fail("memory: %v", err)
+	}
+	_, rest, _ := bytes.Cut(text, []byte("\n"+key+":"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	kib, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(string(line)), " kB"))
+	if err != nil {
+		fail("memory: no %s in /proc/self/status", key)
+	}
+	return kib * 1024
+}
+
+// resident is what the process holds after a collection that has given back all it can.
+func resident() float64 {
+	runtime.GC()
+	debug.FreeOSMemory()
+	return float64(status("VmRSS"))
+}
+
+// holder is memory for n pointers, every page of it touched.
+func holder(n int) []*plain {
+	all := make([]*plain, n)
+	some := new(plain)
+	for i := range all {
+		all[i] = some
+	}
+	return all
+}
+
+func memoryObject(n int) []float64 {
+	all := holder(n)
+	before := resident()
+	for i := range all {
+		all[i] = new(plain)
+		all[i][0] = 1
+	}
+	value := (resident() - before) / float64(n)
+	runtime.KeepAlive(all)
+	return []float64{value}
+}
+
+func memoryCleanup(n int) []float64 {
+	all := holder(n)
+	for i := range all {
+		all[i] = new(plain)
+	}
+	before := resident()
+	for i, one := range all {
+		runtime.AddCleanup(one, count, i)
+	}
+	value := (resident() - before) / float64(n)
+	runtime.KeepAlive(all)
+	return []float64{value}
+}

@@ -1,0 +1,648 @@
+/*
+ * The Java peer: Sexton's kinds of work on HotSpot's heap, with cleanups by java.lang.ref.Cleaner.
+ *
+ *     java --list       the rows that it measures
+ *     java ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
+ *
+ * What each row means, and its unit, is in ../README.md. How it is had from Java:
+ *
+ *   - Rounds are repeated until the compiler has had its say; the last one counts.
+ *   - Both collectors (G1, the default, and Serial) move what lives, so there is nothing to sweep: W2 and
+ *     W2c have no figure. W2r allocates after System.gc(), which has compacted, so it shows the nursery.
+ *   - W3 is what the virtual machine logs as "Phase 1: Mark live objects" of System.gc().
+ *   - W6 begins where that phase ends; compaction lies between that and the cleanup.
+ *   - W5: a cleaning action cannot be stopped unrun. clean() runs it, and that is what is measured.
+ *   - W8: a Cleaner has one thread, so the work is dealt out in turn to as many Cleaners as the row has
+ *     workers. They share one thread of the virtual machine's, which hands them the dead references.
+ *   - memory.* is what the heap counts as used after System.gc(). The variant @rss is the difference in
+ *     resident memory, which here is mostly a matter of how far the collector has let its heap grow.
+ *   - A plain object has four longs, a pair two links and two longs: 48 and 40 bytes with their headers.
+ *
+ *   - The launcher that build.sh writes gives W3, W4 and W8 a nursery that holds all that is allocated between
+ *     two collections by hand, so that there are no others: 640 MB, enough for the usual sizes.
+ *
+ * Not shown: other collectors, other sizes of the heap than the default (but for those rows), and pauses.
+ */
+
+import java.lang.management.ManagementFactory;
+import java.lang.ref.Cleaner;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Locale;
+import java.util.SplittableRandom;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Consumer;
+import java.util.function.IntFunction;
+import java.util.function.Supplier;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import javax.management.ObjectName;
+
+public final class Peer {
+    static final class Plain {
+        long a, b, c, d;
+
+        Plain(long word) {
+            a = b = c = d = word;
+        }
+    }
+
+    static final class Pair {
+        Pair left, right;
+        long a, b;
+
+        Pair(long word) {
+            a = b = word;
+        }
+    }
+
+    interface Measure {
+        double[] of(int size) throws Exception;
+    }
+
+    record Size(String what, int least, int most) {}
+
+    /** Rows that are measured together, in the order of ids. */
+    record Group(List<String> ids, Size size, Measure measure) {}
+
+    static final Size OBJECTS = new Size("number of objects", 1, 50_000_000);
+    static final Size CLEANUPS = new Size("number of cleanups", 1, 50_000_000);
+    static final Size WAKES = new Size("number of wake-ups", 1, 1_000_000);
+    static final Size DEPTH = new Size("depth", 4, 26);
+    static final Size IGNORED = new Size("number; GCBench has its own sizes", 0, 100_000_000);
+
+    static final List<Group> GROUPS = List.of(
+            new Group(List.of("W1"), OBJECTS, Peer::w1),
+            new Group(List.of("W2r.50", "W2r.90"), OBJECTS, n -> new double[] {refill(n, .5), refill(n, .9)}),
+            new Group(List.of("W3.random", "W3.list", "W3.shuffled", "W3.tree"), OBJECTS, Peer::mark),
+            new Group(List.of("W4.register", "W4.run"), CLEANUPS, Peer::w4),
+            new Group(List.of("W5"), CLEANUPS, Peer::w5),
+            new Group(List.of("W6.p50", "W6.p99"), WAKES, Peer::w6),
+            new Group(List.of("W7.wall", "W7.rss"), DEPTH, Peer::w7),
+            new Group(List.of("GCBench.wall"), IGNORED, n -> GcBench.measure()),
+            new Group(List.of("W8.plain", "W8.stalls"), CLEANUPS, Peer::w8),
+            new Group(List.of("memory.object", "memory.object@rss"), OBJECTS, Peer::memoryObject),
+            new Group(List.of("memory.cleanup", "memory.cleanup@rss"), CLEANUPS, Peer::memoryCleanup));
+
+    public static void main(String[] args) throws Exception {
+        if (args.length == 1 && args[0].equals("--list")) {
+            GROUPS.forEach(group -> group.ids.forEach(System.out::println));
+            return;
+        }
+        if (args.length != 2) {
+            exit(2, args.length + " arguments; valid is --list, or a row and a size");
+        }
+        Group group = GROUPS.stream().filter(some -> some.ids.contains(args[0])).findFirst().orElse(null);
+        if (group == null) {
+            exit(2, "row \"" + args[0] + "\"; valid are those that --list prints");
+        }
+        int size = args[1].matches("[0-9]{1,9}") ? Integer.parseInt(args[1]) : -1;
+        if (size < group.size.least || size > group.size.most) {
+            exit(2, String.format("size \"%s\"; valid for %s is %d to %d, a %s",
+                    args[1], args[0], group.size.least, group.size.most, group.size.what));
+        }
+        double[] values = group.measure.of(size);
+        for (int i = 0; i < values.length; i++) {
+            System.out.printf(Locale.ROOT, "%s %.4f%n", group.ids.get(i), values[i]);
+        }
+        System.exit(0);
+    }
+
+    static void exit(int status, String line) {
+        System.err.println(line);
+        System.exit(status);
+    }
+
+    static double per(long nanos, int n) {
+        return (double) nanos / Math.max(n, 1);
+    }
+
+    /** The last of so many results. */
+    static double[] warm(int rounds, Supplier<double[]> measure) {
+        double[] last = null;
+        for (int i = 0; i < rounds; i++) {
+            last = measure.get();
+        }
+        return last;
+    }
+
+    static SplittableRandom seeded() {
+        return new SplittableRandom(0x5e37_0b5eL);
+    }
+
+    // ---- W1 ----
+
+    static Object sink;
+
+    /**
+     * Allocates n objects that nobody keeps. The store now and then is enough for the compiler to make
+     * all of them, and spares the collectors' barrier, which a store of each would measure instead.
+     */
+    static void garbage(int n) {
+        for (int i = 0; i < n; i++) {
+            Plain object = new Plain(i);
+            if ((i & 1023) == 0) {
+                sink = object;
+            }
+        }
+    }
+
+    static double[] w1(int n) {
+        return warm(12, () -> {
+            long start = System.nanoTime();
+            garbage(n);
+            return new double[] {per(System.nanoTime() - start, n)};
+        });
+    }
+
+    // ---- W2r ----
+
+    static Plain[] living;
+
+    /** Makes n objects of which a share lives, and returns how many do not. */
+    static int fill(int n, double live) {
+        SplittableRandom random = seeded();
+        if (living == null) {
+            living = new Plain[n];
+        }
+        int kept = 0;
+        for (int i = 0; i < n; i++) {
+            Plain object = new Plain(i);
+            if (random.nextDouble() < live) {
+                living[kept++] = object;
+            }
+        }
+        return n - kept;
+    }
+
+    static double refill(int n, double live) {
+        return warm(6, () -> {
+            int dead = fill(n, live);
+            System.gc();
+            long start = System.nanoTime();
+            garbage(dead);
+            double value = per(System.nanoTime() - start, dead);
+            Arrays.fill(living, null);
+            System.gc();
+            return new double[] {value};
+        })[0];
+    }
+
+    // ---- W3 ----
+
+    /** What the virtual machine logs of the mark phase of its full collections, from here on. */
+    static final class MarkLog implements AutoCloseable {
+        record Mark(long endNanos, double millis) {}
+
+        private static final Pattern LINE =
+                Pattern.compile("\\[([0-9]+)ns\\].*Phase 1: Mark live objects ([0-9.]+)ms");
+        private final Path file = Files.createTempFile("peer-java", ".log");
+
+        MarkLog() throws Exception {
+            // `timenanos` is the clock of System.nanoTime().
+            command("output=file=" + file, "what=gc+phases=info", "decorators=timenanos");
+        }
+
+        private static void command(String... words) throws Exception {
+            ManagementFactory.getPlatformMBeanServer().invoke(
+                    new ObjectName("com.sun.management:type=DiagnosticCommand"), "vmLog",
+                    new Object[] {words}, new String[] {String[].class.getName()});
+        }
+
+        List<Mark> marks() throws Exception {
+            List<Mark> marks = new ArrayList<>();
+            for (String line : Files.readAllLines(file)) {
+                Matcher match = LINE.matcher(line);
+                if (match.find()) {
+                    marks.add(new Mark(Long.parseLong(match.group(1)), Double.parseDouble(match.group(2))));
+                }
+            }
+            return marks;
+        }
+
+        @Override
+        public void close() throws Exception {
+            command("disable");
+            Files.deleteIfExists(file);
+        }
+    }
+
+    static Pair root;
+
+    static double[] mark(int n) throws Exception {
+        Consumer<Pair[]> chain = all -> {
+            for (int i = 0; i + 1 < n; i++) {
+                all[i].left = all[i + 1];
+            }
+        };
+        Consumer<Pair[]> shuffle = all -> {
+            SplittableRandom random = seeded();
+            for (int i = n - 1; i > 0; i--) {
+                int j = random.nextInt(i + 1);
+                Pair one = all[i];
+                all[i] = all[j];
+                all[j] = one;
+            }
+        };
+        return new double[] {
+            // A chain through all in random order, so that all are live, and a random edge more from each.
+            graph(n, shuffle.andThen(chain).andThen(all -> {
+                SplittableRandom random = seeded();
+                for (Pair one : all) {
+                    one.right = all[random.nextInt(n)];
+                }
+            })),
+            graph(n, chain),
+            graph(n, shuffle.andThen(chain)),
+            graph(n, all -> {
+                for (int i = 0; i < n; i++) {
+                    all[i].left = 2 * i + 1 < n ? all[2 * i + 1] : null;
+                    all[i].right = 2 * i + 2 < n ? all[2 * i + 2] : null;
+                }
+            })
+        };
+    }
+
+    /** Links n nodes, and reads how long the third mark of them took. */
+    static double graph(int n, Consumer<Pair[]> link) throws Exception {
+        build(n, link);
+        System.gc();
+        System.gc();
+        try (MarkLog log = new MarkLog()) {
+            System.gc();
+            List<MarkLog.Mark> marks = log.marks();
+            if (marks.isEmpty()) {
+                exit(1, "W3: this virtual machine logs no \"Phase 1: Mark live objects\" for System.gc()");
+            }
+            return marks.get(marks.size() - 1).millis * 1e6 / n;
+        } finally {
+            root = null;
+        }
+    }
+
+    static void build(int n, Consumer<Pair[]> link) {
+        Pair[] all = new Pair[n];
+        for (int i = 0; i < n; i++) {
+            all[i] = new Pair(i);
+        }
+        System.gc(); // old and in the order of the array, whatever young collections there were before
+        link.accept(all);
+        root = all[0]; // in a shuffled array another one than before
+    }
+
+    // ---- W4, W5, W8: many cleanups ----
+
+    /** Counts down what is left, and tells when that is nothing. */
+    static final class Ledger {
+        final AtomicInteger left;
+        final CountDownLatch allRan = new CountDownLatch(1);
+
+        Ledger(int n) {
+            left = new AtomicInteger(n);
+        }
+
+        void done() {
+            if (left.decrementAndGet() == 0) {
+                allRan.countDown();
+            }
+        }
+
+        void await() {
+            try {
+                if (!allRan.await(120, TimeUnit.SECONDS)) {
+                    exit(1, "after 120 s, " + left + " cleanups had not run");
+                }
+            } catch (InterruptedException unexpected) {
+                throw new IllegalStateException(unexpected);
+            }
+        }
+    }
+
+    static final Cleaner CLEANER = Cleaner.create();
+
+    /**
+     * Makes n objects, and then gives each a cleanup, by the cleaners in turn. Nobody keeps them.
+     * Returns the nanoseconds that the cleanups took.
+     */
+    static long register(int n, Cleaner[] cleaners, IntFunction<Runnable> action) {
+        Plain[] all = new Plain[n];
+        for (int i = 0; i < n; i++) {
+            all[i] = new Plain(i);
+        }
+        long start = System.nanoTime();
+        int turn = 0;
+        for (int i = 0; i < n; i++) {
+            cleaners[turn].register(all[i], action.apply(i));
+            turn = turn + 1 == cleaners.length ? 0 : turn + 1;
+        }
+        return System.nanoTime() - start;
+    }
+
+    static double[] w4(int n) {
+        record Action(Ledger ledger, int word) implements Runnable {
+            @Override
+            public void run() {
+                ledger.done();
+            }
+        }
+        Cleaner[] one = {CLEANER};
+        return warm(4, () -> {
+            System.gc();
+            Ledger ledger = new Ledger(n);
+            long registered = register(n, one, i -> new Action(ledger, i));
+            long start = System.nanoTime();
+            System.gc();
+            ledger.await();
+            return new double[] {per(registered, n), per(System.nanoTime() - start, n)};
+        });
+    }
+
+    static int cleaned;
+
+    static double[] w5(int n) {
+        record Action(int word) implements Runnable {
+            @Override
+            public void run() {
+                cleaned += word;
+            }
+        }
+        Plain object = new Plain(0);
+        return warm(6, () -> {
+            long start = System.nanoTime();
+            for (int i = 0; i < n; i++) {
+                CLEANER.register(object, new Action(i)).clean();
+            }
+            return new double[] {per(System.nanoTime() - start, n)};
+        });
+    }
+
+    static void spin() {
+        long start = System.nanoTime();
+        while (System.nanoTime() - start < 1000) {
+            Thread.onSpinWait();
+        }
+    }
+
+    static double[] w8(int n) {
+        record Busy(Ledger ledger, int word) implements Runnable {
+            @Override
+            public void run() {
+                spin();
+                ledger.done();
+            }
+        }
+        record Stall(Ledger ledger, int word) implements Runnable {
+            @Override
+            public void run() {
+                if (word % 1000 == 0) {
+                    try {
+                        Thread.sleep(1);
+                    } catch (InterruptedException unexpected) {
+                        throw new IllegalStateException(unexpected);
+                    }
+                } else {
+                    spin();
+                }
+                ledger.done();
+            }
+        }
+        return new double[] {
+            rounds(n, 2, ledger -> i -> new Busy(ledger, i)),
+            rounds(n, 4, ledger -> i -> new Stall(ledger, i))
+        };
+    }
+
+    static double rounds(int n, int workers, java.util.function.Function<Ledger, IntFunction<Runnable>> actions) {
+        Cleaner[] cleaners = new Cleaner[workers];
+        Arrays.setAll(cleaners, i -> Cleaner.create());
+        return warm(3, () -> {
+            System.gc();
+            Ledger ledger = new Ledger(n);
+            register(n, cleaners, actions.apply(ledger));
+            long start = System.nanoTime();
+            System.gc();
+            ledger.await();
+            return new double[] {per(System.nanoTime() - start, n)};
+        })[0];
+    }
+
+    // ---- W6 ----
+
+    /** From the end of the mark phase to the start of the only cleanup there is. */
+    static double[] w6(int n) throws Exception {
+        final int unmeasured = 100;
+        long[] started = new long[n + unmeasured];
+        try (MarkLog log = new MarkLog()) {
+            for (int i = 0; i < started.length; i++) {
+                Ledger ledger = new Ledger(1);
+                int round = i;
+                CLEANER.register(new Plain(i), () -> {
+                    started[round] = System.nanoTime();
+                    ledger.done();
+                });
+                Thread.sleep(1); // so that the cleaner's thread is idle again
+                System.gc();
+                ledger.await();
+            }
+            List<MarkLog.Mark> marks = log.marks();
+            if (marks.size() != started.length) {
+                exit(1, "W6: " + marks.size() + " marks were logged; expected were " + started.length);
+            }
+            double[] times = new double[n];
+            for (int i = 0; i < n; i++) {
+                times[i] = started[unmeasured + i] - marks.get(unmeasured + i).endNanos;
+            }
+            Arrays.sort(times);
+            return new double[] {times[(int) (.5 * (n - 1))], times[(int) (.99 * (n - 1))]};
+        }
+    }
+
+    // ---- W7: binary-trees, one thread ----
+
+    static final class Tree {
+        final Tree left, right;
+
+        Tree(Tree left, Tree right) {
+            this.left = left;
+            this.right = right;
+        }
+
+        static Tree bottomUp(int depth) {
+            return depth == 0 ? new Tree(null, null) : new Tree(bottomUp(depth - 1), bottomUp(depth - 1));
+        }
+
+        int check() {
+            return left == null ? 1 : 1 + left.check() + right.check();
+        }
+    }
+
+    static void expect(long nodes, int depth, int trees) {
+        long want = trees * ((2L << depth) - 1);
+        if (nodes != want) {
+            exit(1, trees + " trees of depth " + depth + " have " + nodes + " nodes; expected were " + want);
+        }
+    }
+
+    static void binaryTrees(int depth) {
+        expect(Tree.bottomUp(depth + 1).check(), depth + 1, 1);
+        Tree longLived = Tree.bottomUp(depth);
+        for (int k = 4; k <= depth; k += 2) {
+            int trees = 1 << (depth + 4 - k);
+            long nodes = 0;
+            for (int i = 0; i < trees; i++) {
+                nodes += Tree.bottomUp(k).check();
+            }
+            expect(nodes, k, trees);
+        }
+        expect(longLived.check(), depth, 1);
+    }
+
+    static double[] w7(int depth) {
+        double[] wall = warm(4, () -> {
+            long start = System.nanoTime();
+            binaryTrees(depth);
+            return new double[] {(System.nanoTime() - start) / 1e6};
+        });
+        return new double[] {wall[0], status("VmHWM") / 1e6};
+    }
+
+    // ---- GCBench, by Ellis, Kovac and Boehm ----
+
+    static final class GcBench {
+        static final int STRETCH = 18, LONG_LIVED = 16, ARRAY = 500_000, LEAST = 4, MOST = 16;
+
+        static final class Node {
+            Node left, right;
+            int i, j;
+
+            Node(Node left, Node right) {
+                this.left = left;
+                this.right = right;
+            }
+
+            Node() {}
+        }
+
+        /** Builds the tree from its root downwards. */
+        static void populate(int depth, Node node) {
+            if (depth <= 0) {
+                return;
+            }
+            node.left = new Node();
+            node.right = new Node();
+            populate(depth - 1, node.left);
+            populate(depth - 1, node.right);
+        }
+
+        /** Builds it from its leaves upwards. */
+        static Node make(int depth) {
+            return depth <= 0 ? new Node() : new Node(make(depth - 1), make(depth - 1));
+        }
+
+        static void run() {
+            sink = make(STRETCH);
+            sink = null;
+            Node longLived = new Node();
+            populate(LONG_LIVED, longLived);
+            double[] array = new double[ARRAY];
+            for (int i = 1; i < ARRAY / 2; i++) {
+                array[i] = 1.0 / i;
+            }
+            for (int depth = LEAST; depth <= MOST; depth += 2) {
+                int trees = 2 * ((2 << STRETCH) - 1) / ((2 << depth) - 1);
+                for (int i = 0; i < trees; i++) {
+                    Node top = new Node();
+                    populate(depth, top);
+                    sink = top;
+                }
+                sink = null;
+                for (int i = 0; i < trees; i++) {
+                    sink = make(depth);
+                }
+                sink = null;
+            }
+            if (longLived.left == null || array[1000] != 1.0 / 1000) {
+                exit(1, "GCBench: the long-lived data are wrong");
+            }
+        }
+
+        static double[] measure() {
+            return warm(4, () -> {
+                long start = System.nanoTime();
+                run();
+                return new double[] {(System.nanoTime() - start) / 1e6};
+            });
+        }
+    }
+
+    // ---- Memory ----
+
+    /** A line of the process's status, in bytes. */
+    static double status(String key) {
+        try {
+            for (String line : Files.readAllLines(Path.of("/proc/self/status"))) {
+                if (line.startsWith(key + ":")) {
+                    return Double.parseDouble(line.replaceAll("[^0-9]", "")) * 1024;
+                }
+            }
+        } catch (java.io.IOException unreadable) {
+            exit(1, "memory: " + unreadable);
+        }
+        exit(1, "memory: no " + key + " in /proc/self/status");
+        return 0;
+    }
+
+    /** What the heap holds after a collection, and what the process does. */
+    static double[] held() {
+        System.gc();
+        System.gc();
+        return new double[] {
+            ManagementFactory.getMemoryMXBean().getHeapMemoryUsage().getUsed(), status("VmRSS")
+        };
+    }
+
+    static double[] growth(double[] before, int n) {
+        double[] after = held();
+        return new double[] {(after[0] - before[0]) / n, (after[1] - before[1]) / n};
+    }
+
+    static Object kept;
+
+    static double[] memoryObject(int n) {
+        Plain[] all = new Plain[n];
+        kept = all;
+        held(); // once for what looking at it leaves behind
+        double[] before = held();
+        for (int i = 0; i < n; i++) {
+            all[i] = new Plain(i);
+        }
+        return growth(before, n);
+    }
+
+    static double[] memoryCleanup(int n) {
+        record Action(int word) implements Runnable {
+            @Override
+            public void run() {
+                cleaned += word;
+            }
+        }
+        Plain[] all = new Plain[n];
+        kept = all;
+        for (int i = 0; i < n; i++) {
+            all[i] = new Plain(i);
+        }
+        held(); // once for what looking at it leaves behind
+        double[] before = held();
+        for (int i = 0; i < n; i++) {
+            CLEANER.register(all[i], new Action(i));
+        }
+        return growth(before, n);
+    }
+
+    private Peer() {}
+}
