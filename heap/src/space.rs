@@ -153,7 +153,9 @@ impl Space {
                 self.first_with_room += 1;
             }
         }
-        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES))?;
+        // A heap of a few hundred objects should not cost 2 MiB.
+        let huge_pages = !self.regions.is_empty();
+        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES), huge_pages)?;
         let span = region.open(info, class);
         self.regions.push(region);
         span

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use sexton_cleanup::Head;
 
 use crate::packed::Packed;
-use crate::type_info::{TypeInfo, slot_bytes};
+use crate::type_info::{TraceGlue, TypeInfo, slot_bytes};
 use crate::weak::WeakTable;
 
 /// Bytes of slots in a span of one unit.
@@ -47,6 +47,8 @@ pub(crate) struct Span {
 #[repr(C, align(64))]
 struct Header {
     info: &'static TypeInfo,
+    /// A copy of the info's, so that marking needs only this line.
+    trace: TraceGlue,
     base: NonNull<u8>,
     /// `ceil(2^32 / slot_bytes)`, so that a slot's index is a multiplication; 0 in a large span.
     reciprocal: u32,
@@ -95,6 +97,7 @@ impl SpanRef {
         let slot_bytes = info.slot_bytes;
         let header = Header {
             info,
+            trace: info.trace,
             base,
             reciprocal: if info.is_large() { 0 } else { reciprocal(slot_bytes) },
             slots: (SPAN_BYTES / slot_bytes).max(1) as u32,
@@ -137,6 +140,11 @@ impl Span {
     #[inline]
     pub(crate) fn info(&self) -> &'static TypeInfo {
         self.header.info
+    }
+
+    #[inline]
+    pub(crate) fn trace_glue(&self) -> TraceGlue {
+        self.header.trace
     }
 
     #[inline]
