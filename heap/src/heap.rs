@@ -217,6 +217,7 @@ impl<R: Branded> RootedHeap<R> {
 
     fn sweep(&mut self) -> GcReport {
         let start = Instant::now();
+        let before = self.core.usage();
         let cycle = self.core.origin().begin_cycle();
         let mut sweeper = Sweeper::new(cycle.local_block(), self.zeal);
         self.core.space().borrow_mut().sweep_spans(|span| sweeper.sweep(span));
@@ -228,8 +229,8 @@ impl<R: Branded> RootedHeap<R> {
             live_objects: tally.live.objects,
             live_bytes: tally.live.bytes,
             live_weak_records: tally.live.weak_records,
-            swept_objects: tally.swept.objects,
-            swept_bytes: tally.swept.bytes,
+            swept_objects: before.objects - tally.live.objects,
+            swept_bytes: before.bytes - tally.live.bytes,
             dropped_objects: tally.dropped_objects,
             drop_panics: tally.drop_panics,
             swept_spans: tally.spans,

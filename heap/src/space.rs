@@ -25,7 +25,7 @@ pub(crate) struct Space {
     max_bytes: u64,
 }
 
-/// What is in use, allocators' unused tails included.
+/// What is in use, what allocators have in stock included.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// The program's own objects.
@@ -101,6 +101,14 @@ impl Space {
     /// Bytes that may still be allocated.
     pub(crate) fn budget(&self) -> u64 {
         self.max_bytes.saturating_sub(self.usage.bytes)
+    }
+
+    /// How many of `slots` may still be allocated.
+    #[inline]
+    pub(crate) fn affordable(&self, slots: usize, info: &TypeInfo) -> usize {
+        let bytes = info.charged_bytes() as u64;
+        // Rarely near the limit, so rarely a division.
+        if slots as u64 * bytes <= self.budget() { slots } else { (self.budget() / bytes) as usize }
     }
 
     /// Bytes of address space mapped, metadata included.

@@ -46,19 +46,22 @@ pub(crate) struct Span {
 
 #[repr(C, align(64))]
 struct Header {
+    // What marking and the sweep of a plain span read stands in the first line.
     info: &'static TypeInfo,
-    /// A copy of the info's, so that marking needs only this line.
+    /// A copy of the info's.
     trace: TraceGlue,
+    slots: u32,
+    class: u32,
+    cleanups: RefCell<Packed<Head>>,
     base: NonNull<u8>,
     /// `ceil(2^32 / slot_bytes)`, so that a slot's index is a multiplication; 0 in a large span.
     reciprocal: u32,
-    slots: u32,
-    class: u32,
     /// Units of 64 KiB the span covers: 1 unless it is large.
     units: u32,
-    cleanups: RefCell<Packed<Head>>,
     weaks: RefCell<Option<Box<WeakTable>>>,
 }
+
+const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
 
 /// The metadata of an open span.
 ///
@@ -192,6 +195,19 @@ impl Span {
     #[inline]
     pub(crate) fn mark_bits(&self) -> &[AtomicU64] {
         &self.mark[..self.words()]
+    }
+
+    /// The mark bits as plain words.
+    ///
+    /// # Safety
+    ///
+    /// Until the slice is done with, no other thread touches the span's mark bits.
+    #[inline]
+    pub(crate) unsafe fn settled_marks(&self) -> &[Cell<u64>] {
+        let words = self.mark_bits();
+        // SAFETY: both types are as large as a `u64`, valid for every bit pattern and open to changes behind a shared
+        // reference; `AtomicU64` is aligned to no less; by this function's contract no access is concurrent.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
     }
 
     /// The heads of the cleanup chains of the span's objects, keyed by `special_bits`.
