@@ -3,7 +3,9 @@
  * that delays stores.
  *
  * A store goes into a slot of its own in the thread's buffer, and reaches memory whenever `memory` likes; two slots
- * of one buffer may be emptied in either order. A fence waits until the thread's own buffer is empty. Modelled so
+ * of one buffer may be emptied in either order, but for a Release store, which waits for those before it. A fence
+ * waits until the thread's own buffer is empty. A load is made where it stands; so a load that is Acquire is, and of
+ * one that need not be, a mutant makes it elsewhere. Modelled so
  * are the stores that the protocol's pairs are about: the publisher's addition to `length`, and the worker's stores
  * to `asleep` and `workers`, together with the release of the lock behind them, which takes effect after them.
  * Everything else is as in queue.pml, and takes effect at once: claims, which are read-modify-writes of memory, the
@@ -12,8 +14,10 @@
  * Features, by -D:
  *   DEATH       the worker dies once, after it has run a block
  *   RETIRE      it may time out when it sleeps, and then leaves if nobody has chosen it
+ *   FAIL        another thread has demanded it, and finds that it cannot be started; if there is work, the monitor
+ *               tries again
  *
- * Mutants: NO_PUBLISH_FENCE, NO_SLEEP_FENCE, NO_LOSS_FENCE; and RETIRE_NO_LOOK with WORKERS_FIRST, see README.md.
+ * Mutants: NO_PUBLISH_FENCE, NO_SLEEP_FENCE, NO_LOSS_FENCE, NO_FAIL_FENCE; RELAXED_LOWERING, LOOK_IN_DISORDER, RETIRE_IN_DISORDER.
  */
 
 #define BLOCKS 2
@@ -35,12 +39,14 @@ byte add_out;
 byte asleep_out = EMPTY;
 byte workers_out = EMPTY;
 bool unlock_out;
+bool release_waits;                         /* the store to `asleep` comes after the one to `workers` */
 
 active proctype memory() {
 end_idle:
     do
     :: add_out > 0 -> d_step { length = length + add_out; add_out = 0 }
-    :: asleep_out != EMPTY -> d_step { asleep = asleep_out; asleep_out = EMPTY }
+    :: asleep_out != EMPTY && !(release_waits && workers_out != EMPTY) ->
+        d_step { asleep = asleep_out; asleep_out = EMPTY; release_waits = false }
     :: workers_out != EMPTY -> d_step { workers = workers_out; workers_out = EMPTY }
     :: asleep_out == EMPTY && workers_out == EMPTY && unlock_out ->
         d_step { locked = false; unlock_out = false }
@@ -77,7 +83,7 @@ inline wake(seen) {
 }
 
 proctype publisher() {
-    byte published; bool woken; bool demanded;
+    byte published; bool help; bool woken; bool demanded;
     do
     :: published < BLOCKS ->
         atomic { add_out == 0 -> add_out = 1; published++ };                                /* P2 */
@@ -86,13 +92,16 @@ proctype publisher() {
 #endif
         if
         :: length + add_out > 0 ->                                                          /* P4 */
+#ifdef LOOK_IN_DISORDER
+            help = (workers < 1);                   /* Mutant: what it would be without the Acquire. */
+            help = help || asleep > 0;
+#else
+            help = (asleep > 0);
+            help = help || workers < 1;
+#endif
             if
-            :: asleep > 0 -> wake(length + add_out)
-            :: else ->
-                if
-                :: workers < 1 -> wake(length + add_out)
-                :: else -> skip
-                fi
+            :: help -> help = false; wake(length + add_out)
+            :: else -> skip
             fi
         :: else -> skip
         fi
@@ -108,24 +117,40 @@ inline store(slot, value) {
     atomic { slot == EMPTY -> slot = value }
 }
 
+/* A store to `asleep` is Release. */
+inline store_asleep(value) {
+    atomic {
+        asleep_out == EMPTY ->
+            asleep_out = value;
+#ifndef RELAXED_LOWERING
+            release_waits = (workers_out != EMPTY)  /* Mutant: it is Relaxed. */
+#endif
+    }
+}
+
 inline fence() {
     asleep_out == EMPTY && workers_out == EMPTY && !unlock_out
 }
 
-/* Under the lock the release is not in the buffer yet, so that SleepFence and LossFence are the same fence. */
+/* The unlock is in the buffer only when all is done, so that SleepFence and LossFence are the same fence. */
 inline lost() {
-    unlock_out = true;
+    store(workers_out, 0);                                                                  /* L1 */
 #ifndef NO_LOSS_FENCE
     fence();
 #endif
     if
-    :: length > 0 -> wake(length)                                                           /* L2 */
+    :: length > 0 -> store(workers_out, 1); demanded = true                                 /* L2 */
+    :: else -> skip
+    fi;
+    unlock_out = true;
+    if
+    :: demanded -> run worker()
     :: else -> skip
     fi
 }
 
 proctype worker() {
-    bool found; bool woken; bool demanded;
+    bool found; bool demanded;
 claim:
     if
     :: atomic { length > 0 -> length--; ran++ }                                             /* C1 */
@@ -136,7 +161,6 @@ claim:
     :: !died ->
         died = true;
         acquire();
-        store(workers_out, 0);                                                              /* L1 */
         lost();
         goto left
     :: true
@@ -146,13 +170,13 @@ claim:
 
 sleep:
     acquire();                                                                              /* S1 */
-    store(asleep_out, 1);                                                                   /* S2 */
+    store_asleep(1);                                                                        /* S2 */
 #ifndef NO_SLEEP_FENCE
     fence();                                                                                /* S3 */
 #endif
     found = (length > 0);                                                                   /* S4 */
     if
-    :: found -> store(asleep_out, 0); atomic { found = false; unlock_out = true }; goto claim
+    :: found -> store_asleep(0); atomic { found = false; unlock_out = true }; goto claim
     :: else -> atomic { sleeping = true; unlock_out = true }                                /* S5 */
     fi;
 
@@ -165,18 +189,14 @@ end_parked:
         if
         :: sleeping ->
             sleeping = false;
-#ifdef WORKERS_FIRST
+#ifdef RETIRE_IN_DISORDER
+            store_asleep(0);                        /* Mutant. */
             store(workers_out, 0);
-            store(asleep_out, 0);
 #else
-            store(asleep_out, 0);
-            store(workers_out, 0);                                                          /* L1 */
+            store(workers_out, 0);                                                          /* R3 */
+            store_asleep(0);
 #endif
-#ifdef RETIRE_NO_LOOK
             unlock_out = true;
-#else
-            lost();
-#endif
             goto left
         :: else -> unlock_out = true; atomic { called -> called = false }
         fi
@@ -188,6 +208,40 @@ left:
     skip
 }
 
+#ifdef FAIL
+/* Whoever was to start the worker; its buffer is the worker's, which is not there. */
+proctype starter() {
+    acquire();
+    store(workers_out, 0);                                                                  /* L1, and no L2 */
+    unlock_out = true;
+#ifndef NO_FAIL_FENCE
+    fence();                                        /* The LossFence. */
+#endif
+    if
+    :: length > 0 -> run monitor()
+    :: else -> skip
+    fi
+}
+
+/* W1 to W5, for the monitor that tries again. */
+proctype monitor() {
+    acquire();
+    if
+    :: length > 0 && sleeping -> d_step { sleeping = false; asleep = 0; called = true }
+    :: length > 0 && !sleeping && workers == 0 -> atomic { workers = 1; run worker() }
+    :: else -> skip
+    fi;
+    locked = false
+}
+#endif
+
 init {
-    atomic { run publisher(); run worker() }
+    atomic {
+        run publisher();
+#ifdef FAIL
+        run starter()
+#else
+        run worker()
+#endif
+    }
 }

@@ -9,22 +9,19 @@
  * Size, by -D:
  *   MAX         the most workers, 1 to 3
  *   BLOCKS      blocks to be published
- *   PUBLISHERS  1 or 2; they share the blocks out evenly
+ *   PUBLISHERS  1 to 3; they share the blocks out evenly
  *
  * Features, by -D. Without them nobody dies, retires or is told to leave, and every worker can be started:
  *   HELPER      a thread that is no worker claims a block, and runs it or puts it back
  *   DEATHS=n    up to n workers die while running a block
- *   FAILS=n     up to n workers cannot be started; somebody waits, and looks once, when all is published
- *   WAIT_EARLY  with FAILS: instead of that, the last publisher waits for its blocks, and looks once at first
+ *   FAILS=n     up to n workers cannot be started
+ *   MONITOR     with FAILS: a monitor, which a failed start calls, and which tries again
+ *   WAIT        when all is published, somebody waits with a ticket, and helps if there is no worker
+ *   WAIT_EARLY  instead of that, the last publisher waits so as soon as it has published
  *   RETIRE      a committed sleeper may time out at any moment, and leaves if nobody has chosen it
- *   LOWER       the bound is lowered by one at any moment; surplus workers leave before their next claim
+ *   LOWER=n     the bound is lowered by one at any moment, n times; surplus workers leave before their next claim
+ *   RAISE       with LOWER: then it is raised again, to what it was
  *   SHUTDOWN    a shutdown begins at any moment; with SHUTDOWN_LAST, when all is published
- *
- * Repairs of what README.md lists under "What the model found":
- *   ONE_SECTION     a worker that is gone lowers `workers` and looks at `length` in one critical section
- *   LAST_LOOK       who waits until the last worker has left starts one for what is in the list then
- *   HELPER_DRAINS   a helper that has put a block back discards it if the pool is closed
- *   LOOK_AGAIN      who waits looks again after a failed start
  *
  * Mutants, each a step that is broken, are named where they break it.
  */
@@ -38,6 +35,9 @@
 #ifndef PUBLISHERS
 #define PUBLISHERS 1
 #endif
+#if defined(WAIT) || defined(WAIT_EARLY)
+#define WAITS
+#endif
 
 /* ---- the shared state ---------------------------------------------------------------------------------- */
 
@@ -47,11 +47,14 @@ byte length;                                /* its unclaimed blocks */
 bool locked;                                /* the lock */
 byte asleep;                                /* written under the lock, read without */
 byte workers;                               /* written under the lock, read without */
-byte max = MAX;                             /* the bound; with LOWER, written and read like `workers` */
+byte max = MAX;                             /* the bound; written and read like `workers` */
 byte sleeping;                              /* the list of sleepers, a bit for each; under the lock */
 byte vacant = (1 << MAX) - 1;               /* the indices no worker has, a bit for each; under the lock */
 bool down;                                  /* the pool is shutting down; under the lock */
 bool called[MAX];                           /* each index's own flag, to park on */
+bool starving;                              /* a worker could not be started, and the monitor has not tried again */
+bool summoned;                              /* the monitor has been called */
+bool nudged;                                /* who waits with a ticket is to look again */
 bool closed;                                /* after a shutdown: blocks are discarded, not run */
 
 /* ---- what only the properties speak of -------------------------------------------------------------------- */
@@ -106,7 +109,11 @@ inline vacate(index) {
 /* ---- waking ------------------------------------------------------------------------------------------------ */
 
 /* What a waker has in hand; all zero when it has not. */
+#ifdef FAILS
+#define HANDS byte waiting; byte n; byte woken; byte openings; byte i; bool failed
+#else
 #define HANDS byte waiting; byte n; byte woken; byte openings; byte i
+#endif
 
 inline take_it() {
     sleeping = sleeping - i;
@@ -115,7 +122,18 @@ inline take_it() {
     n--
 }
 
-/* W3: takes `n` sleepers off the list, any of them, and lowers `asleep` on their behalf. */
+/* Takes `n` sleepers off the list, any of them. */
+inline take_any() {
+    do
+    :: n > 0 && (sleeping & 1) -> i = 1; take_it()
+    :: n > 0 && (sleeping & 2) -> i = 2; take_it()
+    :: n > 0 && (sleeping & 4) -> i = 4; take_it()
+    :: n == 0 || sleeping == 0 -> break
+    od;
+    n = 0; i = 0
+}
+
+/* W3: takes sleepers off the list, and lowers `asleep` on their behalf. */
 inline take_sleepers() {
     atomic {
 #if defined(TRUST_ESTIMATE)
@@ -130,13 +148,7 @@ inline take_sleepers() {
         asleep = asleep - n;
 #endif
         waiting = waiting - n;
-        do
-        :: n > 0 && (sleeping & 1) -> i = 1; take_it()
-        :: n > 0 && (sleeping & 2) -> i = 2; take_it()
-        :: n > 0 && (sleeping & 4) -> i = 4; take_it()
-        :: n == 0 || sleeping == 0 -> break
-        od;
-        n = 0; i = 0
+        take_any()
     }
 }
 
@@ -156,6 +168,22 @@ inline demand(replace) {
         assert(workers <= MAX);
         waiting = 0; i = 0
     }
+}
+
+/* A worker is gone. Without one, who waits with a ticket is to look again, and to help. */
+inline nudge() {
+#if defined(WAITS) && !defined(NO_NUDGE)
+    if
+    :: length > 0 ->
+        if
+        :: atomic { !locked && workers == 0 -> nudged = true }
+        :: !locked && workers > 0
+        fi
+    :: else -> skip
+    fi
+#else
+    skip                                            /* Nobody waits; or a mutant: those who wait are not told. */
+#endif
 }
 
 /* W5: unparks the ones taken off, starts the ones demanded. */
@@ -179,12 +207,27 @@ inline unpark_and_start() {
         :: fails < FAILS ->
             acquire();
             vacate(i);                                                              /* L1, and no L2 */
-            atomic { i = 0; fails++; start_failed = true; rests() };
-            release()
+            atomic { i = 0; fails++; start_failed = true; failed = true; rests() };
+            release();
+            nudge()
 #endif
         fi
     :: woken == 0 && openings == 0 -> break
     od
+#ifdef FAILS
+    ;
+    if
+    :: failed ->
+        atomic { failed = false; starving = true };
+        if
+#if defined(MONITOR) && !defined(NO_CALL)
+        :: length > 0 && max > 0 -> summoned = true /* Mutant: the monitor is not called. */
+#endif
+        :: else -> skip
+        fi
+    :: else -> skip
+    fi
+#endif
 }
 
 /* W2 to W5, with the lock held. `replace`: a worker is demanded even in a shutdown. */
@@ -208,17 +251,44 @@ inline wake(replace) {
     wake_locked(replace)
 }
 
-/* P4: three reads, of which each may be out of date when the next is made. */
+/* Two reads, of `workers` and `max`, and no order between them. The answer is in `n`. */
+inline has_vacancy() {
+#ifdef LOWER
+    if
+    :: n = workers; n = (n < max -> 1 : 0)
+    :: n = max; n = (workers < n -> 1 : 0)
+    fi
+#else
+    n = (workers < max -> 1 : 0)
+#endif
+}
+
+inline has_surplus() {
+    if
+    :: n = workers; n = (n > max -> 1 : 0)
+    :: n = max; n = (workers > n -> 1 : 0)
+    fi
+}
+
+/* P4: reads of which each may be out of date when the next is made. */
 inline look() {
     if
     :: atomic { length > 0 -> start_failed = false };
+#ifdef LOOK_IN_DISORDER
+        has_vacancy();                              /* Mutant: `asleep` is read last. */
         if
-        :: asleep > 0 -> wake(false)
-        :: else ->
-            if
-            :: workers < max -> wake(false)
-            :: else -> skip
-            fi
+        :: atomic { asleep > 0 -> n = 1 }
+        :: else -> skip
+        fi;
+#else
+        if
+        :: atomic { asleep > 0 -> n = 1 }
+        :: else -> has_vacancy()
+        fi;
+#endif
+        if
+        :: atomic { n == 1 -> n = 0 }; wake(false)
+        :: else -> skip
         fi
     :: else -> skip
     fi
@@ -238,18 +308,68 @@ inline pop() {
     atomic { assert(len(list) > 0); list ? b }
 }
 
+inline run_it() {
+    d_step { assert(!ran[b]); ran[b] = true; gone++; b = 0 }
+}
+
+/* No worker, and none to be had: who waits runs what is unclaimed, until `enough`. */
+inline help(enough) {
+    do
+    :: enough -> break
+    :: else ->
+        if
+        :: !locked && workers > 0 -> break
+        :: !locked && workers == 0 ->
+            if
+            :: atomic { length > 0 -> length-- }                                    /* C1 */
+            :: else -> break
+            fi;
+            pop();                                                                  /* C2 */
+            run_it()
+        fi
+    od
+}
+
+/* Waits with a ticket. If what it waits for never comes, this is where Spin finds it stuck. */
+inline wait_for(end) {
+    do
+    :: end -> break
+    :: else ->
+        nudged = false;                             /* before the look: who is nudged during it looks once more */
+        look_once();
+        help(end);
+        if
+        :: end -> break
+        :: nudged -> help(end)
+        fi
+    od
+}
+
 /* Discards what is in the list. Only after a shutdown. */
 inline drain() {
     do
     :: atomic { length > 0 -> length-- };
         atomic {
             pop();
-            /* What was published before the shutdown is run, unless a helper had it in hand. */
-            assert(!promised[b] || put_back[b]);
+            /* What was published before the shutdown is run, unless a helper had it in hand, or there may be no
+               worker. */
+            assert(!promised[b] || put_back[b] || max == 0);
             gone++; b = 0
         }
     :: else -> break
     od
+}
+
+/* Who publishes when the pool is closed discards what is there. */
+inline discard_if_closed() {
+#ifdef SHUTDOWN
+    if
+    :: closed -> drain()
+    :: else -> skip
+    fi
+#else
+    skip
+#endif
 }
 
 proctype publisher(byte next; byte last) {
@@ -285,12 +405,13 @@ proctype publisher(byte next; byte last) {
 #endif
         look();                                                                     /* P4 */
 #endif
-#ifdef SHUTDOWN
+#if defined(LOWER) && defined(WAIT_EARLY)
         if
-        :: closed -> drain()
+        :: max == 0 -> nudge()
         :: else -> skip
         fi;
 #endif
+        discard_if_closed();
         atomic {
             do
             :: size > 0 -> returned[next] = true; next++; size--
@@ -303,15 +424,7 @@ proctype publisher(byte next; byte last) {
     finished++;
 #ifdef WAIT_EARLY
     if
-    :: last == BLOCKS ->
-        size = fails;
-        look_once();
-        do
-        :: ran[last - 1] -> break
-#ifdef LOOK_AGAIN
-        :: fails != size -> size = fails; look_once()       /* Repair. */
-#endif
-        od
+    :: last == BLOCKS -> wait_for(gone == BLOCKS)
     :: else -> skip
     fi
 #endif
@@ -319,13 +432,30 @@ proctype publisher(byte next; byte last) {
 
 /* Waits for all blocks, when all is published. If one never goes, this is where Spin finds it stuck. */
 proctype waiter() {
-    HANDS;
+    HANDS; byte b;
     finished == PUBLISHERS;
-#if defined(FAILS) && !defined(WAIT_EARLY)
-    look_once();
+#ifdef WAIT
+    wait_for(gone == BLOCKS);
 #endif
     gone == BLOCKS
 }
+
+#ifdef MONITOR
+/* It ticks until no start is left to be tried again; here it falls dormant at once. */
+proctype monitor() {
+    HANDS;
+end_dormant:
+    atomic { summoned -> summoned = false };
+    do
+    :: starving ->
+        if
+        :: length > 0 -> starving = false; look_once()
+        :: else -> goto end_dormant
+        fi
+    :: else -> goto end_dormant
+    od
+}
+#endif
 
 #ifdef HELPER
 /* No worker, and so it never sleeps; and it may stop before the end of a block. */
@@ -335,15 +465,12 @@ end_idle:
     atomic { length > 0 -> length-- };                                              /* C1 */
     pop();                                                                          /* C2 */
     if
-    :: d_step { assert(!ran[b]); ran[b] = true; gone++; b = 0 }
+    :: run_it()
     :: atomic { list ! b; put_back[b] = true };                                     /* P1 */
         atomic { length++; busy++; b = 0 };                                         /* P2 */
         look();                                                                     /* P4 */
-#ifdef HELPER_DRAINS
-        if
-        :: closed -> drain()                        /* Repair: as a publisher does. */
-        :: else -> skip
-        fi;
+#ifndef NO_DISCARD
+        discard_if_closed();                        /* Mutant: it does not look whether the pool is closed. */
 #endif
         rests()
     fi
@@ -352,17 +479,17 @@ end_idle:
 
 /* ---- a worker ---------------------------------------------------------------------------------------------- */
 
-/* A worker that is gone, or about to go. With the lock held. */
+/* A worker that is gone without having been told to leave. With the lock held. */
 inline lost() {
     vacate(me);                                                                     /* L1 */
-#ifdef ONE_SECTION
-    wake_locked(true);                              /* Repair: L2 without letting go of the lock. */
-#else
-    release();
+#ifdef TWO_SECTIONS
+    release();                                      /* Mutant: it lets go of the lock between L1 and L2. */
     if
     :: length > 0 -> wake(true)                                                     /* L2 */
     :: else -> skip
     fi;
+#else
+    wake_locked(true);                                                              /* L2 */
 #endif
     rests()
 }
@@ -377,16 +504,13 @@ proctype worker(byte me) {
     HANDS; byte b; bool found;
 claim:
 #ifdef LOWER
+    has_surplus();
     if
-    :: workers > max ->
+    :: atomic { n == 1 -> n = 0 };
         acquire();
         if
         :: workers > max ->
-#ifdef SURPLUS_NO_LOOK
-            leave();            /* Mutant: it may have been woken for a block, and nobody else was. */
-#else
-            lost();
-#endif
+            leave();
             goto left
         :: else -> release()
         fi
@@ -401,7 +525,7 @@ claim:
 
     rests();                                        /* in a cleanup, for as long as that likes */
     if
-    :: d_step { assert(!ran[b]); ran[b] = true; gone++; b = 0; busy++ }
+    :: atomic { run_it(); busy++ }
 #ifdef DEATHS
     :: atomic { deaths < DEATHS -> deaths++; busy++ };
         /* Dies. The rest of the block goes back to the list; then the worker is missed. */
@@ -452,6 +576,9 @@ sleep:
     fi;
     if
     :: down -> asleep--; leave(); goto left
+#ifndef SURPLUS_SLEEPS                                /* Mutant: a surplus worker joins the list of sleepers. */
+    :: !down && workers > max -> asleep--; leave(); goto left
+#endif
     :: else ->
         d_step { assert(!(sleeping & BIT(me))); sleeping = sleeping + BIT(me); rests() } /* S5 */
     fi;
@@ -465,30 +592,27 @@ end_parked:
 #endif
 #ifdef RETIRE
     :: true ->                                      /* The time is up. */
-        acquire();
+        acquire();                                                                  /* R1 */
         if
 #ifdef RETIRE_UNCHECKED
         :: true ->                                  /* Mutant: a waker may have chosen it. */
             d_step { sleeping = sleeping & (7 - BIT(me)); busy++ };
 #else
         :: sleeping & BIT(me) ->
-            d_step { sleeping = sleeping - BIT(me); busy++ };
+            d_step { sleeping = sleeping - BIT(me); busy++ };                       /* R3 */
 #endif
-#if defined(RETIRE_NO_LOOK) && defined(WORKERS_FIRST)
-            workers--;
-            atomic { asleep--; vacant = vacant + BIT(me); rests() };
-            release();
-#elif defined(RETIRE_NO_LOOK)
-            asleep--;
-            leave();                                /* Mutant: L2 is left out. */
+#ifdef RETIRE_IN_DISORDER
+            asleep--;                               /* Mutant: `asleep` before `workers`. */
+            leave();
 #else
-            asleep--;
-            lost();
+            vacate(me);
+            atomic { asleep--; rests() };
+            release();
 #endif
             goto left
 #ifndef RETIRE_UNCHECKED
         :: else ->
-            release();
+            release();                                                              /* R2 */
 #ifndef UNPARK_LEFT_BEHIND
             /* A waker has chosen it: its unpark is here, or on the way. */
             atomic { called[me] -> called[me] = false }
@@ -500,16 +624,43 @@ end_parked:
     goto claim;
 
 left:
-    skip
+    nudge()
 }
 
-/* ---- the bound is lowered ---------------------------------------------------------------------------------- */
+/* ---- the bound is changed ---------------------------------------------------------------------------------- */
 
 #ifdef LOWER
-proctype lower() {
+/* It counts as busy: who raises the bound is still to look at `length`. */
+inline set_max(to) {
+    busy++;
     acquire();
-    max--;
-    release()
+    max = to;
+    atomic {
+        n = (workers > max -> workers - max : 0);
+        n = (n < COUNT(sleeping) -> n : COUNT(sleeping));
+#ifdef LOWER_WAKES_NOBODY
+        n = 0;                                      /* Mutant: surplus workers that sleep are left to sleep. */
+#endif
+        asleep = asleep - n;
+        take_any()
+    };
+    release();
+    unpark_and_start();
+#ifndef RAISE_NO_LOOK
+    look();                                         /* Mutant: it does not look. */
+#endif
+    rests()
+}
+
+proctype setter() {
+    HANDS; byte times;
+    do
+    :: times < LOWER -> times++; set_max(max - 1)
+    :: else -> break
+    od;
+#ifdef RAISE
+    set_max(MAX)
+#endif
 }
 #endif
 
@@ -547,16 +698,38 @@ proctype shutdown() {
     unpark_and_start();
 left:
     atomic { workers == 0 && !locked };             /* waits, with the lock, until all have left */
-#ifdef LAST_LOOK
+#ifdef FAILS
     if
-    :: len(list) > 0 ->                             /* Repair. Somebody may be between P1 and P2. */
-        len(list) == 0 || length > 0;
-        busy++;
-        wake(true);
-        rests();
-        goto left
+    :: starving && length > 0 && max > 0 -> help(false)
     :: else -> skip
     fi;
+#endif
+#ifndef NO_LAST_LOOK
+    if                                              /* Mutant: the last look is left out. */
+    :: max > 0 && len(list) > 0 ->                  /* Somebody may be between P1 and P2. */
+        len(list) == 0 || length > 0;
+        busy++;
+        if
+        :: length > 0 -> wake(true)
+        :: else -> skip
+        fi;
+        rests();
+#ifndef ONE_LOOK
+        goto left
+#else                                               /* Mutant: it does not look again if a worker has come and gone. */
+        if
+        :: !locked && workers > 0 -> goto left
+        :: !locked && workers == 0                  /* None could be started; or one has come and gone. */
+        fi
+#endif
+    :: else -> skip
+    fi;
+#ifdef FAILS
+    if
+    :: starving && length > 0 && max > 0 -> goto left
+    :: else -> skip
+    fi;
+#endif
 #endif
     closed = true;
     assert(workers == 0);                           /* none has been started in the meantime */
@@ -569,15 +742,22 @@ init {
         run waiter();
 #if PUBLISHERS == 1
         run publisher(0, BLOCKS);
-#else
+#elif PUBLISHERS == 2
         run publisher(0, BLOCKS / 2);
         run publisher(BLOCKS / 2, BLOCKS);
+#else
+        run publisher(0, BLOCKS / 3);
+        run publisher(BLOCKS / 3, BLOCKS - BLOCKS / 3);
+        run publisher(BLOCKS - BLOCKS / 3, BLOCKS);
 #endif
 #ifdef HELPER
         run helper();
 #endif
 #ifdef LOWER
-        run lower();
+        run setter();
+#endif
+#ifdef MONITOR
+        run monitor();
 #endif
 #ifdef SHUTDOWN
         run shutdown()
@@ -587,8 +767,14 @@ init {
 
 /* ---- liveness, under weak fairness ------------------------------------------------------------------------- */
 
+/*
+ * Each is false when something stays so for ever, which is what Spin finds in a run that comes to a stop, too. (Of the
+ * negation of `<> [] p` it does not, under fairness: a run that stops with `p` false would pass.)
+ */
+
 #ifdef LIVENESS
 ltl every_block_goes { <> (gone == BLOCKS) }
 ltl nobody_sleeps_beside_work { ! <> [] (length > 0 && sleeping != 0) }
 ltl all_leave { [] (down -> <> (workers == 0)) }
+ltl surplus_leaves { ! <> [] (workers > max) }
 #endif

@@ -51,6 +51,8 @@ pub(crate) enum Mutant {
     RetireThoughChosen,
     /// A worker that retires lowers `asleep` before `workers`.
     RetireInDisorder,
+    /// A worker goes to sleep although there are more workers than there may be.
+    SurplusSleeps,
     /// Two runners with the same entry take its record by load and store.
     TakeWithoutCompareExchange,
     /// The parties to a take-over give their slots back as they end, and not when the last one has.

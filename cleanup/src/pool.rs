@@ -23,12 +23,12 @@ use crate::desk::{Desk, Desks};
 use crate::dump::PoolDump;
 use crate::hooks::{Hooks, SlowCleanup, SpawnFailure, call};
 use crate::monitor::{Monitor, Watch, tick};
-use crate::mutant::Mutant;
+use crate::mutant::{Mutant, step};
 use crate::queue::Queue;
 use crate::run::{in_cleanup, run};
 use crate::sleep::{Demand, Opening};
 use crate::stats::PoolStats;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Weak, fence, yield_now};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence, yield_now};
 use crate::tally::{Runner, Totals};
 use crate::worker::Worker;
 use std::time::{Duration, Instant};
@@ -106,6 +106,8 @@ pub struct Pool {
     starving: AtomicBool,
     /// Tails taken over. Relaxed: a counter.
     taken_over: AtomicU64,
+    /// Tails that have been copied, or may be, and are not in the full list yet. Written by whoever takes one over.
+    in_transit: AtomicUsize,
     /// Cleanups reported as slow. Relaxed: a counter.
     slow: AtomicU64,
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
@@ -142,6 +144,7 @@ impl Pool {
             told: AtomicBool::new(false),
             starving: AtomicBool::new(false),
             taken_over: AtomicU64::new(0),
+            in_transit: AtomicUsize::new(0),
             slow: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             discard_at_end: AtomicBool::new(false),
@@ -282,18 +285,30 @@ impl Pool {
     /// When no worker is left: whether the list is empty, or nobody can be had who would empty it.
     ///
     /// A publisher may be between P1 and P2 while the workers leave. Its block is in the list and not claimable;
-    /// but one of them may have claimed the unit of a block published before, and taken this one.
+    /// but one of them may have claimed the unit of a block published before, and taken this one. And a tail that was taken
+    /// over may be between T2 and T3, its first runner gone.
     fn last_look(&self) -> bool {
-        if self.max_workers() == 0 || self.is_closed() {
-            return true;
-        }
-        while !self.queue.is_drained() {
+        // Acquire: pairs with the Release in `take_over`; what is not in transit any more is in the list. Who has left a tail to
+        // its copy has seen the desk after the addition, and we have the lock under which it vacated its post.
+        while self.in_transit.load(Ordering::Acquire) > 0 || !self.queue.is_drained() {
+            if self.max_workers() == 0 || self.is_closed() {
+                return true;
+            }
             if self.queue.len() > 0 {
+                let before = self.queue.crew().numbers();
                 let demand = self.queue.replace();
                 self.fulfil(demand);
-                return self.queue.crew().numbers().workers == 0;
+                let now = self.queue.crew().numbers();
+                if now.workers > 0 {
+                    return false;
+                }
+                if now.begun == before.begun {
+                    return true;
+                }
+                // One came and went. It may have taken another block than the one it was demanded for: look again.
+                continue;
             }
-            // Until that publisher has done P2: two instructions.
+            // Until that publisher has done P2, two instructions, or the tail is published.
             yield_now();
         }
         true
@@ -538,9 +553,16 @@ impl Pool {
 
     /// Publishes the tail of the block on a desk whose cursor is `at`, if there is one and it was not taken before.
     pub(crate) fn take_over(&self, desk: &Desk, at: usize) {
-        let Some(tail) = desk.take_tail(self, at) else { return };
-        self.taken_over.fetch_add(1, Ordering::Relaxed);
-        let demand = self.queue.publish_for_stalled(tail);
+        // Relaxed: ordered by the desk's lock, which comes next.
+        self.in_transit.fetch_add(1, Ordering::Relaxed);
+        let demand = desk.take_tail(self, at).map(|tail| {
+            self.taken_over.fetch_add(1, Ordering::Relaxed);
+            step!(T3);
+            self.queue.publish_for_stalled(tail)
+        });
+        // Release: pairs with the Acquire in `last_look`.
+        self.in_transit.fetch_sub(1, Ordering::Release);
+        let Some(demand) = demand else { return };
         self.fulfil(demand);
         self.tell_ready();
         // After the PublishFence: if the pool was closed meanwhile, nobody else will come.

@@ -65,6 +65,8 @@ struct Crew {
     /// No worker goes to sleep any more and none is added, except in place of one that died.
     shutdown: bool,
     spawn_failures: u64,
+    /// Workers that have begun, on their threads, since the pool was made.
+    begun: u64,
     /// Workers that left because they had slept long enough.
     retired: u64,
     /// When the crew last grew or shrank.
@@ -124,6 +126,7 @@ pub(crate) struct Numbers {
     pub(crate) workers: usize,
     pub(crate) asleep: usize,
     pub(crate) spawn_failures: u64,
+    pub(crate) begun: u64,
     pub(crate) retired: u64,
 }
 
@@ -180,9 +183,11 @@ impl Sleep {
             crew = self.crew.lock();
         }
         step!(S5);
-        if crew.shutdown {
-            self.sub_asleep(&crew, 1);
+        // A surplus worker does not join: were it woken for a block later, it would leave without it.
+        if crew.shutdown || self.has_surplus() && !self.mutant.is(Mutant::SurplusSleeps) {
+            // In the order of R3.
             self.vacate(&mut crew, seat.index);
+            self.sub_asleep(&crew, 1);
             return Next::Leave;
         }
         crew.sleeping.push((seat.index, seat.parker.clone())); // S5: committed.
@@ -260,6 +265,7 @@ impl Sleep {
         let mut crew = self.crew.lock();
         if crew.posts[opening.index] == Post::Starting(opening.serial) {
             crew.posts[opening.index] = Post::Started;
+            crew.begun += 1;
         }
     }
 
@@ -272,13 +278,14 @@ impl Sleep {
         let mut crew = self.crew.lock();
         let started = crew.posts[opening.index] != Post::Starting(opening.serial);
         self.vacate(&mut crew, opening.index); // L1
+        // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of workers
+        // with us in it made its addition to `length` visible to the look that follows: ours at L2, or, if we had not
+        // started, that of whoever tried to start us.
+        fence(Ordering::SeqCst);
         if !started {
             return Demand::default();
         }
         step!(L2);
-        // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of workers
-        // with us in it made its addition to `length` visible to this look.
-        fence(Ordering::SeqCst);
         // L2, with the lock still held: whoever waits for the workers to leave sees the replacement with them.
         let (woken, demand) = self.call(&mut crew, length, true);
         drop(crew);
@@ -447,6 +454,7 @@ impl Sleep {
             workers: self.hints.workers.load(Ordering::Relaxed),
             asleep: self.hints.asleep.load(Ordering::Relaxed),
             spawn_failures: crew.spawn_failures,
+            begun: crew.begun,
             retired: crew.retired,
         }
     }

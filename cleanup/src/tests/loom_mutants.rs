@@ -1,7 +1,9 @@
 //! The protocol with one step broken: each of these has to fail, or the models above prove nothing.
 
 use super::loom_takeover::{fall_dormant, take_over};
-use super::models::{deliver, deliver_to_the_impatient, explore, finds_a_failure, shut_down};
+use super::models::{
+    deliver, deliver_to_the_impatient, explore, finds_a_failure, shrink, shut_down,
+};
 use crate::mutant::Mutant;
 
 /// Nothing but the race is broken: with one item, and so without a race, all goes well. A mutant that never starts a
@@ -88,6 +90,12 @@ fn a_worker_retires_though_a_waker_has_chosen_it() {
 fn a_worker_that_retires_is_missed_among_the_sleepers_before_the_workers() {
     let message =
         finds_a_failure(|| deliver_to_the_impatient(1, 1, &[&[1, 1]], Mutant::RetireInDisorder));
+    assert!(message.contains("deadlock"), "{message}");
+}
+
+#[test]
+fn a_surplus_worker_goes_to_sleep() {
+    let message = finds_a_failure(|| shrink(true, Mutant::SurplusSleeps));
     assert!(message.contains("deadlock"), "{message}");
 }
 

@@ -87,7 +87,8 @@ fn two_workers_that_retire_leave_no_item_behind() {
 
 #[test]
 fn a_surplus_worker_leaves_no_item_behind() {
-    explore(shrink);
+    explore(|| shrink(false, Mutant::None));
+    explore(|| shrink(true, Mutant::None));
 }
 
 /// The step in isolation: a worker that announces itself and a publisher that looks cannot miss each other.

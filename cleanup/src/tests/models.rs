@@ -134,18 +134,29 @@ pub(super) fn shut_down(mutant: Mutant) {
     assert_eq!(taken.sorted(), [0, 1]);
 }
 
-/// The bound is lowered from two to one while an item is published to two workers who have just started.
+/// The bound is lowered from two to one while two workers fall asleep; an item is published before that, or when those
+/// who stayed sleep.
 #[cfg(loom)]
-pub(super) fn shrink() {
-    let queue = Arc::new(Queue::new(2, None, Mutant::None));
+pub(super) fn shrink(asleep: bool, mutant: Mutant) {
+    let queue = Arc::new(Queue::new(2, None, mutant));
     let taken = Arc::new(Taken::default());
-    let demand = queue.publish([0, 1]);
-    assert!(queue.try_next().is_some() && queue.try_next().is_some());
-    fulfil(&queue, &taken, demand);
-    let demand = queue.publish([2]);
-    assert!(demand.0.is_empty());
-    queue.crew().set_max(1);
-    taken.wait_for(1);
+    let publish = |items: &[u32]| {
+        let demand = queue.publish(items.iter().copied());
+        fulfil(&queue, &taken, demand);
+    };
+    publish(&[0, 1]);
+    taken.wait_for(2);
+    if asleep {
+        queue.crew().set_max(1);
+        while queue.crew().numbers().asleep < queue.crew().numbers().workers {
+            thread::yield_now();
+        }
+        publish(&[2]);
+    } else {
+        publish(&[2]);
+        queue.crew().set_max(1);
+    }
+    taken.wait_for(3);
     queue.crew().shutdown();
     end(&queue);
 }

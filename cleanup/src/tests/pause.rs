@@ -31,6 +31,7 @@ pub(crate) enum Step {
     R3,
     L1,
     L2,
+    T3,
 }
 
 /// A pause of one thread at one step, the first time it comes there.

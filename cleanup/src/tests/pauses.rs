@@ -7,6 +7,7 @@ use crate::queue::Queue;
 use crate::sleep::{Demand, Opening, Seat};
 use crate::{Cleanup, CleanupState, Origin, Pool, PoolConfig, Spawn, Worker};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -186,6 +187,38 @@ fn a_producer_may_pause_at_every_step_of_publish_and_wake() {
 }
 
 /// Starts threads for a real pool.
+/// Two workers have found no work and are about to sleep when the bound is lowered to one. The one too many must
+/// not go to sleep: woken for an item, it would leave without it.
+#[test]
+fn a_worker_that_becomes_surplus_on_its_way_to_sleep_leaves() {
+    let rig = Rig::new(2, None);
+    let demand = rig.queue.publish([1, 2]).0;
+    assert_eq!(demand.len(), 2);
+    assert!(rig.queue.try_next().is_some() && rig.queue.try_next().is_some());
+    let pauses = demand.into_iter().map(|opening| {
+        let pause = Pause::at(Step::S1);
+        let (rig, armed) = (rig.clone(), pause.clone());
+        let thread = rig.clone();
+        rig.threads
+            .lock()
+            .unwrap()
+            .push(std::thread::spawn(move || thread.work(opening, Some(armed))));
+        pause
+    });
+    let pauses: Vec<_> = pauses.collect();
+    pauses.iter().for_each(|pause| assert!(pause.is_reached(|| false)));
+    rig.queue.crew().set_max(1);
+    pauses.iter().for_each(|pause| pause.release());
+    let deadline = Instant::now() + DEADLINE;
+    while rig.queue.crew().numbers().asleep != rig.queue.crew().numbers().workers {
+        assert!(Instant::now() < deadline, "{:?}", rig.queue.crew().numbers());
+        std::thread::yield_now();
+    }
+    assert!(rig.queue.crew().numbers().workers <= 1);
+    rig.publish(0);
+    rig.end(1, "after the bound was lowered");
+}
+
 struct Plain;
 
 impl Spawn for Plain {
@@ -239,4 +272,124 @@ fn a_block_that_was_overtaken_runs_before_a_shutdown_ends() {
     assert!(waiter.join().expect("the waiter"));
     assert_eq!(pool.discard_pending(), 0);
     assert_eq!((overtaken.state(), published.state()), (CleanupState::Done, CleanupState::Done));
+}
+
+/// Starts workers; from a moment on, each start takes until the worker has come and gone.
+#[derive(Clone, Default)]
+struct ComeAndGone {
+    at_once: Arc<AtomicBool>,
+}
+
+impl Spawn for ComeAndGone {
+    fn spawn(&self, worker: Worker) -> io::Result<()> {
+        let thread = std::thread::spawn(move || worker.run());
+        if self.at_once.load(Ordering::SeqCst) {
+            thread.join().expect("a worker");
+        }
+        Ok(())
+    }
+}
+
+/// Two publishers stop between their push and the length; a third block is behind theirs. The worker that a shutdown
+/// demands takes another block than the one it was demanded for, and is gone when the shutdown looks for it. That is not
+/// a start that failed.
+#[test]
+fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
+    let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
+    let spawn = ComeAndGone::default();
+    let pool = Pool::new(config, Some(Box::new(spawn.clone())));
+    let quick = Origin::new(&pool);
+    let mut slow: Vec<_> = (0..2)
+        .map(|_| {
+            let origin = Origin::new(&pool);
+            let pause = Pause::at(Step::P2);
+            let armed = pause.clone();
+            let publisher = std::thread::spawn(move || {
+                armed.arm();
+                queue(&origin)
+            });
+            assert!(pause.is_reached(|| publisher.is_finished()));
+            (pause, publisher)
+        })
+        .collect();
+    let overtaken = queue(&quick);
+    let deadline = Instant::now() + DEADLINE;
+    while pool.stats().executed == 0 {
+        assert!(Instant::now() < deadline, "another block ran in its place");
+        std::thread::yield_now();
+    }
+    spawn.at_once.store(true, Ordering::SeqCst);
+    pool.begin_shutdown();
+    let waiting = pool.clone();
+    let waiter = std::thread::spawn(move || waiting.wait_until_workers_left(DEADLINE));
+    while pool.stats().workers > 0 {
+        assert!(Instant::now() < deadline, "the worker finds nothing and leaves");
+        std::thread::yield_now();
+    }
+    let (pause, second) = slow.pop().expect("the second publisher");
+    slow[0].0.release();
+    while pool.stats().executed < 2 {
+        assert!(Instant::now() < deadline, "the second block runs");
+        std::thread::yield_now();
+    }
+    assert!(!waiter.is_finished(), "a block is still in the list");
+    pause.release();
+    assert!(waiter.join().expect("the waiter"));
+    assert_eq!(pool.discard_pending(), 0);
+    assert_eq!(second.join().expect("the second publisher").state(), CleanupState::Done);
+    for (_, publisher) in slow {
+        assert_eq!(publisher.join().expect("the first publisher").state(), CleanupState::Done);
+    }
+    assert_eq!(overtaken.state(), CleanupState::Done);
+}
+
+/// A tail has been copied and not yet published when its first runner comes to a record that it leaves to the copy, and
+/// goes. Then the copy is all there is, and nobody has it in a list.
+#[test]
+fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
+    let config = PoolConfig { max_workers: 1, stall_after: Duration::MAX, ..PoolConfig::default() };
+    let pool = Pool::new(config, Some(Box::new(Plain)));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (entered, enter) = std::sync::mpsc::channel();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let stalls = registrar.register(None, move || {
+        entered.send(()).expect("the test waits");
+        left.recv().expect("the test tells");
+    });
+    let stopped = registrar.register(None, || {});
+    let last = registrar.register(None, || {});
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    [stalls.0, stopped.0, last.0].into_iter().for_each(|head| local.push(head));
+    cycle.flush([local]);
+    enter.recv().expect("the first one runs");
+
+    let pause = Pause::at(Step::T3);
+    let (armed, taking) = (pause.clone(), pool.clone());
+    let taker = std::thread::spawn(move || {
+        armed.arm();
+        let [desk] = &taking.desks().all()[..] else { panic!("one worker, one desk") };
+        taking.take_over(desk, 1);
+    });
+    assert!(pause.is_reached(|| taker.is_finished()));
+    assert!(stopped.1.stop());
+    pool.begin_shutdown();
+    leave.send(()).expect("the first one waits");
+    let deadline = Instant::now() + DEADLINE;
+    while pool.stats().workers > 0 {
+        assert!(Instant::now() < deadline, "the worker leaves the rest to the copy");
+        std::thread::yield_now();
+    }
+    let waiting = pool.clone();
+    let waiter = std::thread::spawn(move || waiting.wait_until_workers_left(DEADLINE));
+    for _ in 0..1000 {
+        assert!(!waiter.is_finished(), "the copy is nowhere yet");
+        std::thread::yield_now();
+    }
+    pause.release();
+    taker.join().expect("the taker");
+    assert!(waiter.join().expect("the waiter"));
+    assert_eq!(pool.discard_pending(), 0);
+    assert_eq!(last.1.state(), CleanupState::Done);
 }
