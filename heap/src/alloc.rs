@@ -1,120 +1,140 @@
-//! The allocation context of one mutator: a bump pointer per type, refilled from runs of free slots.
+//! The allocation context of one mutator: for each type, free slots of one span, taken a bitmap word at a time.
 //!
-//! A *run* is a stretch of adjacent free slots of one span. Allocation bumps through it; when it is
-//! used up, the next one is found in the span's `alloc` bitmap. A type finds its run in a small
-//! direct-mapped cache; two types that share an entry push each other out, which costs time only.
+//! Free slots that lie side by side are a *run*, through which allocation bumps. Where survivors lie scattered, runs are
+//! short, and which allocation is a run's last one is anybody's guess; there the lowest bit of the word's free slots is
+//! taken instead, without a guess. The word decides which of the two, so that the choice is predictable.
 //!
-//! Invariant: all slots of a run have their `alloc` bits set from the moment the run is taken; the
-//! unused ones (the *tail*) are cleared again when it is retired, before anybody reads the bitmap.
+//! A type finds its slots in a small direct-mapped cache; two types that share an entry push each other out, which costs
+//! time only.
+//!
+//! Invariant: all free slots of a word have their `alloc` bits set, and are charged, from the moment the word is taken; those
+//! not handed out (the run's rest, and the bits of `free`) are given back when the entry is retired, before anybody reads the bitmap.
 //! Dead slots are never written to, so a refill touches no memory but the bitmap.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 
 use crate::bitmap;
 use crate::space::{NoRoom, Space};
 use crate::span::SpanRef;
-use crate::type_info::TypeInfo;
+use crate::type_info::{TypeInfo, slot_bytes};
 
 /// Entries of the cache; a program's hot types are fewer.
 const ENTRIES: usize = 64;
 
 /// What one mutator allocates from.
 pub(crate) struct Allocator {
-    runs: [Run; ENTRIES],
+    stocks: [Stock; ENTRIES],
 }
 
-/// One type's current run.
+/// One type's free slots at hand.
 #[repr(align(64))]
-struct Run {
+struct Stock {
     info: *const TypeInfo,
+    /// The rest of the run: from here
     next: *mut u8,
+    /// to here.
     end: *mut u8,
+    /// Single free slots, used when the run is used up: bits of the word that begins
+    free: u64,
+    /// at this slot.
+    word_base: *mut u8,
     cursor: Option<Cursor>,
 }
 
-/// Where in a span the search for the next run goes on.
+const _: () = assert!(size_of::<Stock>() == 64, "a stock is one cache line");
+
+/// Where in a span the search for free slots goes on.
 struct Cursor {
     span: SpanRef,
+    /// The first word not yet taken.
     word: usize,
-    /// The free slots of that word that are not yet part of a run.
+}
+
+/// Slots that are charged and not handed out.
+pub(crate) struct Unused {
+    pub(crate) span: SpanRef,
+    run: Range<usize>,
+    word: usize,
     free: u64,
 }
 
 impl Allocator {
     pub(crate) fn new() -> Self {
-        const EMPTY: Run =
-            Run { info: ptr::null(), next: ptr::null_mut(), end: ptr::null_mut(), cursor: None };
-        Allocator { runs: [EMPTY; ENTRIES] }
+        Allocator { stocks: [const { Stock::EMPTY }; ENTRIES] }
     }
 
-    /// A free slot from the type's run, or `None` if that is used up: then [`refill`](Self::refill).
+    /// A free slot from the type's stock, or `None` if that is used up: then [`refill`](Self::refill).
     #[inline]
-    pub(crate) fn bump<T>(&mut self, info: &'static TypeInfo) -> Option<NonNull<MaybeUninit<T>>> {
-        let run = &mut self.runs[entry(info)];
-        if run.next == run.end || !ptr::eq(run.info, info) {
+    pub(crate) fn take<T>(&mut self, info: &'static TypeInfo) -> Option<NonNull<MaybeUninit<T>>> {
+        let stock = &mut self.stocks[entry(info)];
+        if !ptr::eq(stock.info, info) {
             return None;
         }
-        let slot = run.next;
-        run.next = slot.wrapping_add(crate::type_info::slot_bytes::<T>());
-        // A run's bounds are never null, and `next != end`.
+        let slot = if stock.next != stock.end {
+            let slot = stock.next;
+            stock.next = slot.wrapping_add(slot_bytes::<T>());
+            slot
+        } else if stock.free != 0 {
+            let bit = stock.free.trailing_zeros() as usize;
+            stock.free &= stock.free - 1;
+            stock.word_base.wrapping_add(bit * slot_bytes::<T>())
+        } else {
+            return None;
+        };
+        // Addresses of slots are never null.
         NonNull::new(slot.cast())
     }
 
-    /// Finds the next run for the type.
-    #[cold]
+    /// Finds more free slots for the type, one at least. Called when [`take`](Self::take) found none.
     #[inline(never)]
     pub(crate) fn refill(
         &mut self,
         space: &mut Space,
         info: &'static TypeInfo,
     ) -> Result<(), NoRoom> {
-        if !ptr::eq(self.runs[entry(info)].info, info) {
-            self.runs[entry(info)].retire(space);
-            self.runs[entry(info)].info = info;
+        if !ptr::eq(self.stocks[entry(info)].info, info) {
+            self.stocks[entry(info)].retire(space);
         }
-        // The unused tails of other types' runs count as used; take them back before giving up.
+        // What other types have in stock counts as used; take it back before giving up.
         if space.budget() < info.charged_bytes() as u64 {
             self.retire(space);
             if space.budget() < info.charged_bytes() as u64 {
                 return Err(NoRoom::Limit);
             }
         }
-        let run = &mut self.runs[entry(info)];
-        run.info = info;
+        let stock = &mut self.stocks[entry(info)];
+        stock.info = info;
         loop {
-            let cursor = match &mut run.cursor {
+            let cursor = match &mut stock.cursor {
                 Some(cursor) => cursor,
-                None => run.cursor.insert(Cursor::new(space.take_span(info)?)),
+                None => stock.cursor.insert(Cursor { span: space.take_span(info)?, word: 0 }),
             };
-            if let Some((first, found)) = cursor.next_run() {
-                let affordable =
-                    (space.budget() / info.charged_bytes() as u64).min(found as u64) as usize;
-                if affordable < found {
-                    cursor.give_back(first + affordable, first + found);
-                }
-                space.usage_mut().add(affordable, info);
-                run.next = cursor.span.object_at(first).as_ptr();
-                run.end = run.next.wrapping_add(affordable * info.slot_bytes);
+            if let Some(found) = cursor.find() {
+                let most = space.affordable(found.len(), info);
+                let taken = cursor.take(found, most);
+                space.usage_mut().add(taken.len(), info);
+                stock.fill(taken, info);
                 return Ok(());
             }
-            run.cursor = None;
+            stock.cursor = None;
         }
     }
 
-    /// Gives every run's unused tail, and its span, back to the space.
+    /// Gives everything in stock, and the spans, back to the space.
     pub(crate) fn retire(&mut self, space: &mut Space) {
-        self.runs.iter_mut().for_each(|run| run.retire(space));
+        self.stocks.iter_mut().for_each(|stock| stock.retire(space));
     }
 
-    /// The unused tails: span, first slot, one past the last.
-    pub(crate) fn tails(&self) -> impl Iterator<Item = (SpanRef, usize, usize)> + '_ {
-        self.runs.iter().filter_map(Run::tail)
+    /// What is in stock.
+    pub(crate) fn unused(&self) -> impl Iterator<Item = Unused> + '_ {
+        self.stocks.iter().filter_map(Stock::unused)
     }
 
     /// The spans the allocator holds.
     pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + '_ {
-        self.runs.iter().filter_map(|run| Some(run.cursor.as_ref()?.span))
+        self.stocks.iter().filter_map(|stock| Some(stock.cursor.as_ref()?.span))
     }
 }
 
@@ -123,79 +143,143 @@ fn entry(info: &'static TypeInfo) -> usize {
     (&raw const *info).addr() / align_of::<TypeInfo>() % ENTRIES
 }
 
-impl Run {
-    fn tail(&self) -> Option<(SpanRef, usize, usize)> {
+impl Stock {
+    const EMPTY: Stock = Stock {
+        info: ptr::null(),
+        next: ptr::null_mut(),
+        end: ptr::null_mut(),
+        free: 0,
+        word_base: ptr::null_mut(),
+        cursor: None,
+    };
+
+    /// Takes in what the cursor has taken. Called with a cursor and with nothing in stock.
+    fn fill(&mut self, slots: Slots, info: &TypeInfo) {
+        let Some(Cursor { span, .. }) = self.cursor else { return };
+        let address = |slot: usize| span.base().as_ptr().wrapping_add(slot * info.slot_bytes);
+        match slots {
+            Slots::Run { first, len } => {
+                self.next = address(first);
+                self.end = self.next.wrapping_add(len * info.slot_bytes);
+            }
+            Slots::Scattered { word, bits } => {
+                self.free = bits;
+                self.word_base = address(word * 64);
+            }
+        }
+    }
+
+    fn unused(&self) -> Option<Unused> {
         let span = self.cursor.as_ref()?.span;
         let slot_bytes = span.info().slot_bytes;
-        let unused = (self.end.addr() - self.next.addr()) / slot_bytes;
-        let first = (self.next.addr() - span.base().addr().get()) / slot_bytes;
-        Some((span, first, first + unused))
+        let slot = |address: *mut u8| (address.addr() - span.base().addr().get()) / slot_bytes;
+        Some(Unused {
+            span,
+            // An unset pointer counts from nowhere.
+            run: if self.next == self.end { 0..0 } else { slot(self.next)..slot(self.end) },
+            word: if self.free == 0 { 0 } else { slot(self.word_base) / 64 },
+            free: self.free,
+        })
     }
 
     fn retire(&mut self, space: &mut Space) {
-        if let Some((span, first, end)) = self.tail() {
-            bitmap::clear_range(span.alloc_bits(), first, end);
-            space.usage_mut().remove(end - first, span.info());
+        if let Some(unused) = self.unused() {
+            let Unused { span, ref run, word, free } = unused;
+            bitmap::clear_range(span.alloc_bits(), run.start, run.end);
+            let bits = &span.alloc_bits()[word];
+            bits.set(bits.get() & !free);
+            space.usage_mut().remove(unused.len(), span.info());
             space.return_span(span);
         }
-        *self =
-            Run { info: ptr::null(), next: ptr::null_mut(), end: ptr::null_mut(), cursor: None };
+        *self = Stock::EMPTY;
+    }
+}
+
+impl Unused {
+    pub(crate) fn len(&self) -> usize {
+        self.run.len() + self.free.count_ones() as usize
+    }
+
+    /// The slots of a bitmap word that are among them.
+    pub(crate) fn in_word(&self, index: usize) -> u64 {
+        let from = self.run.start.clamp(index * 64, index * 64 + 64);
+        let to = self.run.end.clamp(from, index * 64 + 64);
+        let run = if from < to { bitmap::mask((from % 64) as u32, (to - from) as u32) } else { 0 };
+        if index == self.word { run | self.free } else { run }
+    }
+}
+
+/// Free slots of one span.
+enum Slots {
+    /// Side by side.
+    Run { first: usize, len: usize },
+    /// Bits of one word.
+    Scattered { word: usize, bits: u64 },
+}
+
+impl Slots {
+    fn len(&self) -> usize {
+        match *self {
+            Slots::Run { len, .. } => len,
+            Slots::Scattered { bits, .. } => bits.count_ones() as usize,
+        }
     }
 }
 
 impl Cursor {
-    fn new(span: SpanRef) -> Self {
-        let mut cursor = Cursor { span, word: 0, free: 0 };
-        cursor.free = cursor.free_slots(0);
-        cursor
-    }
-
     #[inline]
     fn free_slots(&self, word: usize) -> u64 {
         !self.span.alloc_bits()[word].get() & self.span.valid(word)
     }
 
-    /// Takes the next stretch of free slots: its first slot and its length.
-    fn next_run(&mut self) -> Option<(usize, usize)> {
+    /// The free slots of the next word that has any. If they are one run that ends with the word, those that go on
+    /// from there as well.
+    fn find(&mut self) -> Option<Slots> {
         let words = self.span.words();
-        while self.free == 0 {
-            if self.word + 1 >= words {
+        let mut bits = 0;
+        while bits == 0 {
+            if self.word == words {
                 return None;
             }
+            bits = self.free_slots(self.word);
             self.word += 1;
-            self.free = self.free_slots(self.word);
         }
-        let bit = self.free.trailing_zeros();
-        let first = self.word * 64 + bit as usize;
-        let mut len = self.take(bit);
-        // A stretch that reaches the end of its word may go on in the next.
-        while (first + len).is_multiple_of(64) && self.word + 1 < words {
-            let next = self.free_slots(self.word + 1);
-            if next & 1 == 0 {
+        self.word -= 1;
+        let word = self.word;
+        let run = bits >> bits.trailing_zeros();
+        if run & run.wrapping_add(1) != 0 {
+            return Some(Slots::Scattered { word, bits });
+        }
+        let first = word * 64 + bits.trailing_zeros() as usize;
+        let mut end = first + run.trailing_ones() as usize;
+        while end.is_multiple_of(64) && end / 64 < words {
+            let more = self.free_slots(end / 64).trailing_ones() as usize;
+            if more == 0 {
                 break;
             }
-            self.word += 1;
-            self.free = next;
-            len += self.take(0);
+            end += more;
         }
-        Some((first, len))
+        Some(Slots::Run { first, len: end - first })
     }
 
-    /// Takes the free slots of the current word that follow each other from `bit` on.
-    #[inline]
-    fn take(&mut self, bit: u32) -> usize {
-        let len = (self.free >> bit).trailing_ones();
-        let taken = bitmap::mask(bit, len);
-        let word = &self.span.alloc_bits()[self.word];
-        word.set(word.get() | taken);
-        self.free &= !taken;
-        len as usize
-    }
-
-    /// Makes the slots `from .. to`, just taken, free again; the search goes on there.
-    fn give_back(&mut self, from: usize, to: usize) {
-        bitmap::clear_range(self.span.alloc_bits(), from, to);
-        self.word = from / 64;
-        self.free = self.free_slots(self.word);
+    /// Takes the first `most` of the slots that were found; the search goes on behind them.
+    fn take(&mut self, found: Slots, most: usize) -> Slots {
+        match found {
+            Slots::Run { first, len } => {
+                let len = len.min(most);
+                bitmap::set_range(self.span.alloc_bits(), first, first + len);
+                self.word = (first + len) / 64;
+                Slots::Run { first, len }
+            }
+            Slots::Scattered { word, mut bits } => {
+                for _ in most..bits.count_ones() as usize {
+                    bits &= !(1 << (63 - bits.leading_zeros()));
+                }
+                let taken = &self.span.alloc_bits()[word];
+                taken.set(taken.get() | bits);
+                // If some had to stay, they will be found again.
+                Slots::Scattered { word, bits }
+            }
+        }
     }
 }

@@ -24,14 +24,37 @@ pub(crate) fn set(bits: &[Cell<u64>], slot: usize) {
 
 /// Clears the bits `from .. to`.
 pub(crate) fn clear_range(bits: &[Cell<u64>], from: usize, to: usize) {
+    for_range(bits, from, to, |word, mask| word & !mask);
+}
+
+/// Sets the bits `from .. to`.
+pub(crate) fn set_range(bits: &[Cell<u64>], from: usize, to: usize) {
+    for_range(bits, from, to, |word, mask| word | mask);
+}
+
+/// Replaces each word that the bits `from .. to` are in; `change` is told which of its bits they are.
+#[inline]
+fn for_range(bits: &[Cell<u64>], from: usize, to: usize, change: impl Fn(u64, u64) -> u64) {
     let mut at = from;
     while at < to {
         let bit = at % 64;
         let len = (64 - bit).min(to - at);
         let word = &bits[at / 64];
-        word.set(word.get() & !mask(bit as u32, len as u32));
+        word.set(change(word.get(), mask(bit as u32, len as u32)));
         at += len;
     }
+}
+
+/// `to := from`, `from := 0`, word by word; how many bits are set now.
+#[inline(always)]
+pub(crate) fn replace(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
+    let mut set = 0;
+    for (to, from) in to.iter().zip(from) {
+        let word = from.replace(0);
+        to.set(word);
+        set += u64::from(word.count_ones());
+    }
+    set as usize
 }
 
 /// Set bits before `slot`.
@@ -71,12 +94,27 @@ mod tests {
     }
 
     #[test]
+    fn replacing_moves_every_bit_and_counts_them() {
+        let to = [const { Cell::new(u64::MAX) }; 5];
+        let from = [0, 1, u64::MAX, 1 << 63, 0b1010].map(Cell::new);
+        assert_eq!(replace(&to, &from), 1 + 64 + 1 + 2);
+        assert_eq!(to.map(Cell::into_inner), [0, 1, u64::MAX, 1 << 63, 0b1010]);
+        assert_eq!(from.map(Cell::into_inner), [0; 5]);
+    }
+
+    #[test]
     fn ranges_rank_and_ones_agree_with_bit_by_bit() {
         let bits: [Cell<u64>; 4] = [const { Cell::new(0) }; 4];
         (0..256).filter(|slot| slot % 5 != 2).for_each(|slot| set(&bits, slot));
         clear_range(&bits, 60, 131);
-        let expected: Vec<usize> =
-            (0..256).filter(|slot| slot % 5 != 2 && !(60..131).contains(slot)).collect();
+        set_range(&bits, 120, 129);
+        let expected: Vec<usize> = (0..256)
+            .filter(|slot| match slot {
+                120..129 => true,
+                60..131 => false,
+                _ => slot % 5 != 2,
+            })
+            .collect();
         assert_eq!(ones(&bits).collect::<Vec<_>>(), expected);
         for slot in 0..256 {
             assert_eq!(get(&bits, slot), expected.contains(&slot));

@@ -113,7 +113,7 @@ impl Core {
         cleanup_bytes.set(cleanup_bytes.get() + CLEANUP_BYTES);
     }
 
-    /// What is in use, unused tails included. O(1).
+    /// What is in use, what is in stock included. O(1).
     pub(crate) fn usage(&self) -> Usage {
         self.space.borrow().usage()
     }
@@ -122,8 +122,8 @@ impl Core {
     pub(crate) fn exact_usage(&self) -> Usage {
         let mut usage = self.usage();
         self.with_allocator(|allocator| {
-            for (span, first, end) in allocator.tails() {
-                usage.remove(end - first, span.info());
+            for unused in allocator.unused() {
+                usage.remove(unused.len(), unused.span.info());
             }
         });
         usage
@@ -157,14 +157,13 @@ impl Core {
     #[inline]
     pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(&self) -> Result<NonNull<T>, NoRoom> {
         let info = TypeInfo::of::<T>();
-        let slot = match self.with_allocator(|allocator| allocator.bump::<T>(info)) {
+        let slot = match self.with_allocator(|allocator| allocator.take::<T>(info)) {
             Some(slot) => slot,
             None => self.alloc_slot_slowly::<T>(info)?,
         };
         Ok(slot.cast())
     }
 
-    #[cold]
     #[inline(never)]
     fn alloc_slot_slowly<T>(
         &self,
@@ -172,7 +171,7 @@ impl Core {
     ) -> Result<NonNull<MaybeUninit<T>>, NoRoom> {
         self.with_allocator(|allocator| {
             allocator.refill(&mut self.space.borrow_mut(), info)?;
-            Ok(allocator.bump(info).expect("a refilled run is not empty"))
+            Ok(allocator.take(info).expect("a refilled stock is not empty"))
         })
     }
 

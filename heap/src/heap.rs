@@ -11,7 +11,7 @@ use std::time::Instant;
 use sexton_cleanup::{Origin, Ticket};
 
 use crate::core::Core;
-use crate::mark::Marker;
+use crate::mark::{Marker, Pending};
 use crate::mutation::Mutation;
 use crate::pacer::Pacing;
 use crate::report::{GcReport, HeapStats};
@@ -159,7 +159,7 @@ impl<R: Branded> RootedHeap<R> {
         let swept_all = self.core.roots().dropped() == dropped_roots;
         if self.zeal
             && let Err(error) =
-                verify::verify(&self.core, |marker| self.visit_roots(marker), swept_all)
+                verify::verify(&self.core, |marker| _ = self.visit_roots(marker), swept_all)
         {
             panic!("{} is inconsistent after cycle {}: {error}", self.id(), report.cycle);
         }
@@ -183,8 +183,8 @@ impl<R: Branded> RootedHeap<R> {
     fn mark(&mut self) {
         let mut marker = Marker::new();
         let marked = catch_unwind(AssertUnwindSafe(|| {
-            self.visit_roots(&mut marker);
-            marker.drain();
+            let pending = self.visit_roots(&mut marker);
+            marker.drain(pending);
         }));
         if let Err(payload) = marked {
             self.core.space().borrow().spans().for_each(|span| span.clear_marks());
@@ -192,11 +192,13 @@ impl<R: Branded> RootedHeap<R> {
         }
     }
 
-    fn visit_roots(&self, marker: &mut Marker) {
-        self.core.roots().for_each(|object| marker.visit_untyped(object));
-        if let Some(root) = &self.root {
-            root.trace(&mut Tracer::new(marker));
-        }
+    fn visit_roots(&self, marker: &mut Marker) -> Pending {
+        let mut pending = Pending::NONE;
+        self.core.roots().for_each(|object| pending = marker.visit_untyped(pending, object));
+        let Some(root) = &self.root else { return pending };
+        let mut tracer = Tracer::new(marker, pending);
+        root.trace(&mut tracer);
+        tracer.pending()
     }
 
     fn clear_weaks(&mut self) -> u64 {
@@ -215,6 +217,7 @@ impl<R: Branded> RootedHeap<R> {
 
     fn sweep(&mut self) -> GcReport {
         let start = Instant::now();
+        let before = self.core.usage();
         let cycle = self.core.origin().begin_cycle();
         let mut sweeper = Sweeper::new(cycle.local_block(), self.zeal);
         self.core.space().borrow_mut().sweep_spans(|span| sweeper.sweep(span));
@@ -226,8 +229,8 @@ impl<R: Branded> RootedHeap<R> {
             live_objects: tally.live.objects,
             live_bytes: tally.live.bytes,
             live_weak_records: tally.live.weak_records,
-            swept_objects: tally.swept.objects,
-            swept_bytes: tally.swept.bytes,
+            swept_objects: before.objects - tally.live.objects,
+            swept_bytes: before.bytes - tally.live.bytes,
             dropped_objects: tally.dropped_objects,
             drop_panics: tally.drop_panics,
             swept_spans: tally.spans,
@@ -343,7 +346,7 @@ impl<R: Branded> RootedHeap<R> {
     ///
     /// The first inconsistency found.
     pub fn verify(&self) -> Result<(), VerifyError> {
-        verify::verify(&self.core, |marker| self.visit_roots(marker), false)
+        verify::verify(&self.core, |marker| _ = self.visit_roots(marker), false)
     }
 }
 

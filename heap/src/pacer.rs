@@ -16,6 +16,18 @@ pub enum Pacing {
         /// that is negative or not a number counts as 0.
         growth: f64,
     },
+    /// The default: as `Automatic` with a growth of 1.0, but a small heap may grow by more, by the geometric mean of `live`
+    /// and [`BALANCE_BYTES`](Pacing::BALANCE_BYTES). A heap of 8 MiB grows by 32 before the next cycle, one of 128 MiB or more
+    /// doubles.
+    ///
+    /// A cycle costs time in proportion to `live`, and so does a byte allocated if cycles are as far apart as `live` is
+    /// large, whatever that is; but the memory saved by it is worth less in a small heap. Where the sum of both prices is
+    /// least, the heap grows by the square root of `live` (Kirisame et al., *Optimal Heap Limits for Reducing Browser
+    /// Memory Use*, OOPSLA 2022).
+    Balanced {
+        /// Never collect before this many bytes have been allocated.
+        min_bytes: u64,
+    },
     /// Only `Heap::collect` collects.
     Manual,
 }
@@ -24,11 +36,14 @@ impl Pacing {
     /// Bytes allocated before the first automatic collection, by default: small enough that a
     /// program which makes only garbage stays in a second-level cache.
     pub const DEFAULT_MIN_BYTES: u64 = 1 << 20;
+
+    /// Live bytes from which on a heap with [`Pacing::Balanced`] doubles before the next cycle.
+    pub const BALANCE_BYTES: u64 = 128 << 20;
 }
 
 impl Default for Pacing {
     fn default() -> Self {
-        Pacing::Automatic { min_bytes: Self::DEFAULT_MIN_BYTES, growth: 1.0 }
+        Pacing::Balanced { min_bytes: Self::DEFAULT_MIN_BYTES }
     }
 }
 
@@ -64,6 +79,10 @@ impl Pacer {
                 let headroom = (live_bytes as f64 * growth) as u64;
                 live_bytes.saturating_add(headroom.max(min_bytes))
             }
+            Pacing::Balanced { min_bytes } => {
+                let mean = (live_bytes as f64 * Pacing::BALANCE_BYTES as f64).sqrt() as u64;
+                live_bytes.saturating_add(mean.max(live_bytes).max(min_bytes))
+            }
         };
     }
 }
@@ -80,6 +99,25 @@ mod tests {
         assert!(!pacer.is_due(1500) && pacer.is_due(1501));
         pacer.after_cycle(20);
         assert!(!pacer.is_due(120) && pacer.is_due(121));
+    }
+
+    #[test]
+    fn a_small_heap_may_grow_by_more_than_it_holds() {
+        const MIB: u64 = 1 << 20;
+        let mut pacer = Pacer::new(Pacing::Balanced { min_bytes: MIB });
+        for (live, headroom) in [
+            (0, MIB),
+            (1 << 10, MIB),
+            (2 * MIB, 16 * MIB),
+            (8 * MIB, 32 * MIB),
+            (128 * MIB, 128 * MIB),
+            (1 << 30, 1 << 30),
+        ] {
+            pacer.after_cycle(live);
+            assert!(!pacer.is_due(live + headroom) && pacer.is_due(live + headroom + 1), "{live}");
+        }
+        pacer.after_cycle(u64::MAX);
+        assert!(!pacer.is_due(u64::MAX));
     }
 
     #[test]

@@ -67,6 +67,48 @@ impl<V: Copy> Packed<V> {
         self.retain_map(bits, |slot, value| keep(slot, value).then_some(value));
     }
 
+    /// Keeps the slots that are set in the words of `keep`, and hands the values of the others to `gone`, in slot order.
+    /// Word by word: where all of a word's slots stay, or all go, they are not looked at one by one.
+    pub(crate) fn retain_words(
+        &mut self,
+        bits: &[Cell<u64>],
+        keep: impl Fn(usize) -> u64,
+        mut gone: impl FnMut(V),
+    ) {
+        let mut read = 0;
+        let mut write = 0;
+        let mut top = 0;
+        for (index, word) in bits.iter().enumerate() {
+            let set = word.get();
+            let kept = set & keep(index);
+            let count = set.count_ones() as usize;
+            let of_word = read..read + count;
+            read += count;
+            if kept == 0 {
+                self.values[of_word].iter().for_each(|&value| gone(value));
+                word.set(0);
+                continue;
+            }
+            top = index * 64 + 64 - kept.leading_zeros() as usize;
+            if kept == set {
+                self.values.copy_within(of_word, write);
+                write += count;
+                continue;
+            }
+            word.set(kept);
+            for (slot, at) in bitmap::ones_of(0, set).zip(of_word) {
+                let value = self.values[at];
+                if kept >> slot & 1 != 0 {
+                    self.values[write] = value;
+                    write += 1;
+                } else {
+                    gone(value);
+                }
+            }
+        }
+        self.shrink(write, top);
+    }
+
     /// Replaces each value by what `map` makes of it, and drops the slot where that is `None`.
     pub(crate) fn retain_map(
         &mut self,
@@ -92,9 +134,14 @@ impl<V: Copy> Packed<V> {
                 read += 1;
             }
         }
+        self.shrink(write, top);
+    }
+
+    /// Forgets all but the first `len` values; no bit at or above `top` is set any more.
+    fn shrink(&mut self, len: usize, top: usize) {
         self.top = top;
-        self.values.truncate(write);
-        if write == 0 {
+        self.values.truncate(len);
+        if len == 0 {
             self.values = Vec::new();
         }
     }
@@ -131,6 +178,31 @@ mod tests {
         for slot in 0..512 {
             assert_eq!(packed.get(&bits, slot), oracle.get(&slot).copied());
         }
+    }
+
+    #[test]
+    fn whole_words_go_and_stay_as_bit_by_bit() {
+        let bits = bits();
+        let mut packed = Packed::new();
+        (0..512).filter(|slot| slot % 3 != 0).for_each(|slot| packed.insert(&bits, slot, slot));
+        // Of the words, one goes, one stays, and the others are mixed.
+        let keep = |index| match index {
+            1 => 0,
+            2 => u64::MAX,
+            7 => 1,
+            _ => 0x0123_4567_89ab_cdef << index,
+        };
+        let stays = |slot: &usize| keep(slot / 64) >> (slot % 64) & 1 != 0;
+        let (stayed, went): (Vec<usize>, Vec<usize>) =
+            (0..512).filter(|slot| slot % 3 != 0).partition(stays);
+        let mut gone = Vec::new();
+        packed.retain_words(&bits, keep, |slot| gone.push(slot));
+        assert_eq!(gone, went);
+        assert!(packed.iter(&bits).eq(stayed.iter().map(|&slot| (slot, slot))));
+        // Room behind the last one that stayed is known to be free.
+        packed.insert(&bits, 511, 511);
+        assert_eq!(packed.get(&bits, 511), Some(511));
+        assert_eq!(packed.get(&bits, stayed[0]), Some(stayed[0]));
     }
 
     #[test]

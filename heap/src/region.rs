@@ -27,9 +27,15 @@ pub(crate) struct Region {
 
 impl Region {
     /// A region with room for a span of `units`, or `None` if the system gives no memory.
-    pub(crate) fn map(units: usize) -> Option<Region> {
+    ///
+    /// With `huge_pages`, the system is asked to back it by pages of 2 MiB: a random walk over many objects then misses the
+    /// translation cache less, and fresh memory is had a hundred times cheaper; but it comes in pieces of that size.
+    pub(crate) fn map(units: usize, huge_pages: bool) -> Option<Region> {
         let bytes = ((METADATA_UNITS + units) * SPAN_BYTES).max(REGION_BYTES);
         let base = sys::map(bytes, REGION_BYTES)?;
+        if huge_pages {
+            sys::prefer_huge_pages(base, bytes);
+        }
         Some(Region { base, bytes, free: ALL_FREE, open: 0, empty_cycles: 0 })
     }
 
@@ -168,6 +174,18 @@ mod sys {
         Some(base)
     }
 
+    /// Asks for large pages; a system that has none, or none left, goes on with small ones.
+    pub(super) fn prefer_huge_pages(base: NonNull<u8>, bytes: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::mm::{Advice, madvise};
+            // SAFETY: this advice does not change what the memory holds, and the mapping is ours.
+            let _refused = unsafe { madvise(base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (base, bytes);
+    }
+
     /// # Safety
     ///
     /// The bytes are mapped, and nothing in them is used again.
@@ -200,6 +218,9 @@ mod sys {
         NonNull::new(unsafe { alloc_zeroed(layout) })
     }
 
+    /// Nothing: the allocator decides.
+    pub(super) fn prefer_huge_pages(_base: NonNull<u8>, _bytes: usize) {}
+
     /// # Safety
     ///
     /// `base` came from `map(bytes, align)`, and nothing in the mapping is used again.
@@ -226,10 +247,10 @@ mod tests {
 
     #[test]
     fn regions_are_aligned_and_zeroed() {
-        let region = Region::map(1).expect("4 MiB of address space");
+        let region = Region::map(1, false).expect("4 MiB of address space");
         assert_eq!(region.base.addr().get() % REGION_BYTES, 0);
         assert_eq!(region.bytes(), REGION_BYTES);
-        let huge = Region::map(100).expect("6.5 MiB of address space");
+        let huge = Region::map(100, true).expect("6.5 MiB of address space");
         assert_eq!(huge.bytes(), 102 * SPAN_BYTES);
     }
 }

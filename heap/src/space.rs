@@ -25,7 +25,7 @@ pub(crate) struct Space {
     max_bytes: u64,
 }
 
-/// What is in use, allocators' unused tails included.
+/// What is in use, what allocators have in stock included.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// The program's own objects.
@@ -103,6 +103,14 @@ impl Space {
         self.max_bytes.saturating_sub(self.usage.bytes)
     }
 
+    /// How many of `slots` may still be allocated.
+    #[inline]
+    pub(crate) fn affordable(&self, slots: usize, info: &TypeInfo) -> usize {
+        let bytes = info.charged_bytes() as u64;
+        // Rarely near the limit, so rarely a division.
+        if slots as u64 * bytes <= self.budget() { slots } else { (self.budget() / bytes) as usize }
+    }
+
     /// Bytes of address space mapped, metadata included.
     pub(crate) fn mapped_bytes(&self) -> u64 {
         self.regions.iter().map(|region| region.bytes() as u64).sum()
@@ -153,7 +161,9 @@ impl Space {
                 self.first_with_room += 1;
             }
         }
-        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES))?;
+        // A heap of a few hundred objects should not cost 2 MiB.
+        let huge_pages = !self.regions.is_empty();
+        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES), huge_pages)?;
         let span = region.open(info, class);
         self.regions.push(region);
         span

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use sexton_cleanup::Head;
 
 use crate::packed::Packed;
-use crate::type_info::{TypeInfo, slot_bytes};
+use crate::type_info::{TraceGlue, TypeInfo, slot_bytes};
 use crate::weak::WeakTable;
 
 /// Bytes of slots in a span of one unit.
@@ -46,17 +46,22 @@ pub(crate) struct Span {
 
 #[repr(C, align(64))]
 struct Header {
+    // What marking and the sweep of a plain span read stands in the first line.
     info: &'static TypeInfo,
+    /// A copy of the info's.
+    trace: TraceGlue,
+    slots: u32,
+    class: u32,
+    cleanups: RefCell<Packed<Head>>,
     base: NonNull<u8>,
     /// `ceil(2^32 / slot_bytes)`, so that a slot's index is a multiplication; 0 in a large span.
     reciprocal: u32,
-    slots: u32,
-    class: u32,
     /// Units of 64 KiB the span covers: 1 unless it is large.
     units: u32,
-    cleanups: RefCell<Packed<Head>>,
     weaks: RefCell<Option<Box<WeakTable>>>,
 }
+
+const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
 
 /// The metadata of an open span.
 ///
@@ -95,6 +100,7 @@ impl SpanRef {
         let slot_bytes = info.slot_bytes;
         let header = Header {
             info,
+            trace: info.trace,
             base,
             reciprocal: if info.is_large() { 0 } else { reciprocal(slot_bytes) },
             slots: (SPAN_BYTES / slot_bytes).max(1) as u32,
@@ -137,6 +143,11 @@ impl Span {
     #[inline]
     pub(crate) fn info(&self) -> &'static TypeInfo {
         self.header.info
+    }
+
+    #[inline]
+    pub(crate) fn trace_glue(&self) -> TraceGlue {
+        self.header.trace
     }
 
     #[inline]
@@ -184,6 +195,19 @@ impl Span {
     #[inline]
     pub(crate) fn mark_bits(&self) -> &[AtomicU64] {
         &self.mark[..self.words()]
+    }
+
+    /// The mark bits as plain words.
+    ///
+    /// # Safety
+    ///
+    /// Until the slice is done with, no other thread touches the span's mark bits.
+    #[inline]
+    pub(crate) unsafe fn settled_marks(&self) -> &[Cell<u64>] {
+        let words = self.mark_bits();
+        // SAFETY: both types are as large as a `u64`, valid for every bit pattern and open to changes behind a shared
+        // reference; `AtomicU64` is aligned to no less; by this function's contract no access is concurrent.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
     }
 
     /// The heads of the cleanup chains of the span's objects, keyed by `special_bits`.

@@ -159,7 +159,7 @@ fn runs_hand_out_every_free_slot_once_and_no_other() {
         let mut handed_out = BTreeSet::new();
         let free = (0..slots).filter(|&slot| !taken(slot)).collect::<BTreeSet<_>>();
         while handed_out.len() < free.len() {
-            let Some(slot) = allocator.bump::<Leaf<u64>>(info) else {
+            let Some(slot) = allocator.take::<Leaf<u64>>(info) else {
                 allocator.refill(&mut space, info).expect("memory");
                 continue;
             };
@@ -178,7 +178,7 @@ fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
     let mut allocator = Allocator::new();
     let mut count = 0;
     let refused = loop {
-        match allocator.bump::<Leaf<u64>>(info) {
+        match allocator.take::<Leaf<u64>>(info) {
             Some(_) => count += 1,
             None => match allocator.refill(&mut space, info) {
                 Ok(()) => {}
@@ -188,6 +188,29 @@ fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
     };
     assert_eq!((count, refused), (1000 / 16, NoRoom::Limit));
     assert_eq!(space.usage().bytes, 992);
+    close(space, allocator);
+}
+
+#[test]
+fn the_byte_limit_holds_where_free_slots_lie_scattered() {
+    let info = TypeInfo::of::<Leaf<u64>>();
+    let mut space = Space::new(1000);
+    let mut allocator = Allocator::new();
+    let span = space.take_span(info).expect("memory");
+    (0..span.slots()).step_by(2).for_each(|slot| bitmap::set(span.alloc_bits(), slot));
+    space.return_span(span);
+    let mut slots = BTreeSet::new();
+    let refused = loop {
+        match allocator.take::<Leaf<u64>>(info) {
+            Some(slot) => assert!(slots.insert(span.slot_of(slot.cast()))),
+            None => match allocator.refill(&mut space, info) {
+                Ok(()) => {}
+                Err(why) => break why,
+            },
+        }
+    };
+    assert_eq!((slots.len(), refused), (1000 / 16, NoRoom::Limit));
+    assert!(slots.iter().copied().eq((1..).step_by(2).take(1000 / 16)));
     close(space, allocator);
 }
 

@@ -8,7 +8,7 @@
 //! `unsafe`.
 
 use crate::gc::Gc;
-use crate::mark::Marker;
+use crate::mark::{Marker, Pending};
 use crate::weak::{Weak, WeakRecord};
 
 /// A type that may live in the heap of a session branded `'gc`.
@@ -76,27 +76,36 @@ pub unsafe trait Branded: 'static {
 /// Reporting is cheap and never recurses: a pointer goes onto the marker's work list.
 pub struct Tracer<'a> {
     marker: &'a mut Marker,
+    pending: Pending,
 }
 
 impl<'a> Tracer<'a> {
-    pub(crate) fn new(marker: &'a mut Marker) -> Self {
-        Tracer { marker }
+    #[inline]
+    pub(crate) fn new(marker: &'a mut Marker, pending: Pending) -> Self {
+        Tracer { marker, pending }
+    }
+
+    /// What waits, with what was reported here.
+    #[inline]
+    pub(crate) fn pending(self) -> Pending {
+        self.pending
     }
 
     /// Reports one strong pointer. Implementations for containers call their items' `trace` instead.
     #[inline]
     pub fn visit<'gc, T: Trace<'gc>>(&mut self, gc: Gc<'gc, T>) {
-        if T::NEEDS_TRACE {
-            self.marker.visit::<T>(gc.as_address());
+        let object = gc.as_address();
+        self.pending = if T::NEEDS_TRACE {
+            self.marker.visit::<T>(self.pending, object)
         } else {
-            self.marker.visit_leaf::<T>(gc.as_address());
-        }
+            self.marker.visit_leaf::<T>(self.pending, object)
+        };
     }
 
     /// Reports one weak pointer: its record stays, its target need not.
     #[inline]
     pub fn visit_weak<'gc, T: Trace<'gc>>(&mut self, weak: Weak<'gc, T>) {
-        self.marker.visit_leaf::<WeakRecord>(weak.record_address());
+        self.pending = self.marker.visit_leaf::<WeakRecord>(self.pending, weak.record_address());
     }
 
     /// Asks at compile time that a field is a leaf; called by the derive.

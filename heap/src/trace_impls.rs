@@ -129,7 +129,9 @@ macro_rules! owning {
 type Slice<T> = Box<[T]>;
 
 owning! {
-    Option<T>: |this, tracer| trace_all(this, tracer);
+    Option<T>: |this, tracer| if let Some(value) = this {
+        value.trace(tracer);
+    };
     Box<T>: |this, tracer| (**this).trace(tracer);
     Reverse<T>: |this, tracer| this.0.trace(tracer);
     Slice<T>: |this, tracer| trace_all(this, tracer);
@@ -153,6 +155,7 @@ owning! {
     PhantomData<T>: |_this, _tracer| {};
 }
 
+#[inline]
 fn trace_all<'a, 'gc, T: Trace<'gc> + 'a>(
     values: impl IntoIterator<Item = &'a T>,
     tracer: &mut Tracer<'_>,
@@ -162,6 +165,7 @@ fn trace_all<'a, 'gc, T: Trace<'gc> + 'a>(
     }
 }
 
+#[inline]
 fn trace_pairs<'a, 'gc, K: Trace<'gc> + 'a, V: Trace<'gc> + 'a>(
     pairs: impl IntoIterator<Item = (&'a K, &'a V)>,
     tracer: &mut Tracer<'_>,
@@ -232,7 +236,7 @@ tuples! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mark::Marker;
+    use crate::mark::{Marker, Pending};
 
     /// Says that it needs no tracing, and does not expect any.
     #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -255,7 +259,8 @@ mod tests {
 
     fn trace<T: Trace<'static>>(value: T) {
         assert!(!T::NEEDS_TRACE);
-        let pointers = Marker::audited(|marker| value.trace(&mut Tracer::new(marker)));
+        let pointers =
+            Marker::audited(|marker| value.trace(&mut Tracer::new(marker, Pending::NONE)));
         assert_eq!(pointers, []);
     }
 

@@ -5,8 +5,14 @@
 
 use std::ptr::NonNull;
 
+use crate::mark::{Marker, Pending};
 use crate::span::{MIN_SLOT_BYTES, SPAN_BYTES};
 use crate::trace::{Trace, Tracer};
+
+/// Reports the pointers of the object at the address to the marker; takes and returns what waits to be traced.
+///
+/// Unsafe: there is a live object of the glue's type at the address.
+pub(crate) type TraceGlue = unsafe fn(NonNull<u8>, &mut Marker, Pending) -> Pending;
 
 /// The type-erased glue of one type. Aligned so that its address makes a good cache index.
 #[repr(align(64))]
@@ -18,7 +24,7 @@ pub(crate) struct TypeInfo {
     /// Whether the type is the heap's own weak record, which no program counts as an object.
     pub(crate) is_weak_record: bool,
     /// Calls `Trace::trace` on the object at the address.
-    pub(crate) trace: unsafe fn(NonNull<u8>, &mut Tracer<'_>),
+    pub(crate) trace: TraceGlue,
     /// Drops the object at the address in place.
     pub(crate) drop: unsafe fn(NonNull<u8>),
     /// The type's name, for messages.
@@ -72,10 +78,16 @@ impl<'gc, T: Trace<'gc>> Of<T> {
 /// # Safety
 ///
 /// `object` is a live `T`.
-unsafe fn trace_object<'gc, T: Trace<'gc>>(object: NonNull<u8>, tracer: &mut Tracer<'_>) {
+unsafe fn trace_object<'gc, T: Trace<'gc>>(
+    object: NonNull<u8>,
+    marker: &mut Marker,
+    pending: Pending,
+) -> Pending {
     // SAFETY: the caller says it is a live `T`; nothing writes to it while it is traced.
     let object = unsafe { object.cast::<T>().as_ref() };
-    object.trace(tracer);
+    let mut tracer = Tracer::new(marker, pending);
+    object.trace(&mut tracer);
+    tracer.pending()
 }
 
 /// # Safety

@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::fmt;
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::alloc::Unused;
+use crate::bitmap;
 use crate::core::Core;
 use crate::mark::Marker;
 use crate::region::Region;
@@ -72,23 +73,18 @@ struct Truth<'a> {
 impl<'a> Truth<'a> {
     fn gather(core: &'a Core) -> Self {
         let space = core.space().borrow();
-        let tails: HashMap<SpanRef, Range<usize>> = core.with_allocator(|allocator| {
-            allocator.tails().map(|(span, first, end)| (span, first..end)).collect()
+        let unused: HashMap<SpanRef, Unused> = core.with_allocator(|allocator| {
+            allocator.unused().map(|unused| (unused.span, unused)).collect()
         });
         let mut objects = BTreeMap::new();
         for span in space.spans() {
-            let tail = tails.get(&span).cloned().unwrap_or(0..0);
+            let unused = unused.get(&span);
             for (index, word) in span.alloc_bits().iter().enumerate() {
-                let slots = index * 64..(index + 1) * 64;
-                // Most words of a small heap are empty or within a tail; tests verify at every step.
-                if word.get() == 0 || (tail.start <= slots.start && slots.end <= tail.end) {
-                    continue;
-                }
-                for slot in slots {
-                    if word.get() >> (slot % 64) & 1 != 0 && !tail.contains(&slot) {
-                        let address = span.base().addr().get() + slot * span.info().slot_bytes;
-                        objects.insert(address, (span, slot));
-                    }
+                let unused = unused.map_or(0, |unused| unused.in_word(index));
+                // Most words of a small heap are empty or in stock; tests verify at every step.
+                for slot in bitmap::ones_of(index, word.get() & !unused) {
+                    let address = span.base().addr().get() + slot * span.info().slot_bytes;
+                    objects.insert(address, (span, slot));
                 }
             }
         }
@@ -193,8 +189,8 @@ impl<'a> Truth<'a> {
             counted.add(1, span.info());
         }
         core.with_allocator(|allocator| {
-            for (span, first, end) in allocator.tails() {
-                counted.add(end - first, span.info());
+            for unused in allocator.unused() {
+                counted.add(unused.len(), unused.span.info());
             }
         });
         let believed = self.space.usage();

@@ -218,8 +218,8 @@ impl<R: Branded, M> HeapBuilder<R, M> {
         self
     }
 
-    /// When to collect at the end of a session. Default: when garbage may exceed live bytes, but not
-    /// before [`Pacing::DEFAULT_MIN_BYTES`].
+    /// When to collect at the end of a session. Default: [`Pacing::Balanced`] from [`Pacing::DEFAULT_MIN_BYTES`] on; a
+    /// large heap doubles before the next cycle, a small one may grow by more.
     pub fn pacing(mut self, pacing: Pacing) -> Self {
         self.config.pacing = pacing;
         self
