@@ -197,8 +197,9 @@ fn a_handle_survives_its_heap_and_the_next_one() {
     {
         let origin = Origin::new(&pool);
         let mut registrar = origin.registrar();
-        for at in 0..200 {
-            let (head, handle) = add(&mut registrar, || {});
+        // All of them first: a slot that is freed may be used again by the next registration.
+        let added: Vec<_> = (0..200).map(|_| add(&mut registrar, || {})).collect();
+        for (at, (head, handle)) in added.into_iter().enumerate() {
             match at % 4 {
                 0 => assert!(handle.stop()),
                 1 => assert!(handle.run_now()),
