@@ -21,7 +21,7 @@ use crate::span::SpanRef;
 use crate::type_info::{TypeInfo, slot_bytes};
 
 /// Entries of the cache; a program's hot types are fewer.
-const ENTRIES: usize = 64;
+pub(crate) const ENTRIES: usize = 64;
 
 /// What one mutator allocates from.
 pub(crate) struct Allocator {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::alloc::Allocator;
+use crate::alloc::{Allocator, ENTRIES};
 use crate::bitmap;
 use crate::heap::{HeapConfig, RootedHeap};
 use crate::pacer::Pacing;
@@ -211,6 +211,31 @@ fn the_byte_limit_holds_where_free_slots_lie_scattered() {
     };
     assert_eq!((slots.len(), refused), (1000 / 16, NoRoom::Limit));
     assert!(slots.iter().copied().eq((1..).step_by(2).take(1000 / 16)));
+    close(space, allocator);
+}
+
+#[test]
+fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() {
+    let like = TypeInfo::of::<Leaf<u64>>();
+    // Their distance in memory is a multiple of the cache's size.
+    let infos: &'static [TypeInfo] =
+        Vec::leak((0..=ENTRIES).map(|_| TypeInfo { ..*like }).collect());
+    let mut space = Space::new(u64::MAX);
+    let mut allocator = Allocator::new();
+    let mut slots = BTreeSet::new();
+    for round in 0..1000 {
+        let info = &infos[if round % 3 == 0 { 0 } else { ENTRIES }];
+        let slot = loop {
+            match allocator.take::<Leaf<u64>>(info) {
+                Some(slot) => break slot,
+                None => allocator.refill(&mut space, info).expect("memory"),
+            }
+        };
+        assert!(std::ptr::eq(SpanRef::containing(slot.cast()).info(), info), "round {round}");
+        assert!(slots.insert(slot.addr()), "round {round}: a slot was handed out twice");
+    }
+    // One span each, given back at each change and taken again.
+    assert_eq!(space.spans().count(), 2);
     close(space, allocator);
 }
 
