@@ -1,6 +1,7 @@
 //! Tests that need the heap's insides: the checker finds planted faults, and runs find every free slot.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
@@ -216,15 +217,16 @@ fn the_byte_limit_holds_where_free_slots_lie_scattered() {
 
 #[test]
 fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() {
-    let like = TypeInfo::of::<Leaf<u64>>();
-    // Their distance in memory is a multiple of the cache's size.
-    let infos: &'static [TypeInfo] =
-        Vec::leak((0..=ENTRIES).map(|_| TypeInfo { ..*like }).collect());
+    // The distance in memory between the first and the last is a multiple of the cache's size.
+    static INFOS: LazyLock<Vec<TypeInfo>> = LazyLock::new(|| {
+        let like = TypeInfo::of::<Leaf<u64>>();
+        (0..=ENTRIES).map(|_| TypeInfo { ..*like }).collect()
+    });
     let mut space = Space::new(u64::MAX);
     let mut allocator = Allocator::new();
     let mut slots = BTreeSet::new();
     for round in 0..1000 {
-        let info = &infos[if round % 3 == 0 { 0 } else { ENTRIES }];
+        let info = &INFOS[if round % 3 == 0 { 0 } else { ENTRIES }];
         let slot = loop {
             match allocator.take::<Leaf<u64>>(info) {
                 Some(slot) => break slot,
