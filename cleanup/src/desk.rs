@@ -361,6 +361,21 @@ mod tests {
         assert!(scene.ticket.is_done());
     }
 
+    #[test]
+    fn a_desk_is_watched_while_a_block_is_in_hand_that_is_to_be() {
+        let scene = scene(|_, _| {}, []);
+        let queued = scene.pool.queue().try_next().expect("one block");
+        let desk = Desk::new(Runner::Guest);
+        for watched in [false, true, false] {
+            assert!(!desk.is_watched(), "nothing is in hand");
+            desk.take_up(&queued, watched);
+            assert_eq!(desk.is_watched(), watched);
+            desk.put_down();
+        }
+        scene.pool.publish([queued]);
+        assert_eq!(scene.pool.run_pending(usize::MAX), 1);
+    }
+
     /// The handle's thread is inside the second cleanup, when first its runner and then the copy's comes to it; and is
     /// gone before the last party is.
     #[test]

@@ -601,6 +601,25 @@ mod tests {
     }
 
     #[test]
+    fn the_crew_shrinks_by_one_in_keep_alive_and_not_so_soon_after_it_grew() {
+        let keep_alive = Some(Duration::from_secs(3600));
+        let (sleep, length) = (Sleep::new(2, keep_alive, Mutant::None), Length::new());
+        length.add(2);
+        let seats: Vec<_> = sleep.wake(&length).0.into_iter().map(Seat::new).collect();
+        for seat in &seats {
+            let mut crew = sleep.crew.lock();
+            sleep.add_asleep(&crew, 1);
+            crew.sleeping.push((seat.index, seat.parker.clone()));
+        }
+        assert!(matches!(sleep.retire(&seats[0]), Retire::NotYet(Some(_))), "it has just grown");
+        sleep.crew.lock().resized = None;
+        assert!(matches!(sleep.retire(&seats[0]), Retire::Left), "that is long ago");
+        assert!(matches!(sleep.retire(&seats[1]), Retire::NotYet(Some(_))), "it has just shrunk");
+        let numbers = sleep.numbers();
+        assert_eq!((numbers.workers, numbers.asleep, numbers.retired), (1, 1, 1));
+    }
+
+    #[test]
     fn after_shutdown_an_idle_worker_leaves_and_none_is_added() {
         let (sleep, length) = (Sleep::new(2, None, Mutant::None), Length::new());
         length.add(1);

@@ -114,7 +114,7 @@ fn a_worker_that_cannot_be_started_is_tried_again_without_any_call() {
     shut_down(&pool, &threads);
 }
 
-/// After 1, 2, 3, 5, 9, ... ticks, for as long as it takes: longer than the monitor stays when it has nothing to do.
+/// More of them than fit into the time after which a monitor with nothing to do falls dormant.
 #[test]
 fn the_attempts_to_start_a_worker_become_rarer_and_do_not_end() {
     let tick = Duration::from_millis(1);
@@ -127,7 +127,7 @@ fn the_attempts_to_start_a_worker_become_rarer_and_do_not_end() {
     let begin = Instant::now();
     sweep(&origin, [head]);
     until("it has run", || handle.state() == CleanupState::Done);
-    // Nine pauses of 135 ticks in all; the look that follows a failed attempt at once counts as one.
+    // 1, 2, 3, 5, 9, 17, 33, 65 and 65 ticks, of which the first, and the one after each failure, take no time.
     assert!(begin.elapsed() >= 120 * tick, "{:?}", begin.elapsed());
     assert_eq!(pool.stats().spawn_failures, 9);
     shut_down(&pool, &threads);
