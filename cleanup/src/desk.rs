@@ -335,12 +335,17 @@ mod tests {
             self.queued.iter().map(|(head, _)| storage.look(head.index()).1).collect()
         }
 
-        /// Each cleanup has ended and is counted once, one of them by its handle; and each slot is free.
-        fn has_ended(&self) {
+        /// Each cleanup has ended and is counted once, `settled` of them by their handles; and each slot is used again.
+        fn has_ended(&self, settled: u64) {
             let stats = self.pool.stats();
-            assert_eq!((stats.settled, stats.backlog, stats.panicked), (1, 0, 0));
+            assert_eq!((stats.settled, stats.backlog, stats.panicked), (settled, 0, 0));
             assert!(self.ticket.is_done());
             assert_eq!(self.states(), vec![State::DoneFree; self.queued.len()]);
+            // Slots that came back last are used first.
+            let mut registrar = self.origin.registrar();
+            let heads: Vec<_> = (0..1000).map(|_| registrar.register(None, || {}).0).collect();
+            assert!(self.queued.iter().all(|(head, _)| heads.contains(head)));
+            heads.into_iter().for_each(|head| registrar.discard(head));
         }
     }
 
@@ -358,22 +363,70 @@ mod tests {
         assert_eq!(scene.pool.run_pending(usize::MAX), 3);
         let tails: Vec<_> = told.iter().collect();
         assert_eq!(tails, [(0, None), (2, None), (1, Some(2)), (1, None)]);
-        assert!(scene.ticket.is_done());
+        scene.has_ended(0);
+    }
+
+    /// A desk, and a block of three that is never run.
+    fn desk_and_block() -> (Scene, Arc<Desk>, Queued) {
+        let scene = scene(|_, _| {}, [Box::new(|| {}) as Closure, Box::new(|| {})]);
+        let queued = scene.pool.queue().try_next().expect("one block");
+        (scene, Desk::new(Runner::Guest), queued)
     }
 
     #[test]
     fn a_desk_is_watched_while_a_block_is_in_hand_that_is_to_be() {
-        let scene = scene(|_, _| {}, []);
-        let queued = scene.pool.queue().try_next().expect("one block");
-        let desk = Desk::new(Runner::Guest);
+        let (_scene, desk, queued) = desk_and_block();
         for watched in [false, true, false] {
             assert!(!desk.is_watched(), "nothing is in hand");
             desk.take_up(&queued, watched);
             assert_eq!(desk.is_watched(), watched);
             desk.put_down();
         }
-        scene.pool.publish([queued]);
-        assert_eq!(scene.pool.run_pending(usize::MAX), 1);
+    }
+
+    #[test]
+    fn the_age_of_a_cleanup_counts_from_the_first_look_that_found_it() {
+        let (_scene, desk, queued) = desk_and_block();
+        let second = Duration::from_secs(1);
+        assert!(desk.glance(Instant::now()).is_none(), "nothing is in hand");
+        desk.take_up(&queued, true);
+        let begun = Instant::now();
+        let look = |at: u32| {
+            let glance = desk.glance(begun + at * second).expect("a block in hand");
+            assert!(glance.block_age >= at * second);
+            // Rounded: the block was taken up a little earlier.
+            (glance.at, glance.age.as_secs())
+        };
+        queued.block.advance();
+        assert_eq!(
+            [3, 4].map(look),
+            [(1, 3), (1, 4)],
+            "the first one has run since it was taken up"
+        );
+        queued.block.advance();
+        assert_eq!([6, 9].map(look), [(2, 0), (2, 3)]);
+        queued.block.advance();
+        assert_eq!([10, 12].map(look), [(3, 0), (3, 2)]);
+    }
+
+    #[test]
+    fn the_hook_is_told_of_a_cleanup_once_and_only_while_it_runs() {
+        let (_scene, desk, queued) = desk_and_block();
+        assert!(!desk.is_news(1), "nothing is in hand");
+        desk.take_up(&queued, true);
+        for at in 1..=3 {
+            queued.block.advance();
+            assert_eq!([at - 1, at, at].map(|at| desk.is_news(at)), [false, true, false]);
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_guest_desks_as_there_were_guests_at_a_time() {
+        let desks = Desks::default();
+        for guests in [1, 2, 1, 3, 2] {
+            let _guests: Vec<_> = (0..guests).map(|_| desks.guest()).collect();
+        }
+        assert_eq!(desks.all().len(), 3);
     }
 
     /// The handle's thread is inside the second cleanup, when first its runner and then the copy's comes to it; and is
@@ -402,7 +455,7 @@ mod tests {
             enter.recv().expect("it runs");
             scene.pool.run_pending(usize::MAX);
         });
-        scene.has_ended();
+        scene.has_ended(1);
     }
 
     /// Likewise, and it stays longer than the last party.
@@ -427,7 +480,7 @@ mod tests {
         });
         assert_eq!(states, [State::DoneFree, State::RunningOrphan, State::DoneFree]);
         assert_eq!(pending, 1);
-        scene.has_ended();
+        scene.has_ended(1);
     }
 
     /// The handle has read the record's byte just before the sweeper wrote it: it does not count, so the last party
@@ -448,6 +501,6 @@ mod tests {
         let taken = storage.take(index, taker, false).expect("armed");
         hand.send(taken.extract()).expect("the third waits");
         scene.pool.run_pending(usize::MAX);
-        scene.has_ended();
+        scene.has_ended(1);
     }
 }
