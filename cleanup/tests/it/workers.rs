@@ -134,6 +134,28 @@ fn the_attempts_to_start_a_worker_become_rarer_and_do_not_end() {
 }
 
 #[test]
+fn a_worker_too_many_leaves_before_its_next_block() {
+    let (pool, threads) = pool(2);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gates = [(); 2].map(|()| Gate::default());
+    for gate in &gates {
+        let door = gate.clone();
+        sweep(&origin, [add(&mut registrar, move || door.pass()).0]);
+        gate.wait_for(1);
+    }
+    let (head, handle) = add(&mut registrar, || {});
+    sweep(&origin, [head]);
+    pool.set_max_workers(1);
+    gates[0].open();
+    until("it has left", || pool.stats().workers == 1);
+    assert_eq!(handle.state(), CleanupState::Queued);
+    gates[1].open();
+    shut_down(&pool, &threads);
+    assert_eq!(handle.state(), CleanupState::Done);
+}
+
+#[test]
 fn a_dump_lists_the_workers_there_are_and_none_that_have_gone() {
     let (pool, threads) = pool(3);
     let origin = Origin::new(&pool);
