@@ -1,7 +1,9 @@
 //! Workers: growth, failures, sleep, shutdown.
 
 use crate::common::*;
-use sexton_cleanup::{CleanupState, Hooks, Origin, Pool, PoolConfig, Spawn, SpawnFailure, Worker};
+use sexton_cleanup::{
+    Activity, CleanupState, Hooks, Origin, Pool, PoolConfig, Spawn, SpawnFailure, Worker,
+};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -172,6 +174,12 @@ fn a_dump_lists_the_workers_there_are_and_none_that_have_gone() {
     gates[1].open();
     until("the second one has left", || listed() == [Some(0), Some(2)]);
     gates.iter().for_each(Gate::open);
+    until("they sleep", || pool.stats().asleep == 2);
+    let runners = pool.dump().runners;
+    assert!(
+        runners.iter().all(|runner| matches!(runner.activity, Activity::Asleep)),
+        "{runners:?}"
+    );
     shut_down(&pool, &threads);
     assert_eq!(listed(), []);
 }
