@@ -285,3 +285,222 @@ impl Drop for Grace {
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::record::{Ending, State, Taker};
+    use crate::thunk::Thunk;
+    use crate::{Cleanup, Head, Origin, PoolConfig, Ticket};
+    use std::sync::mpsc::channel;
+
+    /// A block of cleanups in the list of a manual pool where nothing counts as stalled.
+    struct Scene {
+        pool: Arc<Pool>,
+        origin: Origin,
+        queued: Vec<(Head, Cleanup)>,
+        ticket: Ticket,
+    }
+
+    type Closure = Box<dyn FnOnce() + Send>;
+
+    /// `first` is called by the first cleanup, which is in hand then, and the only one.
+    fn scene(
+        first: impl FnOnce(&Pool, &Desk) + Send + 'static,
+        others: impl IntoIterator<Item = Closure>,
+    ) -> Scene {
+        let config = PoolConfig { stall_after: Duration::MAX, ..PoolConfig::default() };
+        let pool = Pool::new(config, None);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let weak = Arc::downgrade(&pool);
+        let first: Closure = Box::new(move || {
+            let pool = weak.upgrade().expect("it runs this");
+            let [desk] = &pool.desks().all()[..] else { panic!("one thread, one desk") };
+            first(&pool, desk);
+        });
+        let queued: Vec<_> =
+            [first].into_iter().chain(others).map(|f| registrar.register(None, f)).collect();
+        let cycle = origin.begin_cycle();
+        let mut local = cycle.local_block();
+        queued.iter().for_each(|&(head, _)| local.push(head));
+        cycle.flush([local]);
+        let ticket = origin.ticket();
+        Scene { pool, origin, queued, ticket }
+    }
+
+    impl Scene {
+        fn states(&self) -> Vec<State> {
+            let storage = &self.origin.registry().storage;
+            self.queued.iter().map(|(head, _)| storage.look(head.index()).1).collect()
+        }
+
+        /// Each cleanup has ended and is counted once, `settled` of them by their handles; and each slot is used again.
+        fn has_ended(&self, settled: u64) {
+            let stats = self.pool.stats();
+            assert_eq!((stats.settled, stats.backlog, stats.panicked), (settled, 0, 0));
+            assert!(self.ticket.is_done());
+            assert_eq!(self.states(), vec![State::DoneFree; self.queued.len()]);
+            // Slots that came back last are used first.
+            let mut registrar = self.origin.registrar();
+            let heads: Vec<_> = (0..1000).map(|_| registrar.register(None, || {}).0).collect();
+            assert!(self.queued.iter().all(|(head, _)| heads.contains(head)));
+            heads.into_iter().for_each(|head| registrar.discard(head));
+        }
+    }
+
+    #[test]
+    fn a_tail_is_taken_once_and_only_at_the_cursor_where_its_runner_was_found() {
+        let (tell, told) = channel();
+        let first = move |pool: &Pool, desk: &Desk| {
+            for at in [0, 2, 1, 1] {
+                let tail = desk.take_tail(pool, at);
+                tell.send((at, tail.as_ref().map(|tail| tail.block.len()))).expect("it is heard");
+                pool.publish(tail);
+            }
+        };
+        let scene = scene(first, [Box::new(|| {}) as Closure, Box::new(|| {})]);
+        assert_eq!(scene.pool.run_pending(usize::MAX), 3);
+        let tails: Vec<_> = told.iter().collect();
+        assert_eq!(tails, [(0, None), (2, None), (1, Some(2)), (1, None)]);
+        scene.has_ended(0);
+    }
+
+    /// A desk, and a block of three that is never run.
+    fn desk_and_block() -> (Scene, Arc<Desk>, Queued) {
+        let scene = scene(|_, _| {}, [Box::new(|| {}) as Closure, Box::new(|| {})]);
+        let queued = scene.pool.queue().try_next().expect("one block");
+        (scene, Desk::new(Runner::Guest), queued)
+    }
+
+    #[test]
+    fn a_desk_is_watched_while_a_block_is_in_hand_that_is_to_be() {
+        let (_scene, desk, queued) = desk_and_block();
+        for watched in [false, true, false] {
+            assert!(!desk.is_watched(), "nothing is in hand");
+            desk.take_up(&queued, watched);
+            assert_eq!(desk.is_watched(), watched);
+            desk.put_down();
+        }
+    }
+
+    #[test]
+    fn the_age_of_a_cleanup_counts_from_the_first_look_that_found_it() {
+        let (_scene, desk, queued) = desk_and_block();
+        let second = Duration::from_secs(1);
+        assert!(desk.glance(Instant::now()).is_none(), "nothing is in hand");
+        desk.take_up(&queued, true);
+        let begun = Instant::now();
+        let look = |at: u32| {
+            let glance = desk.glance(begun + at * second).expect("a block in hand");
+            assert!(glance.block_age >= at * second);
+            // Rounded: the block was taken up a little earlier.
+            (glance.at, glance.age.as_secs())
+        };
+        queued.block.advance();
+        assert_eq!(
+            [3, 4].map(look),
+            [(1, 3), (1, 4)],
+            "the first one has run since it was taken up"
+        );
+        queued.block.advance();
+        assert_eq!([6, 9].map(look), [(2, 0), (2, 3)]);
+        queued.block.advance();
+        assert_eq!([10, 12].map(look), [(3, 0), (3, 2)]);
+    }
+
+    #[test]
+    fn the_hook_is_told_of_a_cleanup_once_and_only_while_it_runs() {
+        let (_scene, desk, queued) = desk_and_block();
+        assert!(!desk.is_news(1), "nothing is in hand");
+        desk.take_up(&queued, true);
+        for at in 1..=3 {
+            queued.block.advance();
+            assert_eq!([at - 1, at, at].map(|at| desk.is_news(at)), [false, true, false]);
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_guest_desks_as_there_were_guests_at_a_time() {
+        let desks = Desks::default();
+        for guests in [1, 2, 1, 3, 2] {
+            let _guests: Vec<_> = (0..guests).map(|_| desks.guest()).collect();
+        }
+        assert_eq!(desks.all().len(), 3);
+    }
+
+    /// The handle's thread is inside the second cleanup, when first its runner and then the copy's comes to it; and is
+    /// gone before the last party is.
+    #[test]
+    fn a_record_that_its_handle_was_at_is_freed_with_the_rest_and_not_counted_again() {
+        let (entered, enter) = channel();
+        let (leave, left) = channel();
+        let (gone, end) = channel();
+        let second = move || {
+            entered.send(()).expect("the test waits");
+            left.recv().expect("the third tells");
+        };
+        let third = move || {
+            leave.send(()).expect("the second waits");
+            end.recv().expect("its thread tells");
+        };
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let scene = scene(first, [Box::new(second) as Closure, Box::new(third)]);
+        std::thread::scope(|scope| {
+            let handle = &scene.queued[1].1;
+            scope.spawn(move || {
+                assert!(handle.run_now());
+                gone.send(()).expect("the third waits");
+            });
+            enter.recv().expect("it runs");
+            scene.pool.run_pending(usize::MAX);
+        });
+        scene.has_ended(1);
+    }
+
+    /// Likewise, and it stays longer than the last party.
+    #[test]
+    fn a_record_that_its_handle_is_still_at_is_left_to_it() {
+        let (entered, enter) = channel();
+        let (leave, left) = channel();
+        let second = move || {
+            entered.send(()).expect("the test waits");
+            left.recv().expect("the test tells");
+        };
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let scene = scene(first, [Box::new(second) as Closure, Box::new(|| {})]);
+        let (states, pending) = std::thread::scope(|scope| {
+            let handle = &scene.queued[1].1;
+            scope.spawn(move || assert!(handle.run_now()));
+            enter.recv().expect("it runs");
+            scene.pool.run_pending(usize::MAX);
+            let halfway = (scene.states(), scene.ticket.pending());
+            leave.send(()).expect("the second waits");
+            halfway
+        });
+        assert_eq!(states, [State::DoneFree, State::RunningOrphan, State::DoneFree]);
+        assert_eq!(pending, 1);
+        scene.has_ended(1);
+    }
+
+    /// The handle has read the record's byte just before the sweeper wrote it: it does not count, so the last party
+    /// does.
+    #[test]
+    fn a_record_that_its_handle_has_not_counted_is_counted_when_the_last_party_goes() {
+        let (hand, taken) = channel();
+        let third = move || {
+            let (thunk, ending): (Thunk, Ending) = taken.recv().expect("the test has it");
+            thunk.run();
+            assert!(ending.close(false).is_none(), "the chain is still there");
+        };
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let scene = scene(first, [Box::new(|| {}) as Closure, Box::new(third)]);
+        let storage = &scene.origin.registry().storage;
+        let index = scene.queued[1].0.index();
+        let taker = Taker::Handle { generation: storage.look(index).0 };
+        let taken = storage.take(index, taker, false).expect("armed");
+        hand.send(taken.extract()).expect("the third waits");
+        scene.pool.run_pending(usize::MAX);
+        scene.has_ended(1);
+    }
+}

@@ -160,7 +160,7 @@ impl Monitor {
     /// Watches the pool until it is shut down, or has been idle for long.
     pub fn run(mut self) {
         let (watch, tick) = (self.pool.watch(), self.pool.tick());
-        let mut quiet = 0;
+        let mut quiet = Quiet::default();
         let mut patience = Patience::default();
         loop {
             let busy = self.pool.inspect(Instant::now());
@@ -168,14 +168,13 @@ impl Monitor {
             if starving && patience.is_over() {
                 self.pool.retry();
             }
-            quiet = if busy || starving { 0 } else { quiet + 1 };
-            let goes_on = if quiet < QUIET_TICKS {
-                watch.wait(Instant::now().checked_add(tick))
-            } else {
+            let goes_on = if quiet.lasts(busy, starving) {
                 patience = Patience::default();
                 let deadline =
                     self.pool.keep_alive().and_then(|time| Instant::now().checked_add(time));
                 watch.fall_dormant(deadline, || self.pool.is_watched())
+            } else {
+                watch.wait(Instant::now().checked_add(tick))
             };
             if !goes_on {
                 self.ended = true;
@@ -190,6 +189,20 @@ impl Drop for Monitor {
         if !self.ended {
             self.pool.watch().lost();
         }
+    }
+}
+
+/// For how many ticks there has been nothing to look after.
+#[derive(Debug, Default)]
+struct Quiet {
+    ticks: u32,
+}
+
+impl Quiet {
+    /// Counts one more tick. Whether it is time to fall dormant.
+    fn lasts(&mut self, busy: bool, starving: bool) -> bool {
+        self.ticks = if busy || starving { 0 } else { self.ticks + 1 };
+        self.ticks >= QUIET_TICKS
     }
 }
 
@@ -216,4 +229,92 @@ impl Patience {
 pub(crate) fn tick(stall_after: Duration, slow_after: Option<Duration>) -> Duration {
     let shortest = slow_after.map_or(stall_after, |slow| slow.min(stall_after));
     (shortest / 2).max(Duration::from_millis(1))
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Longer than anything here takes.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn far() -> (Instant, Option<Instant>) {
+        let now = Instant::now();
+        (now, now.checked_add(LONG))
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_at_a_call_and_at_the_stop() {
+        let watch = Watch::new(Mutant::None);
+        let (begin, tick) = (Instant::now(), Duration::from_millis(20));
+        assert!(watch.wait(begin.checked_add(tick)), "it goes on");
+        assert!(begin.elapsed() >= tick, "nobody called");
+        assert!(watch.call());
+        let (begin, deadline) = far();
+        assert!(watch.wait(deadline), "it goes on");
+        assert!(begin.elapsed() < LONG, "somebody called");
+        let begin = Instant::now();
+        assert!(watch.wait(begin.checked_add(tick)));
+        assert!(begin.elapsed() >= tick, "that was the last one's call");
+        watch.stop();
+        let (begin, deadline) = far();
+        assert!(!watch.wait(deadline), "it ends");
+        assert!(begin.elapsed() < LONG, "it was stopped");
+        assert!(!watch.call() && !watch.begins(), "and none is started");
+    }
+
+    #[test]
+    fn a_dormant_monitor_comes_back_when_called_and_ends_when_not() {
+        let watch = Watch::new(Mutant::None);
+        assert!(watch.begins(), "there is none yet");
+        assert!(!watch.begins() && !watch.call(), "there is one");
+        // That was a call.
+        let (begin, deadline) = far();
+        assert!(watch.fall_dormant(deadline, || false), "it is called");
+        assert!(begin.elapsed() < LONG, "somebody called");
+        assert!(!watch.begins(), "it is awake");
+        assert!(watch.fall_dormant(Some(begin), || true), "a block is in hand");
+        assert!(!watch.begins(), "it is awake");
+        let (begin, quiet) = (Instant::now(), Duration::from_millis(20));
+        assert!(!watch.fall_dormant(begin.checked_add(quiet), || false), "it ends");
+        assert!(begin.elapsed() >= quiet, "nobody called");
+        assert!(watch.begins(), "another one is to be started");
+        watch.stop();
+        let (begin, deadline) = far();
+        assert!(!watch.fall_dormant(deadline, || false), "it ends");
+        assert!(begin.elapsed() < LONG, "it was stopped");
+    }
+
+    #[test]
+    fn a_monitor_falls_dormant_after_so_many_quiet_ticks_in_a_row() {
+        for (busy, starving) in [(true, false), (false, true), (true, true)] {
+            let mut quiet = Quiet::default();
+            for _ in 0..2 {
+                for _ in 1..QUIET_TICKS {
+                    assert!(!quiet.lasts(false, false));
+                }
+                assert!(!quiet.lasts(busy, starving));
+            }
+            for _ in 1..QUIET_TICKS {
+                assert!(!quiet.lasts(false, false));
+            }
+            assert!(quiet.lasts(false, false));
+        }
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_ever_more_rarely() {
+        let mut patience = Patience::default();
+        let gaps = [0; 10].map(|_| 1 + (0..).take_while(|_| !patience.is_over()).count());
+        assert_eq!(gaps, [1, 2, 3, 5, 9, 17, 33, 65, 65, 65]);
+    }
+
+    #[test]
+    fn a_tick_is_half_of_the_shortest_time_to_be_noticed() {
+        let ms = Duration::from_millis;
+        assert_eq!(tick(ms(20), None), ms(10));
+        assert_eq!(tick(ms(20), Some(ms(6))), ms(3));
+        assert_eq!(tick(ms(20), Some(ms(60))), ms(10));
+        assert_eq!(tick(ms(1), None), ms(1));
+    }
 }

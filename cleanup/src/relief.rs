@@ -53,3 +53,42 @@ impl Relief {
         relieved || enough()
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    /// True from the `n`-th look on.
+    fn from_look(n: u32) -> impl Fn() -> bool {
+        let looks = Cell::new(0);
+        move || {
+            looks.set(looks.get() + 1);
+            looks.get() >= n
+        }
+    }
+
+    #[test]
+    fn who_waits_looks_at_each_end_until_it_is_enough() {
+        let relief = Relief::default();
+        let deadline = Instant::now().checked_add(Duration::from_secs(60));
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| relief.wait(deadline, from_look(3)));
+            while !waiter.is_finished() {
+                relief.ended();
+                std::thread::yield_now();
+            }
+            assert!(waiter.join().expect("the waiter"));
+        });
+        assert_eq!(relief.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_has_enough_does_not_wait_and_who_is_too_late_looks_once_more() {
+        let relief = Relief::default();
+        assert!(relief.wait(None, from_look(1)));
+        assert!(relief.wait(Some(Instant::now()), from_look(2)));
+        assert!(!relief.wait(Some(Instant::now()), from_look(3)));
+    }
+}

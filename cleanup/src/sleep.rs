@@ -600,6 +600,43 @@ mod tests {
         assert!(sleep.lost(new, &length).0.is_empty(), "the new one had not started");
     }
 
+    /// Two workers for two items, both asleep now, and nobody has taken the items.
+    fn two_asleep(keep_alive: Option<Duration>) -> (Sleep, Length, Vec<Seat>) {
+        let (sleep, length) = (Sleep::new(3, keep_alive, Mutant::None), Length::new());
+        length.add(2);
+        let seats: Vec<_> = sleep.wake(&length).0.into_iter().map(Seat::new).collect();
+        for seat in &seats {
+            let mut crew = sleep.crew.lock();
+            sleep.add_asleep(&crew, 1);
+            crew.sleeping.push((seat.index, seat.parker.clone()));
+        }
+        (sleep, length, seats)
+    }
+
+    #[test]
+    fn sleepers_are_woken_before_workers_are_added() {
+        let (sleep, length, seats) = two_asleep(None);
+        assert!(sleep.wake(&length).0.is_empty(), "two items, two sleepers");
+        assert_eq!((sleep.numbers().workers, sleep.numbers().asleep), (2, 0));
+        assert!(seats.iter().all(|seat| seat.parker.park(None)));
+        let (sleep, length, _seats) = two_asleep(None);
+        length.add(3);
+        assert_eq!(sleep.wake(&length).0.len(), 1, "as far as there is room");
+        assert_eq!((sleep.numbers().workers, sleep.numbers().asleep), (3, 0));
+    }
+
+    #[test]
+    fn the_crew_shrinks_by_one_in_keep_alive_and_not_so_soon_after_it_grew() {
+        let (sleep, _, seats) = two_asleep(Some(Duration::from_secs(3600)));
+        assert!(matches!(sleep.retire(&seats[0]), Retire::NotYet(Some(_))), "it has just grown");
+        sleep.crew.lock().resized = None;
+        assert!(sleep.wake(&Length::new()).0.is_empty(), "nobody is woken, and nobody added");
+        assert!(matches!(sleep.retire(&seats[0]), Retire::Left), "it grew long ago");
+        assert!(matches!(sleep.retire(&seats[1]), Retire::NotYet(Some(_))), "it has just shrunk");
+        let numbers = sleep.numbers();
+        assert_eq!((numbers.workers, numbers.asleep, numbers.retired), (1, 1, 1));
+    }
+
     #[test]
     fn after_shutdown_an_idle_worker_leaves_and_none_is_added() {
         let (sleep, length) = (Sleep::new(2, None, Mutant::None), Length::new());
@@ -612,6 +649,7 @@ mod tests {
             Next::Again,
             "the list is drained first"
         );
+        assert!(!sleep.wait_until_left(Some(Instant::now())), "it is still there");
         length.try_claim().expect("one was added").redeem();
         assert_eq!(sleep.sleep(&Seat::new(opening), &length), Next::Leave);
         length.add(1);

@@ -186,7 +186,6 @@ fn a_producer_may_pause_at_every_step_of_publish_and_wake() {
     }
 }
 
-/// Starts threads for a real pool.
 /// Two workers have found no work and are about to sleep when the bound is lowered to one. The one too many must
 /// not go to sleep: woken for an item, it would leave without it.
 #[test]
@@ -219,6 +218,7 @@ fn a_worker_that_becomes_surplus_on_its_way_to_sleep_leaves() {
     rig.end(1, "after the bound was lowered");
 }
 
+/// Starts threads for a real pool.
 struct Plain;
 
 impl Spawn for Plain {

@@ -19,7 +19,7 @@ struct State {
     failures: usize,
     spawned: usize,
     monitors: usize,
-    no_monitor: bool,
+    monitor_failures: usize,
 }
 
 impl Threads {
@@ -30,7 +30,12 @@ impl Threads {
 
     /// No monitor is started.
     pub(crate) fn without_monitor(&self) {
-        self.0.lock().unwrap().no_monitor = true;
+        self.fail_monitors(usize::MAX);
+    }
+
+    /// The next `n` attempts to start a monitor fail.
+    pub(crate) fn fail_monitors(&self, n: usize) {
+        self.0.lock().unwrap().monitor_failures = n;
     }
 
     pub(crate) fn spawned(&self) -> usize {
@@ -72,7 +77,10 @@ impl Spawn for Threads {
 
     fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
-        if state.no_monitor {
+        if state.monitor_failures > 0 {
+            state.monitor_failures -= 1;
+            drop(state);
+            drop(monitor);
             return Err(io::ErrorKind::Unsupported.into());
         }
         state.monitors += 1;

@@ -284,3 +284,40 @@ fn a_pool_with_nothing_to_watch_starts_no_monitor_and_an_idle_monitor_ends() {
     assert_eq!(pool.stats().workers, 0);
     shut_down(&pool, &threads);
 }
+
+/// The first block that would need a monitor gets none. The next one does, and it sees to both.
+#[test]
+fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
+    let (pool, threads) = pool_with(config(3));
+    threads.fail_monitors(1);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gate = Gate::default();
+    let (ledger, others) = (Ledger::new(10), Ledger::new(10));
+    sweep(&origin, heads(&mut registrar, &ledger, &gate, 10, &[0]));
+    gate.wait_for(1);
+    assert_eq!(threads.monitors(), 0);
+    sweep(&origin, heads(&mut registrar, &others, &gate, 10, &[0]));
+    until("only the two that stall are left", || origin.stats().backlog == 2);
+    assert_eq!(threads.monitors(), 1);
+    gate.open();
+    shut_down(&pool, &threads);
+    ledger.all_ran_once();
+    others.all_ran_once();
+}
+
+#[test]
+fn a_monitor_with_nothing_to_do_stays_as_long_as_an_idle_worker() {
+    let (pool, threads) =
+        pool_with(PoolConfig { stall_after: Duration::from_millis(2), ..config(2) });
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    for _ in 0..3 {
+        sweep(&origin, [(); 2].map(|()| add(&mut registrar, || {}).0));
+        origin.ticket().wait(DEADLINE).unwrap();
+        // More ticks than it takes to fall dormant. If they are too few on this machine, this shows nothing.
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    assert_eq!(threads.monitors(), 1);
+    shut_down(&pool, &threads);
+}

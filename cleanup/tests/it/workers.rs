@@ -1,10 +1,13 @@
 //! Workers: growth, failures, sleep, shutdown.
 
 use crate::common::*;
-use sexton_cleanup::{CleanupState, Hooks, Origin, Pool, PoolConfig, Spawn, SpawnFailure, Worker};
+use sexton_cleanup::{
+    Activity, CleanupState, Hooks, Origin, Pool, PoolConfig, Spawn, SpawnFailure, Worker,
+};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// The race of the lost wake-up, on a real machine: the worker is about to sleep whenever the next block comes. With
 /// records, blocks and batches around it; `src/tests/lock_step.rs` has the queue alone, and more races.
@@ -113,6 +116,74 @@ fn a_worker_that_cannot_be_started_is_tried_again_without_any_call() {
     shut_down(&pool, &threads);
 }
 
+/// More of them than fit into the time after which a monitor with nothing to do falls dormant.
+#[test]
+fn the_attempts_to_start_a_worker_become_rarer_and_do_not_end() {
+    let tick = Duration::from_millis(1);
+    let config = PoolConfig { max_workers: 1, stall_after: 2 * tick, ..PoolConfig::default() };
+    let (pool, threads) = pool_with(config);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    threads.fail(9);
+    let (head, handle) = add(&mut registrar, || {});
+    let begin = Instant::now();
+    sweep(&origin, [head]);
+    until("it has run", || handle.state() == CleanupState::Done);
+    // 1, 2, 3, 5, 9, 17, 33, 65 and 65 ticks, of which the first, and the one after each failure, take no time.
+    assert!(begin.elapsed() >= 120 * tick, "{:?}", begin.elapsed());
+    assert_eq!(pool.stats().spawn_failures, 9);
+    shut_down(&pool, &threads);
+}
+
+#[test]
+fn a_worker_too_many_leaves_before_its_next_block() {
+    let (pool, threads) = pool(2);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gates = [(); 2].map(|()| Gate::default());
+    for gate in &gates {
+        let door = gate.clone();
+        sweep(&origin, [add(&mut registrar, move || door.pass()).0]);
+        gate.wait_for(1);
+    }
+    let (head, handle) = add(&mut registrar, || {});
+    sweep(&origin, [head]);
+    pool.set_max_workers(1);
+    gates[0].open();
+    until("it has left", || pool.stats().workers == 1);
+    assert_eq!(handle.state(), CleanupState::Queued);
+    gates[1].open();
+    shut_down(&pool, &threads);
+    assert_eq!(handle.state(), CleanupState::Done);
+}
+
+#[test]
+fn a_dump_lists_the_workers_there_are_and_none_that_have_gone() {
+    let (pool, threads) = pool(3);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gates = [(); 3].map(|()| Gate::default());
+    for gate in &gates {
+        let door = gate.clone();
+        sweep(&origin, [add(&mut registrar, move || door.pass()).0]);
+        gate.wait_for(1);
+    }
+    let listed = || pool.dump().runners.iter().map(|runner| runner.worker).collect::<Vec<_>>();
+    assert_eq!(listed(), [Some(0), Some(1), Some(2)]);
+    pool.set_max_workers(2);
+    gates[1].open();
+    until("the second one has left", || listed() == [Some(0), Some(2)]);
+    gates.iter().for_each(Gate::open);
+    until("they sleep", || pool.stats().asleep == 2);
+    let runners = pool.dump().runners;
+    assert!(
+        runners.iter().all(|runner| matches!(runner.activity, Activity::Asleep)),
+        "{runners:?}"
+    );
+    shut_down(&pool, &threads);
+    assert_eq!(listed(), []);
+}
+
 /// Fails to start the first worker, but only when told to.
 #[derive(Clone, Default)]
 struct FailsLate {
@@ -188,7 +259,7 @@ fn a_worker_dropped_unrun_is_no_longer_counted() {
     // The next one gets the work.
     sweep(&origin, []);
     assert_eq!(pool.stats().workers, 0, "publishing nothing demands nobody");
-    let _ = origin.ticket().wait(std::time::Duration::ZERO);
+    let _ = origin.ticket().wait(Duration::ZERO);
     let worker = keep.0.lock().unwrap().pop().unwrap();
     pool.begin_shutdown();
     worker.run();
@@ -255,7 +326,7 @@ fn a_shutdown_gives_up_at_its_deadline_and_the_rest_is_discarded() {
     sweep(&origin, heads);
     gate.wait_for(1);
     pool.begin_shutdown();
-    assert!(!pool.wait_until_workers_left(std::time::Duration::from_millis(1)));
+    assert!(!pool.wait_until_workers_left(Duration::from_millis(1)));
     let discarded = pool.discard_pending();
     assert_eq!(discarded, 275, "all but the stalled cleanup's block");
     assert_eq!(origin.ticket().pending(), 126);
@@ -272,7 +343,7 @@ fn an_idle_pool_shuts_down_at_once_and_twice() {
     let (pool, threads) = pool(2);
     shut_down(&pool, &threads);
     shut_down(&pool, &threads);
-    assert!(manual().wait_until_workers_left(std::time::Duration::ZERO));
+    assert!(manual().wait_until_workers_left(Duration::ZERO));
 }
 
 #[test]
