@@ -4,8 +4,8 @@
 //! a region lie together at the region's head, so that a sweep reads them in order and touches no
 //! object; from an object's address they are a mask and a shift away.
 //!
-//! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and it does not lie
-//! in the unused tail of an allocator's current run (the allocator knows that tail). `mark` bits are
+//! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and it is not in an
+//! allocator's stock (the allocator knows what is). `mark` bits are
 //! all clear outside of a cycle. The `special` bits are the keys of `cleanups`.
 
 use std::cell::{Cell, RefCell};
