@@ -366,11 +366,25 @@ mod tests {
         scene.has_ended(0);
     }
 
-    /// A desk, and a block of three that is never run.
+    impl Drop for Scene {
+        /// Nothing stays queued: a batch that never finishes would keep its registry for ever.
+        fn drop(&mut self) {
+            self.pool.run_pending(usize::MAX);
+        }
+    }
+
+    /// A desk, and a block of three that is never run: a copy of one that is, in the end.
     fn desk_and_block() -> (Scene, Arc<Desk>, Queued) {
         let scene = scene(|_, _| {}, [Box::new(|| {}) as Closure, Box::new(|| {})]);
-        let queued = scene.pool.queue().try_next().expect("one block");
-        (scene, Desk::new(Runner::Guest), queued)
+        let original = scene.pool.queue().try_next().expect("one block");
+        let block = scene.pool.block();
+        for at in 0..original.block.len() {
+            block.write(at, original.block.get(at).expect("an entry"));
+        }
+        block.set_len(original.block.len());
+        let copy = Queued { block, batch: original.batch.clone(), grace: None };
+        scene.pool.publish([original]);
+        (scene, Desk::new(Runner::Guest), copy)
     }
 
     #[test]
