@@ -230,7 +230,8 @@ impl Pool {
             retired: crew.retired,
             taken_over: self.taken_over.load(Ordering::Relaxed),
             slow: self.slow.load(Ordering::Relaxed),
-            oldest: totals.oldest().map(|start| start.elapsed()),
+            // A batch is struck off a moment after its last cleanup was counted.
+            oldest: totals.oldest().filter(|_| backlog > 0).map(|start| start.elapsed()),
         }
     }
 
