@@ -149,7 +149,8 @@ fn it_is_not_applied_inside_a_cleanup() {
                 )
                 .build(|_| World::default());
             heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(0)), || {}));
-            assert_eq!(heap.collect().queued_cleanups, 1);
+            heap.collect();
+            assert_eq!(heap.stats().cleanups.queued, 1);
             done.fetch_add(1, SeqCst);
         })
     });

@@ -5,43 +5,13 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use sexton::{CleanupPool, CleanupState, Heap, Pacing, WaitError};
+use sexton_tests::settings::rounds;
 
+use crate::ledger::Ledger;
 use crate::world::{Counter, LONG, Node, World, WorldHeap, builder, manual_heap};
 
 fn heap_in(pool: &CleanupPool) -> WorldHeap {
     builder().cleanup_pool(pool).pacing(Pacing::Manual).build(|_| World::default())
-}
-
-/// How often the load tests repeat; the long run sets it to 100.
-fn rounds() -> usize {
-    match std::env::var("SEXTON_ROUNDS") {
-        Ok(text) => text.parse().expect("SEXTON_ROUNDS is a number of rounds"),
-        Err(_) => 10,
-    }
-}
-
-/// A ledger line per cleanup; each must have run exactly once.
-#[derive(Clone)]
-struct Ledger(Arc<[AtomicU8]>);
-
-impl Ledger {
-    fn new(lines: usize) -> Self {
-        Ledger((0..lines).map(|_| AtomicU8::new(0)).collect())
-    }
-
-    fn line(&self, line: usize) -> impl FnOnce() + Send + 'static {
-        let ledger = self.clone();
-        move || {
-            ledger.0[line].fetch_add(1, SeqCst);
-        }
-    }
-
-    #[track_caller]
-    fn assert_each_ran_once(&self) {
-        for (line, runs) in self.0.iter().enumerate() {
-            assert_eq!(runs.load(SeqCst), 1, "cleanup {line}");
-        }
-    }
 }
 
 #[test]
@@ -53,13 +23,13 @@ fn a_hundred_thousand_cleanups_run_exactly_once_round_after_round() {
         let mut heap = heap_in(&pool);
         heap.mutate(|mc, _| {
             for line in 0..objects {
-                mc.add_cleanup(mc.alloc(Node::new(line as u64)), ledger.line(line));
+                mc.add_cleanup(mc.alloc(Node::new(line as u64)), ledger.cleanup(line));
             }
         });
         heap.collect();
         assert_eq!(heap.stats().cleanups.queued as usize, objects);
         heap.wait_for_cleanups(LONG).unwrap();
-        ledger.assert_each_ran_once();
+        ledger.assert_all_ran();
     }
 }
 
@@ -77,7 +47,7 @@ fn ten_heaps_on_ten_threads_share_one_pool_and_lose_nothing() {
                     heap.mutate(|mc, _| {
                         for object in 0..objects {
                             let node = mc.alloc(Node::new(object as u64));
-                            mc.add_cleanup(node, ledger.line(number * objects + object));
+                            mc.add_cleanup(node, ledger.cleanup(number * objects + object));
                         }
                     });
                     heap.collect();
@@ -86,7 +56,7 @@ fn ten_heaps_on_ten_threads_share_one_pool_and_lose_nothing() {
                 });
             }
         });
-        ledger.assert_each_ran_once();
+        ledger.assert_all_ran();
     }
     assert_eq!(pool.stats().backlog, 0);
 }

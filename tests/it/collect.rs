@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use sexton::{Gc, GcCell, GcRefCell, Heap, Leaf, Pacing, Trace};
 
-use crate::world::{Counter, LONG, Node, Token, World, builder, manual_heap};
+use crate::world::{Counter, LONG, Node, Token, World, WorldHeap, calm, manual_heap};
 
 #[test]
 fn a_list_of_ten_million_nodes_is_collected_without_stack_overflow() {
@@ -16,8 +16,7 @@ fn a_list_of_ten_million_nodes_is_collected_without_stack_overflow() {
     }
     type Root = GcCell<Option<Gc<'static, Link<'static>>>>;
     let length = 10_000_000;
-    let mut heap: Heap<Root> =
-        Heap::builder().pacing(Pacing::Manual).zeal(false).build(|_| GcCell::new(None));
+    let mut heap: Heap<Root> = calm().build(|_| GcCell::new(None));
     heap.mutate(|mc, root| {
         for _ in 0..length {
             root.set(mc, Some(mc.alloc(Link { next: GcCell::new(root.get()) })));
@@ -31,7 +30,7 @@ fn a_list_of_ten_million_nodes_is_collected_without_stack_overflow() {
 
 #[test]
 fn a_cyclic_graph_of_a_million_nodes_is_reclaimed() {
-    let mut heap = builder().pacing(Pacing::Manual).zeal(false).build(|_| World::default());
+    let mut heap: WorldHeap = calm().build(|_| World::default());
     let size = 1_000_000;
     heap.mutate(|mc, world| {
         let nodes: Vec<_> = (0..size).map(|id| mc.alloc(Node::new(id))).collect();
@@ -139,8 +138,7 @@ fn large_and_huge_objects_live_and_die_like_others() {
 
     // Values of megabytes are built on the stack on their way to the heap.
     let test = || {
-        let mut heap: Heap<Root<'static>> =
-            Heap::builder().pacing(Pacing::Manual).zeal(false).build(|_| Root::default());
+        let mut heap: Heap<Root<'static>> = calm().build(|_| Root::default());
         let counter = Counter::default();
         heap.mutate(|mc, root| {
             macro_rules! fill {
@@ -309,7 +307,7 @@ fn objects_of_many_types_do_not_mix() {
 
 #[test]
 fn reports_count_objects_and_bytes() {
-    let mut heap = builder().pacing(Pacing::Manual).zeal(false).build(|_| World::default());
+    let mut heap: WorldHeap = calm().build(|_| World::default());
     heap.mutate(|mc, world| {
         for id in 0..10 {
             world.nodes.borrow_mut(mc).push(mc.alloc(Node::new(id)));

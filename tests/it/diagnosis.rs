@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use sexton::{Activity, CleanupPool, CleanupState, Description, Heap, Pacing};
 
-use crate::world::{Gate, LONG, Node, World, WorldHeap, builder, heap_on, manual_heap, until};
+use crate::world::{Gate, LONG, Node, World, WorldHeap, builder, calm, heap_on, until};
 
 fn diagnostic_heap(pool: &CleanupPool, on: bool) -> WorldHeap {
     builder().cleanup_pool(pool).pacing(Pacing::Manual).diagnostics(on).build(|_| World::default())
@@ -102,7 +102,7 @@ fn a_dump_shows_each_worker_what_it_runs_and_since_when_and_the_backlog() {
 
 #[test]
 fn old_roots_are_listed_with_their_sites_and_the_oldest_first() {
-    let mut heap = manual_heap();
+    let mut heap: WorldHeap = calm().build(|_| World::default());
     let (first, line) = heap.mutate(|mc, _| (mc.root(mc.alloc(Node::new(0))), line!()));
     heap.collect();
     heap.collect();

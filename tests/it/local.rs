@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use sexton::{CleanupPool, CleanupState, Gc, GcRefCell, Heap, Leaf, OnDrop, Pacing, Root, Trace};
 
-use crate::world::{Node, World, WorldHeap, builder, heap_on, manual_heap};
+use crate::world::{Node, World, WorldHeap, builder, calm, heap_on, manual_heap};
 
 /// What has run, in order. Not `Send`.
 type Log = Rc<RefCell<Vec<u64>>>;
@@ -18,7 +18,7 @@ fn note(log: &Log, at: u64) -> impl FnOnce() + 'static {
 
 #[test]
 fn a_closure_that_is_not_send_runs_on_the_owners_thread_when_it_asks() {
-    let mut heap = manual_heap();
+    let mut heap: WorldHeap = calm().build(|_| World::default());
     let log = Log::default();
     heap.mutate(|mc, world| {
         for at in 0..10 {

@@ -17,6 +17,7 @@ mod roots;
 mod send_sync;
 mod sessions;
 mod stalls;
+mod stress;
 mod tickets;
 mod trace;
 mod ui;

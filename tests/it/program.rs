@@ -23,6 +23,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use sexton_tests::program::{OPS, Op, Program, Tally, run};
 use sexton_tests::quiet;
+use sexton_tests::settings::number;
 
 /// Programs have up to so many operations.
 const LENGTH: usize = 300;
@@ -69,11 +70,6 @@ fn run_seed(
              {program:#?}\nrun it again with SEXTON_SEED={seed}"
         )),
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use sexton::{Cleanup, CleanupPool, CleanupState, OnDrop, Pacing, WaitError};
 
 use crate::ledger::Ledger;
-use crate::world::{Counter, Gate, LONG, Node, World, WorldHeap, builder, heap_on, until};
+use crate::world::{
+    Counter, Gate, LONG, Node, World, WorldHeap, builder, calm_heap_on, heap_on, until,
+};
 
 fn pool(workers: usize) -> CleanupPool {
     CleanupPool::builder().max_workers(workers).build()
@@ -61,7 +63,7 @@ fn what_was_queued_has_ended_when_it_returns_and_its_memory_is_seen() {
 fn armed_cleanups_are_not_waited_for() {
     for workers in [0, 1, 3] {
         let pool = pool(workers);
-        let mut heap = heap_on(&pool);
+        let mut heap = calm_heap_on(&pool);
         heap.mutate(|mc, world| {
             let node = mc.alloc(Node::new(0));
             world.head.set(mc, Some(node));

@@ -13,7 +13,7 @@ use sexton::{
     Branded, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, Heap, Leaf, Mutation, Pacing, Trace, Weak,
 };
 
-use crate::world::Token;
+use crate::world::{Token, calm};
 
 /// What the tests' objects are: alive as long as its token.
 type Item<'gc> = Gc<'gc, Leaf<u32>>;
@@ -25,7 +25,7 @@ const GARBAGE: u64 = 7;
 fn survivors<R: Branded>(
     make: impl for<'gc> FnOnce(&Mutation<'gc>, &dyn Fn(u32) -> Item<'gc>) -> R::At<'gc>,
 ) -> u64 {
-    let mut heap: Heap<R> = Heap::builder().pacing(Pacing::Manual).zeal(false).build(|mc| {
+    let mut heap: Heap<R> = calm().build(|mc| {
         for n in 0..GARBAGE as u32 {
             mc.alloc(Leaf::new(n));
         }
@@ -475,7 +475,7 @@ mod derived {
     #[test]
     fn a_leaf_is_dropped_with_its_object() {
         let token = Token::default();
-        let mut heap: Heap<()> = Heap::builder().pacing(Pacing::Manual).zeal(false).build(|_| ());
+        let mut heap: Heap<()> = calm().build(|_| ());
         heap.mutate(|mc, ()| {
             let first = mc.alloc(Leaf::new(0));
             mc.alloc(Named { first, plain: 0, leaf: token.clone(), last: vec![first] });
@@ -487,7 +487,7 @@ mod derived {
 
     #[test]
     fn generic_types_are_rooted_and_fetched() {
-        let mut heap: Heap<()> = Heap::builder().pacing(Pacing::Manual).zeal(false).build(|_| ());
+        let mut heap: Heap<()> = calm().build(|_| ());
         let root = heap.mutate(|mc, ()| {
             let value = Pair { one: mc.alloc(Leaf::new(1)), other: vec![2_u8] };
             let linked = mc.alloc(Linked { value, next: GcCell::new(None) });

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use sexton::{Gc, GcCell, GcRefCell, Heap, Pacing, Trace, Weak};
 
-use crate::world::{LONG, Node, Token};
+use crate::world::{LONG, Node, Token, calm};
 
 #[derive(Trace, Default)]
 struct World<'gc> {
@@ -13,7 +13,7 @@ struct World<'gc> {
 }
 
 fn heap() -> Heap<World<'static>> {
-    Heap::builder().pacing(Pacing::Manual).zeal(false).build(|_| World::default())
+    calm().build(|_| World::default())
 }
 
 #[test]

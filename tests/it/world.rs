@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use sexton::{Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Pacing, Trace};
+use sexton::{Branded, CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Pacing, Trace};
 
 /// A node of a graph: a list link, any number of edges, and a number.
 #[derive(Trace)]
@@ -38,9 +38,25 @@ pub(crate) fn builder() -> HeapBuilder<World<'static>> {
     Heap::builder()
 }
 
-/// A heap that collects only when told to.
+/// A heap that collects only when told to; and at each session, if built for zeal mode.
 pub(crate) fn manual_heap() -> WorldHeap {
     builder().pacing(Pacing::Manual).build(|_| World::default())
+}
+
+/// A heap on this pool that collects only when told to; and at each session, if built for zeal mode.
+pub(crate) fn heap_on(pool: &CleanupPool) -> WorldHeap {
+    builder().cleanup_pool(pool).pacing(Pacing::Manual).build(|_| World::default())
+}
+
+/// Settings of a heap that collects only when told to, where all others are in zeal mode, too. For tests that count
+/// collections, or in which something is to happen between an object's death and its discovery.
+pub(crate) fn calm<R: Branded>() -> HeapBuilder<R> {
+    Heap::builder().pacing(Pacing::Manual).zeal(false)
+}
+
+/// A [`calm`] heap on this pool.
+pub(crate) fn calm_heap_on(pool: &CleanupPool) -> WorldHeap {
+    calm().cleanup_pool(pool).build(|_| World::default())
 }
 
 /// Counts its drops.
@@ -84,11 +100,6 @@ impl Counter {
         let counter = self.clone();
         move || counter.raise()
     }
-}
-
-/// A heap on this pool that collects only when told to.
-pub(crate) fn heap_on(pool: &sexton::CleanupPool) -> WorldHeap {
-    builder().cleanup_pool(pool).pacing(Pacing::Manual).build(|_| World::default())
 }
 
 /// Waits for a condition; panics with `what` when it takes too long.

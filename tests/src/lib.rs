@@ -6,3 +6,4 @@
 
 pub mod program;
 pub mod quiet;
+pub mod settings;
