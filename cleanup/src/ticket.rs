@@ -199,9 +199,6 @@ impl Batch {
 
     /// Waits for the end, until the deadline, or for a nudge that is not in `nudges` yet.
     fn wait(&self, deadline: Option<Instant>, nudges: u64) -> Waited {
-        if self.is_done_and_told() {
-            return Waited::Done;
-        }
         let mut told = self.told.lock();
         loop {
             if told.done {
@@ -226,11 +223,6 @@ impl Batch {
         self.told.lock().nudges += 1;
         self.finished.notify_all();
         self.lease.registry().relief.tell();
-    }
-
-    /// Whether `finish` has got as far as telling.
-    fn is_done_and_told(&self) -> bool {
-        self.is_done() && self.told.lock().done
     }
 }
 
@@ -275,9 +267,10 @@ impl Ticket {
                 help();
                 match batch.wait(deadline, nudges) {
                     Waited::Done => break,
-                    // Before the next look: its thread may not live long enough either.
-                    Waited::Nudged => help(),
-                    Waited::TimedOut => {
+                    // Before the next look: its thread may not live long enough either. But not for ever: a look that
+                    // fails to start a worker nudges, too.
+                    Waited::Nudged if !is_over(deadline) => help(),
+                    Waited::Nudged | Waited::TimedOut => {
                         let pending = self.pending();
                         // Zero: the last one ended just now, and only the telling is left.
                         return if pending == 0 {

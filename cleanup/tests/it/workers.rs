@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use sexton_cleanup::{
-    Activity, CleanupState, Hooks, Origin, Pool, PoolConfig, Spawn, SpawnFailure, Worker,
+    Activity, CleanupState, Hooks, Origin, Pool, PoolConfig, Spawn, SpawnFailure, WaitError, Worker,
 };
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -265,6 +265,47 @@ fn a_worker_dropped_unrun_is_no_longer_counted() {
     worker.run();
     assert_eq!(handle.state(), CleanupState::Done);
     assert_eq!(pool.stats().workers, 0);
+}
+
+#[test]
+fn workers_have_different_indices_and_those_of_workers_gone_are_used_again() {
+    let keep = Keep::default();
+    let config = PoolConfig { max_workers: 3, ..PoolConfig::default() };
+    let pool = Pool::new(config, Some(Box::new(keep.clone())));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let indices = || keep.0.lock().unwrap().iter().map(Worker::index).collect::<Vec<_>>();
+    let heads: Vec<_> = (0..300).map(|_| add(&mut registrar, || {}).0).collect();
+    sweep(&origin, heads);
+    assert_eq!(indices(), [0, 1, 2], "three blocks");
+    let gone = keep.0.lock().unwrap().remove(1);
+    drop(gone);
+    let _ = origin.ticket().wait(Duration::ZERO);
+    assert_eq!(indices(), [0, 2, 1]);
+    pool.begin_shutdown();
+    let workers = std::mem::take(&mut *keep.0.lock().unwrap());
+    workers.into_iter().for_each(Worker::run);
+    assert_eq!(pool.stats().executed, 300);
+}
+
+/// Nobody else can run it. The wait ended never once its deadline had passed: each start that fails has those who wait
+/// look again, and the look starts again.
+#[test]
+fn who_waits_for_want_of_workers_stops_at_its_deadline_and_when_its_own_have_run() {
+    let (pool, threads) = pool(2);
+    threads.fail(usize::MAX);
+    threads.without_monitor();
+    let [first, second] = [(); 2].map(|()| Origin::new(&pool));
+    for (origin, n) in [(&first, 10), (&second, 1000)] {
+        let mut registrar = origin.registrar();
+        let heads: Vec<_> = (0..n).map(|_| add(&mut registrar, || {}).0).collect();
+        sweep(origin, heads);
+    }
+    let timeout = WaitError::Timeout { pending: 10 };
+    assert_eq!(first.ticket().wait(Duration::ZERO), Err(timeout));
+    assert_eq!(first.ticket().wait(DEADLINE), Ok(()));
+    assert!(second.stats().backlog > 900, "{}", second.stats().backlog);
+    assert_eq!(second.ticket().wait(DEADLINE), Ok(()));
 }
 
 #[test]
