@@ -323,3 +323,30 @@ impl fmt::Display for WaitError {
 }
 
 impl std::error::Error for WaitError {}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::{Origin, PoolConfig};
+
+    #[test]
+    fn a_wait_ends_at_a_nudge_that_is_new_to_it_and_sleeps_through_none() {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origin = Origin::new(&pool);
+        let cycle = origin.begin_cycle();
+        let (head, _) = origin.registrar().register(None, || {});
+        let mut local = cycle.local_block();
+        local.push(head);
+        cycle.flush([local]);
+        let [batch] = &origin.registry().live()[..] else { panic!("one cycle, one batch") };
+        let now = || Some(Instant::now());
+        for _ in 0..2 {
+            let nudges = batch.nudges();
+            assert_eq!(batch.wait(now(), nudges), Waited::TimedOut, "nobody has nudged since");
+            batch.nudge();
+            assert_eq!(batch.wait(None, nudges), Waited::Nudged);
+        }
+        assert_eq!(pool.run_pending(1), 1);
+        assert_eq!(batch.wait(None, 0), Waited::Done, "whatever there was before");
+    }
+}

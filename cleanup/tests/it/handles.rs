@@ -2,7 +2,8 @@
 
 use crate::common::*;
 use sexton_cleanup::{
-    Cleanup, CleanupState, Cycle, Head, LocalBlock, Origin, Pool, Registrar, Ticket, Worker,
+    Cleanup, CleanupState, Cycle, Description, Head, LocalBlock, Origin, Pool, Registrar, Ticket,
+    Worker,
 };
 use std::sync::Arc;
 
@@ -110,6 +111,47 @@ fn run_now_runs_once_whether_queued_or_not() {
     assert!(registrar.is_settled(live.unwrap()));
     assert_eq!(registrar.prune(live.unwrap()), None);
     assert_eq!(registrar.settled(), 0);
+}
+
+#[test]
+fn a_handle_remembers_what_became_of_its_cleanup_when_the_record_serves_another() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (stopped, first) = add(&mut registrar, || {});
+    assert!(first.stop());
+    assert_eq!(registrar.prune(stopped), None);
+    let (run, second) = add(&mut registrar, || {});
+    assert_eq!(run, stopped, "the same record");
+    assert_eq!(first.state(), CleanupState::Stopped);
+    assert!(second.run_now());
+    assert_eq!(registrar.prune(run), None);
+    let (head, third) = add(&mut registrar, || {});
+    assert_eq!(head, run, "the same record");
+    let states = [&first, &second, &third].map(Cleanup::state);
+    assert_eq!(states, [CleanupState::Stopped, CleanupState::Done, CleanupState::Armed]);
+    assert!(!first.stop() && !second.stop() && third.stop());
+    registrar.discard(head);
+}
+
+#[test]
+fn a_description_is_that_of_the_handles_own_cleanup_and_of_no_other() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (head, first) = add(&mut registrar, || {});
+    assert_eq!(first.description(), Description::default(), "none was given");
+    registrar.describe(&first, Description::of::<u8>(Some("first"), None));
+    assert_eq!(first.description().label, Some("first"));
+    assert!(first.stop());
+    assert_eq!(first.description().label, Some("first"), "the record serves nobody else");
+    assert_eq!(registrar.prune(head), None);
+    let (again, second) = add(&mut registrar, || {});
+    assert_eq!(again, head, "the same record");
+    registrar.describe(&second, Description::of::<u8>(Some("second"), None));
+    assert_eq!(first.description(), Description::default());
+    assert_eq!(second.description().label, Some("second"));
+    registrar.discard(again);
 }
 
 #[test]
