@@ -64,8 +64,9 @@ pub(crate) fn call(hook: impl FnOnce()) {
     drop(inside);
 }
 
-/// Drops what a panic threw. If that panics too, what it throws is leaked: somewhere this has to end.
-pub(crate) fn drop_quietly(payload: Box<dyn Any + Send>) {
+/// Drops what a panic threw. Never unwinds: if dropping it panics too, what that throws is leaked, because somewhere this
+/// has to end.
+pub fn drop_quietly(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }

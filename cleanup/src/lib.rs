@@ -72,7 +72,9 @@ pub use cycle::{Cycle, Flushed, LocalBlock};
 pub use describe::Description;
 pub use dump::{Activity, PoolDump, RunnerDump};
 pub use handle::{Cleanup, CleanupState};
-pub use hooks::{Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook};
+pub use hooks::{
+    Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook, drop_quietly,
+};
 pub use monitor::Monitor;
 pub use origin::{Origin, Registrar};
 pub use panic::CleanupPanic;

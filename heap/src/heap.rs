@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::time::Instant;
 
-use sexton_cleanup::{Origin, Ticket};
+use sexton_cleanup::{Origin, Ticket, drop_quietly};
 
 use crate::core::Core;
 use crate::mark::{Marker, Pending};
@@ -16,7 +16,7 @@ use crate::mutation::Mutation;
 use crate::pacer::Pacing;
 use crate::report::{GcReport, HeapStats};
 use crate::roots::{HeapId, OldRoot};
-use crate::sweep::{Sweeper, dispose_of_panic};
+use crate::sweep::Sweeper;
 use crate::trace::{Branded, Trace, Tracer};
 use crate::verify::{self, VerifyError};
 
@@ -252,7 +252,7 @@ impl<R: Branded> RootedHeap<R> {
         let root = self.root.take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
             self.totals.drop_panics += 1;
-            dispose_of_panic(payload);
+            drop_quietly(payload);
         }
         self.core.with_allocator(|allocator| allocator.retire(&mut self.core.space().borrow_mut()));
         match armed {

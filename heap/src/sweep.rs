@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
-use sexton_cleanup::LocalBlock;
+use sexton_cleanup::{LocalBlock, drop_quietly};
 
 use crate::bitmap;
 use crate::space::{Swept, Usage};
@@ -102,7 +102,7 @@ impl Sweeper {
                 Ok(()) => break,
                 Err(payload) => {
                     self.tally.drop_panics += 1;
-                    dispose_of_panic(payload);
+                    drop_quietly(payload);
                 }
             }
         }
@@ -164,10 +164,3 @@ fn poison_dead(span: &Span) {
 }
 
 const POISON: u8 = 0xDB;
-
-/// Drops a panic's payload, which may panic in turn.
-pub(crate) fn dispose_of_panic(payload: Box<dyn std::any::Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
-    }
-}
