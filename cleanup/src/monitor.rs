@@ -80,6 +80,18 @@ impl Watch {
         start
     }
 
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn exists(&self) -> bool {
+        self.state.lock().exists
+    }
+
+    /// A monitor exists and is dormant.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn rests(&self) -> bool {
+        let state = self.state.lock();
+        state.exists && !state.called && self.dormant.load(Ordering::Relaxed)
+    }
+
     /// The monitor has unwound, or could not be started.
     fn lost(&self) {
         let mut state = self.state.lock();

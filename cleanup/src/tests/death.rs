@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-fn queue(origin: &Origin, n: u32) -> Arc<AtomicU32> {
+/// Queues `n` cleanups that count themselves.
+pub(super) fn queue(origin: &Origin, n: u32) -> Arc<AtomicU32> {
     let ran = Arc::new(AtomicU32::new(0));
     let mut registrar = origin.registrar();
     let cycle = origin.begin_cycle();

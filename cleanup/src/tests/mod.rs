@@ -9,6 +9,8 @@ pub(crate) mod fault;
 #[cfg(not(any(loom, shuttle)))]
 mod lock_step;
 #[cfg(not(any(loom, shuttle)))]
+mod monitor;
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) mod pause;
 #[cfg(not(any(loom, shuttle)))]
 mod pauses;

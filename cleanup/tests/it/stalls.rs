@@ -305,19 +305,3 @@ fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
     ledger.all_ran_once();
     others.all_ran_once();
 }
-
-#[test]
-fn a_monitor_with_nothing_to_do_stays_as_long_as_an_idle_worker() {
-    let (pool, threads) =
-        pool_with(PoolConfig { stall_after: Duration::from_millis(2), ..config(2) });
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    for _ in 0..3 {
-        sweep(&origin, [(); 2].map(|()| add(&mut registrar, || {}).0));
-        origin.ticket().wait(DEADLINE).unwrap();
-        // More ticks than it takes to fall dormant. If they are too few on this machine, this shows nothing.
-        std::thread::sleep(Duration::from_millis(150));
-    }
-    assert_eq!(threads.monitors(), 1);
-    shut_down(&pool, &threads);
-}
