@@ -57,6 +57,8 @@ mod worker;
 // The doors to unsafe code. It is denied everywhere else, and the protocols' files forbid it.
 #[expect(unsafe_code, reason = "blocks live in a bump arena, behind handles that keep it alive")]
 mod arena;
+#[expect(unsafe_code, reason = "the instructions that prefetch")]
+pub mod prefetch;
 #[expect(unsafe_code, reason = "a record's closure is in a cell that the state of its tag guards")]
 mod record;
 #[expect(unsafe_code, reason = "closures of any type, inline in a record")]

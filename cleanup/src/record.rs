@@ -19,7 +19,12 @@
 //! A head used twice, or after its object's death, can thus make a cleanup run early or not at all; it cannot
 //! break memory. This file does not know what a batch, a block or a heap is, and it counts nothing.
 
+mod free_list;
+
+pub(crate) use free_list::FreeList;
+
 use crate::describe::{Description, DescriptionId};
+use crate::prefetch;
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell};
 use crate::thunk::{Namer, Thunk};
 use std::mem::MaybeUninit;
@@ -204,7 +209,7 @@ struct Record {
     /// Written by the chain's owner. Relaxed: a chain changes owners by way of the heap's own
     /// synchronisation and then of the full list, a note by way of the tag.
     next: AtomicU32,
-    /// The closure while the state is `Armed`; the link of the free list while the slot is free.
+    /// The closure while the state is `Armed`; a group of a free list while the slot is free and has one.
     thunk: UnsafeCell<MaybeUninit<Thunk>>,
 }
 
@@ -272,9 +277,9 @@ pub(crate) struct Storage {
     /// The first index never handed out. Written by registrars by `fetch_add`. Relaxed: the number is all
     /// that is exchanged.
     fresh: AtomicU32,
-    /// The stack of free slots: index of the top one, 0 when empty. Pushed by whoever freed some, a whole
-    /// chain by one compare-exchange; emptied by registrars by one swap. Nobody pops a single slot, so the
-    /// top cannot be popped and pushed again behind a popper's back (the ABA problem).
+    /// The stack of free slots, in groups: index of the top group's first slot, 0 when empty. Pushed by whoever
+    /// freed some, a whole chain by one compare-exchange; emptied by registrars by one swap. Nobody pops a single
+    /// group, so the top cannot be popped and pushed again behind a popper's back (the ABA problem).
     free: AtomicU32,
 }
 
@@ -503,7 +508,16 @@ impl Storage {
 
     /// A list of free slots, empty at first.
     pub(crate) fn free_list(&'static self) -> FreeList {
-        FreeList { storage: self, first: 0, last: None }
+        FreeList::new(self)
+    }
+
+    /// Has a record's memory fetched, to be written soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: Index) {
+        let record = std::ptr::from_ref(self.record(index));
+        prefetch::to_write(record.cast());
+        // Half of the records lie across two lines.
+        prefetch::to_write(record.cast::<u8>().wrapping_add(size_of::<Record>() - 1));
     }
 
     /// Bytes mapped for records and marks.
@@ -743,159 +757,6 @@ impl Iterator for Fresh {
     }
 }
 
-/// A list of free slots owned by one thread. The links lie in the slots themselves.
-#[derive(Debug)]
-pub(crate) struct FreeList {
-    storage: &'static Storage,
-    /// Index of the first slot; 0 when empty.
-    first: u32,
-    /// The last slot, whose link is not written yet. `None` in a list that came from the storage, which ends
-    /// with a link of 0 that nobody has looked for. Means nothing when empty.
-    last: Option<(u32, &'static Record)>,
-}
-
-impl FreeList {
-    /// Appends a slot, so that slots freed in a row are used again in a row. O(1), and once O(length) after
-    /// a refill.
-    #[inline]
-    pub(crate) fn push(&mut self, slot: Slot) {
-        if slot.is_worn() {
-            return;
-        }
-        if self.first == 0 {
-            self.first = slot.index.0;
-        } else {
-            let (_, last) = self.find_last();
-            Self::link(last, slot.index.0);
-        }
-        self.last = Some((slot.index.0, slot.record));
-    }
-
-    /// Puts a slot in front, to be used next while it is warm.
-    #[inline]
-    pub(crate) fn push_front(&mut self, slot: Slot) {
-        if slot.is_worn() {
-            return;
-        }
-        if self.first == 0 {
-            self.last = Some((slot.index.0, slot.record));
-        } else {
-            Self::link(slot.record, self.first);
-        }
-        self.first = slot.index.0;
-    }
-
-    /// Appends all of another list of the same storage. O(1), and once O(length) after a refill.
-    pub(crate) fn append(&mut self, other: &mut FreeList) {
-        debug_assert!(std::ptr::eq(self.storage, other.storage));
-        if other.first == 0 {
-            return;
-        }
-        if self.first == 0 {
-            self.first = other.first;
-        } else {
-            let (_, last) = self.find_last();
-            Self::link(last, other.first);
-        }
-        self.last = other.last;
-        other.first = 0;
-    }
-
-    /// Takes the first slot.
-    #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Slot> {
-        if self.first == 0 {
-            return None;
-        }
-        let index = Index(self.first);
-        let (record, mark) = self.storage.record_and_mark(index);
-        self.first = match self.last {
-            Some((last, _)) if last == index.0 => 0,
-            _ => Self::linked(record),
-        };
-        // Relaxed: nobody else changes the tag of a free slot, and it reached us together with the slot.
-        let tag = record.load(Ordering::Relaxed);
-        Some(Slot { record, mark, index, tag })
-    }
-
-    /// Takes everything that was given back to the storage. Called when the list is empty.
-    #[cold]
-    pub(crate) fn refill(&mut self) -> bool {
-        debug_assert_eq!(self.first, 0);
-        // Acquire: pairs with the Release in `give_back`, with all of them at once, because
-        // read-modify-writes continue a release sequence. A swap of everything, so there is no ABA.
-        self.first = self.storage.free.swap(0, Ordering::Acquire);
-        self.last = None;
-        self.first != 0
-    }
-
-    /// Gives all slots back to the storage, by one compare-exchange.
-    pub(crate) fn give_back(&mut self) {
-        if self.first == 0 {
-            return;
-        }
-        let (_, last) = self.find_last();
-        // Relaxed: only the number is used, and the compare-exchange checks it.
-        let mut top = self.storage.free.load(Ordering::Relaxed);
-        loop {
-            Self::link(last, top);
-            // Release: pairs with the Acquire in `refill`. The links, and whatever was done with the slots,
-            // come before.
-            match self.storage.free.compare_exchange_weak(
-                top,
-                self.first,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(now) => top = now,
-            }
-        }
-        self.first = 0;
-    }
-
-    /// The last slot of a list that is not empty.
-    #[inline]
-    fn find_last(&self) -> (u32, &'static Record) {
-        match self.last {
-            Some(last) => last,
-            None => self.walk_to_last(),
-        }
-    }
-
-    #[cold]
-    fn walk_to_last(&self) -> (u32, &'static Record) {
-        let mut index = self.first;
-        loop {
-            let record = self.storage.record(Index(index));
-            match Self::linked(record) {
-                0 => return (index, record),
-                next => index = next,
-            }
-        }
-    }
-
-    /// Reads the link of a slot in a list of ours, but not of one known as the last.
-    #[inline]
-    fn linked(record: &Record) -> u32 {
-        record.thunk.with(|thunk| {
-            // SAFETY: the slot is in a list of this thread, so it is free and ours (invariant 2). A slot with
-            // a successor, and the last one of a list from the storage, begins with what `link` wrote.
-            unsafe { thunk.cast::<u32>().read() }
-        })
-    }
-
-    /// Writes the link of a slot in a list of ours.
-    #[inline]
-    fn link(record: &Record, next: u32) {
-        record.thunk.with_mut(|thunk| {
-            // SAFETY: the slot is free and in a list of this thread (invariant 2), so nobody else looks at
-            // the cell; it is large and aligned enough for an index.
-            unsafe { thunk.cast::<u32>().write(next) };
-        });
-    }
-}
-
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
@@ -977,28 +838,6 @@ mod tests {
         let mut list = storage.free_list();
         storage.take(index, Taker::Runner, false).expect("armed").extract().1.free(&mut list);
         assert!(list.pop().is_none());
-    }
-
-    #[test]
-    fn lists_keep_their_order_through_the_storage() {
-        let storage = storage();
-        let mut slots: Vec<Slot> = storage.fresh().take(5).collect();
-        let expected: Vec<u32> = slots.iter().map(|s| s.index.0).collect();
-        let mut list = storage.free_list();
-        let front = slots.remove(0);
-        slots.drain(..2).for_each(|s| list.push(s));
-        list.push_front(front);
-        let mut joined = storage.free_list();
-        joined.append(&mut list);
-        joined.append(&mut list);
-        joined.give_back();
-        assert!(list.pop().is_none() && joined.pop().is_none());
-        let mut other = storage.free_list();
-        assert!(other.refill());
-        // Appending behind a list that was refilled keeps what is in it.
-        slots.into_iter().for_each(|s| other.push(s));
-        let got: Vec<u32> = std::iter::from_fn(|| other.pop()).map(|s| s.index.0).collect();
-        assert_eq!(got, expected);
     }
 
     #[test]

@@ -15,6 +15,8 @@
 
 use std::ptr::NonNull;
 
+use sexton_cleanup::prefetch;
+
 use crate::span::SpanRef;
 use crate::trace::Trace;
 
@@ -120,7 +122,7 @@ impl Marker {
     /// Puts an object on the work list for as long as it takes to trace those seen after it.
     #[inline]
     fn put_off(&mut self, mut pending: Pending, object: NonNull<u8>) -> Pending {
-        prefetch(object);
+        prefetch::to_read(object.as_ptr());
         let Some(place) = self.work.get_mut(pending.len) else {
             return self.push(pending, object);
         };
@@ -191,7 +193,7 @@ impl Marker {
     fn pop(&mut self, pending: &mut Pending) -> NonNull<u8> {
         pending.len -= 1;
         let object = self.work[pending.len];
-        prefetch(object);
+        prefetch::to_read(object.as_ptr());
         object
     }
 
@@ -215,16 +217,4 @@ impl Marker {
         report(&mut marker);
         marker.seen
     }
-}
-
-#[inline]
-fn prefetch(object: NonNull<u8>) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(object.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = object;
 }
