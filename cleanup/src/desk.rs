@@ -42,6 +42,8 @@ struct InHand {
     view: View,
     batch: Arc<Batch>,
     begun: Instant,
+    /// Entries begun before that: in a rest, by the runner that put it back.
+    before: usize,
     /// The monitor is not to fall dormant.
     watched: bool,
     /// Set once the block shares entries with another.
@@ -54,11 +56,18 @@ struct InHand {
     told: Option<usize>,
 }
 
+impl InHand {
+    /// Whether its runner has begun none of it yet.
+    fn is_untouched(&self) -> bool {
+        self.view.cursor() == self.before
+    }
+}
+
 /// What a look at a desk found.
 #[derive(Clone, Debug)]
 pub(crate) struct Glance {
-    /// What is known of it.
-    pub(crate) cleanup: Description,
+    /// What is known of the cleanup begun last. `None` if its runner has not begun any yet.
+    pub(crate) running: Option<Description>,
     /// Entries begun, and entries in all.
     pub(crate) at: usize,
     pub(crate) len: usize,
@@ -82,13 +91,14 @@ impl Desk {
 
     // ---- the runner's side -------------------------------------------------------------------------
 
-    /// Takes a block up; `watched` if the monitor is to watch it.
-    pub(crate) fn take_up(&self, queued: &Queued, watched: bool) {
+    /// Takes a block up.
+    pub(crate) fn take_up(&self, queued: &Queued) {
         let in_hand = InHand {
             view: queued.block.view(),
             batch: queued.batch.clone(),
             begun: Instant::now(),
-            watched,
+            before: queued.block.cursor(),
+            watched: false,
             grace: queued.grace.clone(),
             taken_over: false,
             seen: None,
@@ -122,6 +132,19 @@ impl Desk {
         self.in_hand.lock().as_ref().is_some_and(|in_hand| in_hand.watched)
     }
 
+    /// Has what is in hand watched if `worth` says so, which is told whether there is a tail that others could take.
+    /// Whether it is watched. Not called any more for a block whose tail was taken, or that is watched already.
+    pub(crate) fn is_to_be_watched(&self, worth: impl FnOnce(bool) -> bool) -> bool {
+        let mut in_hand = self.in_hand.lock();
+        in_hand.as_mut().is_some_and(|in_hand| {
+            let unrun = in_hand.view.len() - in_hand.view.cursor();
+            // The first one to be run is its runner's own.
+            let tail = !in_hand.taken_over && unrun > usize::from(in_hand.is_untouched());
+            in_hand.watched = in_hand.watched || worth(tail);
+            in_hand.watched
+        })
+    }
+
     /// Looks at what is in hand, and remembers what it saw.
     pub(crate) fn glance(&self, now: Instant) -> Option<Glance> {
         let mut in_hand = self.in_hand.lock();
@@ -129,14 +152,14 @@ impl Desk {
         let at = in_hand.view.cursor();
         let since = match in_hand.seen {
             Some((seen, since)) if seen == at => since,
-            _ if at <= 1 => in_hand.begun,
+            _ if at <= in_hand.before + 1 => in_hand.begun,
             _ => now,
         };
         in_hand.seen = Some((at, since));
-        let running = at.checked_sub(1).and_then(|running| in_hand.view.get(running));
+        let running = if in_hand.is_untouched() { None } else { in_hand.view.get(at - 1) };
         let storage = &in_hand.batch.lease().registry().storage;
         Some(Glance {
-            cleanup: running.map(|record| storage.description(record)).unwrap_or_default(),
+            running: running.map(|record| storage.description(record)),
             at,
             len: in_hand.view.len(),
             block_age: now.saturating_duration_since(in_hand.begun),
@@ -154,13 +177,14 @@ impl Desk {
         })
     }
 
-    /// Copies the tail to a new block, to be published. `None` if there is none, if it was taken before, or if
+    /// Copies the tail to a new block, to be published or discarded. `None` if there is none, if it was taken before, or if
     /// the runner is no longer `at` the cursor where it was found stalled.
-    pub(crate) fn take_tail(&self, pool: &Pool, at: usize) -> Option<Queued> {
+    pub(crate) fn take_tail(&self, pool: &Pool, at: Option<usize>) -> Option<Queued> {
         let mut in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_mut()?;
+        // It may be behind. What the runner has begun meanwhile is in both blocks then, like what it begins later.
         let cursor = in_hand.view.cursor();
-        if in_hand.taken_over || at != cursor {
+        if in_hand.taken_over || at.is_some_and(|at| at != cursor) {
             return None;
         }
         in_hand.view.get(cursor)?;
@@ -354,7 +378,7 @@ mod tests {
         let (tell, told) = channel();
         let first = move |pool: &Pool, desk: &Desk| {
             for at in [0, 2, 1, 1] {
-                let tail = desk.take_tail(pool, at);
+                let tail = desk.take_tail(pool, Some(at));
                 tell.send((at, tail.as_ref().map(|tail| tail.block.len()))).expect("it is heard");
                 pool.publish(tail);
             }
@@ -392,8 +416,11 @@ mod tests {
         let (_scene, desk, queued) = desk_and_block();
         for watched in [false, true, false] {
             assert!(!desk.is_watched(), "nothing is in hand");
-            desk.take_up(&queued, watched);
+            desk.take_up(&queued);
+            assert!(!desk.is_watched(), "nobody has said so");
+            assert_eq!(desk.is_to_be_watched(|_| watched), watched);
             assert_eq!(desk.is_watched(), watched);
+            assert_eq!(desk.is_to_be_watched(|_| false), watched, "it stays so");
             desk.put_down();
         }
     }
@@ -403,7 +430,7 @@ mod tests {
         let (_scene, desk, queued) = desk_and_block();
         let second = Duration::from_secs(1);
         assert!(desk.glance(Instant::now()).is_none(), "nothing is in hand");
-        desk.take_up(&queued, true);
+        desk.take_up(&queued);
         let begun = Instant::now();
         let look = |at: u32| {
             let glance = desk.glance(begun + at * second).expect("a block in hand");
@@ -424,10 +451,53 @@ mod tests {
     }
 
     #[test]
+    fn a_look_finds_no_cleanup_running_before_the_runner_has_begun_one() {
+        let (_scene, desk, queued) = desk_and_block();
+        let is_running = || desk.glance(Instant::now()).expect("a block in hand").running.is_some();
+        for begun_by_another in [0, 1] {
+            desk.take_up(&queued);
+            assert!(!is_running(), "{begun_by_another} have been run by another");
+            queued.block.advance();
+            assert!(is_running());
+            desk.put_down();
+        }
+    }
+
+    #[test]
+    fn the_one_to_be_run_first_is_no_tail_and_neither_is_what_was_taken() {
+        let (scene, desk, queued) = desk_and_block();
+        let has_tail = || {
+            let mut tail = None;
+            desk.is_to_be_watched(|found| {
+                tail = Some(found);
+                false
+            });
+            tail.expect("it is asked for")
+        };
+        desk.take_up(&queued);
+        assert!(has_tail(), "two behind the first");
+        queued.block.advance();
+        assert!(has_tail(), "two behind the one that runs");
+        queued.block.advance();
+        desk.put_down();
+        desk.take_up(&queued);
+        assert!(!has_tail(), "the last one is the runner's own");
+        desk.put_down();
+        let (_scene, desk, queued) = desk_and_block();
+        desk.take_up(&queued);
+        queued.block.advance();
+        let tail = desk.take_tail(&scene.pool, None).expect("two");
+        assert_eq!(tail.block.len(), 2);
+        let mut asked = None;
+        desk.is_to_be_watched(|found| *asked.insert(found));
+        assert_eq!(asked, Some(false), "others have it");
+    }
+
+    #[test]
     fn the_hook_is_told_of_a_cleanup_once_and_only_while_it_runs() {
         let (_scene, desk, queued) = desk_and_block();
         assert!(!desk.is_news(1), "nothing is in hand");
-        desk.take_up(&queued, true);
+        desk.take_up(&queued);
         for at in 1..=3 {
             queued.block.advance();
             assert_eq!([at - 1, at, at].map(|at| desk.is_news(at)), [false, true, false]);

@@ -89,7 +89,7 @@ impl PoolDump {
 impl From<Glance> for Activity {
     fn from(glance: Glance) -> Self {
         Activity::Running {
-            cleanup: glance.cleanup,
+            cleanup: glance.running.unwrap_or_default(),
             age: glance.age,
             block_age: glance.block_age,
             begun: glance.at,

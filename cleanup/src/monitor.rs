@@ -17,7 +17,7 @@
 
 use crate::mutant::Mutant;
 use crate::pool::Pool;
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, wait_until};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, wait_until};
 use std::time::{Duration, Instant};
 
 /// Ticks without a block in hand after which the monitor falls dormant: often enough that a steady stream of
@@ -107,14 +107,20 @@ impl Watch {
 
     /// Waits for a call, at most until `deadline`. False if the monitor is to end.
     fn wait(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.wait_for_call(deadline);
+        state.called = false;
+        !state.stopped
+    }
+
+    /// Waits for a call or for the stop, at most until `deadline`.
+    fn wait_for_call(&self, deadline: Option<Instant>) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         while !state.called && !state.stopped {
             if wait_until(&self.condvar, &mut state, deadline) {
                 break;
             }
         }
-        state.called = false;
-        !state.stopped
+        state
     }
 
     /// Steps M1 and M2: waits for the next call, unless `is_busy` finds a block in hand. False if the monitor is
@@ -141,12 +147,7 @@ impl Watch {
 
     /// Waits for a call while dormant. False if the monitor is to end, and does not exist any more.
     fn sleep(&self, deadline: Option<Instant>) -> bool {
-        let mut state = self.state.lock();
-        while !state.called && !state.stopped {
-            if wait_until(&self.condvar, &mut state, deadline) {
-                break;
-            }
-        }
+        let mut state = self.wait_for_call(deadline);
         let called = std::mem::take(&mut state.called) && !state.stopped;
         // With the lock held: whoever calls from now on starts another one.
         state.exists = called;
@@ -171,7 +172,7 @@ impl Monitor {
 
     /// Watches the pool until it is shut down, or has been idle for long.
     pub fn run(mut self) {
-        let (watch, tick) = (self.pool.watch(), self.pool.tick());
+        let watch = self.pool.watch();
         let mut quiet = Quiet::default();
         let mut patience = Patience::default();
         loop {
@@ -186,7 +187,7 @@ impl Monitor {
                     self.pool.keep_alive().and_then(|time| Instant::now().checked_add(time));
                 watch.fall_dormant(deadline, || self.pool.is_watched())
             } else {
-                watch.wait(Instant::now().checked_add(tick))
+                watch.wait(Instant::now().checked_add(self.pool.tick()))
             };
             if !goes_on {
                 self.ended = true;
@@ -237,10 +238,22 @@ impl Patience {
     }
 }
 
-/// How often a monitor looks, for cleanups that stall or are slow after these times: at least twice in each.
-pub(crate) fn tick(stall_after: Duration, slow_after: Option<Duration>) -> Duration {
+/// The longest time between two looks of a monitor that is awake, so that it falls dormant some day.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+/// The same while a worker could not be started, however patient the pool is with cleanups.
+const STARVING_TICK: Duration = Duration::from_millis(10);
+
+/// How often a monitor looks, for cleanups that stall or are slow after these times: at least twice in each, if that is
+/// not long.
+pub(crate) fn tick(
+    stall_after: Duration,
+    slow_after: Option<Duration>,
+    is_starving: bool,
+) -> Duration {
     let shortest = slow_after.map_or(stall_after, |slow| slow.min(stall_after));
-    (shortest / 2).max(Duration::from_millis(1))
+    let longest = if is_starving { STARVING_TICK } else { LONGEST_TICK };
+    (shortest / 2).clamp(Duration::from_millis(1), longest)
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -324,9 +337,20 @@ mod tests {
     #[test]
     fn a_tick_is_half_of_the_shortest_time_to_be_noticed() {
         let ms = Duration::from_millis;
-        assert_eq!(tick(ms(20), None), ms(10));
-        assert_eq!(tick(ms(20), Some(ms(6))), ms(3));
-        assert_eq!(tick(ms(20), Some(ms(60))), ms(10));
-        assert_eq!(tick(ms(1), None), ms(1));
+        for starving in [false, true] {
+            assert_eq!(tick(ms(20), None, starving), ms(10));
+            assert_eq!(tick(ms(20), Some(ms(6)), starving), ms(3));
+            assert_eq!(tick(ms(20), Some(ms(60)), starving), ms(10));
+            assert_eq!(tick(ms(1), None, starving), ms(1));
+        }
+    }
+
+    #[test]
+    fn a_patient_pool_has_a_monitor_that_falls_dormant_and_tries_again_to_start_workers() {
+        let ms = Duration::from_millis;
+        for patience in [ms(5_000), Duration::MAX] {
+            assert_eq!(tick(patience, None, false), LONGEST_TICK);
+            assert_eq!(tick(patience, Some(patience), true), STARVING_TICK);
+        }
     }
 }

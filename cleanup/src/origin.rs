@@ -91,7 +91,7 @@ impl Origin {
         loop {
             let backlog = self.backlog();
             let surplus = usize::try_from(backlog.saturating_sub(at_most)).unwrap_or(usize::MAX);
-            if surplus == 0 || self.pool.run_pending(surplus.min(HELPING)) == 0 {
+            if surplus == 0 || self.pool.run_pending(surplus.min(RELIEF)) == 0 {
                 return backlog;
             }
         }
@@ -157,7 +157,7 @@ pub struct Registrar {
 }
 
 /// Cleanups that a relieving thread runs between two looks at the backlog.
-const HELPING: usize = 64;
+const RELIEF: usize = 64;
 
 /// Settled records that one `register` looks at.
 const GLANCES: usize = 2;

@@ -1,35 +1,41 @@
-//! The pool: the full list, the blocks, the crew, and what a shutdown needs.
+//! The pool: the full list, the blocks, the crew, and who is asked for when work waits.
 //!
 //! Invariant: the pool counts a worker from before its thread is asked for; it spawns outside every lock. A
-//! pool without [`Spawn`], or with a maximum of 0, is manual: it runs cleanups only on threads that ask to.
+//! pool without [`Spawn`] is manual: it runs cleanups only on threads that ask to.
 //!
-//! It owns no thread: [`Spawn`] makes them, and whoever made them joins them.
+//! It owns no thread: [`Spawn`] makes them, and whoever made them joins them. What stalled cleanups need is in
+//! `stalls.rs`, the end in `shutdown.rs`.
 //!
-//! # Shutdown
+//! # What is tried again, and by whom
 //!
-//! 1. [`Pool::begin_shutdown`]: workers leave instead of going to sleep; they drain the full list first.
-//! 2. [`Pool::wait_until_workers_left`], with a deadline; then join the threads that have left.
-//! 3. [`Pool::discard_pending`]: what is left is dropped instead of run, from now on also by workers that come
-//!    back from a long cleanup and by heaps that still collect. Tickets finish.
+//! | what has failed, or may have | how it is known | who tries again |
+//! |---|---|---|
+//! | to start a worker for work that waits | `starving` | the monitor; publishers and waiters; a raised bound |
+//! | to start the monitor | `unwatched` | publishers and waiters; whoever takes a block up |
+//! | to have any worker | no worker, and `length > 0` | waiters and a shutdown run the work themselves |
+//! | a worker that ended without being told to | `LossFence` in `sleep.rs` | its thread, on its way out |
 //!
-//! Inside a cleanup there is no waiting: [`Pool::discard_after_the_last`] takes the place of steps 2 and 3.
+//! If neither a worker nor the monitor can be started, nobody is left to try by himself: the next publish or wait does.
 
 #![forbid(unsafe_code)]
+
+mod shutdown;
+mod stalls;
 
 use crate::arena::Block;
 use crate::block::Blocks;
 use crate::cycle::Queued;
-use crate::desk::{Desk, Desks};
+use crate::desk::Desks;
 use crate::dump::PoolDump;
-use crate::hooks::{Hooks, SlowCleanup, SpawnFailure, call};
-use crate::monitor::{Monitor, Watch, tick};
-use crate::mutant::{Mutant, step};
+use crate::hooks::{Hooks, SpawnFailure, call};
+use crate::monitor::{Monitor, Watch};
+use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::run::{in_cleanup, run};
 use crate::sleep::{Demand, Opening};
 use crate::stats::PoolStats;
-use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence, yield_now};
-use crate::tally::{Runner, Totals};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence};
+use crate::tally::Totals;
 use crate::worker::Worker;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -50,8 +56,10 @@ pub trait Spawn: Send + Sync {
     /// Starts a thread that calls [`Monitor::run`].
     ///
     /// # Errors
-    /// If no thread can be started, as by default. Until one can, stalled cleanups keep the rest of their blocks, slow
-    /// ones are not reported, and nobody but publishers and waiters tries to start a worker again.
+    /// If no thread can be started. Until one can, stalled cleanups keep the rest of their blocks, slow ones are not
+    /// reported, and nobody but publishers and waiters tries to start a worker again. A failure is counted and given to the
+    /// hook, and the next publish, wait or block tries again; but for [`Unsupported`](io::ErrorKind::Unsupported), as by
+    /// default: there is to be no monitor.
     fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
         drop(monitor);
         Err(io::ErrorKind::Unsupported.into())
@@ -104,6 +112,8 @@ pub struct Pool {
     told: AtomicBool,
     /// A worker could not be started, and nobody has tried again. Relaxed: a hint to the monitor.
     starving: AtomicBool,
+    /// The monitor could not be started, and nobody has tried again. Relaxed: a hint.
+    unwatched: AtomicBool,
     /// Tails taken over. Relaxed: a counter.
     taken_over: AtomicU64,
     /// Tails that have been copied, or may be, and are not in the full list yet. Written by whoever takes one over.
@@ -143,6 +153,7 @@ impl Pool {
             spawn,
             told: AtomicBool::new(false),
             starving: AtomicBool::new(false),
+            unwatched: AtomicBool::new(false),
             taken_over: AtomicU64::new(0),
             in_transit: AtomicUsize::new(0),
             slow: AtomicU64::new(0),
@@ -163,6 +174,7 @@ impl Pool {
     pub fn set_max_workers(&self, max: usize) {
         if self.spawn.is_some() {
             self.queue.crew().set_max(max);
+            self.watch_what_others_could_take();
             self.look();
         }
     }
@@ -245,160 +257,13 @@ impl Pool {
         self.totals.backlog() == 0
     }
 
-    // ---- shutdown ----------------------------------------------------------------------------------
-
-    /// From now on workers leave when the full list is empty, and none is added, except in place of one that
-    /// died. Idle workers are woken to find out. Does not wait.
-    pub fn begin_shutdown(&self) {
-        // A last chance for work whose worker could not be started.
-        self.look();
-        self.queue.crew().shutdown();
-        self.a_worker_left();
-    }
-
-    /// Waits until no worker is left. Whether that is so when it returns, and they have left nothing behind.
-    ///
-    /// If none can be started for what is queued, this runs it here, as a [`Ticket`](crate::Ticket) does; unless the
-    /// maximum is 0. Called by a worker of this pool, from inside a cleanup, it would wait for itself until the
-    /// timeout; see [`in_cleanup`]. A timeout too long for the clock means for ever.
-    pub fn wait_until_workers_left(&self, timeout: Duration) -> bool {
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            if !self.queue.crew().wait_until_left(deadline) {
-                return false;
-            }
-            // Before the last look: what has failed to start once may fail again.
-            if self.is_starving() {
-                self.help_for_want_of_workers(|| is_over(deadline));
-                if is_over(deadline) {
-                    return self.queue.len() == 0;
-                }
-            }
-            if self.last_look() && !self.is_starving() {
-                return true;
-            }
-            if is_over(deadline) {
-                return false;
-            }
-        }
-    }
-
-    /// When no worker is left: whether the list is empty, or nobody can be had who would empty it.
-    ///
-    /// A publisher may be between P1 and P2 while the workers leave. Its block is in the list and not claimable;
-    /// but one of them may have claimed the unit of a block published before, and taken this one. And a tail that was taken
-    /// over may be between T2 and T3, its first runner gone.
-    fn last_look(&self) -> bool {
-        // Acquire: pairs with the Release in `take_over`; what is not in transit any more is in the list. Who has left a tail to
-        // its copy has seen the desk after the addition, and we have the lock under which it vacated its post.
-        while self.in_transit.load(Ordering::Acquire) > 0 || !self.queue.is_drained() {
-            if self.max_workers() == 0 || self.is_closed() {
-                return true;
-            }
-            if self.queue.len() > 0 {
-                let before = self.queue.crew().numbers();
-                let demand = self.queue.replace();
-                self.fulfil(demand);
-                let now = self.queue.crew().numbers();
-                if now.workers > 0 {
-                    return false;
-                }
-                if now.begun == before.begun {
-                    return true;
-                }
-                // One came and went. It may have taken another block than the one it was demanded for: look again.
-                continue;
-            }
-            // Until that publisher has done P2, two instructions, or the tail is published.
-            yield_now();
-        }
-        true
-    }
-
-    /// Drops the captures of everything that is queued and not running, and of whatever is queued later.
-    /// Gives how many cleanups this call discarded.
-    ///
-    /// For the end of a shutdown. What a worker holds behind a running cleanup is discarded when that
-    /// cleanup returns.
-    pub fn discard_pending(&self) -> usize {
-        self.closed.store(true, Ordering::Relaxed);
-        self.watch.stop();
-        // CloseFence: pairs with PublishFence. Either the publisher sees `closed` and discards what it has
-        // published, or we see what it has added to `length`.
-        fence(Ordering::SeqCst);
-        self.drain()
-    }
-
-    /// Has [`discard_pending`](Self::discard_pending) called as soon as no worker is left: now, or by the last one
-    /// on its way out. For a shutdown that cannot wait, because it is called from inside a cleanup.
-    pub fn discard_after_the_last(&self) {
-        // Relaxed: whoever vacates a post, or counts them below, does so under the crew's lock. Either we
-        // count no worker, or the last one vacates later and finds this set.
-        self.discard_at_end.store(true, Ordering::Relaxed);
-        self.a_worker_left();
-    }
-
-    /// A worker's post has been vacated, or may have been.
-    pub(crate) fn a_worker_left(&self) {
-        if self.is_deserted() {
-            self.totals.nudge();
-        }
-        if self.queue.crew().has_ended() {
-            self.watch.stop();
-        }
-        if self.discard_at_end.load(Ordering::Relaxed)
-            && self.queue.crew().numbers().workers == 0
-            && self.last_look()
-        {
-            self.discard_pending();
-        }
-    }
-
-    fn drain(&self) -> usize {
-        let mut discarded = 0;
-        while let Some(block) = self.queue.try_next() {
-            discarded += run(self, block, &self.desks.guest(), usize::MAX);
-        }
-        discarded
-    }
-
-    /// Discards what has been published, if the pool is closed. Called some time after each publish, by who can run
-    /// destructors then: at the end of a sweeper and of a cycle, and after a rest has gone back to the list.
-    pub(crate) fn discard_if_closed(&self) {
-        // Relaxed: after the PublishFence of the publish.
-        if self.is_closed() {
-            self.drain();
-        }
-    }
-
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    /// In a manual pool: runs (and so discards) the blocks whose batch is to be discarded, and puts the
-    /// others back.
-    pub(crate) fn help_to_discard(&self) {
-        if !self.is_manual() {
-            return;
-        }
-        for _ in 0..self.queue.len() {
-            let Some(block) = self.queue.try_next() else { break };
-            if block.batch.is_discarded() {
-                run(self, block, &self.desks.guest(), usize::MAX);
-            } else {
-                self.publish([block]);
-            }
-        }
-        self.discard_if_closed();
-    }
-
     // ---- workers and work --------------------------------------------------------------------------
 
     /// Publishes blocks, and wakes or starts workers for them.
     pub(crate) fn publish(&self, blocks: impl IntoIterator<Item = Queued>) {
         let demand = self.queue.publish(blocks);
         self.fulfil(demand);
+        self.watch_again();
         if self.queue.len() > 0 {
             self.tell_ready();
             if self.max_workers() == 0 && self.is_deserted() {
@@ -408,10 +273,11 @@ impl Pool {
         }
     }
 
-    /// Wakes or starts workers for what is in the list, in case the last attempt failed.
+    /// Wakes or starts workers for what is in the list, and the monitor, in case the last attempt failed.
     pub(crate) fn look(&self) {
         let demand = self.queue.look();
         self.fulfil(demand);
+        self.watch_again();
     }
 
     /// A worker is gone without having been told to leave.
@@ -431,7 +297,6 @@ impl Pool {
             let worker = Worker::new(self.this(), opening);
             if let Err(error) = attempt(|| spawn.spawn(worker)) {
                 failed = true;
-                self.queue.crew().spawn_failed();
                 self.spawn_failed(Some(opening.index), &error);
             }
         }
@@ -464,6 +329,7 @@ impl Pool {
     }
 
     fn spawn_failed(&self, worker: Option<usize>, error: &io::Error) {
+        self.queue.crew().spawn_failed();
         let waiting_blocks = self.queue.len();
         self.totals.hooks.spawn_failed(&SpawnFailure { error, worker, waiting_blocks });
     }
@@ -475,6 +341,11 @@ impl Pool {
         {
             call(|| ready());
         }
+    }
+
+    /// Whether work waits, and the bound allows no worker; but it is no manual pool.
+    pub(crate) fn is_paused(&self) -> bool {
+        !self.is_manual() && self.max_workers() == 0 && self.queue.len() > 0
     }
 
     /// Whether work waits for a worker that could not be started.
@@ -494,95 +365,8 @@ impl Pool {
         while !self.is_manual()
             && self.queue.crew().numbers().workers == 0
             && !enough()
-            && self.run_pending(HELPING) > 0
+            && self.run_pending(STINT) > 0
         {}
-    }
-
-    // ---- the monitor -------------------------------------------------------------------------------
-
-    /// Whether the monitor is to watch a block: others could take its tail over, or the hook wants to know.
-    pub(crate) fn is_to_be_watched(&self, queued: &Queued, runner: Runner) -> bool {
-        let tail = queued.block.len() - queued.block.cursor() > 1;
-        let others = if runner == Runner::Guest { 1 } else { 2 };
-        self.spawn.is_some()
-            && (tail && self.max_workers() >= others || self.totals.hooks.slow.is_some())
-    }
-
-    /// A block that is to be watched has been put on a desk.
-    pub(crate) fn watch_begins(&self) {
-        if self.watch.begins() {
-            self.start_monitor();
-        }
-    }
-
-    #[cold]
-    fn start_monitor(&self) {
-        let Some(spawn) = &self.spawn else { return };
-        let monitor = Monitor::new(self.this());
-        match attempt(|| spawn.spawn_monitor(monitor)) {
-            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
-                self.spawn_failed(None, &error);
-            }
-            _ => {}
-        }
-    }
-
-    /// Looks at all desks: reports slow cleanups, and takes over the tails of stalled blocks. Whether there is a
-    /// block in hand that is to be watched.
-    pub(crate) fn inspect(&self, now: Instant) -> bool {
-        let mut busy = false;
-        for desk in self.desks.all() {
-            let Some(glance) = desk.glance(now) else { continue };
-            busy |= glance.watched;
-            if glance.age >= self.stall_after && !glance.taken_over {
-                self.take_over(&desk, glance.at);
-            }
-            if let Some((after, slow)) = &self.totals.hooks.slow
-                && glance.age >= *after
-                && desk.is_news(glance.at)
-            {
-                self.slow.fetch_add(1, Ordering::Relaxed);
-                let worker = match desk.runner() {
-                    Runner::Worker(index) => Some(index),
-                    Runner::Guest => None,
-                };
-                call(|| slow(&SlowCleanup { cleanup: glance.cleanup, age: glance.age, worker }));
-            }
-        }
-        busy
-    }
-
-    /// Publishes the tail of the block on a desk whose cursor is `at`, if there is one and it was not taken before.
-    pub(crate) fn take_over(&self, desk: &Desk, at: usize) {
-        // Relaxed: ordered by the desk's lock, which comes next.
-        self.in_transit.fetch_add(1, Ordering::Relaxed);
-        let demand = desk.take_tail(self, at).map(|tail| {
-            self.taken_over.fetch_add(1, Ordering::Relaxed);
-            step!(T3);
-            self.queue.publish_for_stalled(tail)
-        });
-        // Release: pairs with the Acquire in `last_look`.
-        self.in_transit.fetch_sub(1, Ordering::Release);
-        let Some(demand) = demand else { return };
-        self.fulfil(demand);
-        self.tell_ready();
-        // After the PublishFence: if the pool was closed meanwhile, nobody else will come.
-        self.discard_if_closed();
-    }
-
-    /// Whether there is a block in hand that is to be watched.
-    pub(crate) fn is_watched(&self) -> bool {
-        self.desks.all().iter().any(|desk| desk.is_watched())
-    }
-
-    /// How long an idle thread stays.
-    pub(crate) fn keep_alive(&self) -> Option<Duration> {
-        self.queue.crew().keep_alive()
-    }
-
-    /// The time between two looks of the monitor.
-    pub(crate) fn tick(&self) -> Duration {
-        tick(self.stall_after, self.totals.hooks.slow.as_ref().map(|&(after, _)| after))
     }
 
     // ---- for the rest of the crate -----------------------------------------------------------------
@@ -622,7 +406,7 @@ impl Pool {
 }
 
 /// Cleanups that a helping thread runs between two looks at whether it is still needed.
-const HELPING: usize = 16;
+const STINT: usize = 16;
 
 /// Whether there is a deadline, and it has passed.
 pub(crate) fn is_over(deadline: Option<Instant>) -> bool {

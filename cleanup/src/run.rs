@@ -85,13 +85,10 @@ impl<'a> Run<'a> {
     fn new(pool: &'a Pool, queued: Queued, desk: &'a Desk) -> Self {
         let freed = queued.batch.lease().registry().storage.free_list();
         pool.totals().shards.of(desk.runner()).add(|s| &s.running, 1);
-        let watched = pool.is_to_be_watched(&queued, desk.runner());
-        desk.take_up(&queued, watched); // B1 of `monitor.rs`
+        desk.take_up(&queued); // B1 of `monitor.rs`
         // From here on the block is safe, should anything unwind.
         let run = Run { pool, desk, queued: Some(queued), freed, ended: 0 };
-        if watched {
-            pool.watch_begins(); // B2
-        }
+        pool.watch_if_worth_it(desk); // B2
         run
     }
 

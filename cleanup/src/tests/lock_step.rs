@@ -418,7 +418,8 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
         // As long as the monitor takes to see that the last one was put down, and to say that it is dormant.
         sweep(now);
         round.store(now, Ordering::Release);
-        desk.take_up(&queued, true);
+        desk.take_up(&queued);
+        desk.is_to_be_watched(|_| true);
         let called_in_vain = pool.watch().begins();
         let deadline = Instant::now() + patience(mutant);
         let mut tries = 0_u32;

@@ -111,7 +111,8 @@ pub(super) fn fall_dormant(mutant: Mutant) {
             assert!(other.watch().fall_dormant(None, || other.is_watched()));
         }
     });
-    desk.take_up(&queued, true);
+    desk.take_up(&queued);
+    desk.is_to_be_watched(|_| true);
     assert!(!pool.watch().begins(), "there is one");
     monitor.join().expect("it sees the block");
     desk.put_down();

@@ -305,3 +305,70 @@ fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
     ledger.all_ran_once();
     others.all_ran_once();
 }
+
+/// Nobody takes up another block, or asks for work: the one who waits sees to it, or the one who publishes.
+#[test]
+fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish() {
+    for wait in [true, false] {
+        let (pool, threads) = pool_with(config(2));
+        threads.fail_monitors(2);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let gate = Gate::default();
+        let ledger = Ledger::new(100);
+        sweep(&origin, heads(&mut registrar, &ledger, &gate, 100, &[0]));
+        gate.wait_for(1);
+        let mut others = 0;
+        until("only the one that stalls is left", || {
+            if wait {
+                let _ = origin.ticket().wait(Duration::ZERO);
+            } else if others < 2 {
+                others += sweep(&origin, [add(&mut registrar, || {}).0]);
+            }
+            origin.stats().executed >= 99 + others
+        });
+        assert_eq!((threads.monitors(), pool.stats().spawn_failures), (1, 2));
+        gate.open();
+        shut_down(&pool, &threads);
+        ledger.all_ran_once();
+    }
+}
+
+/// The block was taken up when nobody could have helped.
+#[test]
+fn when_the_bound_is_raised_others_take_over_what_waits_behind_a_stalled_cleanup() {
+    let (pool, threads) = pool_with(config(1));
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gate = Gate::default();
+    let ledger = Ledger::new(100);
+    sweep(&origin, heads(&mut registrar, &ledger, &gate, 100, &[0]));
+    gate.wait_for(1);
+    assert_eq!(threads.monitors(), 0);
+    pool.set_max_workers(2);
+    until("only the one that stalls is left", || origin.stats().executed == 99);
+    gate.open();
+    shut_down(&pool, &threads);
+    ledger.all_ran_once();
+}
+
+/// Likewise, with a helping thread.
+#[test]
+fn when_the_bound_is_raised_from_zero_workers_take_over_what_waits_behind_a_stalled_helper() {
+    let (pool, threads) = pool_with(config(1));
+    pool.set_max_workers(0);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gate = Gate::default();
+    let ledger = Ledger::new(100);
+    sweep(&origin, heads(&mut registrar, &ledger, &gate, 100, &[0]));
+    std::thread::scope(|scope| {
+        scope.spawn(|| pool.run_pending(usize::MAX));
+        gate.wait_for(1);
+        pool.set_max_workers(1);
+        until("only the one that stalls is left", || origin.stats().executed == 99);
+        gate.open();
+    });
+    shut_down(&pool, &threads);
+    ledger.all_ran_once();
+}

@@ -1,0 +1,136 @@
+//! What a pool does about cleanups that run for long: which blocks are watched, and what becomes of what a look finds.
+//!
+//! Invariant: a block in hand whose tail others could take over is watched: by the monitor, or, while that cannot be
+//! started, by whoever tries again. Whether others could is asked with the desk locked, by the runner when it takes the
+//! block up, and for all desks when the bound is raised; so one of the two sees the other's change.
+//!
+//! When the monitor looks is `monitor.rs`'s affair, what is on a desk `desk.rs`'s.
+
+use super::{Pool, attempt};
+use crate::desk::Desk;
+use crate::hooks::{SlowCleanup, call};
+use crate::monitor::{Monitor, tick};
+use crate::mutant::step;
+use crate::sync::Ordering;
+use crate::tally::Runner;
+use std::io;
+use std::time::{Duration, Instant};
+
+impl Pool {
+    /// A block has been put on a desk: has it watched if it is to be. Step B2.
+    pub(crate) fn watch_if_worth_it(&self, desk: &Desk) {
+        if desk.is_to_be_watched(|tail| self.is_worth_watching(tail, desk.runner())) {
+            if self.watch.begins() {
+                self.start_monitor();
+            }
+        } else {
+            self.watch_again();
+        }
+    }
+
+    /// Whether the monitor is to watch a block: others could take its tail over, or the hook wants to know.
+    fn is_worth_watching(&self, tail: bool, runner: Runner) -> bool {
+        let others = if runner == Runner::Guest { 1 } else { 2 };
+        self.spawn.is_some()
+            && (tail && self.max_workers() >= others || self.totals.hooks.slow.is_some())
+    }
+
+    /// The bound has changed: there may be others now for blocks that were taken up when there were none.
+    pub(super) fn watch_what_others_could_take(&self) {
+        let mut any = false;
+        for desk in self.desks.all() {
+            any |= desk.is_to_be_watched(|tail| self.is_worth_watching(tail, desk.runner()));
+        }
+        if any && self.watch.begins() {
+            self.start_monitor();
+        }
+    }
+
+    /// Starts the monitor if that has failed and one is wanted.
+    pub(crate) fn watch_again(&self) {
+        // Twice, because it is asked often and seldom true.
+        if self.unwatched.load(Ordering::Relaxed)
+            && self.unwatched.swap(false, Ordering::Relaxed)
+            && (self.is_watched() || self.is_starving())
+            && self.watch.begins()
+        {
+            self.start_monitor();
+        }
+    }
+
+    #[cold]
+    pub(super) fn start_monitor(&self) {
+        let Some(spawn) = &self.spawn else { return };
+        let monitor = Monitor::new(self.this());
+        match attempt(|| spawn.spawn_monitor(monitor)) {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
+                self.unwatched.store(true, Ordering::Relaxed);
+                self.spawn_failed(None, &error);
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks at all desks: takes over the tails of stalled blocks, and reports slow cleanups. Whether there is a
+    /// block in hand that is to be watched.
+    pub(crate) fn inspect(&self, now: Instant) -> bool {
+        let desks = self.desks.all();
+        let in_hand: Vec<_> =
+            desks.iter().filter_map(|desk| desk.glance(now).map(|glance| (desk, glance))).collect();
+        // All tails before the first call of the hook, which may take its time.
+        for (desk, glance) in &in_hand {
+            if glance.age >= self.stall_after && !glance.taken_over {
+                self.take_over(desk, glance.at);
+            }
+        }
+        if let Some((after, slow)) = &self.totals.hooks.slow {
+            for (desk, glance) in &in_hand {
+                let Some(cleanup) = glance.running else { continue };
+                if glance.age < *after || !desk.is_news(glance.at) {
+                    continue;
+                }
+                self.slow.fetch_add(1, Ordering::Relaxed);
+                let worker = match desk.runner() {
+                    Runner::Worker(index) => Some(index),
+                    Runner::Guest => None,
+                };
+                call(|| slow(&SlowCleanup { cleanup, age: glance.age, worker }));
+            }
+        }
+        in_hand.iter().any(|(_, glance)| glance.watched)
+    }
+
+    /// Publishes the tail of the block on a desk whose cursor is `at`, if there is one and it was not taken before.
+    pub(crate) fn take_over(&self, desk: &Desk, at: usize) {
+        // Relaxed: ordered by the desk's lock, which comes next.
+        self.in_transit.fetch_add(1, Ordering::Relaxed);
+        let demand = desk.take_tail(self, Some(at)).map(|tail| {
+            self.taken_over.fetch_add(1, Ordering::Relaxed);
+            step!(T3);
+            self.queue.publish_for_stalled(tail)
+        });
+        // Release: pairs with the Acquire in `last_look`.
+        self.in_transit.fetch_sub(1, Ordering::Release);
+        let Some(demand) = demand else { return };
+        self.fulfil(demand);
+        self.tell_ready();
+        // After the PublishFence: if the pool was closed meanwhile, nobody else will come.
+        self.discard_if_closed();
+    }
+
+    /// Whether there is a block in hand that is to be watched.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.desks.all().iter().any(|desk| desk.is_watched())
+    }
+
+    /// How long an idle thread stays.
+    pub(crate) fn keep_alive(&self) -> Option<Duration> {
+        self.queue.crew().keep_alive()
+    }
+
+    /// The time between two looks of the monitor.
+    pub(crate) fn tick(&self) -> Duration {
+        let slow_after = self.totals.hooks.slow.as_ref().map(|&(after, _)| after);
+        tick(self.stall_after, slow_after, self.is_starving())
+    }
+}
