@@ -171,10 +171,10 @@ impl<R: Branded, M> Drop for Heap<R, M> {
         // The local ones first, here: nobody else will run them.
         self.inner.run_local_cleanups(usize::MAX);
         if self.pool.runs_by_itself() && !in_cleanup() {
-            // A timeout loses nothing: what is left stays queued in the pool, whose workers run it even if this
-            // was the last handle.
+            // A timeout loses nothing: what is left stays queued in the pool, whose workers run it even if the last
+            // handle goes, be it this one or that of a heap with nothing to wait for.
             if self.inner.ticket().wait(self.drop_timeout).is_err() {
-                self.pool.leave_running_if_last();
+                self.pool.leave_running();
             }
         }
     }

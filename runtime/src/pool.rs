@@ -3,7 +3,7 @@
 //! The protocols (who claims a block, who sleeps, who is woken, when a thread is wanted) are
 //! `sexton-cleanup`'s. This file starts the threads it is asked for and joins them.
 //!
-//! Invariant: after a shutdown every thread has ended, but for one that is stuck in a cleanup when the
+//! Invariant: after a shutdown every thread has ended, but for one that is stuck in a cleanup or in a hook when the
 //! deadline passes, or that itself drops the pool's last handle; those are left to end on their own.
 
 use std::error::Error;
@@ -12,9 +12,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use sexton_cleanup::{
     CleanupPanic, Monitor, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn, SpawnFailure,
     Worker, in_cleanup,
@@ -24,7 +24,8 @@ use sexton_cleanup::{
 ///
 /// A cheap handle: clones share the pool. Threads are started when cleanups wait for them, never more
 /// than the bound. Dropping the last handle, heaps' handles included, shuts the pool down as
-/// [`shutdown`](CleanupPool::shutdown) with five seconds does.
+/// [`shutdown`](CleanupPool::shutdown) with five seconds does; unless one of its heaps has waited in vain when it was
+/// dropped: then nobody waits any more, and the workers run what is queued and leave.
 #[derive(Clone)]
 pub struct CleanupPool {
     shared: Arc<Shared>,
@@ -34,7 +35,8 @@ struct Shared {
     core: Arc<Pool>,
     threads: Arc<Threads>,
     shut_down: AtomicBool,
-    /// Its end is not to wait: a heap that holds the last handle has waited as long as it was told to.
+    /// The last handle's drop is not to wait: a heap has waited for its cleanups as long as it was told to, and has left
+    /// them to the workers. Set by heaps that are dropped, once.
     leave_running: AtomicBool,
 }
 
@@ -59,13 +61,15 @@ impl CleanupPool {
     }
 
     /// A pool without threads: cleanups wait until somebody calls
-    /// [`run_pending`](CleanupPool::run_pending).
+    /// [`run_pending`](CleanupPool::run_pending). What its heaps queue when they are dropped waits like all the rest: call
+    /// it once more then, because the pool's end discards what was not run.
     pub fn manual() -> CleanupPool {
         Self::builder().max_workers(0).build()
     }
 
     /// Runs up to `max` queued cleanups on this thread, and returns how many it ran. Any thread may
-    /// call it, on any pool; but cleanups do not nest, so within one it runs none.
+    /// call it, on any pool; but cleanups do not nest, so within one it runs none. When none is queued it takes over
+    /// what waits behind cleanups that have stalled on other threads; in a manual pool nobody else does.
     pub fn run_pending(&self, max: usize) -> usize {
         self.shared.core.run_pending(max)
     }
@@ -93,6 +97,7 @@ impl CleanupPool {
     /// # Panics
     ///
     /// Above 4096, and on a manual pool unless `workers` is 0.
+    #[track_caller]
     pub fn set_max_workers(&self, workers: usize) {
         check_workers(workers);
         let manual = self.shared.core.is_manual();
@@ -103,17 +108,19 @@ impl CleanupPool {
         self.shared.core.set_max_workers(workers);
     }
 
-    /// Ends the pool: its workers run what is queued, leave, and are joined. A manual pool has none: what
-    /// is queued there is discarded; call [`run_pending`](Self::run_pending) first. What they have not begun
-    /// by the end of `timeout` is not run; its captures are dropped, and so are those of cleanups that
-    /// heaps queue afterwards. For all handles; a second call finds little left to do.
+    /// Ends the pool: its workers run what is queued, leave, and are joined. If there is no worker, because none can be
+    /// started or the bound is 0, this thread runs it. A manual pool's work is discarded; call
+    /// [`run_pending`](Self::run_pending) first. What has not been begun by the end of `timeout` is not run; its captures
+    /// are dropped, and so are those of cleanups that heaps queue afterwards. For all handles; a second call finds little
+    /// left to do.
     ///
-    /// Called within a cleanup it does not wait, and leaves the rest to the workers.
+    /// It takes longer than `timeout` if destructors of captures do, or a cleanup that this thread runs. A hook that has
+    /// not returned by then is left behind. Called within a cleanup or a hook it does not wait, and leaves the rest to the workers.
     ///
     /// # Errors
     ///
-    /// [`ShutdownTimeout`] if a worker was still in a cleanup when `timeout` had passed; its thread
-    /// ends when that cleanup does.
+    /// [`ShutdownTimeout`] if not all that was queued has run: a worker was still in a cleanup when `timeout` had
+    /// passed, whose thread ends when that cleanup does; or cleanups were discarded.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         self.shared.shutdown(timeout)
     }
@@ -133,12 +140,10 @@ impl CleanupPool {
         &self.shared.core
     }
 
-    /// If this is the last handle, lets its drop leave the workers to run what is queued, and not wait.
-    pub(crate) fn leave_running_if_last(&self) {
-        if Arc::strong_count(&self.shared) == 1 {
-            // Relaxed: read by this thread, when it drops the handle.
-            self.shared.leave_running.store(true, Relaxed);
-        }
+    /// Lets the last handle's drop leave the workers to run what is queued, and not wait.
+    pub(crate) fn leave_running(&self) {
+        // Relaxed: read by whoever drops the last handle, which comes after this one's.
+        self.shared.leave_running.store(true, Relaxed);
     }
 
     /// Whether queued cleanups run without anybody calling `run_pending`.
@@ -165,12 +170,15 @@ impl Shared {
             self.core.discard_after_the_last();
             return Ok(());
         }
+        let deadline = Instant::now().checked_add(timeout);
         let left = self.core.wait_until_workers_left(timeout);
         // 3. What nobody will run gives its captures back.
         let discarded = self.core.discard_pending() as u64;
         // 4. Threads whose worker has left are about to end.
         if left {
-            self.threads.join();
+            self.threads.join(deadline);
+        }
+        if left && discarded == 0 {
             return Ok(());
         }
         Err(ShutdownTimeout { workers: self.core.stats().workers, discarded })
@@ -208,31 +216,88 @@ type SpawnThread =
 /// The threads of one pool.
 struct Threads {
     settings: ThreadSettings,
-    handles: Mutex<Vec<JoinHandle<()>>>,
+    started: Mutex<Started>,
+    /// A thread has been started, or a monitor has returned.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Started {
+    handles: Vec<JoinHandle<()>>,
+    monitors: Vec<JoinHandle<()>>,
+    /// Calls of the spawn hook that have not returned. The thread may be at work already.
+    starting: usize,
+    /// Monitors that have not returned: in a hook of the user's, maybe.
+    watching: usize,
 }
 
 impl Threads {
-    fn start(&self, role: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    fn start(
+        self: &Arc<Self>,
+        role: &str,
+        list: fn(&mut Started) -> &mut Vec<JoinHandle<()>>,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
         let mut thread = thread::Builder::new().name(format!("{}-{role}", self.settings.name));
         if let Some(bytes) = self.settings.stack_size {
             thread = thread.stack_size(bytes);
         }
+        let _starting = self.count(|started| &mut started.starting);
         // Unlocked: the hook is the user's.
         let handle = (self.settings.spawn)(thread, Box::new(body))?;
-        let mut handles = self.handles.lock();
+        let mut started = self.started.lock();
+        let handles = list(&mut started);
         handles.retain(|handle| !handle.is_finished());
         handles.push(handle);
         Ok(())
     }
 
-    /// Joins the threads, all of which are past their last cleanup; not the current one.
-    fn join(&self) {
-        let handles = std::mem::take(&mut *self.handles.lock());
+    /// Joins the threads, but for the current one. All workers are past their last cleanup; a monitor that has not
+    /// returned by the deadline is left to itself, and so is a thread whose start has not.
+    fn join(&self, deadline: Option<Instant>) {
+        let mut started = self.started.lock();
+        while started.starting + started.watching > 0 {
+            let timed_out = match deadline {
+                Some(deadline) => self.changed.wait_until(&mut started, deadline).timed_out(),
+                None => {
+                    self.changed.wait(&mut started);
+                    false
+                }
+            };
+            if timed_out {
+                break;
+            }
+        }
+        let mut handles = std::mem::take(&mut started.handles);
+        let monitors = std::mem::take(&mut started.monitors);
+        if started.watching == 0 {
+            handles.extend(monitors);
+        }
+        drop(started);
         let current = thread::current().id();
         for handle in handles.into_iter().filter(|handle| handle.thread().id() != current) {
             // A worker's panic was counted when it happened.
             let _ = handle.join();
         }
+    }
+
+    /// Counts one more, until dropped.
+    fn count(self: &Arc<Self>, number: fn(&mut Started) -> &mut usize) -> Counted {
+        *number(&mut self.started.lock()) += 1;
+        Counted { threads: self.clone(), number }
+    }
+}
+
+/// One of those that [`Started`] counts.
+struct Counted {
+    threads: Arc<Threads>,
+    number: fn(&mut Started) -> &mut usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *(self.number)(&mut self.threads.started.lock()) -= 1;
+        self.threads.changed.notify_all();
     }
 }
 
@@ -242,15 +307,21 @@ struct Spawner {
 
 impl Spawn for Spawner {
     fn spawn(&self, worker: Worker) -> io::Result<()> {
-        self.threads.start(&worker.index().to_string(), move || worker.run())
+        let role = worker.index().to_string();
+        self.threads.start(&role, |started| &mut started.handles, move || worker.run())
     }
 
     fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
-        self.threads.start("monitor", move || monitor.run())
+        let watching = self.threads.count(|started| &mut started.watching);
+        let body = move || {
+            monitor.run();
+            drop(watching);
+        };
+        self.threads.start("monitor", |started| &mut started.monitors, body)
     }
 }
 
-/// A shutdown's deadline passed while cleanups were running.
+/// A shutdown ended before all that was queued had run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
@@ -262,11 +333,13 @@ pub struct ShutdownTimeout {
 
 impl fmt::Display for ShutdownTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "shutdown timed out with {} workers still in a cleanup; {} queued cleanups were discarded",
-            self.workers, self.discarded
-        )
+        let Self { workers, discarded } = self;
+        let s = |n: u64| if n == 1 { "" } else { "s" };
+        if *workers > 0 {
+            let s = s(*workers as u64);
+            write!(f, "shutdown timed out with {workers} worker{s} still in a cleanup; ")?;
+        }
+        write!(f, "{discarded} queued cleanup{} discarded without being run", s(*discarded))
     }
 }
 
@@ -288,6 +361,7 @@ impl CleanupPoolBuilder {
     /// # Panics
     ///
     /// Above 4096.
+    #[track_caller]
     pub fn max_workers(mut self, workers: usize) -> Self {
         check_workers(workers);
         self.config.max_workers = workers;
@@ -303,7 +377,8 @@ impl CleanupPoolBuilder {
     }
 
     /// How long a cleanup runs before other workers take over those that wait behind it. Found out with a
-    /// delay of up to half of that time. At least a millisecond counts. Default: 20 milliseconds.
+    /// delay of up to half of that time, and of a second at most. At least a millisecond counts; [`Duration::MAX`] switches
+    /// it off. Default: 20 milliseconds.
     pub fn stall_after(mut self, time: Duration) -> Self {
         self.config.stall_after = time.max(Duration::from_millis(1));
         self
@@ -314,6 +389,7 @@ impl CleanupPoolBuilder {
     /// # Panics
     ///
     /// If the name contains a NUL byte, which no thread's name can.
+    #[track_caller]
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.threads.name = name.into();
         assert!(
@@ -336,7 +412,8 @@ impl CleanupPoolBuilder {
     /// Starts the pool's threads by `spawn`, which is given a builder with name and stack size, and what the
     /// thread is to do. For threads that need a priority, a place or a runtime of their own.
     ///
-    /// Called on threads that collect, so it should not wait for anything. A panic in it is a failure.
+    /// Called on threads that collect, so it should not wait for anything. A panic in it is a failure. The thread is joined by a
+    /// shutdown, so it should end when what it is given returns.
     pub fn spawn_hook(
         mut self,
         spawn: impl Fn(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>
@@ -362,8 +439,9 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Calls `hook` once for every cleanup that has run for longer than `after`: on a thread of its own, or on one
-    /// that looks for work in [`run_pending`](CleanupPool::run_pending) meanwhile. A manual pool has only those.
+    /// Calls `hook` once for every cleanup that has run for longer than `after`: on the pool's monitor thread, or on one
+    /// that looks for work in [`run_pending`](CleanupPool::run_pending) meanwhile. A manual pool has only those. It should
+    /// not wait for anything: until it returns the monitor takes over nothing, and tries to start no worker.
     pub fn on_slow(
         mut self,
         after: Duration,
@@ -373,8 +451,9 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Calls `hook` for every thread that could not be started, on the thread that wanted it. No cleanup is lost:
-    /// the next collection or wait tries again, and a wait runs the cleanups itself if there is no worker.
+    /// Calls `hook` for every thread that could not be started, on the thread that wanted it. No cleanup is lost: the
+    /// monitor tries again, first after some milliseconds; the next collection or wait does, also where the monitor itself
+    /// could not be started; and a wait runs the cleanups itself if there is no worker.
     pub fn on_spawn_failure(
         mut self,
         hook: impl Fn(&SpawnFailure<'_>) + Send + Sync + 'static,
@@ -393,13 +472,18 @@ impl CleanupPoolBuilder {
 
     /// The pool. Starts no thread yet.
     pub fn build(self) -> CleanupPool {
-        let threads = Arc::new(Threads { settings: self.threads, handles: Mutex::default() });
+        let threads = Arc::new(Threads {
+            settings: self.threads,
+            started: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let spawner = (self.config.max_workers > 0)
             .then(|| Box::new(Spawner { threads: threads.clone() }) as Box<dyn Spawn>);
         CleanupPool::from_parts(Pool::new(self.config, spawner), threads)
     }
 }
 
+#[track_caller]
 fn check_workers(workers: usize) {
     assert!(workers <= 4096, "max_workers is {workers}; valid is 0 to 4096");
 }

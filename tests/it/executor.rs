@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use sexton::CleanupPool;
 
-use crate::world::{Counter, LONG, Node, heap_on, until};
+use crate::world::{Counter, Gate, LONG, Node, heap_on};
 
 #[test]
 fn an_event_loop_that_is_told_runs_every_cleanup_on_its_own_thread() {
@@ -105,14 +105,20 @@ fn a_pool_with_workers_tells_too_and_the_workers_work() {
     let count = told.clone();
     let pool = CleanupPool::builder().max_workers(1).on_ready(move || count.raise()).build();
     let mut heap = heap_on(&pool);
-    let ran = Counter::default();
+    let (gate, ran) = (Gate::default(), Counter::default());
+    heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(0)), gate.cleanup()));
+    heap.collect();
+    gate.wait_for(1);
+    assert_eq!(pool.run_pending(usize::MAX), 0, "somebody has come");
+    let before = told.get();
     heap.mutate(|mc, _| {
         for at in 0..10_000 {
             mc.add_cleanup(mc.alloc(Node::new(at)), ran.cleanup());
         }
     });
     heap.collect();
+    assert_eq!(told.get(), before + 1, "told once, because nobody has come since");
+    gate.open();
     heap.wait_for_cleanups(LONG).unwrap();
-    until("all have run", || ran.get() == 10_000);
-    assert!(told.get() <= 1, "nobody has come, so nobody is told twice");
+    assert_eq!(ran.get(), 10_000);
 }

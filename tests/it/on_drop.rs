@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sexton::{CleanupPool, CleanupState, OnDrop, Pacing};
 
-use crate::world::{Counter, LONG, Node, World, WorldHeap, builder};
+use crate::world::{Counter, Gate, LONG, Node, World, WorldHeap, builder, until};
 
 /// A heap with `queued` cleanups of dead objects and `armed` ones of live objects.
 fn heap_with(pool: &CleanupPool, on_drop: OnDrop, queued: u64, armed: u64) -> (WorldHeap, Counter) {
@@ -112,6 +112,121 @@ fn a_heap_with_the_last_handle_leaves_what_is_late_to_the_workers() {
     ran.recv_timeout(LONG).expect("the late cleanup runs");
 }
 
+/// The last handle goes with a heap that has nothing to wait for.
+#[test]
+fn what_one_heap_leaves_to_the_workers_no_other_heaps_end_discards() {
+    let pool = CleanupPool::builder().max_workers(1).build();
+    let late = || {
+        builder()
+            .cleanup_pool(&pool)
+            .drop_timeout(Duration::from_millis(20))
+            .build(|_| World::default())
+    };
+    let (mut heap, other) = (late(), late());
+    drop(pool);
+    let (gate, counter) = (Gate::default(), Counter::default());
+    heap.mutate(|mc, _| {
+        mc.add_cleanup(mc.alloc(Node::new(0)), gate.cleanup());
+        for at in 1..300 {
+            mc.add_cleanup(mc.alloc(Node::new(at)), counter.cleanup());
+        }
+    });
+    heap.collect();
+    gate.wait_for(1);
+    drop(heap);
+    let start = Instant::now();
+    drop(other);
+    assert!(start.elapsed() < Duration::from_secs(4), "it has nothing to wait for");
+    gate.open();
+    until("the late ones have run", || counter.get() == 299);
+}
+
+#[test]
+fn a_shutdown_of_a_manual_pool_says_how_many_it_has_discarded() {
+    let pool = CleanupPool::manual();
+    let (heap, counter) = heap_with(&pool, OnDrop::Discard, 7, 0);
+    let end = pool.shutdown(LONG).unwrap_err();
+    assert_eq!((end.workers, end.discarded, counter.get()), (0, 7, 0));
+    assert_eq!(end.to_string(), "7 queued cleanups discarded without being run");
+    pool.shutdown(LONG).unwrap();
+    drop(heap);
+}
+
+#[test]
+fn a_shutdown_of_a_pool_that_may_have_no_workers_runs_what_is_queued() {
+    let pool = CleanupPool::builder().max_workers(2).build();
+    pool.set_max_workers(0);
+    let (heap, counter) = heap_with(&pool, OnDrop::Discard, 300, 0);
+    pool.shutdown(LONG).unwrap();
+    assert_eq!(counter.get(), 300);
+    drop(heap);
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_hook_that_does_not_return() {
+    let gate = Gate::default();
+    let hook = gate.clone();
+    let pool = CleanupPool::builder()
+        .max_workers(1)
+        .on_slow(Duration::from_millis(1), move |_| hook.pass())
+        .build();
+    let mut heap = builder().cleanup_pool(&pool).build(|_| World::default());
+    let running = Gate::default();
+    heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(1)), running.cleanup()));
+    heap.collect();
+    gate.wait_for(1);
+    running.open();
+    heap.wait_for_cleanups(LONG).unwrap();
+    // Once with a deadline that has passed, once with one that is to come.
+    pool.shutdown(Duration::from_millis(20)).unwrap();
+    assert_eq!(pool.stats().workers, 0);
+    gate.open();
+    pool.shutdown(LONG).unwrap();
+}
+
+/// The thread is at work before the hook that starts it has returned.
+#[test]
+fn a_shutdown_joins_a_thread_whose_start_has_not_returned_yet() {
+    let start = Gate::default();
+    let ended = Counter::default();
+    let (hook, count) = (start.clone(), ended.clone());
+    let pool = CleanupPool::builder()
+        .max_workers(1)
+        .spawn_hook(move |thread, body| {
+            let (hook_of_thread, count) = (hook.clone(), count.clone());
+            let handle = thread.spawn(move || {
+                body();
+                hook_of_thread.pass();
+                count.raise();
+            });
+            hook.pass();
+            handle
+        })
+        .build();
+    let ran = Gate::default();
+    std::thread::scope(|scope| {
+        let of_cleanup = ran.clone();
+        scope.spawn(|| {
+            let mut heap = builder().cleanup_pool(&pool).build(|_| World::default());
+            heap.mutate(|mc, _| {
+                mc.add_cleanup(mc.alloc(Node::new(1)), move || of_cleanup.pass());
+            });
+            heap.collect();
+        });
+        ran.wait_for(1);
+        start.wait_for(1);
+        ran.open();
+        let shutdown = scope.spawn(|| {
+            pool.shutdown(LONG).unwrap();
+            ended.get()
+        });
+        // The worker has left; its thread and the call that started it have not.
+        start.wait_for(2);
+        start.open();
+        assert_eq!(shutdown.join().unwrap(), 1, "the thread had ended");
+    });
+}
+
 #[test]
 fn shutdown_runs_what_is_queued_and_joins_the_workers() {
     let pool = CleanupPool::builder().max_workers(2).build();
@@ -130,20 +245,22 @@ fn a_shutdown_that_times_out_says_so_and_drops_captures() {
     let (started, wait_for_start) = mpsc::channel();
     let (captured, dropped) = mpsc::channel::<()>();
     let mut heap = builder().cleanup_pool(&pool).build(|_| World::default());
-    heap.mutate(|mc, _| {
+    let captures = captured.clone();
+    let mate = heap.mutate(|mc, _| {
         mc.add_cleanup(mc.alloc(Node::new(1)), move || {
             started.send(()).unwrap();
             let _ = stalled.recv();
         });
+        mc.add_cleanup(mc.alloc(Node::new(2)), move || drop(captures))
     });
     heap.collect();
     wait_for_start.recv_timeout(LONG).unwrap();
-    let handle =
-        heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(2)), move || drop(captured)));
+    let behind =
+        heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(3)), move || drop(captured)));
     heap.collect();
     let timeout = pool.shutdown(Duration::from_millis(10)).unwrap_err();
-    assert_eq!((timeout.workers, timeout.discarded), (1, 1));
-    assert_eq!(handle.state(), CleanupState::Stopped);
+    assert_eq!((timeout.workers, timeout.discarded), (1, 2), "its block-mate, and the next block");
+    assert_eq!([&mate, &behind].map(|cleanup| cleanup.state()), [CleanupState::Stopped; 2]);
     assert!(dropped.recv_timeout(LONG).is_err(), "the capture was dropped");
     drop(release);
     pool.shutdown(LONG).unwrap();
