@@ -760,6 +760,7 @@ impl Iterator for Fresh {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn storage() -> &'static Storage {
         Box::leak(Box::new(Storage::new()))
@@ -838,6 +839,21 @@ mod tests {
         let mut list = storage.free_list();
         storage.take(index, Taker::Runner, false).expect("armed").extract().1.free(&mut list);
         assert!(list.pop().is_none());
+    }
+
+    #[test]
+    fn a_storage_has_room_for_tens_of_millions_and_says_when_it_is_full() {
+        let storage = storage();
+        let many = 20_000_000_u32.next_multiple_of(RANGE);
+        storage.fresh.store(many, Ordering::Relaxed);
+        assert_eq!(storage.fresh().next().map(|slot| slot.index.0), Some(many));
+        storage.fresh.store(MAX_INDEX - RANGE + 1, Ordering::Relaxed);
+        // Twice: a refusal does not bring the number round to slots in use.
+        for _ in 0..2 {
+            let refused = catch_unwind(AssertUnwindSafe(|| drop(storage.fresh())));
+            assert!(refused.is_err());
+            assert_eq!(storage.fresh.load(Ordering::Relaxed), MAX_INDEX - RANGE + 1);
+        }
     }
 
     #[test]

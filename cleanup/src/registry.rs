@@ -564,6 +564,26 @@ mod tests {
     }
 
     #[test]
+    fn cycles_that_sweep_at_a_time_have_a_batch_each() {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let cycles = [origin.begin_cycle(), origin.begin_cycle()];
+        let locals = cycles.each_ref().map(|cycle| {
+            let mut local = cycle.local_block();
+            local.push(registrar.register(None, || {}).0);
+            local
+        });
+        assert_eq!(origin.registry().live().len(), 2);
+        let both = origin.ticket();
+        for (cycle, local) in cycles.into_iter().zip(locals) {
+            cycle.flush([local]);
+            assert_eq!(pool.run_pending(usize::MAX), 1);
+        }
+        assert!(both.is_done());
+    }
+
+    #[test]
     fn a_registry_waits_for_its_batches() {
         let pool = Pool::new(PoolConfig::default(), None);
         let origin = Origin::new(&pool);

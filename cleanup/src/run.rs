@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
         desk.take_up(&queued); // B1 of `monitor.rs`
         // From here on the block is safe, should anything unwind.
         let run = Run { pool, desk, queued: Some(queued), freed, ended: 0 };
-        pool.watch_if_worth_it(desk); // B2
+        pool.watch_if_worth_it(desk); // B1, B2
         run
     }
 

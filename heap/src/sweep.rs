@@ -76,7 +76,8 @@ impl Sweeper {
         let local = &mut self.local;
         // Relaxed: the markers are done, and were joined before the sweep.
         let is_live = |index: usize| span.mark_bits()[index].load(Relaxed);
-        // Queueing runs no user code, so holding the table is harmless.
+        // Holding the table, and the space, is harmless. Queueing runs no cleanup. A block that gets full is published, which may
+        // call the pool's hooks; those are `Send + 'static` and so hold nothing of this heap, whose owner is busy here.
         span.cleanups()
             .borrow_mut()
             .retain_words(span.special_bits(), is_live, |head| local.push(head));
@@ -127,7 +128,11 @@ fn publish(span: &Span) -> usize {
         "a free slot was marked"
     );
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512vpopcntdq") && is_x86_feature_detected!("avx512vl") {
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vpopcntdq")
+        && is_x86_feature_detected!("popcnt")
+    {
         // SAFETY: the processor has what the function is compiled for.
         return unsafe { replace_with_avx512(alloc, mark) };
     } else if is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("avx2") {

@@ -22,8 +22,7 @@ fn slow() {
     }
 }
 
-/// Registers and drops `sessions` times; gives the largest backlog that a session was opened beside, and the
-/// largest ever seen by one that was just registering.
+/// Registers and drops `sessions` times; gives the largest backlog that a session was opened beside.
 fn storm(policy: BackPressure, sessions: u64) -> u64 {
     let pool = CleanupPool::builder().max_workers(1).build();
     let mut heap: WorldHeap = builder()

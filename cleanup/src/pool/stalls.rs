@@ -17,7 +17,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 impl Pool {
-    /// A block has been put on a desk: has it watched if it is to be. Step B2.
+    /// A block has been put on a desk: the second half of B1, and B2.
     pub(crate) fn watch_if_worth_it(&self, desk: &Desk) {
         if desk.is_to_be_watched(|tail| self.is_worth_watching(tail, desk.runner())) {
             if self.watch.begins() {
