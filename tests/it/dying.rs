@@ -9,12 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use sexton::{
-    BackPressure, Cleanup, CleanupPool, CleanupPoolBuilder, CleanupState, OnDrop, Pacing,
-};
+use sexton::{BackPressure, CleanupPool, CleanupPoolBuilder, CleanupState, OnDrop, Pacing};
 
 use crate::ledger::Ledger;
-use crate::world::{Counter, Gate, LONG, Node, World, WorldHeap, builder, heap_on, until};
+use crate::world::{Counter, Gate, LONG, Node, World, WorldHeap, builder, heap_on, queue, until};
 
 /// Panics when it is dropped, with what panics when it is dropped, and so on, so many times.
 pub(crate) struct Bomb(pub(crate) u32);
@@ -46,18 +44,6 @@ pub(crate) fn throw_bomb(fuse: u32) -> ! {
         2 => resume_unwind(Box::new(Lit::<Lit<Dud>>::default())),
         _ => resume_unwind(Box::new(Lit::<Lit<Lit<Dud>>>::default())),
     }
-}
-
-/// Registers a cleanup for an object each, and queues them.
-fn queue<F: FnOnce() + Send + 'static>(
-    heap: &mut WorldHeap,
-    cleanups: impl IntoIterator<Item = F>,
-) -> Vec<Cleanup> {
-    let handles = heap.mutate(|mc, _| {
-        cleanups.into_iter().map(|f| mc.add_cleanup(mc.alloc(Node::new(0)), f)).collect()
-    });
-    heap.collect();
-    handles
 }
 
 /// Runs what is queued, and checks that a pool at rest counts as it should.

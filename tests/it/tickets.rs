@@ -10,23 +10,27 @@ use sexton::{Cleanup, CleanupPool, CleanupState, OnDrop, Pacing, WaitError};
 
 use crate::ledger::Ledger;
 use crate::world::{
-    Counter, Gate, LONG, Node, World, WorldHeap, builder, calm_heap_on, heap_on, until,
+    Counter, Gate, LONG, Node, World, WorldHeap, builder, calm_heap_on, heap_on, queue, until,
 };
 
 fn pool(workers: usize) -> CleanupPool {
     CleanupPool::builder().max_workers(workers).build()
 }
 
-/// Registers a cleanup for an object each, and queues them.
-fn queue<F: FnOnce() + Send + 'static>(
-    heap: &mut WorldHeap,
-    cleanups: impl IntoIterator<Item = F>,
-) -> Vec<Cleanup> {
-    let handles = heap.mutate(|mc, _| {
-        cleanups.into_iter().map(|f| mc.add_cleanup(mc.alloc(Node::new(0)), f)).collect()
-    });
-    heap.collect();
-    handles
+/// A heap of which the ledger's thousand cleanups are queued behind some that keep all workers at the gate.
+fn beside_stuck_workers(
+    pool: &CleanupPool,
+    workers: usize,
+    gate: &Gate,
+    ledger: &Ledger,
+) -> WorldHeap {
+    let mut heap = heap_on(pool);
+    for _ in 0..workers {
+        queue(&mut heap, [gate.cleanup()]);
+    }
+    gate.wait_for(workers);
+    queue(&mut heap, (0..1000).map(|at| ledger.cleanup(at)));
+    heap
 }
 
 /// What a wait of this time finds pending; 0 if it was in time.
@@ -211,12 +215,7 @@ fn a_wait_ends_when_a_shutdown_discards_what_it_waits_for() {
         let (pool, gate, ledger) = (&pool, &gate, &ledger);
         thread::scope(|scope| {
             scope.spawn(move || {
-                let mut heap = heap_on(pool);
-                for _ in 0..workers {
-                    queue(&mut heap, [gate.cleanup()]);
-                }
-                gate.wait_for(workers);
-                queue(&mut heap, (0..1000).map(|at| ledger.cleanup(at)));
+                let heap = beside_stuck_workers(pool, workers, gate, ledger);
                 heap.wait_for_cleanups(LONG).unwrap();
                 ledger.assert_none_ran();
                 assert_eq!(heap.stats().cleanups.discarded, 1000);
@@ -413,12 +412,7 @@ fn a_wait_outlives_its_pools_workers() {
         let (pool, gate, ledger) = (&pool, &gate, &ledger);
         thread::scope(|scope| {
             scope.spawn(move || {
-                let mut heap = heap_on(pool);
-                for _ in 0..workers {
-                    queue(&mut heap, [gate.cleanup()]);
-                }
-                gate.wait_for(workers);
-                queue(&mut heap, (0..1000).map(|at| ledger.cleanup(at)));
+                let heap = beside_stuck_workers(pool, workers, gate, ledger);
                 heap.wait_for_cleanups(LONG / 4).unwrap();
                 ledger.assert_all_ran();
             });

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use sexton::{Branded, CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Pacing, Trace};
+use sexton::{
+    Branded, Cleanup, CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Pacing, Trace,
+};
 
 /// A node of a graph: a list link, any number of edges, and a number.
 #[derive(Trace)]
@@ -57,6 +59,18 @@ pub(crate) fn calm<R: Branded>() -> HeapBuilder<R> {
 /// A [`calm`] heap on this pool.
 pub(crate) fn calm_heap_on(pool: &CleanupPool) -> WorldHeap {
     calm().cleanup_pool(pool).build(|_| World::default())
+}
+
+/// Registers a cleanup for an object each, and queues them.
+pub(crate) fn queue<F: FnOnce() + Send + 'static>(
+    heap: &mut WorldHeap,
+    cleanups: impl IntoIterator<Item = F>,
+) -> Vec<Cleanup> {
+    let handles = heap.mutate(|mc, _| {
+        cleanups.into_iter().map(|f| mc.add_cleanup(mc.alloc(Node::new(0)), f)).collect()
+    });
+    heap.collect();
+    handles
 }
 
 /// Counts its drops.

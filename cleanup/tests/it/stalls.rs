@@ -41,93 +41,103 @@ fn heads(
 #[test]
 fn one_that_blocks_for_ever_among_two_thousand_costs_exactly_itself() {
     for stalled in [0, 1, 77, 125, 126, 1999] {
-        let (pool, threads) = pool_with(config(2));
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
-        let (ledger, gate) = (Ledger::new(2000), Gate::default());
-        sweep(&origin, heads(&mut registrar, &ledger, &gate, 2000, &[stalled]));
+        let scene = Scene::stalled(2, 2000, &[stalled]);
         // Nothing is registered, queued or asked for any more.
-        until("the others have run", || origin.stats().backlog == 1);
-        assert_eq!((0..2000).filter(|&at| ledger.runs(at) == 1).count(), 1999);
-        assert_eq!(ledger.runs(stalled), 0);
-        gate.open();
-        origin.ticket().wait(DEADLINE).unwrap();
-        ledger.all_ran_once();
-        assert!(threads.spawned() <= 2);
-        shut_down(&pool, &threads);
+        scene.until_only_those_that_stall_are_left(1);
+        assert_eq!((0..2000).filter(|&at| scene.ledger.runs(at) == 1).count(), 1999);
+        assert_eq!(scene.ledger.runs(stalled), 0);
+        assert!(scene.threads.spawned() <= 2);
+        scene.end();
+    }
+}
+
+/// A pool, and one heap's cleanups of which some stall.
+struct Scene {
+    pool: Arc<Pool>,
+    threads: Threads,
+    origin: Origin,
+    registrar: Registrar,
+    gate: Gate,
+    ledger: Ledger,
+}
+
+impl Scene {
+    fn new((pool, threads): (Arc<Pool>, Threads), n: usize) -> Self {
+        let origin = Origin::new(&pool);
+        let registrar = origin.registrar();
+        let (gate, ledger) = (Gate::default(), Ledger::new(n));
+        Scene { pool, threads, origin, registrar, gate, ledger }
+    }
+
+    /// A pool with workers, where `n` cleanups are queued, and those in `stalls` do not return.
+    fn stalled(max_workers: usize, n: usize, stalls: &[usize]) -> Self {
+        let mut scene = Self::new(pool_with(config(max_workers)), n);
+        scene.queue(n, stalls);
+        scene
+    }
+
+    fn queue(&mut self, n: usize, stalls: &[usize]) {
+        let Scene { registrar, ledger, gate, .. } = self;
+        let heads = heads(registrar, ledger, gate, n, stalls);
+        sweep(&self.origin, heads);
+    }
+
+    fn until_only_those_that_stall_are_left(&self, n: u64) {
+        until("only those that stall are left", || self.origin.stats().backlog == n);
+    }
+
+    /// Lets those that stall go on; then each has run once.
+    fn end(self) {
+        self.gate.open();
+        shut_down(&self.pool, &self.threads);
+        self.ledger.all_ran_once();
     }
 }
 
 /// The only block there is, so nobody else is awake to see it stall.
 #[test]
 fn the_block_mates_of_a_stalled_cleanup_run_though_everybody_else_sleeps() {
-    let (pool, threads) = pool_with(config(2));
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let (ledger, gate) = (Ledger::new(15), Gate::default());
-    sweep(&origin, heads(&mut registrar, &ledger, &gate, 15, &[3]));
-    until("its block-mates have run", || origin.stats().backlog == 1);
-    until("who ran them has put them down", || pool.stats().running == 1);
-    let stats = pool.stats();
+    let scene = Scene::stalled(2, 15, &[3]);
+    scene.until_only_those_that_stall_are_left(1);
+    until("who ran them has put them down", || scene.pool.stats().running == 1);
+    let stats = scene.pool.stats();
     assert_eq!((stats.taken_over, stats.workers), (1, 2));
-    assert_eq!(threads.monitors(), 1);
-    gate.open();
-    shut_down(&pool, &threads);
-    ledger.all_ran_once();
+    assert_eq!(scene.threads.monitors(), 1);
+    scene.end();
 }
 
 #[test]
 fn as_many_stalls_as_there_are_workers_but_one_cost_exactly_themselves() {
-    let (pool, threads) = pool_with(config(5));
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let (ledger, gate) = (Ledger::new(2000), Gate::default());
     // Three of them in one block, one behind the other.
-    let stalls = [4, 5, 90, 1000];
-    sweep(&origin, heads(&mut registrar, &ledger, &gate, 2000, &stalls));
-    until("the others have run", || origin.stats().backlog == stalls.len() as u64);
-    gate.open();
-    shut_down(&pool, &threads);
-    ledger.all_ran_once();
-    assert_eq!(pool.stats().executed, 2000);
+    let scene = Scene::stalled(5, 2000, &[4, 5, 90, 1000]);
+    scene.until_only_those_that_stall_are_left(4);
+    scene.end();
 }
 
 #[test]
 fn a_shutdown_runs_what_waits_behind_a_stalled_cleanup() {
     for _ in 0..10 {
-        let (pool, threads) = pool_with(config(2));
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
-        let (ledger, gate) = (Ledger::new(20), Gate::default());
-        sweep(&origin, heads(&mut registrar, &ledger, &gate, 20, &[1]));
-        gate.wait_for(1);
+        let scene = Scene::stalled(2, 20, &[1]);
+        scene.gate.wait_for(1);
         // From here on idle workers leave, and none is added but in place of another.
-        pool.begin_shutdown();
-        until("the others have run", || origin.stats().backlog == 1);
-        gate.open();
-        shut_down(&pool, &threads);
-        ledger.all_ran_once();
+        scene.pool.begin_shutdown();
+        scene.until_only_those_that_stall_are_left(1);
+        scene.end();
     }
 }
 
 #[test]
 fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
-    let (pool, threads) = pool_with(config(1));
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let (ledger, gate) = (Ledger::new(300), Gate::default());
-    sweep(&origin, heads(&mut registrar, &ledger, &gate, 300, &[10]));
-    gate.wait_for(1);
-    assert_eq!(threads.monitors(), 0, "nobody is there to take over");
+    let scene = Scene::stalled(1, 300, &[10]);
+    scene.gate.wait_for(1);
+    assert_eq!(scene.threads.monitors(), 0, "nobody is there to take over");
     let mut ran = 0;
     until("this thread has run the rest", || {
-        ran += pool.run_pending(usize::MAX);
-        origin.stats().backlog == 1
+        ran += scene.pool.run_pending(usize::MAX);
+        scene.origin.stats().backlog == 1
     });
     assert!(ran >= 115, "the stalled block's tail at least: {ran}");
-    gate.open();
-    shut_down(&pool, &threads);
-    ledger.all_ran_once();
+    scene.end();
 }
 
 #[test]
@@ -288,21 +298,17 @@ fn a_pool_with_nothing_to_watch_starts_no_monitor_and_an_idle_monitor_ends() {
 /// The first block that would need a monitor gets none. The next one does, and it sees to both.
 #[test]
 fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
-    let (pool, threads) = pool_with(config(3));
-    threads.fail_monitors(1);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let gate = Gate::default();
-    let (ledger, others) = (Ledger::new(10), Ledger::new(10));
-    sweep(&origin, heads(&mut registrar, &ledger, &gate, 10, &[0]));
-    gate.wait_for(1);
-    assert_eq!(threads.monitors(), 0);
-    sweep(&origin, heads(&mut registrar, &others, &gate, 10, &[0]));
-    until("only the two that stall are left", || origin.stats().backlog == 2);
-    assert_eq!(threads.monitors(), 1);
-    gate.open();
-    shut_down(&pool, &threads);
-    ledger.all_ran_once();
+    let mut scene = Scene::new(pool_with(config(3)), 10);
+    scene.threads.fail_monitors(1);
+    scene.queue(10, &[0]);
+    scene.gate.wait_for(1);
+    assert_eq!(scene.threads.monitors(), 0);
+    let others = Ledger::new(10);
+    let others_heads = heads(&mut scene.registrar, &others, &scene.gate, 10, &[0]);
+    sweep(&scene.origin, others_heads);
+    scene.until_only_those_that_stall_are_left(2);
+    assert_eq!(scene.threads.monitors(), 1);
+    scene.end();
     others.all_ran_once();
 }
 
@@ -310,65 +316,50 @@ fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
 #[test]
 fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish() {
     for wait in [true, false] {
-        let (pool, threads) = pool_with(config(2));
-        threads.fail_monitors(2);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
-        let gate = Gate::default();
-        let ledger = Ledger::new(100);
-        sweep(&origin, heads(&mut registrar, &ledger, &gate, 100, &[0]));
-        gate.wait_for(1);
+        let mut scene = Scene::new(pool_with(config(2)), 100);
+        scene.threads.fail_monitors(2);
+        scene.queue(100, &[0]);
+        scene.gate.wait_for(1);
         let mut others = 0;
         until("only the one that stalls is left", || {
             if wait {
-                let _ = origin.ticket().wait(Duration::ZERO);
+                let _ = scene.origin.ticket().wait(Duration::ZERO);
             } else if others < 2 {
-                others += sweep(&origin, [add(&mut registrar, || {}).0]);
+                let (head, _) = add(&mut scene.registrar, || {});
+                others += sweep(&scene.origin, [head]);
             }
-            origin.stats().executed >= 99 + others
+            scene.origin.stats().executed >= 99 + others
         });
-        assert_eq!((threads.monitors(), pool.stats().spawn_failures), (1, 2));
-        gate.open();
-        shut_down(&pool, &threads);
-        ledger.all_ran_once();
+        assert_eq!((scene.threads.monitors(), scene.pool.stats().spawn_failures), (1, 2));
+        scene.end();
     }
 }
 
 /// The block was taken up when nobody could have helped.
 #[test]
 fn when_the_bound_is_raised_others_take_over_what_waits_behind_a_stalled_cleanup() {
-    let (pool, threads) = pool_with(config(1));
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let gate = Gate::default();
-    let ledger = Ledger::new(100);
-    sweep(&origin, heads(&mut registrar, &ledger, &gate, 100, &[0]));
-    gate.wait_for(1);
-    assert_eq!(threads.monitors(), 0);
-    pool.set_max_workers(2);
-    until("only the one that stalls is left", || origin.stats().executed == 99);
-    gate.open();
-    shut_down(&pool, &threads);
-    ledger.all_ran_once();
+    let scene = Scene::stalled(1, 100, &[0]);
+    scene.gate.wait_for(1);
+    assert_eq!(scene.threads.monitors(), 0);
+    scene.pool.set_max_workers(2);
+    scene.until_only_those_that_stall_are_left(1);
+    scene.end();
 }
 
 /// Likewise, with a helping thread.
 #[test]
 fn when_the_bound_is_raised_from_zero_workers_take_over_what_waits_behind_a_stalled_helper() {
-    let (pool, threads) = pool_with(config(1));
-    pool.set_max_workers(0);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let gate = Gate::default();
-    let ledger = Ledger::new(100);
-    sweep(&origin, heads(&mut registrar, &ledger, &gate, 100, &[0]));
+    let mut scene = Scene::new(pool_with(config(1)), 100);
+    scene.pool.set_max_workers(0);
+    scene.queue(100, &[0]);
+    let scene = &scene;
     std::thread::scope(|scope| {
-        scope.spawn(|| pool.run_pending(usize::MAX));
-        gate.wait_for(1);
-        pool.set_max_workers(1);
-        until("only the one that stalls is left", || origin.stats().executed == 99);
-        gate.open();
+        scope.spawn(|| scene.pool.run_pending(usize::MAX));
+        scene.gate.wait_for(1);
+        scene.pool.set_max_workers(1);
+        scene.until_only_those_that_stall_are_left(1);
+        scene.gate.open();
     });
-    shut_down(&pool, &threads);
-    ledger.all_ran_once();
+    shut_down(&scene.pool, &scene.threads);
+    scene.ledger.all_ran_once();
 }
