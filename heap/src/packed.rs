@@ -75,6 +75,8 @@ impl<V: Copy> Packed<V> {
         keep: impl Fn(usize) -> u64,
         mut gone: impl FnMut(V),
     ) {
+        let Some(&any) = self.values.first() else { return };
+        let mut of_word_gone = [any; 64];
         let mut read = 0;
         let mut write = 0;
         let mut top = 0;
@@ -91,20 +93,25 @@ impl<V: Copy> Packed<V> {
             }
             top = index * 64 + 64 - kept.leading_zeros() as usize;
             if kept == set {
-                self.values.copy_within(of_word, write);
+                if write < of_word.start {
+                    self.values.copy_within(of_word, write);
+                }
                 write += count;
                 continue;
             }
             word.set(kept);
+            // Who lives and who dies is a toss of a coin, so it is not asked by a branch: each value is written to both places,
+            // and stays in one.
+            let mut dead = 0;
             for (slot, at) in bitmap::ones_of(0, set).zip(of_word) {
                 let value = self.values[at];
-                if kept >> slot & 1 != 0 {
-                    self.values[write] = value;
-                    write += 1;
-                } else {
-                    gone(value);
-                }
+                let lives = (kept >> slot & 1) as usize;
+                self.values[write] = value;
+                write += lives;
+                of_word_gone[dead % 64] = value;
+                dead += 1 - lives;
             }
+            of_word_gone[..dead].iter().for_each(|&value| gone(value));
         }
         self.shrink(write, top);
     }
