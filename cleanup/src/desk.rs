@@ -316,7 +316,7 @@ mod tests {
     use crate::record::{Ending, State, Taker};
     use crate::thunk::Thunk;
     use crate::{Cleanup, Head, Origin, PoolConfig, Ticket};
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
 
     /// A block of cleanups in the list of a manual pool where nothing counts as stalled.
     struct Scene {
@@ -567,8 +567,20 @@ mod tests {
         scene.has_ended(1);
     }
 
-    /// The handle has read the record's byte just before the sweeper wrote it: it does not count, so the last party
-    /// does.
+    /// The handle has read the record's byte just before the sweeper wrote it: it does not count, so the runner does that
+    /// comes to the record.
+    #[test]
+    fn a_record_that_its_handle_has_not_counted_is_counted_by_the_runner() {
+        let (hand, taken) = channel();
+        let first = move |_: &Pool, _: &Desk| {
+            let (thunk, ending): (Thunk, Ending) = taken.recv().expect("the test has it");
+            thunk.run();
+            assert!(ending.close(false).is_none(), "the chain is still there");
+        };
+        not_counted_by_its_handle(scene(first, [Box::new(|| {}) as Closure]), hand);
+    }
+
+    /// Likewise, by the last party.
     #[test]
     fn a_record_that_its_handle_has_not_counted_is_counted_when_the_last_party_goes() {
         let (hand, taken) = channel();
@@ -578,7 +590,14 @@ mod tests {
             assert!(ending.close(false).is_none(), "the chain is still there");
         };
         let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
-        let scene = scene(first, [Box::new(|| {}) as Closure, Box::new(third)]);
+        not_counted_by_its_handle(
+            scene(first, [Box::new(|| {}) as Closure, Box::new(third)]),
+            hand,
+        );
+    }
+
+    /// Takes the second record for its handle, and hands it to the cleanup that waits for it.
+    fn not_counted_by_its_handle(scene: Scene, hand: Sender<(Thunk, Ending)>) {
         let storage = &scene.origin.registry().storage;
         let index = scene.queued[1].0.index();
         let taker = Taker::Handle { generation: storage.look(index).0 };

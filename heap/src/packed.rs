@@ -164,52 +164,66 @@ mod tests {
         [const { Cell::new(0) }; 8]
     }
 
+    /// Insertions in any order, and every way to thin out, one after the other.
     #[test]
-    fn agrees_with_a_btree_map_in_any_order_of_insertion() {
+    fn agrees_with_a_btree_map_whatever_came_before() {
         let bits = bits();
         let mut packed = Packed::new();
         let mut oracle = BTreeMap::new();
-        let mut slot = 5usize;
-        for value in 0..300u32 {
-            slot = (slot * 167 + 13) % 512;
-            if oracle.insert(slot, value).is_some() {
-                packed.replace(&bits, slot, value);
-            } else {
-                packed.insert(&bits, slot, value);
+        let mut seed = 88_172_645_463_325_252_u64;
+        let mut random = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        for round in 0..2000u32 {
+            for value in 0..random() % 40 {
+                let slot = (random() % 512) as usize;
+                let value = (round, value);
+                if oracle.insert(slot, value).is_some() {
+                    packed.replace(&bits, slot, value);
+                } else {
+                    packed.insert(&bits, slot, value);
+                }
             }
+            // Of the words, some go, some stay, and the others are mixed.
+            let keep = [(); 8].map(|()| match random() % 4 {
+                0 => 0,
+                1 => u64::MAX,
+                _ => random() | random(),
+            });
+            let stays = |slot: usize| keep[slot / 64] >> (slot % 64) & 1 != 0;
+            let went: Vec<_> =
+                oracle.iter().filter(|(slot, _)| !stays(**slot)).map(|(_, &value)| value).collect();
+            let mut gone = Vec::new();
+            match round % 3 {
+                0 => packed.retain_words(&bits, |index| keep[index], |value| gone.push(value)),
+                1 => packed.retain(&bits, |slot, value| {
+                    stays(slot) || {
+                        gone.push(value);
+                        false
+                    }
+                }),
+                _ => packed.retain_map(&bits, |slot, value| {
+                    if !stays(slot) {
+                        gone.push(value);
+                        return None;
+                    }
+                    Some((value.0, value.1 + 1000))
+                }),
+            }
+            oracle.retain(|&slot, _| stays(slot));
+            if round % 3 == 2 {
+                oracle.values_mut().for_each(|value| value.1 += 1000);
+            }
+            assert_eq!(gone, went);
+            assert!(packed.iter(&bits).eq(oracle.iter().map(|(&slot, &value)| (slot, value))));
+            assert_eq!((packed.len(), packed.is_empty()), (oracle.len(), oracle.is_empty()));
         }
-        assert!(packed.iter(&bits).eq(oracle.iter().map(|(&slot, &value)| (slot, value))));
-        packed.retain(&bits, |slot, _| slot % 3 != 0);
-        oracle.retain(|slot, _| slot % 3 != 0);
-        assert!(packed.iter(&bits).eq(oracle.iter().map(|(&slot, &value)| (slot, value))));
         for slot in 0..512 {
             assert_eq!(packed.get(&bits, slot), oracle.get(&slot).copied());
         }
-    }
-
-    #[test]
-    fn whole_words_go_and_stay_as_bit_by_bit() {
-        let bits = bits();
-        let mut packed = Packed::new();
-        (0..512).filter(|slot| slot % 3 != 0).for_each(|slot| packed.insert(&bits, slot, slot));
-        // Of the words, one goes, one stays, and the others are mixed.
-        let keep = |index| match index {
-            1 => 0,
-            2 => u64::MAX,
-            7 => 1,
-            _ => 0x0123_4567_89ab_cdef << index,
-        };
-        let stays = |slot: &usize| keep(slot / 64) >> (slot % 64) & 1 != 0;
-        let (stayed, went): (Vec<usize>, Vec<usize>) =
-            (0..512).filter(|slot| slot % 3 != 0).partition(stays);
-        let mut gone = Vec::new();
-        packed.retain_words(&bits, keep, |slot| gone.push(slot));
-        assert_eq!(gone, went);
-        assert!(packed.iter(&bits).eq(stayed.iter().map(|&slot| (slot, slot))));
-        // Room behind the last one that stayed is known to be free.
-        packed.insert(&bits, 511, 511);
-        assert_eq!(packed.get(&bits, 511), Some(511));
-        assert_eq!(packed.get(&bits, stayed[0]), Some(stayed[0]));
     }
 
     #[test]

@@ -169,3 +169,30 @@ fn poison_dead(span: &Span) {
 }
 
 const POISON: u8 = 0xDB;
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    /// Of the functions for this processor and for lesser ones, a sweep calls one; so each is called here.
+    #[test]
+    fn marks_replace_allocation_bits_in_the_same_way_on_every_processor() {
+        let from = || [0, 1, u64::MAX, 0x0123_4567_89ab_cdef, 1 << 63, 0, 7, 0, 5].map(Cell::new);
+        type Way = fn(&[Cell<u64>], &[Cell<u64>]) -> usize;
+        let mut ways: Vec<Way> = vec![bitmap::replace];
+        if is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has what the function is compiled for.
+            ways.push(|to, from| unsafe { replace_with_popcnt(to, from) });
+        }
+        if is_x86_feature_detected!("avx512vpopcntdq") && is_x86_feature_detected!("avx512vl") {
+            // SAFETY: as above.
+            ways.push(|to, from| unsafe { replace_with_avx512(to, from) });
+        }
+        for way in ways {
+            let (to, from, expected) = (from(), from(), from());
+            to.iter().for_each(|word| word.set(!word.get()));
+            assert_eq!(way(&to, &from), 1 + 64 + 32 + 1 + 3 + 2);
+            assert_eq!((to, from), (expected, [const { Cell::new(0) }; 9]));
+        }
+    }
+}

@@ -216,6 +216,48 @@ fn the_byte_limit_holds_where_free_slots_lie_scattered() {
 }
 
 #[test]
+fn after_a_cycle_only_spans_with_free_slots_are_listed_for_allocation() {
+    let mut heap = heap();
+    heap.mutate(|mc: &Mutation<'_, Local>, root| {
+        // More than a span can hold.
+        let some = (0..5000).map(|value| mc.alloc(Leaf::new(value)));
+        root.borrow_mut(mc).extend(some);
+    });
+    heap.collect();
+    let space = heap.core().space().borrow();
+    let live = |span: &SpanRef| bitmap::ones(span.alloc_bits()).count();
+    let is_full = |span: &SpanRef| live(span) == span.slots();
+    let counts = space.spans().map(|span| (live(&span), span.slots())).collect::<Vec<_>>();
+    assert_eq!(counts.iter().filter(|(live, slots)| live == slots).count(), 1, "{counts:?}");
+    assert_eq!(space.partial().count(), counts.len() - 1, "{counts:?}");
+    assert!(!space.partial().any(|span| is_full(&span)));
+}
+
+#[test]
+fn the_weak_records_of_a_span_go_with_the_last_one_and_the_checker_looks_at_them() {
+    let mut heap = heap();
+    let tables = |heap: &TestHeap| {
+        let space = heap.core().space().borrow();
+        space.spans().filter(|span| span.weaks().borrow().is_some()).count()
+    };
+    heap.mutate(|mc: &Mutation<'_, Local>, root| {
+        let weak = mc.downgrade(root.borrow()[0]);
+        assert!(weak.upgrade(mc).is_some());
+    });
+    assert_eq!(tables(&heap), 1);
+    heap.mutate(|mc: &Mutation<'_, Local>, root| _ = root.borrow_mut(mc).remove(0));
+    // Its slot is freed behind its back.
+    let complaint = complaint(
+        &mut heap,
+        |_, span| bitmap::clear_range(span.alloc_bits(), 0, 1),
+        |_, span| bitmap::set(span.alloc_bits(), 0),
+    );
+    assert!(complaint.contains("a free slot has a weak record"), "{complaint}");
+    heap.collect();
+    assert_eq!(tables(&heap), 0);
+}
+
+#[test]
 fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() {
     // The distance in memory between the first and the last is a multiple of the cache's size.
     static INFOS: LazyLock<Vec<TypeInfo>> = LazyLock::new(|| {

@@ -52,8 +52,8 @@ pub(crate) fn verify(
     let reachable = truth.walk(Marker::audited(roots))?;
     truth.check_spans(core)?;
     truth.check_lists(core)?;
-    truth.check_usage(core)?;
     truth.check_weaks(&reachable)?;
+    truth.check_usage(core)?;
     truth.check_locals(core)?;
     if swept {
         for &object in truth.objects.keys() {

@@ -47,6 +47,25 @@ fn a_cyclic_graph_of_a_million_nodes_is_reclaimed() {
     assert_eq!(report.dropped_objects, size, "the edge vectors were freed");
 }
 
+/// Each object has one way to it, and many wait at a time: nobody else would find one that is left out.
+#[test]
+fn every_object_of_a_graph_of_any_width_is_reached() {
+    let mut heap: WorldHeap = calm().build(|_| World::default());
+    let widths = (1..100).chain([127, 128, 129, 1000, 1023, 1024, 1025, 5000]);
+    for width in widths {
+        heap.mutate(|mc, world| {
+            let mut nodes = world.nodes.borrow_mut(mc);
+            nodes.clear();
+            nodes.extend((0..width).map(|id| {
+                let end = mc.alloc(Node::new(id));
+                mc.alloc(Node::before(id, Some(mc.alloc(Node::before(id, Some(end))))))
+            }));
+        });
+        assert_eq!(heap.collect().live_objects, 3 * width, "{width} in a row");
+        heap.verify().unwrap();
+    }
+}
+
 #[test]
 fn freed_slots_are_used_again() {
     let mut heap = manual_heap();
@@ -322,6 +341,8 @@ fn reports_count_objects_and_bytes() {
     assert_eq!((report.live_objects, report.live_bytes), (10, 10 * node));
     assert_eq!((report.swept_objects, report.swept_bytes), (10, 160));
     assert_eq!((report.swept_spans, report.emptied_spans), (2, 1));
+    let again = heap.collect();
+    assert_eq!((again.swept_spans, again.emptied_spans), (1, 0));
     assert_eq!((heap.stats().objects, heap.stats().swept_objects), (10, 10));
 }
 

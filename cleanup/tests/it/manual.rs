@@ -1,9 +1,10 @@
 //! Manual pools, blocks and the flush.
 
 use crate::common::*;
-use sexton_cleanup::{Origin, in_cleanup};
+use sexton_cleanup::{Hooks, Origin, Pool, PoolConfig, ReadyHook, in_cleanup};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 #[test]
 fn run_pending_runs_as_many_as_asked_and_loses_none() {
@@ -65,6 +66,48 @@ fn many_threads_may_help() {
     ledger.all_ran_once();
     let stats = pool.stats();
     assert_eq!((stats.executed, stats.running, stats.blocks), (20_000, 0, 0));
+}
+
+/// An event loop runs some at a time, and is told again as long as there are more.
+#[test]
+fn who_leaves_some_is_told_again_and_who_leaves_none_is_not() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    let ready: ReadyHook = Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let hooks = Hooks { ready: Some(ready), ..Hooks::default() };
+    let pool = Pool::new(PoolConfig { hooks, ..PoolConfig::default() }, None);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let heads: Vec<_> = (0..10).map(|_| add(&mut registrar, || {}).0).collect();
+    sweep(&origin, heads);
+    for (max, ran, calls) in [(0, 0, 2), (4, 4, 3), (4, 4, 4), (2, 2, 4), (1, 0, 4)] {
+        assert_eq!(pool.run_pending(max), ran);
+        assert_eq!(told.load(Ordering::Relaxed), calls, "after {ran} of at most {max}");
+    }
+}
+
+#[test]
+fn the_oldest_age_is_that_of_the_oldest_cycle_that_has_not_ended() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    assert_eq!(pool.stats().oldest, None);
+    let begin = Instant::now();
+    let (first, handle) = add(&mut registrar, || {});
+    sweep(&origin, [first]);
+    until("the clock goes on", || begin.elapsed() > Duration::from_millis(2));
+    let middle = Instant::now();
+    let (second, _) = add(&mut registrar, || {});
+    sweep(&origin, [second]);
+    let oldest = pool.stats().oldest.expect("both wait");
+    assert!(oldest > Duration::from_millis(1), "{oldest:?}");
+    assert!(handle.stop());
+    let oldest = pool.stats().oldest.expect("the second waits");
+    assert!(oldest <= middle.elapsed(), "{oldest:?}");
+    assert_eq!(pool.run_pending(usize::MAX), 1);
+    assert_eq!(pool.stats().oldest, None);
 }
 
 #[test]

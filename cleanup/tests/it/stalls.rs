@@ -140,6 +140,27 @@ fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
     scene.end();
 }
 
+/// A call that gives 0 has left nothing to be run.
+#[test]
+fn a_helping_thread_runs_the_tail_that_it_takes_over() {
+    let mut scene = Scene::new(pool_with(config(1)), 100);
+    scene.pool.set_max_workers(0);
+    scene.queue(100, &[0]);
+    let scene = &scene;
+    std::thread::scope(|scope| {
+        scope.spawn(|| scene.pool.run_pending(usize::MAX));
+        scene.gate.wait_for(1);
+        until("the tail was taken over and run", || {
+            let ran = scene.pool.run_pending(usize::MAX);
+            assert_eq!(scene.pool.stats().blocks, 0);
+            ran == 99
+        });
+        scene.gate.open();
+    });
+    shut_down(&scene.pool, &scene.threads);
+    scene.ledger.all_ran_once();
+}
+
 #[test]
 fn helping_threads_take_over_from_each_other() {
     let pool = Pool::new(config(0), None);
