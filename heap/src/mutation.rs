@@ -60,7 +60,8 @@ impl<'gc, M> Mutation<'gc, M> {
     /// # Errors
     ///
     /// [`HeapFull`] with the value, if the heap's `max_bytes` would be exceeded or the system gives
-    /// no memory. A collection after the session may make room.
+    /// no memory. A collection after the session may make room: it is due if the limit is the reason, unless pacing is
+    /// manual or the heap could not hold the object if it were empty.
     #[inline]
     pub fn try_alloc<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
         match self.core.alloc_slot::<T>() {

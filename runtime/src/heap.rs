@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use sexton_cleanup::{Origin, WaitError, in_cleanup};
+use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
     Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mutation, OldRoot, Pacing,
     RootedHeap, VerifyError,
@@ -72,12 +73,15 @@ impl<R: Branded> Heap<R> {
     /// Opens a session: calls `f` with the means to change the heap, and its root. Collects when the
     /// session ends, if the pacer says so; never before.
     ///
-    /// A panic in `f` ends the session and leaves the heap usable.
+    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the session was refused an
+    /// object because of [`max_bytes`](HeapBuilder::max_bytes), as the next one would find the heap as full.
     pub fn mutate<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
     ) -> T {
-        let result = self.inner.mutate(f);
+        let unwinding = CollectIfRefused(self);
+        let result = unwinding.0.inner.mutate(f);
+        std::mem::forget(unwinding);
         if self.inner.wants_collection() {
             self.collect();
         }
@@ -157,6 +161,20 @@ impl<R: Branded> Heap<R> {
     }
 }
 
+/// Dropped when a session ends by a panic, and only then.
+struct CollectIfRefused<'a, R: Branded>(&'a mut Heap<R>);
+
+impl<R: Branded> Drop for CollectIfRefused<'_, R> {
+    fn drop(&mut self) {
+        if self.0.inner.has_refused()
+            // The session's panic goes on; a second one would end the process.
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.0.collect()))
+        {
+            drop_quietly(payload);
+        }
+    }
+}
+
 impl<R: Branded, M> Drop for Heap<R, M> {
     fn drop(&mut self) {
         match self.on_drop {
@@ -213,6 +231,9 @@ impl<R: Branded, M> HeapBuilder<R, M> {
     /// The most bytes of objects' slots in use at a time; past it `alloc` panics and `try_alloc`
     /// gives the value back. An object over 64 KiB counts as whole multiples of that. Memory that payloads own outside the heap (a `Vec`'s, a `String`'s)
     /// does not count. Default: no limit.
+    ///
+    /// A limit brings collections forward, see [`Pacing`]; a program for which a full heap is nothing unusual, and a
+    /// collection after each session that found it full too much, has [`Pacing::Manual`].
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.config.max_bytes = bytes;
         self
