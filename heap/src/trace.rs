@@ -35,6 +35,7 @@ use crate::weak::{Weak, WeakRecord};
     label = "derive `Trace` for this type, or wrap it in `Leaf` if it is foreign and holds no `Gc`",
     note = "derive `Trace` for your own type; a foreign type that holds no `Gc` goes into `Leaf<T>`, or its \
             field is marked `#[trace(leaf)]`",
+    note = "a reference into the heap is no field: keep the object's `Gc`",
     note = "a pointer of another session or of another heap is of another brand"
 )]
 pub unsafe trait Trace<'gc>: Sized {
