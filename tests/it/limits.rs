@@ -82,7 +82,8 @@ fn garbage_never_takes_the_room_that_the_limit_leaves_beside_the_living() {
 #[test]
 fn a_session_that_ends_when_a_collection_is_due_never_finds_the_heap_full_of_garbage() {
     // The limit is where the first collection would be due if there were none.
-    let mut heap = builder().max_bytes(Pacing::DEFAULT_MIN_BYTES).build(|_| World::default());
+    let max = Pacing::DEFAULT_MIN_BYTES;
+    let mut heap = builder().max_bytes(max).zeal(false).build(|_| World::default());
     let mut steps = 0;
     while steps < 200_000 {
         heap.mutate(|mc, _| {
