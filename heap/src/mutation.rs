@@ -206,8 +206,12 @@ impl<'gc> Mutation<'gc, Local> {
     /// Allocates, and each collection looks at each local cleanup. The pool has no part in it: waiting for
     /// cleanups does not wait for these.
     ///
-    /// `f` cannot hold a `Gc`. It can hold a [`Root`]; with one of its own object it would keep that alive, and never
-    /// run.
+    /// `f` cannot hold a `Gc`. It can hold a [`Root`]; with one of its own object it would keep that alive, and run
+    /// not before the heap is dropped.
+    ///
+    /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`: `run_local_cleanups` has it borrowed
+    /// then, and `borrow_mut` panics ("already borrowed"), which counts as a panic of the cleanup. Let `f` leave a note, in
+    /// an `Rc<RefCell<Vec<_>>>` or a channel, for the program to act on afterwards.
     #[track_caller]
     pub fn add_cleanup_local<T, F>(&self, gc: Gc<'gc, T>, f: F) -> LocalCleanup
     where
