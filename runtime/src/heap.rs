@@ -40,7 +40,12 @@ pub struct Heap<R: Branded, M = Local> {
 ///
 /// Those that do not run have their captures dropped. In a pool with threads the drop waits, up to
 /// [`drop_timeout`](HeapBuilder::drop_timeout), for what it leaves to run; what has not ended by then
-/// stays queued. Within a cleanup, and in a manual pool, it does not wait.
+/// stays queued. If that pool has no worker, because none could be started or its bound is 0, the dropping thread runs
+/// cleanups itself, those of other heaps too, and may overrun the timeout by as long as one takes.
+///
+/// Within a cleanup, and in a manual pool, it does not wait. A manual pool's cleanups are queued, then, and run by nobody
+/// but the program: call [`run_pending`](CleanupPool::run_pending) until it returns 0 before the pool's last handle
+/// goes, which discards what is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDrop {
     /// The end of the heap is the death of all its objects: every cleanup runs.
@@ -75,6 +80,11 @@ impl<R: Branded> Heap<R> {
     ///
     /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the session was refused an
     /// object because of [`max_bytes`](HeapBuilder::max_bytes), as the next one would find the heap as full.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does. And if the collection at the end does, for the reasons that [`collect`](Heap::collect) gives: then what `f`
+    /// returned is lost.
     pub fn mutate<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
@@ -95,7 +105,7 @@ impl<R: Branded> Heap<R> {
     /// # Panics
     ///
     /// If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable. In zeal
-    /// mode, if the heap fails its verification.
+    /// mode, if the heap fails its verification. If the hook of a [`BackPressure::Call`] panics.
     pub fn collect(&mut self) -> GcReport {
         let report = self.inner.collect();
         self.high_water.apply(self.inner.origin(), &self.pool);
@@ -116,8 +126,12 @@ impl<R: Branded> Heap<R> {
     /// Waits until every cleanup of this heap that was queued before the call has ended. Cleanups
     /// queued later, and those of other heaps, do not prolong it.
     ///
+    /// `Ok` means that they have ended, not that each has run: some may have been stopped, or discarded by the pool's
+    /// shutdown; `stats().cleanups` has both numbers.
+    ///
     /// Nobody but the caller runs a manual pool's cleanups: call
-    /// [`run_pending`](CleanupPool::run_pending) there.
+    /// [`run_pending`](CleanupPool::run_pending) there. If a pool has no worker, because none could be started or its bound
+    /// is 0, this thread runs cleanups itself, those of other heaps too, and may overrun `timeout` by as long as one takes.
     ///
     /// # Errors
     ///
@@ -210,7 +224,6 @@ impl<R: Branded, M> fmt::Debug for Heap<R, M> {
 const DEFAULT_DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a [`Heap`], from [`Heap::builder`].
-#[derive(Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct HeapBuilder<R, M = Local> {
     pool: Option<CleanupPool>,
@@ -219,6 +232,19 @@ pub struct HeapBuilder<R, M = Local> {
     drop_timeout: Duration,
     high_water: HighWater,
     heap: PhantomData<fn() -> (R, M)>,
+}
+
+// By hand: a derive would ask the same of the root, which is not there yet.
+impl<R, M> fmt::Debug for HeapBuilder<R, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeapBuilder")
+            .field("pool", &self.pool)
+            .field("config", &self.config)
+            .field("on_drop", &self.on_drop)
+            .field("drop_timeout", &self.drop_timeout)
+            .field("high_water", &self.high_water)
+            .finish()
+    }
 }
 
 impl<R: Branded, M> HeapBuilder<R, M> {
@@ -252,7 +278,8 @@ impl<R: Branded, M> HeapBuilder<R, M> {
         self
     }
 
-    /// How long dropping the heap waits for its cleanups. Default: 5 seconds.
+    /// How long dropping the heap waits for its cleanups. Default: 5 seconds. If the pool has no worker, the dropping thread
+    /// runs cleanups itself, and may overrun this by as long as one takes; see [`OnDrop`].
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
         self.drop_timeout = timeout;
         self
