@@ -1,6 +1,8 @@
 //! The command line: its grammar, and its errors as single lines.
 
-use clap::error::ErrorKind;
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
@@ -40,7 +42,25 @@ fn failure(error: &clap::Error) -> Failure {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             crate::output::print(error.render()).err().unwrap_or(Failure::Done)
         }
+        ErrorKind::InvalidSubcommand => Failure::Usage(unknown_subcommand(error)),
         _ => Failure::Usage(one_line(&error.render().to_string())),
+    }
+}
+
+/// With what was meant, perhaps.
+fn unknown_subcommand(error: &clap::Error) -> String {
+    let line = one_line(&error.render().to_string());
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
+        return line;
+    };
+    if Path::new(word).exists() {
+        return format!("{line}; did you mean `tour {word}`?");
+    }
+    match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(similar)) if !similar.is_empty() => {
+            format!("{line}; did you mean `{}`?", similar.join("` or `"))
+        }
+        _ => line,
     }
 }
 

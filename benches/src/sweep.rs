@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// The share of them that carries a cleanup, in percent, 0 to 100, or a list
     #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, value_delimiter = ',', default_value = "0")]
     cleanups: Vec<f64>,
-    /// The most threads that collect, 1 to 64, or a list
+    /// The most threads that collect, 1 to 64, or a list; in this version one does, and more have no effect
     #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = threads, value_delimiter = ',', default_value = "1")]
     threads: Vec<usize>,
     /// Rounds to measure, 1 to 1000
@@ -52,7 +52,7 @@ pub(crate) fn objects(text: &str) -> Result<usize, String> {
     number
         .and_then(|number| number.checked_mul(unit))
         .filter(|number| (1..=MOST).contains(number))
-        .ok_or_else(|| "valid is 1 to 100000000".to_owned())
+        .ok_or_else(|| "valid is 1 to 100000000; 500k and 4M are understood".to_owned())
 }
 
 /// A share in percent, as the number from 0 to 1.
@@ -81,14 +81,28 @@ pub(crate) fn rounds(text: &str) -> Result<usize, String> {
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let cases = cases(args);
+    let note = note(&args.threads);
     if let &[case] = cases.as_slice() {
-        return print(measure(case, args.rounds)?.table());
+        return print(measure(case, args.rounds)?.table() + note);
     }
     let mut curve = Curve::new(args.rounds);
     for case in cases {
         curve.add(case, &measure(case, args.rounds)?);
     }
-    print(curve)
+    print(format!("{curve}{note}"))
+}
+
+/// What has to be said about the numbers of threads asked for.
+fn note(threads: &[usize]) -> &'static str {
+    if threads.iter().all(|&threads| threads == 1) {
+        return "";
+    }
+    "\nnote: one thread collects in this version; --threads above 1 has no effect\n"
+}
+
+/// A number of rounds, in words.
+fn in_rounds(rounds: usize) -> String {
+    if rounds == 1 { "1 round".to_owned() } else { format!("{rounds} rounds") }
 }
 
 /// A line of the curve.
@@ -163,7 +177,8 @@ impl Curve {
 impl fmt::Display for Curve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Curve { rounds, table } = self;
-        writeln!(f, "medians of {rounds} rounds; objects of {OBJECT_BYTES} bytes\n")?;
+        let rounds = in_rounds(*rounds);
+        writeln!(f, "medians of {rounds}; objects of {OBJECT_BYTES} bytes\n")?;
         table.fmt(f)
     }
 }
@@ -256,14 +271,14 @@ impl Measured {
         let objects = report.live_objects + report.swept_objects;
         let share = |part: u64| 100.0 * part as f64 / objects.max(1) as f64;
         let head = format!(
-            "{} objects of {OBJECT_BYTES} bytes: {} live ({:.1} %), {} with a cleanup ({:.1} %); {} \
-             rounds\n\n",
+            "{} objects of {OBJECT_BYTES} bytes: {} live ({:.1} %), {} with a cleanup ({:.1} %); \
+             {}\n\n",
             HumanCount(objects),
             HumanCount(report.live_objects),
             share(report.live_objects),
             HumanCount(registered.count),
             share(registered.count),
-            self.rounds.len(),
+            in_rounds(self.rounds.len()),
         );
         let mut table = Table::of_numbers();
         table.row(["", "median", "min", "max"].map(String::from));

@@ -124,6 +124,7 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
         ("sweep --objects 100000001", "valid is 1 to 100000000"),
         ("sweep --objects -3", "valid is 1 to 100000000"),
         ("sweep --objects many", "valid is 1 to 100000000"),
+        ("sweep --objects 1.5M", "500k and 4M are understood"),
         ("sweep --live 101", "valid is 0 to 100"),
         ("sweep --live -1", "valid is 0 to 100"),
         ("sweep --cleanups NaN", "valid is 0 to 100"),
@@ -141,6 +142,8 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
 #[test]
 fn unknown_words_are_errors_of_one_line() {
     run(["dance"]).assert_usage(&["dance"]);
+    run(["swep"]).assert_usage(&["'swep'", "did you mean `sweep`?"]);
+    run(["/"]).assert_usage(&["'/'", "did you mean `tour /`?"]);
     run(["tour", "--fast"]).assert_usage(&["--fast"]);
     run(["sweep", "--live"]).assert_usage(&["--live"]);
 }
@@ -180,6 +183,19 @@ fn sweep_prints_a_line_for_every_combination_of_lists() {
     for column in ["sweep ns/object", "sweep objects/s", "sweep bytes/s", "threads"] {
         assert!(run.out.contains(column), "{}", run.out);
     }
+    assert!(run.out.starts_with("medians of 1 round;"), "{}", run.out);
+}
+
+#[test]
+fn sweep_says_that_more_threads_have_no_effect_if_more_are_asked_for() {
+    for (threads, says) in [("1", false), ("4", true), ("1,4", true)] {
+        let args = ["sweep", "--objects", "1k", "--rounds", "1", "--threads", threads];
+        let run = run(args);
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        assert_eq!(run.out.contains("--threads above 1 has no effect"), says, "{}", run.out);
+        assert!(!run.out.contains("1 rounds"), "{}", run.out);
+    }
+    assert!(run(["sweep", "--help"]).out.contains("have no effect"));
 }
 
 #[test]

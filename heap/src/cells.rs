@@ -111,6 +111,39 @@ impl<T> GcRefCell<T> {
         GcRefCell { value: RefCell::new(value) }
     }
 
+    /// Replaces the value and returns the old one. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If it is borrowed.
+    #[inline]
+    #[track_caller]
+    pub fn replace<'gc, M>(&self, _: &Mutation<'gc, M>, value: T) -> T
+    where
+        T: Trace<'gc>,
+    {
+        self.value.replace(value)
+    }
+
+    /// Takes the value out and leaves the default. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If it is borrowed.
+    #[inline]
+    #[track_caller]
+    pub fn take<'gc, M>(&self, _: &Mutation<'gc, M>) -> T
+    where
+        T: Default + Trace<'gc>,
+    {
+        self.value.take()
+    }
+
+    /// The value, when the cell is not shared.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+
     /// Borrows the value to read it. O(1).
     ///
     /// # Panics

@@ -57,7 +57,7 @@ impl Core {
             roots: RootTable::new(HeapId::next()),
             locals: LocalTable::new(origin.clone()),
             origin,
-            pacer: RefCell::new(Pacer::new(config.pacing)),
+            pacer: RefCell::new(Pacer::new(config.pacing, config.max_bytes)),
             zeal: config.zeal,
             diagnostics: config.diagnostics,
         }
@@ -132,11 +132,15 @@ impl Core {
     /// Whether the pacer, or zeal, asks for a cycle. O(1) while the answer is no.
     pub(crate) fn collection_due(&self) -> bool {
         let is_due = |usage: Usage| {
-            // Slots in use, and cleanups registered since the last cycle.
-            self.pacer.borrow().is_due(usage.bytes + self.mutator.cleanup_bytes.get())
+            self.pacer.borrow().is_due(usage.bytes, self.mutator.cleanup_bytes.get())
         };
         // The cheap number is never too low.
         self.zeal || (is_due(self.usage()) && is_due(self.exact_usage()))
+    }
+
+    /// Whether a session has been refused an object that a cycle might make room for.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.pacer.borrow().has_refused()
     }
 
     /// Sets when the next cycle is due.
@@ -169,10 +173,15 @@ impl Core {
         &self,
         info: &'static TypeInfo,
     ) -> Result<NonNull<MaybeUninit<T>>, NoRoom> {
-        self.with_allocator(|allocator| {
+        let slot = self.with_allocator(|allocator| {
             allocator.refill(&mut self.space.borrow_mut(), info)?;
             Ok(allocator.take(info).expect("a refilled stock is not empty"))
-        })
+        });
+        // Not if the system has no memory: a cycle takes some itself.
+        if let Err(NoRoom::Limit) = slot {
+            self.pacer.borrow_mut().refuse(info.charged_bytes() as u64);
+        }
+        slot
     }
 
     /// Why a `T` found no room, for the user.

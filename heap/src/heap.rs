@@ -118,6 +118,12 @@ impl<R: Branded> RootedHeap<R> {
         self.core.collection_due()
     }
 
+    /// Whether an object has been refused since the last cycle that one might make room for. Never with
+    /// [`Pacing::Manual`].
+    pub fn has_refused(&self) -> bool {
+        self.core.has_refused()
+    }
+
     /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep; objects
     /// that die cost something only if they have cleanups or drop glue.
     ///

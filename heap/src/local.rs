@@ -5,7 +5,7 @@
 //!
 //! They know neither blocks nor workers. That their closures cannot reach the heap is the compiler's doing, as for
 //! all cleanups, but for one thing: they can own a [`Root`](crate::Root), which is not `Send` either. One that owns
-//! a root of its own object keeps it alive for ever; [`old_roots`](crate::RootedHeap::old_roots) finds it.
+//! a root of its own object keeps it alive until the heap goes; [`old_roots`](crate::RootedHeap::old_roots) finds it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

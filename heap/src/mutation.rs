@@ -60,7 +60,8 @@ impl<'gc, M> Mutation<'gc, M> {
     /// # Errors
     ///
     /// [`HeapFull`] with the value, if the heap's `max_bytes` would be exceeded or the system gives
-    /// no memory. A collection after the session may make room.
+    /// no memory. A collection after the session may make room: it is due if the limit is the reason, unless pacing is
+    /// manual or the heap could not hold the object if it were empty.
     #[inline]
     pub fn try_alloc<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
         match self.core.alloc_slot::<T>() {
@@ -205,8 +206,12 @@ impl<'gc> Mutation<'gc, Local> {
     /// Allocates, and each collection looks at each local cleanup. The pool has no part in it: waiting for
     /// cleanups does not wait for these.
     ///
-    /// `f` cannot hold a `Gc`. It can hold a [`Root`]; with one of its own object it would keep that alive, and never
-    /// run.
+    /// `f` cannot hold a `Gc`. It can hold a [`Root`]; with one of its own object it would keep that alive, and run
+    /// not before the heap is dropped.
+    ///
+    /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`: `run_local_cleanups` has it borrowed
+    /// then, and `borrow_mut` panics ("already borrowed"), which counts as a panic of the cleanup. Let `f` leave a note, in
+    /// an `Rc<RefCell<Vec<_>>>` or a channel, for the program to act on afterwards.
     #[track_caller]
     pub fn add_cleanup_local<T, F>(&self, gc: Gc<'gc, T>, f: F) -> LocalCleanup
     where

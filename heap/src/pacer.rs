@@ -1,16 +1,22 @@
 //! The pacer: when is it worth collecting?
 //!
-//! It compares what has been allocated since the last cycle with what survived that cycle. It knows
-//! neither how a collection works nor when sessions end; the heap asks it there.
+//! It compares what has been allocated since the last cycle with what survived that cycle, and both with the
+//! heap's limit. It knows neither how a collection works nor when sessions end; the heap asks it there.
+//!
+//! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a cycle due; so no
+//! heap stays full of garbage.
 
 /// When a heap collects by itself. The question is asked at the end of every session.
+///
+/// A limit (`max_bytes`) makes it collect earlier, `Manual` excepted: when half of what the limit leaves beside `live` has been
+/// allocated, whatever `min_bytes` and `growth` say, and when an allocation has been refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Pacing {
     /// Collect when the bytes allocated since the last cycle exceed `max(min_bytes, live * growth)`,
     /// where `live` are the bytes that survived it.
     Automatic {
-        /// Never collect before this many bytes have been allocated.
+        /// Never collect before this many bytes have been allocated, unless the limit is near.
         min_bytes: u64,
         /// Garbage tolerated per live byte; 1.0 lets the heap double (Go's `GOGC=100`). A value
         /// that is negative or not a number counts as 0.
@@ -25,19 +31,19 @@ pub enum Pacing {
     /// least, the heap grows by the square root of `live` (Kirisame et al., *Optimal Heap Limits for Reducing Browser
     /// Memory Use*, OOPSLA 2022).
     Balanced {
-        /// Never collect before this many bytes have been allocated.
+        /// Never collect before this many bytes have been allocated, unless the limit is near.
         min_bytes: u64,
     },
-    /// Only `Heap::collect` collects.
+    /// Only `Heap::collect` collects, even if the heap is full.
     Manual,
 }
 
 impl Pacing {
-    /// Bytes allocated before the first automatic collection, by default: small enough that a
+    /// Bytes allocated before the first automatic collection, by default 1 MiB: small enough that a
     /// program which makes only garbage stays in a second-level cache.
     pub const DEFAULT_MIN_BYTES: u64 = 1 << 20;
 
-    /// Live bytes from which on a heap with [`Pacing::Balanced`] doubles before the next cycle.
+    /// Live bytes from which on a heap with [`Pacing::Balanced`] doubles before the next cycle: 128 MiB.
     pub const BALANCE_BYTES: u64 = 128 << 20;
 }
 
@@ -50,28 +56,55 @@ impl Default for Pacing {
 /// The pacing of one heap.
 pub(crate) struct Pacer {
     pacing: Pacing,
-    /// Bytes in use at which the next cycle is due.
+    max_bytes: u64,
+    /// Bytes in use, cleanups counted in, above which the next cycle is due by the policy.
     trigger: u64,
+    /// Bytes in use above which it is due because of the limit, which knows no cleanups.
+    limit_trigger: u64,
+    /// An allocation has been refused since the last cycle.
+    refused: bool,
 }
 
 /// Bytes that a registered cleanup counts for: its record and its place in the span's table.
 pub(crate) const CLEANUP_BYTES: u64 = 48;
 
 impl Pacer {
-    pub(crate) fn new(pacing: Pacing) -> Self {
-        let mut pacer = Pacer { pacing, trigger: 0 };
+    pub(crate) fn new(pacing: Pacing, max_bytes: u64) -> Self {
+        let mut pacer = Pacer { pacing, max_bytes, trigger: 0, limit_trigger: 0, refused: false };
         pacer.after_cycle(0);
         pacer
     }
 
-    /// Whether a cycle is due with this many bytes in use.
+    /// Whether a cycle is due with this many bytes of slots in use, and this many of cleanups registered since the
+    /// last one.
     #[inline]
-    pub(crate) fn is_due(&self, bytes_in_use: u64) -> bool {
-        bytes_in_use > self.trigger
+    pub(crate) fn is_due(&self, bytes_in_use: u64, cleanup_bytes: u64) -> bool {
+        self.refused
+            || bytes_in_use > self.limit_trigger
+            || bytes_in_use.saturating_add(cleanup_bytes) > self.trigger
     }
 
-    /// Sets the next trigger from what survived.
+    /// Takes note that so many bytes found no room under the limit.
+    pub(crate) fn refuse(&mut self, bytes: u64) {
+        // What does not fit into an empty heap, no cycle makes room for.
+        self.refused |= self.pacing != Pacing::Manual && bytes <= self.max_bytes;
+    }
+
+    /// Whether an allocation that a cycle might make room for was refused since the last one.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Sets the next triggers from what survived.
     pub(crate) fn after_cycle(&mut self, live_bytes: u64) {
+        self.refused = false;
+        // Half, so that the session before the cycle has room, too: as much, at least, as has been used since the last
+        // one. A cycle can be put off by no more than as much again; so near the limit it is had at most twice
+        // as often as it must be. With nothing allocated it is never due, however little is left.
+        self.limit_trigger = match self.pacing {
+            Pacing::Manual => u64::MAX,
+            _ => live_bytes.saturating_add(self.max_bytes.saturating_sub(live_bytes) / 2),
+        };
         self.trigger = match self.pacing {
             Pacing::Manual => u64::MAX,
             Pacing::Automatic { min_bytes, growth } => {
@@ -91,20 +124,28 @@ impl Pacer {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+    const NO_LIMIT: u64 = u64::MAX;
+
+    /// Whether a cycle is due above so many bytes, and not before.
+    fn is_due_above(pacer: &Pacer, bytes: u64) -> bool {
+        !pacer.is_due(bytes, 0) && pacer.is_due(bytes + 1, 0)
+    }
+
     #[test]
     fn a_cycle_is_due_when_garbage_exceeds_the_larger_of_minimum_and_growth() {
-        let mut pacer = Pacer::new(Pacing::Automatic { min_bytes: 100, growth: 0.5 });
-        assert!(!pacer.is_due(100) && pacer.is_due(101));
+        let mut pacer = Pacer::new(Pacing::Automatic { min_bytes: 100, growth: 0.5 }, NO_LIMIT);
+        assert!(is_due_above(&pacer, 100));
         pacer.after_cycle(1000);
-        assert!(!pacer.is_due(1500) && pacer.is_due(1501));
+        assert!(is_due_above(&pacer, 1500));
+        assert!(!pacer.is_due(1400, 100) && pacer.is_due(1400, 101));
         pacer.after_cycle(20);
-        assert!(!pacer.is_due(120) && pacer.is_due(121));
+        assert!(is_due_above(&pacer, 120));
     }
 
     #[test]
     fn a_small_heap_may_grow_by_more_than_it_holds() {
-        const MIB: u64 = 1 << 20;
-        let mut pacer = Pacer::new(Pacing::Balanced { min_bytes: MIB });
+        let mut pacer = Pacer::new(Pacing::Balanced { min_bytes: MIB }, NO_LIMIT);
         for (live, headroom) in [
             (0, MIB),
             (1 << 10, MIB),
@@ -114,19 +155,76 @@ mod tests {
             (1 << 30, 1 << 30),
         ] {
             pacer.after_cycle(live);
-            assert!(!pacer.is_due(live + headroom) && pacer.is_due(live + headroom + 1), "{live}");
+            assert!(is_due_above(&pacer, live + headroom), "{live}");
         }
         pacer.after_cycle(u64::MAX);
-        assert!(!pacer.is_due(u64::MAX));
+        assert!(!pacer.is_due(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn half_of_what_the_limit_leaves_may_be_allocated() {
+        let mut pacer = Pacer::new(Pacing::default(), 24 * MIB);
+        assert!(is_due_above(&pacer, MIB), "the minimum comes first");
+        for (live, trigger) in [(8, 16), (16, 20), (22, 23)] {
+            pacer.after_cycle(live * MIB);
+            assert!(is_due_above(&pacer, trigger * MIB), "{live}");
+        }
+        // The limit is above the minimum, and below what one cycle to the next may take.
+        assert!(is_due_above(&Pacer::new(Pacing::default(), MIB), MIB / 2));
+    }
+
+    #[test]
+    fn a_heap_that_is_almost_full_is_not_collected_for_nothing() {
+        let mut pacer = Pacer::new(Pacing::default(), MIB);
+        for left in [0, 1, 15, 16, 31] {
+            pacer.after_cycle(MIB - left);
+            assert!(!pacer.is_due(MIB - left, 0), "{left}");
+            // Cleanups take no room that the limit knows.
+            assert!(!pacer.is_due(MIB - left, 1000), "{left}");
+        }
+        // One more would fit: it is not due yet. With that one, it is.
+        pacer.after_cycle(MIB - 32);
+        assert!(!pacer.is_due(MIB - 16, 0) && pacer.is_due(MIB, 0));
+        for tiny in [0, 1, 16] {
+            assert!(is_due_above(&Pacer::new(Pacing::default(), tiny), tiny / 2), "{tiny}");
+        }
+    }
+
+    #[test]
+    fn a_refused_allocation_makes_a_cycle_due_once() {
+        let mut pacer = Pacer::new(Pacing::default(), 100);
+        pacer.refuse(16);
+        assert!(pacer.has_refused() && pacer.is_due(0, 0));
+        pacer.after_cycle(100);
+        assert!(!pacer.has_refused() && !pacer.is_due(100, 0));
+    }
+
+    #[test]
+    fn what_could_never_fit_makes_no_cycle_due() {
+        let mut pacer = Pacer::new(Pacing::default(), 100);
+        pacer.refuse(101);
+        assert!(!pacer.is_due(0, 0));
+        pacer.refuse(100);
+        assert!(pacer.is_due(0, 0));
+    }
+
+    #[test]
+    fn with_manual_pacing_no_cycle_is_ever_due() {
+        let mut pacer = Pacer::new(Pacing::Manual, 100);
+        pacer.refuse(16);
+        assert!(!pacer.is_due(100, u64::MAX) && !pacer.has_refused());
+        pacer.after_cycle(100);
+        assert!(!pacer.is_due(100, u64::MAX));
     }
 
     #[test]
     fn odd_growths_never_overflow() {
         for growth in [f64::NAN, -1.0, f64::INFINITY] {
-            let mut pacer = Pacer::new(Pacing::Automatic { min_bytes: 1, growth });
-            pacer.after_cycle(u64::MAX / 2);
-            pacer.is_due(u64::MAX);
+            for max_bytes in [0, 100, NO_LIMIT] {
+                let mut pacer = Pacer::new(Pacing::Automatic { min_bytes: 1, growth }, max_bytes);
+                pacer.after_cycle(u64::MAX / 2);
+                pacer.is_due(u64::MAX, u64::MAX);
+            }
         }
-        assert!(!Pacer::new(Pacing::Manual).is_due(u64::MAX - 1));
     }
 }

@@ -32,9 +32,10 @@ use crate::weak::{Weak, WeakRecord};
 /// 5. [`Family`](Trace::Family) is this very type with `'gc` replaced by `'static`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in the heap of this session",
-    label = "not a payload of this session's brand",
+    label = "derive `Trace` for this type, or wrap it in `Leaf` if it is foreign and holds no `Gc`",
     note = "derive `Trace` for your own type; a foreign type that holds no `Gc` goes into `Leaf<T>`, or its \
             field is marked `#[trace(leaf)]`",
+    note = "a reference into the heap is no field: keep the object's `Gc`",
     note = "a pointer of another session or of another heap is of another brand"
 )]
 pub unsafe trait Trace<'gc>: Sized {

@@ -70,7 +70,8 @@ without_pointers! {
     [T: 'static] RangeTo<T>; [T: 'static] RangeToInclusive<T>;
 
     // References and shared ownership.
-    [T: ?Sized + 'static] &'static T;
+    // Not every `&'static T`: the compiler would offer `&value` to those who forgot to derive `Trace`. Others go into a leaf.
+    [] &'static str; [] &'static CStr; [] &'static OsStr; [] &'static Path; [T: 'static] &'static [T];
     [T: ?Sized + ToOwned + 'static] Cow<'static, T>;
     [T: ?Sized + 'static] Rc<T>; [T: ?Sized + 'static] rc::Weak<T>;
     [T: ?Sized + 'static] Arc<T>; [T: ?Sized + 'static] sync::Weak<T>;

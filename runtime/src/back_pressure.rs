@@ -28,10 +28,14 @@ pub enum BackPressure {
     /// The collecting thread runs cleanups, those of other heaps of its pool included, until the backlog is down
     /// to the mark or nothing is left to take.
     Help,
-    /// The collecting thread waits until the backlog is down to the mark, for this long at most.
+    /// The collecting thread waits until the backlog is down to the mark, for this long at most. If the pool has no worker,
+    /// because none could be started or its bound is 0, the thread runs cleanups itself, those of other heaps too, and may
+    /// overrun the time by as long as one takes.
     Wait(Duration),
     /// The collecting thread calls this. If it is to bound the backlog, it has to run or to wait for cleanups, or
     /// to see to it that fewer come.
+    ///
+    /// A panic in it comes out of `Heap::collect`, or of the `Heap::mutate` whose end collected, and what that session returned is lost.
     Call(Arc<BackPressureHook>),
 }
 

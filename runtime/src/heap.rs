@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use sexton_cleanup::{Origin, WaitError, in_cleanup};
+use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
     Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mutation, OldRoot, Pacing,
     RootedHeap, VerifyError,
@@ -39,7 +40,12 @@ pub struct Heap<R: Branded, M = Local> {
 ///
 /// Those that do not run have their captures dropped. In a pool with threads the drop waits, up to
 /// [`drop_timeout`](HeapBuilder::drop_timeout), for what it leaves to run; what has not ended by then
-/// stays queued. Within a cleanup, and in a manual pool, it does not wait.
+/// stays queued. If that pool has no worker, because none could be started or its bound is 0, the dropping thread runs
+/// cleanups itself, those of other heaps too, and may overrun the timeout by as long as one takes.
+///
+/// Within a cleanup, and in a manual pool, it does not wait. A manual pool's cleanups are queued, then, and run by nobody
+/// but the program: call [`run_pending`](CleanupPool::run_pending) until it returns 0 before the pool's last handle
+/// goes, which discards what is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDrop {
     /// The end of the heap is the death of all its objects: every cleanup runs.
@@ -72,12 +78,20 @@ impl<R: Branded> Heap<R> {
     /// Opens a session: calls `f` with the means to change the heap, and its root. Collects when the
     /// session ends, if the pacer says so; never before.
     ///
-    /// A panic in `f` ends the session and leaves the heap usable.
+    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the session was refused an
+    /// object because of [`max_bytes`](HeapBuilder::max_bytes), as the next one would find the heap as full.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does. And if the collection at the end does, for the reasons that [`collect`](Heap::collect) gives: then what `f`
+    /// returned is lost.
     pub fn mutate<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
     ) -> T {
-        let result = self.inner.mutate(f);
+        let unwinding = CollectIfRefused(self);
+        let result = unwinding.0.inner.mutate(f);
+        std::mem::forget(unwinding);
         if self.inner.wants_collection() {
             self.collect();
         }
@@ -91,7 +105,7 @@ impl<R: Branded> Heap<R> {
     /// # Panics
     ///
     /// If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable. In zeal
-    /// mode, if the heap fails its verification.
+    /// mode, if the heap fails its verification. If the hook of a [`BackPressure::Call`] panics.
     pub fn collect(&mut self) -> GcReport {
         let report = self.inner.collect();
         self.high_water.apply(self.inner.origin(), &self.pool);
@@ -112,8 +126,12 @@ impl<R: Branded> Heap<R> {
     /// Waits until every cleanup of this heap that was queued before the call has ended. Cleanups
     /// queued later, and those of other heaps, do not prolong it.
     ///
+    /// `Ok` means that they have ended, not that each has run: some may have been stopped, or discarded by the pool's
+    /// shutdown; `stats().cleanups` has both numbers.
+    ///
     /// Nobody but the caller runs a manual pool's cleanups: call
-    /// [`run_pending`](CleanupPool::run_pending) there.
+    /// [`run_pending`](CleanupPool::run_pending) there. If a pool has no worker, because none could be started or its bound
+    /// is 0, this thread runs cleanups itself, those of other heaps too, and may overrun `timeout` by as long as one takes.
     ///
     /// # Errors
     ///
@@ -157,6 +175,20 @@ impl<R: Branded> Heap<R> {
     }
 }
 
+/// Dropped when a session ends by a panic, and only then.
+struct CollectIfRefused<'a, R: Branded>(&'a mut Heap<R>);
+
+impl<R: Branded> Drop for CollectIfRefused<'_, R> {
+    fn drop(&mut self) {
+        if self.0.inner.has_refused()
+            // The session's panic goes on; a second one would end the process.
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.0.collect()))
+        {
+            drop_quietly(payload);
+        }
+    }
+}
+
 impl<R: Branded, M> Drop for Heap<R, M> {
     fn drop(&mut self) {
         match self.on_drop {
@@ -192,7 +224,6 @@ impl<R: Branded, M> fmt::Debug for Heap<R, M> {
 const DEFAULT_DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a [`Heap`], from [`Heap::builder`].
-#[derive(Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct HeapBuilder<R, M = Local> {
     pool: Option<CleanupPool>,
@@ -201,6 +232,19 @@ pub struct HeapBuilder<R, M = Local> {
     drop_timeout: Duration,
     high_water: HighWater,
     heap: PhantomData<fn() -> (R, M)>,
+}
+
+// By hand: a derive would ask the same of the root, which is not there yet.
+impl<R, M> fmt::Debug for HeapBuilder<R, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeapBuilder")
+            .field("pool", &self.pool)
+            .field("config", &self.config)
+            .field("on_drop", &self.on_drop)
+            .field("drop_timeout", &self.drop_timeout)
+            .field("high_water", &self.high_water)
+            .finish()
+    }
 }
 
 impl<R: Branded, M> HeapBuilder<R, M> {
@@ -213,6 +257,9 @@ impl<R: Branded, M> HeapBuilder<R, M> {
     /// The most bytes of objects' slots in use at a time; past it `alloc` panics and `try_alloc`
     /// gives the value back. An object over 64 KiB counts as whole multiples of that. Memory that payloads own outside the heap (a `Vec`'s, a `String`'s)
     /// does not count. Default: no limit.
+    ///
+    /// A limit brings collections forward, see [`Pacing`]; a program for which a full heap is nothing unusual, and a
+    /// collection after each session that found it full too much, has [`Pacing::Manual`].
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.config.max_bytes = bytes;
         self
@@ -231,7 +278,8 @@ impl<R: Branded, M> HeapBuilder<R, M> {
         self
     }
 
-    /// How long dropping the heap waits for its cleanups. Default: 5 seconds.
+    /// How long dropping the heap waits for its cleanups. Default: 5 seconds. If the pool has no worker, the dropping thread
+    /// runs cleanups itself, and may overrun this by as long as one takes; see [`OnDrop`].
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
         self.drop_timeout = timeout;
         self

@@ -35,6 +35,20 @@
 //! - [`Mutation::add_cleanup`] registers a cleanup and returns its handle, a [`Cleanup`].
 //! - A [`CleanupPool`] runs the cleanups of dead objects. All heaps share [`CleanupPool::global`]
 //!   unless told otherwise.
+//!
+//! # If it does not compile
+//!
+//! | the compiler says | because | do this |
+//! |---|---|---|
+//! | "`P` cannot live in the heap of this session", "`World` is not the `'static` form of a heap type" | `P` does not implement [`Trace`] | derive it; wrap a foreign type without a `Gc` in [`Leaf`], or mark its field `#[trace(leaf)]` |
+//! | "lifetime may not live long enough", "`'gc` must outlive `'static`", at a field of `RefCell<Option<Gc>>`, `Cell`, `OnceCell` or `Mutex` | these change pointers without a session | [`GcRefCell`], [`GcCell`], [`GcMutex`] or [`GcAtomic`] |
+//! | the same, at a field of `Rc<Gc>` or `Arc<Gc>` | shared ownership outlives sessions | the `Gc` alone, which is `Copy` and shares the object; or a [`Root`] outside the heap |
+//! | the same, at a field of `&'a str` or another reference | a payload borrows nothing but what is static | own it (`String`, `Box<str>`), or keep a `Gc` |
+//! | "`NonNull<..>`" or "`Rc<..>` cannot be sent between threads safely", or "borrowed data escapes outside of closure", at `add_cleanup` | the closure captures a [`Gc`], a [`Weak`], a [`Root`], the session, or a reference into an object | copy out what the cleanup needs before, and `move` only that |
+//! | "`..` cannot be sent between threads safely", at `thread::spawn` | a heap stays on the thread that made it | make it there, and send plain values |
+//! | "cannot borrow `heap` as mutable more than once", inside `mutate` | a session is open already; they do not nest, and `collect` waits for the end | pass `mc` and the root down; collect after the session |
+//! | "borrowed data escapes outside of closure", "lifetime may not live long enough", at a `Gc` that leaves `mutate` | a pointer ends with its session | return the value; reach the object from the root; or keep a [`Root`] ([`Mutation::root`], [`Mutation::fetch`]) |
+//! | "conflicting implementations of trait `MustNotImplementDropAsItDerivesTrace`" | a type that derives `Trace` implements `Drop`, which could read dead objects | move what needs dropping into a field of its own type, in a [`Leaf`]; or register a cleanup |
 
 #![forbid(unsafe_code)]
 

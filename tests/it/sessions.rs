@@ -208,6 +208,30 @@ fn every_building_block_keeps_what_it_holds_alive() {
 }
 
 #[test]
+fn what_a_ref_cell_held_comes_back_when_it_is_replaced() {
+    let mut heap: Heap<GcRefCell<Vec<Gc<'static, Leaf<u32>>>>> =
+        Heap::new(|_| GcRefCell::default());
+    heap.mutate(|mc, cell| {
+        let numbers = |list: &[Gc<'_, Leaf<u32>>]| list.iter().map(|n| ***n).collect::<Vec<_>>();
+        assert!(cell.replace(mc, vec![mc.alloc(Leaf::new(1)), mc.alloc(Leaf::new(2))]).is_empty());
+        assert_eq!(numbers(&cell.take(mc)), [1, 2]);
+        assert!(cell.borrow().is_empty());
+        assert_eq!(numbers(&GcRefCell::new(vec![mc.alloc(Leaf::new(3))]).into_inner()), [3]);
+        let guard = cell.borrow();
+        let replaced = catch_unwind(AssertUnwindSafe(|| cell.replace(mc, Vec::new())));
+        assert!(replaced.is_err() && guard.is_empty(), "it is borrowed");
+    });
+}
+
+#[test]
+fn the_settings_of_any_heap_can_be_printed() {
+    #[derive(Trace, Default)]
+    struct Mute<'gc>(GcCell<Option<Gc<'gc, Leaf<u32>>>>);
+    let text = format!("{:?}", Heap::<Mute<'static>>::builder().max_bytes(1234));
+    assert!(text.contains("max_bytes: 1234"), "{text}");
+}
+
+#[test]
 fn leaked_guards_hide_nothing_from_the_marker() {
     let mut heap = manual_heap();
     heap.mutate(|mc, world| {

@@ -1,4 +1,4 @@
-//! A field is `Trace` or a leaf; a reference is `'static`; shared ownership of pointers is not possible.
+//! A field is `Trace` or a leaf; a reference into the heap is neither; shared ownership of pointers is not possible.
 
 use std::fs::File;
 use std::rc::Rc;

@@ -52,25 +52,11 @@
 //! methods of the tracer, whose type the signature of `Trace::trace` fixes, and they are given the type and
 //! the field themselves; the patterns name every field, so one that was added later does not compile.
 //!
-//! # Parameters
+//! # Parameters and attributes
 //!
-//! - A type has no lifetime parameter, or one: the **brand** of the session, whatever its name.
-//! - A type parameter is traced: `T: Trace<'gc>`. One that is bounded by `'static` can hold no `Gc`;
-//!   it needs no `Trace`, and fields that hold it are leaves (`#[trace(leaf)]`, or inside a `Leaf<T>`).
-//! - Bounds and `where` clauses must hold for the type at every brand, so `T: Ord` on the type asks
-//!   the same of `T`'s family. Bounds on functions ask less; prefer them.
-//! - `NEEDS_TRACE` is read off the parameters: true with a brand, else true if it is for one of the
-//!   traced type parameters. The fields do not matter, as without either the type is `'static` and
-//!   so holds no `Gc`. Asking the fields instead would ask a recursive type about itself.
-//!
-//! # Attributes
-//!
-//! - `#[trace(leaf)]` on a field: it is not traced and need not be `Trace`, but its type must be
-//!   `'static`, so it cannot hold a `Gc`. It may implement `Drop`.
-//! - `#[trace(crate = path)]` on the type: where `Trace`, `Branded`, `Tracer` and `__private` are found. The
-//!   default is `::sexton`.
-//!
-//! Unions, packed structs and types with two lifetimes are rejected.
+//! Their rules stand at the [macro](derive@Trace), where users of `sexton` find them. As for `NEEDS_TRACE`, the fields do not
+//! matter: without a brand and a traced parameter the type is `'static` and so holds no `Gc`. Asking the fields instead
+//! would ask a recursive type about itself.
 
 mod attr;
 mod expand;
@@ -81,7 +67,35 @@ use proc_macro::TokenStream;
 /// Implements `Trace` and `Branded` for a struct or an enum, and keeps it from implementing `Drop`.
 ///
 /// A field is traced unless it is marked `#[trace(leaf)]`, which asks that its type be `'static`.
-/// See the [crate's page](crate) for what is generated and for the rules on parameters.
+///
+/// ```ignore
+/// #[derive(Trace)]
+/// struct Pair<'gc, T> {
+///     first: T,
+///     second: Gc<'gc, T>,
+///     #[trace(leaf)]
+///     file: std::fs::File, // a foreign type that knows no `Trace`, and holds no `Gc`
+/// }
+/// ```
+///
+/// # Parameters
+///
+/// - A type has no lifetime parameter, or one: the **brand** of the session, whatever its name.
+/// - A type parameter is traced: `T: Trace<'gc>`. One that is bounded by `'static` can hold no `Gc`;
+///   it needs no `Trace`, and fields that hold it are leaves (`#[trace(leaf)]`, or inside a `Leaf<T>`).
+/// - Bounds and `where` clauses must hold for the type at every brand, so `T: Ord` on the type asks
+///   the same of `T`'s family. Bounds on functions ask less; prefer them.
+/// - `NEEDS_TRACE` is read off the parameters: true with a brand, else true if it is for one of the
+///   traced type parameters.
+///
+/// # Attributes
+///
+/// - `#[trace(leaf)]` on a field: it is not traced and need not be `Trace`, but its type must be
+///   `'static`, so it cannot hold a `Gc`. It may implement `Drop`.
+/// - `#[trace(crate = path)]` on the type: where `Trace`, `Branded`, `Tracer` and `__private` are found. The
+///   default is `::sexton`.
+///
+/// Unions, packed structs and types with two lifetimes are rejected.
 #[proc_macro_derive(Trace, attributes(trace))]
 pub fn derive_trace(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);

@@ -94,6 +94,10 @@ struct Memory {
     drop_panics: u64,
     /// Bytes in use at which a cycle is due, if the heap paces itself.
     trigger: u64,
+    /// Bytes in use at which one is due because of the limit.
+    limit_trigger: u64,
+    /// Something that would fit into the empty heap was refused since the last cycle.
+    refused: bool,
     registered_since: u64,
     /// Cycles that have left nothing, since something was last allocated.
     empty_cycles: u32,
@@ -253,6 +257,22 @@ impl Oracle {
     /// An object was made, and found no room.
     pub(super) fn refused(&mut self, kind: Kind) {
         self.made(kind, 0, false);
+        self.was_refused(kind.bytes());
+    }
+
+    /// A weak record found no room.
+    pub(super) fn record_refused(&mut self) {
+        self.was_refused(RECORD_BYTES);
+    }
+
+    fn was_refused(&mut self, bytes: u64) {
+        let limit = self.setup.limit.expect("a heap without a limit refuses nothing");
+        self.memory.refused |= bytes <= limit;
+    }
+
+    /// Whether a session collects even if it ends by a panic.
+    pub(super) fn due_in_spite_of_a_panic(&self) -> bool {
+        self.memory.refused && self.setup.pace.is_some()
     }
 
     fn made(&mut self, kind: Kind, address: usize, allocated: bool) -> Id {
@@ -318,12 +338,12 @@ impl Oracle {
 
     /// Whether a session that ends now collects.
     pub(super) fn due(&self) -> Due {
-        let Memory { bytes, trigger, registered_since, .. } = self.memory;
+        let Memory { bytes, trigger, limit_trigger, refused, registered_since, .. } = self.memory;
         if self.setup.zeal {
             Due::Yes
         } else if self.setup.pace.is_none() {
             Due::No
-        } else if bytes > trigger {
+        } else if refused || bytes > trigger.min(limit_trigger) {
             Due::Yes
         } else if bytes + registered_since * AMPLE_CLEANUP_BYTES <= trigger {
             Due::No
@@ -366,6 +386,8 @@ impl Oracle {
         let live = self.memory.bytes;
         self.memory.empty_cycles += u32::from(live == 0);
         self.memory.trigger = live + live.max(self.setup.pace.unwrap_or_default());
+        self.memory.limit_trigger = limit_trigger(self.setup, live);
+        self.memory.refused = false;
         let report = Cycle {
             cycle: self.memory.cycles,
             live_objects: self.memory.objects,
@@ -448,7 +470,8 @@ impl Oracle {
         self.weaks.clear();
         self.counts = Counts::default();
         let trigger = setup.pace.unwrap_or_default();
-        self.memory = Memory { trigger, ..Memory::default() };
+        let limit_trigger = limit_trigger(setup, 0);
+        self.memory = Memory { trigger, limit_trigger, ..Memory::default() };
         // Dropped like a token, whenever that may be: it is not for a sweep to find.
         self.world = self.made(Kind::Token, 0, false);
         self.world
@@ -522,7 +545,7 @@ impl Oracle {
     /// A heap was not made, after one object with one cleanup was: the object is dropped and the cleanup
     /// discarded.
     pub(super) fn stillborn(&mut self, kind: Kind) {
-        self.refused(kind);
+        self.made(kind, 0, false);
         let number = self.next_number();
         // A number that no heap has.
         self.cleanups.push(CleanupModel::armed(0, Act::Nothing));
@@ -839,3 +862,8 @@ impl Act {
 
 /// More than a registered cleanup counts for towards the next cycle.
 const AMPLE_CLEANUP_BYTES: u64 = 1 << 10;
+
+/// Half of what the limit leaves beside the living may be allocated.
+fn limit_trigger(setup: Setup, live: u64) -> u64 {
+    setup.limit.map_or(u64::MAX, |limit| live + (limit - live) / 2)
+}

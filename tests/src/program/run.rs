@@ -237,7 +237,8 @@ impl Machine {
         }
     }
 
-    /// Opens a session that panics; what it did before that stays, and it does not collect.
+    /// Opens a session that panics; what it did before that stays, and it does not collect unless it was refused
+    /// something.
     fn broken_session(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc World<'gc>, &mut Oracle, &Arc<Ledger>),
@@ -246,6 +247,10 @@ impl Machine {
         let heap = heap.as_mut().expect("there is a heap");
         let panicked = panics(|| heap.mutate(|mc, world| f(mc, world, oracle, ledger)));
         assert!(panicked, "a session that should have panicked did not");
+        if self.oracle.due_in_spite_of_a_panic() {
+            let report = self.heap().last_report().expect("the session's end has collected");
+            self.collected(report);
+        }
     }
 
     fn heap(&self) -> &WorldHeap {
@@ -514,7 +519,8 @@ impl Machine {
     fn downgrade(&mut self, object: u8) -> bool {
         let Some(at) = self.choose(object) else { return false };
         if !self.oracle.can_downgrade(self.oracle.kept[at]) {
-            self.broken_session(|mc, world, _, _| {
+            self.broken_session(|mc, world, oracle, _| {
+                oracle.record_refused();
                 world.kept.borrow()[at].downgrade(mc);
             });
             return true;

@@ -1,0 +1,12 @@
+//! A type that does not derive `Trace` is no payload; the advice is to derive it, not to borrow the value.
+
+use sexton::Heap;
+
+struct Point(u32);
+
+fn main() {
+    let mut heap: Heap<()> = Heap::new(|_| ());
+    heap.mutate(|mc, _| {
+        mc.alloc(Point(1));
+    });
+}
