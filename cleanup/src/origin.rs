@@ -36,7 +36,7 @@ impl Origin {
         Registrar {
             registry,
             free: registry.storage.free_list(),
-            fresh: Fresh::empty(&registry.storage),
+            fresh: Fresh::empty(),
             counts: registry.add_registrar(),
             registered: 0,
             reclaimed: 0,

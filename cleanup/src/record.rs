@@ -27,8 +27,10 @@ use crate::describe::{Description, DescriptionId};
 use crate::prefetch;
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell};
 use crate::thunk::{Namer, Thunk};
+use std::iter::Zip;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
+use std::slice;
 
 /// Records of the first chunk; each further chunk is twice as large as the one before.
 #[cfg(not(any(loom, shuttle)))]
@@ -188,6 +190,12 @@ impl Tag {
             12 => State::Dropping,
             _ => unreachable!("tags are made by Tag::new only"),
         }
+    }
+
+    /// Whether the state is `Armed`; cheaper than to ask for the state.
+    #[inline]
+    fn is_armed(self) -> bool {
+        self.0 & 15 == State::Armed as u32
     }
 
     #[inline]
@@ -422,7 +430,7 @@ impl Storage {
         let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
         let tag = record.load(Ordering::Relaxed);
-        if tag.state() != State::Armed {
+        if !tag.is_armed() {
             return None;
         }
         let taken = tag.with(match (taker, to_drop) {
@@ -500,10 +508,19 @@ impl Storage {
             self.fresh.fetch_sub(RANGE, Ordering::Relaxed);
             panic!("a heap cannot have more than {MAX_INDEX} cleanups registered at once");
         }
-        let (chunk, _) = Self::place(Index(start));
-        self.chunks[chunk].get_or_init(|| Chunk::new((FIRST_CHUNK << chunk) as usize));
-        // Index 0 is none.
-        Fresh { storage: self, next: start.max(1), end: start + RANGE }
+        let (chunk, offset) = Self::place(Index(start));
+        let chunk = self.chunks[chunk].get_or_init(|| Chunk::new((FIRST_CHUNK << chunk) as usize));
+        let range = offset..offset + RANGE as usize;
+        let mut fresh = Fresh {
+            next: start,
+            slots: chunk.records[range.clone()].iter().zip(&chunk.marks[range]),
+        };
+        if start == 0 {
+            // Index 0 is none.
+            fresh.slots.next();
+            fresh.next = 1;
+        }
+        fresh
     }
 
     /// A list of free slots, empty at first.
@@ -730,15 +747,15 @@ impl Orphan {
 /// Slots that were never used, owned by one registrar.
 #[derive(Debug)]
 pub(crate) struct Fresh {
-    storage: &'static Storage,
+    /// Index of the next one.
     next: u32,
-    end: u32,
+    slots: Zip<slice::Iter<'static, Record>, slice::Iter<'static, AtomicU8>>,
 }
 
 impl Fresh {
     /// The range that holds nothing.
-    pub(crate) fn empty(storage: &'static Storage) -> Self {
-        Fresh { storage, next: 0, end: 0 }
+    pub(crate) fn empty() -> Self {
+        Fresh { next: 0, slots: [].iter().zip(&[]) }
     }
 }
 
@@ -747,12 +764,9 @@ impl Iterator for Fresh {
 
     #[inline]
     fn next(&mut self) -> Option<Slot> {
-        if self.next == self.end {
-            return None;
-        }
+        let (record, mark) = self.slots.next()?;
         let index = Index(self.next);
         self.next += 1;
-        let (record, mark) = self.storage.record_and_mark(index);
         Some(Slot { record, mark, index, tag: Tag(0) })
     }
 }

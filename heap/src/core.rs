@@ -206,12 +206,13 @@ impl Core {
         self.charge_cleanup();
         let mut registrar = self.mutator.registrar.borrow_mut();
         let mut cleanups = span.cleanups().borrow_mut();
-        let chain = cleanups.get(span.special_bits(), slot);
-        let (head, cleanup) = registrar.register(chain, f);
-        match chain {
-            Some(_) => cleanups.replace(span.special_bits(), slot, head),
-            None => cleanups.insert(span.special_bits(), slot, head),
+        if let Some(chain) = cleanups.get_mut(span.special_bits(), slot) {
+            let (head, cleanup) = registrar.register(Some(*chain), f);
+            *chain = head;
+            return cleanup;
         }
+        let (head, cleanup) = registrar.register(None, f);
+        cleanups.insert(span.special_bits(), slot, head);
         cleanup
     }
 }

@@ -36,23 +36,34 @@ impl<V: Copy> Packed<V> {
         bitmap::get(bits, slot).then(|| self.values[bitmap::rank(bits, slot)])
     }
 
-    /// Sets the value of a slot that has one.
-    pub(crate) fn replace(&mut self, bits: &[Cell<u64>], slot: usize, value: V) {
-        debug_assert!(bitmap::get(bits, slot));
-        self.values[bitmap::rank(bits, slot)] = value;
+    /// The value of a slot, to be changed.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, bits: &[Cell<u64>], slot: usize) -> Option<&mut V> {
+        if bitmap::get(bits, slot) {
+            Some(&mut self.values[bitmap::rank(bits, slot)])
+        } else {
+            None
+        }
     }
 
     /// Gives a value to a slot that has none. O(1) in slot order (the order of allocation), else a
     /// rank and a move of the values behind it: at most 16 KiB.
+    #[inline]
     pub(crate) fn insert(&mut self, bits: &[Cell<u64>], slot: usize, value: V) {
         debug_assert!(!bitmap::get(bits, slot));
         if slot >= self.top {
             self.values.push(value);
             self.top = slot + 1;
         } else {
-            self.values.insert(bitmap::rank(bits, slot), value);
+            self.insert_between(bits, slot, value);
         }
         bitmap::set(bits, slot);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_between(&mut self, bits: &[Cell<u64>], slot: usize, value: V) {
+        self.values.insert(bitmap::rank(bits, slot), value);
     }
 
     pub(crate) fn iter<'a>(
@@ -182,7 +193,7 @@ mod tests {
                 let slot = (random() % 512) as usize;
                 let value = (round, value);
                 if oracle.insert(slot, value).is_some() {
-                    packed.replace(&bits, slot, value);
+                    *packed.get_mut(&bits, slot).expect("it has one") = value;
                 } else {
                     packed.insert(&bits, slot, value);
                 }

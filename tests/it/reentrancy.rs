@@ -300,7 +300,9 @@ promises! {
             // The worker's thread ends, or else this one drops it.
             stage.pool.shutdown(LONG).unwrap();
             drop(KEPT.take());
-            pool.shutdown(LONG).unwrap();
+            // A manual pool discards what the heap's end has queued, and says so.
+            let end = pool.shutdown(LONG);
+            assert!(end.is_ok() || pool.max_workers() == 0, "{end:?}");
             let ran = ledger.balance(20 * LINES);
             assert!(ran >= 20 * LINES / 2, "{ran}");
         }

@@ -104,8 +104,11 @@ impl FreeList {
     /// Takes the first slot.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Slot> {
-        if self.at == GROUP && !self.open() {
-            return None;
+        if self.at == GROUP {
+            if self.first == 0 {
+                return None;
+            }
+            self.open();
         }
         let index = Index(self.open[self.at]);
         self.at += 1;
@@ -152,10 +155,10 @@ impl FreeList {
         self.first = 0;
     }
 
-    /// Makes the first group's slots those to be used next. False if there is no group.
+    /// Makes the first group's slots those to be used next. There is one.
     #[inline(never)]
-    fn open(&mut self) -> bool {
-        let Some(first) = Index::from_raw(self.first) else { return false };
+    fn open(&mut self) {
+        let first = Index(self.first);
         let [next, others @ ..] = read(self.storage.record(first));
         let len = 1 + others.iter().take_while(|&&other| other != 0).count();
         self.at = GROUP - len;
@@ -173,7 +176,6 @@ impl FreeList {
             }
             previous = index;
         }
-        true
     }
 
     /// Makes the slots to be used next a group, if there are any.
