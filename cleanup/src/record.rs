@@ -776,7 +776,7 @@ mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    fn storage() -> &'static Storage {
+    pub(super) fn storage() -> &'static Storage {
         Box::leak(Box::new(Storage::new()))
     }
 

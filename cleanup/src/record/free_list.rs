@@ -245,10 +245,7 @@ fn read(record: &Record) -> Group {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-
-    fn storage() -> &'static Storage {
-        Box::leak(Box::new(Storage::new()))
-    }
+    use crate::record::tests::storage;
 
     fn indices(slots: &[Slot]) -> Vec<u32> {
         slots.iter().map(|slot| slot.index.0).collect()
