@@ -1,7 +1,9 @@
 //! Manual pools, blocks and the flush.
 
 use crate::common::*;
-use sexton_cleanup::{Hooks, Origin, Pool, PoolConfig, ReadyHook, in_cleanup};
+use sexton_cleanup::{
+    Description, Hooks, Origin, PanicHook, Pool, PoolConfig, ReadyHook, in_cleanup,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +20,9 @@ fn run_pending_runs_as_many_as_asked_and_loses_none() {
             add(&mut registrar, move || capture.ran()).0
         })
         .collect();
+    assert!(pool.is_idle());
     sweep(&origin, heads);
+    assert!(!pool.is_idle());
     let mut ran = 0;
     for max in (0..).step_by(7) {
         let got = pool.run_pending(max);
@@ -108,6 +112,73 @@ fn the_oldest_age_is_that_of_the_oldest_cycle_that_has_not_ended() {
     assert!(oldest <= middle.elapsed(), "{oldest:?}");
     assert_eq!(pool.run_pending(usize::MAX), 1);
     assert_eq!(pool.stats().oldest, None);
+}
+
+#[test]
+fn relief_runs_what_is_queued_until_the_backlog_is_down_to_the_mark() {
+    let pool = manual();
+    let [origin, other] = [(); 2].map(|()| Origin::new(&pool));
+    let queue = |origin: &Origin, n: usize| {
+        let mut registrar = origin.registrar();
+        let heads: Vec<_> = (0..n).map(|_| add(&mut registrar, || {}).0).collect();
+        sweep(origin, heads)
+    };
+    queue(&origin, 500);
+    assert_eq!([600, 500, 450, 449].map(|mark| origin.relieve(mark)), [500, 500, 450, 449]);
+    assert_eq!(pool.stats().executed, 51);
+    assert_eq!(origin.relieve(0), 0);
+    // What is in front of its own is run, too.
+    queue(&other, 300);
+    queue(&origin, 10);
+    assert_eq!(origin.relieve(5), 5);
+    assert!((1..300).contains(&other.backlog()));
+    pool.run_pending(usize::MAX);
+}
+
+#[test]
+fn relief_ends_when_there_is_nothing_to_take() {
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let inner = origin.clone();
+    let heads = [
+        add(&mut registrar, move || assert_eq!(inner.relieve(0), 2, "itself, and the other")).0,
+        add(&mut registrar, || {}).0,
+    ];
+    sweep(&origin, heads);
+    assert_eq!(origin.relieve(0), 0);
+    assert_eq!((pool.stats().executed, pool.stats().panicked), (2, 0));
+}
+
+#[test]
+fn a_closure_run_as_a_cleanup_is_inside_one_and_its_panic_is_told() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    let panic: PanicHook = Arc::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let hooks = Hooks { panic: Some(panic), ..Hooks::default() };
+    let origin = Origin::new(&Pool::new(PoolConfig { hooks, ..PoolConfig::default() }, None));
+    let run = |closure: fn()| origin.run_as_cleanup(closure, Description::default());
+    assert!(run(|| assert!(in_cleanup())));
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    assert!(!run(|| std::panic::resume_unwind(Box::new("on purpose"))));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    assert!(!in_cleanup());
+}
+
+#[test]
+fn a_chain_is_settled_when_all_of_it_is() {
+    let origin = Origin::new(&manual());
+    let mut registrar = origin.registrar();
+    let (head, first) = add(&mut registrar, || {});
+    let (head, second) = registrar.register(Some(head), || {});
+    for handle in [&second, &first] {
+        assert!(!registrar.is_settled(head));
+        assert!(handle.stop());
+    }
+    assert!(registrar.is_settled(head));
+    registrar.discard(head);
 }
 
 #[test]
