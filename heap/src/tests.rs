@@ -258,6 +258,24 @@ fn the_weak_records_of_a_span_go_with_the_last_one_and_the_checker_looks_at_them
 }
 
 #[test]
+fn the_checker_sees_a_local_cleanup_of_a_free_slot() {
+    let mut heap = heap();
+    let object = heap.mutate(|mc: &Mutation<'_, Local>, _| {
+        let leaf = mc.alloc(Leaf::new(7));
+        mc.add_cleanup_local(leaf, || {});
+        leaf.as_address()
+    });
+    let span = SpanRef::containing(object);
+    let slot = span.slot_of(object);
+    let complaint = complaint(
+        &mut heap,
+        |_, _| bitmap::clear_range(span.alloc_bits(), slot, slot + 1),
+        |_, _| bitmap::set(span.alloc_bits(), slot),
+    );
+    assert!(complaint.contains("1 local cleanups are armed for free slots"), "{complaint}");
+}
+
+#[test]
 fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() {
     // The distance in memory between the first and the last is a multiple of the cache's size.
     static INFOS: LazyLock<Vec<TypeInfo>> = LazyLock::new(|| {

@@ -53,8 +53,8 @@ pub(crate) fn verify(
     truth.check_spans(core)?;
     truth.check_lists(core)?;
     truth.check_weaks(&reachable)?;
-    truth.check_usage(core)?;
     truth.check_locals(core)?;
+    truth.check_usage(core)?;
     if swept {
         for &object in truth.objects.keys() {
             ensure!(reachable.contains(&object), "unreachable object {object:#x} survived a sweep");

@@ -104,11 +104,12 @@ fn a_panic_in_one_is_told_and_the_rest_runs() {
             std::panic::resume_unwind(Box::new("on purpose"))
         });
         mc.add_cleanup_local(mc.alloc(Node::new(1)), note(&log, 1));
+        mc.add_cleanup_local(mc.alloc(Node::new(2)), note(&log, 2));
     });
     heap.collect();
-    assert_eq!(heap.run_local_cleanups(usize::MAX), 2);
+    assert_eq!(heap.run_local_cleanups(usize::MAX), 3);
     assert_eq!(*heard.lock().unwrap(), ["on purpose"]);
-    assert_eq!(*log.borrow(), [1]);
+    assert_eq!(*log.borrow(), [1, 2]);
     assert_eq!(heap.stats().local_cleanups.panicked, 1);
 }
 
