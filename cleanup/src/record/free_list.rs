@@ -246,6 +246,7 @@ fn read(record: &Record) -> Group {
 mod tests {
     use super::*;
     use crate::record::tests::storage;
+    use std::collections::VecDeque;
 
     fn indices(slots: &[Slot]) -> Vec<u32> {
         slots.iter().map(|slot| slot.index.0).collect()
@@ -324,6 +325,63 @@ mod tests {
                 assert_eq!(popped(&mut other), expected);
             }
         }
+    }
+
+    /// Whatever is done to it in whatever order, a list is a queue with two ends.
+    #[test]
+    fn agrees_with_a_deque() {
+        let storage = storage();
+        let mut list = storage.free_list();
+        let mut oracle = VecDeque::new();
+        let mut fresh = Vec::new();
+        let mut seed = 88_172_645_463_325_252_u64;
+        for step in 0..20_000 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            if fresh.is_empty() {
+                fresh.extend(storage.fresh());
+            }
+            // In turn mostly growing and mostly shrinking.
+            let pop_up_to = if step / 500 % 2 == 0 { 12 } else { 6 };
+            match seed % 16 {
+                at if at >= pop_up_to => {
+                    let slot = list.pop();
+                    let index = slot.as_ref().map(|slot| slot.index.0);
+                    assert_eq!(index, oracle.pop_front());
+                    fresh.extend(slot);
+                }
+                0 => {
+                    list.give_back();
+                    assert!(list.pop().is_none());
+                    assert_eq!(list.refill(), !oracle.is_empty());
+                }
+                1 => {
+                    let mut other = storage.free_list();
+                    let slots = fresh.drain(..fresh.len().min(seed as usize / 16 % 20));
+                    if (seed / 512).is_multiple_of(2) {
+                        let slots = slots.inspect(|slot| oracle.push_back(slot.index.0));
+                        slots.for_each(|slot| other.push(slot));
+                    } else {
+                        let slots = slots.rev().collect::<Vec<_>>();
+                        oracle.extend(slots.iter().rev().map(|slot| slot.index.0));
+                        slots.into_iter().for_each(|slot| other.push_front(slot));
+                    }
+                    list.append(&mut other);
+                }
+                2..4 => {
+                    let slot = fresh.pop().expect("some");
+                    oracle.push_front(slot.index.0);
+                    list.push_front(slot);
+                }
+                _ => {
+                    let slot = fresh.pop().expect("some");
+                    oracle.push_back(slot.index.0);
+                    list.push(slot);
+                }
+            }
+        }
+        assert_eq!(oracle, popped(&mut list));
     }
 
     #[test]

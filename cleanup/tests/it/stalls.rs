@@ -284,6 +284,8 @@ fn a_slow_cleanup_is_reported_once_with_label_site_and_age() {
             if cleanup.label == Some("the door") && age >= slow_after
     ));
     assert!(seen.to_string().contains("worker 0: runs \"the door\", registered at "), "{seen}");
+    // Each of these looks, too.
+    (0..10).for_each(|_| assert_eq!(pool.run_pending(1), 0));
     gate.open();
     shut_down(&pool, &threads);
     let heard = heard.lock().unwrap();
