@@ -157,6 +157,25 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_were_run_are_used_again() {
+        let pool = crate::Pool::new(crate::PoolConfig::default(), None);
+        let origin = crate::Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let mut run = |n: usize| {
+            let heads: Vec<_> = (0..n).map(|_| registrar.register(None, || {}).0).collect();
+            let cycle = origin.begin_cycle();
+            let mut local = cycle.local_block();
+            heads.into_iter().for_each(|head| local.push(head));
+            cycle.flush([local]);
+            pool.run_pending(usize::MAX)
+        };
+        assert_eq!(run(10 * CAPACITY), 10 * CAPACITY);
+        let before = pool.blocks().arena.bytes();
+        (0..100).for_each(|_| assert_eq!(run(10 * CAPACITY), 10 * CAPACITY));
+        assert_eq!(pool.blocks().arena.bytes(), before);
+    }
+
+    #[test]
     fn a_block_outlives_its_list() {
         let blocks = Blocks::new();
         let block = blocks.get();

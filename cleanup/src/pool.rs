@@ -392,6 +392,11 @@ impl Pool {
         self.blocks.get()
     }
 
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
     pub(crate) fn recycle(&self, block: Block) {
         self.blocks.recycle(block);
     }

@@ -297,6 +297,31 @@ fn a_slow_cleanup_is_reported_once_with_label_site_and_age() {
 }
 
 #[test]
+fn nothing_is_taken_over_before_its_time() {
+    let patient = PoolConfig { stall_after: Duration::MAX, ..config(1) };
+    let mut scene = Scene::new(pool_with(patient), 100);
+    scene.pool.set_max_workers(0);
+    scene.queue(100, &[0]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| scene.pool.run_pending(usize::MAX));
+        scene.gate.wait_for(1);
+        (0..10).for_each(|_| assert_eq!(scene.pool.run_pending(usize::MAX), 0));
+        assert_eq!(scene.pool.stats().taken_over, 0);
+        scene.gate.open();
+    });
+    scene.end();
+}
+
+/// Nobody needs it if no block is in hand.
+#[test]
+fn a_bound_that_moves_starts_no_monitor() {
+    let scene = Scene::new(pool_with(config(1)), 0);
+    (0..5).for_each(|max| scene.pool.set_max_workers(max));
+    assert_eq!(scene.threads.monitors(), 0);
+    scene.end();
+}
+
+#[test]
 fn a_pool_with_nothing_to_watch_starts_no_monitor_and_an_idle_monitor_ends() {
     let keep_alive = Some(Duration::from_millis(20));
     let (pool, threads) = pool_with(PoolConfig { keep_alive, ..config(2) });

@@ -396,9 +396,31 @@ fn a_shutdown_runs_the_work_of_a_paused_pool_itself() {
             .collect::<Vec<_>>()
     };
     sweep(&origin, heads);
+    assert!(!pool.wait_until_workers_left(Duration::ZERO), "not all has run");
     shut_down(&pool, &threads);
     ledger.all_ran_once();
     assert_eq!((pool.discard_pending(), threads.spawned()), (0, 0));
+}
+
+/// Who runs it is inside a cleanup and cannot run others, and there is nobody else.
+#[test]
+fn a_shutdown_of_a_paused_pool_from_inside_a_cleanup_discards_the_rest_at_once() {
+    let (pool, _threads) = pool(1);
+    pool.set_max_workers(0);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let inner = pool.clone();
+    let last = move || {
+        inner.begin_shutdown();
+        inner.discard_after_the_last();
+    };
+    let (first, _) = add(&mut registrar, last);
+    sweep(&origin, [first]);
+    let (second, handle) = add(&mut registrar, || {});
+    sweep(&origin, [second]);
+    assert_eq!(pool.run_pending(1), 1);
+    assert_eq!(handle.state(), CleanupState::Stopped);
+    assert_eq!((pool.stats().executed, pool.stats().discarded), (1, 1));
 }
 
 /// However patient it is with stalled cleanups.
