@@ -99,6 +99,7 @@ impl Pool {
         // published, or we see what it has added to `length`.
         fence(Ordering::SeqCst);
         let mut discarded = self.drain();
+        // A runner that has claimed a block and not yet put it on its desk locks that after us, and so sees `closed`.
         for desk in self.desks.all() {
             if let Some(tail) = desk.take_tail(self, None) {
                 discarded += run(self, tail, &self.desks.guest(), usize::MAX);

@@ -94,6 +94,20 @@ impl Scene {
     }
 }
 
+/// Calls `act` in a paused pool, beside a helping thread that has stalled at the first of a block of a hundred.
+fn beside_a_stalled_helper(config: PoolConfig, act: impl FnOnce(&Scene)) {
+    let mut scene = Scene::new(pool_with(config), 100);
+    scene.pool.set_max_workers(0);
+    scene.queue(100, &[0]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| scene.pool.run_pending(usize::MAX));
+        scene.gate.wait_for(1);
+        act(&scene);
+        scene.gate.open();
+    });
+    scene.end();
+}
+
 /// The only block there is, so nobody else is awake to see it stall.
 #[test]
 fn the_block_mates_of_a_stalled_cleanup_run_though_everybody_else_sleeps() {
@@ -143,22 +157,13 @@ fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
 /// A call that gives 0 has left nothing to be run.
 #[test]
 fn a_helping_thread_runs_the_tail_that_it_takes_over() {
-    let mut scene = Scene::new(pool_with(config(1)), 100);
-    scene.pool.set_max_workers(0);
-    scene.queue(100, &[0]);
-    let scene = &scene;
-    std::thread::scope(|scope| {
-        scope.spawn(|| scene.pool.run_pending(usize::MAX));
-        scene.gate.wait_for(1);
+    beside_a_stalled_helper(config(1), |scene| {
         until("the tail was taken over and run", || {
             let ran = scene.pool.run_pending(usize::MAX);
             assert_eq!(scene.pool.stats().blocks, 0);
             ran == 99
         });
-        scene.gate.open();
     });
-    shut_down(&scene.pool, &scene.threads);
-    scene.ledger.all_ran_once();
 }
 
 #[test]
@@ -299,17 +304,10 @@ fn a_slow_cleanup_is_reported_once_with_label_site_and_age() {
 #[test]
 fn nothing_is_taken_over_before_its_time() {
     let patient = PoolConfig { stall_after: Duration::MAX, ..config(1) };
-    let mut scene = Scene::new(pool_with(patient), 100);
-    scene.pool.set_max_workers(0);
-    scene.queue(100, &[0]);
-    std::thread::scope(|scope| {
-        scope.spawn(|| scene.pool.run_pending(usize::MAX));
-        scene.gate.wait_for(1);
+    beside_a_stalled_helper(patient, |scene| {
         (0..10).for_each(|_| assert_eq!(scene.pool.run_pending(usize::MAX), 0));
         assert_eq!(scene.pool.stats().taken_over, 0);
-        scene.gate.open();
     });
-    scene.end();
 }
 
 /// Nobody needs it if no block is in hand.
@@ -397,17 +395,8 @@ fn when_the_bound_is_raised_others_take_over_what_waits_behind_a_stalled_cleanup
 /// Likewise, with a helping thread.
 #[test]
 fn when_the_bound_is_raised_from_zero_workers_take_over_what_waits_behind_a_stalled_helper() {
-    let mut scene = Scene::new(pool_with(config(1)), 100);
-    scene.pool.set_max_workers(0);
-    scene.queue(100, &[0]);
-    let scene = &scene;
-    std::thread::scope(|scope| {
-        scope.spawn(|| scene.pool.run_pending(usize::MAX));
-        scene.gate.wait_for(1);
+    beside_a_stalled_helper(config(1), |scene| {
         scene.pool.set_max_workers(1);
         scene.until_only_those_that_stall_are_left(1);
-        scene.gate.open();
     });
-    shut_down(&scene.pool, &scene.threads);
-    scene.ledger.all_ran_once();
 }
