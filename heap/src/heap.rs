@@ -27,7 +27,7 @@ pub struct HeapConfig {
     pub max_bytes: u64,
     /// When to collect at the end of a session.
     pub pacing: Pacing,
-    /// The most threads that mark and sweep. One does, so far.
+    /// The most threads that mark, the heap's own included; others are started only for a large and wide graph.
     pub gc_threads: usize,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
@@ -66,6 +66,7 @@ pub struct RootedHeap<R: Branded> {
     root: Option<Box<R::At<'static>>>,
     core: Core,
     zeal: bool,
+    gc_threads: usize,
     torn_down: bool,
     totals: GcReport,
     last_report: Option<GcReport>,
@@ -82,6 +83,7 @@ impl<R: Branded> RootedHeap<R> {
             root: None,
             core: Core::new(origin, &config),
             zeal: config.zeal,
+            gc_threads: config.gc_threads.max(1),
             torn_down: false,
             totals: GcReport::default(),
             last_report: None,
@@ -190,7 +192,7 @@ impl<R: Branded> RootedHeap<R> {
         let mut marker = Marker::new();
         let marked = catch_unwind(AssertUnwindSafe(|| {
             let pending = self.visit_roots(&mut marker);
-            marker.drain(pending);
+            marker.drain(pending, self.gc_threads - 1);
         }));
         if let Err(payload) = marked {
             self.core.space().borrow().spans().for_each(|span| span.clear_marks());

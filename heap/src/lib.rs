@@ -9,7 +9,7 @@
 //! | `mutation`, `core` | a session, and the state it changes |
 //! | `alloc` | a mutator's bump pointers and runs |
 //! | `space`, `region`, `span`, `type_info`, `bitmap`, `packed` | where objects lie, and the metadata beside them |
-//! | `roots`, `mark`, `weak` | what is reachable |
+//! | `roots`, `mark`, `gang`, `weak` | what is reachable |
 //! | `sweep`, `local` | what becomes of the rest |
 //! | `heap`, `pacer`, `report` | the cycle |
 //! | `verify` | the checker |
@@ -22,6 +22,8 @@ mod bitmap;
 mod cells;
 #[expect(unsafe_code, reason = "the allocation context without a borrow flag")]
 mod core;
+#[expect(unsafe_code, reason = "hands objects to other markers")]
+mod gang;
 #[expect(unsafe_code, reason = "the pointer type: dereferences what the brand keeps alive")]
 mod gc;
 #[expect(unsafe_code, reason = "casts the root between brands")]

@@ -10,13 +10,16 @@
 //! - *Wide*: between the list and the scan stands a ring of objects whose memory is on its way to the cache.
 //!   Whether an object had been seen before is a coin toss here, so it is answered without a branch.
 //!
-//! Invariant: every object that waits ([`Pending`], the work list, the ring) is marked and waits once, and every marked object
+//! A marker begins alone; where a graph is large and wide, it shares it with others ([`gang`](crate::gang)).
+//!
+//! Invariant: every object that waits ([`Pending`], the work list, the ring, a gang's chunks) is marked and waits once, and every marked object
 //! with pointers waits or has been traced.
 
 use std::ptr::NonNull;
 
 use sexton_cleanup::prefetch;
 
+use crate::gang::{CHUNK, Chunk, Gang};
 use crate::span::SpanRef;
 use crate::trace::Trace;
 
@@ -26,6 +29,9 @@ const RING: usize = 16;
 
 /// Objects on the work list from which on the graph counts as wide. More than a binary tree's depth; twice the ring at least.
 const WIDE: usize = 64;
+
+/// Objects on the work list from which on other threads are called to help: some hundred microseconds of work at least.
+const WORTH_HELP: usize = 1 << 15;
 
 /// The state of one marker, but for what [`Pending`] carries.
 pub(crate) struct Marker {
@@ -41,6 +47,8 @@ pub(crate) struct Marker {
 enum Mode {
     Narrow,
     Wide,
+    /// As `Wide`, while other threads mark, too.
+    Shared,
     /// For the verifier: pointers are collected, and nothing is marked.
     Audit,
 }
@@ -70,53 +78,71 @@ impl Marker {
         mut pending: Pending,
         object: NonNull<u8>,
     ) -> Pending {
-        if self.mode == Mode::Narrow {
-            let span = SpanRef::containing(object);
-            if span.mark(span.slot_of_type::<T>(object))
-                && let Some(previous) = pending.next.replace(object)
-            {
-                return self.put_off(pending, previous);
-            }
-            return pending;
-        }
-        let Some(place) = self.work.get_mut(pending.len) else {
-            return self.visit_slowly(pending, object);
-        };
         let span = SpanRef::containing(object);
-        *place = object;
-        pending.len += usize::from(span.mark(span.slot_of_type::<T>(object)));
-        pending
+        let slot = span.slot_of_type::<T>(object);
+        match self.mode {
+            Mode::Narrow => {
+                if span.mark(slot)
+                    && let Some(previous) = pending.next.replace(object)
+                {
+                    return self.put_off(pending, previous);
+                }
+                pending
+            }
+            Mode::Wide if let Some(place) = self.work.get_mut(pending.len) => {
+                *place = object;
+                pending.len += usize::from(span.mark(slot));
+                pending
+            }
+            _ => self.visit_slowly(pending, object, slot, true),
+        }
     }
 
     /// Sees a pointer to an object of a type without pointers: its bit is all there is to do.
     #[inline]
     pub(crate) fn visit_leaf<T>(&mut self, pending: Pending, object: NonNull<u8>) -> Pending {
-        if self.mode == Mode::Audit {
-            return self.visit_slowly(pending, object);
-        }
         let span = SpanRef::containing(object);
-        span.mark(span.slot_of_type::<T>(object));
-        pending
+        let slot = span.slot_of_type::<T>(object);
+        if matches!(self.mode, Mode::Narrow | Mode::Wide) {
+            span.mark(slot);
+            return pending;
+        }
+        self.visit_slowly(pending, object, slot, false)
     }
 
     /// Sees a pointer whose type only the span knows (a dynamic root).
     pub(crate) fn visit_untyped(&mut self, pending: Pending, object: NonNull<u8>) -> Pending {
-        self.visit_slowly(pending, object)
-    }
-
-    /// Sees any pointer, in any mode, with the work list full or not.
-    #[cold]
-    #[inline(never)]
-    fn visit_slowly(&mut self, pending: Pending, object: NonNull<u8>) -> Pending {
         if self.mode == Mode::Audit {
+            // The verifier looks for its span itself.
             self.seen.push(object);
             return pending;
         }
         let span = SpanRef::containing(object);
-        if span.mark(span.slot_of(object)) && span.info().needs_trace {
-            return self.push(pending, object);
+        self.visit_slowly(pending, object, span.slot_of(object), span.info().needs_trace)
+    }
+
+    /// Sees any pointer, in any mode, with the work list full or not.
+    #[inline(never)]
+    fn visit_slowly(
+        &mut self,
+        pending: Pending,
+        object: NonNull<u8>,
+        slot: usize,
+        needs_trace: bool,
+    ) -> Pending {
+        let span = SpanRef::containing(object);
+        let is_new = match self.mode {
+            Mode::Narrow | Mode::Wide => span.mark(slot),
+            Mode::Shared => span.mark_shared(slot),
+            Mode::Audit => {
+                self.seen.push(object);
+                return pending;
+            }
+        };
+        if !(is_new && needs_trace) {
+            return pending;
         }
-        pending
+        self.put_off(pending, object)
     }
 
     /// Puts an object on the work list for as long as it takes to trace those seen after it.
@@ -143,11 +169,16 @@ impl Marker {
         pending
     }
 
-    /// Traces until nothing is left to trace.
-    pub(crate) fn drain(&mut self, mut pending: Pending) {
+    /// Traces until nothing is left to trace, with up to `helpers` other threads if the graph is large and wide.
+    pub(crate) fn drain(&mut self, mut pending: Pending, helpers: usize) {
+        let enough = if helpers > 0 { WORTH_HELP } else { usize::MAX };
         while pending.len > 0 || pending.next.is_some() {
             pending = self.drain_narrow(pending);
-            pending = self.drain_wide(pending);
+            pending = self.drain_wide(pending, enough);
+            if pending.len >= enough {
+                let waiting = std::mem::take(&mut self.work);
+                return Gang::mark(&waiting[..pending.len], self, helpers);
+            }
         }
     }
 
@@ -168,24 +199,47 @@ impl Marker {
         }
     }
 
-    /// If the graph is wide: until the work list was empty once.
-    fn drain_wide(&mut self, mut pending: Pending) -> Pending {
+    /// If the graph is wide: until the work list was empty once, or there is `enough` on it.
+    fn drain_wide(&mut self, mut pending: Pending, enough: usize) -> Pending {
         if pending.len < WIDE {
             return pending;
         }
         self.mode = Mode::Wide;
-        let mut ring = [(); RING].map(|()| self.pop(&mut pending));
-        let mut oldest = 0;
-        while pending.len > 0 {
-            let coming = self.pop(&mut pending);
-            let object = std::mem::replace(&mut ring[oldest], coming);
-            oldest = (oldest + 1) % RING;
+        let mut ring = Ring::filled_by(|| self.pop(&mut pending));
+        while pending.len > 0 && pending.len < enough {
+            let object = ring.replace(self.pop(&mut pending));
             pending = self.trace(pending, object);
         }
-        for at in 0..RING {
-            pending = self.trace(pending, ring[(oldest + at) % RING]);
+        if pending.len > 0 {
+            return ring.0.iter().fold(pending, |pending, &object| self.push(pending, object));
         }
-        pending
+        ring.in_order().fold(pending, |pending, object| self.trace(pending, object))
+    }
+
+    /// Traces what is in the chunk and all it leads to, but for what is given to the gang's other markers.
+    pub(crate) fn trace_chunk(&mut self, chunk: &Chunk, gang: &Gang) {
+        self.mode = Mode::Shared;
+        let objects = chunk.objects().iter();
+        let mut pending =
+            objects.fold(Pending::NONE, |pending, &object| self.push(pending, object));
+        while pending.len > 0 && !gang.is_broken() {
+            if pending.len < RING {
+                let object = self.pop(&mut pending);
+                pending = self.trace(pending, object);
+                continue;
+            }
+            let mut ring = Ring::filled_by(|| self.pop(&mut pending));
+            while pending.len > 0 {
+                let object = ring.replace(self.pop(&mut pending));
+                pending = self.trace(pending, object);
+                if pending.len > 2 * CHUNK && gang.is_hungry() {
+                    gang.give(Chunk::new(&self.work[..CHUNK]));
+                    self.work.copy_within(pending.len - CHUNK..pending.len, 0);
+                    pending.len -= CHUNK;
+                }
+            }
+            pending = ring.in_order().fold(pending, |pending, object| self.trace(pending, object));
+        }
     }
 
     /// Takes the object put on the work list last, and has its memory fetched.
@@ -216,5 +270,29 @@ impl Marker {
         let mut marker = Marker { work: Vec::new(), mode: Mode::Audit, seen: Vec::new() };
         report(&mut marker);
         marker.seen
+    }
+}
+
+/// Objects between the work list and the scan, whose memory is on its way to the cache.
+struct Ring([NonNull<u8>; RING], usize);
+
+impl Ring {
+    fn filled_by(mut next: impl FnMut() -> NonNull<u8>) -> Self {
+        Ring([(); RING].map(|()| next()), 0)
+    }
+
+    /// Puts an object in the place of the oldest, and gives that.
+    #[inline]
+    fn replace(&mut self, object: NonNull<u8>) -> NonNull<u8> {
+        let Ring(objects, oldest) = self;
+        let old = std::mem::replace(&mut objects[*oldest], object);
+        *oldest = (*oldest + 1) % RING;
+        old
+    }
+
+    /// The objects, the oldest first.
+    fn in_order(self) -> impl Iterator<Item = NonNull<u8>> {
+        let Ring(objects, oldest) = self;
+        (0..RING).map(move |at| objects[(oldest + at) % RING])
     }
 }

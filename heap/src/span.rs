@@ -256,6 +256,16 @@ impl Span {
         old & bit == 0
     }
 
+    /// Marks a slot while other threads mark, too; whether this was the one to do it.
+    #[inline]
+    pub(crate) fn mark_shared(&self, slot: usize) -> bool {
+        let word = &self.mark[slot / 64];
+        let bit = 1 << (slot % 64);
+        // Relaxed: who wins traces the object, whose contents were there before the cycle; the sweep comes after all have been joined.
+        // A look first: most pointers lead to marked objects, and a read-modify-write costs ten times as much.
+        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+    }
+
     #[inline]
     pub(crate) fn is_marked(&self, slot: usize) -> bool {
         self.mark[slot / 64].load(Relaxed) >> (slot % 64) & 1 != 0

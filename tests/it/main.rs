@@ -11,6 +11,7 @@ mod lifecycle;
 mod limits;
 mod local;
 mod on_drop;
+mod parallel;
 mod program;
 mod reentrancy;
 mod roots;

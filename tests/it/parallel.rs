@@ -1,0 +1,147 @@
+//! Marking by several threads finds what one thread finds, and a panic on any of them ends the cycle and nothing else.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex};
+use std::thread::{ThreadId, current};
+use std::time::Duration;
+
+use sexton::{Branded, Gc, GcCell, GcRefCell, Heap, Pacing, Trace, Tracer};
+
+/// More than wait before a marker calls for help.
+const WIDE: usize = 100_000;
+
+#[derive(Trace)]
+struct Node<'gc> {
+    next: GcCell<[Option<Gc<'gc, Node<'gc>>>; 2]>,
+    number: usize,
+}
+
+#[derive(Trace, Default)]
+struct World<'gc> {
+    roots: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
+}
+
+/// A graph of `count` nodes with two random links each, of which every tenth node is a root.
+fn random_graph(seed: u64, count: usize, threads: usize) -> Heap<World<'static>> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut heap: Heap<World<'static>> =
+        Heap::builder().pacing(Pacing::Manual).gc_threads(threads).build(|_| World::default());
+    heap.mutate(|mc, world| {
+        let nodes: Vec<_> = (0..count)
+            .map(|number| mc.alloc(Node { next: GcCell::new([None; 2]), number }))
+            .collect();
+        for node in &nodes {
+            // Some lead nowhere, so that not everything is reached.
+            let links = [(); 2].map(|()| rng.bool().then(|| nodes[rng.usize(..count)]));
+            node.next.set(mc, links);
+        }
+        *world.roots.borrow_mut(mc) = nodes.iter().copied().step_by(10).collect();
+    });
+    heap
+}
+
+/// The numbers of the nodes that are reached, each once.
+fn reached(heap: &mut Heap<World<'static>>) -> HashSet<usize> {
+    heap.mutate(|_, world| {
+        let mut seen = HashSet::new();
+        let mut work = world.roots.borrow().clone();
+        while let Some(node) = work.pop() {
+            if seen.insert(node.number) {
+                work.extend(node.next.get().into_iter().flatten());
+            }
+        }
+        seen
+    })
+}
+
+#[test]
+fn several_markers_find_what_one_finds() {
+    for seed in 0..4 {
+        let mut alone = random_graph(seed, 4 * WIDE, 1);
+        let expected = reached(&mut alone).len() as u64;
+        assert!((u64::try_from(WIDE).unwrap()..4 * WIDE as u64).contains(&expected));
+        assert_eq!(alone.collect().live_objects, expected);
+        let mut shared = random_graph(seed, 4 * WIDE, 4);
+        for _ in 0..3 {
+            assert_eq!(shared.collect().live_objects, expected, "seed {seed}");
+        }
+        assert_eq!(reached(&mut shared).len() as u64, expected, "seed {seed}");
+        shared.verify().unwrap();
+    }
+}
+
+/// Who has traced a [`Meeting`], and whether one is to panic.
+static MET: Mutex<(Vec<ThreadId>, Option<ThreadId>)> = Mutex::new((Vec::new(), None));
+static MEETS: Condvar = Condvar::new();
+
+/// An object whose trace glue waits until two threads have come to one.
+struct Meeting;
+
+#[expect(unsafe_code, reason = "only a hand-written Trace can wait and panic")]
+// SAFETY: it owns no pointer; it has no drop glue; it claims to need tracing, so that it is traced.
+unsafe impl<'gc> Trace<'gc> for Meeting {
+    type Family = Meeting;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, _: &mut Tracer<'_>) {
+        let mut met = MET.lock().unwrap();
+        if !met.0.contains(&current().id()) {
+            met.0.push(current().id());
+            MEETS.notify_all();
+        }
+        let (met, _) =
+            MEETS.wait_timeout_while(met, Duration::from_secs(30), |met| met.0.len() < 2).unwrap();
+        let panics = met.1.is_some_and(|spared| spared != current().id());
+        drop(met);
+        assert!(!panics, "a helper was told to panic");
+    }
+}
+
+#[expect(unsafe_code, reason = "goes with Trace")]
+// SAFETY: no brand occurs in it.
+unsafe impl Branded for Meeting {
+    type At<'gc> = Meeting;
+}
+
+#[derive(Trace, Default)]
+struct Meetings<'gc> {
+    all: GcRefCell<Vec<Gc<'gc, Meeting>>>,
+}
+
+#[test]
+fn others_help_with_a_wide_graph_and_a_panic_of_theirs_ends_the_cycle_only() {
+    let mut heap: Heap<Meetings<'static>> = Heap::builder()
+        .pacing(Pacing::Manual)
+        .zeal(false)
+        .gc_threads(2)
+        .build(|_| Meetings::default());
+    heap.mutate(|mc, meetings| {
+        let mut all = meetings.all.borrow_mut(mc);
+        (0..WIDE).for_each(|_| all.push(mc.alloc(Meeting)));
+    });
+    assert_eq!(heap.collect().live_objects, WIDE as u64);
+    assert_eq!(MET.lock().unwrap().0.len(), 2, "who has marked");
+
+    *MET.lock().unwrap() = (Vec::new(), Some(current().id()));
+    let thrown = catch_unwind(AssertUnwindSafe(|| heap.collect())).unwrap_err();
+    assert_eq!(thrown.downcast_ref::<&str>(), Some(&"a helper was told to panic"));
+
+    *MET.lock().unwrap() = (Vec::new(), None);
+    assert_eq!(heap.collect().live_objects, WIDE as u64);
+    heap.verify().unwrap();
+}
+
+#[test]
+fn a_list_needs_no_help() {
+    let mut heap: Heap<World<'static>> =
+        Heap::builder().pacing(Pacing::Manual).gc_threads(4).build(|_| World::default());
+    heap.mutate(|mc, world| {
+        let mut last = None;
+        for number in 0..WIDE {
+            last = Some(mc.alloc(Node { next: GcCell::new([last, None]), number }));
+        }
+        world.roots.borrow_mut(mc).extend(last);
+    });
+    assert_eq!(heap.collect().live_objects, WIDE as u64);
+}
