@@ -50,6 +50,7 @@ impl Cleanup {
         Cleanup { registry, index, generation: AtomicU32::new(generation) }
     }
 
+    #[inline]
     fn generation(&self) -> u32 {
         // Relaxed: the generation never changes, and the flag only informs.
         self.generation.load(Ordering::Relaxed) & !STOPPED_HERE
@@ -79,16 +80,21 @@ impl Cleanup {
     ///
     /// # Panics
     /// If a destructor of the captures does. The cleanup is stopped all the same.
+    #[inline]
     pub fn stop(&self) -> bool {
         let generation = self.generation();
         // A plain store: only the one call that takes the record gets there. And while it holds the record:
         // once the slot is in use again, this is all that is known.
         let note = || self.generation.store(generation | STOPPED_HERE, Ordering::Relaxed);
-        let Some(dropped) = self.registry.stop(self.index, generation, note) else { return false };
-        if let Err(payload) = dropped {
+        self.registry.stop_bare(self.index, generation, note) || self.stop_and_drop(note)
+    }
+
+    fn stop_and_drop(&self, note: impl FnOnce()) -> bool {
+        let dropped = self.registry.stop(self.index, self.generation(), note);
+        if let Some(Err(payload)) = dropped {
             resume_unwind(payload);
         }
-        true
+        dropped.is_some()
     }
 
     /// Runs the cleanup here and now, whether its object is dead or not. It will not run again.
@@ -113,7 +119,7 @@ impl Cleanup {
                 return if stopped { CleanupState::Stopped } else { CleanupState::Done };
             }
             return match state {
-                State::Armed => {
+                State::Armed | State::ArmedBare => {
                     // Acquire: the second look comes after this one, so that the byte belongs to the state.
                     let mark = storage.mark(self.index).load(Ordering::Acquire);
                     if storage.look(self.index) != (generation, state) {
@@ -127,6 +133,7 @@ impl Cleanup {
                 State::Running | State::RunningOrphan | State::Executing => CleanupState::Running,
                 State::Done | State::DoneCounted | State::DoneFree => CleanupState::Done,
                 State::Stopping
+                | State::StoppingBare
                 | State::StoppingOrphan
                 | State::Dropping
                 | State::Stopped

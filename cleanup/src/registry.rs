@@ -230,8 +230,34 @@ impl Registry {
 
     // ---- handles -----------------------------------------------------------------------------------
 
+    /// Takes a record whose captures need no destructor, and calls `note`. Whether it has; if not, there may
+    /// still be something to [`stop`](Self::stop).
+    #[inline]
+    pub(crate) fn stop_bare(
+        &'static self,
+        index: Index,
+        generation: u32,
+        note: impl FnOnce(),
+    ) -> bool {
+        let Some(bare) = self.storage.take_bare(index, generation) else { return false };
+        note();
+        // As in `settle`, but that nobody leaves us the slot.
+        let byte = bare.mark().load(Ordering::Relaxed);
+        let counted = byte >= FIRST_BATCH;
+        if !counted {
+            bare.mark().store(SETTLED, Ordering::Relaxed);
+        }
+        bare.close(counted);
+        self.early.stopped.fetch_add(1, Ordering::Release);
+        if counted {
+            self.count_settled(byte);
+        }
+        true
+    }
+
     /// Takes the record, calls `note`, and drops the captures. If a destructor panics, the cleanup is stopped
     /// all the same, and the answer is what was thrown.
+    #[inline(never)]
     pub(crate) fn stop(
         &'static self,
         index: Index,
