@@ -51,6 +51,7 @@ mod sleep;
 mod stats;
 mod sync;
 mod tally;
+mod thread;
 mod ticket;
 mod worker;
 
