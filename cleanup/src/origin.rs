@@ -159,9 +159,6 @@ pub struct Registrar {
 /// Cleanups that a relieving thread runs between two looks at the backlog.
 const RELIEF: usize = 64;
 
-/// Settled records that one `register` looks at.
-const GLANCES: usize = 2;
-
 impl Registrar {
     /// Adds a cleanup in front of an object's chain (`None`: it has none yet). The answer is the chain's new
     /// head, to be kept in place of the old one, and the handle.
@@ -178,10 +175,15 @@ impl Registrar {
         mut chain: Option<Head>,
         f: F,
     ) -> (Head, Cleanup) {
-        if chain.is_some() {
-            chain = self.glance(chain);
+        let mut reused = None;
+        if let Some(head) = chain
+            && let Some((slot, rest)) = self.registry.storage.free_settled(head)
+        {
+            // The warmest slot there is.
+            reused = self.reclaimed(slot);
+            chain = rest.and_then(|rest| self.glance(rest));
         }
-        let slot = match self.free.pop().or_else(|| self.fresh.next()) {
+        let slot = match reused.or_else(|| self.free.pop()).or_else(|| self.fresh.next()) {
             Some(slot) => slot,
             None => self.refill(),
         };
@@ -216,29 +218,34 @@ impl Registrar {
         self.fresh.next().expect("a range holds at least one slot")
     }
 
-    /// Reclaims settled records in front of a live object's chain, a few at most.
-    fn glance(&mut self, mut chain: Option<Head>) -> Option<Head> {
-        for _ in 0..GLANCES {
-            let Some(head) = chain else { break };
-            let next = self.registry.storage.next(head);
-            if !self.reclaim(head) {
-                break;
+    /// Takes a settled record off a live object's chain, if one is in front. One at most: each registration takes two off and
+    /// puts one on, so the chain gets shorter.
+    #[cold]
+    fn glance(&mut self, head: Head) -> Option<Head> {
+        match self.registry.storage.free_settled(head) {
+            Some((slot, rest)) => {
+                if let Some(slot) = self.reclaimed(slot) {
+                    self.free.push_front(slot);
+                }
+                rest
             }
-            chain = next;
+            None => Some(head),
         }
-        chain
     }
 
-    /// Frees the record if it is settled. Its `next` must have been read before.
+    /// Counts a settled record that is in no chain any more. Gives its slot, if it can be used again.
+    #[inline]
+    fn reclaimed(&mut self, slot: Slot) -> Option<Slot> {
+        self.reclaimed += 1;
+        // Relaxed: see `Registered`.
+        self.counts.reclaimed.store(self.reclaimed, Ordering::Relaxed);
+        (!slot.is_worn()).then_some(slot)
+    }
+
+    /// Frees the record if it is settled.
     fn reclaim(&mut self, head: Head) -> bool {
-        // Not one whose handle is still at it: its chain lives, and keeps the slot.
-        if !self.registry.storage.look(head.index()).1.is_settled() {
-            return false;
-        }
-        if let Some(slot) = self.registry.pass_settled(head.index()) {
-            self.reclaimed += 1;
-            // Relaxed: see `Registered`.
-            self.counts.reclaimed.store(self.reclaimed, Ordering::Relaxed);
+        let Some((slot, _)) = self.registry.storage.free_settled(head) else { return false };
+        if let Some(slot) = self.reclaimed(slot) {
             self.free.push_front(slot);
         }
         true

@@ -214,6 +214,16 @@ impl Tag {
     fn with(self, state: State) -> Self {
         Tag::new(self.generation(), state)
     }
+
+    /// The tag of the free slot that a settled record becomes; `None` if it is not settled.
+    #[inline]
+    fn freed(self) -> Option<Self> {
+        match self.state() {
+            State::Done | State::DoneCounted => Some(self.with(State::DoneFree)),
+            State::Stopped | State::StoppedCounted => Some(self.with(State::StoppedFree)),
+            _ => None,
+        }
+    }
 }
 
 // ---- storage -------------------------------------------------------------------------------------------
@@ -490,6 +500,27 @@ impl Storage {
             .then_some(Bare { record, mark, generation })
     }
 
+    /// Frees a record of a live object's chain, if its handle has ended it. Gives the slot, and the head of what is behind it
+    /// in the chain. Asked only by the chain's owner.
+    ///
+    /// Not if its handle's thread is still at it: its chain lives, and keeps the slot.
+    #[inline]
+    pub(crate) fn free_settled(&'static self, head: Head) -> Option<(Slot, Option<Head>)> {
+        let index = head.index();
+        let (record, mark) = self.record_and_mark(index);
+        // Relaxed: only a guess; the compare-exchange decides.
+        let tag = record.load(Ordering::Relaxed);
+        let free = tag.freed()?;
+        // Relaxed: see the field. Before the slot is free.
+        let rest = if head.many() { record.next.load(Ordering::Relaxed) } else { 0 };
+        // As in `pass`. It fails only if the head was used twice.
+        record
+            .tag
+            .compare_exchange(tag.0, free.0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+            .then_some((Slot { record, mark, index, tag: free }, Head::from_raw(rest)))
+    }
+
     /// What the chain's owner does with a record that it could not take: frees the slot if the handle is
     /// done with it, or leaves that, with a note, to the thread that is still at it. Without a note, it leaves
     /// such a record as it is.
@@ -640,7 +671,8 @@ impl std::fmt::Debug for Tag {
 
 impl Slot {
     /// Whether the next generation would be one that a handle was given before. Such a slot is retired.
-    fn is_worn(&self) -> bool {
+    #[inline]
+    pub(crate) fn is_worn(&self) -> bool {
         self.tag.generation() == MAX_GENERATION
     }
 
