@@ -39,11 +39,12 @@ impl<V: Copy> Packed<V> {
     /// The value of a slot, to be changed.
     #[inline]
     pub(crate) fn get_mut(&mut self, bits: &[Cell<u64>], slot: usize) -> Option<&mut V> {
-        if bitmap::get(bits, slot) {
-            Some(&mut self.values[bitmap::rank(bits, slot)])
-        } else {
-            None
+        if !bitmap::get(bits, slot) {
+            return None;
         }
+        // Where every slot up to the last has a value, there is nothing to count.
+        let at = if self.values.len() == self.top { slot } else { bitmap::rank(bits, slot) };
+        Some(&mut self.values[at])
     }
 
     /// Gives a value to a slot that has none. O(1) in slot order (the order of allocation), else a
@@ -173,6 +174,22 @@ mod tests {
 
     fn bits() -> [Cell<u64>; 8] {
         [const { Cell::new(0) }; 8]
+    }
+
+    #[test]
+    fn a_value_is_found_whether_or_not_all_slots_before_it_have_one() {
+        let bits = bits();
+        let mut packed = Packed::new();
+        for slot in (0..130).chain(140..150) {
+            packed.insert(&bits, slot, slot);
+            assert_eq!(packed.get_mut(&bits, slot), Some(&mut { slot }));
+            assert_eq!(packed.get_mut(&bits, slot / 2), Some(&mut { slot / 2 }));
+            assert_eq!(packed.get_mut(&bits, slot + 1), None);
+        }
+        packed.retain(&bits, |slot, _| slot != 7);
+        assert_eq!(packed.get_mut(&bits, 6), Some(&mut 6));
+        assert_eq!(packed.get_mut(&bits, 7), None);
+        assert_eq!(packed.get_mut(&bits, 149), Some(&mut 149));
     }
 
     /// Insertions in any order, and every way to thin out, one after the other.
