@@ -6,7 +6,7 @@
 
 use crate::cycle::Cycle;
 use crate::describe::{Description, DescriptionId};
-use crate::handle::Cleanup;
+use crate::handle::{Cleanup, Receipt};
 use crate::pool::{Pool, is_over};
 use crate::record::{FreeList, Fresh, Head, Slot};
 use crate::registry::{ARMED, Lease, Registered, Registry};
@@ -172,9 +172,27 @@ impl Registrar {
     #[inline]
     pub fn register<F: FnOnce() + Send + 'static>(
         &mut self,
-        mut chain: Option<Head>,
+        chain: Option<Head>,
         f: F,
     ) -> (Head, Cleanup) {
+        let (head, receipt) = self.enter(chain, f);
+        (head, receipt.handle())
+    }
+
+    /// As [`register`](Self::register), for a caller that gives the handle to a caller of its own.
+    #[inline]
+    pub fn enter<F: FnOnce() + Send + 'static>(
+        &mut self,
+        chain: Option<Head>,
+        f: F,
+    ) -> (Head, Receipt) {
+        let (head, generation) = self.arm(chain, f);
+        (head, Receipt::new(self.registry, head.index(), generation))
+    }
+
+    /// What [`register`](Self::register) does; gives the new head and the record's generation, in two registers.
+    #[inline]
+    fn arm<F: FnOnce() + Send + 'static>(&mut self, mut chain: Option<Head>, f: F) -> (Head, u32) {
         let mut reused = None;
         if let Some(head) = chain
             && let Some((slot, rest)) = self.registry.storage.free_settled(head)
@@ -191,7 +209,7 @@ impl Registrar {
         self.registered += 1;
         // Relaxed: see `Registered`.
         self.counts.registered.store(self.registered, Ordering::Relaxed);
-        (Head::new(index, chain.is_some()), Cleanup::new(self.registry, index, generation))
+        (Head::new(index, chain.is_some()), generation)
     }
 
     /// Describes a cleanup that was registered here. Takes a lock, and memory for the first in a while; the

@@ -68,6 +68,13 @@ impl Index {
         (raw != 0).then_some(Index(raw))
     }
 
+    /// From a number that [`raw`](Self::raw) gave, and that was kept unchanged.
+    #[inline]
+    pub(crate) fn of_handle(raw: u32) -> Self {
+        debug_assert!(raw != 0);
+        Index(raw)
+    }
+
     #[inline]
     pub(crate) fn raw(self) -> u32 {
         self.0
@@ -218,11 +225,16 @@ impl Tag {
     /// The tag of the free slot that a settled record becomes; `None` if it is not settled.
     #[inline]
     fn freed(self) -> Option<Self> {
-        match self.state() {
-            State::Done | State::DoneCounted => Some(self.with(State::DoneFree)),
-            State::Stopped | State::StoppedCounted => Some(self.with(State::StoppedFree)),
-            _ => None,
+        // Settled states lie side by side, and the free ones, which are the first two, go with them in turn.
+        const FIRST: u32 = State::Done as u32;
+        const LAST: u32 = State::StoppedCounted as u32;
+        const {
+            assert!(State::DoneFree as u32 == 0 && State::StoppedFree as u32 == 1);
+            assert!(FIRST.is_multiple_of(2) && (State::DoneCounted as u32).is_multiple_of(2));
+            assert!(State::Stopped as u32 % 2 == 1 && LAST % 2 == 1 && LAST - FIRST == 3);
         }
+        let state = self.0 & 15;
+        (state.wrapping_sub(FIRST) <= LAST - FIRST).then_some(Tag(self.0 & !15 | state & 1))
     }
 }
 

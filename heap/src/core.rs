@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use sexton_cleanup::{Cleanup, Description, Origin, Registrar};
+use sexton_cleanup::{Cleanup, Description, Origin, Receipt, Registrar};
 
 use crate::alloc::Allocator;
 use crate::heap::HeapConfig;
@@ -199,7 +199,7 @@ impl Core {
     }
 
     #[inline]
-    pub(crate) fn add_cleanup<F>(&self, span: SpanRef, slot: usize, f: F) -> Cleanup
+    pub(crate) fn add_cleanup<F>(&self, span: SpanRef, slot: usize, f: F) -> Receipt
     where
         F: FnOnce() + Send + 'static,
     {
@@ -207,12 +207,12 @@ impl Core {
         let mut registrar = self.mutator.registrar.borrow_mut();
         let mut cleanups = span.cleanups().borrow_mut();
         if let Some(chain) = cleanups.get_mut(span.special_bits(), slot) {
-            let (head, cleanup) = registrar.register(Some(*chain), f);
+            let (head, receipt) = registrar.enter(Some(*chain), f);
             *chain = head;
-            return cleanup;
+            return receipt;
         }
-        let (head, cleanup) = registrar.register(None, f);
+        let (head, receipt) = registrar.enter(None, f);
         cleanups.insert(span.special_bits(), slot, head);
-        cleanup
+        receipt
     }
 }
