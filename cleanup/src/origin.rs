@@ -12,7 +12,7 @@ use crate::record::{FreeList, Fresh, Head, Slot};
 use crate::registry::{ARMED, Lease, Registered, Registry};
 use crate::run::{Inside, in_cleanup};
 use crate::stats::CleanupStats;
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::ticket::{Batch, Ticket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -38,8 +38,6 @@ impl Origin {
             free: registry.storage.free_list(),
             fresh: Fresh::empty(),
             counts: registry.add_registrar(),
-            registered: 0,
-            reclaimed: 0,
             described: None,
             _lease: self.lease.clone(),
         }
@@ -148,9 +146,6 @@ pub struct Registrar {
     free: FreeList,
     fresh: Fresh,
     counts: Arc<Registered>,
-    /// What `counts` holds; we are its only writer.
-    registered: u64,
-    reclaimed: u64,
     /// The last description used, and its number.
     described: Option<(Description, DescriptionId)>,
     _lease: Arc<Lease>,
@@ -193,22 +188,31 @@ impl Registrar {
     /// What [`register`](Self::register) does; gives the new head and the record's generation, in two registers.
     #[inline]
     fn arm<F: FnOnce() + Send + 'static>(&mut self, mut chain: Option<Head>, f: F) -> (Head, u32) {
-        let mut reused = None;
         if let Some(head) = chain
             && let Some((slot, rest)) = self.registry.storage.free_settled(head)
         {
-            // The warmest slot there is.
-            reused = self.reclaimed(slot);
             chain = rest.and_then(|rest| self.glance(rest));
+            // The warmest slot there is.
+            if let Some(slot) = self.reclaimed(slot) {
+                return self.arm_slot(slot, chain, f);
+            }
         }
-        let slot = match reused.or_else(|| self.free.pop()).or_else(|| self.fresh.next()) {
+        let slot = match self.free.pop().or_else(|| self.fresh.next()) {
             Some(slot) => slot,
             None => self.refill(),
         };
+        self.arm_slot(slot, chain, f)
+    }
+
+    #[inline]
+    fn arm_slot<F: FnOnce() + Send + 'static>(
+        &mut self,
+        slot: Slot,
+        chain: Option<Head>,
+        f: F,
+    ) -> (Head, u32) {
         let (index, generation) = slot.arm(chain, ARMED, f);
-        self.registered += 1;
-        // Relaxed: see `Registered`.
-        self.counts.registered.store(self.registered, Ordering::Relaxed);
+        add_one(&self.counts.registered);
         (Head::new(index, chain.is_some()), generation)
     }
 
@@ -254,9 +258,7 @@ impl Registrar {
     /// Counts a settled record that is in no chain any more. Gives its slot, if it can be used again.
     #[inline]
     fn reclaimed(&mut self, slot: Slot) -> Option<Slot> {
-        self.reclaimed += 1;
-        // Relaxed: see `Registered`.
-        self.counts.reclaimed.store(self.reclaimed, Ordering::Relaxed);
+        add_one(&self.counts.reclaimed);
         (!slot.is_worn()).then_some(slot)
     }
 
@@ -308,6 +310,13 @@ impl Registrar {
         let storage = &self.registry.storage;
         std::iter::successors(Some(chain), |&head| storage.next(head))
     }
+}
+
+/// Adds to a counter of this registrar's, its only writer.
+#[inline]
+fn add_one(counter: &AtomicU64) {
+    // Relaxed, both: see `Registered`.
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
 impl Drop for Registrar {

@@ -339,7 +339,8 @@ impl Storage {
     #[inline]
     fn place(index: Index) -> (usize, usize) {
         let n = index.0 + FIRST_CHUNK;
-        let chunk = n.ilog2() - FIRST_CHUNK.ilog2();
+        // The one changes nothing, and spares a check that there is a logarithm.
+        let chunk = (n | 1).ilog2() - FIRST_CHUNK.ilog2();
         (chunk as usize, (n - (FIRST_CHUNK << chunk)) as usize)
     }
 

@@ -206,13 +206,13 @@ impl Core {
         self.charge_cleanup();
         let mut registrar = self.mutator.registrar.borrow_mut();
         let mut cleanups = span.cleanups().borrow_mut();
-        if let Some(chain) = cleanups.get_mut(span.special_bits(), slot) {
-            let (head, receipt) = registrar.enter(Some(*chain), f);
-            *chain = head;
-            return receipt;
+        let place = cleanups.place(span.special_words(), slot);
+        // One call for both cases, so that it is made part of this function.
+        let (head, receipt) = registrar.enter(place.map(|place| cleanups.at(place)), f);
+        match place {
+            Some(place) => cleanups.set(place, head),
+            None => cleanups.insert(span.special_words(), slot, head),
         }
-        let (head, receipt) = registrar.enter(None, f);
-        cleanups.insert(span.special_bits(), slot, head);
         receipt
     }
 }
