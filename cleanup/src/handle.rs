@@ -15,13 +15,17 @@ use std::panic::resume_unwind;
 /// Set in `name` when the cleanup was stopped through this handle. Generations have 28 bits.
 const STOPPED_HERE: u64 = 1 << 63;
 
+/// Set in `name` if the captures need no destructor; see [`Registry::stop_bare`].
+const BARE: u64 = 1 << 62;
+
 /// The handle of one registered cleanup. Dropping it detaches: the cleanup runs all the same.
 ///
 /// 16 bytes. It may outlive the object, the heap and the pool. All methods may be called from any thread, at
 /// any time, also from inside a cleanup.
 pub struct Cleanup {
     registry: &'static Registry,
-    /// The record's index, its generation above that, and [`STOPPED_HERE`], which the `stop` that succeeds adds.
+    /// The record's index, its generation above that, perhaps [`BARE`], and [`STOPPED_HERE`], which the `stop` that succeeds
+    /// adds.
     name: AtomicU64,
 }
 
@@ -38,8 +42,14 @@ pub struct Receipt {
 
 impl Receipt {
     #[inline]
-    pub(crate) fn new(registry: &'static Registry, index: Index, generation: u32) -> Self {
-        Receipt { registry, name: u64::from(generation) << 32 | u64::from(index.raw()) }
+    pub(crate) fn new(
+        registry: &'static Registry,
+        index: Index,
+        generation: u32,
+        bare: bool,
+    ) -> Self {
+        let name = u64::from(generation) << 32 | u64::from(index.raw());
+        Receipt { registry, name: if bare { name | BARE } else { name } }
     }
 
     /// The handle.
@@ -71,9 +81,14 @@ impl Cleanup {
     /// Index and generation of the record.
     #[inline]
     fn record(&self) -> (Index, u32) {
-        // Relaxed: they never change, and the flag only informs.
-        let name = self.name.load(Ordering::Relaxed);
-        (Index::of_handle(name as u32), ((name & !STOPPED_HERE) >> 32) as u32)
+        let name = self.name();
+        (Index::of_handle(name as u32), ((name & !(STOPPED_HERE | BARE)) >> 32) as u32)
+    }
+
+    #[inline]
+    fn name(&self) -> u64 {
+        // Relaxed: all of it but the flag of a stop never changes, and that only informs.
+        self.name.load(Ordering::Relaxed)
     }
 
     pub(crate) fn describe(&self, id: DescriptionId) {
@@ -101,8 +116,10 @@ impl Cleanup {
     #[inline]
     pub fn stop(&self) -> bool {
         let (index, generation) = self.record();
-        let note = || self.note_stop();
-        self.registry.stop_bare(index, generation, note) || self.stop_and_drop()
+        if self.name() & BARE == 0 {
+            return self.stop_and_drop();
+        }
+        self.registry.stop_bare(index, generation, || self.note_stop())
     }
 
     #[inline(never)]
@@ -122,8 +139,7 @@ impl Cleanup {
     #[inline]
     fn note_stop(&self) {
         // A plain store: see above.
-        let name = self.name.load(Ordering::Relaxed);
-        self.name.store(name | STOPPED_HERE, Ordering::Relaxed);
+        self.name.store(self.name() | STOPPED_HERE, Ordering::Relaxed);
     }
 
     /// Runs the cleanup here and now, whether its object is dead or not. It will not run again.
@@ -146,7 +162,7 @@ impl Cleanup {
         loop {
             let (generation, state) = storage.look(index);
             if generation != ours {
-                let stopped = self.name.load(Ordering::Relaxed) & STOPPED_HERE != 0;
+                let stopped = self.name() & STOPPED_HERE != 0;
                 return if stopped { CleanupState::Stopped } else { CleanupState::Done };
             }
             return match state {

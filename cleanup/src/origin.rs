@@ -13,6 +13,7 @@ use crate::registry::{ARMED, Lease, Registered, Registry};
 use crate::run::{Inside, in_cleanup};
 use crate::stats::CleanupStats;
 use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::thunk::Thunk;
 use crate::ticket::{Batch, Ticket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -182,7 +183,7 @@ impl Registrar {
         f: F,
     ) -> (Head, Receipt) {
         let (head, generation) = self.arm(chain, f);
-        (head, Receipt::new(self.registry, head.index(), generation))
+        (head, Receipt::new(self.registry, head.index(), generation, Thunk::is_bare::<F>()))
     }
 
     /// What [`register`](Self::register) does; gives the new head and the record's generation, in two registers.

@@ -490,16 +490,13 @@ impl Storage {
             .then_some(Taken(Ending { storage: self, record, mark, index, tag: taken }))
     }
 
-    /// Takes an armed record of this generation in order to stop it, if its captures need no destructor. It may
-    /// be armed all the same if there is no answer: then it is one to [`take`](Self::take).
+    /// Takes an armed record of this generation in order to stop it, if its captures need no destructor.
     #[inline]
     pub(crate) fn take_bare(&'static self, index: Index, generation: u32) -> Option<Bare> {
         let (record, mark) = self.record_and_mark(index);
         let tag = Tag::new(generation, State::ArmedBare);
-        // Relaxed: only a guess; the compare-exchange decides.
-        if record.load(Ordering::Relaxed) != tag {
-            return None;
-        }
+        // Not looked at before: who stops a cleanup expects to be in time, and in a short-lived one the look waits for the
+        // store that armed it.
         // Acquire: pairs with the Release in `arm`, so that the mark is ours to look at. A failure: see `take`.
         record
             .tag

@@ -268,8 +268,7 @@ impl Registry {
 
     // ---- handles -----------------------------------------------------------------------------------
 
-    /// Takes a record whose captures need no destructor, and calls `note`. Whether it has; if not, there may
-    /// still be something to [`stop`](Self::stop).
+    /// As [`stop`](Self::stop), for a record whose captures need no destructor. Whether it was there to be stopped.
     #[inline]
     pub(crate) fn stop_bare(
         &'static self,
