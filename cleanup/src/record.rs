@@ -620,6 +620,16 @@ impl Storage {
         prefetch::to_write(record.cast::<u8>().wrapping_add(size_of::<Record>() - 1));
     }
 
+    /// Has the memory fetched, to be written soon, of `count` records, the first of which lies so many places ahead of this
+    /// one in memory. There may be none so far ahead.
+    #[inline]
+    fn prefetch_row(&self, from: Index, ahead: usize, count: usize) {
+        let start = std::ptr::from_ref(self.record(from)).wrapping_add(ahead).cast::<u8>();
+        for offset in (0..count * size_of::<Record>()).step_by(64) {
+            prefetch::to_write(start.wrapping_add(offset));
+        }
+    }
+
     /// Bytes mapped for records and marks.
     #[cfg(all(test, not(any(loom, shuttle))))]
     fn bytes(&self) -> usize {
