@@ -8,12 +8,15 @@
 use crate::describe::{Description, DescriptionId};
 use crate::record::{Index, State};
 use crate::registry::{ARMED, Registry, SETTLED};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use std::fmt;
 use std::panic::resume_unwind;
 
-/// Set in `generation` when the cleanup was stopped through this handle. Generations have 28 bits.
-const STOPPED_HERE: u32 = 1 << 31;
+/// Set in `name` when the cleanup was stopped through this handle. Generations have 28 bits.
+const STOPPED_HERE: u64 = 1 << 63;
+
+/// Set in `name` if the captures need no destructor; see [`Registry::stop_bare`].
+const BARE: u64 = 1 << 62;
 
 /// The handle of one registered cleanup. Dropping it detaches: the cleanup runs all the same.
 ///
@@ -21,9 +24,39 @@ const STOPPED_HERE: u32 = 1 << 31;
 /// any time, also from inside a cleanup.
 pub struct Cleanup {
     registry: &'static Registry,
-    index: Index,
-    /// The record's generation, and [`STOPPED_HERE`], which the `stop` that succeeds adds.
-    generation: AtomicU32,
+    /// The record's index, its generation above that, perhaps [`BARE`], and [`STOPPED_HERE`], which the `stop` that succeeds
+    /// adds.
+    name: AtomicU64,
+}
+
+/// What a [`Cleanup`] is made of, on its way to the caller of a registration.
+///
+/// Two plain words, which a function returns in registers. A handle it would put together in memory, and moving it on at
+/// once, as a whole, waits for the stores of its parts: 5 ns of a registration.
+#[derive(Debug)]
+#[must_use = "it is the only way to the handle"]
+pub struct Receipt {
+    registry: &'static Registry,
+    name: u64,
+}
+
+impl Receipt {
+    #[inline]
+    pub(crate) fn new(
+        registry: &'static Registry,
+        index: Index,
+        generation: u32,
+        bare: bool,
+    ) -> Self {
+        let name = u64::from(generation) << 32 | u64::from(index.raw());
+        Receipt { registry, name: if bare { name | BARE } else { name } }
+    }
+
+    /// The handle.
+    #[inline]
+    pub fn handle(self) -> Cleanup {
+        Cleanup { registry: self.registry, name: AtomicU64::new(self.name) }
+    }
 }
 
 #[cfg(not(any(loom, shuttle)))]
@@ -45,31 +78,32 @@ pub enum CleanupState {
 }
 
 impl Cleanup {
+    /// Index and generation of the record.
     #[inline]
-    pub(crate) fn new(registry: &'static Registry, index: Index, generation: u32) -> Self {
-        Cleanup { registry, index, generation: AtomicU32::new(generation) }
+    fn record(&self) -> (Index, u32) {
+        let name = self.name();
+        (Index::of_handle(name as u32), ((name & !(STOPPED_HERE | BARE)) >> 32) as u32)
     }
 
-    fn generation(&self) -> u32 {
-        // Relaxed: the generation never changes, and the flag only informs.
-        self.generation.load(Ordering::Relaxed) & !STOPPED_HERE
+    #[inline]
+    fn name(&self) -> u64 {
+        // Relaxed: all of it but the flag of a stop never changes, and that only informs.
+        self.name.load(Ordering::Relaxed)
     }
 
     pub(crate) fn describe(&self, id: DescriptionId) {
-        self.registry.storage.describe(self.index, self.generation(), id);
+        let (index, generation) = self.record();
+        self.registry.storage.describe(index, generation, id);
     }
 
     /// What is known of the cleanup. Nothing, unless it was registered with a label or in diagnostic mode, and
     /// nothing more once its record serves another cleanup.
     pub fn description(&self) -> Description {
         let storage = &self.registry.storage;
-        let description = storage.description(self.index);
+        let (index, generation) = self.record();
+        let description = storage.description(index);
         // The second look comes after: a description of a later cleanup belongs to a later generation.
-        if storage.look(self.index).0 == self.generation() {
-            description
-        } else {
-            Description::default()
-        }
+        if storage.look(index).0 == generation { description } else { Description::default() }
     }
 
     /// Stops the cleanup: it will never run. Its captures are dropped, on this thread, before this returns.
@@ -79,16 +113,33 @@ impl Cleanup {
     ///
     /// # Panics
     /// If a destructor of the captures does. The cleanup is stopped all the same.
+    #[inline]
     pub fn stop(&self) -> bool {
-        let generation = self.generation();
-        // A plain store: only the one call that takes the record gets there. And while it holds the record:
-        // once the slot is in use again, this is all that is known.
-        let note = || self.generation.store(generation | STOPPED_HERE, Ordering::Relaxed);
-        let Some(dropped) = self.registry.stop(self.index, generation, note) else { return false };
+        let (index, generation) = self.record();
+        if self.name() & BARE == 0 {
+            return self.stop_and_drop();
+        }
+        self.registry.stop_bare(index, generation, || self.note_stop())
+    }
+
+    #[inline(never)]
+    fn stop_and_drop(&self) -> bool {
+        let (index, generation) = self.record();
+        let Some(dropped) = self.registry.stop(index, generation, || self.note_stop()) else {
+            return false;
+        };
         if let Err(payload) = dropped {
             resume_unwind(payload);
         }
         true
+    }
+
+    /// Notes that the cleanup was stopped here. Called by the one call that takes the record, and while it holds it: once
+    /// the slot is in use again, this is all that is known.
+    #[inline]
+    fn note_stop(&self) {
+        // A plain store: see above.
+        self.name.store(self.name() | STOPPED_HERE, Ordering::Relaxed);
     }
 
     /// Runs the cleanup here and now, whether its object is dead or not. It will not run again.
@@ -97,7 +148,8 @@ impl Cleanup {
     /// and given to the pool's hook, as on a worker; the answer is `true` then as well. Cost as for
     /// [`stop`](Self::stop), plus the cleanup.
     pub fn run_now(&self) -> bool {
-        self.registry.run_now(self.index, self.generation())
+        let (index, generation) = self.record();
+        self.registry.run_now(index, generation)
     }
 
     /// What has become of the cleanup, a moment ago. O(1).
@@ -106,17 +158,18 @@ impl Cleanup {
     /// this handle, and `Done` otherwise.
     pub fn state(&self) -> CleanupState {
         let storage = &self.registry.storage;
+        let (index, ours) = self.record();
         loop {
-            let (generation, state) = storage.look(self.index);
-            if generation != self.generation() {
-                let stopped = self.generation.load(Ordering::Relaxed) & STOPPED_HERE != 0;
+            let (generation, state) = storage.look(index);
+            if generation != ours {
+                let stopped = self.name() & STOPPED_HERE != 0;
                 return if stopped { CleanupState::Stopped } else { CleanupState::Done };
             }
             return match state {
-                State::Armed => {
+                State::Armed | State::ArmedBare => {
                     // Acquire: the second look comes after this one, so that the byte belongs to the state.
-                    let mark = storage.mark(self.index).load(Ordering::Acquire);
-                    if storage.look(self.index) != (generation, state) {
+                    let mark = storage.mark(index).load(Ordering::Acquire);
+                    if storage.look(index) != (generation, state) {
                         continue;
                     }
                     match mark {
@@ -127,6 +180,7 @@ impl Cleanup {
                 State::Running | State::RunningOrphan | State::Executing => CleanupState::Running,
                 State::Done | State::DoneCounted | State::DoneFree => CleanupState::Done,
                 State::Stopping
+                | State::StoppingBare
                 | State::StoppingOrphan
                 | State::Dropping
                 | State::Stopped

@@ -51,6 +51,7 @@ mod sleep;
 mod stats;
 mod sync;
 mod tally;
+mod thread;
 mod ticket;
 mod worker;
 
@@ -73,7 +74,7 @@ pub mod protocol {}
 pub use cycle::{Cycle, Flushed, LocalBlock};
 pub use describe::Description;
 pub use dump::{Activity, PoolDump, RunnerDump};
-pub use handle::{Cleanup, CleanupState};
+pub use handle::{Cleanup, CleanupState, Receipt};
 pub use hooks::{
     Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook, drop_quietly,
 };

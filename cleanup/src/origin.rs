@@ -6,13 +6,14 @@
 
 use crate::cycle::Cycle;
 use crate::describe::{Description, DescriptionId};
-use crate::handle::Cleanup;
+use crate::handle::{Cleanup, Receipt};
 use crate::pool::{Pool, is_over};
 use crate::record::{FreeList, Fresh, Head, Slot};
 use crate::registry::{ARMED, Lease, Registered, Registry};
 use crate::run::{Inside, in_cleanup};
 use crate::stats::CleanupStats;
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::thunk::Thunk;
 use crate::ticket::{Batch, Ticket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -38,8 +39,6 @@ impl Origin {
             free: registry.storage.free_list(),
             fresh: Fresh::empty(),
             counts: registry.add_registrar(),
-            registered: 0,
-            reclaimed: 0,
             described: None,
             _lease: self.lease.clone(),
         }
@@ -148,9 +147,6 @@ pub struct Registrar {
     free: FreeList,
     fresh: Fresh,
     counts: Arc<Registered>,
-    /// What `counts` holds; we are its only writer.
-    registered: u64,
-    reclaimed: u64,
     /// The last description used, and its number.
     described: Option<(Description, DescriptionId)>,
     _lease: Arc<Lease>,
@@ -158,9 +154,6 @@ pub struct Registrar {
 
 /// Cleanups that a relieving thread runs between two looks at the backlog.
 const RELIEF: usize = 64;
-
-/// Settled records that one `register` looks at.
-const GLANCES: usize = 2;
 
 impl Registrar {
     /// Adds a cleanup in front of an object's chain (`None`: it has none yet). The answer is the chain's new
@@ -175,21 +168,53 @@ impl Registrar {
     #[inline]
     pub fn register<F: FnOnce() + Send + 'static>(
         &mut self,
-        mut chain: Option<Head>,
+        chain: Option<Head>,
         f: F,
     ) -> (Head, Cleanup) {
-        if chain.is_some() {
-            chain = self.glance(chain);
+        let (head, receipt) = self.enter(chain, f);
+        (head, receipt.handle())
+    }
+
+    /// As [`register`](Self::register), for a caller that gives the handle to a caller of its own.
+    #[inline]
+    pub fn enter<F: FnOnce() + Send + 'static>(
+        &mut self,
+        chain: Option<Head>,
+        f: F,
+    ) -> (Head, Receipt) {
+        let (head, generation) = self.arm(chain, f);
+        (head, Receipt::new(self.registry, head.index(), generation, Thunk::is_bare::<F>()))
+    }
+
+    /// What [`register`](Self::register) does; gives the new head and the record's generation, in two registers.
+    #[inline]
+    fn arm<F: FnOnce() + Send + 'static>(&mut self, mut chain: Option<Head>, f: F) -> (Head, u32) {
+        if let Some(head) = chain
+            && let Some((slot, rest)) = self.registry.storage.free_settled(head)
+        {
+            chain = rest.and_then(|rest| self.glance(rest));
+            // The warmest slot there is.
+            if let Some(slot) = self.reclaimed(slot) {
+                return self.arm_slot(slot, chain, f);
+            }
         }
         let slot = match self.free.pop().or_else(|| self.fresh.next()) {
             Some(slot) => slot,
             None => self.refill(),
         };
+        self.arm_slot(slot, chain, f)
+    }
+
+    #[inline]
+    fn arm_slot<F: FnOnce() + Send + 'static>(
+        &mut self,
+        slot: Slot,
+        chain: Option<Head>,
+        f: F,
+    ) -> (Head, u32) {
         let (index, generation) = slot.arm(chain, ARMED, f);
-        self.registered += 1;
-        // Relaxed: see `Registered`.
-        self.counts.registered.store(self.registered, Ordering::Relaxed);
-        (Head::new(index, chain.is_some()), Cleanup::new(self.registry, index, generation))
+        add_one(&self.counts.registered);
+        (Head::new(index, chain.is_some()), generation)
     }
 
     /// Describes a cleanup that was registered here. Takes a lock, and memory for the first in a while; the
@@ -216,29 +241,32 @@ impl Registrar {
         self.fresh.next().expect("a range holds at least one slot")
     }
 
-    /// Reclaims settled records in front of a live object's chain, a few at most.
-    fn glance(&mut self, mut chain: Option<Head>) -> Option<Head> {
-        for _ in 0..GLANCES {
-            let Some(head) = chain else { break };
-            let next = self.registry.storage.next(head);
-            if !self.reclaim(head) {
-                break;
+    /// Takes a settled record off a live object's chain, if one is in front. One at most: each registration takes two off and
+    /// puts one on, so the chain gets shorter.
+    #[cold]
+    fn glance(&mut self, head: Head) -> Option<Head> {
+        match self.registry.storage.free_settled(head) {
+            Some((slot, rest)) => {
+                if let Some(slot) = self.reclaimed(slot) {
+                    self.free.push_front(slot);
+                }
+                rest
             }
-            chain = next;
+            None => Some(head),
         }
-        chain
     }
 
-    /// Frees the record if it is settled. Its `next` must have been read before.
+    /// Counts a settled record that is in no chain any more. Gives its slot, if it can be used again.
+    #[inline]
+    fn reclaimed(&mut self, slot: Slot) -> Option<Slot> {
+        add_one(&self.counts.reclaimed);
+        (!slot.is_worn()).then_some(slot)
+    }
+
+    /// Frees the record if it is settled.
     fn reclaim(&mut self, head: Head) -> bool {
-        // Not one whose handle is still at it: its chain lives, and keeps the slot.
-        if !self.registry.storage.look(head.index()).1.is_settled() {
-            return false;
-        }
-        if let Some(slot) = self.registry.pass_settled(head.index()) {
-            self.reclaimed += 1;
-            // Relaxed: see `Registered`.
-            self.counts.reclaimed.store(self.reclaimed, Ordering::Relaxed);
+        let Some((slot, _)) = self.registry.storage.free_settled(head) else { return false };
+        if let Some(slot) = self.reclaimed(slot) {
             self.free.push_front(slot);
         }
         true
@@ -283,6 +311,13 @@ impl Registrar {
         let storage = &self.registry.storage;
         std::iter::successors(Some(chain), |&head| storage.next(head))
     }
+}
+
+/// Adds to a counter of this registrar's, its only writer.
+#[inline]
+fn add_one(counter: &AtomicU64) {
+    // Relaxed, both: see `Registered`.
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
 impl Drop for Registrar {

@@ -8,6 +8,11 @@
 //!                 +-- runner: discard --> Dropping --------------+
 //! ```
 //!
+//! `Armed` comes in two kinds, and so does `Stopping`. Captures that own nothing need no destructor, so nothing
+//! of the user's happens between taking such a record and declaring its end: `ArmedBare` --> `StoppingBare` -->
+//! `Stopped` is a compare-exchange and a store a few instructions later, for which whoever meets the record in
+//! between waits. Taken in any other way it is like any other.
+//!
 //! Invariants, kept here whatever the callers do with their (copyable) heads:
 //!
 //! 1. The thunk of a slot is written only by the holder of its [`Slot`], and read out only by the holder of
@@ -25,7 +30,7 @@ pub(crate) use free_list::FreeList;
 
 use crate::describe::{Description, DescriptionId};
 use crate::prefetch;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell, yield_now};
 use crate::thunk::{Namer, Thunk};
 use std::iter::Zip;
 use std::mem::MaybeUninit;
@@ -61,6 +66,13 @@ impl Index {
     #[inline]
     pub(crate) fn from_raw(raw: u32) -> Option<Self> {
         (raw != 0).then_some(Index(raw))
+    }
+
+    /// From a number that [`raw`](Self::raw) gave, and that was kept unchanged.
+    #[inline]
+    pub(crate) fn of_handle(raw: u32) -> Self {
+        debug_assert!(raw != 0);
+        Index(raw)
     }
 
     #[inline]
@@ -140,18 +152,22 @@ pub(crate) enum State {
     StoppedCounted = 5,
     /// Waits for whoever takes it.
     Armed = 6,
+    /// The same, and its captures need no destructor.
+    ArmedBare = 7,
     /// Taken by a handle, to be run.
-    Running = 7,
+    Running = 8,
     /// Taken by a handle, to be dropped.
-    Stopping = 8,
+    Stopping = 9,
+    /// Taken by a handle, which has nothing to drop and is about to declare the end: wait for it.
+    StoppingBare = 10,
     /// Running, and the chain is gone: who took it frees the slot.
-    RunningOrphan = 9,
+    RunningOrphan = 11,
     /// Stopping, and the chain is gone: who took it frees the slot.
-    StoppingOrphan = 10,
+    StoppingOrphan = 12,
     /// Taken by a runner, to be run. It frees the slot.
-    Executing = 11,
+    Executing = 13,
     /// Taken by a runner, to be dropped. It frees the slot.
-    Dropping = 12,
+    Dropping = 14,
 }
 
 impl State {
@@ -182,25 +198,43 @@ impl Tag {
             4 => State::DoneCounted,
             5 => State::StoppedCounted,
             6 => State::Armed,
-            7 => State::Running,
-            8 => State::Stopping,
-            9 => State::RunningOrphan,
-            10 => State::StoppingOrphan,
-            11 => State::Executing,
-            12 => State::Dropping,
+            7 => State::ArmedBare,
+            8 => State::Running,
+            9 => State::Stopping,
+            10 => State::StoppingBare,
+            11 => State::RunningOrphan,
+            12 => State::StoppingOrphan,
+            13 => State::Executing,
+            14 => State::Dropping,
             _ => unreachable!("tags are made by Tag::new only"),
         }
     }
 
-    /// Whether the state is `Armed`; cheaper than to ask for the state.
+    /// Whether the state is one of the two kinds of `Armed`; cheaper than to ask for the state.
     #[inline]
     fn is_armed(self) -> bool {
-        self.0 & 15 == State::Armed as u32
+        const { assert!(State::Armed as u32 | 1 == State::ArmedBare as u32) };
+        self.0 & 15 | 1 == State::ArmedBare as u32
     }
 
     #[inline]
     fn with(self, state: State) -> Self {
         Tag::new(self.generation(), state)
+    }
+
+    /// The tag of the free slot that a settled record becomes; `None` if it is not settled.
+    #[inline]
+    fn freed(self) -> Option<Self> {
+        // Settled states lie side by side, and the free ones, which are the first two, go with them in turn.
+        const FIRST: u32 = State::Done as u32;
+        const LAST: u32 = State::StoppedCounted as u32;
+        const {
+            assert!(State::DoneFree as u32 == 0 && State::StoppedFree as u32 == 1);
+            assert!(FIRST.is_multiple_of(2) && (State::DoneCounted as u32).is_multiple_of(2));
+            assert!(State::Stopped as u32 % 2 == 1 && LAST % 2 == 1 && LAST - FIRST == 3);
+        }
+        let state = self.0 & 15;
+        (state.wrapping_sub(FIRST) <= LAST - FIRST).then_some(Tag(self.0 & !15 | state & 1))
     }
 }
 
@@ -209,8 +243,9 @@ impl Tag {
 /// One registered cleanup.
 #[derive(Debug)]
 struct Record {
-    /// Generation and state. Written by whoever holds the slot's [`Slot`], [`Taken`] or [`Ending`]; moved by
-    /// compare-exchange from `Armed` by anybody, and from the four states after it by the chain's owner.
+    /// Generation and state. Written by whoever holds the slot's [`Slot`], [`Taken`], [`Ending`] or [`Bare`]; moved by
+    /// compare-exchange from `Armed` and `ArmedBare` by anybody, and by the chain's owner from the settled states,
+    /// `Running` and `Stopping`.
     tag: AtomicU32,
     /// The next record's [`Head`] in raw form; means something only while this record's own head says
     /// "many". Once the record is an orphan: the note that its chain's owner has left for the taker.
@@ -304,7 +339,8 @@ impl Storage {
     #[inline]
     fn place(index: Index) -> (usize, usize) {
         let n = index.0 + FIRST_CHUNK;
-        let chunk = n.ilog2() - FIRST_CHUNK.ilog2();
+        // The one changes nothing, and spares a check that there is a logarithm.
+        let chunk = (n | 1).ilog2() - FIRST_CHUNK.ilog2();
         (chunk as usize, (n - (FIRST_CHUNK << chunk)) as usize)
     }
 
@@ -419,7 +455,7 @@ impl Storage {
     /// Generation and state of a record. Acquire: who sees that a cleanup has ended sees what it did.
     #[inline]
     pub(crate) fn look(&self, index: Index) -> (u32, State) {
-        // Pairs with the Release stores of `arm`, `Ending` and `pass`.
+        // Pairs with the Release stores of `arm`, `Ending`, `Bare` and `pass`.
         let tag = self.record(index).load(Ordering::Acquire);
         (tag.generation(), tag.state())
     }
@@ -454,6 +490,47 @@ impl Storage {
             .then_some(Taken(Ending { storage: self, record, mark, index, tag: taken }))
     }
 
+    /// Takes an armed record of this generation in order to stop it, if its captures need no destructor.
+    #[inline]
+    pub(crate) fn take_bare(&'static self, index: Index, generation: u32) -> Option<Bare> {
+        let (record, mark) = self.record_and_mark(index);
+        let tag = Tag::new(generation, State::ArmedBare);
+        // Not looked at before: who stops a cleanup expects to be in time, and in a short-lived one the look waits for the
+        // store that armed it.
+        // Acquire: pairs with the Release in `arm`, so that the mark is ours to look at. A failure: see `take`.
+        record
+            .tag
+            .compare_exchange(
+                tag.0,
+                tag.with(State::StoppingBare).0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+            .then_some(Bare { record, mark, generation })
+    }
+
+    /// Frees a record of a live object's chain, if its handle has ended it. Gives the slot, and the head of what is behind it
+    /// in the chain. Asked only by the chain's owner.
+    ///
+    /// Not if its handle's thread is still at it: its chain lives, and keeps the slot.
+    #[inline]
+    pub(crate) fn free_settled(&'static self, head: Head) -> Option<(Slot, Option<Head>)> {
+        let index = head.index();
+        let (record, mark) = self.record_and_mark(index);
+        // Relaxed: only a guess; the compare-exchange decides.
+        let tag = record.load(Ordering::Relaxed);
+        let free = tag.freed()?;
+        // Relaxed: see the field. Before the slot is free.
+        let rest = if head.many() { record.next.load(Ordering::Relaxed) } else { 0 };
+        // As in `pass`. It fails only if the head was used twice.
+        record
+            .tag
+            .compare_exchange(tag.0, free.0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+            .then_some((Slot { record, mark, index, tag: free }, Head::from_raw(rest)))
+    }
+
     /// What the chain's owner does with a record that it could not take: frees the slot if the handle is
     /// done with it, or leaves that, with a note, to the thread that is still at it. Without a note, it leaves
     /// such a record as it is.
@@ -463,7 +540,13 @@ impl Storage {
         let mut tag = record.load(Ordering::Relaxed);
         loop {
             let next = match tag.state() {
-                State::Armed => return Passed::Armed,
+                State::Armed | State::ArmedBare => return Passed::Armed,
+                State::StoppingBare => {
+                    // Its handle's thread has a store left to do, and does not wait for us.
+                    yield_now();
+                    tag = record.load(Ordering::Relaxed);
+                    continue;
+                }
                 State::Done | State::DoneCounted => State::DoneFree,
                 State::Stopped | State::StoppedCounted => State::StoppedFree,
                 State::Running => State::RunningOrphan,
@@ -481,7 +564,7 @@ impl Storage {
                 record.next.store(u32::from(note), Ordering::Relaxed);
             }
             let next = tag.with(next);
-            // Acquire: pairs with the Release in `Ending::close`; the taker is done with the thunk before the
+            // Acquire: pairs with the Release in `Ending::close` and `Bare::close`; the taker is done with the thunk before the
             // slot is used again. Release: pairs with the Acquire there; our reading of `next`, and the note
             // in its place, come before the taker frees the slot.
             match record.tag.compare_exchange(tag.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
@@ -535,6 +618,16 @@ impl Storage {
         prefetch::to_write(record.cast());
         // Half of the records lie across two lines.
         prefetch::to_write(record.cast::<u8>().wrapping_add(size_of::<Record>() - 1));
+    }
+
+    /// Has the memory fetched, to be written soon, of `count` records, the first of which lies so many places ahead of this
+    /// one in memory. There may be none so far ahead.
+    #[inline]
+    fn prefetch_row(&self, from: Index, ahead: usize, count: usize) {
+        let start = std::ptr::from_ref(self.record(from)).wrapping_add(ahead).cast::<u8>();
+        for offset in (0..count * size_of::<Record>()).step_by(64) {
+            prefetch::to_write(start.wrapping_add(offset));
+        }
     }
 
     /// Bytes mapped for records and marks.
@@ -598,7 +691,8 @@ impl std::fmt::Debug for Tag {
 
 impl Slot {
     /// Whether the next generation would be one that a handle was given before. Such a slot is retired.
-    fn is_worn(&self) -> bool {
+    #[inline]
+    pub(crate) fn is_worn(&self) -> bool {
         self.tag.generation() == MAX_GENERATION
     }
 
@@ -611,7 +705,8 @@ impl Slot {
         f: F,
     ) -> (Index, u32) {
         let record = self.record;
-        let tag = Tag::new(self.tag.generation() + 1, State::Armed);
+        let state = if Thunk::is_bare::<F>() { State::ArmedBare } else { State::Armed };
+        let tag = Tag::new(self.tag.generation() + 1, state);
         if let Some(next) = next {
             // Relaxed, both: published by the Release below, or by the heap to its sweeper.
             record.next.store(next.raw(), Ordering::Relaxed);
@@ -622,7 +717,7 @@ impl Slot {
             // free slot's content is a link, which needs no drop.
             unsafe { (*thunk).write(Thunk::new(f)) };
         });
-        // Release: pairs with the Acquire in `take`. Every way by which another thread gets hold of a head or a
+        // Release: pairs with the Acquire in `take` and `take_bare`. Every way by which another thread gets hold of a head or a
         // handle synchronises by itself, so no model can miss this; but the taker's right to the thunk
         // should not hang on how it was told.
         record.tag.store(tag.0, Ordering::Release);
@@ -705,6 +800,34 @@ impl Ending {
         let before = Tag(self.record.tag.swap(tag.0, Ordering::AcqRel));
         matches!(before.state(), State::RunningOrphan | State::StoppingOrphan)
             .then_some(Orphan(Ending { tag, ..self }))
+    }
+}
+
+/// A record that this thread has taken to stop it and that has nothing to drop. Nothing of the user's may be
+/// called before its end is declared: the chain's owner waits for that.
+#[derive(Debug)]
+#[must_use = "until its end is declared, others wait for it"]
+pub(crate) struct Bare {
+    record: &'static Record,
+    mark: &'static AtomicU8,
+    generation: u32,
+}
+
+impl Bare {
+    /// The record's byte.
+    #[inline]
+    pub(crate) fn mark(&self) -> &'static AtomicU8 {
+        self.mark
+    }
+
+    /// Declares the end and leaves the slot to its chain. `counted`: see [`Ending::close`].
+    #[inline]
+    pub(crate) fn close(self, counted: bool) {
+        let state = if counted { State::StoppedCounted } else { State::Stopped };
+        // A plain store: nobody moves the tag of a record in this state. The thunk stays where it is, like any
+        // value that is forgotten.
+        // Release: pairs with the Acquire in `pass` and `look`.
+        self.record.tag.store(Tag::new(self.generation, state).0, Ordering::Release);
     }
 }
 
@@ -813,6 +936,33 @@ mod tests {
         assert_eq!(storage.look(index), (generation, State::Done));
         assert!(matches!(storage.pass(index, Some(0)), Passed::Freed(_, false)));
         assert!(matches!(storage.pass(index, Some(0)), Passed::NotOurs), "freed once");
+    }
+
+    #[test]
+    fn only_captures_without_a_destructor_are_stopped_as_bare() {
+        let storage = storage();
+        let mut slots = storage.fresh();
+        let mut arm = |boxed: Option<u8>| match boxed {
+            None => slots.next().expect("fresh").arm(None, 0, || {}),
+            Some(n) => {
+                let boxed = Box::new(n);
+                slots.next().expect("fresh").arm(None, 0, move || drop(boxed))
+            }
+        };
+        let (owning, generation) = arm(Some(7));
+        assert!(storage.take_bare(owning, generation).is_none());
+        assert_eq!(storage.look(owning), (generation, State::Armed));
+        let (index, generation) = arm(None);
+        assert!(storage.take_bare(index, generation + 1).is_none(), "another generation");
+        for (counted, state) in [(false, State::Stopped), (true, State::StoppedCounted)] {
+            let (index, generation) = arm(None);
+            storage.take_bare(index, generation).expect("armed").close(counted);
+            assert_eq!(storage.look(index), (generation, state));
+            assert!(storage.take_bare(index, generation).is_none(), "taken");
+            assert!(
+                matches!(storage.pass(index, Some(0)), Passed::Freed(_, was) if was == counted)
+            );
+        }
     }
 
     #[test]

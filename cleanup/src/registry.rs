@@ -37,6 +37,7 @@ use crate::run::Inside;
 use crate::stats::CleanupStats;
 use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
 use crate::tally::Totals;
+use crate::thread;
 use crate::ticket::Batch;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
@@ -57,7 +58,7 @@ pub(crate) struct Registry {
     pub(crate) relief: Relief,
 }
 
-/// What is counted outside batches. Written by handles, registrars and sweepers by `fetch_add`.
+/// What is counted outside batches. Written by handles, registrars and sweepers by `fetch_add`, but for [`Stopped`].
 ///
 /// Relaxed but for the three that together say that every cleanup has ended, `stopped`, `executed` and
 /// `discarded`: those are added to with Release, as the last thing that is done to the registry, and pair
@@ -65,7 +66,7 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Early {
     /// Stopped through the handle.
-    stopped: AtomicU64,
+    stopped: Stopped,
     /// Run through the handle, panicked ones included.
     executed: AtomicU64,
     panicked: AtomicU64,
@@ -73,6 +74,42 @@ struct Early {
     discarded: AtomicU64,
     /// Settled records that sweepers and discarding registrars took out of their chains.
     reclaimed: AtomicU64,
+}
+
+/// Cleanups stopped through their handles: a count for each of the first threads, and one for all others.
+#[derive(Debug, Default)]
+struct Stopped {
+    /// Each written by the thread of that number only, by plain load and store.
+    own: [CachePadded<AtomicU64>; thread::NUMBERS],
+    /// Written by the others, by `fetch_add`.
+    shared: AtomicU64,
+}
+
+impl Stopped {
+    /// Counts one. Release: see [`Early`].
+    #[inline]
+    fn add_one(&self) {
+        match self.own.get(thread::number()) {
+            Some(own) => own.store(own.load(Ordering::Relaxed) + 1, Ordering::Release),
+            None => self.add_one_shared(),
+        }
+    }
+
+    #[cold]
+    fn add_one_shared(&self) {
+        self.shared.fetch_add(1, Ordering::Release);
+    }
+
+    fn sum(&self, ordering: Ordering) -> u64 {
+        self.own.iter().map(|own| own.load(ordering)).sum::<u64>() + self.shared.load(ordering)
+    }
+
+    /// Called when nobody stops anything: see [`Registry::begin`].
+    fn clear(&self) {
+        let Stopped { own, shared } = self;
+        own.iter().for_each(|own| own.store(0, Ordering::Relaxed));
+        shared.store(0, Ordering::Relaxed);
+    }
 }
 
 /// What the lock guards. It is held for a few loads and stores, never while user code runs.
@@ -209,7 +246,7 @@ impl Registry {
     #[cfg(not(loom))]
     fn is_at_rest(&self) -> bool {
         // Acquire: pairs with the Release additions; see `Early`.
-        let early = self.early.stopped.load(Ordering::Acquire)
+        let early = self.early.stopped.sum(Ordering::Acquire)
             + self.early.executed.load(Ordering::Acquire)
             + self.early.discarded.load(Ordering::Acquire);
         let past = &self.ledger.lock().past;
@@ -219,7 +256,8 @@ impl Registry {
     /// Clears the accounts for a new heap. Called by the only thread that knows the registry as its own.
     fn begin(&self, totals: &Arc<Totals>) {
         let Early { stopped, executed, panicked, discarded, reclaimed } = &*self.early;
-        for counter in [stopped, executed, panicked, discarded, reclaimed] {
+        stopped.clear();
+        for counter in [executed, panicked, discarded, reclaimed] {
             counter.store(0, Ordering::Relaxed);
         }
         let mut ledger = self.ledger.lock();
@@ -230,8 +268,33 @@ impl Registry {
 
     // ---- handles -----------------------------------------------------------------------------------
 
+    /// As [`stop`](Self::stop), for a record whose captures need no destructor. Whether it was there to be stopped.
+    #[inline]
+    pub(crate) fn stop_bare(
+        &'static self,
+        index: Index,
+        generation: u32,
+        note: impl FnOnce(),
+    ) -> bool {
+        let Some(bare) = self.storage.take_bare(index, generation) else { return false };
+        note();
+        // As in `settle`, but that nobody leaves us the slot.
+        let byte = bare.mark().load(Ordering::Relaxed);
+        let counted = byte >= FIRST_BATCH;
+        if !counted {
+            bare.mark().store(SETTLED, Ordering::Relaxed);
+        }
+        bare.close(counted);
+        self.early.stopped.add_one();
+        if counted {
+            self.count_settled(byte);
+        }
+        true
+    }
+
     /// Takes the record, calls `note`, and drops the captures. If a destructor panics, the cleanup is stopped
     /// all the same, and the answer is what was thrown.
+    #[inline(never)]
     pub(crate) fn stop(
         &'static self,
         index: Index,
@@ -245,7 +308,7 @@ impl Registry {
         let inside = Inside::enter();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(thunk)));
         drop(inside);
-        self.settle(ending, &self.early.stopped);
+        self.settle(ending, || self.early.stopped.add_one());
         Some(dropped)
     }
 
@@ -261,12 +324,14 @@ impl Registry {
             self.report(payload, ending.describe(name));
         }
         drop(inside);
-        self.settle(ending, &self.early.executed);
+        // Release: see `Early`.
+        self.settle(ending, || _ = self.early.executed.fetch_add(1, Ordering::Release));
         true
     }
 
-    /// Declares the end of a record taken through its handle, and counts it. See "Marks and counts" above.
-    fn settle(&'static self, ending: Ending, counter: &AtomicU64) {
+    /// Declares the end of a record taken through its handle, and counts it: by `count`, and perhaps in its batch. See
+    /// "Marks and counts" above.
+    fn settle(&'static self, ending: Ending, count: impl FnOnce()) {
         // Relaxed, both: the byte says all that is exchanged, and a batch is found under the ledger's lock.
         // Before the end is declared: after that the slot may be in use again.
         let mark = ending.mark();
@@ -282,8 +347,8 @@ impl Registry {
             }
             orphan.free();
         }
-        // Release: see `Early`. If the record is in a batch, that has a lease until we have counted there, too.
-        counter.fetch_add(1, Ordering::Release);
+        // If the record is in a batch, that has a lease until we have counted there, too.
+        count();
         // Last: whoever learns that the batch has finished finds every cleanup ended and counted.
         if let Some(byte) = batch {
             self.count_settled(byte);
@@ -338,8 +403,8 @@ impl Registry {
 
     /// Cleanups ended by their handles before they were queued.
     fn settled_unqueued(&self, sums: &Past) -> u64 {
-        let ended = self.early.stopped.load(Ordering::Relaxed)
-            + self.early.executed.load(Ordering::Relaxed);
+        let ended =
+            self.early.stopped.sum(Ordering::Relaxed) + self.early.executed.load(Ordering::Relaxed);
         ended.saturating_sub(sums.settled)
     }
 
@@ -482,7 +547,7 @@ impl Registry {
             queued: sums.queued,
             executed: sums.executed + early.executed.load(Ordering::Relaxed),
             panicked: sums.panicked + early.panicked.load(Ordering::Relaxed),
-            stopped: early.stopped.load(Ordering::Relaxed),
+            stopped: early.stopped.sum(Ordering::Relaxed),
             discarded: sums.discarded + discarded,
             backlog,
             armed: sums.registered.saturating_sub(gone),

@@ -37,6 +37,11 @@ impl Thunk {
         size_of::<F>() <= size_of::<Payload>() && align_of::<F>() <= align_of::<Payload>()
     }
 
+    /// Whether a thunk of such a closure may as well be forgotten as dropped.
+    pub(crate) const fn is_bare<F>() -> bool {
+        Self::fits::<F>() && !std::mem::needs_drop::<F>()
+    }
+
     /// Takes the closure in. Allocates only when its captures exceed 24 bytes or are aligned to more than 8.
     #[inline]
     pub(crate) fn new<F: FnOnce() + Send + 'static>(f: F) -> Self {
@@ -202,6 +207,13 @@ mod tests {
         assert!(Thunk::fits::<[u64; 3]>());
         assert!(!Thunk::fits::<[u64; 4]>(), "too large");
         assert!(!Thunk::fits::<Wide>(), "small enough, but a payload is aligned to 8");
+    }
+
+    #[test]
+    fn only_what_is_inline_and_without_a_destructor_is_bare() {
+        assert!(Thunk::is_bare::<[u64; 3]>());
+        assert!(!Thunk::is_bare::<[u64; 4]>(), "a box");
+        assert!(!Thunk::is_bare::<Box<u64>>());
     }
 
     #[test]

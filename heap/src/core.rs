@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use sexton_cleanup::{Cleanup, Description, Origin, Registrar};
+use sexton_cleanup::{Cleanup, Description, Origin, Receipt, Registrar};
 
 use crate::alloc::Allocator;
 use crate::heap::HeapConfig;
@@ -199,20 +199,20 @@ impl Core {
     }
 
     #[inline]
-    pub(crate) fn add_cleanup<F>(&self, span: SpanRef, slot: usize, f: F) -> Cleanup
+    pub(crate) fn add_cleanup<F>(&self, span: SpanRef, slot: usize, f: F) -> Receipt
     where
         F: FnOnce() + Send + 'static,
     {
         self.charge_cleanup();
         let mut registrar = self.mutator.registrar.borrow_mut();
         let mut cleanups = span.cleanups().borrow_mut();
-        if let Some(chain) = cleanups.get_mut(span.special_bits(), slot) {
-            let (head, cleanup) = registrar.register(Some(*chain), f);
-            *chain = head;
-            return cleanup;
+        let place = cleanups.place(span.special_words(), slot);
+        // One call for both cases, so that it is made part of this function.
+        let (head, receipt) = registrar.enter(place.map(|place| cleanups.at(place)), f);
+        match place {
+            Some(place) => cleanups.set(place, head),
+            None => cleanups.insert(span.special_words(), slot, head),
         }
-        let (head, cleanup) = registrar.register(None, f);
-        cleanups.insert(span.special_bits(), slot, head);
-        cleanup
+        receipt
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
 
-use sexton_cleanup::{Cleanup, Description};
+use sexton_cleanup::{Cleanup, Description, Receipt};
 
 use crate::core::Core;
 use crate::gc::{Brand, Gc};
@@ -96,7 +96,7 @@ impl<'gc, M> Mutation<'gc, M> {
         T: Trace<'gc>,
         F: FnOnce() + Send + 'static,
     {
-        let cleanup = self.register(gc, f);
+        let cleanup = self.register(gc, f).handle();
         if self.core.diagnostics() {
             self.core.describe(&cleanup, Description::of::<F>(None, Some(Location::caller())));
         }
@@ -104,7 +104,7 @@ impl<'gc, M> Mutation<'gc, M> {
     }
 
     #[inline]
-    fn register<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Cleanup
+    fn register<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Receipt
     where
         T: Trace<'gc>,
         F: FnOnce() + Send + 'static,
@@ -123,7 +123,7 @@ impl<'gc, M> Mutation<'gc, M> {
         T: Trace<'gc>,
         F: FnOnce() + Send + 'static,
     {
-        let cleanup = self.register(gc, f);
+        let cleanup = self.register(gc, f).handle();
         // Not by `then`: the caller would be the standard library.
         let site = if self.core.diagnostics() { Some(Location::caller()) } else { None };
         self.core.describe(&cleanup, Description::of::<F>(Some(label), site));

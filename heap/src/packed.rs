@@ -19,6 +19,10 @@ pub(crate) struct Packed<V> {
     top: usize,
 }
 
+/// Where a value is; see [`Packed::place`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(usize);
+
 impl<V: Copy> Packed<V> {
     pub(crate) const fn new() -> Self {
         Packed { values: Vec::new(), top: 0 }
@@ -36,14 +40,25 @@ impl<V: Copy> Packed<V> {
         bitmap::get(bits, slot).then(|| self.values[bitmap::rank(bits, slot)])
     }
 
-    /// The value of a slot, to be changed.
+    /// Where a slot's value is, until another slot is given one or loses its own.
     #[inline]
-    pub(crate) fn get_mut(&mut self, bits: &[Cell<u64>], slot: usize) -> Option<&mut V> {
-        if bitmap::get(bits, slot) {
-            Some(&mut self.values[bitmap::rank(bits, slot)])
-        } else {
-            None
+    pub(crate) fn place(&self, bits: &[Cell<u64>], slot: usize) -> Option<Place> {
+        if !bitmap::get(bits, slot) {
+            return None;
         }
+        // Where every slot up to the last has a value, there is nothing to count.
+        let at = if self.values.len() == self.top { slot } else { bitmap::rank(bits, slot) };
+        Some(Place(at))
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, place: Place) -> V {
+        self.values[place.0]
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, place: Place, value: V) {
+        self.values[place.0] = value;
     }
 
     /// Gives a value to a slot that has none. O(1) in slot order (the order of allocation), else a
@@ -175,6 +190,22 @@ mod tests {
         [const { Cell::new(0) }; 8]
     }
 
+    #[test]
+    fn a_value_is_found_whether_or_not_all_slots_before_it_have_one() {
+        let bits = bits();
+        let mut packed = Packed::new();
+        let found =
+            |packed: &Packed<usize>, slot| packed.place(&bits, slot).map(|place| packed.at(place));
+        for slot in (0..130).chain(140..150) {
+            packed.insert(&bits, slot, slot);
+            assert_eq!(found(&packed, slot), Some(slot));
+            assert_eq!(found(&packed, slot / 2), Some(slot / 2));
+            assert_eq!(found(&packed, slot + 1), None);
+        }
+        packed.retain(&bits, |slot, _| slot != 7);
+        assert_eq!([6, 7, 149].map(|slot| found(&packed, slot)), [Some(6), None, Some(149)]);
+    }
+
     /// Insertions in any order, and every way to thin out, one after the other.
     #[test]
     fn agrees_with_a_btree_map_whatever_came_before() {
@@ -193,7 +224,8 @@ mod tests {
                 let slot = (random() % 512) as usize;
                 let value = (round, value);
                 if oracle.insert(slot, value).is_some() {
-                    *packed.get_mut(&bits, slot).expect("it has one") = value;
+                    let place = packed.place(&bits, slot).expect("it has one");
+                    packed.set(place, value);
                 } else {
                     packed.insert(&bits, slot, value);
                 }

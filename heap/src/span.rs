@@ -192,6 +192,12 @@ impl Span {
         &self.special[..self.words()]
     }
 
+    /// The words of [`special_bits`](Self::special_bits) and those that no slot uses: for a look at one of them.
+    #[inline]
+    pub(crate) fn special_words(&self) -> &[Cell<u64>; BITMAP_WORDS] {
+        &self.special
+    }
+
     #[inline]
     pub(crate) fn mark_bits(&self) -> &[AtomicU64] {
         &self.mark[..self.words()]

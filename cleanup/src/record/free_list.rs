@@ -13,6 +13,9 @@ use crate::sync::Ordering;
 /// Slots of one group, its first one included: as many as have room in the cell of the first one.
 const GROUP: usize = 8;
 
+/// How many slots ahead memory is fetched where groups follow one another in a row.
+const IN_ROW: usize = 56;
+
 /// What the first slot of a group holds: at [`NEXT`] the index of the next group's first slot, 0 if there is none; then those
 /// of the group's other slots, and 0 in what is left.
 type Group = [u32; GROUP];
@@ -166,7 +169,10 @@ impl FreeList {
         self.open[self.at + 1..].copy_from_slice(&others[..len - 1]);
         self.first = next;
         // They will be here when they are used, and so will the next group when this one is used up. Where slots lie side by
-        // side the processor sees for itself what comes.
+        // side the processor sees for itself what comes, but not early enough for what is to be written.
+        if next == first.0 + GROUP as u32 {
+            self.storage.prefetch_row(first, IN_ROW, GROUP);
+        }
         let mut previous = first.0;
         for index in self.open[self.at + 1..].iter().chain([&next]).copied() {
             if let Some(coming) = Index::from_raw(index)

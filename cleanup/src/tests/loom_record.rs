@@ -2,7 +2,7 @@
 
 use super::models::explore;
 use crate::sync::Arc;
-use crate::{Origin, Pool, PoolConfig};
+use crate::{CleanupState, Origin, Pool, PoolConfig};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How often the cleanup ran, and how often its captures were dropped. Not a loom type: it adds no branches.
@@ -57,6 +57,56 @@ fn stop_against_the_runner() {
         // The slot is free whoever came last: the next record gets it or a fresh one, never a taken one.
         let (again, _) = registrar.register(None, || {});
         assert_eq!(registrar.len(again), 1);
+    });
+}
+
+/// Whose captures need no destructor: whoever meets it in between waits for its end, and gets the slot.
+#[test]
+fn stop_of_a_bare_cleanup_against_the_sweeper_and_the_runner() {
+    explore(|| {
+        let pool = manual();
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let (head, handle) = registrar.register(None, || {});
+        let stopper = loom::thread::spawn(move || handle.stop());
+        let cycle = origin.begin_cycle();
+        let mut local = cycle.local_block();
+        local.push(head);
+        cycle.flush([local]);
+        let ticket = origin.ticket();
+        let ran = pool.run_pending(1);
+        let stopped = stopper.join().expect("the stopper");
+        assert_eq!(ran + usize::from(stopped), 1);
+        assert!(ticket.is_done(), "counted by whoever came last:");
+        let stats = origin.stats();
+        assert_eq!((stats.backlog, stats.executed, stats.armed), (0, ran as u64, 0));
+        assert_eq!((stats.stopped, registrar.settled()), (u64::from(stopped), 0));
+        let (again, _) = registrar.register(None, || {});
+        assert_eq!(registrar.len(again), 1);
+    });
+}
+
+/// The slot serves the next cleanup as soon as the end is declared, and the old handle knows what became of its own.
+#[test]
+fn stop_of_a_bare_cleanup_against_the_next_registration() {
+    explore(|| {
+        let pool = manual();
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let (head, handle) = registrar.register(None, || {});
+        let handle = Arc::new(handle);
+        let other = handle.clone();
+        let stopper = loom::thread::spawn(move || other.stop());
+        let (chain, next) = registrar.register(Some(head), || {});
+        if registrar.len(chain) == 1 {
+            assert_eq!(handle.state(), CleanupState::Stopped, "its slot was used again");
+        }
+        assert_eq!(next.state(), CleanupState::Armed);
+        assert!(stopper.join().expect("the stopper"));
+        assert_eq!(handle.state(), CleanupState::Stopped);
+        assert_eq!(next.state(), CleanupState::Armed);
+        let stats = origin.stats();
+        assert_eq!((stats.registered, stats.stopped, stats.armed), (2, 1, 1));
     });
 }
 
