@@ -12,6 +12,7 @@ mod output;
 mod plot;
 mod run;
 mod rust_peers;
+mod scale;
 mod sweep;
 mod table;
 mod tour;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
         Command::Tour(args) => tour::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Scale(args) => scale::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Measure(args) => measure::run(&args),

@@ -9,7 +9,7 @@
 //!
 //! A contender that fails costs its own cells. Only if Sexton itself fails, the command does.
 
-mod child;
+pub(crate) mod child;
 mod contender;
 mod external;
 mod machine;
@@ -21,19 +21,16 @@ mod work;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::output::{Failure, print};
+use crate::output::{Failure, print, save, spinner, writable};
 use contender::{Contender, Peers};
-use machine::Machine;
+pub(crate) use external::numbers;
+pub(crate) use machine::Machine;
 #[cfg(test)]
 pub(crate) use record::tests::sample as tests_sample;
 use record::{Failed, Skipped};
 pub(crate) use record::{MACHINE, Measured, Record, RowRecord, SEXTON};
-pub(crate) use report::{figure, limit, sorted};
-#[cfg(test)]
-pub(crate) use row::ROWS;
-pub(crate) use row::Row;
+pub(crate) use report::{figure, limit, range, sorted};
+pub(crate) use row::{ROWS, Row};
 pub(crate) use work::Work;
 
 /// Measures Sexton and its peers side by side, by everything the project measures itself by.
@@ -61,7 +58,7 @@ pub(crate) struct Args {
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let progress = bar();
+    let progress = spinner();
     let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 5 });
     let is_wanted = |work: &Work| args.works.is_empty() || args.works.contains(work);
     let works: Vec<Work> = Work::ALL.into_iter().filter(is_wanted).collect();
@@ -100,32 +97,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
         // Every round, so that a run that is broken off leaves something.
         if let Some(file) = &args.json {
-            record.save(file).map_err(|error| {
-                progress.finish_and_clear();
-                Failure::Run(format!("cannot write {file:?}: {error}"))
-            })?;
+            save(&record, file).inspect_err(|_| progress.finish_and_clear())?;
         }
     }
     progress.finish_and_clear();
 
     if let Some(file) = &args.json {
-        record
-            .save(file)
-            .map_err(|error| Failure::Run(format!("cannot write {file:?}: {error}")))?;
+        save(&record, file)?;
     }
     print(report::text(&record))?;
     match record.failures.iter().find(|failed| failed.by == SEXTON) {
         Some(failed) => Err(Failure::Run(format!("cannot measure: {}", failed.reason))),
         None => Ok(()),
     }
-}
-
-/// Whether a file can be written; makes it.
-fn writable(file: &PathBuf) -> Result<(), Failure> {
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
-    opened.map(drop).map_err(|error| {
-        Failure::Usage(format!("--json {file:?} cannot be written: {error}; valid is a file name"))
-    })
 }
 
 /// Peers that were named and measure none of the works.
@@ -164,13 +148,4 @@ fn measure(record: &mut Record, contender: &Contender, work: Work, round: usize)
         let (by, work) = (contender.name.clone(), work.to_string());
         record.failures.push(Failed { by, work, round, reason });
     }
-}
-
-/// Progress on standard error if that is a terminal; otherwise silent.
-fn bar() -> ProgressBar {
-    let spinner = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{elapsed} {wide_msg}") {
-        spinner.set_style(style);
-    }
-    spinner
 }

@@ -65,7 +65,7 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
 }
 
 /// A number of threads.
-fn threads(text: &str) -> Result<usize, String> {
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
     let number = text.parse::<usize>().ok();
     number.filter(|number| (1..=64).contains(number)).ok_or_else(|| "valid is 1 to 64".to_owned())
 }
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// What has to be said about the numbers of threads asked for.
-fn note(threads: &[usize]) -> &'static str {
+pub(crate) fn note(threads: &[usize]) -> &'static str {
     if threads.iter().all(|&threads| threads == 1) {
         return "";
     }
@@ -101,7 +101,7 @@ fn note(threads: &[usize]) -> &'static str {
 }
 
 /// A number of rounds, in words.
-fn in_rounds(rounds: usize) -> String {
+pub(crate) fn in_rounds(rounds: usize) -> String {
     if rounds == 1 { "1 round".to_owned() } else { format!("{rounds} rounds") }
 }
 

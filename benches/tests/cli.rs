@@ -130,6 +130,10 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
         ("sweep --cleanups NaN", "valid is 0 to 100"),
         ("sweep --rounds 0", "valid is 1 to 1000"),
         ("sweep --threads 0", "valid is 1 to 64"),
+        ("scale --objects 0", "valid is 1 to 100000000"),
+        ("scale --objects many", "valid is 1 to 100000000"),
+        ("scale --threads 65", "valid is 1 to 64"),
+        ("scale --rounds 0", "valid is 1 to 1000"),
         ("run --rounds 1001", "valid is 1 to 1000"),
         ("run --rounds -1", "valid is 1 to 1000"),
     ] {
@@ -146,6 +150,8 @@ fn unknown_words_are_errors_of_one_line() {
     run(["/"]).assert_usage(&["'/'", "did you mean `tour /`?"]);
     run(["tour", "--fast"]).assert_usage(&["--fast"]);
     run(["sweep", "--live"]).assert_usage(&["--live"]);
+    run(["scale", "W7"]).assert_usage(&["W7", "valid is W2, W2c, W3, W4"]);
+    run(["scale", "--json", "/no/such/folder/it"]).assert_usage(&["--json", "/no/such/folder"]);
 }
 
 #[test]
@@ -184,6 +190,57 @@ fn sweep_prints_a_line_for_every_combination_of_lists() {
         assert!(run.out.contains(column), "{}", run.out);
     }
     assert!(run.out.starts_with("medians of 1 round;"), "{}", run.out);
+}
+
+#[test]
+fn scale_prints_a_line_for_every_row_and_size_in_silence() {
+    let args = "scale w2 W3 --objects 20k,10k --threads 2,1 --rounds 2";
+    let run = run(args.split(' '));
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+    for objects in [" 10,000 ", " 20,000 "] {
+        let lines: Vec<&str> = run.out.lines().filter(|line| line.contains(objects)).collect();
+        assert_eq!(lines.len(), 4, "{}", run.out);
+        // Two numbers of threads, their ratio, and the growth.
+        lines.iter().for_each(|line| assert_eq!(line.matches(" to ").count(), 4, "{line}"));
+    }
+    for words in ["W2.50 ", "W3.random", "W3.list", "W3.tree", "1 thread ", "2 : 1", "growth"] {
+        assert!(run.out.contains(words), "{words}: {}", run.out);
+    }
+    assert!(!run.out.contains("W4") || run.out.contains("in W4"), "{}", run.out);
+}
+
+#[test]
+fn scale_is_kept_in_a_file() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("scale.json");
+    let args = "scale W2c W4 --objects 5k --threads 1 --rounds 2 --json";
+    let run = run(args.split(' ').chain([file.to_str().unwrap()]));
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let rows = ["W2c.50", "W4.register", "W4.run"];
+    for (nth, row) in rows.into_iter().enumerate() {
+        let cell = &record["cells"][nth];
+        assert_eq!((&cell["row"], &cell["objects"]), (&row.into(), &5000.into()), "{record}");
+        assert_eq!(cell["values"].as_array().unwrap().len(), 2, "{record}");
+    }
+    let command = "sexton-bench scale W2c W4 --objects 5000 --threads 1 --rounds 2";
+    assert_eq!(record["command"], command);
+}
+
+/// On a system that limits the addresses of a process as a shell's `ulimit -v` says.
+#[cfg(target_os = "linux")]
+#[test]
+fn scale_skips_what_does_not_fit_into_memory_by_name() {
+    let scale = |args: &str| {
+        let line = format!("ulimit -v 3000000 && exec \"$0\" scale {args} --threads 1 --rounds 1");
+        let command = env!("CARGO_BIN_EXE_sexton-bench");
+        Run::of(&Command::new("sh").args(["-c", &line, command]).output().unwrap())
+    };
+    let some = scale("W2 --objects 10k,100M");
+    assert_eq!((some.code, some.err.as_str()), (Some(0), ""), "{}", some.out);
+    assert!(some.row("skipped: W2 at 100,000,000 objects:").contains(" GB"), "{}", some.out);
+    assert!(some.out.contains(" 10,000 "), "{}", some.out);
+    scale("W2 --objects 100M").assert_usage(&["--objects", "W2 at 100,000,000", " GB"]);
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn w5(cleanups: usize, out: &mut Out) {
 }
 
 /// Fills a heap to `shape`, collects, waits for the cleanups, and empties it.
-fn sweep(heap: &mut ShapedHeap, shape: Shape) -> Result<Costs, String> {
+pub(super) fn sweep(heap: &mut ShapedHeap, shape: Shape) -> Result<Costs, String> {
     let registered = heap.fill(shape, |_| {}).map_err(|error| error.to_string())?;
     let start = Instant::now();
     let report = heap.collect();
@@ -177,13 +177,13 @@ fn sweep(heap: &mut ShapedHeap, shape: Shape) -> Result<Costs, String> {
 }
 
 /// What one sweep cost, in nanoseconds.
-struct Costs {
+pub(super) struct Costs {
     /// Per object, dead or alive.
-    sweep: f64,
+    pub(super) sweep: f64,
     /// Per cleanup registered.
-    register: f64,
+    pub(super) register: f64,
     /// From the start of the collection to the end of the last cleanup, per cleanup queued.
-    until_run: f64,
+    pub(super) until_run: f64,
 }
 
 #[cfg(test)]

@@ -144,22 +144,11 @@ impl Record {
         self.failures.iter().rev().find(|failed| failed.by == by && failed.work == work)
     }
 
-    /// Writes the record.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be written; in one line.
-    pub(crate) fn save(&self, file: &Path) -> Result<(), String> {
-        let mut text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
-        text.push('\n');
-        fs::write(file, text).map_err(|error| error.to_string())
-    }
-
     /// Reads a record.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or is none that [`save`](Self::save) has written; in one line.
+    /// If the file cannot be read, or is none that [`save`](crate::output::save) has written; in one line.
     pub(crate) fn load(file: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
         let record: Record = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -281,7 +270,7 @@ pub(crate) mod tests {
     fn a_record_comes_back_from_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("run.json");
-        sample().save(&file).unwrap();
+        crate::output::save(&sample(), &file).unwrap();
         assert_eq!(Record::load(&file), Ok(sample()));
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("\"format\": 1", "\"format\": 9")).unwrap();

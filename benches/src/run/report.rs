@@ -91,13 +91,12 @@ fn cells(record: &Record, row: &RowRecord, measured: &Measured) -> [String; 4] {
         let reason = failure.map_or("", |failed| failed.reason.as_str());
         return [name, "failed".into(), String::new(), reason.into()];
     };
-    let range = format!("({} to {})", figure(spread.min), figure(spread.max));
     let remark = if measured.by == SEXTON {
         goal(row, spread.median).unwrap_or_default()
     } else {
         row.ratio(measured).map(ratio).unwrap_or_default()
     };
-    [name, figure(spread.median), range, remark]
+    [name, figure(spread.median), range(spread), remark]
 }
 
 fn goal(row: &RowRecord, median: f64) -> Option<String> {
@@ -106,8 +105,13 @@ fn goal(row: &RowRecord, median: f64) -> Option<String> {
     Some(format!("goal {}: {met}", figure(goal)))
 }
 
-fn ratio(Spread { median, min, max }: Spread) -> String {
-    format!("{} ({} to {})", figure(median), figure(min), figure(max))
+fn ratio(spread: Spread) -> String {
+    format!("{} {}", figure(spread.median), range(spread))
+}
+
+/// `(11.9 to 14.0)`.
+pub(crate) fn range(Spread { min, max, .. }: Spread) -> String {
+    format!("({} to {})", figure(min), figure(max))
 }
 
 /// What the machine allows for a row, as far as the record knows, and what to call it.
