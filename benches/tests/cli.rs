@@ -171,8 +171,15 @@ fn help_and_version_are_not_errors() {
 fn sweep_prints_figures_for_the_shape_in_silence() {
     let run = run("sweep --objects 20k --live 25 --cleanups 50% --rounds 2".split(' '));
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-    assert!(run.out.starts_with("20,000 objects of 32 bytes: "), "{}", run.out);
-    for label in ["mark, ns", "sweep, ns", "sweep, objects/s", "sweep, bytes/s", "queue, ns"] {
+    assert!(run.out.starts_with("20,000 objects of 32 bytes in "), "{}", run.out);
+    for label in [
+        "mark, ns",
+        "sweep, ns",
+        "sweep, ns per span",
+        "sweep, objects/s",
+        "sweep, bytes/s",
+        "queue, ns",
+    ] {
         run.row(label);
     }
 }
@@ -186,9 +193,14 @@ fn sweep_prints_a_line_for_every_combination_of_lists() {
         let lines = run.out.lines().filter(|line| line.starts_with(objects));
         assert_eq!(lines.count(), 8, "{}", run.out);
     }
-    for column in ["sweep ns/object", "sweep objects/s", "sweep bytes/s", "threads"] {
+    let columns =
+        ["sweep ns/object", "sweep ns/span", "sweep objects/s", "sweep bytes/s", "threads"];
+    for column in columns.into_iter().chain([" spans "]) {
         assert!(run.out.contains(column), "{}", run.out);
     }
+    // For each shape, one line for its three sizes.
+    let growths = run.out.lines().filter(|line| line.starts_with("growth, "));
+    assert_eq!(growths.count(), 8, "{}", run.out);
     assert!(run.out.starts_with("medians of 1 round;"), "{}", run.out);
 }
 
