@@ -3,7 +3,7 @@
 //! 1. The contenders are found; peers in other languages are built.
 //! 2. In each round, each work is done once by each contender that can do it, one after the other, each as a
 //!    process of its own. The order among them moves on by one from round to round. The first round is not
-//!    counted.
+//!    counted. Where one takes long, it has fewer rounds, and the output says so.
 //! 3. The medians are printed, with the ratio of Sexton to each peer within this run; everything that was
 //!    measured can be kept in a file.
 //!
@@ -19,7 +19,7 @@ mod row;
 mod work;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::output::{Failure, print, save, spinner, writable};
 use contender::{Contender, Peers};
@@ -27,7 +27,7 @@ pub(crate) use external::numbers;
 pub(crate) use machine::Machine;
 #[cfg(test)]
 pub(crate) use record::tests::sample as tests_sample;
-use record::{Failed, Skipped};
+use record::{Failed, Skipped, Slow, Version};
 pub(crate) use record::{MACHINE, Measured, Record, RowRecord, SEXTON};
 pub(crate) use report::{figure, limit, range, sorted};
 pub(crate) use row::{ROWS, Row};
@@ -76,7 +76,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     .inspect_err(|_| progress.finish_and_clear())?;
 
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let start = Instant::now();
     let mut record = Record::new(date, Machine::this(), args.quick, rounds);
+    record.command = command(args, &works, rounds);
+    for contender in &contenders {
+        let (peer, version) = (contender.name.clone(), contender.version());
+        record.versions.extend(version.map(|version| Version { peer, version }));
+    }
     record.skipped = skipped;
     record.skipped.extend(idle(&peers, &contenders, &works));
     expect(&mut record, &contenders, &works);
@@ -86,6 +92,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 contenders.iter().filter(|it| it.rows(work).next().is_some()).collect();
             for nth in 0..able.len() {
                 let contender = able[(nth + round) % able.len()];
+                if !has_turn(&record, contender, work, round) {
+                    continue;
+                }
                 progress.set_message(format!(
                     "round {round} of {rounds}: {work}, {}: {}",
                     work.title(),
@@ -95,6 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 measure(&mut record, contender, work, round);
             }
         }
+        record.seconds = start.elapsed().as_secs();
         // Every round, so that a run that is broken off leaves something.
         if let Some(file) = &args.json {
             save(&record, file).inspect_err(|_| progress.finish_and_clear())?;
@@ -138,9 +148,43 @@ fn expect(record: &mut Record, contenders: &[Contender], works: &[Work]) {
     }
 }
 
+/// Who takes longer than this for all of a work in the round that does not count has fewer of those that do: else a run would
+/// be spent on a few collectors that mark slowly.
+const LONG: Duration = Duration::from_secs(10);
+
+/// How many.
+const ROUNDS_OF_THE_SLOW: usize = 3;
+
+/// Whether a contender does a work in this round.
+fn has_turn(record: &Record, contender: &Contender, work: Work, round: usize) -> bool {
+    let slow = record.slow.iter().find(|it| it.by == contender.name && it.work == work.name());
+    slow.is_none_or(|slow| slow.has_turn(round, record.rounds))
+}
+
+/// How to measure the same again, but for files.
+fn command(args: &Args, works: &[Work], rounds: usize) -> String {
+    let mut words = vec!["sexton-bench".to_owned(), "run".to_owned()];
+    if !args.works.is_empty() {
+        words.extend(works.iter().map(|work| work.to_string()));
+    }
+    words.push(format!("--peers {}", args.peers));
+    if args.quick {
+        words.push("--quick".to_owned());
+    }
+    words.push(format!("--rounds {rounds}"));
+    words.join(" ")
+}
+
 /// Has a contender do a work, and records what came of it.
 fn measure(record: &mut Record, contender: &Contender, work: Work, round: usize) {
+    let start = Instant::now();
     let (numbers, trouble) = contender.measure(work, record.quick);
+    let time = start.elapsed();
+    if round == 0 && time > LONG && record.rounds > ROUNDS_OF_THE_SLOW {
+        let (by, work) = (contender.name.clone(), work.to_string());
+        let (seconds, rounds) = (time.as_secs(), ROUNDS_OF_THE_SLOW);
+        record.slow.push(Slow { by, work, seconds, rounds });
+    }
     for number in numbers {
         record.add(number.row, &number.by, round, number.value);
     }

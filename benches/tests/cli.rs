@@ -335,7 +335,7 @@ mod measuring {
 
     #[test]
     fn peers_stand_beside_sexton_with_their_ratio() {
-        let fake = "case $1 in --list) echo W5; echo W5.many;; *) echo W5 1000000; \
+        let fake = "case $1 in --list) echo W5; echo W5.many;; --version) echo fake 1.2;; *) echo W5 1000000; \
                     echo W5@two 2000000; echo W5.many 3000000;; esac";
         let folder = peers(&[("test-fake", fake)]);
         let run = run_with(folder.path(), "w5 --quick --rounds 1 --peers test-fake");
@@ -364,6 +364,8 @@ mod measuring {
         assert_eq!((&row["id"], &row["results"][0]["by"]), (&"W5".into(), &"sexton".into()));
         let values = row["results"][0]["values"].as_array().unwrap();
         assert!(values.len() == 2 && values.iter().all(|it| it.as_f64().unwrap() > 0.0), "{row}");
+        assert_eq!(record["command"], "sexton-bench run W5 --peers none --quick --rounds 2");
+        assert_eq!(record["versions"][0]["peer"], "sexton", "{record}");
         for field in ["cpu", "cores", "memory_mib", "kernel", "rustc"] {
             assert!(!record["machine"][field].is_null(), "{record}");
         }

@@ -13,10 +13,16 @@ pub(crate) fn text(record: &Record) -> String {
     let Record { date, machine, quick, rounds, .. } = record;
     let counted = record.rounds_in_words();
     let size = if *quick { "a sixteenth of the full sizes" } else { "full sizes" };
-    let mut text = format!("{machine}\n{date}; {size}; {counted} and one not counted\n");
+    let fewer = if record.slow.is_empty() { "" } else { ", fewer of what is slow (see below)" };
+    let minutes = record.seconds.div_ceil(60);
+    let mut text = format!("{machine}\n{date}; {size}; {counted} and one not counted{fewer}; ");
+    let _ = writeln!(text, "{minutes} min");
     text += "Medians (least to greatest); the ratio is Sexton : peer, within this run.\n\n";
     text += &blocks(record);
     text += &summary(record);
+    for slow in &record.slow {
+        let _ = writeln!(text, "{}", slow.line(*rounds));
+    }
     for skipped in &record.skipped {
         let _ = writeln!(text, "skipped: {}: {}", skipped.peer, skipped.reason);
     }
@@ -174,6 +180,8 @@ mod tests {
         assert_eq!(line("box "), "box 12.0 (8.00 to 16.0) 0.167 (0.125 to 0.250)");
         assert_eq!(line("gc "), "gc failed took longer than 120 s");
         assert_eq!(line("limit.bump "), "limit.bump 1.50");
+        let slow = "fewer rounds: box at W1: 2 of 3, because one takes 12 s";
+        assert_eq!(line("fewer rounds: "), slow);
         assert_eq!(line("skipped: "), "skipped: go: go is not installed");
         assert_eq!(line("failed: "), "failed: gc at W1 in 1 of 4 rounds: took longer than 120 s");
     }
