@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::{measure, plot, run, scale, sweep, tour};
+use crate::{markdown, measure, plot, run, scale, sweep, tour};
 
 /// Shows and measures the Sexton heap.
 ///
@@ -26,6 +26,7 @@ pub(crate) enum Command {
     Run(run::Args),
     Scale(scale::Args),
     Plot(plot::Args),
+    Table(markdown::Args),
     #[command(name = measure::COMMAND, hide = true)]
     Measure(measure::Args),
 }

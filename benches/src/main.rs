@@ -7,6 +7,7 @@
 // The one door to unsafe code is in `rust_peers`: it is denied everywhere else.
 
 mod cli;
+mod markdown;
 mod measure;
 mod output;
 mod plot;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Scale(args) => scale::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Table(args) => markdown::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Measure(args) => measure::run(&args),
     });

@@ -335,7 +335,7 @@ mod measuring {
 
     #[test]
     fn peers_stand_beside_sexton_with_their_ratio() {
-        let fake = "case $1 in --list) echo W5; echo W5.many;; --version) echo fake 1.2;; *) echo W5 1000000; \
+        let fake = "case $1 in --list) echo W5; echo W5.many;; *) echo W5 1000000; \
                     echo W5@two 2000000; echo W5.many 3000000;; esac";
         let folder = peers(&[("test-fake", fake)]);
         let run = run_with(folder.path(), "w5 --quick --rounds 1 --peers test-fake");
@@ -387,6 +387,50 @@ mod measuring {
         run(["plot", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
         run(["plot", json.to_str().unwrap(), "--output", "/no/such/folder/it.svg"])
             .assert_usage(&["/no/such/folder/it.svg", "a file to write"]);
+    }
+
+    #[test]
+    fn kept_runs_become_tables_in_markdown() {
+        let fake =
+            "case $1 in --list) echo W5;; --version) echo fake 1.2;; *) echo W5 1000000;; esac";
+        let folder = peers(&[("test-fake", fake)]);
+        let [one, two] = ["run.json", "scale.json"].map(|name| folder.path().join(name));
+        let [one, two] = [&one, &two].map(|path| path.to_str().unwrap());
+        let args = format!("W5 limits --quick --rounds 1 --peers test-fake --json {one}");
+        assert_eq!(run_with(folder.path(), &args).code, Some(0));
+        let table = run(["table", one]);
+        assert_eq!((table.code, table.err.as_str()), (Some(0), ""));
+        for words in [
+            "`sexton-bench run W5 limits --peers test-fake --quick --rounds 1`",
+            "test-fake is fake 1.2",
+            "| row | what | unit | Sexton | goal | met |",
+            "| W5 | register and stop a cleanup, one object | ns per cleanup | ",
+            "| 15.0 | ",
+            "; test-fake 1,000,000 (",
+            "| limit.load | ",
+        ] {
+            assert!(
+                table.out.replace("| test-fake", "; test-fake").contains(words),
+                "{words}: {}",
+                table.out
+            );
+        }
+        assert!(!table.out.contains("/tmp"), "{}", table.out);
+
+        let args = "scale W2 --objects 1k,2k --threads 1,2 --rounds 1 --json";
+        assert_eq!(run(args.split(' ').chain([two])).code, Some(0));
+        let table = run(["table", two]);
+        assert_eq!((table.code, table.err.as_str()), (Some(0), ""));
+        assert!(
+            table.out.contains("| | objects | 1 thread | 2 threads | 2 : 1 |"),
+            "{}",
+            table.out
+        );
+
+        run(["table", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
+        let other = folder.path().join("test-fake/build.sh");
+        run(["table", other.to_str().unwrap()]).assert_usage(&["build.sh", "scale --json FILE"]);
+        run(["plot", two]).assert_usage(&["scale.json", "run --json FILE"]);
     }
 
     #[test]
