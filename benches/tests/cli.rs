@@ -383,6 +383,13 @@ mod measuring {
         let picture = fs::read_to_string(&svg).unwrap();
         assert!(picture.starts_with("<svg") && picture.contains("W5.many"), "{picture}");
 
+        let json_text = json.to_str().unwrap();
+        let best = run(["plot", json_text, "w5", "--best", "2"]);
+        assert_eq!((best.code, best.err.as_str()), (Some(0), ""));
+        run(["plot", json_text, "W9"]).assert_usage(&["W9", "valid is W1, W2, W2c"]);
+        run(["plot", json_text, "W3"]).assert_usage(&["nothing of W3", "a work that was measured"]);
+        run(["plot", json_text, "--best", "0"]).assert_usage(&["--best", "valid is 1 to 1000"]);
+
         run(["plot", svg.to_str().unwrap()]).assert_usage(&["run.svg", "run --json FILE"]);
         run(["plot", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
         run(["plot", json.to_str().unwrap(), "--output", "/no/such/folder/it.svg"])
