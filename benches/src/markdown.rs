@@ -193,7 +193,7 @@ mod tests {
              | 3.00 | yes | 1.50 | box@once 10.0 | 0.200 (0.100 to 0.100) |",
             "| W1 | 2.00 | box@once 10.0 (0.200); box 12.0 (0.167); gc failed |",
             "| limit.bump | bump allocation of 32 bytes, reused | ns per object | 1.50 (1.50 to 1.50) |",
-            "- fewer rounds: box at W1: 2 of 3, because one takes 12 s",
+            "- fewer rounds: box at W1: 2 of 3, because a round takes 12 s",
             "- skipped: go: go is not installed",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");

@@ -150,7 +150,7 @@ fn expect(record: &mut Record, contenders: &[Contender], works: &[Work]) {
 
 /// Who takes longer than this for all of a work in the round that does not count has fewer of those that do: else a run would
 /// be spent on a few collectors that mark slowly.
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(5);
 
 /// How many.
 const ROUNDS_OF_THE_SLOW: usize = 3;

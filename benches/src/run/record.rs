@@ -97,10 +97,10 @@ impl Slow {
         until(round) > until(round.saturating_sub(1))
     }
 
-    /// `fewer rounds: go at W3: 3 of 5, because one takes 75 s`.
+    /// `fewer rounds: go at W3: 3 of 5, because a round takes 75 s`.
     pub(crate) fn line(&self, of: usize) -> String {
         let Slow { by, work, seconds, rounds } = self;
-        format!("fewer rounds: {by} at {work}: {rounds} of {of}, because one takes {seconds} s")
+        format!("fewer rounds: {by} at {work}: {rounds} of {of}, because a round takes {seconds} s")
     }
 }
 

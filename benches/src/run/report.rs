@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(line("box "), "box 12.0 (8.00 to 16.0) 0.167 (0.125 to 0.250)");
         assert_eq!(line("gc "), "gc failed took longer than 120 s");
         assert_eq!(line("limit.bump "), "limit.bump 1.50");
-        let slow = "fewer rounds: box at W1: 2 of 3, because one takes 12 s";
+        let slow = "fewer rounds: box at W1: 2 of 3, because a round takes 12 s";
         assert_eq!(line("fewer rounds: "), slow);
         assert_eq!(line("skipped: "), "skipped: go: go is not installed");
         assert_eq!(line("failed: "), "failed: gc at W1 in 1 of 4 rounds: took longer than 120 s");
