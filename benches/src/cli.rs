@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::{measure, plot, run, sweep, tour};
+use crate::{markdown, measure, plot, run, scale, sweep, tour};
 
 /// Shows and measures the Sexton heap.
 ///
@@ -24,7 +24,9 @@ pub(crate) enum Command {
     Tour(tour::Args),
     Sweep(sweep::Args),
     Run(run::Args),
+    Scale(scale::Args),
     Plot(plot::Args),
+    Table(markdown::Args),
     #[command(name = measure::COMMAND, hide = true)]
     Measure(measure::Args),
 }

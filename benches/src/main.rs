@@ -7,11 +7,13 @@
 // The one door to unsafe code is in `rust_peers`: it is denied everywhere else.
 
 mod cli;
+mod markdown;
 mod measure;
 mod output;
 mod plot;
 mod run;
 mod rust_peers;
+mod scale;
 mod sweep;
 mod table;
 mod tour;
@@ -24,7 +26,9 @@ fn main() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
         Command::Tour(args) => tour::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Scale(args) => scale::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Table(args) => markdown::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Measure(args) => measure::run(&args),
     });

@@ -1,11 +1,14 @@
 //! `sexton-bench measure WHO WORK SIZE`: one measurement, for `run`, which starts it as a process of its own.
 //!
+//! With `--threads` it measures Sexton only, in the way of `scale`.
+//!
 //! Prints a line `ROW VALUE` for each number. Hidden from the help: its size is whatever `run` says, and it says
 //! nothing about how far apart two of its numbers lie.
 
 mod limits;
 pub(crate) mod memory;
 pub(crate) mod programs;
+pub(crate) mod scale;
 mod sexton;
 mod sexton_cleanups;
 
@@ -22,6 +25,8 @@ pub(crate) struct Args {
     who: String,
     work: Work,
     size: usize,
+    #[arg(long)]
+    threads: Option<usize>,
 }
 
 /// Where numbers go: to standard output at once, so that those before a crash are not lost.
@@ -73,8 +78,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     end_with_the_parent();
     let mut out = Out { failure: None };
-    let done = (builtin.measure)(args.work, args.size, &mut out).map_err(Failure::Run);
-    out.failure.map_or(done, Err)
+    let done = match args.threads {
+        None => (builtin.measure)(args.work, args.size, &mut out),
+        Some(threads) => scale::measure(args.work, args.size, threads, &mut out),
+    };
+    out.failure.map_or(done.map_err(Failure::Run), Err)
 }
 
 /// Has the system end this process when the one that started it is gone: nobody would read the numbers.

@@ -2,9 +2,13 @@
 //!
 //! Nothing here panics when a stream is closed: `sexton-bench .. | head -1` ends quietly.
 
-use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::{fmt, fs};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 /// Why the command ends early.
 #[derive(Debug)]
@@ -50,4 +54,28 @@ pub(crate) fn print(text: impl fmt::Display) -> Result<(), Failure> {
 /// that fails.
 pub(crate) fn complain(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "sexton-bench: {line}");
+}
+
+/// What is going on, on standard error if that is a terminal; otherwise silent.
+pub(crate) fn spinner() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{elapsed} {wide_msg}") {
+        spinner.set_style(style);
+    }
+    spinner
+}
+
+/// Before hours of measuring, and not after: whether the file of `--json` can be written. Makes it.
+pub(crate) fn writable(file: &Path) -> Result<(), Failure> {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.map(drop).map_err(|error| {
+        Failure::Usage(format!("--json {file:?} cannot be written: {error}; valid is a file name"))
+    })
+}
+
+/// Writes a record to the file of `--json`.
+pub(crate) fn save(record: &impl Serialize, file: &Path) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(record).map_err(|error| error.to_string());
+    let saved = text.and_then(|text| fs::write(file, text + "\n").map_err(|it| it.to_string()));
+    saved.map_err(|error| Failure::Run(format!("cannot write {file:?}: {error}")))
 }

@@ -19,6 +19,12 @@ use crate::run::{Record, Work};
 pub(crate) struct Args {
     /// The record
     file: PathBuf,
+    /// What to draw, such as W1, W3 or memory [default: all that was measured]
+    #[arg(value_name = "WORK", hide_possible_values = true)]
+    works: Vec<Work>,
+    /// Draws only the N best peers of each row, 1 to 1000, for a picture that fits onto a page
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = crate::sweep::rounds)]
+    best: Option<usize>,
     /// Where to draw it [default: FILE with the extension .svg]
     #[arg(long, value_name = "SVG")]
     output: Option<PathBuf>,
@@ -37,16 +43,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Err(unusable(&args.file, "it would be overwritten".into(), "--output SVG"));
     }
     let output = args.output.clone().unwrap_or_else(|| args.file.with_extension("svg"));
-    let picture = draw(&record).map_err(Failure::Run)?;
+    let lacks = |work: &&Work| record.rows.iter().all(|row| row.work != work.name());
+    if let Some(work) = args.works.iter().find(lacks) {
+        let why = format!("it has nothing of {work}");
+        return Err(unusable(&args.file, why, "a work that was measured"));
+    }
+    let picture = draw(&record, &args.works, args.best).map_err(Failure::Run)?;
     std::fs::write(&output, picture)
         .map_err(|error| unusable(&output, error.to_string(), "the name of a file to write"))?;
     print(format_args!("{}\n", output.display()))
 }
 
-/// The picture, as the text of an SVG.
-fn draw(record: &Record) -> Result<String, String> {
+/// The picture, as the text of an SVG: of some works or, if none is named, of all; with so many peers or all.
+fn draw(record: &Record, works: &[Work], best: Option<usize>) -> Result<String, String> {
+    let is_wanted = |work: &Work| works.is_empty() || works.contains(work);
+    let wanted = Work::ALL.into_iter().filter(is_wanted);
     let panels: Vec<panel::Panel> =
-        Work::ALL.into_iter().filter_map(|work| panel::Panel::of(record, work)).collect();
+        wanted.filter_map(|work| panel::Panel::of(record, work, best)).collect();
     if panels.is_empty() {
         return Err("the record has nothing to draw: no row of Sexton's or of a peer's".into());
     }
@@ -55,7 +68,7 @@ fn draw(record: &Record) -> Result<String, String> {
     {
         let root = SVGBackend::with_string(&mut text, plan.size).into_drawing_area();
         let result = root.fill(&WHITE).map_err(|error| error.to_string());
-        result.and_then(|()| layout::head(&root, record))?;
+        result.and_then(|()| layout::head(&root, record, best))?;
         for (panel, place) in panels.iter().zip(&plan.places) {
             let area = root.clone().shrink(place.at, place.size);
             panel.draw(&area)?;
@@ -73,11 +86,11 @@ fn line<B: DrawingBackend>(error: plotters::drawing::DrawingAreaErrorKind<B::Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::tests_sample;
+    use crate::run::{Row, tests_sample};
 
     #[test]
     fn every_peer_of_a_row_has_a_bar_with_its_number() {
-        let picture = draw(&tests_sample()).unwrap();
+        let picture = draw(&tests_sample(), &[], None).unwrap();
         for text in ["sexton", "box", "box@once", "2.00", "12.0", "limit.bump", "goal", "failed"] {
             assert!(picture.contains(text), "{text}: {picture}");
         }
@@ -85,9 +98,22 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_may_be_of_some_works_and_of_the_best_peers_only() {
+        let mut record = tests_sample();
+        record.add(Row::find("W1").unwrap(), "arc", 1, 11.0);
+        let picture = draw(&record, &[Work::W1], Some(2)).unwrap();
+        // Of a peer's variants the best one; of the peers the best two; and who failed is not among them.
+        let drawn = |name: &str| picture.lines().any(|line| line.trim() == name);
+        let names = ["sexton", "box@once", "arc", "limit.bump", "box", "gc"];
+        assert_eq!(names.map(drawn), [true, true, true, true, false, false], "{picture}");
+        assert!(picture.contains("the 2 best peers of each row"), "{picture}");
+        assert!(draw(&record, &[Work::W3], None).is_err());
+    }
+
+    #[test]
     fn a_record_of_nothing_has_no_picture() {
         let mut record = tests_sample();
         record.rows.clear();
-        assert!(draw(&record).is_err());
+        assert!(draw(&record, &[], None).is_err());
     }
 }

@@ -3,13 +3,13 @@
 //! 1. The contenders are found; peers in other languages are built.
 //! 2. In each round, each work is done once by each contender that can do it, one after the other, each as a
 //!    process of its own. The order among them moves on by one from round to round. The first round is not
-//!    counted.
+//!    counted. Where one takes long, it has fewer rounds, and the output says so.
 //! 3. The medians are printed, with the ratio of Sexton to each peer within this run; everything that was
 //!    measured can be kept in a file.
 //!
 //! A contender that fails costs its own cells. Only if Sexton itself fails, the command does.
 
-mod child;
+pub(crate) mod child;
 mod contender;
 mod external;
 mod machine;
@@ -19,21 +19,18 @@ mod row;
 mod work;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::output::{Failure, print};
+use crate::output::{Failure, print, save, spinner, writable};
 use contender::{Contender, Peers};
-use machine::Machine;
+pub(crate) use external::numbers;
+pub(crate) use machine::Machine;
 #[cfg(test)]
 pub(crate) use record::tests::sample as tests_sample;
-use record::{Failed, Skipped};
+use record::{Failed, Skipped, Slow, Version};
 pub(crate) use record::{MACHINE, Measured, Record, RowRecord, SEXTON};
-pub(crate) use report::{figure, limit, sorted};
-#[cfg(test)]
-pub(crate) use row::ROWS;
-pub(crate) use row::Row;
+pub(crate) use report::{figure, limit, range, sorted};
+pub(crate) use row::{ROWS, Row};
 pub(crate) use work::Work;
 
 /// Measures Sexton and its peers side by side, by everything the project measures itself by.
@@ -61,7 +58,7 @@ pub(crate) struct Args {
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let progress = bar();
+    let progress = spinner();
     let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 5 });
     let is_wanted = |work: &Work| args.works.is_empty() || args.works.contains(work);
     let works: Vec<Work> = Work::ALL.into_iter().filter(is_wanted).collect();
@@ -79,7 +76,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     .inspect_err(|_| progress.finish_and_clear())?;
 
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let start = Instant::now();
     let mut record = Record::new(date, Machine::this(), args.quick, rounds);
+    record.command = command(args, &works, rounds);
+    for contender in &contenders {
+        let (peer, version) = (contender.name.clone(), contender.version());
+        record.versions.extend(version.map(|version| Version { peer, version }));
+    }
     record.skipped = skipped;
     record.skipped.extend(idle(&peers, &contenders, &works));
     expect(&mut record, &contenders, &works);
@@ -89,6 +92,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 contenders.iter().filter(|it| it.rows(work).next().is_some()).collect();
             for nth in 0..able.len() {
                 let contender = able[(nth + round) % able.len()];
+                if !has_turn(&record, contender, work, round) {
+                    continue;
+                }
                 progress.set_message(format!(
                     "round {round} of {rounds}: {work}, {}: {}",
                     work.title(),
@@ -98,34 +104,22 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 measure(&mut record, contender, work, round);
             }
         }
+        record.seconds = start.elapsed().as_secs();
         // Every round, so that a run that is broken off leaves something.
         if let Some(file) = &args.json {
-            record.save(file).map_err(|error| {
-                progress.finish_and_clear();
-                Failure::Run(format!("cannot write {file:?}: {error}"))
-            })?;
+            save(&record, file).inspect_err(|_| progress.finish_and_clear())?;
         }
     }
     progress.finish_and_clear();
 
     if let Some(file) = &args.json {
-        record
-            .save(file)
-            .map_err(|error| Failure::Run(format!("cannot write {file:?}: {error}")))?;
+        save(&record, file)?;
     }
     print(report::text(&record))?;
     match record.failures.iter().find(|failed| failed.by == SEXTON) {
         Some(failed) => Err(Failure::Run(format!("cannot measure: {}", failed.reason))),
         None => Ok(()),
     }
-}
-
-/// Whether a file can be written; makes it.
-fn writable(file: &PathBuf) -> Result<(), Failure> {
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
-    opened.map(drop).map_err(|error| {
-        Failure::Usage(format!("--json {file:?} cannot be written: {error}; valid is a file name"))
-    })
 }
 
 /// Peers that were named and measure none of the works.
@@ -154,9 +148,43 @@ fn expect(record: &mut Record, contenders: &[Contender], works: &[Work]) {
     }
 }
 
+/// Who takes longer than this for all of a work in the round that does not count has fewer of those that do: else a run would
+/// be spent on a few collectors that mark slowly.
+const LONG: Duration = Duration::from_secs(5);
+
+/// How many.
+const ROUNDS_OF_THE_SLOW: usize = 3;
+
+/// Whether a contender does a work in this round.
+fn has_turn(record: &Record, contender: &Contender, work: Work, round: usize) -> bool {
+    let slow = record.slow.iter().find(|it| it.by == contender.name && it.work == work.name());
+    slow.is_none_or(|slow| slow.has_turn(round, record.rounds))
+}
+
+/// How to measure the same again, but for files.
+fn command(args: &Args, works: &[Work], rounds: usize) -> String {
+    let mut words = vec!["sexton-bench".to_owned(), "run".to_owned()];
+    if !args.works.is_empty() {
+        words.extend(works.iter().map(|work| work.to_string()));
+    }
+    words.push(format!("--peers {}", args.peers));
+    if args.quick {
+        words.push("--quick".to_owned());
+    }
+    words.push(format!("--rounds {rounds}"));
+    words.join(" ")
+}
+
 /// Has a contender do a work, and records what came of it.
 fn measure(record: &mut Record, contender: &Contender, work: Work, round: usize) {
+    let start = Instant::now();
     let (numbers, trouble) = contender.measure(work, record.quick);
+    let time = start.elapsed();
+    if round == 0 && time > LONG && record.rounds > ROUNDS_OF_THE_SLOW {
+        let (by, work) = (contender.name.clone(), work.to_string());
+        let (seconds, rounds) = (time.as_secs(), ROUNDS_OF_THE_SLOW);
+        record.slow.push(Slow { by, work, seconds, rounds });
+    }
     for number in numbers {
         record.add(number.row, &number.by, round, number.value);
     }
@@ -164,13 +192,4 @@ fn measure(record: &mut Record, contender: &Contender, work: Work, round: usize)
         let (by, work) = (contender.name.clone(), work.to_string());
         record.failures.push(Failed { by, work, round, reason });
     }
-}
-
-/// Progress on standard error if that is a terminal; otherwise silent.
-fn bar() -> ProgressBar {
-    let spinner = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{elapsed} {wide_msg}") {
-        spinner.set_style(style);
-    }
-    spinner
 }

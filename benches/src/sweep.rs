@@ -4,8 +4,9 @@
 //! after the first one, which is not counted. Where objects carry cleanups, every other round leaves
 //! them out: the difference of the two sweeps is what queueing the cleanups cost.
 //!
-//! Several shapes give a curve: a line for each combination of what was listed, with what an object cost. Where
-//! that stays the same while the objects become more, the cost of a collection grows as they do.
+//! Several shapes give a curve: a line for each combination of what was listed, with what an object and a span cost.
+//! Where that stays the same while they become more, the cost of a collection grows as they do; a line below the curve
+//! says so for each shape of which several sizes were measured.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
 }
 
 /// A number of threads.
-fn threads(text: &str) -> Result<usize, String> {
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
     let number = text.parse::<usize>().ok();
     number.filter(|number| (1..=64).contains(number)).ok_or_else(|| "valid is 1 to 64".to_owned())
 }
@@ -93,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// What has to be said about the numbers of threads asked for.
-fn note(threads: &[usize]) -> &'static str {
+pub(crate) fn note(threads: &[usize]) -> &'static str {
     if threads.iter().all(|&threads| threads == 1) {
         return "";
     }
@@ -101,7 +102,7 @@ fn note(threads: &[usize]) -> &'static str {
 }
 
 /// A number of rounds, in words.
-fn in_rounds(rounds: usize) -> String {
+pub(crate) fn in_rounds(rounds: usize) -> String {
     if rounds == 1 { "1 round".to_owned() } else { format!("{rounds} rounds") }
 }
 
@@ -132,6 +133,15 @@ fn cases(args: &Args) -> Vec<Case> {
 struct Curve {
     rounds: usize,
     table: Table,
+    points: Vec<Point>,
+}
+
+/// What one shape has shown.
+struct Point {
+    case: Case,
+    spans: u64,
+    /// Nanoseconds of the whole sweep.
+    sweep: f64,
 }
 
 impl Curve {
@@ -139,33 +149,40 @@ impl Curve {
         let mut table = Table::of_numbers();
         let columns = [
             "objects",
+            "spans",
             "live %",
             "cleanups %",
             "threads",
             "mark ns/live",
             "sweep ns/object",
+            "sweep ns/span",
             "sweep objects/s",
             "sweep bytes/s",
             "whole ns/object",
             "whole ms",
         ];
         table.row(columns.map(String::from));
-        Curve { rounds, table }
+        Curve { rounds, table, points: Vec::new() }
     }
 
-    fn add(&mut self, Case { shape, threads }: Case, measured: &Measured) {
+    fn add(&mut self, case: Case, measured: &Measured) {
+        let Case { shape, threads } = case;
         let of = |value: &dyn Fn(&Round) -> f64| measured.spread(value).map_or(0.0, |it| it.median);
         let objects = shape.objects as u64;
         let sweep = of(&|round| per(round.report.sweep_time, objects));
         let rate = 1e9 / sweep.max(1e-9);
         let whole = of(&|round| per(round.collection, objects));
+        let spans = measured.rounds.last().map_or(0, |round| round.report.swept_spans);
+        self.points.push(Point { case, spans, sweep: sweep * objects as f64 });
         self.table.row([
             HumanCount(objects).to_string(),
+            HumanCount(spans).to_string(),
             share(shape.live),
             share(shape.cleanups),
             threads.to_string(),
             nanos(of(&|round| per(round.report.mark_time, round.report.live_objects))),
             nanos(sweep),
+            nanos(of(&|round| per(round.report.sweep_time, round.report.swept_spans))),
             count(rate),
             count(rate * OBJECT_BYTES as f64),
             nanos(whole),
@@ -174,12 +191,44 @@ impl Curve {
     }
 }
 
+impl Curve {
+    /// For each shape of which several sizes were measured: how many times the spans and how many times the sweep the
+    /// largest has of the smallest.
+    fn growths(&self) -> Vec<String> {
+        let same = |a: &Point, b: &Point| {
+            let objects = a.case.shape.objects;
+            a.case == Case { shape: Shape { objects, ..b.case.shape }, ..b.case }
+        };
+        let groups = self.points.chunk_by(same);
+        let growth = |points: &[Point]| {
+            let least = points.iter().min_by_key(|it| it.spans)?;
+            let most = points.iter().max_by_key(|it| it.spans)?;
+            let Case { shape, threads } = most.case;
+            (0 < least.spans && least.spans < most.spans).then(|| {
+                format!(
+                    "growth, {} % live, {} % with a cleanup, --threads {threads}: {:.2} times the spans, {:.2} \
+                     times the sweep",
+                    share(shape.live),
+                    share(shape.cleanups),
+                    most.spans as f64 / least.spans as f64,
+                    most.sweep / least.sweep.max(1e-9),
+                )
+            })
+        };
+        groups.filter_map(growth).collect()
+    }
+}
+
 impl fmt::Display for Curve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Curve { rounds, table } = self;
-        let rounds = in_rounds(*rounds);
+        let rounds = in_rounds(self.rounds);
         writeln!(f, "medians of {rounds}; objects of {OBJECT_BYTES} bytes\n")?;
-        table.fmt(f)
+        self.table.fmt(f)?;
+        let growths = self.growths();
+        if !growths.is_empty() {
+            writeln!(f)?;
+        }
+        growths.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 
@@ -271,9 +320,10 @@ impl Measured {
         let objects = report.live_objects + report.swept_objects;
         let share = |part: u64| 100.0 * part as f64 / objects.max(1) as f64;
         let head = format!(
-            "{} objects of {OBJECT_BYTES} bytes: {} live ({:.1} %), {} with a cleanup ({:.1} %); \
-             {}\n\n",
+            "{} objects of {OBJECT_BYTES} bytes in {} spans: {} live ({:.1} %), {} with a cleanup \
+             ({:.1} %); {}\n\n",
             HumanCount(objects),
+            HumanCount(report.swept_spans),
             HumanCount(report.live_objects),
             share(report.live_objects),
             HumanCount(registered.count),
@@ -296,6 +346,8 @@ impl Measured {
             row("mark, live objects/s", rate(mark), count);
         }
         row("sweep, ns per object", sweep, nanos);
+        let spans = self.spread(|r| per(r.report.sweep_time, r.report.swept_spans));
+        row("sweep, ns per span", spans, nanos);
         row("sweep, objects/s", rate(sweep), count);
         let bytes = |s: Spread| s.inverse(|ns| 1e9 / ns.max(1e-9) * OBJECT_BYTES as f64);
         row("sweep, bytes/s", sweep.map(bytes), count);
@@ -360,6 +412,20 @@ mod tests {
         assert_eq!(cases.len(), 8);
         assert_eq!(cases[1], Case { shape: shape(2, 0.0), threads: 1 });
         assert_eq!(cases[6], Case { shape: shape(1, 0.5), threads: 2 });
+    }
+
+    #[test]
+    fn growth_is_told_of_shapes_with_several_sizes() {
+        let mut curve = Curve::new(1);
+        for (objects, live, spans, sweep) in
+            [(1000, 0.5, 2, 10.0), (4000, 0.5, 8, 50.0), (1000, 0.9, 2, 10.0)]
+        {
+            let case = Case { shape: Shape::plain(objects, live), threads: 1 };
+            curve.points.push(Point { case, spans, sweep });
+        }
+        let line = "growth, 50.0 % live, 0.0 % with a cleanup, --threads 1: 4.00 times the spans, \
+                    5.00 times the sweep";
+        assert_eq!(curve.growths(), [line]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Short text tables with aligned columns.
+//! Short tables: as text with aligned columns, or as Markdown.
 
 use std::fmt;
 
@@ -20,8 +20,31 @@ impl Table {
     }
 
     /// Adds a row.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Whether there is more than the line that names the columns.
+    pub(crate) fn has_lines(&self) -> bool {
+        self.rows.len() > 1
+    }
+
+    /// The table as Markdown; its first row names the columns.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = String::new();
+        for (nth, row) in self.rows.iter().enumerate() {
+            text.push('|');
+            row.iter().for_each(|cell| text += &format!(" {} |", cell.replace('|', "\\|")));
+            text.push('\n');
+            if nth == 0 {
+                let rule = |column| if self.numbers && column > 0 { "--:|" } else { "---|" };
+                text.push('|');
+                (0..row.len()).for_each(|column| text += rule(column));
+                text.push('\n');
+            }
+        }
+        // An empty cell has one blank, not two.
+        text.replace("|  |", "| |").replace("|  |", "| |")
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -59,6 +82,15 @@ impl fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn markdown_has_a_rule_below_its_first_row() {
+        let mut table = Table::of_numbers();
+        table.row(["a", "b", ""].map(String::from));
+        assert!(!table.has_lines());
+        table.row(["1|2", "", ""].map(String::from));
+        assert_eq!(table.markdown(), "| a | b | |\n|---|--:|--:|\n| 1\\|2 | | |\n");
+    }
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_trailing_blanks() {

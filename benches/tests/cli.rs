@@ -130,6 +130,10 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
         ("sweep --cleanups NaN", "valid is 0 to 100"),
         ("sweep --rounds 0", "valid is 1 to 1000"),
         ("sweep --threads 0", "valid is 1 to 64"),
+        ("scale --objects 0", "valid is 1 to 100000000"),
+        ("scale --objects many", "valid is 1 to 100000000"),
+        ("scale --threads 65", "valid is 1 to 64"),
+        ("scale --rounds 0", "valid is 1 to 1000"),
         ("run --rounds 1001", "valid is 1 to 1000"),
         ("run --rounds -1", "valid is 1 to 1000"),
     ] {
@@ -146,6 +150,8 @@ fn unknown_words_are_errors_of_one_line() {
     run(["/"]).assert_usage(&["'/'", "did you mean `tour /`?"]);
     run(["tour", "--fast"]).assert_usage(&["--fast"]);
     run(["sweep", "--live"]).assert_usage(&["--live"]);
+    run(["scale", "W7"]).assert_usage(&["W7", "valid is W2, W2c, W3, W4"]);
+    run(["scale", "--json", "/no/such/folder/it"]).assert_usage(&["--json", "/no/such/folder"]);
 }
 
 #[test]
@@ -165,8 +171,15 @@ fn help_and_version_are_not_errors() {
 fn sweep_prints_figures_for_the_shape_in_silence() {
     let run = run("sweep --objects 20k --live 25 --cleanups 50% --rounds 2".split(' '));
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-    assert!(run.out.starts_with("20,000 objects of 32 bytes: "), "{}", run.out);
-    for label in ["mark, ns", "sweep, ns", "sweep, objects/s", "sweep, bytes/s", "queue, ns"] {
+    assert!(run.out.starts_with("20,000 objects of 32 bytes in "), "{}", run.out);
+    for label in [
+        "mark, ns",
+        "sweep, ns",
+        "sweep, ns per span",
+        "sweep, objects/s",
+        "sweep, bytes/s",
+        "queue, ns",
+    ] {
         run.row(label);
     }
 }
@@ -180,10 +193,66 @@ fn sweep_prints_a_line_for_every_combination_of_lists() {
         let lines = run.out.lines().filter(|line| line.starts_with(objects));
         assert_eq!(lines.count(), 8, "{}", run.out);
     }
-    for column in ["sweep ns/object", "sweep objects/s", "sweep bytes/s", "threads"] {
+    let columns =
+        ["sweep ns/object", "sweep ns/span", "sweep objects/s", "sweep bytes/s", "threads"];
+    for column in columns.into_iter().chain([" spans "]) {
         assert!(run.out.contains(column), "{}", run.out);
     }
+    // For each shape, one line for its three sizes.
+    let growths = run.out.lines().filter(|line| line.starts_with("growth, "));
+    assert_eq!(growths.count(), 8, "{}", run.out);
     assert!(run.out.starts_with("medians of 1 round;"), "{}", run.out);
+}
+
+#[test]
+fn scale_prints_a_line_for_every_row_and_size_in_silence() {
+    let args = "scale w2 W3 --objects 20k,10k --threads 2,1 --rounds 2";
+    let run = run(args.split(' '));
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+    for objects in [" 10,000 ", " 20,000 "] {
+        let lines: Vec<&str> = run.out.lines().filter(|line| line.contains(objects)).collect();
+        assert_eq!(lines.len(), 4, "{}", run.out);
+        // Two numbers of threads, their ratio, and the growth.
+        lines.iter().for_each(|line| assert_eq!(line.matches(" to ").count(), 4, "{line}"));
+    }
+    for words in ["W2.50 ", "W3.random", "W3.list", "W3.tree", "1 thread ", "2 : 1", "growth"] {
+        assert!(run.out.contains(words), "{words}: {}", run.out);
+    }
+    assert!(!run.out.contains("W4") || run.out.contains("in W4"), "{}", run.out);
+}
+
+#[test]
+fn scale_is_kept_in_a_file() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("scale.json");
+    let args = "scale W2c W4 --objects 5k --threads 1 --rounds 2 --json";
+    let run = run(args.split(' ').chain([file.to_str().unwrap()]));
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let rows = ["W2c.50", "W4.register", "W4.run"];
+    for (nth, row) in rows.into_iter().enumerate() {
+        let cell = &record["cells"][nth];
+        assert_eq!((&cell["row"], &cell["objects"]), (&row.into(), &5000.into()), "{record}");
+        assert_eq!(cell["values"].as_array().unwrap().len(), 2, "{record}");
+    }
+    let command = "sexton-bench scale W2c W4 --objects 5000 --threads 1 --rounds 2";
+    assert_eq!(record["command"], command);
+}
+
+/// On a system that limits the addresses of a process as a shell's `ulimit -v` says.
+#[cfg(target_os = "linux")]
+#[test]
+fn scale_skips_what_does_not_fit_into_memory_by_name() {
+    let scale = |args: &str| {
+        let line = format!("ulimit -v 3000000 && exec \"$0\" scale {args} --threads 1 --rounds 1");
+        let command = env!("CARGO_BIN_EXE_sexton-bench");
+        Run::of(&Command::new("sh").args(["-c", &line, command]).output().unwrap())
+    };
+    let some = scale("W2 --objects 10k,100M");
+    assert_eq!((some.code, some.err.as_str()), (Some(0), ""), "{}", some.out);
+    assert!(some.row("skipped: W2 at 100,000,000 objects:").contains(" GB"), "{}", some.out);
+    assert!(some.out.contains(" 10,000 "), "{}", some.out);
+    scale("W2 --objects 100M").assert_usage(&["--objects", "W2 at 100,000,000", " GB"]);
 }
 
 #[test]
@@ -295,6 +364,8 @@ mod measuring {
         assert_eq!((&row["id"], &row["results"][0]["by"]), (&"W5".into(), &"sexton".into()));
         let values = row["results"][0]["values"].as_array().unwrap();
         assert!(values.len() == 2 && values.iter().all(|it| it.as_f64().unwrap() > 0.0), "{row}");
+        assert_eq!(record["command"], "sexton-bench run W5 --peers none --quick --rounds 2");
+        assert_eq!(record["versions"][0]["peer"], "sexton", "{record}");
         for field in ["cpu", "cores", "memory_mib", "kernel", "rustc"] {
             assert!(!record["machine"][field].is_null(), "{record}");
         }
@@ -312,10 +383,61 @@ mod measuring {
         let picture = fs::read_to_string(&svg).unwrap();
         assert!(picture.starts_with("<svg") && picture.contains("W5.many"), "{picture}");
 
+        let json_text = json.to_str().unwrap();
+        let best = run(["plot", json_text, "w5", "--best", "2"]);
+        assert_eq!((best.code, best.err.as_str()), (Some(0), ""));
+        run(["plot", json_text, "W9"]).assert_usage(&["W9", "valid is W1, W2, W2c"]);
+        run(["plot", json_text, "W3"]).assert_usage(&["nothing of W3", "a work that was measured"]);
+        run(["plot", json_text, "--best", "0"]).assert_usage(&["--best", "valid is 1 to 1000"]);
+
         run(["plot", svg.to_str().unwrap()]).assert_usage(&["run.svg", "run --json FILE"]);
         run(["plot", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
         run(["plot", json.to_str().unwrap(), "--output", "/no/such/folder/it.svg"])
             .assert_usage(&["/no/such/folder/it.svg", "a file to write"]);
+    }
+
+    #[test]
+    fn kept_runs_become_tables_in_markdown() {
+        let fake =
+            "case $1 in --list) echo W5;; --version) echo fake 1.2;; *) echo W5 1000000;; esac";
+        let folder = peers(&[("test-fake", fake)]);
+        let [one, two] = ["run.json", "scale.json"].map(|name| folder.path().join(name));
+        let [one, two] = [&one, &two].map(|path| path.to_str().unwrap());
+        let args = format!("W5 limits --quick --rounds 1 --peers test-fake --json {one}");
+        assert_eq!(run_with(folder.path(), &args).code, Some(0));
+        let table = run(["table", one]);
+        assert_eq!((table.code, table.err.as_str()), (Some(0), ""));
+        for words in [
+            "`sexton-bench run W5 limits --peers test-fake --quick --rounds 1`",
+            "test-fake is fake 1.2",
+            "| row | what | unit | Sexton | goal | met |",
+            "| W5 | register and stop a cleanup, one object | ns per cleanup | ",
+            "| 15.0 | ",
+            "; test-fake 1,000,000 (",
+            "| limit.load | ",
+        ] {
+            assert!(
+                table.out.replace("| test-fake", "; test-fake").contains(words),
+                "{words}: {}",
+                table.out
+            );
+        }
+        assert!(!table.out.contains("/tmp"), "{}", table.out);
+
+        let args = "scale W2 --objects 1k,2k --threads 1,2 --rounds 1 --json";
+        assert_eq!(run(args.split(' ').chain([two])).code, Some(0));
+        let table = run(["table", two]);
+        assert_eq!((table.code, table.err.as_str()), (Some(0), ""));
+        assert!(
+            table.out.contains("| | objects | 1 thread | 2 threads | 2 : 1 |"),
+            "{}",
+            table.out
+        );
+
+        run(["table", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
+        let other = folder.path().join("test-fake/build.sh");
+        run(["table", other.to_str().unwrap()]).assert_usage(&["build.sh", "scale --json FILE"]);
+        run(["plot", two]).assert_usage(&["scale.json", "run --json FILE"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
  * cleanups (GC_register_finalizer_no_order, on demand).
  *
  *     boehm --list       the rows that it measures
+ *     boehm --version    the collector's
  *     boehm ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
  *
  * What each row means, and its unit, is in ../README.md. How it is had from this collector:
@@ -669,6 +670,11 @@ int main(int argc, char **argv) {
         for (int g = 0; g < GROUPS; g++) {
             for (int i = 0; groups[g].ids[i]; i++) puts(groups[g].ids[i]);
         }
+        return 0;
+    }
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        unsigned version = GC_get_version();
+        printf("libgc %u.%u.%u, gcc %s\n", version >> 16, version >> 8 & 0xff, version & 0xff, __VERSION__);
         return 0;
     }
     if (argc != 3) {

@@ -1,6 +1,7 @@
 // The Go peer: Sexton's kinds of work on Go's heap, with cleanups by runtime.AddCleanup.
 //
 //	go --list       the rows that it measures
+//	go --version    Go's
 //	go ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
 //
 // What each row means, and its unit, is in ../README.md. How it is had from Go:
@@ -105,6 +106,10 @@ func main() {
 		for _, g := range groups {
 			fmt.Println(strings.Join(g.ids, "\n"))
 		}
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Println(runtime.Version())
 		return
 	}
 	if len(os.Args) != 3 {

@@ -2,6 +2,7 @@
  * The Java peer: Sexton's kinds of work on HotSpot's heap, with cleanups by java.lang.ref.Cleaner.
  *
  *     java --list       the rows that it measures
+ *     java --version    the virtual machine's
  *     java ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
  *
  * What each row means, and its unit, is in ../README.md. How it is had from Java:
@@ -92,6 +93,10 @@ public final class Peer {
     public static void main(String[] args) throws Exception {
         if (args.length == 1 && args[0].equals("--list")) {
             GROUPS.forEach(group -> group.ids.forEach(System.out::println));
+            return;
+        }
+        if (args.length == 1 && args[0].equals("--version")) {
+            System.out.println(System.getProperty("java.vm.name") + " " + Runtime.version());
             return;
         }
         if (args.length != 2) {

@@ -1,6 +1,7 @@
 // The Node peer: Sexton's kinds of work on V8's heap, with cleanups by FinalizationRegistry.
 //
 //     node --list       the rows that it measures
+//     node --version    Node's and V8's
 //     node ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
 //
 // What each row means, and its unit, is in ../README.md. How it is had from Node:
@@ -468,6 +469,10 @@ async function main(args) {
   if (args[0] === '--graph') return graphHere(args[1], Number(args[2]));
   if (args.length === 1 && args[0] === '--list') {
     for (const { ids } of groups) console.log(ids.join('\n'));
+    return;
+  }
+  if (args.length === 1 && args[0] === '--version') {
+    console.log(`Node ${process.versions.node}, V8 ${process.versions.v8}`);
     return;
   }
   if (args.length !== 2) exit(2, `${args.length} arguments; valid is --list, or a row and a size`);

@@ -75,12 +75,18 @@ fn columns(heights: &[u32]) -> Vec<usize> {
 pub(super) fn head<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     record: &Record,
+    best: Option<usize>,
 ) -> Result<(), String> {
     let title = TextStyle::from(("sans-serif", 20).into_font()).color(&TEXT);
     let small = TextStyle::from(("sans-serif", 12).into_font()).color(&FAINT);
     let left = GAP as i32;
-    area.draw_text("Sexton and its peers, medians of one run (less is better)", &title, (left, 12))
-        .map_err(line::<B>)?;
+    let whose = match best {
+        None => "its peers".to_owned(),
+        Some(1) => "the best peer of each row".to_owned(),
+        Some(best) => format!("the {best} best peers of each row"),
+    };
+    let heading = format!("Sexton and {whose}: medians of one run, less is better");
+    area.draw_text(&heading, &title, (left, 12)).map_err(line::<B>)?;
     area.draw_text(&describe(record), &small, (left, 38)).map_err(line::<B>)?;
     let keys: [(&str, RGBColor); 4] =
         [("Sexton", SEXTONS), ("peer", OTHERS), ("limit of the machine", LIMIT), ("goal", GOAL)];
@@ -101,7 +107,7 @@ fn describe(record: &Record) -> String {
     let rounds = record.rounds_in_words();
     let Some(rustc) = machine.rustc.split(" (").next() else { return String::new() };
     format!(
-        "{date}; {} cores of {}, {gib:.0} GiB; {rustc}; {rounds}{size}",
+        "logarithmic scales; {date}; {} cores of {}, {gib:.0} GiB; {rustc}; {rounds}{size}",
         machine.cores, machine.cpu
     )
 }
@@ -123,7 +129,7 @@ mod tests {
     fn panels_do_not_overlap_and_fit() {
         let record = tests_sample();
         let panels: Vec<Panel> =
-            (0..7).map(|_| Panel::of(&record, Work::W1).expect("W1 was measured")).collect();
+            (0..7).map(|_| Panel::of(&record, Work::W1, None).expect("W1 was measured")).collect();
         let Plan { size, places } = plan(&panels);
         let edges = |place: &Place| {
             let (x, y) = (place.at.0 as u32, place.at.1 as u32);

@@ -51,12 +51,12 @@ struct Bar {
 impl Panel {
     /// The panel of a work, if anything was measured of it. The machine's limits have none: they are bars of the
     /// works that they limit.
-    pub(super) fn of(record: &Record, work: Work) -> Option<Panel> {
+    pub(super) fn of(record: &Record, work: Work, best: Option<usize>) -> Option<Panel> {
         if work == Work::Limits {
             return None;
         }
         let rows = record.rows.iter().filter(|row| row.work == work.name());
-        let rows: Vec<Row> = rows.filter_map(|row| Row::of(record, row)).collect();
+        let rows: Vec<Row> = rows.filter_map(|row| Row::of(record, row, best)).collect();
         let values = rows.iter().flat_map(Row::values).filter(|value| *value > 0.0);
         let (low, high) = values
             .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
@@ -131,8 +131,12 @@ impl Panel {
 }
 
 impl Row {
-    fn of(record: &Record, row: &RowRecord) -> Option<Row> {
-        let mut bars: Vec<Bar> = sorted(row).into_iter().map(Bar::of).collect();
+    fn of(record: &Record, row: &RowRecord, best: Option<usize>) -> Option<Row> {
+        let mut drawn = sorted(row);
+        if let Some(best) = best {
+            keep_the_best(&mut drawn, best);
+        }
+        let mut bars: Vec<Bar> = drawn.into_iter().map(Bar::of).collect();
         bars.iter().find(|bar| bar.values.is_some())?;
         if let Some((name, value)) = limit(record, &row.id) {
             let values = Some([value; 3]);
@@ -167,6 +171,19 @@ impl Row {
         }
         Ok(())
     }
+}
+
+/// Keeps Sexton and so many peers, of each the best variant; who has no value is none of the best.
+fn keep_the_best(sorted: &mut Vec<&Measured>, count: usize) {
+    let mut peers: Vec<&str> = Vec::new();
+    sorted.retain(|it| {
+        let peer = it.peer();
+        let is_one = it.spread().is_some() && !peers.contains(&peer) && peers.len() < count;
+        if is_one && peer != SEXTON {
+            peers.push(peer);
+        }
+        is_one || peer == SEXTON
+    });
 }
 
 impl Bar {

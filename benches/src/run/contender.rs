@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::child;
 use super::external::{self, External, Listed, numbers};
+use super::machine;
 use super::record::{MACHINE, SEXTON, Skipped};
 use super::row::Row;
 use super::work::Work;
@@ -121,6 +122,14 @@ impl Contender {
     fn external(external: External) -> Self {
         let (name, rows) = (external.name.clone(), external.rows().to_vec());
         Contender { name, rows, external: Some(external) }
+    }
+
+    /// What its makers call it, as far as it is known.
+    pub(crate) fn version(&self) -> Option<String> {
+        match &self.external {
+            Some(external) => external.version().map(str::to_owned),
+            None => machine::version(&self.name),
+        }
     }
 
     /// What it measures of a work: rows, and the name under which each is kept.

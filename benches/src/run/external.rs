@@ -3,6 +3,7 @@
 //! 1. A folder with a `build.sh` is a peer of that name. `build.sh OUTDIR` makes the program `OUTDIR/NAME`;
 //!    exit code 3 says that a toolchain is missing, and the last line on standard error which.
 //! 2. `OUTDIR/NAME --list` prints the ids of the rows it can measure.
+//!    `OUTDIR/NAME --version` may print a line that says whose heap it is.
 //! 3. `OUTDIR/NAME ROW SIZE` measures the row, and others with it if it likes, and prints lines `ROW VALUE`.
 //!    A variant of a row is `ROW@VARIANT`; it is shown as the peer `NAME@VARIANT`.
 
@@ -19,6 +20,7 @@ pub(crate) struct External {
     pub(crate) name: String,
     program: PathBuf,
     rows: Vec<Listed>,
+    version: Option<String>,
 }
 
 /// A row that a peer measures, perhaps a variant of it.
@@ -106,7 +108,19 @@ pub(crate) fn build(folder: &Path, name: &str) -> Result<External, String> {
     }
     let ids = listed.out.split_whitespace();
     let rows = ids.map(|id| Listed::parse(id).ok_or(format!("it lists an unknown row: {id}")));
-    Ok(External { name: name.to_owned(), program, rows: rows.collect::<Result<_, _>>()? })
+    let (rows, version) = (rows.collect::<Result<_, _>>()?, version(&program));
+    Ok(External { name: name.to_owned(), program, rows, version })
+}
+
+/// The line that a peer prints about itself, if it does.
+fn version(program: &Path) -> Option<String> {
+    let told = child::run(program.as_ref(), &["--version".as_ref()], PATIENCE).ok()?;
+    only_line(&told.out).filter(|_| told.status.success())
+}
+
+fn only_line(text: &str) -> Option<String> {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.next().filter(|_| lines.next().is_none()).map(str::to_owned)
 }
 
 /// A folder for the program, among the other results of the build.
@@ -128,6 +142,10 @@ impl External {
 
     pub(crate) fn rows(&self) -> &[Listed] {
         &self.rows
+    }
+
+    pub(crate) fn version(&self) -> Option<&str> {
+        self.version.as_deref()
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::fs;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
+
+use super::record::SEXTON;
 
 /// The machine and the compiler of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +72,32 @@ impl fmt::Display for Machine {
     }
 }
 
+/// The version of Sexton, and of what a Rust peer is made of.
+pub(crate) fn version(name: &str) -> Option<String> {
+    match name {
+        SEXTON => Some(match tell("git", &["-C", SOURCES, "describe", "--always", "--dirty"]) {
+            Some(revision) => format!("{} ({revision})", env!("CARGO_PKG_VERSION")),
+            None => env!("CARGO_PKG_VERSION").to_owned(),
+        }),
+        // They are on the system's allocator.
+        "box" | "arc" => tell("getconf", &["GNU_LIBC_VERSION"]),
+        _ => {
+            let name = if name == "box-mimalloc" { "mimalloc" } else { name };
+            let crates = env!("SEXTON_BENCH_CRATES").split(',');
+            crates.map(str::trim).find(|it| it.split(' ').next() == Some(name)).map(str::to_owned)
+        }
+    }
+}
+
+const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The line that a program prints, if it is there and does.
+fn tell(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
+    let line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (output.status.success() && !line.is_empty()).then_some(line)
+}
+
 fn first_number(text: &str) -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
 }
@@ -107,6 +136,14 @@ mod tests {
         assert_eq!(field(text, "model name").as_deref(), Some("A CPU: fast"));
         assert_eq!(field(text, "model").as_deref(), Some("17"));
         assert_eq!(field(text, "name"), None);
+    }
+
+    #[test]
+    fn versions_of_crates_are_those_of_the_build() {
+        assert!(version(SEXTON).unwrap().starts_with(env!("CARGO_PKG_VERSION")));
+        assert!(version("gc-arena").unwrap().starts_with("gc-arena 0."));
+        assert!(version("box-mimalloc").unwrap().starts_with("mimalloc 0."));
+        assert_eq!(version("machine"), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -1,6 +1,7 @@
 //! What a run has found, as it is kept in a file: every round's values, and what could not be measured.
 //!
-//! Invariant: all results of a record have as many values as it has rounds; `None` where a peer failed.
+//! Invariant: all results of a record have as many values as it has rounds; `None` where a peer failed, or had no turn
+//! because it is slow.
 
 use std::fs;
 use std::path::Path;
@@ -24,12 +25,24 @@ pub(crate) struct Record {
     pub(crate) format: u32,
     /// When the run began.
     pub(crate) date: String,
+    /// How to measure the same again.
+    #[serde(default)]
+    pub(crate) command: String,
+    /// How long the run took, up to the last round that is kept here.
+    #[serde(default)]
+    pub(crate) seconds: u64,
     pub(crate) machine: Machine,
+    /// Who the peers are, as far as they tell: a version each.
+    #[serde(default)]
+    pub(crate) versions: Vec<Version>,
     /// Whether the sizes were a sixteenth.
     pub(crate) quick: bool,
     /// Rounds that count.
     pub(crate) rounds: usize,
     pub(crate) rows: Vec<RowRecord>,
+    /// Peers that had fewer rounds than the others.
+    #[serde(default)]
+    pub(crate) slow: Vec<Slow>,
     /// Peers that were to be measured and are absent.
     pub(crate) skipped: Vec<Skipped>,
     /// What a peer was to measure and did not.
@@ -59,6 +72,38 @@ pub(crate) struct Measured {
     pub(crate) values: Vec<Option<f64>>,
 }
 
+/// What a peer is called by its makers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Version {
+    pub(crate) peer: String,
+    pub(crate) version: String,
+}
+
+/// A peer that takes long for a work, and had fewer rounds of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Slow {
+    pub(crate) by: String,
+    pub(crate) work: String,
+    /// What it took in the round that does not count.
+    pub(crate) seconds: u64,
+    /// Those of the rounds that count in which it had a turn.
+    pub(crate) rounds: usize,
+}
+
+impl Slow {
+    /// Whether it has a turn in round `round`, from 1, of `of`: its own are spread over the run.
+    pub(crate) fn has_turn(&self, round: usize, of: usize) -> bool {
+        let until = |round: usize| round * self.rounds / of;
+        until(round) > until(round.saturating_sub(1))
+    }
+
+    /// `fewer rounds: go at W3: 3 of 5, because a round takes 75 s`.
+    pub(crate) fn line(&self, of: usize) -> String {
+        let Slow { by, work, seconds, rounds } = self;
+        format!("fewer rounds: {by} at {work}: {rounds} of {of}, because a round takes {seconds} s")
+    }
+}
+
 /// A peer that is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Skipped {
@@ -84,10 +129,14 @@ impl Record {
         Record {
             format: FORMAT,
             date,
+            command: String::new(),
+            seconds: 0,
             machine,
+            versions: Vec::new(),
             quick,
             rounds,
             rows: Vec::new(),
+            slow: Vec::new(),
             skipped: Vec::new(),
             failures: Vec::new(),
         }
@@ -144,22 +193,11 @@ impl Record {
         self.failures.iter().rev().find(|failed| failed.by == by && failed.work == work)
     }
 
-    /// Writes the record.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be written; in one line.
-    pub(crate) fn save(&self, file: &Path) -> Result<(), String> {
-        let mut text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
-        text.push('\n');
-        fs::write(file, text).map_err(|error| error.to_string())
-    }
-
     /// Reads a record.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or is none that [`save`](Self::save) has written; in one line.
+    /// If the file cannot be read, or is none that [`save`](crate::output::save) has written; in one line.
     pub(crate) fn load(file: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
         let record: Record = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -232,6 +270,8 @@ pub(crate) mod tests {
             round: 2,
             reason: "took longer than 120 s".into(),
         });
+        let by = "box".to_owned();
+        record.slow.push(Slow { by, work: "W1".into(), seconds: 12, rounds: 2 });
         record.skipped.push(Skipped { peer: "go".into(), reason: "go is not installed".into() });
         record
     }
@@ -278,10 +318,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_turns_of_the_slow_are_spread_over_the_run() {
+        let slow = Slow { by: "gc".into(), work: "W3".into(), seconds: 12, rounds: 3 };
+        let turns = |of: usize| (1..=of).filter(|&n| slow.has_turn(n, of)).collect::<Vec<_>>();
+        assert_eq!((turns(5), turns(9)), (vec![2, 4, 5], vec![3, 6, 9]));
+    }
+
+    #[test]
     fn a_record_comes_back_from_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("run.json");
-        sample().save(&file).unwrap();
+        crate::output::save(&sample(), &file).unwrap();
         assert_eq!(Record::load(&file), Ok(sample()));
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("\"format\": 1", "\"format\": 9")).unwrap();

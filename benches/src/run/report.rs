@@ -13,10 +13,16 @@ pub(crate) fn text(record: &Record) -> String {
     let Record { date, machine, quick, rounds, .. } = record;
     let counted = record.rounds_in_words();
     let size = if *quick { "a sixteenth of the full sizes" } else { "full sizes" };
-    let mut text = format!("{machine}\n{date}; {size}; {counted} and one not counted\n");
+    let fewer = if record.slow.is_empty() { "" } else { ", fewer of what is slow (see below)" };
+    let minutes = record.seconds.div_ceil(60);
+    let mut text = format!("{machine}\n{date}; {size}; {counted} and one not counted{fewer}; ");
+    let _ = writeln!(text, "{minutes} min");
     text += "Medians (least to greatest); the ratio is Sexton : peer, within this run.\n\n";
     text += &blocks(record);
     text += &summary(record);
+    for slow in &record.slow {
+        let _ = writeln!(text, "{}", slow.line(*rounds));
+    }
     for skipped in &record.skipped {
         let _ = writeln!(text, "skipped: {}: {}", skipped.peer, skipped.reason);
     }
@@ -91,13 +97,12 @@ fn cells(record: &Record, row: &RowRecord, measured: &Measured) -> [String; 4] {
         let reason = failure.map_or("", |failed| failed.reason.as_str());
         return [name, "failed".into(), String::new(), reason.into()];
     };
-    let range = format!("({} to {})", figure(spread.min), figure(spread.max));
     let remark = if measured.by == SEXTON {
         goal(row, spread.median).unwrap_or_default()
     } else {
         row.ratio(measured).map(ratio).unwrap_or_default()
     };
-    [name, figure(spread.median), range, remark]
+    [name, figure(spread.median), range(spread), remark]
 }
 
 fn goal(row: &RowRecord, median: f64) -> Option<String> {
@@ -106,8 +111,13 @@ fn goal(row: &RowRecord, median: f64) -> Option<String> {
     Some(format!("goal {}: {met}", figure(goal)))
 }
 
-fn ratio(Spread { median, min, max }: Spread) -> String {
-    format!("{} ({} to {})", figure(median), figure(min), figure(max))
+fn ratio(spread: Spread) -> String {
+    format!("{} {}", figure(spread.median), range(spread))
+}
+
+/// `(11.9 to 14.0)`.
+pub(crate) fn range(Spread { min, max, .. }: Spread) -> String {
+    format!("({} to {})", figure(min), figure(max))
 }
 
 /// What the machine allows for a row, as far as the record knows, and what to call it.
@@ -170,6 +180,8 @@ mod tests {
         assert_eq!(line("box "), "box 12.0 (8.00 to 16.0) 0.167 (0.125 to 0.250)");
         assert_eq!(line("gc "), "gc failed took longer than 120 s");
         assert_eq!(line("limit.bump "), "limit.bump 1.50");
+        let slow = "fewer rounds: box at W1: 2 of 3, because a round takes 12 s";
+        assert_eq!(line("fewer rounds: "), slow);
         assert_eq!(line("skipped: "), "skipped: go: go is not installed");
         assert_eq!(line("failed: "), "failed: gc at W1 in 1 of 4 rounds: took longer than 120 s");
     }

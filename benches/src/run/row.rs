@@ -72,6 +72,11 @@ impl Row {
         ROWS.iter().find(|row| row.id == id)
     }
 
+    /// Where the row with this id stands among all.
+    pub(crate) fn position(id: &str) -> Option<usize> {
+        ROWS.iter().position(|row| row.id == id)
+    }
+
     /// The rows of a work.
     pub(crate) fn of(work: Work) -> impl Iterator<Item = &'static Row> {
         ROWS.iter().filter(move |row| row.work == work)
