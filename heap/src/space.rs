@@ -19,7 +19,7 @@ pub(crate) struct Space {
     /// No region before this one has room.
     first_with_room: usize,
     classes: Vec<Class>,
-    /// By the address of a type's info; one type may have two.
+    /// By the address of a type's info, of which one type may have several.
     class_of: HashMap<usize, u32>,
     usage: Usage,
     max_bytes: u64,
@@ -146,13 +146,18 @@ impl Space {
     fn class(&mut self, info: &'static TypeInfo) -> u32 {
         let classes = &mut self.classes;
         *self.class_of.entry(&raw const *info as usize).or_insert_with(|| {
+            // Once for each address. Without this look, what one part of a program frees would be of no use to another.
+            if let Some(class) = classes.iter().position(|class| class.info.type_id == info.type_id)
+            {
+                return class as u32;
+            }
             classes.push(Class { info, partial: Vec::new() });
             (classes.len() - 1) as u32
         })
     }
 
     fn open_span(&mut self, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
-        debug_assert!(std::ptr::eq(self.classes[class as usize].info, info));
+        debug_assert!(self.classes[class as usize].info.type_id == info.type_id);
         for (index, region) in self.regions.iter_mut().enumerate().skip(self.first_with_room) {
             if let Some(span) = region.open(info, class) {
                 return Some(span);

@@ -280,7 +280,10 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
     // The distance in memory between the first and the last is a multiple of the cache's size.
     static INFOS: LazyLock<Vec<TypeInfo>> = LazyLock::new(|| {
         let like = TypeInfo::of::<Leaf<u64>>();
-        (0..=ENTRIES).map(|_| TypeInfo { ..*like }).collect()
+        let other = TypeInfo::of::<Leaf<i64>>().type_id;
+        let mut infos: Vec<_> = (0..ENTRIES).map(|_| TypeInfo { ..*like }).collect();
+        infos.push(TypeInfo { type_id: other, ..*like });
+        infos
     });
     let mut space = Space::new(u64::MAX);
     let mut allocator = Allocator::new();
@@ -299,6 +302,23 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
     // One span each, given back at each change and taken again.
     assert_eq!(space.spans().count(), 2);
     close(space, allocator);
+}
+
+#[test]
+fn what_is_free_is_found_under_each_address_that_a_type_info_has() {
+    static INFOS: LazyLock<[TypeInfo; 2]> =
+        LazyLock::new(|| [(); 2].map(|()| TypeInfo { ..*TypeInfo::of::<Leaf<u64>>() }));
+    let mut space = Space::new(u64::MAX);
+    for _ in 0..3 {
+        for info in &*INFOS {
+            let mut allocator = Allocator::new();
+            allocator.refill(&mut space, info).expect("memory");
+            assert!(allocator.take::<Leaf<u64>>(info).is_some());
+            allocator.retire(&mut space);
+        }
+    }
+    assert_eq!(space.spans().count(), 1);
+    close(space, Allocator::new());
 }
 
 /// Ends a space whose slots hold nothing that needs dropping.

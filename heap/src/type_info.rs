@@ -3,6 +3,7 @@
 //! Invariant: a span's [`TypeInfo`] is that of every object in it; so an address is enough to trace
 //! or drop an object, and the object needs no header.
 
+use std::any::TypeId;
 use std::ptr::NonNull;
 
 use crate::mark::{Marker, Pending};
@@ -17,6 +18,8 @@ pub(crate) type TraceGlue = unsafe fn(NonNull<u8>, &mut Marker, Pending) -> Pend
 /// The type-erased glue of one type. Aligned so that its address makes a good cache index.
 #[repr(align(64))]
 pub(crate) struct TypeInfo {
+    /// Which type it is, its brand left open. The info's address does not tell: one type may have several.
+    pub(crate) type_id: TypeId,
     /// Distance between two slots, in bytes.
     pub(crate) slot_bytes: usize,
     pub(crate) needs_trace: bool,
@@ -32,8 +35,8 @@ pub(crate) struct TypeInfo {
 }
 
 impl TypeInfo {
-    /// The info of `T`. Two calls may give two addresses (codegen units); that costs a second span
-    /// and nothing else.
+    /// The info of `T`. Two calls may give two addresses (codegen units); an allocator then has two stocks of the type,
+    /// whose spans are of one class.
     #[inline]
     pub(crate) fn of<'gc, T: Trace<'gc>>() -> &'static TypeInfo {
         &Of::<T>::INFO
@@ -65,6 +68,7 @@ struct Of<T>(T);
 
 impl<'gc, T: Trace<'gc>> Of<T> {
     const INFO: TypeInfo = TypeInfo {
+        type_id: TypeId::of::<T::Family>(),
         slot_bytes: slot_bytes::<T>(),
         needs_trace: T::NEEDS_TRACE,
         needs_drop: std::mem::needs_drop::<T>(),
