@@ -15,7 +15,7 @@ pub fn to_read(address: *const u8) {
 
 /// Has the line at this address fetched, to be written: other processors give it up.
 #[inline]
-pub(crate) fn to_write(address: *const u8) {
+pub fn to_write(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};

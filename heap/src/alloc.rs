@@ -15,6 +15,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
+use sexton_cleanup::prefetch;
+
 use crate::bitmap;
 use crate::space::{NoRoom, Space};
 use crate::span::SpanRef;
@@ -22,6 +24,12 @@ use crate::type_info::{TypeInfo, slot_bytes};
 
 /// Entries of the cache; a program's hot types are fewer.
 pub(crate) const ENTRIES: usize = 64;
+
+/// Words between the one that is taken and the one whose free slots are fetched.
+const AHEAD: usize = 3;
+
+/// So many free slots of a word, at most, are fetched.
+const FEW: u32 = 16;
 
 /// What one mutator allocates from.
 pub(crate) struct Allocator {
@@ -109,7 +117,7 @@ impl Allocator {
         loop {
             let cursor = match &mut stock.cursor {
                 Some(cursor) => cursor,
-                None => stock.cursor.insert(Cursor { span: space.take_span(info)?, word: 0 }),
+                None => stock.cursor.insert(Cursor::new(space.take_span(info)?)),
             };
             if let Some(found) = cursor.find() {
                 let most = space.affordable(found.len(), info);
@@ -227,6 +235,24 @@ impl Slots {
 }
 
 impl Cursor {
+    /// At the beginning of a span.
+    fn new(span: SpanRef) -> Self {
+        let cursor = Cursor { span, word: 0 };
+        (0..AHEAD).for_each(|word| cursor.prefetch(word));
+        cursor
+    }
+
+    /// Has the free slots of a word fetched, to be written to, if they are few: the processor does not foresee where they are.
+    fn prefetch(&self, word: usize) {
+        if word < self.span.words() {
+            let free = self.free_slots(word);
+            if free.count_ones() <= FEW {
+                let slots = bitmap::ones_of(word, free);
+                slots.for_each(|slot| prefetch::to_write(self.span.object_at(slot).as_ptr()));
+            }
+        }
+    }
+
     #[inline]
     fn free_slots(&self, word: usize) -> u64 {
         !self.span.alloc_bits()[word].get() & self.span.valid(word)
@@ -277,6 +303,7 @@ impl Cursor {
                 }
                 let taken = &self.span.alloc_bits()[word];
                 taken.set(taken.get() | bits);
+                self.prefetch(word + AHEAD);
                 // If some had to stay, they will be found again.
                 Slots::Scattered { word, bits }
             }
