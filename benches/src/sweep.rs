@@ -31,7 +31,8 @@ pub(crate) struct Args {
     /// The share of them that carries a cleanup, in percent, 0 to 100, or a list
     #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, value_delimiter = ',', default_value = "0")]
     cleanups: Vec<f64>,
-    /// The most threads that collect, 1 to 64, or a list; in this version one does, and more have no effect
+    /// The most threads that collect, 1 to 64, or a list. They share the mark of a large and wide graph; here, where
+    /// no object points to another, more than one have no effect
     #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = threads, value_delimiter = ',', default_value = "1")]
     threads: Vec<usize>,
     /// Rounds to measure, 1 to 1000
@@ -98,7 +99,7 @@ pub(crate) fn note(threads: &[usize]) -> &'static str {
     if threads.iter().all(|&threads| threads == 1) {
         return "";
     }
-    "\nnote: one thread collects in this version; --threads above 1 has no effect\n"
+    "\nnote: threads share the mark of a large and wide graph (W3.random) and nothing else; one thread sweeps\n"
 }
 
 /// A number of rounds, in words.

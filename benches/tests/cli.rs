@@ -256,12 +256,12 @@ fn scale_skips_what_does_not_fit_into_memory_by_name() {
 }
 
 #[test]
-fn sweep_says_that_more_threads_have_no_effect_if_more_are_asked_for() {
+fn sweep_says_what_more_threads_do_if_more_are_asked_for() {
     for (threads, says) in [("1", false), ("4", true), ("1,4", true)] {
         let args = ["sweep", "--objects", "1k", "--rounds", "1", "--threads", threads];
         let run = run(args);
         assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-        assert_eq!(run.out.contains("--threads above 1 has no effect"), says, "{}", run.out);
+        assert_eq!(run.out.contains("note: threads share the mark"), says, "{}", run.out);
         assert!(!run.out.contains("1 rounds"), "{}", run.out);
     }
     assert!(run(["sweep", "--help"]).out.contains("have no effect"));

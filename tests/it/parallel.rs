@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 use std::thread::{ThreadId, current};
 use std::time::Duration;
@@ -130,6 +131,73 @@ fn others_help_with_a_wide_graph_and_a_panic_of_theirs_ends_the_cycle_only() {
     *MET.lock().unwrap() = (Vec::new(), None);
     assert_eq!(heap.collect().live_objects, WIDE as u64);
     heap.verify().unwrap();
+}
+
+/// How often each [`Counted`] has been traced.
+static TRACED: [AtomicUsize; 4 * WIDE] = [const { AtomicUsize::new(0) }; 4 * WIDE];
+
+/// Who has traced one of them.
+static TRACERS: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
+static TRACER_CAME: Condvar = Condvar::new();
+
+/// An object that counts how often it is traced. As long as one thread alone traces such objects, it takes its time, so that the others find
+/// nothing else to do.
+struct Counted(usize);
+
+#[expect(unsafe_code, reason = "only a hand-written Trace can count and wait")]
+// SAFETY: it owns no pointer; it has no drop glue; it claims to need tracing, so that it is traced.
+unsafe impl<'gc> Trace<'gc> for Counted {
+    type Family = Counted;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, _: &mut Tracer<'_>) {
+        TRACED[self.0].fetch_add(1, Relaxed);
+        let mut tracers = TRACERS.lock().unwrap();
+        if !tracers.contains(&current().id()) {
+            tracers.push(current().id());
+            TRACER_CAME.notify_all();
+        }
+        let alone = |tracers: &mut Vec<ThreadId>| tracers.len() < 2;
+        drop(TRACER_CAME.wait_timeout_while(tracers, Duration::from_millis(1), alone));
+    }
+}
+
+#[expect(unsafe_code, reason = "goes with Trace")]
+// SAFETY: no brand occurs in it.
+unsafe impl Branded for Counted {
+    type At<'gc> = Counted;
+}
+
+#[derive(Trace, Default)]
+struct Hub<'gc> {
+    all: GcRefCell<Vec<Gc<'gc, Counted>>>,
+}
+
+#[derive(Trace, Default)]
+struct Around<'gc> {
+    hub: GcCell<Option<Gc<'gc, Hub<'gc>>>>,
+    others: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
+}
+
+/// All that waits is behind one object, which one member of the gang traces.
+#[test]
+fn a_member_gives_of_what_it_has_too_much_of_and_each_object_is_traced_once() {
+    let mut heap: Heap<Around<'static>> = Heap::builder()
+        .pacing(Pacing::Manual)
+        .zeal(false)
+        .gc_threads(2)
+        .build(|_| Around::default());
+    heap.mutate(|mc, around| {
+        let hub = mc.alloc(Hub::default());
+        hub.all.borrow_mut(mc).extend((0..TRACED.len()).map(|number| mc.alloc(Counted(number))));
+        around.hub.set(mc, Some(hub));
+        let node = |number| mc.alloc(Node { next: GcCell::new([None; 2]), number });
+        around.others.borrow_mut(mc).extend((0..WIDE).map(node));
+    });
+    let report = heap.collect();
+    assert_eq!(report.live_objects, (1 + TRACED.len() + WIDE) as u64);
+    assert_eq!(TRACERS.lock().unwrap().len(), 2, "who has traced");
+    assert_eq!(TRACED.iter().position(|count| count.load(Relaxed) != 1), None);
 }
 
 #[test]
