@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sexton_bench::{OBJECT_BYTES, SEED, per};
 
+use super::sexton_cleanups::spin_for_a_microsecond;
 use super::{Builtin, Out};
 use crate::run::{MACHINE, Work};
 
@@ -21,6 +22,7 @@ pub(super) static LIMITS: Builtin = Builtin {
         "limit.futex.p99",
         "limit.load",
         "limit.bump",
+        "limit.spin",
         "limit.touch",
     ],
     measure,
@@ -40,6 +42,7 @@ fn measure(work: Work, objects: usize, out: &mut Out) -> Result<(), String> {
     out.put("limit.futex.p99", nanos_at(&mut wakes, 0.99));
     out.put("limit.load", load());
     out.put("limit.bump", bump(objects));
+    out.put("limit.spin", spin());
     out.put("limit.touch", touch());
     Ok(())
 }
@@ -165,6 +168,19 @@ fn bump(objects: usize) -> f64 {
     };
     fill(2 * CAPACITY);
     per(fill(objects), objects as u64)
+}
+
+/// Nanoseconds from one end of a cleanup of `W8` to the next, if two threads do nothing else: more than half a microsecond, because it
+/// looks at the clock until the time is over, and a look takes time.
+fn spin() -> f64 {
+    const EACH: u64 = 100_000;
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..EACH).for_each(|_| spin_for_a_microsecond()));
+        }
+    });
+    per(start.elapsed(), 2 * EACH)
 }
 
 /// Nanoseconds to write an object to memory that the system has just given.

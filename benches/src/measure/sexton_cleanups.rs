@@ -153,7 +153,7 @@ fn busy(cleanups: usize, workers: usize, stalls: usize) -> Result<f64, String> {
     Ok(per(start.elapsed(), cleanups as u64))
 }
 
-fn spin_for_a_microsecond() {
+pub(super) fn spin_for_a_microsecond() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_micros(1) {
         std::hint::spin_loop();
