@@ -578,6 +578,23 @@ impl Storage {
         }
     }
 
+    /// The mutant of [`pass`](Self::pass) that does not wait for a handle that has only to declare the end.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn pass_at_once(&'static self, index: Index, note: Option<u8>) -> Passed {
+        let (record, mark) = self.record_and_mark(index);
+        let now = record.load(Ordering::Relaxed);
+        let tag = now.with(State::StoppedFree);
+        let is_freed = now.state() == State::StoppingBare
+            && record
+                .tag
+                .compare_exchange(now.0, tag.0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        if is_freed {
+            return Passed::Freed(Slot { record, mark, index, tag }, false);
+        }
+        self.pass(index, note)
+    }
+
     /// A range of slots that were never used.
     ///
     /// # Panics
