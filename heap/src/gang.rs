@@ -17,6 +17,7 @@ use std::thread;
 
 use crossbeam_deque::{Injector, Steal};
 use parking_lot::Mutex;
+use sexton_cleanup::drop_quietly;
 
 use crate::mark::Marker;
 
@@ -51,7 +52,7 @@ pub(crate) struct Gang {
     hungry: Line<AtomicUsize>,
     /// Trace glue has panicked: everybody leaves. Relaxed: it hurries the others, and no more.
     broken: Line<AtomicBool>,
-    /// What it has thrown, if not on the heap's own thread.
+    /// What it has thrown first, if not on the heap's own thread.
     payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -85,7 +86,8 @@ impl Gang {
             }
             gang.work(marker);
         });
-        if let Some(payload) = gang.payload.into_inner() {
+        let payload = gang.payload.lock().take();
+        if let Some(payload) = payload {
             resume_unwind(payload);
         }
     }
@@ -93,7 +95,11 @@ impl Gang {
     fn help(&self) {
         let mut marker = Marker::new();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.work(&mut marker))) {
-            self.payload.lock().get_or_insert(payload);
+            // One panic comes through; the others must not end in a second one while they are dropped.
+            let mut first = self.payload.lock();
+            let surplus = if first.is_none() { first.replace(payload) } else { Some(payload) };
+            drop(first);
+            surplus.into_iter().for_each(drop_quietly);
         }
     }
 
@@ -152,6 +158,13 @@ impl Gang {
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.0.load(Relaxed)
+    }
+}
+
+impl Drop for Gang {
+    /// What a helper has thrown is still here if the heap's own thread unwinds, which must not panic again.
+    fn drop(&mut self) {
+        self.payload.get_mut().take().into_iter().for_each(drop_quietly);
     }
 }
 
