@@ -62,8 +62,8 @@ pub(crate) struct Gang {
 struct Line<T>(T);
 
 impl Gang {
-    /// Traces the objects, which are marked, and all that they lead to, on this thread with `marker` and on up to `helpers` others. A
-    /// thread that cannot be started is done without.
+    /// Traces the objects, which are marked, and all that they lead to, on this thread with `marker` and on up to `helpers` others:
+    /// one per chunk at most, and none any more once all is traced. A thread that cannot be started is done without.
     ///
     /// # Panics
     ///
@@ -78,7 +78,10 @@ impl Gang {
         };
         waiting.chunks(CHUNK).for_each(|objects| gang.give(Chunk::new(objects)));
         thread::scope(|scope| {
-            for _ in 0..helpers {
+            for _ in 0..helpers.min(waiting.len() / CHUNK) {
+                if gang.is_done() || gang.is_broken() {
+                    break;
+                }
                 let helper = thread::Builder::new().name("sexton-mark".to_owned());
                 if helper.spawn_scoped(scope, || gang.help()).is_err() {
                     break;
@@ -122,7 +125,7 @@ impl Gang {
             if let Some(chunk) = self.take() {
                 break Some(chunk);
             }
-            if self.tokens.0.load(Relaxed) == 0 || self.is_broken() {
+            if self.is_done() || self.is_broken() {
                 break None;
             }
             // Others are tracing; this lasts as long as a mark at most.
@@ -152,6 +155,11 @@ impl Gang {
     #[inline]
     pub(crate) fn is_hungry(&self) -> bool {
         self.hungry.0.load(Relaxed) > 0 && self.chunks.is_empty()
+    }
+
+    /// Whether nothing waits any more, and so never will.
+    fn is_done(&self) -> bool {
+        self.tokens.0.load(Relaxed) == 0
     }
 
     /// Whether trace glue has panicked somewhere.

@@ -190,6 +190,19 @@ fn when_all_markers_panic_one_panic_comes_through_and_the_others_are_dropped_qui
     std::mem::forget(thrown.downcast::<PanicsWhenDropped>().expect("what the glue has thrown"));
 }
 
+/// Who asks for as many threads as there may be gets as many as there is work for.
+#[test]
+fn no_more_threads_are_started_than_have_something_to_do() {
+    let mut heap: Heap<World<'static>> =
+        Heap::builder().pacing(Pacing::Manual).gc_threads(usize::MAX).build(|_| World::default());
+    heap.mutate(|mc, world| {
+        let mut roots = world.roots.borrow_mut(mc);
+        let none = || Node { next: GcCell::new([None; 2]), number: 0 };
+        (0..WIDE / 2).for_each(|_| roots.push(mc.alloc(none())));
+    });
+    assert_eq!(heap.collect().live_objects, WIDE as u64 / 2);
+}
+
 #[test]
 fn a_list_needs_no_help() {
     let mut heap: Heap<World<'static>> =
