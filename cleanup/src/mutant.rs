@@ -55,6 +55,8 @@ pub(crate) enum Mutant {
     SurplusSleeps,
     /// Two runners with the same entry take its record by load and store.
     TakeWithoutCompareExchange,
+    /// A runner takes a record that is being stopped, and has nothing to drop, for one that has been stopped.
+    NoWaitForStop,
     /// The parties to a take-over give their slots back as they end, and not when the last one has.
     NoGrace,
     /// The monitor falls dormant first, and looks for blocks in hand before it says so.

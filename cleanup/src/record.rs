@@ -252,7 +252,7 @@ struct Record {
     /// Written by the chain's owner. Relaxed: a chain changes owners by way of the heap's own
     /// synchronisation and then of the full list, a note by way of the tag.
     next: AtomicU32,
-    /// The closure while the state is `Armed`; a group of a free list while the slot is free and has one.
+    /// The closure while the state is `Armed` or `ArmedBare`; a group of a free list while the slot is free and has one.
     thunk: UnsafeCell<MaybeUninit<Thunk>>,
 }
 
@@ -578,6 +578,23 @@ impl Storage {
         }
     }
 
+    /// The mutant of [`pass`](Self::pass) that does not wait for a handle that has only to declare the end.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn pass_at_once(&'static self, index: Index, note: Option<u8>) -> Passed {
+        let (record, mark) = self.record_and_mark(index);
+        let now = record.load(Ordering::Relaxed);
+        let tag = now.with(State::StoppedFree);
+        let is_freed = now.state() == State::StoppingBare
+            && record
+                .tag
+                .compare_exchange(now.0, tag.0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        if is_freed {
+            return Passed::Freed(Slot { record, mark, index, tag }, false);
+        }
+        self.pass(index, note)
+    }
+
     /// A range of slots that were never used.
     ///
     /// # Panics
@@ -713,8 +730,8 @@ impl Slot {
         }
         self.mark.store(mark, Ordering::Relaxed);
         record.thunk.with_mut(|thunk| {
-            // SAFETY: the slot is ours (invariant 2) and not yet armed, so nobody else looks at the cell; a
-            // free slot's content is a link, which needs no drop.
+            // SAFETY: the slot is ours (invariant 2) and not yet armed, so nobody else looks at the cell. What a free slot holds
+            // needs no drop: a group, what is left of a thunk that was moved out, or one that was bare.
             unsafe { (*thunk).write(Thunk::new(f)) };
         });
         // Release: pairs with the Acquire in `take` and `take_bare`. Every way by which another thread gets hold of a head or a
@@ -735,7 +752,7 @@ impl Taken {
     #[inline]
     pub(crate) fn extract(self) -> (Thunk, Ending) {
         let thunk = self.0.record.thunk.with(|thunk| {
-            // SAFETY: the tag was `Armed` when we took it, so `arm` had written a thunk; we are the one that
+            // SAFETY: the tag was `Armed` or `ArmedBare` when we took it, so `arm` had written a thunk; we are the one that
             // took it (invariant 1), and this consumes the proof, so it is read out once.
             unsafe { thunk.cast::<Thunk>().read() }
         });

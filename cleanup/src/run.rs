@@ -13,7 +13,7 @@ use crate::cycle::Queued;
 use crate::desk::Desk;
 use crate::mutant::Mutant;
 use crate::pool::Pool;
-use crate::record::{FreeList, Passed, Taker};
+use crate::record::{FreeList, Index, Passed, Storage, Taker};
 use crate::sync::thread_local;
 use crate::tally::Counting;
 use std::cell::Cell;
@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
                 let ours = self.desk.pass(|grace| {
                     // Without a note while others may come to the record: its handle must not free the slot.
                     let note = grace.is_none().then_some(batch.byte());
-                    match (storage.pass(record, note), grace) {
+                    match (pass(self.pool, storage, record, note), grace) {
                         (Passed::Freed(slot, counted), _) => {
                             if !counted {
                                 count(&shards, &mut self.ended);
@@ -165,6 +165,15 @@ fn taker(_pool: &Pool) -> Taker {
         return Taker::Careless;
     }
     Taker::Runner
+}
+
+/// How runners of this pool pass records that they could not take.
+fn pass(_pool: &Pool, storage: &'static Storage, record: Index, note: Option<u8>) -> Passed {
+    #[cfg(any(loom, shuttle))]
+    if _pool.mutant().is(Mutant::NoWaitForStop) {
+        return storage.pass_at_once(record, note);
+    }
+    storage.pass(record, note)
 }
 
 /// Counts one end.

@@ -17,6 +17,7 @@ use std::thread;
 
 use crossbeam_deque::{Injector, Steal};
 use parking_lot::Mutex;
+use sexton_cleanup::drop_quietly;
 
 use crate::mark::Marker;
 
@@ -51,7 +52,7 @@ pub(crate) struct Gang {
     hungry: Line<AtomicUsize>,
     /// Trace glue has panicked: everybody leaves. Relaxed: it hurries the others, and no more.
     broken: Line<AtomicBool>,
-    /// What it has thrown, if not on the heap's own thread.
+    /// What it has thrown first, if not on the heap's own thread.
     payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -61,8 +62,8 @@ pub(crate) struct Gang {
 struct Line<T>(T);
 
 impl Gang {
-    /// Traces the objects, which are marked, and all that they lead to, on this thread with `marker` and on up to `helpers` others. A
-    /// thread that cannot be started is done without.
+    /// Traces the objects, which are marked, and all that they lead to, on this thread with `marker` and on up to `helpers` others:
+    /// one per chunk at most, and none any more once all is traced. A thread that cannot be started is done without.
     ///
     /// # Panics
     ///
@@ -77,7 +78,10 @@ impl Gang {
         };
         waiting.chunks(CHUNK).for_each(|objects| gang.give(Chunk::new(objects)));
         thread::scope(|scope| {
-            for _ in 0..helpers {
+            for _ in 0..helpers.min(waiting.len() / CHUNK) {
+                if gang.is_done() || gang.is_broken() {
+                    break;
+                }
                 let helper = thread::Builder::new().name("sexton-mark".to_owned());
                 if helper.spawn_scoped(scope, || gang.help()).is_err() {
                     break;
@@ -85,7 +89,8 @@ impl Gang {
             }
             gang.work(marker);
         });
-        if let Some(payload) = gang.payload.into_inner() {
+        let payload = gang.payload.lock().take();
+        if let Some(payload) = payload {
             resume_unwind(payload);
         }
     }
@@ -93,7 +98,11 @@ impl Gang {
     fn help(&self) {
         let mut marker = Marker::new();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.work(&mut marker))) {
-            self.payload.lock().get_or_insert(payload);
+            // One panic comes through; the others must not end in a second one while they are dropped.
+            let mut first = self.payload.lock();
+            let surplus = if first.is_none() { first.replace(payload) } else { Some(payload) };
+            drop(first);
+            surplus.into_iter().for_each(drop_quietly);
         }
     }
 
@@ -116,7 +125,7 @@ impl Gang {
             if let Some(chunk) = self.take() {
                 break Some(chunk);
             }
-            if self.tokens.0.load(Relaxed) == 0 || self.is_broken() {
+            if self.is_done() || self.is_broken() {
                 break None;
             }
             // Others are tracing; this lasts as long as a mark at most.
@@ -148,10 +157,22 @@ impl Gang {
         self.hungry.0.load(Relaxed) > 0 && self.chunks.is_empty()
     }
 
+    /// Whether nothing waits any more, and so never will.
+    fn is_done(&self) -> bool {
+        self.tokens.0.load(Relaxed) == 0
+    }
+
     /// Whether trace glue has panicked somewhere.
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.0.load(Relaxed)
+    }
+}
+
+impl Drop for Gang {
+    /// What a helper has thrown is still here if the heap's own thread unwinds, which must not panic again.
+    fn drop(&mut self) {
+        self.payload.get_mut().take().into_iter().for_each(drop_quietly);
     }
 }
 

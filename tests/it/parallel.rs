@@ -1,7 +1,7 @@
 //! Marking by several threads finds what one thread finds, and a panic on any of them ends the cycle and nothing else.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 use std::thread::{ThreadId, current};
@@ -131,6 +131,77 @@ fn others_help_with_a_wide_graph_and_a_panic_of_theirs_ends_the_cycle_only() {
     *MET.lock().unwrap() = (Vec::new(), None);
     assert_eq!(heap.collect().live_objects, WIDE as u64);
     heap.verify().unwrap();
+}
+
+/// What a [`Trap`] throws.
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+/// Threads that are in the glue of a [`Trap`].
+static TRAPPED: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// An object whose trace glue panics, on all of three threads at once.
+struct Trap;
+
+#[expect(unsafe_code, reason = "only a hand-written Trace can wait and panic")]
+// SAFETY: as for `Meeting`.
+unsafe impl<'gc> Trace<'gc> for Trap {
+    type Family = Trap;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, _: &mut Tracer<'_>) {
+        let mut trapped = TRAPPED.0.lock().unwrap();
+        *trapped += 1;
+        TRAPPED.1.notify_all();
+        let all = |trapped: &mut usize| *trapped < 3;
+        drop(TRAPPED.1.wait_timeout_while(trapped, Duration::from_secs(30), all).unwrap());
+        panic_any(PanicsWhenDropped);
+    }
+}
+
+#[expect(unsafe_code, reason = "goes with Trace")]
+// SAFETY: no brand occurs in it.
+unsafe impl Branded for Trap {
+    type At<'gc> = Trap;
+}
+
+#[derive(Trace, Default)]
+struct Traps<'gc> {
+    all: GcRefCell<Vec<Gc<'gc, Trap>>>,
+}
+
+#[test]
+fn when_all_markers_panic_one_panic_comes_through_and_the_others_are_dropped_quietly() {
+    let mut heap: Heap<Traps<'static>> = Heap::builder()
+        .pacing(Pacing::Manual)
+        .zeal(false)
+        .gc_threads(3)
+        .build(|_| Traps::default());
+    heap.mutate(|mc, traps| {
+        let mut all = traps.all.borrow_mut(mc);
+        (0..WIDE).for_each(|_| all.push(mc.alloc(Trap)));
+    });
+    let thrown = catch_unwind(AssertUnwindSafe(|| heap.collect())).unwrap_err();
+    assert_eq!(*TRAPPED.0.lock().unwrap(), 3, "who has marked");
+    std::mem::forget(thrown.downcast::<PanicsWhenDropped>().expect("what the glue has thrown"));
+}
+
+/// Who asks for as many threads as there may be gets as many as there is work for.
+#[test]
+fn no_more_threads_are_started_than_have_something_to_do() {
+    let mut heap: Heap<World<'static>> =
+        Heap::builder().pacing(Pacing::Manual).gc_threads(usize::MAX).build(|_| World::default());
+    heap.mutate(|mc, world| {
+        let mut roots = world.roots.borrow_mut(mc);
+        let none = || Node { next: GcCell::new([None; 2]), number: 0 };
+        (0..WIDE / 2).for_each(|_| roots.push(mc.alloc(none())));
+    });
+    assert_eq!(heap.collect().live_objects, WIDE as u64 / 2);
 }
 
 /// How often each [`Counted`] has been traced.

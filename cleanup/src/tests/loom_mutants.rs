@@ -1,5 +1,6 @@
 //! The protocol with one step broken: each of these has to fail, or the models above prove nothing.
 
+use super::loom_record::stop_of_a_bare_cleanup;
 use super::loom_takeover::{fall_dormant, take_over};
 use super::models::{
     deliver, deliver_to_the_impatient, explore, finds_a_failure, shrink, shut_down,
@@ -102,6 +103,12 @@ fn a_surplus_worker_goes_to_sleep() {
 #[test]
 fn a_tail_is_taken_over_without_the_records_compare_exchange() {
     finds_a_failure(|| take_over(Mutant::TakeWithoutCompareExchange));
+}
+
+#[test]
+fn a_runner_does_not_wait_for_a_stop() {
+    let message = finds_a_failure(|| stop_of_a_bare_cleanup(Mutant::NoWaitForStop));
+    assert!(message.contains("its object lives"), "{message}");
 }
 
 #[test]

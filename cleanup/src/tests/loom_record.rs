@@ -1,8 +1,10 @@
 //! A record's tag and mark: handles against workers, sweepers and each other.
 
-use super::models::explore;
+use super::models::{explore, keep_if_it_must_fail};
+use crate::mutant::Mutant;
 use crate::sync::Arc;
 use crate::{CleanupState, Origin, Pool, PoolConfig};
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How often the cleanup ran, and how often its captures were dropped. Not a loom type: it adds no branches.
@@ -60,30 +62,37 @@ fn stop_against_the_runner() {
     });
 }
 
-/// Whose captures need no destructor: whoever meets it in between waits for its end, and gets the slot.
+/// Whose captures need no destructor: whoever meets it in between waits for its end, and gets the slot. A cleanup of an object
+/// that lives is given that slot as soon as it is free, and nothing of the old one touches it.
+pub(super) fn stop_of_a_bare_cleanup(mutant: Mutant) {
+    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
+    keep_if_it_must_fail(mutant, &pool);
+    let origin = Origin::new(&pool);
+    keep_if_it_must_fail(mutant, &origin);
+    let mut registrar = ManuallyDrop::new(origin.registrar());
+    let (head, handle) = registrar.register(None, || {});
+    let stopper = loom::thread::spawn(move || handle.stop());
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    local.push(head);
+    cycle.flush([local]);
+    let ticket = origin.ticket();
+    let ran = pool.run_pending(1);
+    let (next, alive) = registrar.register(None, || panic!("its object lives"));
+    let stopped = stopper.join().expect("the stopper");
+    assert_eq!(alive.state(), CleanupState::Armed, "its object lives");
+    assert_eq!(registrar.len(next), 1);
+    assert_eq!(ran + usize::from(stopped), 1);
+    assert!(ticket.is_done(), "counted by whoever came last:");
+    let stats = origin.stats();
+    assert_eq!((stats.backlog, stats.executed, stats.armed), (0, ran as u64, 1));
+    assert_eq!((stats.stopped, registrar.settled()), (u64::from(stopped), 0));
+    drop(ManuallyDrop::into_inner(registrar));
+}
+
 #[test]
 fn stop_of_a_bare_cleanup_against_the_sweeper_and_the_runner() {
-    explore(|| {
-        let pool = manual();
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
-        let (head, handle) = registrar.register(None, || {});
-        let stopper = loom::thread::spawn(move || handle.stop());
-        let cycle = origin.begin_cycle();
-        let mut local = cycle.local_block();
-        local.push(head);
-        cycle.flush([local]);
-        let ticket = origin.ticket();
-        let ran = pool.run_pending(1);
-        let stopped = stopper.join().expect("the stopper");
-        assert_eq!(ran + usize::from(stopped), 1);
-        assert!(ticket.is_done(), "counted by whoever came last:");
-        let stats = origin.stats();
-        assert_eq!((stats.backlog, stats.executed, stats.armed), (0, ran as u64, 0));
-        assert_eq!((stats.stopped, registrar.settled()), (u64::from(stopped), 0));
-        let (again, _) = registrar.register(None, || {});
-        assert_eq!(registrar.len(again), 1);
-    });
+    explore(|| stop_of_a_bare_cleanup(Mutant::None));
 }
 
 /// The slot serves the next cleanup as soon as the end is declared, and the old handle knows what became of its own.

@@ -1,6 +1,6 @@
 //! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no block.
 
-use super::models::{explore, take_tails};
+use super::models::{explore, keep_if_it_must_fail, take_tails};
 use crate::mutant::Mutant;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::tally::Runner;
@@ -34,13 +34,6 @@ fn two_queued(pool: &Arc<Pool>) -> (Origin, Registrar, Runs, Vec<Cleanup>) {
     std::hint::black_box(kept);
     cycle.flush([local]);
     (origin, registrar, runs, handles)
-}
-
-/// Keeps what a failing model would drop while it unwinds, which loom does not survive.
-fn keep_if_it_must_fail<T: Clone>(mutant: Mutant, value: &T) {
-    if mutant != Mutant::None {
-        std::mem::forget(value.clone());
-    }
 }
 
 /// One thread runs the block; another takes its tail over at any moment, runs it, and registers a cleanup of an

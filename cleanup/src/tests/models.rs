@@ -54,6 +54,14 @@ pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> Strin
     }
 }
 
+/// Keeps what a failing model would drop while it unwinds, which loom does not survive.
+#[cfg(loom)]
+pub(super) fn keep_if_it_must_fail<T: Clone>(mutant: Mutant, value: &T) {
+    if mutant != Mutant::None {
+        std::mem::forget(value.clone());
+    }
+}
+
 /// What each producer publishes: rounds, and in each round so many items at a time. After a round the producers
 /// wait until everything has been taken; so each round ends with a publication that has no next one to cover up
 /// for a wake-up that it lost.

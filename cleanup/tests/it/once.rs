@@ -1,8 +1,10 @@
 //! Each cleanup ends once: it runs, is stopped or is discarded, and its captures are dropped once.
 use crate::common::*;
 use sexton_cleanup::{Cleanup, CleanupState, Origin};
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 #[test]
@@ -141,4 +143,158 @@ fn slots_are_used_again_under_races_and_no_two_cleanups_meet() {
     origin.ticket().wait(DEADLINE).unwrap();
     assert_eq!(ledger.ended_once() + stopped, N);
     shut_down(&pool, &threads);
+}
+
+/// As above, with captures that need no destructor, and with handles that are used twice.
+#[test]
+fn stop_and_run_now_race_with_sweeper_and_workers_where_there_is_nothing_to_drop() {
+    const OBJECTS: usize = 2000;
+    const ROUNDS: usize = 30;
+    static RUNS: [AtomicUsize; OBJECTS] = [const { AtomicUsize::new(0) }; OBJECTS];
+    let (pool, threads) = pool(2);
+    for round in 0..ROUNDS {
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        RUNS.iter().for_each(|runs| runs.store(0, Ordering::Relaxed));
+        let mut heads = Vec::new();
+        let mut handles: Vec<Cleanup> = Vec::new();
+        let mut chain = None;
+        for (at, runs) in RUNS.iter().enumerate() {
+            let (head, handle) =
+                registrar.register(chain.take(), move || _ = runs.fetch_add(1, Ordering::Relaxed));
+            handles.push(handle);
+            // Chains of one, two and three records.
+            if at % 6 == 0 || at % 6 == 2 || at % 6 == 5 || at == OBJECTS - 1 {
+                heads.push(head);
+            } else {
+                chain = Some(head);
+            }
+        }
+        let stop = |handles: &mut dyn Iterator<Item = &Cleanup>| {
+            handles.filter(|handle| handle.stop()).count()
+        };
+        let (stopped, ran) = thread::scope(|scope| {
+            let stoppers = [
+                scope.spawn(|| stop(&mut handles.iter().step_by(2))),
+                scope.spawn(|| stop(&mut handles.iter().step_by(2).rev())),
+            ];
+            let runner = scope.spawn(|| {
+                let handles = handles.iter().skip(round % 3).step_by(3);
+                handles.filter(|handle| handle.run_now()).count()
+            });
+            sweep(&origin, heads);
+            // The slots that come back serve others while there are threads about that may have stopped what was in them.
+            let others: Vec<_> = (0..OBJECTS).map(|_| registrar.register(None, || {}).1).collect();
+            let stopped: usize = stoppers.into_iter().map(|thread| thread.join().unwrap()).sum();
+            let ran = runner.join().unwrap();
+            assert!(others.iter().all(|other| other.state() == CleanupState::Armed));
+            assert_eq!(stop(&mut others.iter()), OBJECTS);
+            (stopped, ran)
+        });
+        origin.ticket().wait(DEADLINE).unwrap();
+        let runs =
+            RUNS.iter().map(|runs| runs.load(Ordering::Relaxed)).inspect(|&n| assert!(n < 2));
+        let runs: usize = runs.sum();
+        assert_eq!(runs + stopped, OBJECTS);
+        assert!(ran <= runs);
+        let stats = origin.stats();
+        assert_eq!((stats.executed as usize, stats.stopped as usize), (runs, stopped + OBJECTS));
+        assert_eq!((stats.backlog, stats.armed), (0, 0), "{stats:?}");
+        for (handle, runs) in handles.iter().zip(&RUNS) {
+            assert!(!handle.stop() && !handle.run_now());
+            let ran = runs.load(Ordering::Relaxed) == 1;
+            let expected = if ran { CleanupState::Done } else { CleanupState::Stopped };
+            assert_eq!(handle.state(), expected);
+        }
+    }
+    shut_down(&pool, &threads);
+}
+
+/// The slot of a stopped cleanup serves the next one of its object while the thread that stopped it may still be counting.
+#[test]
+fn the_handle_of_a_slot_that_is_used_again_stops_nothing_else() {
+    const ROUNDS: u64 = 20_000;
+    let pool = manual();
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let (give, taken) = channel::<Arc<Cleanup>>();
+    let stopper = thread::spawn(move || taken.iter().map(|handle| u64::from(handle.stop())).sum());
+    let mut chain = None;
+    let mut old: Option<Arc<Cleanup>> = None;
+    let mut stopped = 0;
+    for _ in 0..ROUNDS {
+        let (head, handle) = registrar.register(chain, || {});
+        let handle = Arc::new(handle);
+        give.send(handle.clone()).unwrap();
+        if let Some(old) = old.replace(handle.clone()) {
+            assert_eq!(old.state(), CleanupState::Stopped);
+            assert!(!old.stop() && !old.run_now());
+        }
+        stopped += u64::from(handle.stop());
+        // Whoever it was that stopped it.
+        assert_eq!(handle.state(), CleanupState::Stopped);
+        chain = Some(head);
+    }
+    drop(give);
+    let by_other: u64 = stopper.join().unwrap();
+    assert_eq!(stopped + by_other, ROUNDS);
+    let stats = origin.stats();
+    assert_eq!((stats.registered, stats.stopped, stats.armed), (ROUNDS, ROUNDS, 0));
+    registrar.discard(chain.unwrap());
+    assert_eq!(registrar.settled(), 0);
+}
+
+/// Stops what it holds when its thread ends.
+#[derive(Default)]
+struct StopsAtTheEnd(RefCell<Vec<Cleanup>>);
+
+impl Drop for StopsAtTheEnd {
+    fn drop(&mut self) {
+        assert!(self.0.take().iter().all(Cleanup::stop));
+    }
+}
+
+thread_local! {
+    static BEFORE: StopsAtTheEnd = StopsAtTheEnd::default();
+    static AFTER: StopsAtTheEnd = StopsAtTheEnd::default();
+}
+
+/// Many threads at a time, short-lived ones among them, and some that stop cleanups while their locals are destroyed; every
+/// stop is counted, and where it belongs.
+#[test]
+fn each_stop_is_counted_whoever_stops() {
+    const THREADS: usize = 48;
+    const ROUNDS: usize = 3;
+    const EACH: usize = 4000;
+    let pool = manual();
+    let heaps = [(); 2].map(|()| Origin::new(&pool));
+    let mut registrars = heaps.each_ref().map(Origin::registrar);
+    let all = Arc::new(Barrier::new(THREADS));
+    for round in 1..=ROUNDS {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let mut handles = |n: usize| -> Vec<Cleanup> {
+                    (0..n).map(|at| registrars[at % 2].register(None, || {}).1).collect()
+                };
+                let (own, before, after) = (handles(EACH), handles(EACH), handles(EACH));
+                let all = all.clone();
+                thread::spawn(move || {
+                    BEFORE.with(|locals| locals.0.replace(before));
+                    all.wait();
+                    // Some end early, and others begin to stop when they have ended.
+                    if number % 2 == 0 {
+                        thread::yield_now();
+                    }
+                    assert!(own.iter().all(Cleanup::stop));
+                    AFTER.with(|locals| locals.0.replace(after));
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for heap in &heaps {
+            let stats = heap.stats();
+            let expected = (round * THREADS * EACH * 3 / 2) as u64;
+            assert_eq!((stats.registered, stats.stopped, stats.armed), (expected, expected, 0));
+        }
+    }
 }
