@@ -102,6 +102,21 @@ fn w2c(objects: usize, out: &mut Out) -> Result<(), String> {
     for (id, live) in [("W2c.0", 0.0), ("W2c.50", 0.5)] {
         out.put(id, sweep(&mut heap, shape(live))?.sweep);
     }
+
+    // The same while no worker runs what has been queued.
+    let pool = CleanupPool::manual();
+    let mut heap = ShapedHeap::with_threads(&pool, threads());
+    let mut sweep = |live| {
+        heap.fill(shape(live), |_| {}).map_err(|error| error.to_string())?;
+        let report = heap.collect();
+        pool.run_pending(usize::MAX);
+        heap.clear();
+        pool.run_pending(usize::MAX);
+        Ok::<_, String>(per(report.sweep_time, report.live_objects + report.swept_objects))
+    };
+    sweep(0.5)?;
+    out.put("W2c.0@manual", sweep(0.0)?);
+    out.put("W2c.50@manual", sweep(0.5)?);
     Ok(())
 }
 
