@@ -72,9 +72,44 @@ fn several_markers_find_what_one_finds() {
     }
 }
 
-/// Who has traced a [`Meeting`], and whether one is to panic.
-static MET: Mutex<(Vec<ThreadId>, Option<ThreadId>)> = Mutex::new((Vec::new(), None));
-static MEETS: Condvar = Condvar::new();
+/// The threads that have come somewhere.
+struct Visitors {
+    threads: Mutex<Vec<ThreadId>>,
+    came: Condvar,
+}
+
+impl Visitors {
+    const fn none() -> Self {
+        Visitors { threads: Mutex::new(Vec::new()), came: Condvar::new() }
+    }
+
+    /// Lets this thread in, and waits until so many have come, or for so long.
+    fn meet(&self, count: usize, patience: Duration) {
+        let mut threads = self.threads.lock().unwrap();
+        if !threads.contains(&current().id()) {
+            threads.push(current().id());
+            self.came.notify_all();
+        }
+        drop(self.came.wait_timeout_while(threads, patience, |threads| threads.len() < count));
+    }
+
+    fn count(&self) -> usize {
+        self.threads.lock().unwrap().len()
+    }
+
+    fn forget(&self) {
+        self.threads.lock().unwrap().clear();
+    }
+}
+
+/// Longer than threads need that come at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who has traced a [`Meeting`].
+static MET: Visitors = Visitors::none();
+
+/// If set, who may trace one without a panic.
+static SPARED: Mutex<Option<ThreadId>> = Mutex::new(None);
 
 /// An object whose trace glue waits until two threads have come to one.
 struct Meeting;
@@ -86,16 +121,9 @@ unsafe impl<'gc> Trace<'gc> for Meeting {
     const NEEDS_TRACE: bool = true;
 
     fn trace(&self, _: &mut Tracer<'_>) {
-        let mut met = MET.lock().unwrap();
-        if !met.0.contains(&current().id()) {
-            met.0.push(current().id());
-            MEETS.notify_all();
-        }
-        let (met, _) =
-            MEETS.wait_timeout_while(met, Duration::from_secs(30), |met| met.0.len() < 2).unwrap();
-        let panics = met.1.is_some_and(|spared| spared != current().id());
-        drop(met);
-        assert!(!panics, "a helper was told to panic");
+        MET.meet(2, PATIENCE);
+        let spared = *SPARED.lock().unwrap();
+        assert!(spared.is_none_or(|spared| spared == current().id()), "a helper was told to panic");
     }
 }
 
@@ -122,13 +150,15 @@ fn others_help_with_a_wide_graph_and_a_panic_of_theirs_ends_the_cycle_only() {
         (0..WIDE).for_each(|_| all.push(mc.alloc(Meeting)));
     });
     assert_eq!(heap.collect().live_objects, WIDE as u64);
-    assert_eq!(MET.lock().unwrap().0.len(), 2, "who has marked");
+    assert_eq!(MET.count(), 2, "who has marked");
 
-    *MET.lock().unwrap() = (Vec::new(), Some(current().id()));
+    MET.forget();
+    *SPARED.lock().unwrap() = Some(current().id());
     let thrown = catch_unwind(AssertUnwindSafe(|| heap.collect())).unwrap_err();
     assert_eq!(thrown.downcast_ref::<&str>(), Some(&"a helper was told to panic"));
 
-    *MET.lock().unwrap() = (Vec::new(), None);
+    MET.forget();
+    *SPARED.lock().unwrap() = None;
     assert_eq!(heap.collect().live_objects, WIDE as u64);
     heap.verify().unwrap();
 }
@@ -142,8 +172,8 @@ impl Drop for PanicsWhenDropped {
     }
 }
 
-/// Threads that are in the glue of a [`Trap`].
-static TRAPPED: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+/// Who has come to a [`Trap`].
+static TRAPPED: Visitors = Visitors::none();
 
 /// An object whose trace glue panics, on all of three threads at once.
 struct Trap;
@@ -155,11 +185,7 @@ unsafe impl<'gc> Trace<'gc> for Trap {
     const NEEDS_TRACE: bool = true;
 
     fn trace(&self, _: &mut Tracer<'_>) {
-        let mut trapped = TRAPPED.0.lock().unwrap();
-        *trapped += 1;
-        TRAPPED.1.notify_all();
-        let all = |trapped: &mut usize| *trapped < 3;
-        drop(TRAPPED.1.wait_timeout_while(trapped, Duration::from_secs(30), all).unwrap());
+        TRAPPED.meet(3, PATIENCE);
         panic_any(PanicsWhenDropped);
     }
 }
@@ -187,7 +213,7 @@ fn when_all_markers_panic_one_panic_comes_through_and_the_others_are_dropped_qui
         (0..WIDE).for_each(|_| all.push(mc.alloc(Trap)));
     });
     let thrown = catch_unwind(AssertUnwindSafe(|| heap.collect())).unwrap_err();
-    assert_eq!(*TRAPPED.0.lock().unwrap(), 3, "who has marked");
+    assert_eq!(TRAPPED.count(), 3, "who has marked");
     std::mem::forget(thrown.downcast::<PanicsWhenDropped>().expect("what the glue has thrown"));
 }
 
@@ -208,8 +234,7 @@ fn no_more_threads_are_started_than_have_something_to_do() {
 static TRACED: [AtomicUsize; 4 * WIDE] = [const { AtomicUsize::new(0) }; 4 * WIDE];
 
 /// Who has traced one of them.
-static TRACERS: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
-static TRACER_CAME: Condvar = Condvar::new();
+static TRACERS: Visitors = Visitors::none();
 
 /// An object that counts how often it is traced. As long as one thread alone traces such objects, it takes its time, so that the others find
 /// nothing else to do.
@@ -223,13 +248,7 @@ unsafe impl<'gc> Trace<'gc> for Counted {
 
     fn trace(&self, _: &mut Tracer<'_>) {
         TRACED[self.0].fetch_add(1, Relaxed);
-        let mut tracers = TRACERS.lock().unwrap();
-        if !tracers.contains(&current().id()) {
-            tracers.push(current().id());
-            TRACER_CAME.notify_all();
-        }
-        let alone = |tracers: &mut Vec<ThreadId>| tracers.len() < 2;
-        drop(TRACER_CAME.wait_timeout_while(tracers, Duration::from_millis(1), alone));
+        TRACERS.meet(2, Duration::from_millis(1));
     }
 }
 
@@ -267,7 +286,7 @@ fn a_member_gives_of_what_it_has_too_much_of_and_each_object_is_traced_once() {
     });
     let report = heap.collect();
     assert_eq!(report.live_objects, (1 + TRACED.len() + WIDE) as u64);
-    assert_eq!(TRACERS.lock().unwrap().len(), 2, "who has traced");
+    assert_eq!(TRACERS.count(), 2, "who has traced");
     assert_eq!(TRACED.iter().position(|count| count.load(Relaxed) != 1), None);
 }
 
