@@ -1,6 +1,6 @@
 //! A record's tag and mark: handles against workers, sweepers and each other.
 
-use super::models::{explore, keep_if_it_must_fail};
+use super::models::{explore, keep_if_it_must_fail, sweep_one};
 use crate::mutant::Mutant;
 use crate::sync::Arc;
 use crate::{CleanupState, Origin, Pool, PoolConfig};
@@ -44,10 +44,7 @@ fn stop_against_the_runner() {
         let mut registrar = origin.registrar();
         let witness = Witness::default();
         let (head, handle) = registrar.register(None, witness.closure());
-        let cycle = origin.begin_cycle();
-        let mut local = cycle.local_block();
-        local.push(head);
-        cycle.flush([local]);
+        sweep_one(&origin, head);
         let stopper = loom::thread::spawn(move || handle.stop());
         let ran = pool.run_pending(1);
         let stopped = stopper.join().expect("the stopper");
@@ -72,10 +69,7 @@ pub(super) fn stop_of_a_bare_cleanup(mutant: Mutant) {
     let mut registrar = ManuallyDrop::new(origin.registrar());
     let (head, handle) = registrar.register(None, || {});
     let stopper = loom::thread::spawn(move || handle.stop());
-    let cycle = origin.begin_cycle();
-    let mut local = cycle.local_block();
-    local.push(head);
-    cycle.flush([local]);
+    sweep_one(&origin, head);
     let ticket = origin.ticket();
     let ran = pool.run_pending(1);
     let (next, alive) = registrar.register(None, || panic!("its object lives"));
@@ -128,10 +122,7 @@ fn run_now_against_the_sweeper() {
         let witness = Witness::default();
         let (head, handle) = registrar.register(None, witness.closure());
         let runner = loom::thread::spawn(move || handle.run_now());
-        let cycle = origin.begin_cycle();
-        let mut local = cycle.local_block();
-        local.push(head);
-        cycle.flush([local]);
+        sweep_one(&origin, head);
         let ticket = origin.ticket();
         let ran = pool.run_pending(1);
         let early = runner.join().expect("the runner");

@@ -1,6 +1,6 @@
 //! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no block.
 
-use super::models::{explore, keep_if_it_must_fail, take_tails};
+use super::models::{explore, keep_if_it_must_fail, sweep_one, take_tails};
 use crate::mutant::Mutant;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::tally::Runner;
@@ -146,10 +146,7 @@ fn who_is_told_that_work_is_ready_misses_none() {
         });
         for _ in 0..2 {
             let (head, _) = registrar.register(None, || {});
-            let cycle = origin.begin_cycle();
-            let mut local = cycle.local_block();
-            local.push(head);
-            cycle.flush([local]);
+            sweep_one(&origin, head);
         }
         owner.join().expect("it runs both");
     });

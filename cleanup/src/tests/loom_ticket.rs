@@ -1,6 +1,6 @@
 //! Tickets: the waiter returns once the last cleanup has ended, and sees what it did.
 
-use super::models::explore;
+use super::models::{explore, sweep_one};
 use crate::{Origin, Pool, PoolConfig};
 use loom::cell::UnsafeCell;
 use std::sync::Arc;
@@ -33,10 +33,7 @@ fn a_waiter_sees_what_the_cleanups_did() {
         let shared = Arc::new(Shared(UnsafeCell::new(0)));
         let captured = shared.clone();
         let (head, _handle) = registrar.register(None, move || bump(&captured));
-        let cycle = origin.begin_cycle();
-        let mut local = cycle.local_block();
-        local.push(head);
-        cycle.flush([local]);
+        sweep_one(&origin, head);
         let ticket = origin.ticket();
         let helper = loom::thread::spawn(move || pool.run_pending(1));
         ticket.wait(Duration::MAX).expect("no deadline");

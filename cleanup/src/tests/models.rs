@@ -230,3 +230,12 @@ pub(super) fn take_tails(pool: &Pool) {
         }
     }
 }
+
+/// A whole cycle that finds one object dead.
+#[cfg(loom)]
+pub(super) fn sweep_one(origin: &crate::Origin, head: crate::Head) {
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    local.push(head);
+    cycle.flush([local]);
+}
