@@ -41,7 +41,7 @@ fn complaint(
     fault: impl FnOnce(SpanRef),
     undo: impl FnOnce(SpanRef),
 ) -> String {
-    let span = first_span(&heap);
+    let span = first_span(heap);
     fault(span);
     let error = heap.verify().expect_err("the checker must see the fault");
     undo(span);
