@@ -206,10 +206,13 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
     /// Cleanups stopped or run early leave their records in their objects' chains. Take those out
     /// when they make up much of what there is.
     fn prune_settled(&self) {
-        let mut registrar = self.core.context().registrar().borrow_mut();
-        if registrar.settled() < PRUNE_AT {
+        let mut own = self.core.context().registrar().borrow_mut();
+        if own.settled() < PRUNE_AT {
             return;
         }
+        // In a shared heap the own one will register nothing more: what it frees is to go back, for the others.
+        let mut passing = M::SHARED.then(|| self.core.origin().registrar());
+        let registrar = passing.as_mut().unwrap_or(&mut own);
         self.core.space().with(|space| {
             for span in space.spans() {
                 span.cleanups()

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
-    Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation, OldRoot,
-    Pacing, Payload, RootedHeap, Shared, SlowSession, VerifyError,
+    AlreadyAttached, Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode,
+    Mutation, OldRoot, Pacing, Payload, RootedHeap, Shared, SlowSession, VerifyError,
 };
 
 use crate::back_pressure::{BackPressure, HighWater};
@@ -194,14 +194,24 @@ impl<R: Branded> Heap<R, Shared> {
     ///
     /// # Panics
     ///
-    /// If the thread has a mutator of this heap; so also within a session of it, and in the `Drop` of a payload while the heap is
-    /// collected. Each would wait for itself.
+    /// If the thread has a mutator of this heap, as [`try_attach`](Self::try_attach) says by an error.
     #[track_caller]
     pub fn attach(&self) -> Mutator<'_, R> {
-        match self.inner.attach() {
-            Ok(mutator) => Mutator::new(self, mutator),
+        match self.try_attach() {
+            Ok(mutator) => mutator,
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// As [`attach`](Self::attach), for code that does not know on which thread it runs: a cleanup usually runs on a worker, but
+    /// `run_now`, [`CleanupPool::run_pending`] and [`BackPressure::Help`] run it on a thread that may have a mutator.
+    ///
+    /// # Errors
+    ///
+    /// If the thread has a mutator of this heap; so also within a session of it, and in the `Drop` of a payload while the heap is
+    /// collected. A session opened there would wait for itself.
+    pub fn try_attach(&self) -> Result<Mutator<'_, R>, AlreadyAttached> {
+        Ok(Mutator::new(self, self.inner.attach()?))
     }
 }
 

@@ -69,9 +69,9 @@ pub use sexton_cleanup::{
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
-    Branded, Gc, GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcReport, GcRwLock, HeapFull,
-    HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, Pacing, Payload,
-    Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
+    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcReport, GcRwLock,
+    HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, Pacing,
+    Payload, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
 };
 
 /// The README's example, compiled and run with the documentation tests.
