@@ -18,6 +18,7 @@ mod roots;
 mod send_sync;
 mod sessions;
 mod shared;
+mod shared_stress;
 mod stalls;
 mod stress;
 mod tickets;
