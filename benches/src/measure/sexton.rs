@@ -62,7 +62,7 @@ fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
         Work::W8 => return sexton_cleanups::w8(size, out),
         Work::GcBench => programs::gc_bench(size, out),
         Work::Memory => memory::measure(size, out),
-        Work::Limits => {}
+        Work::S0 | Work::S1 | Work::S2 | Work::S3 | Work::S4 | Work::S5 | Work::Limits => {}
     }
     Ok(())
 }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn sexton_measures_every_row_but_the_limits() {
-        let rows = ROWS.iter().filter(|row| row.work != Work::Limits);
+        let rows = ROWS.iter().filter(|row| row.work < Work::S0);
         assert_eq!(IDS, rows.map(|row| row.id).collect::<Vec<_>>());
     }
 }
