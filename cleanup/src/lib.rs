@@ -49,7 +49,8 @@ mod relief;
 mod run;
 mod sleep;
 mod stats;
-mod sync;
+#[doc(hidden)]
+pub mod sync;
 mod tally;
 mod thread;
 mod ticket;

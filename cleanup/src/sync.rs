@@ -13,7 +13,8 @@
 //! a counted pointer adds branches without adding questions. `OnceLock` is the other: what it holds is made
 //! without a scheduling point, so no checker sees it half made.
 
-pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub use std::sync::Arc;
+pub(crate) use std::sync::{OnceLock, Weak};
 
 /// A lock for what no protocol depends on; never a checker's, so it may stand in a static.
 pub(crate) use parking_lot::Mutex as PlainMutex;
@@ -21,15 +22,15 @@ pub(crate) use parking_lot::Mutex as PlainMutex;
 #[cfg(not(any(loom, shuttle)))]
 mod imp {
     pub(crate) use crossbeam_deque::{Injector, Steal};
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
-    pub(crate) use std::sync::atomic::{
+    pub use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub use std::sync::atomic::{
         AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use std::thread::yield_now;
     pub(crate) use std::thread_local;
 
     /// Waits for a notification until `deadline`, for ever when there is none. Whether the deadline passed.
-    pub(crate) fn wait_until<T>(
+    pub fn wait_until<T>(
         condvar: &Condvar,
         guard: &mut MutexGuard<'_, T>,
         deadline: Option<std::time::Instant>,
@@ -54,7 +55,7 @@ mod imp {
     #[cfg(shuttle)]
     use shuttle as checker;
 
-    pub(crate) use checker::sync::atomic::{
+    pub use checker::sync::atomic::{
         AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     #[cfg(test)]
@@ -67,21 +68,21 @@ mod imp {
 
     /// The checker's mutex in parking_lot's shape: a panic of its holder does not poison it.
     #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
+    pub struct Mutex<T>(checker::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
+        pub fn new(value: T) -> Self {
             Mutex(checker::sync::Mutex::new(value))
         }
 
         #[track_caller]
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        pub fn lock(&self) -> MutexGuard<'_, T> {
             MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
         }
     }
 
     /// The guard; empty only while its thread waits on a [`Condvar`].
-    pub(crate) struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
+    pub struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
 
     impl<T> Deref for MutexGuard<'_, T> {
         type Target = T;
@@ -98,33 +99,33 @@ mod imp {
 
     /// The checker's condition variable in parking_lot's shape.
     #[derive(Debug, Default)]
-    pub(crate) struct Condvar(checker::sync::Condvar);
+    pub struct Condvar(checker::sync::Condvar);
 
     impl Condvar {
-        pub(crate) fn new() -> Self {
+        pub fn new() -> Self {
             Condvar(checker::sync::Condvar::new())
         }
 
         #[track_caller]
-        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
             let inner = guard.0.take().expect("only empty during a wait");
             guard.0 = Some(self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
         }
 
         #[track_caller]
-        pub(crate) fn notify_one(&self) {
+        pub fn notify_one(&self) {
             self.0.notify_one();
         }
 
         #[track_caller]
-        pub(crate) fn notify_all(&self) {
+        pub fn notify_all(&self) {
             self.0.notify_all();
         }
     }
 
     /// Waits for a notification. A model has no clock: a deadline passes at once, and no deadline never.
     #[track_caller]
-    pub(crate) fn wait_until<T>(
+    pub fn wait_until<T>(
         condvar: &Condvar,
         guard: &mut MutexGuard<'_, T>,
         deadline: Option<std::time::Instant>,
@@ -189,7 +190,7 @@ mod imp {
     }
 }
 
-pub(crate) use imp::*;
+pub use imp::*;
 
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
@@ -224,7 +225,7 @@ impl<T> UnsafeCell<T> {
 /// Keeps its content on cache lines of its own: 128 bytes, because some processors fetch lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct CachePadded<T>(pub(crate) T);
+pub struct CachePadded<T>(pub T);
 
 impl<T> std::ops::Deref for CachePadded<T> {
     type Target = T;

@@ -9,6 +9,8 @@
 //!
 //! Invariant: all free slots of a word have their `alloc` bits set, and are charged, from the moment the word is taken; those
 //! not handed out (the run's rest, and the bits of `free`) are given back when the entry is retired, before anybody reads the bitmap.
+//! An allocator charges to what the space has granted it, so that it need not ask the space for each word: what it has `taken` since it last
+//! settled and its `allowance` are together what the space has granted it and does not count as used yet.
 //! Dead slots are never written to, so a refill touches no memory but the bitmap.
 
 use std::mem::MaybeUninit;
@@ -18,7 +20,8 @@ use std::ptr::{self, NonNull};
 use sexton_cleanup::prefetch;
 
 use crate::bitmap;
-use crate::space::{NoRoom, Space};
+use crate::mode::Mode;
+use crate::space::{CommonSpace, NoRoom, Space, Usage};
 use crate::span::SpanRef;
 use crate::type_info::{TypeInfo, slot_bytes};
 
@@ -34,6 +37,10 @@ const FEW: u32 = 16;
 /// What one mutator allocates from.
 pub(crate) struct Allocator {
     stocks: [Stock; ENTRIES],
+    /// What it has taken since it last settled, the stocks included.
+    taken: Usage,
+    /// Bytes that it may still take.
+    allowance: u64,
 }
 
 /// One type's free slots at hand.
@@ -70,7 +77,11 @@ pub(crate) struct Unused {
 
 impl Allocator {
     pub(crate) fn new() -> Self {
-        Allocator { stocks: [const { Stock::EMPTY }; ENTRIES] }
+        Allocator {
+            stocks: [const { Stock::EMPTY }; ENTRIES],
+            taken: Usage::default(),
+            allowance: 0,
+        }
     }
 
     /// A free slot from the type's stock, or `None` if that is used up: then [`refill`](Self::refill).
@@ -97,42 +108,103 @@ impl Allocator {
 
     /// Finds more free slots for the type, one at least. Called when [`take`](Self::take) found none.
     #[inline(never)]
-    pub(crate) fn refill(
+    pub(crate) fn refill<M: Mode>(
         &mut self,
-        space: &mut Space,
+        space: &CommonSpace<M>,
         info: &'static TypeInfo,
     ) -> Result<(), NoRoom> {
         if !ptr::eq(self.stocks[entry(info)].info, info) {
-            self.stocks[entry(info)].retire(space);
+            space.with(|space| self.retire_stock(entry(info), space));
         }
-        // What other types have in stock counts as used; take it back before giving up.
-        if space.budget() < info.charged_bytes() as u64 {
-            self.retire(space);
-            if space.budget() < info.charged_bytes() as u64 {
+        let bytes = info.charged_bytes() as u64;
+        // What other types have in stock is of no use to this one; take it back before giving up.
+        if !self.is_granted(space, bytes, bytes) {
+            space.with(|space| self.retire(space));
+            if !self.is_granted(space, bytes, bytes) {
                 return Err(NoRoom::Limit);
             }
         }
-        let stock = &mut self.stocks[entry(info)];
-        stock.info = info;
+        self.stocks[entry(info)].info = info;
         loop {
+            let stock = &mut self.stocks[entry(info)];
             let cursor = match &mut stock.cursor {
                 Some(cursor) => cursor,
-                None => stock.cursor.insert(Cursor::new(space.take_span(info)?)),
+                None => {
+                    let span = space.with(|space| space.take_span(info))?;
+                    stock.cursor.insert(Cursor::new(span))
+                }
             };
-            if let Some(found) = cursor.find() {
-                let most = space.affordable(found.len(), info);
-                let taken = cursor.take(found, most);
-                space.usage_mut().add(taken.len(), info);
-                stock.fill(taken, info);
-                return Ok(());
-            }
-            stock.cursor = None;
+            let Some(found) = cursor.find() else {
+                stock.cursor = None;
+                continue;
+            };
+            let wanted = found.len() as u64 * bytes;
+            // Rarely near the limit, so rarely a division.
+            let most = if self.is_granted(space, wanted, bytes) {
+                found.len()
+            } else {
+                (self.allowance / bytes) as usize
+            };
+            let stock = &mut self.stocks[entry(info)];
+            let Some(cursor) = &mut stock.cursor else { unreachable!("it was there above") };
+            let slots = cursor.take(found, most);
+            let taken = slots.len();
+            stock.fill(slots, info);
+            self.taken.add(taken, info);
+            self.allowance -= taken as u64 * bytes;
+            return Ok(());
         }
     }
 
-    /// Gives everything in stock, and the spans, back to the space.
+    /// Whether the allowance covers so many bytes. If it does not, the space is asked for what is missing, of which it may grant less, or
+    /// nothing if it cannot grant enough for `least`.
+    #[inline]
+    fn is_granted<M: Mode>(&mut self, space: &CommonSpace<M>, wanted: u64, least: u64) -> bool {
+        if self.allowance < wanted {
+            let (wanted, least) = (wanted - self.allowance, least.saturating_sub(self.allowance));
+            self.allowance += space.with(|space| {
+                // Now and then, so that others see what is in use; and this is a lock that is taken anyway.
+                space.settle(std::mem::take(&mut self.taken));
+                space.grant(wanted, least)
+            });
+        }
+        self.allowance >= wanted
+    }
+
+    /// Gives everything in stock, the spans, and what it was granted back to the space.
     pub(crate) fn retire(&mut self, space: &mut Space) {
-        self.stocks.iter_mut().for_each(|stock| stock.retire(space));
+        (0..ENTRIES).for_each(|entry| self.retire_stock(entry, space));
+        space.settle(std::mem::take(&mut self.taken));
+        space.take_back(std::mem::take(&mut self.allowance));
+    }
+
+    fn retire_stock(&mut self, entry: usize, space: &mut Space) {
+        let stock = &mut self.stocks[entry];
+        if let Some(unused) = stock.unused() {
+            let Unused { span, ref run, word, free } = unused;
+            bitmap::clear_range(span.alloc_bits(), run.start, run.end);
+            let bits = &span.alloc_bits()[word];
+            bits.set(bits.get() & !free);
+            space.settle(std::mem::take(&mut self.taken));
+            space.unuse(unused.usage());
+            space.return_span(span);
+        }
+        *stock = Stock::EMPTY;
+    }
+
+    /// What it has taken and not settled, the stocks included.
+    pub(crate) fn taken(&self) -> Usage {
+        self.taken
+    }
+
+    /// Bytes that it may still take.
+    pub(crate) fn allowance(&self) -> u64 {
+        self.allowance
+    }
+
+    /// What is in stock, as a sum. O(types allocated of lately).
+    pub(crate) fn stocked(&self) -> Usage {
+        self.unused().fold(Usage::default(), |sum, unused| sum.plus(unused.usage()))
     }
 
     /// What is in stock.
@@ -189,23 +261,18 @@ impl Stock {
             free: self.free,
         })
     }
-
-    fn retire(&mut self, space: &mut Space) {
-        if let Some(unused) = self.unused() {
-            let Unused { span, ref run, word, free } = unused;
-            bitmap::clear_range(span.alloc_bits(), run.start, run.end);
-            let bits = &span.alloc_bits()[word];
-            bits.set(bits.get() & !free);
-            space.usage_mut().remove(unused.len(), span.info());
-            space.return_span(span);
-        }
-        *self = Stock::EMPTY;
-    }
 }
 
 impl Unused {
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.run.len() + self.free.count_ones() as usize
+    }
+
+    /// What they are charged as.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        usage.add(self.len(), self.span.info());
+        usage
     }
 
     /// The slots of a bitmap word that are among them.

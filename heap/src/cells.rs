@@ -4,17 +4,23 @@
 //! All pointer writes take the session, so that a barrier can come without a change of API. Tracing
 //! consults no borrow flag and takes no lock: no guard can be live outside a session, and one that
 //! was leaked must not hide its pointers from the marker.
+//!
+//! `GcCell` and `GcRefCell` are for one thread, and not `Sync`: a `Shared` heap takes no object that has one. `GcMutex`, `GcRwLock`, `GcOnce` and
+//! `GcAtomic` are for both modes. Whoever waits for a lock does so within a session, so a lock is held for no longer than the work under it;
+//! a lock that is never released keeps every collection waiting, and is reported like any session that does not end.
 
 use std::cell::{Cell, Ref, RefCell, RefMut, UnsafeCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::gc::{Brand, Gc};
+use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::trace::{Branded, Trace, Tracer};
 
@@ -32,7 +38,7 @@ impl<T> GcCell<T> {
 
     /// Replaces the value. O(1).
     #[inline]
-    pub fn set<'gc, M>(&self, mc: &Mutation<'gc, M>, value: T)
+    pub fn set<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>, value: T)
     where
         T: Trace<'gc>,
     {
@@ -41,7 +47,7 @@ impl<T> GcCell<T> {
 
     /// Replaces the value and returns the old one. O(1).
     #[inline]
-    pub fn replace<'gc, M>(&self, _: &Mutation<'gc, M>, value: T) -> T
+    pub fn replace<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, value: T) -> T
     where
         T: Trace<'gc>,
     {
@@ -52,7 +58,7 @@ impl<T> GcCell<T> {
 
     /// Takes the value out and leaves the default. O(1).
     #[inline]
-    pub fn take<'gc, M>(&self, mc: &Mutation<'gc, M>) -> T
+    pub fn take<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>) -> T
     where
         T: Default + Trace<'gc>,
     {
@@ -118,7 +124,7 @@ impl<T> GcRefCell<T> {
     /// If it is borrowed.
     #[inline]
     #[track_caller]
-    pub fn replace<'gc, M>(&self, _: &Mutation<'gc, M>, value: T) -> T
+    pub fn replace<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, value: T) -> T
     where
         T: Trace<'gc>,
     {
@@ -132,7 +138,7 @@ impl<T> GcRefCell<T> {
     /// If it is borrowed.
     #[inline]
     #[track_caller]
-    pub fn take<'gc, M>(&self, _: &Mutation<'gc, M>) -> T
+    pub fn take<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> T
     where
         T: Default + Trace<'gc>,
     {
@@ -162,7 +168,7 @@ impl<T> GcRefCell<T> {
     /// If it is borrowed.
     #[inline]
     #[track_caller]
-    pub fn borrow_mut<'gc, M>(&self, _: &Mutation<'gc, M>) -> RefMut<'_, T>
+    pub fn borrow_mut<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> RefMut<'_, T>
     where
         T: Trace<'gc>,
     {
@@ -175,7 +181,7 @@ impl<T> GcRefCell<T> {
     }
 
     /// Borrows the value to change it, or `None` if it is borrowed. O(1).
-    pub fn try_borrow_mut<'gc, M>(&self, _: &Mutation<'gc, M>) -> Option<RefMut<'_, T>>
+    pub fn try_borrow_mut<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<RefMut<'_, T>>
     where
         T: Trace<'gc>,
     {
@@ -224,7 +230,7 @@ impl<T> GcMutex<T> {
     /// Locks the mutex, waiting for its holder; a thread that holds it already waits for ever. A leaked
     /// guard leaves it locked, and traced all the same.
     #[inline]
-    pub fn lock<'gc, M>(&self, _: &Mutation<'gc, M>) -> MutexGuard<'_, T>
+    pub fn lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> MutexGuard<'_, T>
     where
         T: Trace<'gc>,
     {
@@ -232,7 +238,7 @@ impl<T> GcMutex<T> {
     }
 
     /// Locks the mutex unless somebody holds it.
-    pub fn try_lock<'gc, M>(&self, _: &Mutation<'gc, M>) -> Option<MutexGuard<'_, T>>
+    pub fn try_lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<MutexGuard<'_, T>>
     where
         T: Trace<'gc>,
     {
@@ -263,6 +269,154 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcMutex<T> {
 // SAFETY: the same type at brand 'gc.
 unsafe impl<F: Branded> Branded for GcMutex<F> {
     type At<'gc> = GcMutex<F::At<'gc>>;
+}
+
+/// A reader-writer lock for payloads: many may read at a time, or one may write.
+#[derive(Default)]
+pub struct GcRwLock<T> {
+    value: RwLock<T>,
+}
+
+impl<T> GcRwLock<T> {
+    /// A lock that holds `value`.
+    pub const fn new(value: T) -> Self {
+        GcRwLock { value: RwLock::new(value) }
+    }
+
+    /// Locks it to read, waiting for a writer, and for those that wait to write; a thread that reads already may so wait for ever. A leaked
+    /// guard leaves it locked, and traced all the same.
+    #[inline]
+    pub fn read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> RwLockReadGuard<'_, T>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.read()
+    }
+
+    /// Locks it to read unless somebody writes or waits to.
+    pub fn try_read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<RwLockReadGuard<'_, T>>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.try_read()
+    }
+
+    /// Locks it to write, waiting for all others; a thread that has it locked already waits for ever.
+    #[inline]
+    pub fn write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> RwLockWriteGuard<'_, T>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.write()
+    }
+
+    /// Locks it to write unless somebody has it locked.
+    pub fn try_write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<RwLockWriteGuard<'_, T>>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.try_write()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for GcRwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.value, f)
+    }
+}
+
+// SAFETY: the value is traced without taking the lock: whoever holds it outside of a session leaked
+// its guard, so nobody writes; there is no `Drop`; the family is the lock with its brand open.
+unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRwLock<T> {
+    type Family = GcRwLock<T::Family>;
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        // SAFETY: as above: no session is open, so no write is under way.
+        let value = unsafe { &*self.value.data_ptr() };
+        value.trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl<F: Branded> Branded for GcRwLock<F> {
+    type At<'gc> = GcRwLock<F::At<'gc>>;
+}
+
+/// A field that is set once, by whoever comes first, and read without a lock from then on.
+pub struct GcOnce<T> {
+    value: OnceLock<T>,
+}
+
+impl<T> GcOnce<T> {
+    /// A field that is not set yet.
+    pub const fn new() -> Self {
+        GcOnce { value: OnceLock::new() }
+    }
+
+    /// The value, if it is set. O(1), and waits for nobody.
+    #[inline]
+    pub fn get(&self) -> Option<&T> {
+        self.value.get()
+    }
+
+    /// Sets the value. Waits for a thread that is setting it.
+    ///
+    /// # Errors
+    ///
+    /// The value given, if there is one already.
+    pub fn set<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, value: T) -> Result<(), T>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.set(value)
+    }
+
+    /// The value, set to what `f` makes if it is not set yet. Of threads that come at the same time one makes it, and the others wait. If
+    /// `f` panics, it is not set. `f` must not come back to this field: it would wait for itself.
+    pub fn get_or_init<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, f: impl FnOnce() -> T) -> &T
+    where
+        T: Trace<'gc>,
+    {
+        self.value.get_or_init(f)
+    }
+
+    /// The value, when the field is not shared.
+    pub fn into_inner(self) -> Option<T> {
+        self.value.into_inner()
+    }
+}
+
+impl<T> Default for GcOnce<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for GcOnce<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.value, f)
+    }
+}
+
+// SAFETY: a value that is set is traced; one that is being set belongs to a session, and none is open. There is no `Drop`; the family is
+// the field with its brand open.
+unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcOnce<T> {
+    type Family = GcOnce<T::Family>;
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        if let Some(value) = self.value.get() {
+            value.trace(tracer);
+        }
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl<F: Branded> Branded for GcOnce<F> {
+    type At<'gc> = GcOnce<F::At<'gc>>;
 }
 
 /// An atomic pointer field: `Option<Gc<'gc, T>>` that several threads may change.
@@ -296,9 +450,22 @@ impl<'gc, T> GcAtomic<'gc, T> {
 
     /// Replaces the pointer.
     #[inline]
-    pub fn store<M>(&self, _: &Mutation<'gc, M>, value: Option<Gc<'gc, T>>) {
+    pub fn store<M: Mode>(&self, _: &Mutation<'gc, M>, value: Option<Gc<'gc, T>>) {
         // Release: pairs with the acquire of `load`.
         self.object.store(into_raw(value), Ordering::Release);
+    }
+
+    /// Replaces the pointer and returns the old one.
+    #[inline]
+    pub fn swap<M: Mode>(
+        &self,
+        _: &Mutation<'gc, M>,
+        value: Option<Gc<'gc, T>>,
+    ) -> Option<Gc<'gc, T>> {
+        // AcqRel: pairs with itself, `load` and `store`.
+        let old = self.object.swap(into_raw(value), Ordering::AcqRel);
+        // SAFETY: the field holds only what `into_raw` made of a `Gc` of this brand.
+        unsafe { from_raw(old) }
     }
 
     /// Replaces the pointer if it is `current`; otherwise returns what it is.
@@ -307,7 +474,7 @@ impl<'gc, T> GcAtomic<'gc, T> {
     ///
     /// The pointer found, if it is not `current`.
     #[inline]
-    pub fn compare_exchange<M>(
+    pub fn compare_exchange<M: Mode>(
         &self,
         _: &Mutation<'gc, M>,
         current: Option<Gc<'gc, T>>,
@@ -368,7 +535,7 @@ unsafe impl<F: Branded> Branded for GcAtomic<'static, F> {
 
 /// Holds any Rust value that has no `Gc` in it, `Drop` and all, and gives it out by `Deref`.
 ///
-/// The value is dropped by the sweep that finds its object dead, on the thread that collects.
+/// The value is dropped by the sweep that finds its object dead, on the thread that collects; in a `Shared` heap perhaps on one that helps it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Leaf<T: 'static> {
     value: T,

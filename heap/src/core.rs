@@ -1,69 +1,75 @@
-//! The core of a heap: all its state behind shared references, for the sessions that change it.
+//! The core of a heap: all its state but the root, behind shared references, for the sessions that change it.
 //!
-//! What belongs to one mutator (its allocation context and its registrar) is kept apart from what all
-//! mutators of a heap would share (the space, the roots, the origin).
+//! What belongs to one mutator is in its [`Context`]; what all of them share is here: the space, the roots, the origin,
+//! the pacer. In a `Local` heap, whose one context is the heap's own, nothing here takes a lock but making and dropping roots.
 //!
-//! Invariant: a core is used by one thread at a time, and user code that runs during a cycle (drop glue, trace
-//! glue) cannot reach it: whoever runs a cycle has the heap's `&mut`.
+//! Invariant: user code that runs during a cycle (drop glue, trace glue) finds nothing of this locked or borrowed that it
+//! can reach: it has no session.
 
-use std::cell::{Cell, RefCell, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use sexton_cleanup::{Cleanup, Description, Origin, Receipt, Registrar};
+use sexton_cleanup::{Cleanup, Description, Origin, Receipt};
 
-use crate::alloc::Allocator;
+use crate::context::Context;
 use crate::heap::HeapConfig;
-use crate::local::{LocalCleanup, LocalTable};
+use crate::local::LocalCleanups;
+use crate::mode::Mode;
+use crate::mode::parts::Mutators;
 use crate::mutation::Full;
-use crate::pacer::{CLEANUP_BYTES, Pacer};
+use crate::pacer::Pacer;
 use crate::roots::{HeapId, RootTable};
-use crate::space::{NoRoom, Space, Usage};
+use crate::space::{CommonSpace, NoRoom, Usage};
 use crate::span::SpanRef;
 use crate::trace::Trace;
 use crate::type_info::TypeInfo;
 
 /// All state of one heap but its root.
-pub(crate) struct Core {
-    mutator: Mutator,
-    space: RefCell<Space>,
-    roots: Rc<RootTable>,
+pub(crate) struct Core<M: Mode> {
+    /// The heap's own context: its mutator's in a `Local` heap; in a `Shared` one that of whoever makes the root or collects.
+    context: Context<M>,
+    mutators: M::Mutators,
+    space: CommonSpace<M>,
+    roots: Arc<RootTable>,
     origin: Origin,
-    pacer: RefCell<Pacer>,
+    pacer: Pacer,
     zeal: bool,
     diagnostics: bool,
-    locals: Rc<LocalTable>,
+    locals: M::Locals,
 }
 
-/// The context of one mutator.
-struct Mutator {
-    /// Touched by every allocation, so not behind a borrow flag; see `allocator`.
-    allocator: UnsafeCell<Allocator>,
-    registrar: RefCell<Registrar>,
-    /// Bytes of cleanup records registered since the last cycle.
-    cleanup_bytes: Cell<u64>,
-}
-
-impl Core {
+impl<M: Mode> Core<M> {
     pub(crate) fn new(origin: Origin, config: &HeapConfig) -> Self {
         Core {
-            mutator: Mutator {
-                allocator: UnsafeCell::new(Allocator::new()),
-                registrar: RefCell::new(origin.registrar()),
-                cleanup_bytes: Cell::new(0),
-            },
-            space: RefCell::new(Space::new(config.max_bytes)),
-            roots: RootTable::new(HeapId::next()),
-            locals: LocalTable::new(origin.clone()),
+            context: Context::new(&origin),
+            mutators: M::Mutators::default(),
+            space: CommonSpace::new(config.max_bytes),
+            roots: Arc::new(RootTable::new(HeapId::next())),
+            locals: M::Locals::new(&origin),
             origin,
-            pacer: RefCell::new(Pacer::new(config.pacing, config.max_bytes)),
+            pacer: Pacer::new(config.pacing, config.max_bytes),
             zeal: config.zeal,
             diagnostics: config.diagnostics,
         }
     }
 
-    pub(crate) fn roots(&self) -> &Rc<RootTable> {
+    /// The heap's own context.
+    pub(crate) fn context(&self) -> &Context<M> {
+        &self.context
+    }
+
+    pub(crate) fn mutators(&self) -> &M::Mutators {
+        &self.mutators
+    }
+
+    /// Calls `each` with the heap's own context and with those of all mutators. Called while no session is open.
+    pub(crate) fn for_each_context(&self, mut each: impl FnMut(&Context<M>)) {
+        each(&self.context);
+        self.mutators.for_each(each);
+    }
+
+    pub(crate) fn roots(&self) -> &Arc<RootTable> {
         &self.roots
     }
 
@@ -71,15 +77,11 @@ impl Core {
         &self.origin
     }
 
-    pub(crate) fn space(&self) -> &RefCell<Space> {
+    pub(crate) fn space(&self) -> &CommonSpace<M> {
         &self.space
     }
 
-    pub(crate) fn registrar(&self) -> &RefCell<Registrar> {
-        &self.mutator.registrar
-    }
-
-    pub(crate) fn locals(&self) -> &Rc<LocalTable> {
+    pub(crate) fn locals(&self) -> &M::Locals {
         &self.locals
     }
 
@@ -89,81 +91,52 @@ impl Core {
         self.diagnostics
     }
 
-    /// Describes a cleanup of this heap.
-    #[cold]
-    pub(crate) fn describe(&self, cleanup: &Cleanup, description: Description) {
-        self.mutator.registrar.borrow_mut().describe(cleanup, description);
+    /// What all mutators have in stock, and what they were granted, goes back to the space; what they have not told the pacer of, they
+    /// tell. Called while no session is open.
+    pub(crate) fn retire_contexts(&self) {
+        self.for_each_context(|context| self.retire_context(context));
     }
 
-    /// A local cleanup of the object at `object`.
-    pub(crate) fn add_local_cleanup(
-        &self,
-        object: NonNull<u8>,
-        description: Description,
-        f: Box<dyn FnOnce()>,
-    ) -> LocalCleanup {
-        self.charge_cleanup();
-        self.locals.add(object, description, f)
+    /// Likewise for one of them, whose session this is.
+    pub(crate) fn retire_context(&self, context: &Context<M>) {
+        context.report_cleanups(&self.pacer);
+        context.with_allocator(|allocator| self.space.with(|space| allocator.retire(space)));
     }
 
-    /// Counts a registration for the pacer.
-    #[inline]
-    fn charge_cleanup(&self) {
-        let cleanup_bytes = &self.mutator.cleanup_bytes;
-        cleanup_bytes.set(cleanup_bytes.get() + CLEANUP_BYTES);
-    }
-
-    /// What is in use, what is in stock included. O(1).
-    pub(crate) fn usage(&self) -> Usage {
-        self.space.borrow().usage()
-    }
-
-    /// What is in use. O(types allocated of lately).
-    pub(crate) fn exact_usage(&self) -> Usage {
-        let mut usage = self.usage();
-        self.with_allocator(|allocator| {
-            for unused in allocator.unused() {
-                usage.remove(unused.len(), unused.span.info());
-            }
-        });
-        usage
-    }
-
-    /// Whether the pacer, or zeal, asks for a cycle. O(1) while the answer is no.
-    pub(crate) fn collection_due(&self) -> bool {
-        let is_due = |usage: Usage| {
-            self.pacer.borrow().is_due(usage.bytes, self.mutator.cleanup_bytes.get())
-        };
+    /// Whether the pacer, or zeal, asks for a cycle, as far as the mutator of the context knows: what others have at hand it takes
+    /// for used. O(1) while the answer is no.
+    pub(crate) fn collection_due(&self, context: &Context<M>) -> bool {
+        context.report_cleanups(&self.pacer);
+        let charged = self.space.charged_bytes();
         // The cheap number is never too low.
-        self.zeal || (is_due(self.usage()) && is_due(self.exact_usage()))
+        self.zeal || (self.pacer.is_due(charged) && self.pacer.is_due(charged - spare(context)))
+    }
+
+    /// Likewise as far as anybody knows who has no session: what mutators have at hand counts as used.
+    pub(crate) fn is_due_for_all(&self) -> bool {
+        self.zeal || self.pacer.is_due(self.space.charged_bytes())
     }
 
     /// Whether a session has been refused an object that a cycle might make room for.
     pub(crate) fn has_refused(&self) -> bool {
-        self.pacer.borrow().has_refused()
+        self.pacer.has_refused()
     }
 
     /// Sets when the next cycle is due.
     pub(crate) fn pace(&self, live_bytes: u64) {
-        self.mutator.cleanup_bytes.set(0);
-        self.pacer.borrow_mut().after_cycle(live_bytes);
-    }
-
-    /// Calls `f` with the allocation context.
-    #[inline]
-    pub(crate) fn with_allocator<T>(&self, f: impl FnOnce(&mut Allocator) -> T) -> T {
-        // SAFETY: a core is not `Sync`, and the callers' closures, all in this crate, run no user code
-        // and do not come back here; so this is the only reference.
-        f(unsafe { &mut *self.mutator.allocator.get() })
+        self.pacer.after_cycle(live_bytes);
     }
 
     /// A free slot for a `T`, which the caller fills at once.
     #[inline]
-    pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(&self) -> Result<NonNull<T>, NoRoom> {
+    pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(
+        &self,
+        context: &Context<M>,
+    ) -> Result<NonNull<T>, NoRoom> {
         let info = TypeInfo::of::<T>();
-        let slot = match self.with_allocator(|allocator| allocator.take::<T>(info)) {
+        let slot = match context.with_allocator(|allocator| allocator.take::<T>(info)) {
             Some(slot) => slot,
-            None => self.alloc_slot_slowly::<T>(info)?,
+            None => self.alloc_slot_slowly::<T>(context, info)?,
         };
         Ok(slot.cast())
     }
@@ -171,15 +144,16 @@ impl Core {
     #[inline(never)]
     fn alloc_slot_slowly<T>(
         &self,
+        context: &Context<M>,
         info: &'static TypeInfo,
     ) -> Result<NonNull<MaybeUninit<T>>, NoRoom> {
-        let slot = self.with_allocator(|allocator| {
-            allocator.refill(&mut self.space.borrow_mut(), info)?;
+        let slot = context.with_allocator(|allocator| {
+            allocator.refill(&self.space, info)?;
             Ok(allocator.take(info).expect("a refilled stock is not empty"))
         });
         // Not if the system has no memory: a cycle takes some itself.
         if let Err(NoRoom::Limit) = slot {
-            self.pacer.borrow_mut().refuse(info.charged_bytes() as u64);
+            self.pacer.refuse(info.charged_bytes() as u64);
         }
         slot
     }
@@ -187,24 +161,30 @@ impl Core {
     /// Why a `T` found no room, for the user.
     #[cold]
     pub(crate) fn full<'gc, T: Trace<'gc>>(&self, why: NoRoom) -> Full {
-        let space = self.space.borrow();
         Full {
             heap: self.roots.heap(),
             type_name: std::any::type_name::<T>(),
             why,
             requested: TypeInfo::of::<T>().charged_bytes() as u64,
-            used: space.usage().bytes,
-            max: space.max_bytes(),
+            used: self.space.charged_bytes(),
+            max: self.space.max_bytes(),
         }
     }
 
     #[inline]
-    pub(crate) fn add_cleanup<F>(&self, span: SpanRef, slot: usize, f: F) -> Receipt
+    pub(crate) fn add_cleanup<F>(
+        &self,
+        context: &Context<M>,
+        span: SpanRef,
+        slot: usize,
+        f: F,
+    ) -> Receipt
     where
         F: FnOnce() + Send + 'static,
     {
-        self.charge_cleanup();
-        let mut registrar = self.mutator.registrar.borrow_mut();
+        context.charge_cleanup();
+        let mut registrar = context.registrar().borrow_mut();
+        let _held = span.hold_specials::<M>();
         let mut cleanups = span.cleanups().borrow_mut();
         let place = cleanups.place(span.special_words(), slot);
         // One call for both cases, so that it is made part of this function.
@@ -215,4 +195,31 @@ impl Core {
         }
         receipt
     }
+
+    /// Describes a cleanup registered in the context.
+    #[cold]
+    pub(crate) fn describe(
+        &self,
+        context: &Context<M>,
+        cleanup: &Cleanup,
+        description: Description,
+    ) {
+        context.registrar().borrow_mut().describe(cleanup, description);
+    }
+
+    /// What is in use, as far as can be told without waiting: what is in the heap's own context exactly, what other mutators have
+    /// taken lately not at all.
+    pub(crate) fn usage(&self) -> Usage {
+        let settled = self.space.settled();
+        if M::SHARED {
+            return settled;
+        }
+        self.context
+            .with_allocator(|allocator| settled.plus(allocator.taken()).minus(allocator.stocked()))
+    }
+}
+
+/// Bytes that are charged to the context's mutator, and that no object is in.
+fn spare<M: Mode>(context: &Context<M>) -> u64 {
+    context.with_allocator(|allocator| allocator.allowance() + allocator.stocked().bytes)
 }

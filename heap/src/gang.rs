@@ -1,7 +1,7 @@
 //! Marking by several threads: what one marker has too much of, others take.
 //!
 //! A heap's own thread begins alone (`mark.rs`). When so many objects wait that others are worth their start, it puts them
-//! into *chunks*, in a list that all share, and helpers join it for the rest of the mark: a *gang*. A member works on a chunk as on any
+//! into *chunks*, in a list that all share, and helpers (`help.rs`) join it for the rest of the mark: a *gang*. A member works on a chunk as on any
 //! wide graph, but for the mark bits, which it sets by read-modify-write; when others have nothing to do, it gives them a chunk of
 //! what has waited longest, which is likely to lead to most.
 //!
@@ -12,6 +12,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
@@ -19,6 +20,7 @@ use crossbeam_deque::{Injector, Steal};
 use parking_lot::Mutex;
 use sexton_cleanup::drop_quietly;
 
+use crate::help::{Helpers, Job};
 use crate::mark::Marker;
 
 /// Objects in a chunk: some microseconds of work at least.
@@ -62,47 +64,25 @@ pub(crate) struct Gang {
 struct Line<T>(T);
 
 impl Gang {
-    /// Traces the objects, which are marked, and all that they lead to, on this thread with `marker` and on up to `helpers` others:
-    /// one per chunk at most, and none any more once all is traced. A thread that cannot be started is done without.
+    /// Traces the objects, which are marked, and all that they lead to, on this thread with `marker` and on those of helpers:
+    /// one per chunk at most, and none any more once all is traced.
     ///
     /// # Panics
     ///
     /// If trace glue does, on whichever thread.
-    pub(crate) fn mark(waiting: &[NonNull<u8>], marker: &mut Marker, helpers: usize) {
-        let gang = Gang {
+    pub(crate) fn mark(waiting: &[NonNull<u8>], marker: &mut Marker, helpers: &Helpers<'_>) {
+        let gang = Arc::new(Gang {
             chunks: Injector::new(),
             tokens: Line::default(),
             hungry: Line::default(),
             broken: Line::default(),
             payload: Mutex::new(None),
-        };
-        waiting.chunks(CHUNK).for_each(|objects| gang.give(Chunk::new(objects)));
-        thread::scope(|scope| {
-            for _ in 0..helpers.min(waiting.len() / CHUNK) {
-                if gang.is_done() || gang.is_broken() {
-                    break;
-                }
-                let helper = thread::Builder::new().name("sexton-mark".to_owned());
-                if helper.spawn_scoped(scope, || gang.help()).is_err() {
-                    break;
-                }
-            }
-            gang.work(marker);
         });
+        waiting.chunks(CHUNK).for_each(|objects| gang.give(Chunk::new(objects)));
+        helpers.with(gang.clone(), waiting.len() / CHUNK, || gang.work(marker));
         let payload = gang.payload.lock().take();
         if let Some(payload) = payload {
             resume_unwind(payload);
-        }
-    }
-
-    fn help(&self) {
-        let mut marker = Marker::new();
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.work(&mut marker))) {
-            // One panic comes through; the others must not end in a second one while they are dropped.
-            let mut first = self.payload.lock();
-            let surplus = if first.is_none() { first.replace(payload) } else { Some(payload) };
-            drop(first);
-            surplus.into_iter().for_each(drop_quietly);
         }
     }
 
@@ -166,6 +146,23 @@ impl Gang {
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.0.load(Relaxed)
+    }
+}
+
+impl Job for Gang {
+    fn help(&self) {
+        let mut marker = Marker::new();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.work(&mut marker))) {
+            // One panic comes through; the others must not end in a second one while they are dropped.
+            let mut first = self.payload.lock();
+            let surplus = if first.is_none() { first.replace(payload) } else { Some(payload) };
+            drop(first);
+            surplus.into_iter().for_each(drop_quietly);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_done() || self.is_broken()
     }
 }
 

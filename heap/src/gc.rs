@@ -19,7 +19,8 @@ pub(crate) type Brand<'gc> = PhantomData<fn(&'gc ()) -> &'gc ()>;
 /// A pointer to an object of the heap, good for one session.
 ///
 /// One word, `Copy`, and free to follow. It cannot leave its session: keep an object by linking it
-/// from the heap's root, or by [`Mutation::root`](crate::Mutation::root).
+/// from the heap's root, or by [`Mutation::root`](crate::Mutation::root). Where `T` is `Sync` it may go to other threads within the
+/// session, to scoped ones; they can read by it.
 pub struct Gc<'gc, T> {
     object: NonNull<T>,
     brand: Brand<'gc>,
@@ -65,6 +66,12 @@ impl<'gc, T> Gc<'gc, T> {
         self.object.cast()
     }
 }
+
+// SAFETY: it gives what a `&T` gives, and no more: changes take the session, which stays on its thread. It cannot outlive the session, as
+// little as the threads that it is sent to can.
+unsafe impl<T: Sync> Send for Gc<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Gc<'_, T> {}
 
 impl<T> Copy for Gc<'_, T> {}
 

@@ -1,38 +1,65 @@
 //! A heap with its root: sessions, the collection cycle, and the end.
 //!
-//! A cycle is [`RootedHeap::collect`], read from top to bottom. Invariant: sessions and cycles
-//! exclude each other (`&mut self`), and between them every reachable object is live, every mark bit
-//! clear, and every cleanup of a swept object queued or settled.
+//! A cycle is [`RootedHeap::cycle`], read from top to bottom. Invariant: sessions and cycles
+//! exclude each other (by `&mut self` in a `Local` heap, by the handshake in a `Shared` one), and between them every reachable object is
+//! live, every mark bit clear, and every cleanup of a swept object queued or settled.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sexton_cleanup::{Origin, Ticket, drop_quietly};
 
+use crate::context::Context;
 use crate::core::Core;
+use crate::help::{Helpers, Job, Nobody, Waiting};
+use crate::history::History;
+use crate::local::LocalCleanups;
 use crate::mark::{Marker, Pending};
+use crate::mode::parts::Lock;
+use crate::mode::{Local, Mode, Payload};
 use crate::mutation::Mutation;
+use crate::mutator::SlowSessionHook;
 use crate::pacer::Pacing;
 use crate::report::{GcReport, HeapStats};
 use crate::roots::{HeapId, OldRoot};
-use crate::sweep::Sweeper;
+use crate::space::{Space, Usage};
+use crate::span::SpanRef;
+use crate::sweep::{Sweeper, Sweepers, Tally};
 use crate::trace::{Branded, Trace, Tracer};
 use crate::verify::{self, VerifyError};
 
 /// Settings of a heap.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct HeapConfig {
     /// The most bytes of slots in use.
     pub max_bytes: u64,
     /// When to collect at the end of a session.
     pub pacing: Pacing,
-    /// The most threads that mark, the heap's own included; others are started only for a large and wide graph.
+    /// The most threads that mark, or sweep, the one that collects included; others are asked only where there is much to do.
     pub gc_threads: usize,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
     /// Remember where cleanups were registered.
     pub diagnostics: bool,
+    /// How long a collection waits for a session before it complains, and to whom. In a `Local` heap it waits for none.
+    pub slow_session: (Duration, SlowSessionHook),
+}
+
+impl fmt::Debug for HeapConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HeapConfig { max_bytes, pacing, gc_threads, zeal, diagnostics, slow_session } = self;
+        f.debug_struct("HeapConfig")
+            .field("max_bytes", max_bytes)
+            .field("pacing", pacing)
+            .field("gc_threads", gc_threads)
+            .field("zeal", zeal)
+            .field("diagnostics", diagnostics)
+            .field("slow_session_after", &slow_session.0)
+            .finish()
+    }
 }
 
 impl Default for HeapConfig {
@@ -43,6 +70,10 @@ impl Default for HeapConfig {
             gc_threads: 1,
             zeal: cfg!(gc_zeal),
             diagnostics: false,
+            slow_session: (
+                Duration::from_secs(10),
+                Arc::new(|session| eprintln!("sexton: {session}")),
+            ),
         }
     }
 }
@@ -60,64 +91,60 @@ pub enum Armed {
 ///
 /// The mechanism without the policy: the facade's `Heap` wraps it, and adds pools, deadlines and
 /// automatic collection.
-pub struct RootedHeap<R: Branded> {
+pub struct RootedHeap<R: Branded, M: Mode = Local> {
     /// `None` while it is being made and once torn down. Boxed: a session holds a reference to the value while the heap's state
     /// changes.
     root: Option<Box<R::At<'static>>>,
-    core: Core,
+    pub(crate) core: Core<M>,
+    history: M::Lock<History>,
     zeal: bool,
     gc_threads: usize,
     torn_down: bool,
-    totals: GcReport,
-    last_report: Option<GcReport>,
+    pub(crate) slow_session: (Duration, SlowSessionHook),
 }
 
-impl<R: Branded> RootedHeap<R> {
+impl<R: Branded, M: Mode> RootedHeap<R, M> {
     /// A heap whose root `f` makes, and whose dead objects' cleanups go to `origin`.
-    pub fn new<M>(
+    pub fn new(
         origin: Origin,
         config: HeapConfig,
         f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>,
-    ) -> Self {
+    ) -> Self
+    where
+        for<'gc> R::At<'gc>: Payload<M>,
+    {
         let mut heap = RootedHeap {
             root: None,
             core: Core::new(origin, &config),
+            history: Lock::new(History::new()),
             zeal: config.zeal,
             gc_threads: config.gc_threads.max(1),
             torn_down: false,
-            totals: GcReport::default(),
-            last_report: None,
+            slow_session: config.slow_session,
         };
-        let root = Box::new(f(&Mutation::new(&heap.core)));
+        let root = Box::new(f(&Mutation::new(&heap.core, heap.core.context())));
         // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is not
-        // reached under the brand 'static, only under that of a session (`mutate`).
+        // reached under the brand 'static, only under that of a session (`session`).
         heap.root = Some(unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'static>>()) });
+        if M::SHARED {
+            // Nobody will allocate from it again.
+            heap.core.retire_context(heap.core.context());
+        }
         heap
     }
 
-    /// Opens a session: calls `f` with the session and the root.
-    pub fn mutate<T, M>(
-        &mut self,
-        f: impl for<'gc> FnOnce(&Mutation<'gc, M>, &'gc R::At<'gc>) -> T,
-    ) -> T {
-        let root = self.root.as_deref().expect("the root goes only with the heap");
-        self.session(root, f)
-    }
-
-    fn session<'gc, T, M>(
+    /// Opens a session of the mutator whose context it is: calls `f` with the session and the root. Called by whoever
+    /// may use the context, while no cycle can begin.
+    pub(crate) fn session<'gc, T>(
         &'gc self,
-        root: &'gc R::At<'static>,
+        context: &'gc Context<M>,
         f: impl FnOnce(&Mutation<'gc, M>, &'gc R::At<'gc>) -> T,
     ) -> T {
+        let root = self.root.as_deref().expect("the root goes only with the heap");
         // SAFETY: `Branded` promises that the type is the same at every brand, and the value's
         // pointers are to live objects of this heap, whose session has the brand 'gc.
         let root = unsafe { NonNull::from_ref(root).cast::<R::At<'gc>>().as_ref() };
-        f(&Mutation::new(&self.core), root)
-    }
-
-    /// Whether the pacer, or zeal, asks for a cycle now.
-    pub fn wants_collection(&self) -> bool {
-        self.core.collection_due()
+        f(&Mutation::new(&self.core, context), root)
     }
 
     /// Whether an object has been refused since the last cycle that one might make room for. Never with
@@ -127,75 +154,79 @@ impl<R: Branded> RootedHeap<R> {
     }
 
     /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep; objects
-    /// that die cost something only if they have cleanups or drop glue.
-    ///
-    /// # Panics
-    ///
-    /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
-    /// mode, if the heap fails its verification.
-    pub fn collect(&mut self) -> GcReport {
-        // 1. The allocators' unused slots become free ones.
-        self.core.with_allocator(|allocator| allocator.retire(&mut self.core.space().borrow_mut()));
+    /// that die cost something only if they have cleanups or drop glue. Called by one thread at a time, while no session is open and
+    /// none can be opened: since `since`, which was so after `safepoint_time`.
+    pub(crate) fn cycle(
+        &self,
+        since: Instant,
+        safepoint_time: Duration,
+        waiting: &dyn Waiting,
+    ) -> GcReport {
+        let core = &self.core;
+        let helpers = Helpers { heap: self.id(), most: self.gc_threads - 1, waiting };
+
+        // 1. The mutators' unused slots become free ones.
+        core.retire_contexts();
         self.prune_settled();
 
         // 2. Mark what the root and the dynamic roots reach; clear the weak records of the rest.
         let mark_start = Instant::now();
-        self.mark();
-        self.core.roots().count_cycle(self.totals.cycle + 1);
-        self.core.locals().queue_dead();
-        let dropped_roots = self.core.roots().dropped();
+        let dropped_roots = core.roots().dropped();
+        self.mark(&helpers);
+        let cycle = self.history.with(|history| history.next_cycle());
+        core.roots().count_cycle(cycle);
+        core.locals().queue_dead();
         let cleared_weaks = self.clear_weaks();
         let mark_time = mark_start.elapsed();
 
         // 3. Sweep the rest, queueing its cleanups, and publish what is left in partial blocks.
-        let report =
-            GcReport { cycle: self.totals.cycle + 1, mark_time, cleared_weaks, ..self.sweep() };
+        let report = GcReport { cycle, mark_time, cleared_weaks, ..self.sweep(&helpers) };
 
         // 4. Return long-empty regions to the system.
         let release_start = Instant::now();
-        self.core.space().borrow_mut().release_regions();
+        core.space().with(|space| space.release_regions());
         let report = GcReport { release_time: release_start.elapsed(), ..report };
 
         // 5. Decide when the next cycle is due.
-        self.last_report = Some(report);
-        self.totals.cycle = report.cycle;
-        self.totals.swept_objects += report.swept_objects;
-        self.totals.drop_panics += report.drop_panics;
-        self.core.pace(report.live_bytes);
+        core.pace(report.live_bytes);
+        let report = GcReport { safepoint_time, pause_time: since.elapsed(), ..report };
+        let report = self.history.with(|history| history.record(report));
 
-        // A root that drop glue dropped during the sweep has left its object to the next cycle.
-        let swept_all = self.core.roots().dropped() == dropped_roots;
+        // A root that was dropped since mark began, by drop glue or by another thread, has left its object to the next cycle.
+        let swept_all = || core.roots().dropped() == dropped_roots;
         if self.zeal
             && let Err(error) =
-                verify::verify(&self.core, |marker| _ = self.visit_roots(marker), swept_all)
+                verify::verify(core, |marker| _ = self.visit_roots(marker), swept_all)
         {
-            panic!("{} is inconsistent after cycle {}: {error}", self.id(), report.cycle);
+            panic!("{} is inconsistent after cycle {cycle}: {error}", self.id());
         }
         report
     }
 
     /// Cleanups stopped or run early leave their records in their objects' chains. Take those out
     /// when they make up much of what there is.
-    fn prune_settled(&mut self) {
-        let mut registrar = self.core.registrar().borrow_mut();
+    fn prune_settled(&self) {
+        let mut registrar = self.core.context().registrar().borrow_mut();
         if registrar.settled() < PRUNE_AT {
             return;
         }
-        for span in self.core.space().borrow().spans() {
-            span.cleanups()
-                .borrow_mut()
-                .retain_map(span.special_bits(), |_, head| registrar.prune(head));
-        }
+        self.core.space().with(|space| {
+            for span in space.spans() {
+                span.cleanups()
+                    .borrow_mut()
+                    .retain_map(span.special_bits(), |_, head| registrar.prune(head));
+            }
+        });
     }
 
-    fn mark(&mut self) {
+    fn mark(&self, helpers: &Helpers<'_>) {
         let mut marker = Marker::new();
         let marked = catch_unwind(AssertUnwindSafe(|| {
             let pending = self.visit_roots(&mut marker);
-            marker.drain(pending, self.gc_threads - 1);
+            marker.drain(pending, helpers);
         }));
         if let Err(payload) = marked {
-            self.core.space().borrow().spans().for_each(|span| span.clear_marks());
+            self.core.space().with(|space| space.spans().for_each(|span| span.clear_marks()));
             resume_unwind(payload);
         }
     }
@@ -209,30 +240,48 @@ impl<R: Branded> RootedHeap<R> {
         tracer.pending()
     }
 
-    fn clear_weaks(&mut self) -> u64 {
+    fn clear_weaks(&self) -> u64 {
         let mut cleared = 0;
-        for span in self.core.space().borrow().spans() {
-            let mut table = span.weaks().borrow_mut();
-            if let Some(weaks) = &mut *table {
-                cleared += weaks.clear_dead(span);
-                if weaks.is_empty() {
-                    *table = None;
+        self.core.space().with(|space| {
+            for span in space.spans() {
+                let mut table = span.weaks().borrow_mut();
+                if let Some(weaks) = &mut *table {
+                    cleared += weaks.clear_dead(span);
+                    if weaks.is_empty() {
+                        *table = None;
+                    }
                 }
             }
-        }
+        });
         cleared
     }
 
-    fn sweep(&mut self) -> GcReport {
+    fn sweep(&self, helpers: &Helpers<'_>) -> GcReport {
         let start = Instant::now();
-        let before = self.core.usage();
         let cycle = self.core.origin().begin_cycle();
-        let mut sweeper = Sweeper::new(cycle.local_block(), self.zeal);
-        self.core.space().borrow_mut().sweep_spans(|span| sweeper.sweep(span));
-        let (local, tally) = sweeper.finish();
-        *self.core.space().borrow_mut().usage_mut() = tally.live;
+        let new_sweeper = || Sweeper::new(cycle.local_block(), self.zeal);
+        // Drop glue runs while the space is locked. It has no session, and so cannot get here.
+        let (before, sweepers) = self.core.space().with(|space| {
+            let before = space.usage();
+            let together =
+                if M::SHARED { sweep_together(space, helpers, new_sweeper) } else { None };
+            let mut alone = new_sweeper();
+            let mut swept = together.iter().flat_map(|together| together.swept()).peekable();
+            space.sweep_spans(|span| match swept.next_if(|&(other, _)| other == span) {
+                Some((_, swept)) => swept,
+                None => alone.sweep(span),
+            });
+            drop(swept);
+            let mut sweepers = together.map_or_else(Vec::new, |together| together.take_sweepers());
+            sweepers.push(alone);
+            let live = |sweeper: &Sweeper| sweeper.tally().live;
+            space.recount(sweepers.iter().map(live).fold(Usage::default(), Usage::plus));
+            (before, sweepers)
+        });
+        let tally = sweepers.iter().map(Sweeper::tally).fold(Tally::default(), Tally::plus);
+        let locals = sweepers.into_iter().map(Sweeper::into_local_block);
         let sweep_time = start.elapsed();
-        let flushed = cycle.flush([local]);
+        let flushed = cycle.flush(locals);
         GcReport {
             live_objects: tally.live.objects,
             live_bytes: tally.live.bytes,
@@ -259,37 +308,39 @@ impl<R: Branded> RootedHeap<R> {
         }
         let root = self.root.take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
-            self.totals.drop_panics += 1;
+            self.history.with(|history| history.count_drop_panics(1));
             drop_quietly(payload);
         }
-        self.core.with_allocator(|allocator| allocator.retire(&mut self.core.space().borrow_mut()));
+        self.core.retire_contexts();
         match armed {
             Armed::Queue => self.core.locals().queue_all(),
             Armed::Discard => self.discard_cleanups(),
         }
         // Nothing is marked, so everything dies.
-        let report = self.sweep();
-        self.totals.drop_panics += report.drop_panics;
+        let report = self.sweep(&Helpers { heap: self.id(), most: 0, waiting: &Nobody });
+        self.history.with(|history| history.count_drop_panics(report.drop_panics));
     }
 
     fn discard_cleanups(&mut self) {
         let mut doomed = Vec::new();
-        for span in self.core.space().borrow().spans() {
-            span.cleanups().borrow_mut().retain(span.special_bits(), |_, head| {
-                doomed.push(head);
-                false
-            });
-        }
+        self.core.space().with(|space| {
+            for span in space.spans() {
+                span.cleanups().borrow_mut().retain(span.special_bits(), |_, head| {
+                    doomed.push(head);
+                    false
+                });
+            }
+        });
         // Dropping captures runs user code. It cannot reach the registrar: the heap is going, and no session
         // will be opened on it again.
-        let mut registrar = self.core.registrar().borrow_mut();
+        let mut registrar = self.core.context().registrar().borrow_mut();
         doomed.into_iter().for_each(|head| registrar.discard(head));
         drop(registrar);
         self.core.locals().discard(false);
     }
 
     /// Runs at most `max` local cleanups of dead objects here; how many it ran. They may be run after the heap was
-    /// torn down, too.
+    /// torn down, too. A `Shared` heap has none.
     pub fn run_local_cleanups(&mut self, max: usize) -> usize {
         self.core.locals().run_queued(max)
     }
@@ -305,7 +356,7 @@ impl<R: Branded> RootedHeap<R> {
     }
 
     #[cfg(test)]
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Core<M> {
         &self.core
     }
 
@@ -316,7 +367,7 @@ impl<R: Branded> RootedHeap<R> {
 
     /// The report of the last cycle, whoever asked for it; `None` before the first.
     pub fn last_report(&self) -> Option<GcReport> {
-        self.last_report
+        self.history.with(|history| history.last_report())
     }
 
     /// The cleanups queued so far, to wait for.
@@ -329,23 +380,54 @@ impl<R: Branded> RootedHeap<R> {
         self.core.origin()
     }
 
-    /// The counters now. O(types in use).
+    /// The counters now. O(types in use). In a `Shared` heap what mutators have allocated lately, 64 KiB each at most, is not counted
+    /// yet as objects, and what they have at hand is counted as bytes.
     pub fn stats(&self) -> HeapStats {
-        let usage = self.core.exact_usage();
-        let space = self.core.space().borrow();
+        let core = &self.core;
+        let usage = core.usage();
+        let space = core.space();
+        let past = self.history.with(|history| history.stats());
         HeapStats {
-            cycles: self.totals.cycle,
             objects: usage.objects,
             weak_records: usage.weak_records,
             bytes: usage.bytes,
             mapped_bytes: space.mapped_bytes(),
             max_bytes: Some(space.max_bytes()).filter(|&bytes| bytes < u64::MAX),
-            swept_objects: self.totals.swept_objects,
-            drop_panics: self.totals.drop_panics,
-            roots: self.core.roots().len() as u64,
-            cleanups: self.core.origin().stats(),
-            local_cleanups: self.core.locals().stats(),
+            roots: core.roots().len() as u64,
+            cleanups: core.origin().stats(),
+            local_cleanups: core.locals().stats(),
+            ..past
         }
+    }
+
+    /// Called while no session is open.
+    pub(crate) fn verify_stopped(&self) -> Result<(), VerifyError> {
+        verify::verify(&self.core, |marker| _ = self.visit_roots(marker), || false)
+    }
+}
+
+impl<R: Branded> RootedHeap<R, Local> {
+    /// Opens a session: calls `f` with the session and the root.
+    pub fn mutate<T>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        self.session(self.core.context(), f)
+    }
+
+    /// Whether the pacer, or zeal, asks for a cycle now.
+    pub fn wants_collection(&self) -> bool {
+        self.core.collection_due(self.core.context())
+    }
+
+    /// Runs one full cycle; see the facade's `collect`.
+    ///
+    /// # Panics
+    ///
+    /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
+    /// mode, if the heap fails its verification.
+    pub fn collect(&mut self) -> GcReport {
+        self.cycle(Instant::now(), Duration::ZERO, &Nobody)
     }
 
     /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
@@ -354,14 +436,37 @@ impl<R: Branded> RootedHeap<R> {
     ///
     /// The first inconsistency found.
     pub fn verify(&self) -> Result<(), VerifyError> {
-        verify::verify(&self.core, |marker| _ = self.visit_roots(marker), false)
+        self.verify_stopped()
     }
+}
+
+/// Sweeps the spans in which something must happen, with whoever helps; `None` if that is not worth it.
+fn sweep_together(
+    space: &Space,
+    helpers: &Helpers<'_>,
+    mut new_sweeper: impl FnMut() -> Sweeper,
+) -> Option<Arc<Sweepers>> {
+    if helpers.most == 0 {
+        return None;
+    }
+    let spans: Vec<SpanRef> =
+        space.spans_to_sweep().filter(|&span| Sweeper::is_busy_with(span)).collect();
+    if spans.len() < Sweepers::WORTH_HELP {
+        return None;
+    }
+    let most = helpers.most.min(spans.len() / Sweepers::WORTH_HELP);
+    let sweepers = (0..=most).map(|_| new_sweeper()).collect();
+    // SAFETY: called in a cycle of a `Shared` heap, whose payloads are `Send`; marking is over; what is left of the sweep begins
+    // when all have left.
+    let sweepers = Arc::new(unsafe { Sweepers::new(spans, sweepers) });
+    helpers.with(sweepers.clone(), most, || sweepers.help());
+    Some(sweepers)
 }
 
 /// Settled records worth a pass over all chains.
 const PRUNE_AT: u64 = 1024;
 
-impl<R: Branded> Drop for RootedHeap<R> {
+impl<R: Branded, M: Mode> Drop for RootedHeap<R, M> {
     fn drop(&mut self) {
         self.tear_down(Armed::Discard);
     }

@@ -6,33 +6,45 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `gc`, `cells`, `trace` | what a program sees: pointers, payload building blocks, how a type is traced |
-//! | `mutation`, `core` | a session, and the state it changes |
+//! | `mutation`, `mode`, `context`, `core` | a session, and the state it changes: a mutator's own and what all share |
+//! | `mutator`, `attached`, `handshake` | many mutators, and how a collection comes between their sessions |
 //! | `alloc` | a mutator's bump pointers and runs |
 //! | `space`, `region`, `span`, `type_info`, `bitmap`, `packed` | where objects lie, and the metadata beside them |
 //! | `roots`, `mark`, `gang`, `weak` | what is reachable |
 //! | `sweep`, `local` | what becomes of the rest |
-//! | `heap`, `pacer`, `report` | the cycle |
+//! | `heap`, `help`, `pacer`, `history`, `report` | the cycle |
 //! | `verify` | the checker |
 //!
 //! Every module that opens `unsafe` is listed below with its reason; the others are safe code.
 
 mod alloc;
+mod attached;
 mod bitmap;
 #[expect(unsafe_code, reason = "cells that are traced whatever their borrow state")]
 mod cells;
-#[expect(unsafe_code, reason = "the allocation context without a borrow flag")]
+#[expect(
+    unsafe_code,
+    reason = "the allocation context without a borrow flag, and on one thread at a time"
+)]
+mod context;
 mod core;
 #[expect(unsafe_code, reason = "hands objects to other markers")]
 mod gang;
 #[expect(unsafe_code, reason = "the pointer type: dereferences what the brand keeps alive")]
 mod gc;
-#[expect(unsafe_code, reason = "casts the root between brands")]
+mod handshake;
+#[expect(unsafe_code, reason = "casts the root between brands; has spans swept by several threads")]
 mod heap;
+mod help;
+mod history;
 mod local;
 #[expect(unsafe_code, reason = "calls trace glue by address; prefetches")]
 mod mark;
+mod mode;
+mod mutant;
 #[expect(unsafe_code, reason = "makes pointers: alloc, downgrade, fetch")]
 mod mutation;
+mod mutator;
 mod pacer;
 mod packed;
 #[expect(unsafe_code, reason = "maps memory and places spans in it")]
@@ -44,7 +56,7 @@ mod roots;
 mod space;
 #[expect(unsafe_code, reason = "metadata by mask and shift from an object's address")]
 mod span;
-#[expect(unsafe_code, reason = "calls drop glue by address")]
+#[expect(unsafe_code, reason = "calls drop glue by address, on several threads")]
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -61,14 +73,20 @@ mod weak;
 
 pub use sexton_derive::Trace;
 
-pub use cells::{GcAtomic, GcCell, GcMutex, GcRefCell, Leaf};
+#[doc = include_str!("../HANDSHAKE.md")]
+pub mod protocol {}
+
+pub use attached::AlreadyAttached;
+pub use cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
 pub use gc::Gc;
 pub use heap::{Armed, HeapConfig, RootedHeap};
 pub use local::LocalCleanup;
-pub use mutation::{HeapFull, Local, Mutation};
+pub use mode::{Local, Mode, Payload, Shared};
+pub use mutation::{HeapFull, Mutation};
+pub use mutator::{RootedMutator, SlowSession, SlowSessionHook};
 pub use pacer::Pacing;
-pub use report::{GcReport, HeapStats};
-pub use roots::{HeapId, OldRoot, Root};
+pub use report::{GcReport, HeapStats, Quantiles};
+pub use roots::{HeapId, OldRoot, Root, SharedRoot};
 #[doc(hidden)]
 pub use trace::private as __private;
 pub use trace::{Branded, Trace, Tracer};

@@ -36,8 +36,43 @@ struct Entry {
     closure: RefCell<Option<Closure>>,
 }
 
+/// What a heap knows of its local cleanups. The defaults are those of a mode that has none.
+pub trait LocalCleanups {
+    fn new(origin: &Origin) -> Self;
+
+    /// Queues the cleanups of unmarked objects. Called between mark and sweep. O(cleanups armed).
+    fn queue_dead(&self) {}
+
+    /// Queues the cleanups of all objects: the heap is going.
+    fn queue_all(&self) {}
+
+    /// Drops the captures of all that are armed, and of the queued ones, too, if they are to go.
+    fn discard(&self, _queued_too: bool) {}
+
+    /// Runs at most `max` queued cleanups; how many ran.
+    fn run_queued(&self, _max: usize) -> usize {
+        0
+    }
+
+    fn stats(&self) -> CleanupStats {
+        CleanupStats::default()
+    }
+
+    /// The objects of the armed entries.
+    fn for_each_armed(&self, _each: &mut dyn FnMut(NonNull<u8>)) {}
+}
+
+/// For a mode in which a heap belongs to no thread.
+pub struct NoLocals;
+
+impl LocalCleanups for NoLocals {
+    fn new(_: &Origin) -> Self {
+        NoLocals
+    }
+}
+
 /// All local cleanups of one heap that have not ended.
-pub(crate) struct LocalTable {
+pub struct LocalTable {
     /// Entries of objects that were alive when last looked at, and such as have been stopped or run since.
     armed: RefCell<Vec<Rc<Entry>>>,
     queue: RefCell<VecDeque<Rc<Entry>>>,
@@ -79,16 +114,66 @@ impl fmt::Debug for LocalCleanup {
     }
 }
 
-impl LocalTable {
-    pub(crate) fn new(origin: Origin) -> Rc<Self> {
+impl LocalCleanups for Rc<LocalTable> {
+    fn new(origin: &Origin) -> Self {
         Rc::new(LocalTable {
             armed: RefCell::default(),
             queue: RefCell::default(),
-            origin,
+            origin: origin.clone(),
             stats: Cell::default(),
         })
     }
 
+    fn queue_dead(&self) {
+        self.queue_unless(|entry| {
+            let span = SpanRef::containing(entry.object);
+            // Not `slot_of`: a large object's span has one slot, and no reciprocal.
+            span.is_marked_at(entry.object)
+        });
+    }
+
+    fn queue_all(&self) {
+        self.queue_unless(|_| false);
+    }
+
+    fn run_queued(&self, max: usize) -> usize {
+        let mut ran = 0;
+        while ran < max {
+            // Nothing is borrowed while a cleanup runs.
+            let next = self.queue.borrow_mut().pop_front();
+            let Some(entry) = next else { break };
+            ran += usize::from(self.run(&entry));
+        }
+        ran
+    }
+
+    fn discard(&self, queued_too: bool) {
+        let mut doomed = std::mem::take(&mut *self.armed.borrow_mut());
+        if queued_too {
+            doomed.extend(std::mem::take(&mut *self.queue.borrow_mut()));
+        }
+        for entry in doomed {
+            if let Some(closure) = self.take(&entry, CleanupState::Stopped) {
+                // Not counted: the heap is going, and nobody will ask.
+                self.origin.run_as_cleanup(|| drop(closure), entry.description);
+            }
+        }
+    }
+
+    fn stats(&self) -> CleanupStats {
+        self.stats.get()
+    }
+
+    fn for_each_armed(&self, each: &mut dyn FnMut(NonNull<u8>)) {
+        for entry in self.armed.borrow().iter() {
+            if entry.state.get() == CleanupState::Armed {
+                each(entry.object);
+            }
+        }
+    }
+}
+
+impl LocalTable {
     /// Adds a cleanup for the object at `object`, which is allocated.
     pub(crate) fn add(
         self: &Rc<Self>,
@@ -110,20 +195,6 @@ impl LocalTable {
         LocalCleanup { entry, table: self.clone() }
     }
 
-    /// Queues the cleanups of unmarked objects. Called between mark and sweep. O(cleanups armed).
-    pub(crate) fn queue_dead(&self) {
-        self.queue_unless(|entry| {
-            let span = SpanRef::containing(entry.object);
-            // Not `slot_of`: a large object's span has one slot, and no reciprocal.
-            span.is_marked_at(entry.object)
-        });
-    }
-
-    /// Queues the cleanups of all objects: the heap is going.
-    pub(crate) fn queue_all(&self) {
-        self.queue_unless(|_| false);
-    }
-
     fn queue_unless(&self, is_alive: impl Fn(&Entry) -> bool) {
         let mut queue = self.queue.borrow_mut();
         self.armed.borrow_mut().retain(|entry| {
@@ -142,45 +213,6 @@ impl LocalTable {
             }
             alive
         });
-    }
-
-    /// Runs at most `max` queued cleanups; how many ran.
-    pub(crate) fn run_queued(&self, max: usize) -> usize {
-        let mut ran = 0;
-        while ran < max {
-            // Nothing is borrowed while a cleanup runs.
-            let next = self.queue.borrow_mut().pop_front();
-            let Some(entry) = next else { break };
-            ran += usize::from(self.run(&entry));
-        }
-        ran
-    }
-
-    /// Drops the captures of all that are armed, and of the queued ones, too, if they are to go.
-    pub(crate) fn discard(&self, queued_too: bool) {
-        let mut doomed = std::mem::take(&mut *self.armed.borrow_mut());
-        if queued_too {
-            doomed.extend(std::mem::take(&mut *self.queue.borrow_mut()));
-        }
-        for entry in doomed {
-            if let Some(closure) = self.take(&entry, CleanupState::Stopped) {
-                // Not counted: the heap is going, and nobody will ask.
-                self.origin.run_as_cleanup(|| drop(closure), entry.description);
-            }
-        }
-    }
-
-    pub(crate) fn stats(&self) -> CleanupStats {
-        self.stats.get()
-    }
-
-    /// The objects of the armed entries.
-    pub(crate) fn for_each_armed(&self, mut each: impl FnMut(NonNull<u8>)) {
-        for entry in self.armed.borrow().iter() {
-            if entry.state.get() == CleanupState::Armed {
-                each(entry.object);
-            }
-        }
     }
 
     fn run(&self, entry: &Entry) -> bool {

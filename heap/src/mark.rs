@@ -20,6 +20,7 @@ use std::ptr::NonNull;
 use sexton_cleanup::prefetch;
 
 use crate::gang::{CHUNK, Chunk, Gang};
+use crate::help::Helpers;
 use crate::span::SpanRef;
 use crate::trace::Trace;
 
@@ -169,9 +170,9 @@ impl Marker {
         pending
     }
 
-    /// Traces until nothing is left to trace, with up to `helpers` other threads if the graph is large and wide.
-    pub(crate) fn drain(&mut self, mut pending: Pending, helpers: usize) {
-        let enough = if helpers > 0 { WORTH_HELP } else { usize::MAX };
+    /// Traces until nothing is left to trace, with the helpers if the graph is large and wide.
+    pub(crate) fn drain(&mut self, mut pending: Pending, helpers: &Helpers<'_>) {
+        let enough = if helpers.most > 0 { WORTH_HELP } else { usize::MAX };
         while pending.len > 0 || pending.next.is_some() {
             pending = self.drain_narrow(pending);
             pending = self.drain_wide(pending, enough);

@@ -1,8 +1,8 @@
 //! A session's access to its heap: allocation, cleanups, weak pointers and roots.
 //!
-//! Invariant: while a `Mutation<'gc>` exists, no collection runs on its heap. `RootedHeap` keeps it by
-//! taking `&mut self` for both. Nothing here runs user code, so the heap's state is borrowed only
-//! within a call.
+//! Invariant: while a `Mutation<'gc>` exists, no collection runs on its heap, and its context is its own. A `Local` heap keeps it
+//! by taking `&mut self` for both, a `Shared` one by the handshake. Nothing here runs user code, so the heap's state is borrowed,
+//! or locked, only within a call.
 
 use std::error::Error;
 use std::fmt;
@@ -11,32 +11,33 @@ use std::panic::Location;
 
 use sexton_cleanup::{Cleanup, Description, Receipt};
 
+use crate::context::Context;
 use crate::core::Core;
 use crate::gc::{Brand, Gc};
 use crate::local::LocalCleanup;
-use crate::roots::{HeapId, Root};
+use crate::mode::{Local, Mode, Payload, Shared};
+use crate::roots::{HeapId, Root, SharedRoot};
 use crate::space::NoRoom;
 use crate::span::SpanRef;
 use crate::trace::{Branded, Trace};
 use crate::weak::{Weak, WeakRecord, WeakTable};
 
-/// The default mode of a heap: one mutator, on one thread, and payloads of any kind.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Local;
-
 /// A session on a heap: the proof that its objects stay where they are, and the way to change it.
 ///
-/// Lent to the closures of `Heap::new` and `Heap::mutate`. All pointers it gives out carry its brand
-/// `'gc` and end with it.
-pub struct Mutation<'gc, M = Local> {
-    core: &'gc Core,
+/// Lent to the closures of `Heap::new`, `Heap::mutate` and `Mutator::mutate`. All pointers it gives out carry its brand
+/// `'gc` and end with it. It stays on its thread; pointers to what is `Sync` may go to scoped threads that end within the session.
+pub struct Mutation<'gc, M: Mode = Local> {
+    core: &'gc Core<M>,
+    context: &'gc Context<M>,
     brand: Brand<'gc>,
-    mode: PhantomData<M>,
+    /// A context has one user at a time, on its own thread.
+    stays: PhantomData<*const ()>,
 }
 
-impl<'gc, M> Mutation<'gc, M> {
-    pub(crate) fn new(core: &'gc Core) -> Self {
-        Mutation { core, brand: PhantomData, mode: PhantomData }
+impl<'gc, M: Mode> Mutation<'gc, M> {
+    /// Called by whoever may use the context, which is one of the core's, for as long as the session lasts.
+    pub(crate) fn new(core: &'gc Core<M>, context: &'gc Context<M>) -> Self {
+        Mutation { core, context, brand: PhantomData, stays: PhantomData }
     }
 
     /// Puts a value into the heap. Never collects and never runs user code; O(1), a few instructions
@@ -48,8 +49,15 @@ impl<'gc, M> Mutation<'gc, M> {
     /// [`try_alloc`](Self::try_alloc).
     #[inline]
     #[track_caller]
-    pub fn alloc<T: Trace<'gc>>(&self, value: T) -> Gc<'gc, T> {
-        match self.try_alloc(value) {
+    pub fn alloc<T: Trace<'gc> + Payload<M>>(&self, value: T) -> Gc<'gc, T> {
+        self.alloc_any(value)
+    }
+
+    /// [`alloc`](Self::alloc), for what the heap itself answers for as well.
+    #[inline]
+    #[track_caller]
+    fn alloc_any<T: Trace<'gc>>(&self, value: T) -> Gc<'gc, T> {
+        match self.try_alloc_any(value) {
             Ok(gc) => gc,
             Err(full) => out_of_room(&full.reason),
         }
@@ -62,9 +70,19 @@ impl<'gc, M> Mutation<'gc, M> {
     /// [`HeapFull`] with the value, if the heap's `max_bytes` would be exceeded or the system gives
     /// no memory. A collection after the session may make room: it is due if the limit is the reason, unless pacing is
     /// manual or the heap could not hold the object if it were empty.
+    ///
+    /// In a `Shared` heap what other mutators have at hand, 64 KiB or half of the rest each, counts as used.
     #[inline]
-    pub fn try_alloc<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
-        match self.core.alloc_slot::<T>() {
+    pub fn try_alloc<T: Trace<'gc> + Payload<M>>(
+        &self,
+        value: T,
+    ) -> Result<Gc<'gc, T>, HeapFull<T>> {
+        self.try_alloc_any(value)
+    }
+
+    #[inline]
+    fn try_alloc_any<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
+        match self.core.alloc_slot::<T>(self.context) {
             Ok(slot) => {
                 // SAFETY: the slot is free, fits a `T`, and is ours.
                 unsafe { slot.as_ptr().write(value) };
@@ -77,8 +95,8 @@ impl<'gc, M> Mutation<'gc, M> {
 
     /// Registers `f` to run on a worker thread some time after the object has died.
     ///
-    /// An object may have any number of cleanups; their order is not specified. Takes no lock, and
-    /// allocates only when `f` captures more than three words or a table has to grow. O(1) in the order of allocation; out of it
+    /// An object may have any number of cleanups; their order is not specified. Takes no lock, but for that of the object's span
+    /// in a `Shared` heap, and allocates only when `f` captures more than three words or a table has to grow. O(1) in the order of allocation; out of it
     /// a span's packed table makes room, which moves up to 16 KiB.
     ///
     /// What `f` captures cannot refer to the heap, so it cannot keep the object alive:
@@ -98,7 +116,11 @@ impl<'gc, M> Mutation<'gc, M> {
     {
         let cleanup = self.register(gc, f).handle();
         if self.core.diagnostics() {
-            self.core.describe(&cleanup, Description::of::<F>(None, Some(Location::caller())));
+            self.core.describe(
+                self.context,
+                &cleanup,
+                Description::of::<F>(None, Some(Location::caller())),
+            );
         }
         cleanup
     }
@@ -110,7 +132,7 @@ impl<'gc, M> Mutation<'gc, M> {
         F: FnOnce() + Send + 'static,
     {
         let span = SpanRef::containing(gc.as_address());
-        self.core.add_cleanup(span, span.slot_of_type::<T>(gc.as_address()), f)
+        self.core.add_cleanup(self.context, span, span.slot_of_type::<T>(gc.as_address()), f)
     }
 
     /// Registers `f` under a label, by which the pool's hooks and its dump name it; in
@@ -126,7 +148,7 @@ impl<'gc, M> Mutation<'gc, M> {
         let cleanup = self.register(gc, f).handle();
         // Not by `then`: the caller would be the standard library.
         let site = if self.core.diagnostics() { Some(Location::caller()) } else { None };
-        self.core.describe(&cleanup, Description::of::<F>(Some(label), site));
+        self.core.describe(self.context, &cleanup, Description::of::<F>(Some(label), site));
         cleanup
     }
 
@@ -152,9 +174,10 @@ impl<'gc, M> Mutation<'gc, M> {
         let object = gc.as_address();
         let span = SpanRef::containing(object);
         let slot = span.slot_of_type::<T>(object);
+        let _held = span.hold_specials::<M>();
         let known = span.weaks().borrow().as_ref().and_then(|table| table.get(slot));
         let record = known.unwrap_or_else(|| {
-            let record = self.alloc(WeakRecord::of(object)).as_address().cast();
+            let record = self.alloc_any(WeakRecord::of(object)).as_address().cast();
             let mut table = span.weaks().borrow_mut();
             table.get_or_insert_with(|| Box::new(WeakTable::new())).insert(slot, record);
             record
@@ -180,7 +203,7 @@ impl<'gc, M> Mutation<'gc, M> {
     #[track_caller]
     pub fn fetch<Q: Branded>(&self, root: &Root<Q>) -> Gc<'gc, Q::At<'gc>> {
         let Some(object) = root.object_in(self.core.roots()) else {
-            panic!("a root of {} was fetched in {}", root.heap_id(), self.heap_id());
+            wrong_heap(root.heap_id(), self.heap_id())
         };
         // SAFETY: roots keep their objects alive, and a `Root<Q>`'s object is a `Q` at every brand.
         unsafe { Gc::from_object(object.cast()) }
@@ -189,12 +212,44 @@ impl<'gc, M> Mutation<'gc, M> {
     /// Whether the heap will collect when this session ends, as things stand. A session that runs for long
     /// should end when this says so: within it, nothing is collected.
     pub fn collection_due(&self) -> bool {
-        self.core.collection_due()
+        self.core.collection_due(self.context)
     }
 
     /// The heap this session is on.
     pub fn heap_id(&self) -> HeapId {
         self.core.roots().heap()
+    }
+}
+
+impl<'gc> Mutation<'gc, Shared> {
+    /// Whether another mutator waits for this session to end, in order to collect; all of them wait then. A session that may run for long
+    /// asks now and then, and returns if so. One load.
+    ///
+    /// [`collection_due`](Self::collection_due) says whether this mutator will collect itself.
+    #[inline]
+    pub fn gc_pending(&self) -> bool {
+        self.core.mutators().is_stopping()
+    }
+
+    /// Keeps the object alive until the [`SharedRoot`] is dropped, on whatever thread. O(1).
+    #[track_caller]
+    pub fn shared_root<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> SharedRoot<T::Family> {
+        // SAFETY: the object is a live `T`, which is `T::Family::At<'gc>`, of this heap.
+        unsafe { SharedRoot::new(self.core.roots(), gc.as_address(), Location::caller()) }
+    }
+
+    /// The object that a shared root keeps alive. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If the root belongs to another heap; the message names both.
+    #[track_caller]
+    pub fn fetch_shared<Q: Branded>(&self, root: &SharedRoot<Q>) -> Gc<'gc, Q::At<'gc>> {
+        let Some(object) = root.object_in(self.core.roots()) else {
+            wrong_heap(root.heap_id(), self.heap_id())
+        };
+        // SAFETY: roots keep their objects alive, and a `SharedRoot<Q>`'s object is a `Q` at every brand.
+        unsafe { Gc::from_object(object.cast()) }
     }
 }
 
@@ -221,11 +276,12 @@ impl<'gc> Mutation<'gc, Local> {
         // Not by `then`: the caller would be the standard library.
         let site = if self.core.diagnostics() { Some(Location::caller()) } else { None };
         let description = Description::of::<F>(None, site);
-        self.core.add_local_cleanup(gc.as_address(), description, Box::new(f))
+        self.context.charge_cleanup();
+        self.core.locals().add(gc.as_address(), description, Box::new(f))
     }
 }
 
-impl<M> fmt::Debug for Mutation<'_, M> {
+impl<M: Mode> fmt::Debug for Mutation<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Mutation({})", self.heap_id())
     }
@@ -236,6 +292,12 @@ impl<M> fmt::Debug for Mutation<'_, M> {
 #[track_caller]
 fn out_of_room(reason: &Full) -> ! {
     panic!("{reason}")
+}
+
+#[cold]
+#[track_caller]
+fn wrong_heap(of: HeapId, used_in: HeapId) -> ! {
+    panic!("a root of {of} was fetched in {used_in}")
 }
 
 /// There is no room for a value; it is given back.

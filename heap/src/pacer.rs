@@ -6,6 +6,8 @@
 //! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a cycle due; so no
 //! heap stays full of garbage.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
 /// When a heap collects by itself. The question is asked at the end of every session.
 ///
 /// A limit (`max_bytes`) makes it collect earlier, `Manual` excepted: when half of what the limit leaves beside `live` has been
@@ -53,16 +55,18 @@ impl Default for Pacing {
     }
 }
 
-/// The pacing of one heap.
+/// The pacing of one heap. Its numbers are Relaxed: they say when to collect, and what a cycle frees does not depend on them.
 pub(crate) struct Pacer {
     pacing: Pacing,
     max_bytes: u64,
     /// Bytes in use, cleanups counted in, above which the next cycle is due by the policy.
-    trigger: u64,
+    trigger: AtomicU64,
     /// Bytes in use above which it is due because of the limit, which knows no cleanups.
-    limit_trigger: u64,
+    limit_trigger: AtomicU64,
+    /// Bytes of cleanup records registered since the last cycle, as far as mutators have told.
+    cleanup_bytes: AtomicU64,
     /// An allocation has been refused since the last cycle.
-    refused: bool,
+    refused: AtomicBool,
 }
 
 /// Bytes that a registered cleanup counts for: its record and its place in the span's table.
@@ -70,42 +74,58 @@ pub(crate) const CLEANUP_BYTES: u64 = 48;
 
 impl Pacer {
     pub(crate) fn new(pacing: Pacing, max_bytes: u64) -> Self {
-        let mut pacer = Pacer { pacing, max_bytes, trigger: 0, limit_trigger: 0, refused: false };
+        let pacer = Pacer {
+            pacing,
+            max_bytes,
+            trigger: AtomicU64::new(0),
+            limit_trigger: AtomicU64::new(0),
+            cleanup_bytes: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
+        };
         pacer.after_cycle(0);
         pacer
     }
 
-    /// Whether a cycle is due with this many bytes of slots in use, and this many of cleanups registered since the
-    /// last one.
+    /// Whether a cycle is due with this many bytes of slots in use.
     #[inline]
-    pub(crate) fn is_due(&self, bytes_in_use: u64, cleanup_bytes: u64) -> bool {
-        self.refused
-            || bytes_in_use > self.limit_trigger
-            || bytes_in_use.saturating_add(cleanup_bytes) > self.trigger
+    pub(crate) fn is_due(&self, bytes_in_use: u64) -> bool {
+        let cleanup_bytes = self.cleanup_bytes.load(Relaxed);
+        bytes_in_use.saturating_add(cleanup_bytes) > self.trigger.load(Relaxed)
+            || bytes_in_use > self.limit_trigger.load(Relaxed)
+            || self.has_refused()
+    }
+
+    /// Takes note that cleanups of so many bytes have been registered.
+    pub(crate) fn charge_cleanups(&self, bytes: u64) {
+        self.cleanup_bytes.fetch_add(bytes, Relaxed);
     }
 
     /// Takes note that so many bytes found no room under the limit.
-    pub(crate) fn refuse(&mut self, bytes: u64) {
+    pub(crate) fn refuse(&self, bytes: u64) {
         // What does not fit into an empty heap, no cycle makes room for.
-        self.refused |= self.pacing != Pacing::Manual && bytes <= self.max_bytes;
+        if self.pacing != Pacing::Manual && bytes <= self.max_bytes {
+            self.refused.store(true, Relaxed);
+        }
     }
 
     /// Whether an allocation that a cycle might make room for was refused since the last one.
+    #[inline]
     pub(crate) fn has_refused(&self) -> bool {
-        self.refused
+        self.refused.load(Relaxed)
     }
 
     /// Sets the next triggers from what survived.
-    pub(crate) fn after_cycle(&mut self, live_bytes: u64) {
-        self.refused = false;
+    pub(crate) fn after_cycle(&self, live_bytes: u64) {
+        self.refused.store(false, Relaxed);
+        self.cleanup_bytes.store(0, Relaxed);
         // Half, so that the session before the cycle has room, too: as much, at least, as has been used since the last
         // one. A cycle can be put off by no more than as much again; so near the limit it is had at most twice
         // as often as it must be. With nothing allocated it is never due, however little is left.
-        self.limit_trigger = match self.pacing {
+        let limit_trigger = match self.pacing {
             Pacing::Manual => u64::MAX,
             _ => live_bytes.saturating_add(self.max_bytes.saturating_sub(live_bytes) / 2),
         };
-        self.trigger = match self.pacing {
+        let trigger = match self.pacing {
             Pacing::Manual => u64::MAX,
             Pacing::Automatic { min_bytes, growth } => {
                 // A float-to-integer cast saturates, and takes negative and NaN to 0.
@@ -117,6 +137,8 @@ impl Pacer {
                 live_bytes.saturating_add(mean.max(live_bytes).max(min_bytes))
             }
         };
+        self.limit_trigger.store(limit_trigger, Relaxed);
+        self.trigger.store(trigger, Relaxed);
     }
 }
 
@@ -124,28 +146,36 @@ impl Pacer {
 mod tests {
     use super::*;
 
+    impl Pacer {
+        /// Whether a cycle is due with so many bytes in use, and cleanups of so many registered.
+        fn would_be_due(&self, bytes: u64, cleanup_bytes: u64) -> bool {
+            self.cleanup_bytes.store(cleanup_bytes, Relaxed);
+            self.is_due(bytes)
+        }
+    }
+
     const MIB: u64 = 1 << 20;
     const NO_LIMIT: u64 = u64::MAX;
 
     /// Whether a cycle is due above so many bytes, and not before.
     fn is_due_above(pacer: &Pacer, bytes: u64) -> bool {
-        !pacer.is_due(bytes, 0) && pacer.is_due(bytes + 1, 0)
+        !pacer.would_be_due(bytes, 0) && pacer.would_be_due(bytes + 1, 0)
     }
 
     #[test]
     fn a_cycle_is_due_when_garbage_exceeds_the_larger_of_minimum_and_growth() {
-        let mut pacer = Pacer::new(Pacing::Automatic { min_bytes: 100, growth: 0.5 }, NO_LIMIT);
+        let pacer = Pacer::new(Pacing::Automatic { min_bytes: 100, growth: 0.5 }, NO_LIMIT);
         assert!(is_due_above(&pacer, 100));
         pacer.after_cycle(1000);
         assert!(is_due_above(&pacer, 1500));
-        assert!(!pacer.is_due(1400, 100) && pacer.is_due(1400, 101));
+        assert!(!pacer.would_be_due(1400, 100) && pacer.would_be_due(1400, 101));
         pacer.after_cycle(20);
         assert!(is_due_above(&pacer, 120));
     }
 
     #[test]
     fn a_small_heap_may_grow_by_more_than_it_holds() {
-        let mut pacer = Pacer::new(Pacing::Balanced { min_bytes: MIB }, NO_LIMIT);
+        let pacer = Pacer::new(Pacing::Balanced { min_bytes: MIB }, NO_LIMIT);
         for (live, headroom) in [
             (0, MIB),
             (1 << 10, MIB),
@@ -158,12 +188,12 @@ mod tests {
             assert!(is_due_above(&pacer, live + headroom), "{live}");
         }
         pacer.after_cycle(u64::MAX);
-        assert!(!pacer.is_due(u64::MAX, u64::MAX));
+        assert!(!pacer.would_be_due(u64::MAX, u64::MAX));
     }
 
     #[test]
     fn half_of_what_the_limit_leaves_may_be_allocated() {
-        let mut pacer = Pacer::new(Pacing::default(), 24 * MIB);
+        let pacer = Pacer::new(Pacing::default(), 24 * MIB);
         assert!(is_due_above(&pacer, MIB), "the minimum comes first");
         for (live, trigger) in [(8, 16), (16, 20), (22, 23)] {
             pacer.after_cycle(live * MIB);
@@ -175,16 +205,16 @@ mod tests {
 
     #[test]
     fn a_heap_that_is_almost_full_is_not_collected_for_nothing() {
-        let mut pacer = Pacer::new(Pacing::default(), MIB);
+        let pacer = Pacer::new(Pacing::default(), MIB);
         for left in [0, 1, 15, 16, 31] {
             pacer.after_cycle(MIB - left);
-            assert!(!pacer.is_due(MIB - left, 0), "{left}");
+            assert!(!pacer.would_be_due(MIB - left, 0), "{left}");
             // Cleanups take no room that the limit knows.
-            assert!(!pacer.is_due(MIB - left, 1000), "{left}");
+            assert!(!pacer.would_be_due(MIB - left, 1000), "{left}");
         }
         // One more would fit: it is not due yet. With that one, it is.
         pacer.after_cycle(MIB - 32);
-        assert!(!pacer.is_due(MIB - 16, 0) && pacer.is_due(MIB, 0));
+        assert!(!pacer.would_be_due(MIB - 16, 0) && pacer.would_be_due(MIB, 0));
         for tiny in [0, 1, 16] {
             assert!(is_due_above(&Pacer::new(Pacing::default(), tiny), tiny / 2), "{tiny}");
         }
@@ -192,38 +222,38 @@ mod tests {
 
     #[test]
     fn a_refused_allocation_makes_a_cycle_due_once() {
-        let mut pacer = Pacer::new(Pacing::default(), 100);
+        let pacer = Pacer::new(Pacing::default(), 100);
         pacer.refuse(16);
-        assert!(pacer.has_refused() && pacer.is_due(0, 0));
+        assert!(pacer.has_refused() && pacer.would_be_due(0, 0));
         pacer.after_cycle(100);
-        assert!(!pacer.has_refused() && !pacer.is_due(100, 0));
+        assert!(!pacer.has_refused() && !pacer.would_be_due(100, 0));
     }
 
     #[test]
     fn what_could_never_fit_makes_no_cycle_due() {
-        let mut pacer = Pacer::new(Pacing::default(), 100);
+        let pacer = Pacer::new(Pacing::default(), 100);
         pacer.refuse(101);
-        assert!(!pacer.is_due(0, 0));
+        assert!(!pacer.would_be_due(0, 0));
         pacer.refuse(100);
-        assert!(pacer.is_due(0, 0));
+        assert!(pacer.would_be_due(0, 0));
     }
 
     #[test]
     fn with_manual_pacing_no_cycle_is_ever_due() {
-        let mut pacer = Pacer::new(Pacing::Manual, 100);
+        let pacer = Pacer::new(Pacing::Manual, 100);
         pacer.refuse(16);
-        assert!(!pacer.is_due(100, u64::MAX) && !pacer.has_refused());
+        assert!(!pacer.would_be_due(100, u64::MAX) && !pacer.has_refused());
         pacer.after_cycle(100);
-        assert!(!pacer.is_due(100, u64::MAX));
+        assert!(!pacer.would_be_due(100, u64::MAX));
     }
 
     #[test]
     fn odd_growths_never_overflow() {
         for growth in [f64::NAN, -1.0, f64::INFINITY] {
             for max_bytes in [0, 100, NO_LIMIT] {
-                let mut pacer = Pacer::new(Pacing::Automatic { min_bytes: 1, growth }, max_bytes);
+                let pacer = Pacer::new(Pacing::Automatic { min_bytes: 1, growth }, max_bytes);
                 pacer.after_cycle(u64::MAX / 2);
-                pacer.is_due(u64::MAX, u64::MAX);
+                pacer.would_be_due(u64::MAX, u64::MAX);
             }
         }
     }

@@ -25,6 +25,9 @@ pub(crate) struct Region {
     empty_cycles: u32,
 }
 
+// SAFETY: the mapping belongs to the region, wherever that is.
+unsafe impl Send for Region {}
+
 impl Region {
     /// A region with room for a span of `units`, or `None` if the system gives no memory.
     ///

@@ -46,6 +46,12 @@ pub struct GcReport {
     pub flush_time: Duration,
     /// Time to return long-empty regions to the system.
     pub release_time: Duration,
+    /// From the moment that the mutators were told to stop to the end of the last session. Zero in a `Local` heap.
+    pub safepoint_time: Duration,
+    /// How long no session could be opened: the cycle, and in a `Shared` heap the safepoint time.
+    pub pause_time: Duration,
+    /// The share of the time since the end of the last cycle, or since the heap was made, in which sessions could be opened: 0 to 1.
+    pub mutator_utilisation: f64,
 }
 
 impl GcReport {
@@ -84,10 +90,30 @@ pub struct HeapStats {
     pub swept_objects: u64,
     /// Panics in drop glue since the heap was made.
     pub drop_panics: u64,
-    /// Dynamic roots alive.
+    /// Dynamic roots alive, shared ones included.
     pub roots: u64,
+    /// How long sessions could not be opened, cycle by cycle.
+    pub pause: Quantiles,
+    /// How long cycles waited for sessions to end; all zero in a `Local` heap.
+    pub safepoint: Quantiles,
+    /// The share of the heap's life in which sessions could be opened: 0 to 1.
+    pub mutator_utilisation: f64,
     /// The heap's cleanups, but for the local ones.
     pub cleanups: CleanupStats,
     /// The heap's local cleanups, those that its owner runs.
     pub local_cleanups: CleanupStats,
+}
+
+/// How durations are distributed. Exact but for the last hundredth part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quantiles {
+    /// How many there were.
+    pub count: u64,
+    /// Half of them were no longer.
+    pub median: Duration,
+    /// One in a hundred was longer.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
 }

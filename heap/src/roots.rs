@@ -4,13 +4,14 @@
 //! the marker starts from each. A root shares the table with its heap, so one that outlives its heap
 //! finds memory that is still there and an object that nobody can reach any more.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
-use std::ptr::NonNull;
-use std::rc::Rc;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use sexton_cleanup::sync::Mutex;
 
 use crate::trace::Branded;
 
@@ -39,8 +40,10 @@ impl fmt::Display for HeapId {
 /// cleanup that kept its own object alive would never run. A root inside the heap (in a `Leaf`) does
 /// keep its object alive for ever; prefer a `Gc` field there.
 pub struct Root<Q: Branded> {
-    table: Rc<RootTable>,
+    table: Arc<RootTable>,
     index: usize,
+    /// Not to be sent, either.
+    object: NonNull<u8>,
     family: PhantomData<fn() -> Q>,
 }
 
@@ -49,12 +52,12 @@ impl<Q: Branded> Root<Q> {
     ///
     /// `object` is a live `Q::At<'_>` of the heap that `table` belongs to.
     pub(crate) unsafe fn new(
-        table: &Rc<RootTable>,
+        table: &Arc<RootTable>,
         object: NonNull<u8>,
         site: &'static Location<'static>,
     ) -> Self {
-        let index = table.insert::<Q>(object, site);
-        Root { table: table.clone(), index, family: PhantomData }
+        let index = table.insert(object, RootKind::of::<Q>(site, false));
+        Root { table: table.clone(), index, object, family: PhantomData }
     }
 
     /// The heap the object lives in.
@@ -63,8 +66,8 @@ impl<Q: Branded> Root<Q> {
     }
 
     /// The object's address, if the root belongs to the heap of that table.
-    pub(crate) fn object_in(&self, table: &Rc<RootTable>) -> Option<NonNull<u8>> {
-        Rc::ptr_eq(&self.table, table).then(|| self.table.get(self.index))
+    pub(crate) fn object_in(&self, table: &RootTable) -> Option<NonNull<u8>> {
+        ptr::eq(&*self.table, table).then_some(self.object)
     }
 }
 
@@ -72,8 +75,9 @@ impl<Q: Branded> Clone for Root<Q> {
     /// Another root of the same object. O(1).
     #[track_caller]
     fn clone(&self) -> Self {
-        let index = self.table.insert::<Q>(self.table.get(self.index), Location::caller());
-        Root { table: self.table.clone(), index, family: PhantomData }
+        let kind = RootKind::of::<Q>(Location::caller(), false);
+        let index = self.table.insert(self.object, kind);
+        Root { table: self.table.clone(), index, object: self.object, family: PhantomData }
     }
 }
 
@@ -89,6 +93,77 @@ impl<Q: Branded> fmt::Debug for Root<Q> {
     }
 }
 
+/// A [`Root`] that may cross threads: made in a session of one mutator, fetched in one of another, dropped anywhere.
+///
+/// Made by [`Mutation::shared_root`](crate::Mutation::shared_root), read by
+/// [`Mutation::fetch_shared`](crate::Mutation::fetch_shared).
+///
+/// **It is the one way in which a cleanup can keep its own object alive:** a closure that captures a shared root of the
+/// object it is registered for, or of one that reaches it, never runs before the heap goes. The compiler does not see it;
+/// `Heap::old_roots` does. Prefer a `Gc` field in the heap's root, or a [`Root`], wherever one will do.
+pub struct SharedRoot<Q: Branded> {
+    table: Arc<RootTable>,
+    index: usize,
+    object: Object,
+    family: PhantomData<fn() -> Q>,
+}
+
+impl<Q: Branded> SharedRoot<Q> {
+    /// # Safety
+    ///
+    /// `object` is a live `Q::At<'_>` of the heap that `table` belongs to.
+    pub(crate) unsafe fn new(
+        table: &Arc<RootTable>,
+        object: NonNull<u8>,
+        site: &'static Location<'static>,
+    ) -> Self {
+        let index = table.insert(object, RootKind::of::<Q>(site, true));
+        SharedRoot { table: table.clone(), index, object: Object(object), family: PhantomData }
+    }
+
+    /// The heap the object lives in.
+    pub fn heap_id(&self) -> HeapId {
+        self.table.heap
+    }
+
+    /// The object's address, if the root belongs to the heap of that table.
+    pub(crate) fn object_in(&self, table: &RootTable) -> Option<NonNull<u8>> {
+        ptr::eq(&*self.table, table).then_some(self.object.0)
+    }
+}
+
+impl<Q: Branded> Clone for SharedRoot<Q> {
+    /// Another root of the same object. O(1).
+    #[track_caller]
+    fn clone(&self) -> Self {
+        let Object(object) = self.object;
+        let index = self.table.insert(object, RootKind::of::<Q>(Location::caller(), true));
+        SharedRoot { table: self.table.clone(), index, object: self.object, family: PhantomData }
+    }
+}
+
+impl<Q: Branded> Drop for SharedRoot<Q> {
+    fn drop(&mut self) {
+        self.table.remove(self.index);
+    }
+}
+
+impl<Q: Branded> fmt::Debug for SharedRoot<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedRoot({} in {})", std::any::type_name::<Q>(), self.table.heap)
+    }
+}
+
+/// The address of an object that a root keeps alive.
+#[derive(Clone, Copy)]
+struct Object(NonNull<u8>);
+
+// SAFETY: an address gives no access. It is followed in sessions and by markers only, who answer for what they do; in a `Shared` heap, where
+// the table is used by several threads, the object is `Send + Sync`.
+unsafe impl Send for Object {}
+// SAFETY: as above.
+unsafe impl Sync for Object {}
+
 /// A root that has lived for long. See `Heap::old_roots`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -99,50 +174,56 @@ pub struct OldRoot {
     pub site: &'static Location<'static>,
     /// Cycles since then.
     pub cycles: u64,
+    /// Whether it is a [`SharedRoot`], which a cleanup could hold.
+    pub shared: bool,
 }
 
 impl fmt::Display for OldRoot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OldRoot { type_name, site, cycles } = self;
-        write!(f, "a root of a `{type_name}`, made at {site}, has lived for {cycles} cycles")
+        let OldRoot { type_name, site, cycles, shared } = self;
+        let kind = if *shared { "shared root" } else { "root" };
+        write!(f, "a {kind} of a `{type_name}`, made at {site}, has lived for {cycles} cycles")
     }
 }
 
 /// All dynamic roots of one heap.
 pub(crate) struct RootTable {
     heap: HeapId,
-    slots: RefCell<Slots>,
-    /// Cycles the heap has run.
-    cycle: Cell<u64>,
-    /// Roots dropped so far.
-    dropped: Cell<u64>,
+    /// Held for a few loads and stores, or to visit all roots; never while user code runs.
+    slots: Mutex<Slots>,
 }
 
 #[derive(Default)]
 struct Slots {
-    objects: Vec<Option<NonNull<u8>>>,
+    objects: Vec<Option<Object>>,
     /// What is known of each root; means something only where there is an object.
-    origins: Vec<RootOrigin>,
+    kinds: Vec<RootKind>,
     free: Vec<usize>,
+    /// Cycles the heap has run.
+    cycle: u64,
+    /// Roots dropped so far.
+    dropped: u64,
 }
 
-/// Where a root comes from.
+/// What is known of a root.
 #[derive(Clone, Copy)]
-struct RootOrigin {
+struct RootKind {
     type_name: &'static str,
     site: &'static Location<'static>,
+    shared: bool,
     /// The cycle after which it was made.
     cycle: u64,
 }
 
+impl RootKind {
+    fn of<Q>(site: &'static Location<'static>, shared: bool) -> Self {
+        RootKind { type_name: std::any::type_name::<Q>(), site, shared, cycle: 0 }
+    }
+}
+
 impl RootTable {
-    pub(crate) fn new(heap: HeapId) -> Rc<Self> {
-        Rc::new(RootTable {
-            heap,
-            slots: RefCell::default(),
-            cycle: Cell::new(0),
-            dropped: Cell::new(0),
-        })
+    pub(crate) fn new(heap: HeapId) -> Self {
+        RootTable { heap, slots: Mutex::new(Slots::default()) }
     }
 
     pub(crate) fn heap(&self) -> HeapId {
@@ -150,70 +231,60 @@ impl RootTable {
     }
 
     /// Calls `each` with the object of every root. It must not make or drop roots.
-    pub(crate) fn for_each(&self, each: impl FnMut(NonNull<u8>)) {
-        self.slots.borrow().objects.iter().copied().flatten().for_each(each);
+    pub(crate) fn for_each(&self, mut each: impl FnMut(NonNull<u8>)) {
+        self.slots.lock().objects.iter().flatten().for_each(|object| each(object.0));
     }
 
     pub(crate) fn len(&self) -> usize {
-        let slots = self.slots.borrow();
+        let slots = self.slots.lock();
         slots.objects.len() - slots.free.len()
     }
 
-    /// How many roots have been dropped so far. Drop glue may drop some during a sweep.
+    /// How many roots have been dropped so far. Drop glue may drop some during a sweep, other threads shared ones at any time.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.get()
+        self.slots.lock().dropped
     }
 
     /// A cycle has begun.
     pub(crate) fn count_cycle(&self, cycle: u64) {
-        self.cycle.set(cycle);
+        self.slots.lock().cycle = cycle;
     }
 
     /// The roots that have lived for at least so many cycles, the oldest first. O(roots).
     pub(crate) fn old(&self, cycles: u64) -> Vec<OldRoot> {
-        let slots = self.slots.borrow();
-        let mut old: Vec<OldRoot> = slots
-            .objects
-            .iter()
-            .zip(&slots.origins)
-            .filter(|(object, _)| object.is_some())
-            .map(|(_, &RootOrigin { type_name, site, cycle })| OldRoot {
-                type_name,
-                site,
-                cycles: self.cycle.get() - cycle,
-            })
-            .filter(|root| root.cycles >= cycles)
-            .collect();
+        let slots = self.slots.lock();
+        let roots = slots.objects.iter().zip(&slots.kinds);
+        let roots = roots.filter(|(object, _)| object.is_some()).map(|(_, kind)| {
+            let &RootKind { type_name, site, shared, cycle } = kind;
+            OldRoot { type_name, site, cycles: slots.cycle - cycle, shared }
+        });
+        let mut old: Vec<OldRoot> = roots.filter(|root| root.cycles >= cycles).collect();
+        drop(slots);
         old.sort_by_key(|root| std::cmp::Reverse(root.cycles));
         old
     }
 
-    fn insert<Q>(&self, object: NonNull<u8>, site: &'static Location<'static>) -> usize {
-        let slots = &mut *self.slots.borrow_mut();
-        let type_name = std::any::type_name::<Q>();
-        let origin = RootOrigin { type_name, site, cycle: self.cycle.get() };
+    fn insert(&self, object: NonNull<u8>, kind: RootKind) -> usize {
+        let mut slots = self.slots.lock();
+        let kind = RootKind { cycle: slots.cycle, ..kind };
         match slots.free.pop() {
             Some(index) => {
-                slots.objects[index] = Some(object);
-                slots.origins[index] = origin;
+                slots.objects[index] = Some(Object(object));
+                slots.kinds[index] = kind;
                 index
             }
             None => {
-                slots.objects.push(Some(object));
-                slots.origins.push(origin);
+                slots.objects.push(Some(Object(object)));
+                slots.kinds.push(kind);
                 slots.objects.len() - 1
             }
         }
     }
 
-    fn get(&self, index: usize) -> NonNull<u8> {
-        self.slots.borrow().objects[index].expect("a root's slot is set until the root is dropped")
-    }
-
     fn remove(&self, index: usize) {
-        let slots = &mut *self.slots.borrow_mut();
+        let mut slots = self.slots.lock();
         slots.objects[index] = None;
-        self.dropped.set(self.dropped.get() + 1);
+        slots.dropped += 1;
         slots.free.push(index);
     }
 }

@@ -5,13 +5,79 @@
 //!
 //! Invariant: every open span is in exactly one place: in its class's `partial` list, in the hands of
 //! one allocator, or full and in neither (one that an allocator gave back may be full, too); sweep, which sees
-//! them all, sorts them anew.
+//! them all, sorts them anew. What is in use and what has been granted to allocators never exceed `max_bytes` together.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::mode::Mode;
+use crate::mode::parts::Lock;
 use crate::region::Region;
 use crate::span::{SPAN_BYTES, SpanRef};
 use crate::type_info::TypeInfo;
+
+/// The space as the mutators of a heap share it, and what can be told of it without waiting.
+pub(crate) struct CommonSpace<M: Mode> {
+    space: M::Lock<Space>,
+    gauges: Gauges,
+    max_bytes: u64,
+}
+
+/// Copies of the space's numbers, written when a change of it is complete. Relaxed: they inform, each for itself.
+#[derive(Default)]
+struct Gauges {
+    objects: AtomicU64,
+    weak_records: AtomicU64,
+    bytes: AtomicU64,
+    granted: AtomicU64,
+    mapped_bytes: AtomicU64,
+}
+
+impl<M: Mode> CommonSpace<M> {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        let space = Lock::new(Space::new(max_bytes));
+        CommonSpace { space, gauges: Gauges::default(), max_bytes }
+    }
+
+    /// Calls `f` with the space. `f` does not come back here; user code that it runs cannot.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Space) -> T) -> T {
+        self.space.with(|space| {
+            let result = f(space);
+            let gauges = &self.gauges;
+            gauges.objects.store(space.usage.objects, Relaxed);
+            gauges.weak_records.store(space.usage.weak_records, Relaxed);
+            gauges.bytes.store(space.usage.bytes, Relaxed);
+            gauges.granted.store(space.granted, Relaxed);
+            gauges.mapped_bytes.store(space.mapped_bytes, Relaxed);
+            result
+        })
+    }
+
+    /// Bytes in use at most: all that has been granted counts.
+    #[inline]
+    pub(crate) fn charged_bytes(&self) -> u64 {
+        self.gauges.bytes.load(Relaxed) + self.gauges.granted.load(Relaxed)
+    }
+
+    /// What is in use, as far as it has been settled.
+    pub(crate) fn settled(&self) -> Usage {
+        let Gauges { objects, weak_records, bytes, .. } = &self.gauges;
+        Usage {
+            objects: objects.load(Relaxed),
+            weak_records: weak_records.load(Relaxed),
+            bytes: bytes.load(Relaxed),
+        }
+    }
+
+    /// Bytes of address space mapped, metadata included.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.gauges.mapped_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+}
 
 /// All memory of one heap.
 pub(crate) struct Space {
@@ -21,9 +87,16 @@ pub(crate) struct Space {
     classes: Vec<Class>,
     /// By the address of a type's info, of which one type may have several.
     class_of: HashMap<usize, u32>,
+    /// What allocators have told of. What they have taken since is part of `granted`.
     usage: Usage,
+    /// Bytes that allocators have been granted and have not settled.
+    granted: u64,
+    mapped_bytes: u64,
     max_bytes: u64,
 }
+
+/// So many bytes an allocator is granted at a time, if the limit is not near.
+const GRANT: u64 = SPAN_BYTES as u64;
 
 /// What is in use, what allocators have in stock included.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -42,9 +115,20 @@ impl Usage {
         self.bytes += (slots * info.charged_bytes()) as u64;
     }
 
-    pub(crate) fn remove(&mut self, slots: usize, info: &TypeInfo) {
-        *self.counter(info) -= slots as u64;
-        self.bytes -= (slots * info.charged_bytes()) as u64;
+    pub(crate) fn plus(self, other: Usage) -> Usage {
+        Usage {
+            objects: self.objects + other.objects,
+            weak_records: self.weak_records + other.weak_records,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    pub(crate) fn minus(self, other: Usage) -> Usage {
+        Usage {
+            objects: self.objects - other.objects,
+            weak_records: self.weak_records - other.weak_records,
+            bytes: self.bytes - other.bytes,
+        }
     }
 
     fn counter(&mut self, info: &TypeInfo) -> &mut u64 {
@@ -68,10 +152,22 @@ pub(crate) enum NoRoom {
 }
 
 /// What sweep made of a span.
+#[derive(Clone, Copy)]
 pub(crate) enum Swept {
     Empty,
     Partial,
     Full,
+}
+
+impl Swept {
+    /// As a number, to be left in an atomic.
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_code(code: u8) -> Self {
+        [Swept::Empty, Swept::Partial, Swept::Full][usize::from(code)]
+    }
 }
 
 impl Space {
@@ -82,38 +178,55 @@ impl Space {
             classes: Vec::new(),
             class_of: HashMap::new(),
             usage: Usage::default(),
+            granted: 0,
+            mapped_bytes: 0,
             max_bytes,
         }
     }
 
+    /// What is in use, as far as it has been settled.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
     }
 
-    pub(crate) fn usage_mut(&mut self) -> &mut Usage {
-        &mut self.usage
+    /// Bytes granted and not settled.
+    pub(crate) fn granted(&self) -> u64 {
+        self.granted
     }
 
-    pub(crate) fn max_bytes(&self) -> u64 {
-        self.max_bytes
+    /// Grants bytes to an allocator that would like `wanted`, of which `least` are of any use: as many as it wants, and
+    /// more, so that it need not ask for each run of slots; fewer if the limit is near; none if `least` are not left.
+    pub(crate) fn grant(&mut self, wanted: u64, least: u64) -> u64 {
+        let budget = self.max_bytes.saturating_sub(self.usage.bytes + self.granted);
+        if budget < least {
+            return 0;
+        }
+        // Half of what is left at most: what one allocator has in stock, another one cannot take.
+        let granted = wanted.max(GRANT).min((budget / 2).max(least));
+        self.granted += granted;
+        granted
     }
 
-    /// Bytes that may still be allocated.
-    pub(crate) fn budget(&self) -> u64 {
-        self.max_bytes.saturating_sub(self.usage.bytes)
+    /// An allocator has taken slots for so much of what it was granted.
+    pub(crate) fn settle(&mut self, taken: Usage) {
+        self.usage = self.usage.plus(taken);
+        self.granted -= taken.bytes;
     }
 
-    /// How many of `slots` may still be allocated.
-    #[inline]
-    pub(crate) fn affordable(&self, slots: usize, info: &TypeInfo) -> usize {
-        let bytes = info.charged_bytes() as u64;
-        // Rarely near the limit, so rarely a division.
-        if slots as u64 * bytes <= self.budget() { slots } else { (self.budget() / bytes) as usize }
+    /// An allocator gives bytes back that it was granted and has taken no slots for.
+    pub(crate) fn take_back(&mut self, unspent: u64) {
+        self.granted -= unspent;
     }
 
-    /// Bytes of address space mapped, metadata included.
-    pub(crate) fn mapped_bytes(&self) -> u64 {
-        self.regions.iter().map(|region| region.bytes() as u64).sum()
+    /// An allocator gives slots back that it had taken, and settled.
+    pub(crate) fn unuse(&mut self, unused: Usage) {
+        self.usage = self.usage.minus(unused);
+    }
+
+    /// A sweep has found what is in use. All allocators have settled.
+    pub(crate) fn recount(&mut self, live: Usage) {
+        debug_assert_eq!(self.granted, 0, "an allocator has not settled");
+        self.usage = live;
     }
 
     pub(crate) fn regions(&self) -> &[Region] {
@@ -170,8 +283,14 @@ impl Space {
         let huge_pages = !self.regions.is_empty();
         let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES), huge_pages)?;
         let span = region.open(info, class);
+        self.mapped_bytes += region.bytes() as u64;
         self.regions.push(region);
         span
+    }
+
+    /// Every open span, in the order in which [`sweep_spans`](Self::sweep_spans) sweeps them.
+    pub(crate) fn spans_to_sweep(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.regions.iter().rev().flat_map(Region::spans)
     }
 
     /// Sweeps every open span with `sweep` and sorts them: the emptied ones are closed, the partial
@@ -198,6 +317,10 @@ impl Space {
     /// Unmaps the regions that have stayed empty; see [`Region::expires`]. Called once per cycle,
     /// after the sweep.
     pub(crate) fn release_regions(&mut self) {
-        self.regions.retain_mut(|region| !region.expires());
+        self.regions.retain_mut(|region| {
+            let expires = region.expires();
+            self.mapped_bytes -= if expires { region.bytes() as u64 } else { 0 };
+            !expires
+        });
     }
 }

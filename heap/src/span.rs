@@ -6,15 +6,18 @@
 //!
 //! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and it is not in an
 //! allocator's stock (the allocator knows what is). `mark` bits are
-//! all clear outside of a cycle. The `special` bits are the keys of `cleanups`.
+//! all clear outside of a cycle. The `special` bits are the keys of `cleanups`; with them and `weaks` they are used, while
+//! sessions are open, under [`hold_specials`](Span::hold_specials).
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use parking_lot::{Mutex, MutexGuard};
 use sexton_cleanup::Head;
 
+use crate::mode::Mode;
 use crate::packed::Packed;
 use crate::type_info::{TraceGlue, TypeInfo, slot_bytes};
 use crate::weak::WeakTable;
@@ -35,7 +38,8 @@ pub(crate) const METADATA_UNITS: usize = (UNITS * size_of::<Span>()).div_ceil(SP
 /// The metadata of one span.
 ///
 /// Fields are cells because spans are shared by the allocator, the marker and the sweeper of a heap,
-/// which take turns; only `mark` is written by several threads at once when marking is parallel.
+/// which take turns; only `mark` is written by several threads at once when marking is parallel, and only `specials` guards
+/// what several mutators may change.
 #[repr(C, align(64))]
 pub(crate) struct Span {
     header: Header,
@@ -59,6 +63,8 @@ struct Header {
     /// Units of 64 KiB the span covers: 1 unless it is large.
     units: u32,
     weaks: RefCell<Option<Box<WeakTable>>>,
+    /// Held while a session of a heap with many mutators uses `cleanups`, `special` or `weaks`.
+    specials: Mutex<()>,
 }
 
 const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
@@ -69,6 +75,10 @@ const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
 /// unmaps regions, and keeps no reference to what it closed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct SpanRef(NonNull<Span>);
+
+// SAFETY: it is an address of cells, which threads use in turn: `alloc` bits the one allocator that holds the span; what belongs to
+// cleanups and weak pointers whoever holds `specials`; and everything a cycle, while no session is open.
+unsafe impl Send for SpanRef {}
 
 impl SpanRef {
     /// The span that holds the object at `object`.
@@ -108,6 +118,7 @@ impl SpanRef {
             units: slot_bytes.div_ceil(SPAN_BYTES) as u32,
             cleanups: RefCell::new(Packed::new()),
             weaks: RefCell::new(None),
+            specials: Mutex::new(()),
         };
         // SAFETY: metadata memory is mapped and aligned; nobody refers to a closed span's header.
         let place = unsafe { &raw mut (*self.0.as_ptr()).header };
@@ -214,6 +225,13 @@ impl Span {
         // SAFETY: both types are as large as a `u64`, valid for every bit pattern and open to changes behind a shared
         // reference; `AtomicU64` is aligned to no less; by this function's contract no access is concurrent.
         unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
+    }
+
+    /// Keeps other mutators away from the special bits, the cleanups and the weak records of the span. Nothing is to be done
+    /// in a mode with one mutator, or during a cycle.
+    #[inline]
+    pub(crate) fn hold_specials<M: Mode>(&self) -> Option<MutexGuard<'_, ()>> {
+        M::SHARED.then(|| self.header.specials.lock())
     }
 
     /// The heads of the cleanup chains of the span's objects, keyed by `special_bits`.

@@ -11,15 +11,18 @@
 //! 3. the slots are published as free.
 //!
 //! A [`Sweeper`] keeps all it changes to itself but for the span it is handed, so several can sweep
-//! the spans of one heap side by side.
+//! the spans of one heap side by side. [`Sweepers`] do, where it pays: a plain span is swept in less time than it takes to hand it over,
+//! so they share those in which something must happen. Drop glue runs on their threads, so only in heaps whose payloads are `Send`.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
+use parking_lot::Mutex;
 use sexton_cleanup::{LocalBlock, drop_quietly};
 
 use crate::bitmap;
+use crate::help::Job;
 use crate::space::{Swept, Usage};
 use crate::span::{Span, SpanRef};
 
@@ -41,15 +44,101 @@ pub(crate) struct Tally {
     pub(crate) emptied_spans: u64,
 }
 
+impl Tally {
+    pub(crate) fn plus(self, other: Tally) -> Tally {
+        Tally {
+            live: self.live.plus(other.live),
+            dropped_objects: self.dropped_objects + other.dropped_objects,
+            drop_panics: self.drop_panics + other.drop_panics,
+            spans: self.spans + other.spans,
+            emptied_spans: self.emptied_spans + other.emptied_spans,
+        }
+    }
+}
+
+/// Spans in which something must happen, and those who sweep them together.
+pub(crate) struct Sweepers {
+    spans: Vec<SpanRef>,
+    /// What became of each span.
+    swept: Vec<AtomicU8>,
+    /// The first span that nobody has taken. Relaxed: who gets a number sweeps that span; the rest is ordered by the start and the end of the job.
+    next: AtomicUsize,
+    /// One for each that may come.
+    idle: Mutex<Vec<Sweeper>>,
+    done: Mutex<Vec<Sweeper>>,
+}
+
+// SAFETY: spans are cells, and each of these is swept by the one that took its number; `Sweepers` are made only of spans whose payloads may be
+// dropped on any thread, while nobody else touches them.
+unsafe impl Sync for Sweepers {}
+
+impl Sweepers {
+    /// So many spans are worth calling for help.
+    pub(crate) const WORTH_HELP: usize = 32;
+
+    /// # Safety
+    ///
+    /// The payloads are `Send`. Until all who help have left, nobody else uses the spans, whose mark bits are final.
+    pub(crate) unsafe fn new(spans: Vec<SpanRef>, sweepers: Vec<Sweeper>) -> Self {
+        Sweepers {
+            swept: spans.iter().map(|_| AtomicU8::new(0)).collect(),
+            spans,
+            next: AtomicUsize::new(0),
+            idle: Mutex::new(sweepers),
+            done: Mutex::default(),
+        }
+    }
+
+    /// What became of each span. Called when all have left.
+    pub(crate) fn swept(&self) -> impl Iterator<Item = (SpanRef, Swept)> + '_ {
+        let codes = self.swept.iter().map(|swept| Swept::from_code(swept.load(Relaxed)));
+        self.spans.iter().copied().zip(codes)
+    }
+
+    /// The sweepers, those that nobody came for included. Called when all have left.
+    pub(crate) fn take_sweepers(&self) -> Vec<Sweeper> {
+        let mut sweepers = std::mem::take(&mut *self.done.lock());
+        sweepers.append(&mut self.idle.lock());
+        sweepers
+    }
+}
+
+impl Job for Sweepers {
+    fn help(&self) {
+        let Some(mut sweeper) = self.idle.lock().pop() else { return };
+        while let Some((span, swept)) = {
+            let number = self.next.fetch_add(1, Relaxed);
+            self.spans.get(number).zip(self.swept.get(number))
+        } {
+            swept.store(sweeper.sweep(*span).code(), Relaxed);
+        }
+        self.done.lock().push(sweeper);
+    }
+
+    fn is_over(&self) -> bool {
+        self.next.load(Relaxed) >= self.spans.len()
+    }
+}
+
 impl Sweeper {
+    /// Whether something must happen in a span, beyond its bitmaps.
+    pub(crate) fn is_busy_with(span: SpanRef) -> bool {
+        span.info().needs_drop || !span.cleanups().borrow().is_empty()
+    }
+
     /// A sweeper that queues into `local` and, if `poison`, overwrites dead objects.
     pub(crate) fn new(local: LocalBlock, poison: bool) -> Self {
         Sweeper { local, poison, tally: Tally::default() }
     }
 
-    /// The local block, for the flush, and the tally.
-    pub(crate) fn finish(self) -> (LocalBlock, Tally) {
-        (self.local, self.tally)
+    /// What it has found so far.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// The local block, for the flush.
+    pub(crate) fn into_local_block(self) -> LocalBlock {
+        self.local
     }
 
     /// Sweeps one span whose mark bits are final.

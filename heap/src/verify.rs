@@ -13,9 +13,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::alloc::Unused;
 use crate::bitmap;
 use crate::core::Core;
+use crate::local::LocalCleanups;
 use crate::mark::Marker;
+use crate::mode::Mode;
 use crate::region::Region;
-use crate::space::Usage;
+use crate::space::{Space, Usage};
 use crate::span::SpanRef;
 use crate::weak::WeakRecord;
 
@@ -41,44 +43,71 @@ macro_rules! ensure {
     };
 }
 
-/// Checks a heap whose roots `roots` reports. With `swept`, right after a cycle, also that nothing
-/// unreachable is left.
-pub(crate) fn verify(
-    core: &Core,
+/// Checks a heap whose roots `roots` reports; if `swept` says so in the end, also that nothing
+/// unreachable is left, as right after a cycle. Called while no session is open.
+pub(crate) fn verify<M: Mode>(
+    core: &Core<M>,
     roots: impl FnOnce(&mut Marker),
-    swept: bool,
+    swept: impl FnOnce() -> bool,
 ) -> Result<(), VerifyError> {
-    let truth = Truth::gather(core);
-    let reachable = truth.walk(Marker::audited(roots))?;
-    truth.check_spans(core)?;
-    truth.check_lists(core)?;
-    truth.check_weaks(&reachable)?;
-    truth.check_locals(core)?;
-    truth.check_usage(core)?;
-    if swept {
-        for &object in truth.objects.keys() {
-            ensure!(reachable.contains(&object), "unreachable object {object:#x} survived a sweep");
+    let allocators = Allocators::of(core);
+    core.space().with(|space| {
+        let truth = Truth::gather(space, &allocators);
+        let reachable = truth.walk(Marker::audited(roots))?;
+        truth.check_spans(core)?;
+        truth.check_lists(&allocators)?;
+        truth.check_weaks(&reachable)?;
+        truth.check_locals(core)?;
+        truth.check_usage(&allocators)?;
+        if swept() {
+            for &object in truth.objects.keys() {
+                ensure!(
+                    reachable.contains(&object),
+                    "unreachable object {object:#x} survived a sweep"
+                );
+            }
         }
+        Ok(())
+    })
+}
+
+/// What all allocators of a heap hold.
+#[derive(Default)]
+struct Allocators {
+    unused: HashMap<SpanRef, Unused>,
+    spans: Vec<SpanRef>,
+    /// Taken and not settled.
+    taken: Usage,
+    allowance: u64,
+}
+
+impl Allocators {
+    fn of<M: Mode>(core: &Core<M>) -> Self {
+        let mut all = Allocators::default();
+        core.for_each_context(|context| {
+            context.with_allocator(|allocator| {
+                all.unused.extend(allocator.unused().map(|unused| (unused.span, unused)));
+                all.spans.extend(allocator.spans());
+                all.taken = all.taken.plus(allocator.taken());
+                all.allowance += allocator.allowance();
+            });
+        });
+        all
     }
-    Ok(())
 }
 
 /// What there is, by looking at every bit.
 struct Truth<'a> {
-    space: std::cell::Ref<'a, crate::space::Space>,
+    space: &'a Space,
     /// Address of every allocated slot -> its span and slot.
     objects: BTreeMap<usize, (SpanRef, usize)>,
 }
 
 impl<'a> Truth<'a> {
-    fn gather(core: &'a Core) -> Self {
-        let space = core.space().borrow();
-        let unused: HashMap<SpanRef, Unused> = core.with_allocator(|allocator| {
-            allocator.unused().map(|unused| (unused.span, unused)).collect()
-        });
+    fn gather(space: &'a Space, allocators: &Allocators) -> Self {
         let mut objects = BTreeMap::new();
         for span in space.spans() {
-            let unused = unused.get(&span);
+            let unused = allocators.unused.get(&span);
             for (index, word) in span.alloc_bits().iter().enumerate() {
                 let unused = unused.map_or(0, |unused| unused.in_word(index));
                 // Most words of a small heap are empty or in stock; tests verify at every step.
@@ -123,8 +152,8 @@ impl<'a> Truth<'a> {
         Ok(reachable)
     }
 
-    fn check_spans(&self, core: &Core) -> Result<(), VerifyError> {
-        let registrar = core.registrar().borrow();
+    fn check_spans<M: Mode>(&self, core: &Core<M>) -> Result<(), VerifyError> {
+        let registrar = core.context().registrar().borrow();
         for span in self.space.spans() {
             let at = span.base();
             let name = (span.info().name)();
@@ -160,10 +189,9 @@ impl<'a> Truth<'a> {
     }
 
     /// Every span with a free slot is where the next allocation finds it, and only there.
-    fn check_lists(&self, core: &Core) -> Result<(), VerifyError> {
+    fn check_lists(&self, allocators: &Allocators) -> Result<(), VerifyError> {
         let mut listed = HashSet::new();
-        let held: Vec<SpanRef> = core.with_allocator(|allocator| allocator.spans().collect());
-        for span in self.space.partial().chain(held.iter().copied()) {
+        for span in self.space.partial().chain(allocators.spans.iter().copied()) {
             ensure!(listed.insert(span), "span {:p} is listed twice", span.base());
         }
         let open: HashSet<SpanRef> = self.space.spans().collect();
@@ -183,25 +211,25 @@ impl<'a> Truth<'a> {
         Ok(())
     }
 
-    fn check_usage(&self, core: &Core) -> Result<(), VerifyError> {
+    fn check_usage(&self, allocators: &Allocators) -> Result<(), VerifyError> {
         let mut counted = Usage::default();
         for (span, _) in self.objects.values() {
             counted.add(1, span.info());
         }
-        core.with_allocator(|allocator| {
-            for unused in allocator.unused() {
-                counted.add(unused.len(), unused.span.info());
-            }
-        });
-        let believed = self.space.usage();
+        for unused in allocators.unused.values() {
+            counted = counted.plus(unused.usage());
+        }
+        let believed = self.space.usage().plus(allocators.taken);
         ensure!(counted == believed, "usage is {counted:?} but believed to be {believed:?}");
+        let (granted, held) = (self.space.granted(), allocators.taken.bytes + allocators.allowance);
+        ensure!(granted == held, "{granted} bytes are granted, but allocators hold {held}");
         Ok(())
     }
 
     /// Every armed local cleanup belongs to an allocated object.
-    fn check_locals(&self, core: &Core) -> Result<(), VerifyError> {
+    fn check_locals<M: Mode>(&self, core: &Core<M>) -> Result<(), VerifyError> {
         let mut strays = 0;
-        core.locals().for_each_armed(|object| {
+        core.locals().for_each_armed(&mut |object| {
             strays += usize::from(!self.objects.contains_key(&object.addr().get()));
         });
         ensure!(strays == 0, "{strays} local cleanups are armed for free slots");

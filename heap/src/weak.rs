@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::gc::{Brand, Gc};
+use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::packed::Packed;
 use crate::span::{BITMAP_WORDS, SpanRef};
@@ -60,7 +61,7 @@ impl<'gc, T> Weak<'gc, T> {
 
     /// The target, or `None` if it has died. O(1).
     #[inline]
-    pub fn upgrade<M>(self, _: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
+    pub fn upgrade<M: Mode>(self, _: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
         // SAFETY: a `Weak` in the hands of a session was reached or made in it, so its record is
         // live for all of 'gc.
         let record = unsafe { self.record.as_ref() };
@@ -81,6 +82,11 @@ impl<'gc, T> Weak<'gc, T> {
         self.record.cast()
     }
 }
+
+// SAFETY: it gives a `Gc` to sessions only, and that may be sent under the same condition. Its record is changed while no session is open.
+unsafe impl<T: Sync> Send for Weak<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Weak<'_, T> {}
 
 impl<T> Copy for Weak<'_, T> {}
 

@@ -7,33 +7,36 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
-    Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mutation, OldRoot, Pacing,
-    RootedHeap, VerifyError,
+    Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation, OldRoot,
+    Pacing, Payload, RootedHeap, Shared, SlowSession, VerifyError,
 };
 
 use crate::back_pressure::{BackPressure, HighWater};
+use crate::mutator::Mutator;
 use crate::pool::CleanupPool;
 
 /// A mark-sweep heap with a typed root.
 ///
 /// `R` is the root's type with its brand left open, such as `World<'static>`; see [`Branded`]. `M` is
-/// the mode: [`Local`], one mutator and payloads of any kind.
+/// the mode:
 ///
-/// A heap stays on the thread that made it: it is neither `Send` nor `Sync`. To use one on another
-/// thread, make it there.
+/// - [`Local`], the default: payloads of any kind, and one mutator, the heap itself. It stays on the thread that made it, and is neither
+///   `Send` nor `Sync`. To use one on another thread, make it there.
+/// - [`Shared`]: payloads that are `Send + Sync`, and any number of threads, each of which [attaches](Heap::attach) a
+///   [`Mutator`]. The heap is `Send` and `Sync`; share it by reference with scoped threads, or in an `Arc`.
 ///
 /// Dropping a heap drops all its objects. What becomes of their cleanups is its [`OnDrop`] policy.
-pub struct Heap<R: Branded, M = Local> {
-    inner: RootedHeap<R>,
+pub struct Heap<R: Branded, M: Mode = Local> {
+    pub(crate) inner: RootedHeap<R, M>,
     pool: CleanupPool,
     on_drop: OnDrop,
     drop_timeout: Duration,
     high_water: HighWater,
-    mode: PhantomData<M>,
 }
 
 /// What dropping a heap does to the cleanups of its objects.
@@ -57,14 +60,17 @@ pub enum OnDrop {
     Discard,
 }
 
-impl<R: Branded> Heap<R> {
+impl<R: Branded, M: Mode> Heap<R, M> {
     /// A heap with default settings whose root `f` makes.
-    pub fn new(f: impl for<'gc> FnOnce(&Mutation<'gc>) -> R::At<'gc>) -> Self {
+    pub fn new(f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>) -> Self
+    where
+        for<'gc> R::At<'gc>: Payload<M>,
+    {
         Self::builder().build(f)
     }
 
     /// Settings for a heap; ends in [`build`](HeapBuilder::build).
-    pub fn builder() -> HeapBuilder<R> {
+    pub fn builder() -> HeapBuilder<R, M> {
         HeapBuilder {
             pool: None,
             config: HeapConfig::default(),
@@ -75,6 +81,59 @@ impl<R: Branded> Heap<R> {
         }
     }
 
+    /// Called after a cycle, between sessions.
+    pub(crate) fn apply_back_pressure(&self) {
+        self.high_water.apply(self.inner.origin(), &self.pool);
+    }
+
+    /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a session's
+    /// end; `None` before the first.
+    pub fn last_report(&self) -> Option<GcReport> {
+        self.inner.last_report()
+    }
+
+    /// The heap's counters, those of its cleanups included. Never blocks.
+    pub fn stats(&self) -> HeapStats {
+        self.inner.stats()
+    }
+
+    /// Waits until every cleanup of this heap that was queued before the call has ended. Cleanups
+    /// queued later, and those of other heaps, do not prolong it.
+    ///
+    /// `Ok` means that they have ended, not that each has run: some may have been stopped, or discarded by the pool's
+    /// shutdown; `stats().cleanups` has both numbers.
+    ///
+    /// Nobody but the caller runs a manual pool's cleanups: call
+    /// [`run_pending`](CleanupPool::run_pending) there. If a pool has no worker, because none could be started or its bound
+    /// is 0, this thread runs cleanups itself, those of other heaps too, and may overrun `timeout` by as long as one takes.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Timeout`] with the number still pending after `timeout`;
+    /// [`WaitError::FromCleanup`] at once if called within a cleanup.
+    pub fn wait_for_cleanups(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.inner.ticket().wait(timeout)
+    }
+
+    /// The roots that have lived for at least `cycles` collections, with their types and where they were made,
+    /// the oldest first. A root is the one way left to keep an object, and so its cleanups, from dying by mistake.
+    /// O(roots).
+    pub fn old_roots(&self, cycles: u64) -> Vec<OldRoot> {
+        self.inner.old_roots(cycles)
+    }
+
+    /// The heap's number, by which messages name it.
+    pub fn id(&self) -> HeapId {
+        self.inner.id()
+    }
+
+    /// The pool that runs the heap's cleanups.
+    pub fn cleanup_pool(&self) -> &CleanupPool {
+        &self.pool
+    }
+}
+
+impl<R: Branded> Heap<R> {
     /// Opens a session: calls `f` with the means to change the heap, and its root. Collects when the
     /// session ends, if the pacer says so; never before.
     ///
@@ -108,37 +167,8 @@ impl<R: Branded> Heap<R> {
     /// mode, if the heap fails its verification. If the hook of a [`BackPressure::Call`] panics.
     pub fn collect(&mut self) -> GcReport {
         let report = self.inner.collect();
-        self.high_water.apply(self.inner.origin(), &self.pool);
+        self.apply_back_pressure();
         report
-    }
-
-    /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a session's
-    /// end; `None` before the first.
-    pub fn last_report(&self) -> Option<GcReport> {
-        self.inner.last_report()
-    }
-
-    /// The heap's counters, those of its cleanups included. Never blocks.
-    pub fn stats(&self) -> HeapStats {
-        self.inner.stats()
-    }
-
-    /// Waits until every cleanup of this heap that was queued before the call has ended. Cleanups
-    /// queued later, and those of other heaps, do not prolong it.
-    ///
-    /// `Ok` means that they have ended, not that each has run: some may have been stopped, or discarded by the pool's
-    /// shutdown; `stats().cleanups` has both numbers.
-    ///
-    /// Nobody but the caller runs a manual pool's cleanups: call
-    /// [`run_pending`](CleanupPool::run_pending) there. If a pool has no worker, because none could be started or its bound
-    /// is 0, this thread runs cleanups itself, those of other heaps too, and may overrun `timeout` by as long as one takes.
-    ///
-    /// # Errors
-    ///
-    /// [`WaitError::Timeout`] with the number still pending after `timeout`;
-    /// [`WaitError::FromCleanup`] at once if called within a cleanup.
-    pub fn wait_for_cleanups(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.inner.ticket().wait(timeout)
     }
 
     /// Runs up to `max` local cleanups of objects that were found dead, on this thread, and returns how
@@ -148,23 +178,6 @@ impl<R: Branded> Heap<R> {
         self.inner.run_local_cleanups(max)
     }
 
-    /// The roots that have lived for at least `cycles` collections, with their types and where they were made,
-    /// the oldest first. A root is the one way left to keep an object, and so its cleanups, from dying by mistake.
-    /// O(roots).
-    pub fn old_roots(&self, cycles: u64) -> Vec<OldRoot> {
-        self.inner.old_roots(cycles)
-    }
-
-    /// The heap's number, by which messages name it.
-    pub fn id(&self) -> HeapId {
-        self.inner.id()
-    }
-
-    /// The pool that runs the heap's cleanups.
-    pub fn cleanup_pool(&self) -> &CleanupPool {
-        &self.pool
-    }
-
     /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
     ///
     /// # Errors
@@ -172,6 +185,23 @@ impl<R: Branded> Heap<R> {
     /// The first inconsistency found. It is always a bug of Sexton or of a hand-written `Trace`.
     pub fn verify(&self) -> Result<(), VerifyError> {
         self.inner.verify()
+    }
+}
+
+impl<R: Branded> Heap<R, Shared> {
+    /// A mutator for this thread, by which it opens sessions and collects. Dropping it detaches the thread. Takes locks for a moment, and some
+    /// kilobytes of memory; waits for no cycle.
+    ///
+    /// # Panics
+    ///
+    /// If the thread has a mutator of this heap; so also within a session of it, and in the `Drop` of a payload while the heap is
+    /// collected. Each would wait for itself.
+    #[track_caller]
+    pub fn attach(&self) -> Mutator<'_, R> {
+        match self.inner.attach() {
+            Ok(mutator) => Mutator::new(self, mutator),
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
@@ -189,7 +219,7 @@ impl<R: Branded> Drop for CollectIfRefused<'_, R> {
     }
 }
 
-impl<R: Branded, M> Drop for Heap<R, M> {
+impl<R: Branded, M: Mode> Drop for Heap<R, M> {
     fn drop(&mut self) {
         match self.on_drop {
             OnDrop::RunAll => self.inner.tear_down(Armed::Queue),
@@ -212,7 +242,7 @@ impl<R: Branded, M> Drop for Heap<R, M> {
     }
 }
 
-impl<R: Branded, M> fmt::Debug for Heap<R, M> {
+impl<R: Branded, M: Mode> fmt::Debug for Heap<R, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Heap")
             .field("id", &self.inner.id())
@@ -225,7 +255,7 @@ const DEFAULT_DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a [`Heap`], from [`Heap::builder`].
 #[must_use = "a builder does nothing until `build`"]
-pub struct HeapBuilder<R, M = Local> {
+pub struct HeapBuilder<R, M: Mode = Local> {
     pool: Option<CleanupPool>,
     config: HeapConfig,
     on_drop: OnDrop,
@@ -235,7 +265,7 @@ pub struct HeapBuilder<R, M = Local> {
 }
 
 // By hand: a derive would ask the same of the root, which is not there yet.
-impl<R, M> fmt::Debug for HeapBuilder<R, M> {
+impl<R, M: Mode> fmt::Debug for HeapBuilder<R, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeapBuilder")
             .field("pool", &self.pool)
@@ -247,7 +277,7 @@ impl<R, M> fmt::Debug for HeapBuilder<R, M> {
     }
 }
 
-impl<R: Branded, M> HeapBuilder<R, M> {
+impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     /// The pool that runs the heap's cleanups. Default: [`CleanupPool::global`].
     pub fn cleanup_pool(mut self, pool: &CleanupPool) -> Self {
         self.pool = Some(pool.clone());
@@ -299,8 +329,10 @@ impl<R: Branded, M> HeapBuilder<R, M> {
         self
     }
 
-    /// The most threads that mark at a time, this one included; 0 counts as 1. Others are started only when tens of thousands of
-    /// objects wait to be traced, and end with the cycle; if they cannot be started, nothing is lost. Sweeping is done by this thread.
+    /// The most threads that mark at a time, the one that collects included; 0 counts as 1. Others join only when tens of thousands of
+    /// objects wait to be traced: in a [`Shared`] heap threads that wait to open a session, and for the rest threads that are started, and end with
+    /// the cycle; if they cannot be started, nothing is lost. In a `Shared` heap as many sweep what has cleanups or drop glue, which then
+    /// runs on all of them; in a [`Local`] one this thread sweeps alone.
     /// Default: 1. What more are worth depends on the machine, so measure (`sexton-bench run W3`): on two cores, a random graph of four million
     /// objects took nine tenths of the time where they shared a cache, and more than twice as long where they did not. Other graphs take the same.
     pub fn gc_threads(mut self, threads: usize) -> Self {
@@ -314,14 +346,30 @@ impl<R: Branded, M> HeapBuilder<R, M> {
         self.config.zeal = zeal;
         self
     }
-}
 
-impl<R: Branded> HeapBuilder<R> {
+    /// How long a collection of a [`Shared`] heap waits for a session to end before it calls [`on_slow_session`](Self::on_slow_session); and again
+    /// when it has waited twice as long, and so on. [`Duration::MAX`] switches it off. Default: 10 seconds.
+    pub fn slow_session_after(mut self, time: Duration) -> Self {
+        self.config.slow_session.0 = time;
+        self
+    }
+
+    /// Calls `hook` for each session that keeps a collection waiting for long, on the thread that collects. While it runs, the collection, and
+    /// every thread that would open a session, waits for it as well. A panic in it goes nowhere. Default: a line to standard error that names the
+    /// heap and the thread.
+    pub fn on_slow_session(mut self, hook: impl Fn(&SlowSession) + Send + Sync + 'static) -> Self {
+        self.config.slow_session.1 = Arc::new(hook);
+        self
+    }
+
     /// The heap, with the root that `f` makes.
     ///
     /// If `f` panics there is no heap: what it allocated is dropped, and the cleanups it registered are
     /// discarded.
-    pub fn build(self, f: impl for<'gc> FnOnce(&Mutation<'gc>) -> R::At<'gc>) -> Heap<R> {
+    pub fn build(self, f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>) -> Heap<R, M>
+    where
+        for<'gc> R::At<'gc>: Payload<M>,
+    {
         let pool = self.pool.unwrap_or_else(|| CleanupPool::global().clone());
         let inner = RootedHeap::new(Origin::new(pool.core()), self.config, f);
         Heap {
@@ -330,7 +378,6 @@ impl<R: Branded> HeapBuilder<R> {
             on_drop: self.on_drop,
             drop_timeout: self.drop_timeout,
             high_water: self.high_water,
-            mode: PhantomData,
         }
     }
 }

@@ -54,10 +54,12 @@
 
 mod back_pressure;
 mod heap;
+mod mutator;
 mod pool;
 
 pub use back_pressure::{BackPressure, BackPressureHook, Backlog};
 pub use heap::{Heap, HeapBuilder, OnDrop};
+pub use mutator::Mutator;
 pub use pool::{CleanupPool, CleanupPoolBuilder, ShutdownTimeout};
 pub use sexton_cleanup::{
     Activity, Cleanup, CleanupPanic, CleanupState, CleanupStats, Description, PoolDump, PoolStats,
@@ -66,8 +68,9 @@ pub use sexton_cleanup::{
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
-    Branded, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcReport, HeapFull, HeapId, HeapStats, Leaf,
-    Local, LocalCleanup, Mutation, OldRoot, Pacing, Root, Trace, Tracer, VerifyError, Weak,
+    Branded, Gc, GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcReport, GcRwLock, HeapFull,
+    HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, Pacing, Payload,
+    Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
 };
 
 /// The README's example, compiled and run with the documentation tests.

@@ -17,6 +17,7 @@ mod reentrancy;
 mod roots;
 mod send_sync;
 mod sessions;
+mod shared;
 mod stalls;
 mod stress;
 mod tickets;

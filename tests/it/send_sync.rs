@@ -1,8 +1,9 @@
 //! Which public types may cross threads, and which must not.
 
 use sexton::{
-    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcMutex, GcRefCell,
-    GcReport, Heap, HeapId, HeapStats, Leaf, Mutation, PoolStats, Root, WaitError, Weak,
+    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcMutex, GcOnce,
+    GcRefCell, GcReport, GcRwLock, Heap, HeapId, HeapStats, Leaf, Mutation, Mutator, PoolStats,
+    Quantiles, Root, Shared, SharedRoot, SlowSession, WaitError, Weak,
 };
 
 fn crosses_threads<T: Send + Sync + 'static>() {}
@@ -18,6 +19,8 @@ fn handles_pools_and_reports_cross_threads() {
     crosses_threads::<HeapStats>();
     crosses_threads::<PoolStats>();
     crosses_threads::<WaitError>();
+    crosses_threads::<Quantiles>();
+    crosses_threads::<SlowSession>();
     assert_eq!(size_of::<Cleanup>(), 16);
 }
 
@@ -27,8 +30,21 @@ fn building_blocks_follow_their_contents() {
     fn is_send<T: Send>() {}
     crosses_threads::<Leaf<u8>>();
     crosses_threads::<GcMutex<u8>>();
+    crosses_threads::<GcRwLock<u8>>();
+    crosses_threads::<GcOnce<u8>>();
+    crosses_threads::<Gc<'static, u8>>();
+    crosses_threads::<Weak<'static, u8>>();
+    crosses_threads::<GcAtomic<'static, u8>>();
+    crosses_threads::<GcMutex<Gc<'static, u8>>>();
     is_send::<GcCell<u8>>();
     is_send::<GcRefCell<u8>>();
+}
+
+/// A shared heap goes where its root may go; so do roots made for it.
+#[test]
+fn a_shared_heap_crosses_threads() {
+    crosses_threads::<Heap<Leaf<u8>, Shared>>();
+    crosses_threads::<SharedRoot<Leaf<u8>>>();
 }
 
 /// Fails to compile, as ambiguous, if the type implements the trait.
@@ -48,9 +64,17 @@ macro_rules! never {
 
 // What belongs to a session stays on its thread, and so does what keeps objects alive.
 never!(Send: Heap<()>, Mutation<'static>, Root<u8>);
-never!(Send: Gc<'static, u8>, Weak<'static, u8>, Leaf<*const u8>, GcMutex<Gc<'static, u8>>);
 never!(Sync: Heap<()>, Mutation<'static>, Root<u8>);
-never!(Sync: Gc<'static, u8>, Weak<'static, u8>, GcCell<u8>, GcRefCell<u8>, Leaf<*const u8>);
-// `GcAtomic` waits for a mode with several mutators, whose pointers are `Send`.
-never!(Send: GcAtomic<'static, u8>);
-never!(Sync: GcAtomic<'static, u8>);
+never!(Send: Leaf<*const u8>);
+never!(Sync: GcCell<u8>, GcRefCell<u8>, Leaf<*const u8>);
+// A pointer goes where a reference would; so not where another thread could change what it points to.
+never!(Send: Gc<'static, GcCell<u8>>, Weak<'static, GcCell<u8>>, GcAtomic<'static, GcCell<u8>>);
+never!(Sync: Gc<'static, GcCell<u8>>, Weak<'static, GcCell<u8>>, GcAtomic<'static, GcCell<u8>>);
+// Nor into a payload, from where other threads have it.
+never!(Send: GcMutex<Gc<'static, GcCell<u8>>>, GcRwLock<Gc<'static, GcCell<u8>>>);
+never!(Sync: GcMutex<Gc<'static, GcCell<u8>>>, GcRwLock<Gc<'static, GcCell<u8>>>);
+// To have a reference to a `GcRwLock` or a `GcOnce` is to have one to its content.
+never!(Sync: GcRwLock<GcCell<u8>>, GcOnce<GcCell<u8>>);
+// A shared heap crosses threads, what one thread has of it does not.
+never!(Send: Mutation<'static, Shared>, Mutator<'static, Leaf<u8>>);
+never!(Sync: Mutation<'static, Shared>, Mutator<'static, Leaf<u8>>);

@@ -9,10 +9,10 @@ use crate::alloc::{Allocator, ENTRIES};
 use crate::bitmap;
 use crate::heap::{HeapConfig, RootedHeap};
 use crate::pacer::Pacing;
-use crate::space::{NoRoom, Space, Swept};
+use crate::space::{CommonSpace, NoRoom, Swept};
 use crate::span::{MIN_SLOT_BYTES, SPAN_BYTES, SpanRef};
 use crate::type_info::TypeInfo;
-use crate::{Gc, GcRefCell, Leaf, Local, Mutation};
+use crate::{Gc, GcRefCell, Leaf, Local};
 
 type Family = GcRefCell<Vec<Gc<'static, Leaf<u64>>>>;
 type TestHeap = RootedHeap<Family>;
@@ -21,9 +21,8 @@ type TestHeap = RootedHeap<Family>;
 fn heap() -> TestHeap {
     let pool = Pool::new(PoolConfig::default(), None);
     let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };
-    let mut heap: TestHeap =
-        RootedHeap::new(Origin::new(&pool), config, |_: &Mutation<'_, Local>| GcRefCell::default());
-    heap.mutate(|mc: &Mutation<'_, Local>, root| {
+    let mut heap: TestHeap = RootedHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
+    heap.mutate(|mc, root| {
         for value in 0..300 {
             let leaf = mc.alloc(Leaf::new(value));
             if value % 3 == 0 {
@@ -39,13 +38,13 @@ fn heap() -> TestHeap {
 /// Plants a fault, which must be undone by `undo`, and returns what the checker says.
 fn complaint(
     heap: &mut TestHeap,
-    fault: impl FnOnce(&Space, SpanRef),
-    undo: impl FnOnce(&Space, SpanRef),
+    fault: impl FnOnce(SpanRef),
+    undo: impl FnOnce(SpanRef),
 ) -> String {
-    let span = heap.core().space().borrow().spans().next().expect("one span is open");
-    fault(&heap.core().space().borrow(), span);
+    let span = first_span(&heap);
+    fault(span);
     let error = heap.verify().expect_err("the checker must see the fault");
-    undo(&heap.core().space().borrow(), span);
+    undo(span);
     heap.verify().expect("the fault was undone");
     error.to_string()
 }
@@ -54,16 +53,15 @@ fn complaint(
 fn the_checker_sees_a_reachable_object_that_is_not_allocated() {
     let complaint = complaint(
         &mut heap(),
-        |_, span| bitmap::clear_range(span.alloc_bits(), 3, 4),
-        |_, span| bitmap::set(span.alloc_bits(), 3),
+        |span| bitmap::clear_range(span.alloc_bits(), 3, 4),
+        |span| bitmap::set(span.alloc_bits(), 3),
     );
     assert!(complaint.contains("is not an allocated slot"), "{complaint}");
 }
 
 #[test]
 fn the_checker_sees_a_mark_left_over() {
-    let complaint =
-        complaint(&mut heap(), |_, span| assert!(span.mark(5)), |_, span| span.clear_marks());
+    let complaint = complaint(&mut heap(), |span| assert!(span.mark(5)), |span| span.clear_marks());
     assert!(complaint.contains("marks between cycles"), "{complaint}");
 }
 
@@ -71,8 +69,8 @@ fn the_checker_sees_a_mark_left_over() {
 fn the_checker_sees_a_special_bit_without_a_chain() {
     let complaint = complaint(
         &mut heap(),
-        |_, span| bitmap::set(span.special_bits(), 3),
-        |_, span| bitmap::clear_range(span.special_bits(), 3, 4),
+        |span| bitmap::set(span.special_bits(), 3),
+        |span| bitmap::clear_range(span.special_bits(), 3, 4),
     );
     assert!(complaint.contains("1 special bits for 0 cleanup chains"), "{complaint}");
 }
@@ -81,8 +79,8 @@ fn the_checker_sees_a_special_bit_without_a_chain() {
 fn the_checker_sees_a_slot_that_is_counted_wrong() {
     let complaint = complaint(
         &mut heap(),
-        |_, span| bitmap::set(span.alloc_bits(), 1),
-        |_, span| bitmap::clear_range(span.alloc_bits(), 1, 2),
+        |span| bitmap::set(span.alloc_bits(), 1),
+        |span| bitmap::clear_range(span.alloc_bits(), 1, 2),
     );
     assert!(complaint.contains("usage is"), "{complaint}");
 }
@@ -90,26 +88,27 @@ fn the_checker_sees_a_slot_that_is_counted_wrong() {
 #[test]
 fn the_checker_sees_a_span_that_no_allocation_would_find() {
     let heap = heap();
-    let span = heap.core().space().borrow().spans().next().expect("one span is open");
-    let taken = heap.core().space().borrow_mut().take_span(span.info()).expect("it is partial");
+    let span = first_span(&heap);
+    let taken =
+        heap.core().space().with(|space| space.take_span(span.info())).expect("it is partial");
     assert_eq!(taken, span);
     let error = heap.verify().expect_err("the span is in nobody's hands");
     assert!(error.to_string().contains("no allocation would find"), "{error}");
-    heap.core().space().borrow_mut().return_span(span);
+    heap.core().space().with(|space| space.return_span(span));
     heap.verify().expect("the span is back");
 }
 
 #[test]
 fn a_cycle_takes_stopped_records_out_of_the_chains_of_living_objects() {
     let mut heap = heap();
-    heap.mutate(|mc: &Mutation<'_, Local>, root| {
+    heap.mutate(|mc, root| {
         let object = root.borrow()[0];
         let handles: Vec<_> = (0..5000).map(|_| mc.add_cleanup(object, || {})).collect();
         assert!(handles.iter().skip(1).all(|handle| handle.stop()));
     });
-    assert_eq!(heap.core().registrar().borrow().settled(), 4999);
+    assert_eq!(heap.core().context().registrar().borrow().settled(), 4999);
     heap.collect();
-    assert_eq!(heap.core().registrar().borrow().settled(), 0);
+    assert_eq!(heap.core().context().registrar().borrow().settled(), 0);
     assert_eq!(heap.stats().cleanups.armed, 1);
     heap.verify().expect("the chain is whole");
 }
@@ -119,13 +118,12 @@ fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
     for zeal in [false, true] {
         let pool = Pool::new(PoolConfig::default(), None);
         let config = HeapConfig { pacing: Pacing::Manual, zeal, ..HeapConfig::default() };
-        let mut heap: TestHeap =
-            RootedHeap::new(Origin::new(&pool), config, |mc: &Mutation<'_, Local>| {
-                mc.alloc(Leaf::new(0x1111_u64));
-                GcRefCell::new(vec![mc.alloc(Leaf::new(0x2222_u64))])
-            });
+        let mut heap: TestHeap = RootedHeap::new(Origin::new(&pool), config, |mc| {
+            mc.alloc(Leaf::new(0x1111_u64));
+            GcRefCell::new(vec![mc.alloc(Leaf::new(0x2222_u64))])
+        });
         heap.collect();
-        let span = heap.core().space().borrow().spans().next().expect("one object lives");
+        let span = first_span(&heap);
         #[expect(unsafe_code, reason = "to see what is in a dead slot")]
         let word = |slot| {
             // SAFETY: the span is open, so the slot's memory is mapped, and whatever is in it is a number.
@@ -150,18 +148,18 @@ fn runs_hand_out_every_free_slot_once_and_no_other() {
         |slot| (slot * 7919) % 10 < 9,
     ];
     for (number, taken) in patterns.into_iter().enumerate() {
-        let mut space = Space::new(u64::MAX);
+        let space = CommonSpace::<Local>::new(u64::MAX);
         let mut allocator = Allocator::new();
-        let span = space.take_span(info).expect("memory");
+        let span = space.with(|space| space.take_span(info)).expect("memory");
         (0..slots)
             .filter(|&slot| taken(slot))
             .for_each(|slot| bitmap::set(span.alloc_bits(), slot));
-        space.return_span(span);
+        space.with(|space| space.return_span(span));
         let mut handed_out = BTreeSet::new();
         let free = (0..slots).filter(|&slot| !taken(slot)).collect::<BTreeSet<_>>();
         while handed_out.len() < free.len() {
             let Some(slot) = allocator.take::<Leaf<u64>>(info) else {
-                allocator.refill(&mut space, info).expect("memory");
+                allocator.refill(&space, info).expect("memory");
                 continue;
             };
             assert_eq!(SpanRef::containing(slot.cast()), span, "pattern {number}");
@@ -175,36 +173,36 @@ fn runs_hand_out_every_free_slot_once_and_no_other() {
 #[test]
 fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
     let info = TypeInfo::of::<Leaf<u64>>();
-    let mut space = Space::new(1000);
+    let space = CommonSpace::<Local>::new(1000);
     let mut allocator = Allocator::new();
     let mut count = 0;
     let refused = loop {
         match allocator.take::<Leaf<u64>>(info) {
             Some(_) => count += 1,
-            None => match allocator.refill(&mut space, info) {
+            None => match allocator.refill(&space, info) {
                 Ok(()) => {}
                 Err(why) => break why,
             },
         }
     };
     assert_eq!((count, refused), (1000 / 16, NoRoom::Limit));
-    assert_eq!(space.usage().bytes, 992);
+    assert_eq!(space.settled().bytes, 992);
     close(space, allocator);
 }
 
 #[test]
 fn the_byte_limit_holds_where_free_slots_lie_scattered() {
     let info = TypeInfo::of::<Leaf<u64>>();
-    let mut space = Space::new(1000);
+    let space = CommonSpace::<Local>::new(1000);
     let mut allocator = Allocator::new();
-    let span = space.take_span(info).expect("memory");
+    let span = space.with(|space| space.take_span(info)).expect("memory");
     (0..span.slots()).step_by(2).for_each(|slot| bitmap::set(span.alloc_bits(), slot));
-    space.return_span(span);
+    space.with(|space| space.return_span(span));
     let mut slots = BTreeSet::new();
     let refused = loop {
         match allocator.take::<Leaf<u64>>(info) {
             Some(slot) => assert!(slots.insert(span.slot_of(slot.cast()))),
-            None => match allocator.refill(&mut space, info) {
+            None => match allocator.refill(&space, info) {
                 Ok(()) => {}
                 Err(why) => break why,
             },
@@ -218,39 +216,40 @@ fn the_byte_limit_holds_where_free_slots_lie_scattered() {
 #[test]
 fn after_a_cycle_only_spans_with_free_slots_are_listed_for_allocation() {
     let mut heap = heap();
-    heap.mutate(|mc: &Mutation<'_, Local>, root| {
+    heap.mutate(|mc, root| {
         // More than a span can hold.
         let some = (0..5000).map(|value| mc.alloc(Leaf::new(value)));
         root.borrow_mut(mc).extend(some);
     });
     heap.collect();
-    let space = heap.core().space().borrow();
-    let live = |span: &SpanRef| bitmap::ones(span.alloc_bits()).count();
-    let is_full = |span: &SpanRef| live(span) == span.slots();
-    let counts = space.spans().map(|span| (live(&span), span.slots())).collect::<Vec<_>>();
-    assert_eq!(counts.iter().filter(|(live, slots)| live == slots).count(), 1, "{counts:?}");
-    assert_eq!(space.partial().count(), counts.len() - 1, "{counts:?}");
-    assert!(!space.partial().any(|span| is_full(&span)));
+    heap.core().space().with(|space| {
+        let live = |span: &SpanRef| bitmap::ones(span.alloc_bits()).count();
+        let is_full = |span: &SpanRef| live(span) == span.slots();
+        let counts = space.spans().map(|span| (live(&span), span.slots())).collect::<Vec<_>>();
+        assert_eq!(counts.iter().filter(|(live, slots)| live == slots).count(), 1, "{counts:?}");
+        assert_eq!(space.partial().count(), counts.len() - 1, "{counts:?}");
+        assert!(!space.partial().any(|span| is_full(&span)));
+    });
 }
 
 #[test]
 fn the_weak_records_of_a_span_go_with_the_last_one_and_the_checker_looks_at_them() {
     let mut heap = heap();
     let tables = |heap: &TestHeap| {
-        let space = heap.core().space().borrow();
-        space.spans().filter(|span| span.weaks().borrow().is_some()).count()
+        let has_table = |span: &SpanRef| span.weaks().borrow().is_some();
+        heap.core().space().with(|space| space.spans().filter(has_table).count())
     };
-    heap.mutate(|mc: &Mutation<'_, Local>, root| {
+    heap.mutate(|mc, root| {
         let weak = mc.downgrade(root.borrow()[0]);
         assert!(weak.upgrade(mc).is_some());
     });
     assert_eq!(tables(&heap), 1);
-    heap.mutate(|mc: &Mutation<'_, Local>, root| _ = root.borrow_mut(mc).remove(0));
+    heap.mutate(|mc, root| _ = root.borrow_mut(mc).remove(0));
     // Its slot is freed behind its back.
     let complaint = complaint(
         &mut heap,
-        |_, span| bitmap::clear_range(span.alloc_bits(), 0, 1),
-        |_, span| bitmap::set(span.alloc_bits(), 0),
+        |span| bitmap::clear_range(span.alloc_bits(), 0, 1),
+        |span| bitmap::set(span.alloc_bits(), 0),
     );
     assert!(complaint.contains("a free slot has a weak record"), "{complaint}");
     heap.collect();
@@ -260,7 +259,7 @@ fn the_weak_records_of_a_span_go_with_the_last_one_and_the_checker_looks_at_them
 #[test]
 fn the_checker_sees_a_local_cleanup_of_a_free_slot() {
     let mut heap = heap();
-    let object = heap.mutate(|mc: &Mutation<'_, Local>, _| {
+    let object = heap.mutate(|mc, _| {
         let leaf = mc.alloc(Leaf::new(7));
         mc.add_cleanup_local(leaf, || {});
         leaf.as_address()
@@ -269,8 +268,8 @@ fn the_checker_sees_a_local_cleanup_of_a_free_slot() {
     let slot = span.slot_of(object);
     let complaint = complaint(
         &mut heap,
-        |_, _| bitmap::clear_range(span.alloc_bits(), slot, slot + 1),
-        |_, _| bitmap::set(span.alloc_bits(), slot),
+        |_| bitmap::clear_range(span.alloc_bits(), slot, slot + 1),
+        |_| bitmap::set(span.alloc_bits(), slot),
     );
     assert!(complaint.contains("1 local cleanups are armed for free slots"), "{complaint}");
 }
@@ -285,7 +284,7 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
         infos.push(TypeInfo { type_id: other, ..*like });
         infos
     });
-    let mut space = Space::new(u64::MAX);
+    let space = CommonSpace::<Local>::new(u64::MAX);
     let mut allocator = Allocator::new();
     let mut slots = BTreeSet::new();
     for round in 0..1000 {
@@ -293,14 +292,14 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
         let slot = loop {
             match allocator.take::<Leaf<u64>>(info) {
                 Some(slot) => break slot,
-                None => allocator.refill(&mut space, info).expect("memory"),
+                None => allocator.refill(&space, info).expect("memory"),
             }
         };
         assert!(std::ptr::eq(SpanRef::containing(slot.cast()).info(), info), "round {round}");
         assert!(slots.insert(slot.addr()), "round {round}: a slot was handed out twice");
     }
     // One span each, given back at each change and taken again.
-    assert_eq!(space.spans().count(), 2);
+    assert_eq!(space.with(|space| space.spans().count()), 2);
     close(space, allocator);
 }
 
@@ -308,24 +307,30 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
 fn what_is_free_is_found_under_each_address_that_a_type_info_has() {
     static INFOS: LazyLock<[TypeInfo; 2]> =
         LazyLock::new(|| [(); 2].map(|()| TypeInfo { ..*TypeInfo::of::<Leaf<u64>>() }));
-    let mut space = Space::new(u64::MAX);
+    let space = CommonSpace::<Local>::new(u64::MAX);
     for _ in 0..3 {
         for info in &*INFOS {
             let mut allocator = Allocator::new();
-            allocator.refill(&mut space, info).expect("memory");
+            allocator.refill(&space, info).expect("memory");
             assert!(allocator.take::<Leaf<u64>>(info).is_some());
-            allocator.retire(&mut space);
+            space.with(|space| allocator.retire(space));
         }
     }
-    assert_eq!(space.spans().count(), 1);
+    assert_eq!(space.with(|space| space.spans().count()), 1);
     close(space, Allocator::new());
 }
 
 /// Ends a space whose slots hold nothing that needs dropping.
-fn close(mut space: Space, mut allocator: Allocator) {
-    allocator.retire(&mut space);
-    space.sweep_spans(|span| {
-        bitmap::clear_range(span.alloc_bits(), 0, span.slots());
-        Swept::Empty
+fn close(space: CommonSpace<Local>, mut allocator: Allocator) {
+    space.with(|space| {
+        allocator.retire(space);
+        space.sweep_spans(|span| {
+            bitmap::clear_range(span.alloc_bits(), 0, span.slots());
+            Swept::Empty
+        });
     });
+}
+
+fn first_span(heap: &TestHeap) -> SpanRef {
+    heap.core().space().with(|space| space.spans().next()).expect("one span is open")
 }

@@ -1,0 +1,73 @@
+//! Which heaps the current thread has a mutator of.
+//!
+//! Invariant: a thread has at most one mutator of each heap; so a session is never opened within another one on the same heap, nor by drop
+//! glue or trace glue within a cycle. Either would wait for itself.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+use std::thread;
+
+use crate::roots::HeapId;
+
+thread_local! {
+    static HERE: RefCell<Vec<HeapId>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The current thread's place at a heap. Stays on the thread.
+pub(crate) struct Attached {
+    heap: HeapId,
+    stays: PhantomData<*const ()>,
+}
+
+impl Attached {
+    /// Takes the place, if the thread does not have it. O(heaps that the thread is attached to).
+    pub(crate) fn new(heap: HeapId) -> Result<Self, AlreadyAttached> {
+        let taken = HERE.try_with(|here| {
+            let mut here = here.borrow_mut();
+            let free = !here.contains(&heap);
+            if free {
+                here.push(heap);
+            }
+            free
+        });
+        match taken {
+            Ok(false) => Err(AlreadyAttached { heap }),
+            // A thread that is ending, and has no more memory of its own, cannot be kept from attaching twice.
+            Ok(true) | Err(_) => Ok(Attached { heap, stays: PhantomData }),
+        }
+    }
+
+    /// The place of a thread that was started to help with a cycle.
+    pub(crate) fn helper(heap: HeapId) -> Option<Self> {
+        Self::new(heap).ok()
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ending = HERE.try_with(|here| here.borrow_mut().retain(|&heap| heap != self.heap));
+    }
+}
+
+/// The current thread has a mutator of that heap already, or is collecting it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlreadyAttached {
+    heap: HeapId,
+}
+
+impl fmt::Display for AlreadyAttached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let thread = thread::current();
+        write!(
+            f,
+            "thread `{}` has a mutator of {} already, or is collecting it; valid is one at a time: within a session use the \
+             `Mutation` at hand, between sessions the same mutator again, and in `Drop` of a payload neither",
+            thread.name().unwrap_or("unnamed"),
+            self.heap
+        )
+    }
+}
+
+impl Error for AlreadyAttached {}

@@ -1,0 +1,130 @@
+//! The modes of a heap: one mutator on one thread, or many.
+//!
+//! What differs is chosen at compile time: a [`Local`] heap's state lies in cells, a [`Shared`] heap's behind locks, and
+//! nothing of the handshake is compiled into a `Local` session.
+//!
+//! Invariant: a heap has one mode for life, its type's; so what is `Local` is never reached by two threads.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use sexton_cleanup::sync::Mutex;
+
+use crate::context::Context;
+use crate::handshake::Handshake;
+use crate::local::{LocalCleanups, LocalTable, NoLocals};
+
+/// The default mode of a heap: one mutator, on one thread, and payloads of any kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local;
+
+/// The mode of a heap that any number of threads use: each attaches a mutator. Payloads are `Send + Sync`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shared;
+
+/// A mode: [`Local`] or [`Shared`].
+pub trait Mode: parts::Parts {}
+
+impl Mode for Local {}
+impl Mode for Shared {}
+
+/// A value that may be allocated in a heap of the mode: any in a [`Local`] one; in a [`Shared`] one only what is
+/// `Send + Sync`, because other threads see it, and one of them may drop it.
+///
+/// Asked of what is allocated and of the root, not of every type that one of them mentions: a field is part of its object.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot live in a heap of mode `{M}`",
+    note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, `GcMutex`, `GcRwLock` or `GcOnce` \
+            in place of `GcCell` and `GcRefCell`"
+)]
+pub trait Payload<M: Mode> {}
+
+impl<T> Payload<Local> for T {}
+impl<T: Send + Sync> Payload<Shared> for T {}
+
+pub(crate) mod parts {
+    use super::*;
+
+    /// What a mode is made of. Not to be named outside: so there are no other modes.
+    pub trait Parts: Sized + 'static {
+        /// Whether several threads may use the heap.
+        const SHARED: bool;
+        /// Guards what all mutators of a heap change.
+        type Lock<T>: Lock<T>;
+        type Locals: LocalCleanups;
+        type Mutators: Mutators<Self>;
+    }
+
+    impl Parts for Local {
+        const SHARED: bool = false;
+        type Lock<T> = RefCell<T>;
+        type Locals = Rc<LocalTable>;
+        type Mutators = ();
+    }
+
+    impl Parts for Shared {
+        const SHARED: bool = true;
+        type Lock<T> = Mutex<T>;
+        type Locals = NoLocals;
+        type Mutators = Handshake<Context<Shared>>;
+    }
+
+    /// The mutators of a heap, but for its own context.
+    pub trait Mutators<M: Parts>: Default {
+        /// Whether a thread waits for sessions to end, in order to collect.
+        fn is_stopping(&self) -> bool;
+
+        /// Calls `each` with the context of every mutator. Called while none has a session open.
+        fn for_each(&self, each: impl FnMut(&Context<M>));
+    }
+
+    impl Mutators<Local> for () {
+        #[inline]
+        fn is_stopping(&self) -> bool {
+            false
+        }
+
+        fn for_each(&self, _: impl FnMut(&Context<Local>)) {}
+    }
+
+    impl Mutators<Shared> for Handshake<Context<Shared>> {
+        #[inline]
+        fn is_stopping(&self) -> bool {
+            self.is_stopping()
+        }
+
+        fn for_each(&self, each: impl FnMut(&Context<Shared>)) {
+            self.for_each(each);
+        }
+    }
+
+    /// A value that is reached by one caller at a time.
+    pub trait Lock<T> {
+        fn new(value: T) -> Self;
+
+        /// Calls `f` with the value. `f` does not come back here.
+        fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U;
+    }
+
+    impl<T> Lock<T> for RefCell<T> {
+        fn new(value: T) -> Self {
+            RefCell::new(value)
+        }
+
+        #[inline]
+        fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U {
+            f(&mut self.borrow_mut())
+        }
+    }
+
+    impl<T> Lock<T> for Mutex<T> {
+        fn new(value: T) -> Self {
+            Mutex::new(value)
+        }
+
+        #[inline]
+        fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U {
+            f(&mut self.lock())
+        }
+    }
+}

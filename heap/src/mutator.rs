@@ -1,0 +1,158 @@
+//! A mutator of a `Shared` heap: one thread's way to open sessions, and to collect.
+//!
+//! Invariant: a mutator stays on its thread, and its context is used within its sessions only, or by whoever has stopped all of them.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{Thread, ThreadId};
+use std::time::Duration;
+
+use sexton_cleanup::drop_quietly;
+
+use crate::attached::{AlreadyAttached, Attached};
+use crate::context::Context;
+use crate::handshake::{Handshake, Patience, Post, Stopped};
+use crate::heap::RootedHeap;
+use crate::mode::Shared;
+use crate::mutation::Mutation;
+use crate::report::GcReport;
+use crate::roots::HeapId;
+use crate::trace::Branded;
+use crate::verify::VerifyError;
+
+/// One thread's mutator of a heap. Dropping it detaches the thread; its spans are there for others then.
+///
+/// The mechanism without the policy: the facade's `Mutator` wraps it.
+pub struct RootedMutator<'h, R: Branded> {
+    heap: &'h RootedHeap<R, Shared>,
+    post: Arc<Post<Context<Shared>>>,
+    /// Last, so that nobody attaches here before this one is gone. Keeps the mutator on its thread.
+    _here: Attached,
+}
+
+impl<R: Branded> RootedHeap<R, Shared> {
+    /// A mutator for this thread.
+    ///
+    /// # Errors
+    ///
+    /// If the thread has one, or is collecting the heap.
+    pub fn attach(&self) -> Result<RootedMutator<'_, R>, AlreadyAttached> {
+        let here = Attached::new(self.id())?;
+        let post = self.handshake().attach(Context::new(self.core.origin()));
+        Ok(RootedMutator { heap: self, post, _here: here })
+    }
+
+    fn handshake(&self) -> &Handshake<Context<Shared>> {
+        self.core.mutators()
+    }
+}
+
+impl<R: Branded> RootedMutator<'_, R> {
+    /// Opens a session: calls `f` with the session and the root. Then collects, if the session has made a cycle due and nobody
+    /// else has run it meanwhile.
+    pub fn mutate<T>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
+    ) -> (T, Option<GcReport>) {
+        let context = self.post.context();
+        let session = self.heap.handshake().enter(&self.post);
+        let result = self.heap.session(context, f);
+        // Within the session: it looks into the context.
+        let is_due = self.heap.core.collection_due(context);
+        drop(session);
+        (result, if is_due { self.collect_if_due() } else { None })
+    }
+
+    /// Runs one full cycle, whoever else runs one.
+    ///
+    /// # Panics
+    ///
+    /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
+    /// mode, if the heap fails its verification.
+    pub fn collect(&mut self) -> GcReport {
+        let stopped = self.stop(|| false).expect("nothing was said against it");
+        self.run_cycle(&stopped)
+    }
+
+    /// Runs one full cycle, if one is due.
+    #[cold]
+    pub fn collect_if_due(&mut self) -> Option<GcReport> {
+        let stopped = self.stop(|| !self.heap.core.is_due_for_all())?;
+        Some(self.run_cycle(&stopped))
+    }
+
+    fn run_cycle(&self, stopped: &Stopped<'_, Context<Shared>>) -> GcReport {
+        self.heap.cycle(stopped.since, stopped.safepoint_time, stopped)
+    }
+
+    fn stop(&self, unless: impl FnOnce() -> bool) -> Option<Stopped<'_, Context<Shared>>> {
+        let (after, hook) = &self.heap.slow_session;
+        let complain = |thread: &Thread, waited: Duration| {
+            let session = SlowSession {
+                heap: self.heap.id(),
+                thread: thread.id(),
+                thread_name: thread.name().map(str::to_owned),
+                waited,
+            };
+            // A hook that panics must not leave the mutators stopped, nor its panic become the collection's.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&session))) {
+                drop_quietly(payload);
+            }
+        };
+        self.heap.handshake().stop(unless, Some(Patience { after: *after, complain: &complain }))
+    }
+
+    /// Whether another mutator waits to collect, so that the next session would wait.
+    pub fn gc_pending(&self) -> bool {
+        self.heap.handshake().is_stopping()
+    }
+
+    /// Stops the other mutators, recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
+    ///
+    /// # Errors
+    ///
+    /// The first inconsistency found.
+    pub fn verify(&mut self) -> Result<(), VerifyError> {
+        let _stopped = self.stop(|| false).expect("nothing was said against it");
+        self.heap.verify_stopped()
+    }
+}
+
+impl<R: Branded> Drop for RootedMutator<'_, R> {
+    fn drop(&mut self) {
+        let handshake = self.heap.handshake();
+        let session = handshake.enter(&self.post);
+        self.heap.core.retire_context(self.post.context());
+        drop(session);
+        handshake.detach(&self.post);
+    }
+}
+
+/// Is told about each session that a collection has waited long for, on the thread that collects.
+pub type SlowSessionHook = Arc<dyn Fn(&SlowSession) + Send + Sync>;
+
+/// A session that has been open for long while somebody waits to collect; and so does every mutator that would open another.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SlowSession {
+    /// The heap.
+    pub heap: HeapId,
+    /// The thread whose session it is.
+    pub thread: ThreadId,
+    /// That thread's name, if it has one.
+    pub thread_name: Option<String>,
+    /// For how long it has been waited for.
+    pub waited: Duration,
+}
+
+impl fmt::Display for SlowSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SlowSession { heap, thread, thread_name, waited } = self;
+        let name = thread_name.as_deref().unwrap_or("unnamed");
+        write!(
+            f,
+            "{heap} has waited for {waited:.1?} to collect: thread `{name}` ({thread:?}) has a session open, and does not end it"
+        )
+    }
+}

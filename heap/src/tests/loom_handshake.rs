@@ -1,0 +1,248 @@
+//! The handshake under loom: small programs of mutators and collectors, and one for each step that may be broken.
+//!
+//! Contexts are cells that loom watches: an access while another thread has one at the same time, or one that is not ordered after it, is a failure.
+
+use std::sync::Arc as Plain;
+use std::sync::atomic::Ordering::Relaxed;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use crate::handshake::{Handshake, Session};
+use crate::help::{Job, Waiting};
+use crate::mutant::Mutant;
+
+type Watched = UnsafeCell<u32>;
+
+/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.check(model);
+}
+
+/// Asserts that loom finds a failure, in words that contain `what`.
+#[track_caller]
+fn finds(what: &str, model: impl Fn() + Sync + Send + 'static) {
+    let explored = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| explore(model)));
+    let panic = explored.expect_err("loom found nothing wrong");
+    let text = match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => (*panic.downcast::<&str>().expect("a message")).to_string(),
+    };
+    assert!(text.contains(what), "it failed in another way: {text}");
+}
+
+/// Asserts that loom finds a failure, in words that contain `what`; and that nothing but the race is broken: where the mutator has gone
+/// before the cycle begins, or comes when it is over, all goes well.
+#[track_caller]
+fn breaks(mutant: Mutant, what: &str) {
+    explore(move || {
+        let handshake = Kept::new(mutant);
+        mutator(&handshake, 1).join().unwrap();
+        collect(&handshake.0);
+        mutator(&handshake, 1).join().unwrap();
+    });
+    finds(what, move || program(1, 1, 1, mutant));
+}
+
+/// A model that fails unwinds; a handshake that it would drop then would be looked at by a checker that is gone.
+struct Kept(Plain<Handshake<Watched>>);
+
+impl Kept {
+    fn new(mutant: Mutant) -> Self {
+        let handshake = Plain::new(Handshake::new(mutant));
+        if mutant != Mutant::None {
+            std::mem::forget(handshake.clone());
+        }
+        Kept(handshake)
+    }
+}
+
+fn touch(context: &Watched) {
+    context.with_mut(|_| ());
+}
+
+/// A thread that attaches, opens so many sessions, and detaches.
+fn mutator(handshake: &Kept, sessions: usize) -> thread::JoinHandle<()> {
+    let handshake = handshake.0.clone();
+    // Before the thread starts: who attaches late is another model.
+    let post = handshake.attach(UnsafeCell::new(0));
+    thread::spawn(move || {
+        for _ in 0..sessions {
+            let session: Session<'_, _> = handshake.enter(&post);
+            touch(post.context());
+            drop(session);
+        }
+        handshake.detach(&post);
+    })
+}
+
+/// Stops the mutators once, and uses all their contexts.
+fn collect(handshake: &Handshake<Watched>) {
+    let stopped = handshake.stop(|| false, None);
+    handshake.for_each(touch);
+    drop(stopped);
+}
+
+/// So many mutators with so many sessions each, and this thread, which collects so many times.
+fn program(mutators: usize, sessions: usize, cycles: usize, mutant: Mutant) {
+    let handshake = Kept::new(mutant);
+    let threads: Vec<_> = (0..mutators).map(|_| mutator(&handshake, sessions)).collect();
+    (0..cycles).for_each(|_| collect(&handshake.0));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn a_session_and_a_cycle_take_turns() {
+    explore(|| program(1, 2, 2, Mutant::None));
+}
+
+#[test]
+fn two_mutators_and_a_cycle_take_turns() {
+    explore(|| program(2, 1, 1, Mutant::None));
+}
+
+#[test]
+fn two_collectors_take_turns() {
+    explore(|| {
+        let handshake = Kept::new(Mutant::None);
+        let mutator = mutator(&handshake, 1);
+        let other = {
+            let handshake = handshake.0.clone();
+            thread::spawn(move || collect(&handshake))
+        };
+        collect(&handshake.0);
+        other.join().unwrap();
+        mutator.join().unwrap();
+    });
+}
+
+#[test]
+fn whoever_collects_only_if_it_is_due_leaves_it_to_the_other() {
+    explore(|| {
+        let handshake = Kept::new(Mutant::None);
+        let due = Plain::new(loom::sync::atomic::AtomicUsize::new(1));
+        let ran = Plain::new(loom::sync::atomic::AtomicUsize::new(0));
+        let collect_if_due = {
+            let (handshake, due, ran) = (handshake.0.clone(), due, ran.clone());
+            move || {
+                if let Some(_stopped) = handshake.stop(|| due.load(Relaxed) == 0, None) {
+                    due.store(0, Relaxed);
+                    ran.fetch_add(1, Relaxed);
+                }
+            }
+        };
+        let other = thread::spawn(collect_if_due.clone());
+        collect_if_due();
+        other.join().unwrap();
+        assert_eq!(ran.load(Relaxed), 1);
+    });
+}
+
+#[test]
+fn a_mutator_that_attaches_late_waits_as_well() {
+    explore(|| {
+        let handshake = Kept::new(Mutant::None);
+        let late = {
+            let handshake = handshake.0.clone();
+            thread::spawn(move || {
+                let post = handshake.attach(UnsafeCell::new(0));
+                drop(handshake.enter(&post));
+                touch_in_session(&handshake, &post);
+                handshake.detach(&post);
+            })
+        };
+        collect(&handshake.0);
+        late.join().unwrap();
+    });
+}
+
+fn touch_in_session(handshake: &Handshake<Watched>, post: &crate::handshake::Post<Watched>) {
+    let session = handshake.enter(post);
+    touch(post.context());
+    drop(session);
+}
+
+/// Work on a cell that the collector uses before and after.
+struct Work(Watched, loom::sync::atomic::AtomicUsize);
+
+// SAFETY: nobody follows the cell's pointers; loom says who is there at the same time as another.
+#[expect(unsafe_code, reason = "a cell that loom watches is not `Sync`")]
+unsafe impl Sync for Work {}
+
+impl Job for Work {
+    fn help(&self) {
+        // One at a time: this is about the job's end.
+        if self.1.fetch_add(1, Relaxed) == 0 {
+            touch(&self.0);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        false
+    }
+}
+
+/// A mutator that waits for a session helps; when the job is over, it has left.
+fn job(mutant: Mutant) {
+    let handshake = Kept::new(mutant);
+    let stopped = handshake.0.stop(|| false, None).expect("it is not to be left");
+    let thread = mutator(&handshake, 1);
+    while handshake.0.waiting() == 0 {
+        thread::yield_now();
+    }
+    let work = Plain::new(Work(UnsafeCell::new(0), loom::sync::atomic::AtomicUsize::new(0)));
+    if mutant != Mutant::None {
+        std::mem::forget(work.clone());
+    }
+    touch(&work.0);
+    let job: Plain<dyn Job> = work.clone();
+    stopped.with_help(job, 1, &mut |seats| assert_eq!(seats, 1));
+    touch(&work.0);
+    drop(stopped);
+    thread.join().unwrap();
+}
+
+#[test]
+fn helpers_have_left_when_the_job_is_over() {
+    explore(|| job(Mutant::None));
+}
+
+const AT_A_TIME: &str = "Causality violation";
+const FOR_EVER: &str = "deadlock";
+
+#[test]
+fn mutant_without_the_enter_fence() {
+    breaks(Mutant::NoEnterFence, AT_A_TIME);
+}
+
+#[test]
+fn mutant_without_the_stop_fence() {
+    breaks(Mutant::NoStopFence, AT_A_TIME);
+}
+
+#[test]
+fn mutant_without_the_exit_fence() {
+    breaks(Mutant::NoExitFence, FOR_EVER);
+}
+
+#[test]
+fn mutant_that_exits_without_a_wake() {
+    breaks(Mutant::ExitWithoutWake, FOR_EVER);
+}
+
+#[test]
+fn mutant_that_backs_out_without_a_wake() {
+    breaks(Mutant::BackOutWithoutWake, FOR_EVER);
+}
+
+#[test]
+fn mutant_that_looks_before_it_says_that_it_enters() {
+    breaks(Mutant::LateEntry, AT_A_TIME);
+}
+
+#[test]
+fn mutant_that_leaves_helpers_behind() {
+    finds(AT_A_TIME, || job(Mutant::LeaveHelpersBehind));
+}

@@ -1,0 +1,153 @@
+//! `Mutator`: one thread's access to a `Shared` heap, with the policy of when to collect.
+//!
+//! Invariant: back-pressure is applied after a collection, when the mutators have been resumed, by the thread that collected.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use sexton_cleanup::drop_quietly;
+use sexton_heap::{Branded, GcReport, Mutation, RootedMutator, Shared, VerifyError};
+
+use crate::heap::Heap;
+
+/// One thread's mutator of a [`Shared`] heap, from [`Heap::attach`]: it opens sessions, and collects.
+///
+/// It stays on its thread. Between sessions the thread may do whatever it likes, wait in a lock or for input, without delaying a
+/// collection. Dropping the mutator detaches the thread, and leaves the free slots it had at hand to others.
+///
+/// ```
+/// use sexton::{Gc, GcAtomic, Heap, Shared, Trace};
+///
+/// #[derive(Trace)]
+/// struct Node<'gc> { value: u64, next: GcAtomic<'gc, Node<'gc>> }
+///
+/// #[derive(Trace, Default)]
+/// struct World<'gc> { head: GcAtomic<'gc, Node<'gc>> }
+///
+/// let heap: Heap<World<'static>, Shared> = Heap::new(|_mc| World::default());
+/// std::thread::scope(|scope| {
+///     for thread in 0..2 {
+///         let heap = &heap;
+///         scope.spawn(move || {
+///             let mut mutator = heap.attach();
+///             for value in 0..100 {
+///                 mutator.mutate(|mc, world| {
+///                     let node = mc.alloc(Node { value: thread * 100 + value, next: GcAtomic::default() });
+///                     // Push it to the front, and try again if another thread was quicker.
+///                     let mut head = world.head.load();
+///                     loop {
+///                         node.next.store(mc, head);
+///                         match world.head.compare_exchange(mc, head, Some(node)) {
+///                             Ok(_) => break,
+///                             Err(other) => head = other,
+///                         }
+///                     }
+///                 });
+///             }
+///         });
+///     }
+/// });
+/// let sum = heap.attach().mutate(|_mc, world| {
+///     std::iter::successors(world.head.load(), |node| node.next.load()).map(|node| node.value).sum::<u64>()
+/// });
+/// assert_eq!(sum, (0..200).sum());
+/// ```
+pub struct Mutator<'h, R: Branded> {
+    heap: &'h Heap<R, Shared>,
+    inner: RootedMutator<'h, R>,
+}
+
+impl<'h, R: Branded> Mutator<'h, R> {
+    pub(crate) fn new(heap: &'h Heap<R, Shared>, inner: RootedMutator<'h, R>) -> Self {
+        Mutator { heap, inner }
+    }
+
+    /// Opens a session: calls `f` with the means to change the heap, and its root. If another thread collects, or waits to, this one waits
+    /// for the end of that cycle first, and may help with it. Collects when the session ends, if the pacer says so; never before.
+    ///
+    /// All other sessions wait while a thread wants to collect and this one is open. So it should not be open for long: a
+    /// session that is asks [`gc_pending`](Mutation::gc_pending) now and then, and returns if so. Nor should it wait for what
+    /// another thread does in, or after, a session of its own.
+    ///
+    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the session was refused an
+    /// object because of [`max_bytes`](crate::HeapBuilder::max_bytes), as the next one would find the heap as full.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does. And if the collection at the end does, for the reasons that [`collect`](Self::collect) gives: then what `f`
+    /// returned is lost.
+    pub fn mutate<T>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        let unwinding = CollectIfRefused(self);
+        let (result, report) = unwinding.0.inner.mutate(f);
+        std::mem::forget(unwinding);
+        if report.is_some() {
+            self.heap.apply_back_pressure();
+        }
+        result
+    }
+
+    /// Runs one full cycle: waits until no session is open, marks what the roots reach, sweeps everything, queues the cleanups of the
+    /// dead and wakes workers for them. Then it applies the heap's [`BackPressure`](crate::BackPressure). Linear in live
+    /// objects and in spans. If another thread is collecting it waits for that, and then runs a cycle of its own.
+    ///
+    /// A session that does not end keeps it waiting; see [`slow_session_after`](crate::HeapBuilder::slow_session_after).
+    ///
+    /// # Panics
+    ///
+    /// If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable. In zeal
+    /// mode, if the heap fails its verification. If the hook of a [`BackPressure::Call`](crate::BackPressure) panics.
+    pub fn collect(&mut self) -> GcReport {
+        let report = self.inner.collect();
+        self.heap.apply_back_pressure();
+        report
+    }
+
+    /// Whether another thread collects, or waits to, so that the next session of this one would wait.
+    /// Within a session: [`Mutation::gc_pending`].
+    pub fn gc_pending(&self) -> bool {
+        self.inner.gc_pending()
+    }
+
+    /// The heap.
+    pub fn heap(&self) -> &'h Heap<R, Shared> {
+        self.heap
+    }
+
+    /// Waits until no session is open, recomputes reachability and all bookkeeping the slow way, and compares. For tests; O(heap).
+    ///
+    /// # Errors
+    ///
+    /// The first inconsistency found. It is always a bug of Sexton or of a hand-written `Trace`.
+    pub fn verify(&mut self) -> Result<(), VerifyError> {
+        self.inner.verify()
+    }
+}
+
+/// Dropped when a session ends by a panic, and only then.
+struct CollectIfRefused<'a, 'h, R: Branded>(&'a mut Mutator<'h, R>);
+
+impl<R: Branded> Drop for CollectIfRefused<'_, '_, R> {
+    fn drop(&mut self) {
+        let mutator = &mut *self.0;
+        if mutator.heap.inner.has_refused() {
+            // The session's panic goes on; a second one would end the process.
+            let collected = catch_unwind(AssertUnwindSafe(|| {
+                if mutator.inner.collect_if_due().is_some() {
+                    mutator.heap.apply_back_pressure();
+                }
+            }));
+            if let Err(payload) = collected {
+                drop_quietly(payload);
+            }
+        }
+    }
+}
+
+impl<R: Branded> fmt::Debug for Mutator<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutator").field("heap", &self.heap.id()).finish_non_exhaustive()
+    }
+}
