@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo clippy --locked --workspace --all-targets -- -D warnings
-RUSTFLAGS="--cfg loom" cargo clippy --locked --target-dir target/loom --release -p sexton-cleanup --all-targets -- -D warnings
-RUSTFLAGS="--cfg shuttle" cargo clippy --locked --target-dir target/shuttle --release -p sexton-cleanup --all-targets -- -D warnings
+RUSTFLAGS="--cfg loom" cargo clippy --locked --target-dir target/loom --release -p sexton-cleanup -p sexton-heap --all-targets -- -D warnings
+RUSTFLAGS="--cfg shuttle" cargo clippy --locked --target-dir target/shuttle --release -p sexton-cleanup -p sexton-heap --all-targets -- -D warnings

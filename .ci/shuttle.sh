@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for ((round = 0; round < ${1:-1}; round++)); do
-    RUSTFLAGS="--cfg shuttle" cargo test --locked --release --target-dir target/shuttle -p sexton-cleanup --lib \
-        --config profile.release.package.sexton-cleanup.debug-assertions=true -- "${@:2}"
+    RUSTFLAGS="--cfg shuttle" cargo test --locked --release --target-dir target/shuttle -p sexton-cleanup -p sexton-heap --lib \
+        --config profile.release.package.sexton-cleanup.debug-assertions=true \
+        --config profile.release.package.sexton-heap.debug-assertions=true -- "${@:2}"
 done

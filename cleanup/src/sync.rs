@@ -27,7 +27,7 @@ mod imp {
         AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use std::thread::yield_now;
-    pub(crate) use std::thread_local;
+    pub use std::thread_local;
 
     /// Waits for a notification until `deadline`, for ever when there is none. Whether the deadline passed.
     pub fn wait_until<T>(
@@ -61,7 +61,7 @@ mod imp {
     #[cfg(test)]
     pub(crate) use checker::thread;
     pub(crate) use checker::thread::yield_now;
-    pub(crate) use checker::thread_local;
+    pub use checker::thread_local;
     pub(crate) use crossbeam_deque::Steal;
     #[cfg(shuttle)]
     pub(crate) use shuttle::lazy_static;

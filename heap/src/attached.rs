@@ -9,10 +9,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::thread;
 
+use sexton_cleanup::sync::thread_local;
+
 use crate::roots::HeapId;
 
 thread_local! {
-    static HERE: RefCell<Vec<HeapId>> = const { RefCell::new(Vec::new()) };
+    static HERE: RefCell<Vec<HeapId>> = RefCell::default();
 }
 
 /// The current thread's place at a heap. Stays on the thread.

@@ -355,11 +355,6 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         self.core.roots().old(cycles)
     }
 
-    #[cfg(test)]
-    pub(crate) fn core(&self) -> &Core<M> {
-        &self.core
-    }
-
     /// The heap's number, as messages name it.
     pub fn id(&self) -> HeapId {
         self.core.roots().heap()

@@ -14,8 +14,8 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::{Mutex, MutexGuard};
 use sexton_cleanup::Head;
+use sexton_cleanup::sync::{Mutex, MutexGuard};
 
 use crate::mode::Mode;
 use crate::packed::Packed;

@@ -1,50 +1,99 @@
-//! A list of a million nodes, let go of at once.
+//! A list of a million nodes, let go of at once: in a heap of one thread's own, and in one that two threads share.
 //!
-//! Notice: the last line is reached. `Option<Box<Node>>` would drop the nodes by recursion, a million
-//! calls deep, and overflow the stack. Here nothing is dropped node by node: mark follows a work
-//! list, and sweep does not even look at dead nodes, as they have neither cleanups nor drop glue.
-//! Compare the two collections: the first marks a million nodes, the second marks none.
+//! Notice:
+//! - The last line is reached. `Option<Box<Node>>` would drop the nodes by recursion, a million calls deep, and overflow the stack.
+//!   Here nothing is dropped node by node: mark follows a work list, and sweep does not even look at dead nodes, as they have neither
+//!   cleanups nor drop glue.
+//! - Compare the two collections of each heap: the first marks a million nodes, the second marks none.
+//! - The types and `push` are the same for both modes. A link that only one thread changes could be a `GcCell`; a shared heap would not take
+//!   it, and says so when it is compiled.
 
-use sexton::{Gc, GcCell, Heap, Trace};
+use std::thread;
+
+use sexton::{GcAtomic, GcReport, Heap, Mode, Mutation, Payload, Shared, Trace};
 
 #[derive(Trace)]
 struct Node<'gc> {
     value: u64,
-    next: Option<Gc<'gc, Node<'gc>>>,
+    next: GcAtomic<'gc, Node<'gc>>,
 }
 
 #[derive(Trace, Default)]
 struct World<'gc> {
-    head: GcCell<Option<Gc<'gc, Node<'gc>>>>,
+    head: GcAtomic<'gc, Node<'gc>>,
+}
+
+impl<'gc> World<'gc> {
+    /// Puts a node in front of the list. Several threads may.
+    fn push<M: Mode>(&self, mc: &Mutation<'gc, M>, value: u64)
+    where
+        Node<'gc>: Payload<M>,
+    {
+        let node = mc.alloc(Node { value, next: GcAtomic::default() });
+        let mut head = self.head.load();
+        loop {
+            node.next.store(mc, head);
+            match self.head.compare_exchange(mc, head, Some(node)) {
+                Ok(_) => return,
+                Err(quicker) => head = quicker,
+            }
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        std::iter::successors(self.head.load(), |node| node.next.load())
+            .map(|node| node.value)
+            .sum()
+    }
 }
 
 const NODES: u64 = 1_000_000;
+/// A session holds off collection, so a long job is cut into several. What is linked from the root stays from one to the next.
+const PER_SESSION: u64 = 10_000;
 
 fn main() {
-    let mut heap: Heap<World<'static>> = Heap::new(|_mc| World::default());
+    on_one_thread();
+    on_two_threads();
+}
 
-    // A session holds off collection, so a long job is cut into several. What is linked from the root
-    // stays from one to the next.
-    for first in (0..NODES).step_by(10_000) {
+fn on_one_thread() {
+    let mut heap: Heap<World<'static>> = Heap::new(|_mc| World::default());
+    for first in (0..NODES).step_by(PER_SESSION as usize) {
         heap.mutate(|mc, world| {
-            for value in first..first + 10_000 {
-                let node = mc.alloc(Node { value, next: world.head.get() });
-                world.head.set(mc, Some(node));
-            }
+            (first..first + PER_SESSION).for_each(|value| world.push(mc, value))
         });
     }
-
-    let sum = heap.mutate(|_mc, world| {
-        let list = std::iter::successors(world.head.get(), |node| node.next);
-        list.map(|node| node.value).sum::<u64>()
-    });
-    assert_eq!(sum, NODES * (NODES - 1) / 2);
+    assert_eq!(heap.mutate(|_mc, world| world.sum()), NODES * (NODES - 1) / 2);
 
     let full = heap.collect();
-    println!("alive: {:>9} nodes, marked in {:.1?}", full.live_objects, full.mark_time);
+    heap.mutate(|mc, world| world.head.store(mc, None));
+    tell("one thread ", full, heap.collect());
+}
 
-    heap.mutate(|mc, world| world.head.set(mc, None));
-    let empty = heap.collect();
-    println!("swept: {:>9} nodes, in {:.1?}", empty.swept_objects, empty.sweep_time);
-    assert_eq!(empty.swept_objects, NODES);
+fn on_two_threads() {
+    let heap: Heap<World<'static>, Shared> = Heap::new(|_mc| World::default());
+    thread::scope(|scope| {
+        for half in [0..NODES / 2, NODES / 2..NODES] {
+            let heap = &heap;
+            scope.spawn(move || {
+                let mut mutator = heap.attach();
+                for first in half.step_by(PER_SESSION as usize) {
+                    let values = first..first + PER_SESSION;
+                    mutator.mutate(|mc, world| values.for_each(|value| world.push(mc, value)));
+                }
+            });
+        }
+    });
+    let mut mutator = heap.attach();
+    assert_eq!(mutator.mutate(|_mc, world| world.sum()), NODES * (NODES - 1) / 2);
+
+    let full = mutator.collect();
+    mutator.mutate(|mc, world| world.head.store(mc, None));
+    tell("two threads", full, mutator.collect());
+}
+
+fn tell(who: &str, full: GcReport, empty: GcReport) {
+    println!("{who}: alive {:>9} nodes, marked in {:.1?}", full.live_objects, full.mark_time);
+    println!("{who}: swept {:>9} nodes, in {:.1?}", empty.swept_objects, empty.sweep_time);
+    assert_eq!((full.live_objects, empty.swept_objects), (NODES, NODES));
 }

@@ -1,16 +1,16 @@
-//! That a `Gc` is not `Send` is not all: in a wrapper that claims to be, it still cannot outlive its
+//! That a `Gc` to what is not `Sync` is not `Send` is not all: in a wrapper that claims to be, it still cannot outlive its
 //! session.
 
-use sexton::{Gc, Heap, Leaf};
+use sexton::{Gc, GcCell, Heap};
 
-struct Claimed<'gc>(Gc<'gc, Leaf<u32>>);
+struct Claimed<'gc>(Gc<'gc, GcCell<u32>>);
 
 unsafe impl Send for Claimed<'_> {}
 
 fn main() {
     let mut heap: Heap<()> = Heap::new(|_| ());
     heap.mutate(|mc, _| {
-        let gc = mc.alloc(Leaf::new(1));
+        let gc = mc.alloc(GcCell::new(1));
         let claimed = Claimed(gc);
         mc.add_cleanup(gc, move || drop(claimed));
     });

@@ -1,20 +1,27 @@
-//! A `Gc` cannot go to another thread, not even to one that ends within the session.
+//! A `Gc` cannot go to a thread that may outlive its session: a free one, or a scoped one whose scope is not within the session.
 
 use std::thread;
 
 use sexton::{Heap, Leaf};
 
-fn on_another_thread(f: impl FnOnce() + Send) {
+fn to_a_free_thread(heap: &mut Heap<()>) {
+    heap.mutate(|mc, _| {
+        let gc = mc.alloc(Leaf::new(1));
+        thread::spawn(move || println!("{}", **gc));
+    });
+}
+
+fn to_a_scope_around_the_session(heap: &mut Heap<()>) {
     thread::scope(|scope| {
-        scope.spawn(f);
+        heap.mutate(|mc, _| {
+            let gc = mc.alloc(Leaf::new(1));
+            scope.spawn(move || println!("{}", **gc));
+        });
     });
 }
 
 fn main() {
     let mut heap: Heap<()> = Heap::new(|_| ());
-    heap.mutate(|mc, _| {
-        let gc = mc.alloc(Leaf::new(1));
-        on_another_thread(|| println!("{}", **gc));
-        on_another_thread(move || println!("{}", **gc));
-    });
+    to_a_free_thread(&mut heap);
+    to_a_scope_around_the_session(&mut heap);
 }

@@ -41,7 +41,7 @@ fn complaint(
     fault: impl FnOnce(SpanRef),
     undo: impl FnOnce(SpanRef),
 ) -> String {
-    let span = first_span(&heap);
+    let span = first_span(heap);
     fault(span);
     let error = heap.verify().expect_err("the checker must see the fault");
     undo(span);
@@ -90,11 +90,11 @@ fn the_checker_sees_a_span_that_no_allocation_would_find() {
     let heap = heap();
     let span = first_span(&heap);
     let taken =
-        heap.core().space().with(|space| space.take_span(span.info())).expect("it is partial");
+        heap.core.space().with(|space| space.take_span(span.info())).expect("it is partial");
     assert_eq!(taken, span);
     let error = heap.verify().expect_err("the span is in nobody's hands");
     assert!(error.to_string().contains("no allocation would find"), "{error}");
-    heap.core().space().with(|space| space.return_span(span));
+    heap.core.space().with(|space| space.return_span(span));
     heap.verify().expect("the span is back");
 }
 
@@ -106,9 +106,9 @@ fn a_cycle_takes_stopped_records_out_of_the_chains_of_living_objects() {
         let handles: Vec<_> = (0..5000).map(|_| mc.add_cleanup(object, || {})).collect();
         assert!(handles.iter().skip(1).all(|handle| handle.stop()));
     });
-    assert_eq!(heap.core().context().registrar().borrow().settled(), 4999);
+    assert_eq!(heap.core.context().registrar().borrow().settled(), 4999);
     heap.collect();
-    assert_eq!(heap.core().context().registrar().borrow().settled(), 0);
+    assert_eq!(heap.core.context().registrar().borrow().settled(), 0);
     assert_eq!(heap.stats().cleanups.armed, 1);
     heap.verify().expect("the chain is whole");
 }
@@ -222,7 +222,7 @@ fn after_a_cycle_only_spans_with_free_slots_are_listed_for_allocation() {
         root.borrow_mut(mc).extend(some);
     });
     heap.collect();
-    heap.core().space().with(|space| {
+    heap.core.space().with(|space| {
         let live = |span: &SpanRef| bitmap::ones(span.alloc_bits()).count();
         let is_full = |span: &SpanRef| live(span) == span.slots();
         let counts = space.spans().map(|span| (live(&span), span.slots())).collect::<Vec<_>>();
@@ -237,7 +237,7 @@ fn the_weak_records_of_a_span_go_with_the_last_one_and_the_checker_looks_at_them
     let mut heap = heap();
     let tables = |heap: &TestHeap| {
         let has_table = |span: &SpanRef| span.weaks().borrow().is_some();
-        heap.core().space().with(|space| space.spans().filter(has_table).count())
+        heap.core.space().with(|space| space.spans().filter(has_table).count())
     };
     heap.mutate(|mc, root| {
         let weak = mc.downgrade(root.borrow()[0]);
@@ -332,5 +332,5 @@ fn close(space: CommonSpace<Local>, mut allocator: Allocator) {
 }
 
 fn first_span(heap: &TestHeap) -> SpanRef {
-    heap.core().space().with(|space| space.spans().next()).expect("one span is open")
+    heap.core.space().with(|space| space.spans().next()).expect("one span is open")
 }

@@ -1,8 +1,15 @@
-//! Tests that look inside, and the models of the handshake.
+//! Tests that look inside, and the models of the handshake and of a heap with several mutators.
 //!
-//! Under `--cfg loom` the models run, and nothing else does.
+//! Under `--cfg loom` and `--cfg shuttle` the models run, and nothing else does.
 
 #[cfg(not(any(loom, shuttle)))]
 mod inside;
 #[cfg(loom)]
 mod loom_handshake;
+#[cfg(shuttle)]
+#[expect(dead_code, reason = "one explorer for two crates; mutants are the other's")]
+#[path = "../../../cleanup/src/tests/shuttle_explorer.rs"]
+mod shuttle_explorer;
+#[cfg(shuttle)]
+#[expect(unsafe_code, reason = "the derive names the facade, so here `Trace` is written by hand")]
+mod shuttle_shared;

@@ -1,0 +1,220 @@
+//! A `Shared` heap under shuttle: many schedules of small programs, in zeal mode, so that each cycle is verified.
+//!
+//! Every lock that mutators share is the checker's (`sexton_cleanup::sync`), and so is every step of the handshake and of the cleanups; fields of objects are
+//! not, so a schedule changes hands between operations on the heap and not within one on a `GcAtomic`. One thread marks and sweeps: threads
+//! that are started to help are the system's own, and no checker's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use sexton_cleanup::{Origin, Pool, PoolConfig};
+use shuttle::thread;
+
+use crate::heap::{Armed, HeapConfig, RootedHeap};
+use crate::tests::shuttle_explorer::explored;
+use crate::{
+    Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RootedMutator, Shared, SharedRoot, Trace, Weak,
+    trace::Branded,
+};
+
+struct Node<'gc> {
+    id: u64,
+    next: GcAtomic<'gc, Node<'gc>>,
+    weak: GcOnce<Weak<'gc, Node<'gc>>>,
+}
+
+// SAFETY: both fields that hold pointers are traced; there is no `Drop`; the family is the type with its brand open.
+unsafe impl<'gc> Trace<'gc> for Node<'gc> {
+    type Family = Node<'static>;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, tracer: &mut crate::Tracer<'_>) {
+        self.next.trace(tracer);
+        self.weak.trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl Branded for Node<'static> {
+    type At<'gc> = Node<'gc>;
+}
+
+/// The root is a node, whose links are a stack.
+type SharedHeap = RootedHeap<Node<'static>, Shared>;
+
+/// A heap, its cleanups' pool, and how many of them ran.
+struct Scene {
+    heap: SharedHeap,
+    pool: Arc<Pool>,
+    ran: Arc<AtomicU64>,
+}
+
+fn scene(zeal: bool, pacing: Pacing) -> Arc<Scene> {
+    let pool = Pool::new(PoolConfig::default(), None);
+    // A model has no clock: what may be waited for until a time is not waited for at all.
+    let never = (Duration::MAX, HeapConfig::default().slow_session.1);
+    let config = HeapConfig { pacing, zeal, slow_session: never, ..HeapConfig::default() };
+    let heap = RootedHeap::new(Origin::new(&pool), config, |_| node(0));
+    Arc::new(Scene { heap, pool, ran: Arc::default() })
+}
+
+fn node<'gc>(id: u64) -> Node<'gc> {
+    Node { id, next: GcAtomic::default(), weak: GcOnce::new() }
+}
+
+fn push<'gc>(mc: &Mutation<'gc, Shared>, root: &Node<'gc>, id: u64) -> Gc<'gc, Node<'gc>> {
+    let new = mc.alloc(node(id));
+    let mut head = root.next.load();
+    loop {
+        new.next.store(mc, head);
+        match root.next.compare_exchange(mc, head, Some(new)) {
+            Ok(_) => return new,
+            Err(other) => head = other,
+        }
+    }
+}
+
+fn ids(root: &Node<'_>) -> Vec<u64> {
+    let mut ids: Vec<u64> = std::iter::successors(root.next.load(), |node| node.next.load())
+        .map(|node| node.id)
+        .collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Calls `work` on so many threads, and ends the heap when all are done. Gives how many cleanups ran.
+fn on_threads(
+    scene: &Arc<Scene>,
+    threads: u64,
+    work: impl Fn(u64, &Scene, RootedMutator<'_, Node<'static>>) + Send + Sync + 'static,
+) {
+    let work = Arc::new(work);
+    let threads: Vec<_> = (0..threads)
+        .map(|number| {
+            let (scene, work) = (scene.clone(), work.clone());
+            thread::spawn(move || {
+                let mutator = scene.heap.attach().expect("it is the first here");
+                work(number, &scene, mutator);
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// Ends the heap; how many of its cleanups ran.
+fn end(scene: Arc<Scene>) -> u64 {
+    let Ok(mut scene) = Arc::try_unwrap(scene) else { panic!("all threads have ended") };
+    scene.heap.tear_down(Armed::Queue);
+    while scene.pool.run_pending(usize::MAX) > 0 {}
+    scene.ran.load(Relaxed)
+}
+
+fn link_and_collect() {
+    let scene = scene(true, Pacing::Manual);
+    on_threads(&scene, 3, |number, scene, mut mutator| {
+        for round in 0..2 {
+            mutator.mutate(|mc, root| {
+                let node = push(mc, root, number * 10 + round);
+                let ran = scene.ran.clone();
+                mc.add_cleanup(node, move || _ = ran.fetch_add(1, Relaxed));
+                // Garbage with a cleanup of its own.
+                let ran = scene.ran.clone();
+                mc.add_cleanup(mc.alloc(Leaf::new(round)), move || _ = ran.fetch_add(1, Relaxed));
+            });
+        }
+    });
+    let mut mutator = scene.heap.attach().expect("the others have left");
+    mutator.mutate(|_, root| assert_eq!(ids(root), [0, 1, 10, 11, 20, 21]));
+    assert_eq!(mutator.collect().live_objects, 6);
+    drop(mutator);
+    assert_eq!(end(scene), 12);
+}
+
+/// All register on one object, downgrade it, and stop what others have registered.
+fn one_object() {
+    let scene = scene(true, Pacing::Manual);
+    let mut mutator = scene.heap.attach().expect("nobody is here");
+    mutator.mutate(|mc, root| _ = push(mc, root, 0));
+    drop(mutator);
+    on_threads(&scene, 3, |_, scene, mut mutator| {
+        let (handle, _report) = mutator.mutate(|mc, root| {
+            let object = root.next.load().expect("it is linked");
+            let weak = mc.downgrade(object);
+            assert!(object.weak.get_or_init(mc, || weak).ptr_eq(weak), "an object has one record");
+            let ran = scene.ran.clone();
+            mc.add_cleanup(object, move || _ = ran.fetch_add(1, Relaxed))
+        });
+        assert!(handle.stop());
+        mutator.mutate(|mc, root| {
+            let object = root.next.load().expect("it is linked");
+            let ran = scene.ran.clone();
+            mc.add_cleanup(object, move || _ = ran.fetch_add(1, Relaxed));
+            let weak = object.weak.get().expect("it was set");
+            assert!(weak.upgrade(mc).is_some_and(|target| target.ptr_eq(object)));
+        });
+    });
+    assert_eq!(end(scene), 3);
+}
+
+fn detach_while_others_collect() {
+    let scene = scene(false, Pacing::Manual);
+    on_threads(&scene, 3, |number, scene, mut mutator| {
+        mutator.mutate(|mc, root| _ = push(mc, root, number));
+        drop(mutator);
+        let mut mutator = scene.heap.attach().expect("it has left");
+        mutator.collect();
+        mutator.verify().unwrap();
+    });
+    assert_eq!(scene.heap.stats().cycles, 3);
+    assert_eq!(scene.heap.stats().objects, 3);
+    end(scene);
+}
+
+/// More than one crosses the threshold at a time; nobody's garbage stays, and not everybody collects.
+fn cross_the_threshold() {
+    let scene = scene(false, Pacing::Automatic { min_bytes: 64, growth: 0.0 });
+    on_threads(&scene, 3, |_, _, mut mutator| {
+        for _ in 0..2 {
+            mutator.mutate(|mc, _| (0..8).for_each(|id| _ = mc.alloc(node(id))));
+        }
+    });
+    let stats = scene.heap.stats();
+    assert!((1..=6).contains(&stats.cycles), "{stats:?}");
+    let mut mutator = scene.heap.attach().expect("the others have left");
+    assert_eq!(mutator.collect().live_objects, 0);
+    mutator.verify().unwrap();
+    drop(mutator);
+    end(scene);
+}
+
+/// Shared roots are cloned and dropped while others collect.
+fn shared_roots() {
+    let scene = scene(true, Pacing::Manual);
+    let root: SharedRoot<Node<'static>> = {
+        let mut mutator = scene.heap.attach().expect("nobody is here");
+        mutator.mutate(|mc, _| mc.shared_root(mc.alloc(node(7)))).0
+    };
+    on_threads(&scene, 3, move |number, _, mut mutator| {
+        let own = root.clone();
+        if number == 0 {
+            mutator.collect();
+        }
+        mutator.mutate(|mc, _| assert_eq!(mc.fetch_shared(&own).id, 7));
+        drop(own);
+    });
+    let mut mutator = scene.heap.attach().expect("the others have left");
+    // The closure's root went with the last thread.
+    assert_eq!(mutator.collect().live_objects, 0);
+    drop(mutator);
+    end(scene);
+}
+
+explored! {
+    /// Sessions that link, register and leave garbage; each ends with a verified cycle.
+    linked: link_and_collect;
+    shared_object: one_object;
+    detached: detach_while_others_collect;
+    threshold: cross_the_threshold;
+    roots: shared_roots;
+}

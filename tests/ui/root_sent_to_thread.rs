@@ -1,0 +1,16 @@
+//! A `Root` stays on its thread, in a `Shared` heap as well; what crosses threads is a `SharedRoot`.
+
+use std::thread;
+
+use sexton::{Heap, Leaf, Shared};
+
+fn main() {
+    let heap: Heap<(), Shared> = Heap::new(|_| ());
+    let mut mutator = heap.attach();
+    let moved = mutator.mutate(|mc, _| mc.root(mc.alloc(Leaf::new(1u8))));
+    let borrowed = mutator.mutate(|mc, _| mc.root(mc.alloc(Leaf::new(1u16))));
+    thread::scope(|scope| {
+        scope.spawn(move || drop(moved));
+        scope.spawn(|| println!("{borrowed:?}"));
+    });
+}
