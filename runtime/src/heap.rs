@@ -343,10 +343,11 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     /// objects wait to be traced: in a [`Shared`] heap threads that wait to open a session, and for the rest threads that are started, and end with
     /// the cycle; if they cannot be started, nothing is lost. In a `Shared` heap as many sweep what has cleanups or drop glue, which then
     /// runs on all of them; in a [`Local`] one this thread sweeps alone.
-    /// Default: 1. What more are worth depends on the machine, so measure (`sexton-bench run W3`): on two cores, a random graph of four million
+    /// Default: 1 in a `Local` heap; in a `Shared` one, while whose mutators are stopped their processors have nothing to do, as many as there are
+    /// processors, 4 at most. What more are worth depends on the machine, so measure (`sexton-bench run W3`): on two cores, a random graph of four million
     /// objects took nine tenths of the time where they shared a cache, and more than twice as long where they did not. Other graphs take the same.
     pub fn gc_threads(mut self, threads: usize) -> Self {
-        self.config.gc_threads = threads.max(1);
+        self.config.gc_threads = Some(threads.max(1));
         self
     }
 
