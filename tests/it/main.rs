@@ -6,6 +6,7 @@ mod collect;
 mod diagnosis;
 mod dying;
 mod executor;
+mod hunt;
 mod ledger;
 mod lifecycle;
 mod limits;

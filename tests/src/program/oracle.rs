@@ -10,20 +10,33 @@
 //! to lie within those bounds.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 
 use sexton::{CleanupState, GcReport, HeapStats, PoolStats};
 
 use super::ledger::{Event, How, Id, Ledger, Number};
 use super::ops::{Act, Policy, Setup};
-use super::payload::{Kind, RECORD_BYTES};
+use super::payload::RECORD_BYTES;
 
 /// The number of a heap, in the order of making.
 pub(super) type HeapNumber = u32;
 /// The number of a weak record, in the order of making.
 pub(super) type RecordNumber = usize;
 
+/// What the oracle has to know of an object's type.
+pub(super) trait ObjectKind: Copy + Eq + Debug {
+    /// What a heap's root is dropped like.
+    const ROOT: Self;
+
+    /// Bytes that one counts for.
+    fn bytes(self) -> u64;
+    fn has_drop_glue(self) -> bool;
+    /// Whether its drop glue panics.
+    fn explodes(self) -> bool;
+}
+
 /// The models of everything that a program has made, and what is expected of it.
-pub(super) struct Oracle {
+pub(super) struct Oracle<K> {
     /// Whether cleanups run only when this thread runs them.
     exact: bool,
     heap: HeapNumber,
@@ -31,7 +44,7 @@ pub(super) struct Oracle {
     /// The pool has been shut down.
     closed: bool,
 
-    objects: Vec<Object>,
+    objects: Vec<Object<K>>,
     /// The present heap's first object.
     base: usize,
     /// Its root, which is not in it, but is dropped with it.
@@ -61,8 +74,8 @@ pub(super) struct Oracle {
     pub(super) pool_runs: u64,
 }
 
-pub(super) struct Object {
-    pub(super) kind: Kind,
+pub(super) struct Object<K> {
+    pub(super) kind: K,
     pub(super) address: usize,
     /// Not swept yet.
     allocated: bool,
@@ -186,7 +199,7 @@ pub(super) enum Due {
     Perhaps,
 }
 
-impl Oracle {
+impl<K: ObjectKind> Oracle<K> {
     /// An oracle that knows no heap yet.
     pub(super) fn new(exact: bool, setup: Setup) -> Self {
         Oracle {
@@ -222,16 +235,16 @@ impl Oracle {
         self.objects.len() as Id
     }
 
-    pub(super) fn object(&self, id: Id) -> &Object {
+    pub(super) fn object(&self, id: Id) -> &Object<K> {
         &self.objects[id as usize]
     }
 
-    pub(super) fn object_mut(&mut self, id: Id) -> &mut Object {
+    pub(super) fn object_mut(&mut self, id: Id) -> &mut Object<K> {
         &mut self.objects[id as usize]
     }
 
     /// Whether an object of the kind finds room under the limit.
-    pub(super) fn has_room(&self, kind: Kind) -> bool {
+    pub(super) fn has_room(&self, kind: K) -> bool {
         self.has_room_for(kind.bytes())
     }
 
@@ -244,7 +257,7 @@ impl Oracle {
     }
 
     /// An object was allocated at an address that none has at present.
-    pub(super) fn allocated(&mut self, kind: Kind, address: usize) -> Id {
+    pub(super) fn allocated(&mut self, kind: K, address: usize) -> Id {
         let id = self.made(kind, address, true);
         let other = self.addresses.insert(address, id);
         assert_eq!(other, None, "object {id} was given the slot of a living one");
@@ -255,7 +268,7 @@ impl Oracle {
     }
 
     /// An object was made, and found no room.
-    pub(super) fn refused(&mut self, kind: Kind) {
+    pub(super) fn refused(&mut self, kind: K) {
         self.made(kind, 0, false);
         self.was_refused(kind.bytes());
     }
@@ -275,7 +288,7 @@ impl Oracle {
         self.memory.refused && self.setup.pace.is_some()
     }
 
-    fn made(&mut self, kind: Kind, address: usize, allocated: bool) -> Id {
+    fn made(&mut self, kind: K, address: usize, allocated: bool) -> Id {
         let id = self.next_id();
         self.objects.push(Object {
             kind,
@@ -377,7 +390,7 @@ impl Oracle {
         let newly = self.pending_of(&dead);
         newly.iter().for_each(|&number| self.queue(number));
         let dropped = self.with_drop_glue(&dead);
-        let bombs = dead.iter().filter(|&&id| self.object(id).kind == Kind::Bomb).count() as u64;
+        let bombs = dead.iter().filter(|&&id| self.object(id).kind.explodes()).count() as u64;
         // 3. The accounts.
         self.memory.cycles += 1;
         self.memory.swept += dead.len() as u64;
@@ -473,7 +486,7 @@ impl Oracle {
         let limit_trigger = limit_trigger(setup, 0);
         self.memory = Memory { trigger, limit_trigger, ..Memory::default() };
         // Dropped like a token, whenever that may be: it is not for a sweep to find.
-        self.world = self.made(Kind::Token, 0, false);
+        self.world = self.made(K::ROOT, 0, false);
         self.world
     }
 
@@ -544,7 +557,7 @@ impl Oracle {
 
     /// A heap was not made, after one object with one cleanup was: the object is dropped and the cleanup
     /// discarded.
-    pub(super) fn stillborn(&mut self, kind: Kind) {
+    pub(super) fn stillborn(&mut self, kind: K) {
         self.made(kind, 0, false);
         let number = self.next_number();
         // A number that no heap has.
@@ -605,27 +618,30 @@ impl Oracle {
 
     /// Takes note of what the ledger tells.
     pub(super) fn read(&mut self, ledger: &Ledger) {
-        for event in ledger.take() {
-            match event {
-                Event::Ran(number) => self.touch(number).ran += 1,
-                Event::Released(number) => self.touch(number).released += 1,
-                Event::Tried(How::Stop, number, true) => self.touch(number).stops += 1,
-                Event::Tried(How::RunNow, number, true) => self.touch(number).runs += 1,
-                Event::Tried(_, number, false) => self.touch(number).refused = true,
-                Event::State(number, state) => {
-                    assert_eq!(state, CleanupState::Running, "cleanup {number}, asked by itself");
-                }
-                Event::Corrupt(number) => panic!("the captures of cleanup {number} have changed"),
-                Event::Nested(ran) => assert_eq!(ran, 0, "cleanups do not nest"),
-                Event::Rearm(left) => self.rearms.push(left),
-                Event::Dropped(id) => {
-                    let object = self.object_mut(id);
-                    assert!(!object.allocated, "object {id} was dropped while it was reachable");
-                    object.drops += 1;
-                    assert_eq!(object.drops, 1, "drops of object {id}");
-                }
-                Event::Told => self.told[1] += 1,
+        ledger.take().into_iter().for_each(|(_, event)| self.note(event));
+    }
+
+    /// Takes note of one event.
+    pub(super) fn note(&mut self, event: Event) {
+        match event {
+            Event::Ran(number) => self.touch(number).ran += 1,
+            Event::Released(number) => self.touch(number).released += 1,
+            Event::Tried(How::Stop, number, true) => self.touch(number).stops += 1,
+            Event::Tried(How::RunNow, number, true) => self.touch(number).runs += 1,
+            Event::Tried(_, number, false) => self.touch(number).refused = true,
+            Event::State(number, state) => {
+                assert_eq!(state, CleanupState::Running, "cleanup {number}, asked by itself");
             }
+            Event::Corrupt(number) => panic!("the captures of cleanup {number} have changed"),
+            Event::Nested(ran) => assert_eq!(ran, 0, "cleanups do not nest"),
+            Event::Rearm(left) => self.rearms.push(left),
+            Event::Dropped(id) => {
+                let object = self.object_mut(id);
+                assert!(!object.allocated, "object {id} was dropped while it was reachable");
+                object.drops += 1;
+                assert_eq!(object.drops, 1, "drops of object {id}");
+            }
+            Event::Told => self.told[1] += 1,
         }
     }
 
