@@ -19,6 +19,7 @@ mod roots;
 mod send_sync;
 mod sessions;
 mod shared;
+mod shared_ops;
 mod stalls;
 mod stress;
 mod tickets;

@@ -7,36 +7,36 @@ macro_rules! any {
     ($mode:ty; $($name:ident: $at:ty, $family:ty;)*) => {
         /// A pointer to an object of any type.
         #[derive(Clone, Copy, Trace)]
-        pub(in $crate::program) enum Any<'gc> {
+        pub(super) enum Any<'gc> {
             $($name(Gc<'gc, $at>),)*
         }
 
         /// A weak pointer to one.
         #[derive(Clone, Copy, Trace)]
-        pub(in $crate::program) enum AnyWeak<'gc> {
+        pub(super) enum AnyWeak<'gc> {
             $($name(Weak<'gc, $at>),)*
         }
 
         /// A root of one.
         #[derive(Clone)]
-        pub(in $crate::program) enum AnyRoot {
+        pub(super) enum AnyRoot {
             $($name(Root<$family>),)*
         }
 
         impl<'gc> Any<'gc> {
-            pub(in $crate::program) fn address(self) -> usize {
+            pub(super) fn address(self) -> usize {
                 match self {
                     $(Any::$name(gc) => Gc::as_ptr(gc).addr(),)*
                 }
             }
 
-            pub(in $crate::program) fn root(self, mc: &Mutation<'gc, $mode>) -> AnyRoot {
+            pub(super) fn root(self, mc: &Mutation<'gc, $mode>) -> AnyRoot {
                 match self {
                     $(Any::$name(gc) => AnyRoot::$name(mc.root(gc)),)*
                 }
             }
 
-            pub(in $crate::program) fn downgrade(self, mc: &Mutation<'gc, $mode>) -> AnyWeak<'gc> {
+            pub(super) fn downgrade(self, mc: &Mutation<'gc, $mode>) -> AnyWeak<'gc> {
                 match self {
                     $(Any::$name(gc) => AnyWeak::$name(mc.downgrade(gc)),)*
                 }
@@ -60,7 +60,7 @@ macro_rules! any {
         }
 
         impl<'gc> AnyWeak<'gc> {
-            pub(in $crate::program) fn upgrade(
+            pub(super) fn upgrade(
                 self,
                 mc: &Mutation<'gc, $mode>,
             ) -> Option<Any<'gc>> {
@@ -70,7 +70,7 @@ macro_rules! any {
             }
 
             /// Whether both are of the same target.
-            pub(in $crate::program) fn is(self, other: Self) -> bool {
+            pub(super) fn is(self, other: Self) -> bool {
                 match (self, other) {
                     $((AnyWeak::$name(one), AnyWeak::$name(other)) => one.ptr_eq(other),)*
                     _ => false,
@@ -79,7 +79,7 @@ macro_rules! any {
         }
 
         impl AnyRoot {
-            pub(in $crate::program) fn fetch<'gc>(&self, mc: &Mutation<'gc, $mode>) -> Any<'gc> {
+            pub(super) fn fetch<'gc>(&self, mc: &Mutation<'gc, $mode>) -> Any<'gc> {
                 match self {
                     $(AnyRoot::$name(root) => Any::$name(mc.fetch(root)),)*
                 }

@@ -15,7 +15,7 @@ pub(super) type Number = u32;
 pub(super) type Id = u32;
 
 /// What happened.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     /// A cleanup has begun to run.
     Ran(Number),
@@ -123,6 +123,7 @@ pub(super) enum Action {
     Rearm(u8),
     Nest(CleanupPool),
     Linger,
+    Visit(Arc<dyn Fn() + Send + Sync>),
 }
 
 impl Action {
@@ -143,6 +144,7 @@ impl Action {
             Action::Rearm(left) => ledger.write(Event::Rearm(*left)),
             Action::Nest(pool) => ledger.write(Event::Nested(pool.run_pending(usize::MAX))),
             Action::Linger => (0..YIELDS).for_each(|_| std::thread::yield_now()),
+            Action::Visit(visit) => visit(),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `oracle` | what should be true, as a plain graph and plain counters |
 //! | `run` | does each operation to both and compares |
 //! | `tally` | counts operations that took effect |
+//! | `shared` | the same for several mutators of one heap |
 //!
 //! Invariant: as long as heap and oracle agree, what a program does depends on the program alone if its pool is
 //! manual, and on the order in which workers come to run otherwise.
@@ -23,6 +24,7 @@ mod oracle;
 mod payload;
 mod run;
 mod setup;
+pub mod shared;
 mod tally;
 
 pub use ops::{Act, Make, OPS, Op, Policy, PoolKind, Program, Setup};

@@ -77,6 +77,7 @@ pub(super) struct Oracle<K> {
 pub(super) struct Object<K> {
     pub(super) kind: K,
     pub(super) address: usize,
+    made: bool,
     /// Not swept yet.
     allocated: bool,
     drops: u32,
@@ -130,6 +131,8 @@ struct CleanupModel {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
+    /// Not told of yet.
+    Unknown,
     Armed,
     Queued,
     Ran,
@@ -174,6 +177,13 @@ pub(super) struct Expected {
     newly: Vec<Number>,
     /// Objects whose drop glue it ran.
     dropped: Vec<Id>,
+}
+
+impl Expected {
+    /// Cleanups whose objects it found dead, and which have not ended, as far as is known.
+    pub(super) fn newly(&self) -> &[Number] {
+        &self.newly
+    }
 }
 
 /// The part of a report that is determined.
@@ -256,20 +266,41 @@ impl<K: ObjectKind> Oracle<K> {
         self.memory.bytes
     }
 
+    /// The object that lies at an address.
+    pub(super) fn at(&self, address: usize) -> Option<Id> {
+        self.addresses.get(&address).copied()
+    }
+
+    /// Whether an object has been allocated, and not been swept.
+    pub(super) fn is_allocated(&self, id: Id) -> bool {
+        self.object(id).allocated
+    }
+
     /// An object was allocated at an address that none has at present.
     pub(super) fn allocated(&mut self, kind: K, address: usize) -> Id {
-        let id = self.made(kind, address, true);
+        let id = self.next_id();
+        self.allocated_as(id, kind, address);
+        id
+    }
+
+    /// Likewise, if others may have been given lower numbers that are told of later.
+    pub(super) fn allocated_as(&mut self, id: Id, kind: K, address: usize) {
+        self.made_as(id, kind, address, true);
         let other = self.addresses.insert(address, id);
         assert_eq!(other, None, "object {id} was given the slot of a living one");
         self.memory.objects += 1;
         self.memory.bytes += kind.bytes();
         self.memory.empty_cycles = 0;
-        id
     }
 
     /// An object was made, and found no room.
     pub(super) fn refused(&mut self, kind: K) {
-        self.made(kind, 0, false);
+        self.refused_as(self.next_id(), kind);
+    }
+
+    /// Likewise, if others may have been given lower numbers that are told of later.
+    pub(super) fn refused_as(&mut self, id: Id, kind: K) {
+        self.made_as(id, kind, 0, false);
         self.was_refused(kind.bytes());
     }
 
@@ -290,19 +321,24 @@ impl<K: ObjectKind> Oracle<K> {
 
     fn made(&mut self, kind: K, address: usize, allocated: bool) -> Id {
         let id = self.next_id();
-        self.objects.push(Object {
-            kind,
-            address,
-            allocated,
-            drops: 0,
-            fields: [None; 2],
-            list: Vec::new(),
-            weak: None,
-            record: None,
-            root: None,
-            cleanups: Vec::new(),
-        });
+        self.made_as(id, kind, address, allocated);
         id
+    }
+
+    fn made_as(&mut self, id: Id, kind: K, address: usize, allocated: bool) {
+        let object = self.place(id);
+        assert!(!object.made, "object {id} was made twice");
+        object.made = true;
+        (object.kind, object.address, object.allocated) = (kind, address, allocated);
+    }
+
+    /// The place of an object, be it that it was made or that only others with higher numbers have been told of.
+    fn place(&mut self, id: Id) -> &mut Object<K> {
+        let at = id as usize;
+        if at >= self.objects.len() {
+            self.objects.resize_with(at + 1, Object::unmade);
+        }
+        &mut self.objects[at]
     }
 
     /// A keeper was allocated, which drops a root of `object` when it is dropped.
@@ -413,6 +449,19 @@ impl<K: ObjectKind> Oracle<K> {
             cleared_weaks,
         };
         Expected { report, newly, dropped }
+    }
+
+    /// Of a cycle whose report nobody has seen: compares what it dropped.
+    pub(super) fn check_glue_of(&self, expected: &Expected) {
+        self.check_glue(&expected.dropped);
+    }
+
+    /// Such cycles may have queued fewer cleanups than died: takes over how many they did.
+    pub(super) fn adopt_queued(&mut self, heap: &HeapStats) {
+        let fewer = self.counts.queued.checked_sub(heap.cleanups.queued);
+        let fewer = fewer.expect("no more were queued than have died");
+        self.counts.queued -= fewer;
+        self.pool.queued -= fewer;
     }
 
     /// Compares a cycle's report. Called when the ledger of its sweep has been read.
@@ -547,12 +596,23 @@ impl<K: ObjectKind> Oracle<K> {
     /// The next cleanup was registered, for an object of the present heap.
     pub(super) fn registered(&mut self, object: Id, act: Act) -> Number {
         let number = self.next_number();
+        self.registered_as(number, object, act);
+        number
+    }
+
+    /// Likewise, if others may have been given lower numbers that are told of later.
+    pub(super) fn registered_as(&mut self, number: Number, object: Id, act: Act) {
         self.object_mut(object).cleanups.push(number);
-        self.cleanups.push(CleanupModel::armed(self.heap, act));
+        let at = number as usize;
+        if at >= self.cleanups.len() {
+            // Nothing is to be heard of them until they are told of.
+            self.cleanups.resize_with(at + 1, CleanupModel::unknown);
+        }
+        assert_eq!(self.cleanups[at].fate, Fate::Unknown, "cleanup {number} was registered twice");
+        self.cleanups[at] = CleanupModel::armed(self.heap, act);
         self.counts.registered += 1;
         self.counts.armed += 1;
         self.memory.registered_since += 1;
-        number
     }
 
     /// A heap was not made, after one object with one cleanup was: the object is dropped and the cleanup
@@ -636,7 +696,7 @@ impl<K: ObjectKind> Oracle<K> {
             Event::Nested(ran) => assert_eq!(ran, 0, "cleanups do not nest"),
             Event::Rearm(left) => self.rearms.push(left),
             Event::Dropped(id) => {
-                let object = self.object_mut(id);
+                let object = self.place(id);
                 assert!(!object.allocated, "object {id} was dropped while it was reachable");
                 object.drops += 1;
                 assert_eq!(object.drops, 1, "drops of object {id}");
@@ -739,7 +799,7 @@ impl<K: ObjectKind> Oracle<K> {
             }
             Fate::Stopped => counts.stopped += 1,
             Fate::Discarded => counts.discarded += 1,
-            Fate::Armed => unreachable!("a cleanup is armed once"),
+            Fate::Armed | Fate::Unknown => unreachable!("a cleanup is armed once"),
         }
     }
 
@@ -830,6 +890,7 @@ impl<K: ObjectKind> Oracle<K> {
     pub(super) fn check_state(&self, number: Number, state: CleanupState) {
         let fate = self.fate(number);
         let agrees = match fate {
+            Fate::Unknown => false,
             Fate::Armed => state == CleanupState::Armed,
             Fate::Queued => state == CleanupState::Queued,
             Fate::Ran => state == CleanupState::Done,
@@ -854,7 +915,29 @@ impl<K: ObjectKind> Oracle<K> {
     }
 }
 
+impl<K: ObjectKind> Object<K> {
+    fn unmade() -> Self {
+        Object {
+            kind: K::ROOT,
+            address: 0,
+            made: false,
+            allocated: false,
+            drops: 0,
+            fields: [None; 2],
+            list: Vec::new(),
+            weak: None,
+            record: None,
+            root: None,
+            cleanups: Vec::new(),
+        }
+    }
+}
+
 impl CleanupModel {
+    fn unknown() -> Self {
+        CleanupModel { fate: Fate::Unknown, ..CleanupModel::armed(0, Act::Nothing) }
+    }
+
     fn armed(heap: HeapNumber, act: Act) -> Self {
         CleanupModel {
             heap,

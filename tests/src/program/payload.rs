@@ -120,7 +120,7 @@ pub(super) struct Branch<'gc> {
 
 #[derive(Trace)]
 pub(super) struct Plain {
-    id: Id,
+    pub(super) id: Id,
 }
 
 #[derive(Trace)]

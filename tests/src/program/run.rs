@@ -550,6 +550,7 @@ impl Machine {
             Act::Rearm => Some(Action::Rearm(target % 3)),
             Act::Nest => Some(Action::Nest(self.pool.clone())),
             Act::Linger => Some(Action::Linger),
+            Act::Visit => None,
         };
         Plan { action, large, act, ..Plan::plain(self.oracle.next_number(), &self.ledger) }
     }
