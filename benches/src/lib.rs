@@ -17,7 +17,7 @@ pub use heaps::{
 };
 pub use rivals::{box_garbage_at_once, box_garbage_later, box_refill};
 pub use rounds::{
-    GARBAGE_PER_CYCLE, Nothing, add_and_stop, garbage, garbage_heap, register, sample,
-    suite_objects,
+    GARBAGE_PER_CYCLE, Nothing, add_and_stop, alloc_garbage, garbage, garbage_heap, register,
+    sample, suite_objects,
 };
 pub use spread::{Spread, per};

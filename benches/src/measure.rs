@@ -11,6 +11,7 @@ pub(crate) mod programs;
 pub(crate) mod scale;
 mod sexton;
 mod sexton_cleanups;
+mod shared;
 
 use crate::output::{Failure, print};
 use crate::run::{Row, Work};

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use sexton::{CleanupPool, Gc, GcRefCell, Heap, OnDrop, Trace};
+use sexton::{CleanupPool, Gc, GcRefCell, Heap, Mode, Mutation, OnDrop, Payload, Trace};
 
 use crate::heaps::{self, Plain};
 
@@ -25,15 +25,21 @@ pub struct Nothing;
 pub fn garbage(heap: &mut Heap<Nothing>, count: usize) -> Duration {
     const PER_SESSION: usize = 1024;
     let start = Instant::now();
-    for session in 0..count.div_ceil(PER_SESSION) {
-        let some = PER_SESSION.min(count - session * PER_SESSION);
-        heap.mutate(|mc, _| {
-            for n in 0..some {
-                black_box(&*mc.alloc(heaps::plain(n)));
-            }
-        });
+    for first in (0..count).step_by(PER_SESSION) {
+        heap.mutate(|mc, _| alloc_garbage(mc, PER_SESSION.min(count - first)));
     }
     start.elapsed()
+}
+
+/// Allocates `count` objects, and keeps none.
+#[inline]
+pub fn alloc_garbage<M: Mode>(mc: &Mutation<'_, M>, count: usize)
+where
+    Plain: Payload<M>,
+{
+    for n in 0..count {
+        black_box(&*mc.alloc(heaps::plain(n)));
+    }
 }
 
 #[derive(Trace, Default)]

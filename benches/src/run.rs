@@ -36,7 +36,7 @@ pub(crate) use work::Work;
 /// Measures Sexton and its peers side by side, by everything the project measures itself by.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to measure: W1, W2, W2c, W2r, W3, W4, W5, W6, W7, GCBench, W8, memory, limits [default: all]
+    /// What to measure: W1, W2, W2c, W2r, W3, W4, W5, W6, W7, GCBench, W8, memory, S0 to S5, limits [default: all]
     #[arg(value_name = "WORK", hide_possible_values = true)]
     works: Vec<Work>,
     /// Peers to measure beside Sexton: all, none, or names with commas between them

@@ -353,6 +353,23 @@ mod measuring {
     }
 
     #[test]
+    fn works_on_many_threads_tell_each_of_their_rows_once() {
+        for (work, size, rows) in [
+            ("S0", "1000", &["S0.session", "S0.session@local"]),
+            ("S1", "6", &["S1.1", "S1.2"]),
+            ("S2", "1000", &["S2.1", "S2.2"]),
+            ("S3", "10000", &["S3.1", "S3.2"]),
+            ("S4", "1000", &["S4.1", "S4.2"]),
+            ("S5", "10000", &["S5.p99", "S5.max"]),
+        ] {
+            let run = super::run(["measure", "sexton", work, size]);
+            assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{work}");
+            let told = run.out.lines().map(|line| line.split(' ').next().unwrap());
+            assert!(told.eq(rows.iter().copied()), "{work}: {}", run.out);
+        }
+    }
+
+    #[test]
     fn a_run_is_kept_in_a_file() {
         let folder = peers(&[]);
         let file = folder.path().join("run.json");

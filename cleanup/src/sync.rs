@@ -6,7 +6,7 @@
 //! are too large for that. The shapes are parking_lot's: `lock()` gives a guard and `wait(&mut guard)` keeps it.
 //!
 //! The two checkers know different things. Loom knows the orderings of atomics and checks every access to an
-//! [`UnsafeCell`]. To shuttle every atomic operation is sequentially consistent, fences say nothing, and a
+//! `UnsafeCell`. To shuttle every atomic operation is sequentially consistent, fences say nothing, and a
 //! cell is a cell.
 //!
 //! Two things stay the standard library's in models. `Arc` is one: the models are about the protocols, and

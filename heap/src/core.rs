@@ -124,7 +124,9 @@ impl<M: Mode> Core<M> {
 
     /// Sets when the next cycle is due.
     pub(crate) fn pace(&self, live_bytes: u64) {
-        self.pacer.after_cycle(live_bytes);
+        let mut mutators = 0;
+        self.mutators.for_each(|_| mutators += 1);
+        self.pacer.after_cycle(live_bytes, mutators);
     }
 
     /// A free slot for a `T`, which the caller fills at once.

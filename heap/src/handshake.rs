@@ -27,7 +27,16 @@ pub struct Handshake<C> {
     quiet: Condvar,
     /// Whoever may not open a session waits here: for that to change, or for a job.
     resumed: Condvar,
+    /// How often to look before a thread sleeps.
+    spins: u32,
     mutant: Mutant,
+}
+
+/// On one processor nothing changes while one looks, and a model has no time.
+fn spins() -> u32 {
+    let is_alone =
+        std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
+    if cfg!(any(loom, shuttle)) || is_alone { 0 } else { 1000 }
 }
 
 struct State<C> {
@@ -86,6 +95,7 @@ impl<C> Handshake<C> {
             }),
             quiet: Condvar::new(),
             resumed: Condvar::new(),
+            spins: spins(),
             mutant,
         }
     }
@@ -139,8 +149,23 @@ impl<C> Handshake<C> {
         if !self.mutant.is(Mutant::BackOutWithoutWake) {
             self.quiet.notify_all();
         }
-        // E6.
-        drop(self.wait_until_resumed(state));
+        drop(state);
+        // E6. Most cycles are short.
+        if !self.spin_until(|| !self.is_stopping()) {
+            drop(self.wait_until_resumed(self.state.lock()));
+        }
+    }
+
+    /// Looks so often before a thread sleeps: some ten microseconds, where sleeping and being woken take some fifty. Whether it saw what it
+    /// looked for.
+    fn spin_until(&self, is_so: impl Fn() -> bool) -> bool {
+        (0..self.spins).any(|_| {
+            let so = is_so();
+            if !so {
+                std::hint::spin_loop();
+            }
+            so
+        })
     }
 
     /// Returns once sessions may be opened; helps until then.
@@ -179,6 +204,7 @@ impl<C> Handshake<C> {
         patience: Option<Patience<'_>>,
     ) -> Option<Stopped<'_, C>> {
         // T1. One at a time.
+        self.spin_until(|| !self.is_stopping());
         let mut state = self.wait_until_resumed(self.state.lock());
         if unless() {
             return None;
@@ -190,7 +216,13 @@ impl<C> Handshake<C> {
         if !self.mutant.is(Mutant::NoStopFence) {
             fence(Ordering::SeqCst);
         }
-        // T4.
+        // T4. Most sessions are short, too; whoever ends one needs the lock.
+        let open: Vec<_> = state.active().cloned().collect();
+        if self.spins > 0 && !open.is_empty() {
+            drop(state);
+            self.spin_until(|| open.iter().all(|post| !post.active.load(Ordering::Relaxed)));
+            state = self.state.lock();
+        }
         let mut complain_at =
             patience.as_ref().and_then(|patience| since.checked_add(patience.after));
         while state.is_any_active() {

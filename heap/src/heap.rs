@@ -38,8 +38,9 @@ pub struct HeapConfig {
     pub max_bytes: u64,
     /// When to collect at the end of a session.
     pub pacing: Pacing,
-    /// The most threads that mark, or sweep, the one that collects included; others are asked only where there is much to do.
-    pub gc_threads: usize,
+    /// The most threads that mark, or sweep, the one that collects included; others are asked only where there is much to do. By default one in a
+    /// `Local` heap, and in a `Shared` one as many as there are processors, four at most: while it is collected, those that its mutators use are idle.
+    pub gc_threads: Option<usize>,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
     /// Remember where cleanups were registered.
@@ -67,7 +68,7 @@ impl Default for HeapConfig {
         HeapConfig {
             max_bytes: u64::MAX,
             pacing: Pacing::default(),
-            gc_threads: 1,
+            gc_threads: None,
             zeal: cfg!(gc_zeal),
             diagnostics: false,
             slow_session: (
@@ -118,7 +119,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             core: Core::new(origin, &config),
             history: Lock::new(History::new()),
             zeal: config.zeal,
-            gc_threads: config.gc_threads.max(1),
+            gc_threads: config.gc_threads.unwrap_or_else(gc_threads_of::<M>).max(1),
             torn_down: false,
             slow_session: config.slow_session,
         };
@@ -206,10 +207,13 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
     /// Cleanups stopped or run early leave their records in their objects' chains. Take those out
     /// when they make up much of what there is.
     fn prune_settled(&self) {
-        let mut registrar = self.core.context().registrar().borrow_mut();
-        if registrar.settled() < PRUNE_AT {
+        let mut own = self.core.context().registrar().borrow_mut();
+        if own.settled() < PRUNE_AT {
             return;
         }
+        // In a shared heap the own one will register nothing more: what it frees is to go back, for the others.
+        let mut passing = M::SHARED.then(|| self.core.origin().registrar());
+        let registrar = passing.as_mut().unwrap_or(&mut own);
         self.core.space().with(|space| {
             for span in space.spans() {
                 span.cleanups()
@@ -433,6 +437,11 @@ impl<R: Branded> RootedHeap<R, Local> {
     pub fn verify(&self) -> Result<(), VerifyError> {
         self.verify_stopped()
     }
+}
+
+/// The most threads that collect a heap of the mode, unless somebody says otherwise.
+fn gc_threads_of<M: Mode>() -> usize {
+    if M::SHARED { std::thread::available_parallelism().map_or(1, |n| n.get().min(4)) } else { 1 }
 }
 
 /// Sweeps the spans in which something must happen, with whoever helps; `None` if that is not worth it.

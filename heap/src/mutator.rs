@@ -50,18 +50,20 @@ impl<R: Branded> RootedHeap<R, Shared> {
 
 impl<R: Branded> RootedMutator<'_, R> {
     /// Opens a session: calls `f` with the session and the root. Then collects, if the session has made a cycle due and nobody
-    /// else has run it meanwhile.
+    /// else has run it meanwhile; whether it did.
+    #[inline]
     pub fn mutate<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
-    ) -> (T, Option<GcReport>) {
+    ) -> (T, bool) {
         let context = self.post.context();
         let session = self.heap.handshake().enter(&self.post);
         let result = self.heap.session(context, f);
         // Within the session: it looks into the context.
         let is_due = self.heap.core.collection_due(context);
         drop(session);
-        (result, if is_due { self.collect_if_due() } else { None })
+        // Not the report, which is large to move about after each session.
+        (result, is_due && self.collect_if_due())
     }
 
     /// Runs one full cycle, whoever else runs one.
@@ -75,11 +77,12 @@ impl<R: Branded> RootedMutator<'_, R> {
         self.run_cycle(&stopped)
     }
 
-    /// Runs one full cycle, if one is due.
+    /// Runs one full cycle, if one is due; whether it did.
     #[cold]
-    pub fn collect_if_due(&mut self) -> Option<GcReport> {
-        let stopped = self.stop(|| !self.heap.core.is_due_for_all())?;
-        Some(self.run_cycle(&stopped))
+    #[inline(never)]
+    pub fn collect_if_due(&mut self) -> bool {
+        let stopped = self.stop(|| !self.heap.core.is_due_for_all());
+        stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
     }
 
     fn run_cycle(&self, stopped: &Stopped<'_, Context<Shared>>) -> GcReport {

@@ -18,7 +18,8 @@ pub enum Pacing {
     /// Collect when the bytes allocated since the last cycle exceed `max(min_bytes, live * growth)`,
     /// where `live` are the bytes that survived it.
     Automatic {
-        /// Never collect before this many bytes have been allocated, unless the limit is near.
+        /// Never collect before this many bytes have been allocated, unless the limit is near; in a `Shared` heap so many for each mutator that
+        /// was attached at the last cycle.
         min_bytes: u64,
         /// Garbage tolerated per live byte; 1.0 lets the heap double (Go's `GOGC=100`). A value
         /// that is negative or not a number counts as 0.
@@ -33,7 +34,7 @@ pub enum Pacing {
     /// least, the heap grows by the square root of `live` (Kirisame et al., *Optimal Heap Limits for Reducing Browser
     /// Memory Use*, OOPSLA 2022).
     Balanced {
-        /// Never collect before this many bytes have been allocated, unless the limit is near.
+        /// As in `Automatic`.
         min_bytes: u64,
     },
     /// Only `Heap::collect` collects, even if the heap is full.
@@ -82,7 +83,7 @@ impl Pacer {
             cleanup_bytes: AtomicU64::new(0),
             refused: AtomicBool::new(false),
         };
-        pacer.after_cycle(0);
+        pacer.after_cycle(0, 1);
         pacer
     }
 
@@ -114,8 +115,8 @@ impl Pacer {
         self.refused.load(Relaxed)
     }
 
-    /// Sets the next triggers from what survived.
-    pub(crate) fn after_cycle(&self, live_bytes: u64) {
+    /// Sets the next triggers from what survived, for so many mutators.
+    pub(crate) fn after_cycle(&self, live_bytes: u64, mutators: u64) {
         self.refused.store(false, Relaxed);
         self.cleanup_bytes.store(0, Relaxed);
         // Half, so that the session before the cycle has room, too: as much, at least, as has been used since the last
@@ -125,16 +126,17 @@ impl Pacer {
             Pacing::Manual => u64::MAX,
             _ => live_bytes.saturating_add(self.max_bytes.saturating_sub(live_bytes) / 2),
         };
+        let least = |min_bytes: u64| min_bytes.saturating_mul(mutators.max(1));
         let trigger = match self.pacing {
             Pacing::Manual => u64::MAX,
             Pacing::Automatic { min_bytes, growth } => {
                 // A float-to-integer cast saturates, and takes negative and NaN to 0.
                 let headroom = (live_bytes as f64 * growth) as u64;
-                live_bytes.saturating_add(headroom.max(min_bytes))
+                live_bytes.saturating_add(headroom.max(least(min_bytes)))
             }
             Pacing::Balanced { min_bytes } => {
                 let mean = (live_bytes as f64 * Pacing::BALANCE_BYTES as f64).sqrt() as u64;
-                live_bytes.saturating_add(mean.max(live_bytes).max(min_bytes))
+                live_bytes.saturating_add(mean.max(live_bytes).max(least(min_bytes)))
             }
         };
         self.limit_trigger.store(limit_trigger, Relaxed);
@@ -166,11 +168,32 @@ mod tests {
     fn a_cycle_is_due_when_garbage_exceeds_the_larger_of_minimum_and_growth() {
         let pacer = Pacer::new(Pacing::Automatic { min_bytes: 100, growth: 0.5 }, NO_LIMIT);
         assert!(is_due_above(&pacer, 100));
-        pacer.after_cycle(1000);
+        pacer.after_cycle(1000, 1);
         assert!(is_due_above(&pacer, 1500));
         assert!(!pacer.would_be_due(1400, 100) && pacer.would_be_due(1400, 101));
-        pacer.after_cycle(20);
+        pacer.after_cycle(20, 1);
         assert!(is_due_above(&pacer, 120));
+    }
+
+    #[test]
+    fn the_minimum_is_for_each_mutator() {
+        for pacing in [
+            Pacing::Automatic { min_bytes: 100, growth: 0.5 },
+            Pacing::Balanced { min_bytes: 50 << 20 },
+        ] {
+            let pacer = Pacer::new(pacing, NO_LIMIT);
+            let (Pacing::Automatic { min_bytes, .. } | Pacing::Balanced { min_bytes }) = pacing
+            else {
+                unreachable!("both have one")
+            };
+            for (mutators, times) in [(0, 1), (1, 1), (3, 3)] {
+                pacer.after_cycle(16, mutators);
+                assert!(is_due_above(&pacer, 16 + times * min_bytes), "{mutators}");
+            }
+            // Nor does it overflow.
+            pacer.after_cycle(1, u64::MAX);
+            assert!(!pacer.would_be_due(1 << 40, 0));
+        }
     }
 
     #[test]
@@ -184,10 +207,10 @@ mod tests {
             (128 * MIB, 128 * MIB),
             (1 << 30, 1 << 30),
         ] {
-            pacer.after_cycle(live);
+            pacer.after_cycle(live, 1);
             assert!(is_due_above(&pacer, live + headroom), "{live}");
         }
-        pacer.after_cycle(u64::MAX);
+        pacer.after_cycle(u64::MAX, 1);
         assert!(!pacer.would_be_due(u64::MAX, u64::MAX));
     }
 
@@ -196,7 +219,7 @@ mod tests {
         let pacer = Pacer::new(Pacing::default(), 24 * MIB);
         assert!(is_due_above(&pacer, MIB), "the minimum comes first");
         for (live, trigger) in [(8, 16), (16, 20), (22, 23)] {
-            pacer.after_cycle(live * MIB);
+            pacer.after_cycle(live * MIB, 1);
             assert!(is_due_above(&pacer, trigger * MIB), "{live}");
         }
         // The limit is above the minimum, and below what one cycle to the next may take.
@@ -207,13 +230,13 @@ mod tests {
     fn a_heap_that_is_almost_full_is_not_collected_for_nothing() {
         let pacer = Pacer::new(Pacing::default(), MIB);
         for left in [0, 1, 15, 16, 31] {
-            pacer.after_cycle(MIB - left);
+            pacer.after_cycle(MIB - left, 1);
             assert!(!pacer.would_be_due(MIB - left, 0), "{left}");
             // Cleanups take no room that the limit knows.
             assert!(!pacer.would_be_due(MIB - left, 1000), "{left}");
         }
         // One more would fit: it is not due yet. With that one, it is.
-        pacer.after_cycle(MIB - 32);
+        pacer.after_cycle(MIB - 32, 1);
         assert!(!pacer.would_be_due(MIB - 16, 0) && pacer.would_be_due(MIB, 0));
         for tiny in [0, 1, 16] {
             assert!(is_due_above(&Pacer::new(Pacing::default(), tiny), tiny / 2), "{tiny}");
@@ -225,7 +248,7 @@ mod tests {
         let pacer = Pacer::new(Pacing::default(), 100);
         pacer.refuse(16);
         assert!(pacer.has_refused() && pacer.would_be_due(0, 0));
-        pacer.after_cycle(100);
+        pacer.after_cycle(100, 1);
         assert!(!pacer.has_refused() && !pacer.would_be_due(100, 0));
     }
 
@@ -243,7 +266,7 @@ mod tests {
         let pacer = Pacer::new(Pacing::Manual, 100);
         pacer.refuse(16);
         assert!(!pacer.would_be_due(100, u64::MAX) && !pacer.has_refused());
-        pacer.after_cycle(100);
+        pacer.after_cycle(100, 1);
         assert!(!pacer.would_be_due(100, u64::MAX));
     }
 
@@ -252,7 +275,7 @@ mod tests {
         for growth in [f64::NAN, -1.0, f64::INFINITY] {
             for max_bytes in [0, 100, NO_LIMIT] {
                 let pacer = Pacer::new(Pacing::Automatic { min_bytes: 1, growth }, max_bytes);
-                pacer.after_cycle(u64::MAX / 2);
+                pacer.after_cycle(u64::MAX / 2, 1);
                 pacer.would_be_due(u64::MAX, u64::MAX);
             }
         }

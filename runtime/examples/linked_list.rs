@@ -60,7 +60,7 @@ fn on_one_thread() {
     let mut heap: Heap<World<'static>> = Heap::new(|_mc| World::default());
     for first in (0..NODES).step_by(PER_SESSION as usize) {
         heap.mutate(|mc, world| {
-            (first..first + PER_SESSION).for_each(|value| world.push(mc, value))
+            (first..first + PER_SESSION).for_each(|value| world.push(mc, value));
         });
     }
     assert_eq!(heap.mutate(|_mc, world| world.sum()), NODES * (NODES - 1) / 2);

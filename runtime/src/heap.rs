@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
-    Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation, OldRoot,
-    Pacing, Payload, RootedHeap, Shared, SlowSession, VerifyError,
+    AlreadyAttached, Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode,
+    Mutation, OldRoot, Pacing, Payload, RootedHeap, Shared, SlowSession, VerifyError,
 };
 
 use crate::back_pressure::{BackPressure, HighWater};
@@ -194,14 +194,24 @@ impl<R: Branded> Heap<R, Shared> {
     ///
     /// # Panics
     ///
-    /// If the thread has a mutator of this heap; so also within a session of it, and in the `Drop` of a payload while the heap is
-    /// collected. Each would wait for itself.
+    /// If the thread has a mutator of this heap, as [`try_attach`](Self::try_attach) says by an error.
     #[track_caller]
     pub fn attach(&self) -> Mutator<'_, R> {
-        match self.inner.attach() {
-            Ok(mutator) => Mutator::new(self, mutator),
+        match self.try_attach() {
+            Ok(mutator) => mutator,
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// As [`attach`](Self::attach), for code that does not know on which thread it runs: a cleanup usually runs on a worker, but
+    /// `run_now`, [`CleanupPool::run_pending`] and [`BackPressure::Help`] run it on a thread that may have a mutator.
+    ///
+    /// # Errors
+    ///
+    /// If the thread has a mutator of this heap; so also within a session of it, and in the `Drop` of a payload while the heap is
+    /// collected. A session opened there would wait for itself.
+    pub fn try_attach(&self) -> Result<Mutator<'_, R>, AlreadyAttached> {
+        Ok(Mutator::new(self, self.inner.attach()?))
     }
 }
 
@@ -333,10 +343,11 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     /// objects wait to be traced: in a [`Shared`] heap threads that wait to open a session, and for the rest threads that are started, and end with
     /// the cycle; if they cannot be started, nothing is lost. In a `Shared` heap as many sweep what has cleanups or drop glue, which then
     /// runs on all of them; in a [`Local`] one this thread sweeps alone.
-    /// Default: 1. What more are worth depends on the machine, so measure (`sexton-bench run W3`): on two cores, a random graph of four million
+    /// Default: 1 in a `Local` heap; in a `Shared` one, while whose mutators are stopped their processors have nothing to do, as many as there are
+    /// processors, 4 at most. What more are worth depends on the machine, so measure (`sexton-bench run W3`): on two cores, a random graph of four million
     /// objects took nine tenths of the time where they shared a cache, and more than twice as long where they did not. Other graphs take the same.
     pub fn gc_threads(mut self, threads: usize) -> Self {
-        self.config.gc_threads = threads.max(1);
+        self.config.gc_threads = Some(threads.max(1));
         self
     }
 

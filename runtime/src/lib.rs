@@ -30,8 +30,9 @@
 //! - A [`Heap`] owns objects. A program works on them in *sessions* ([`Heap::mutate`]), which lend it
 //!   a [`Mutation`] and the heap's root. Pointers ([`Gc`], [`Weak`]) belong to their session; a
 //!   [`Root`] keeps an object from one to the next.
-//! - Payloads are types that derive [`Trace`], built of [`GcCell`], [`GcRefCell`], [`GcMutex`],
-//!   [`GcAtomic`], [`Leaf`] and the standard containers.
+//! - A heap has a mode: [`Local`], the default, stays on its thread; in a [`Shared`] one each thread attaches a [`Mutator`], which has the sessions.
+//! - Payloads are types that derive [`Trace`], built of [`GcCell`], [`GcRefCell`], [`GcMutex`], [`GcRwLock`], [`GcOnce`],
+//!   [`GcAtomic`], [`Leaf`] and the standard containers; those of a shared heap of what is `Send + Sync`, so not of the first two.
 //! - [`Mutation::add_cleanup`] registers a cleanup and returns its handle, a [`Cleanup`].
 //! - A [`CleanupPool`] runs the cleanups of dead objects. All heaps share [`CleanupPool::global`]
 //!   unless told otherwise.
@@ -69,9 +70,9 @@ pub use sexton_cleanup::{
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
-    Branded, Gc, GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcReport, GcRwLock, HeapFull,
-    HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, Pacing, Payload,
-    Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
+    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcReport, GcRwLock,
+    HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, Pacing,
+    Payload, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
 };
 
 /// The README's example, compiled and run with the documentation tests.

@@ -76,14 +76,15 @@ impl<'h, R: Branded> Mutator<'h, R> {
     ///
     /// If `f` does. And if the collection at the end does, for the reasons that [`collect`](Self::collect) gives: then what `f`
     /// returned is lost.
+    #[inline]
     pub fn mutate<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
     ) -> T {
         let unwinding = CollectIfRefused(self);
-        let (result, report) = unwinding.0.inner.mutate(f);
+        let (result, collected) = unwinding.0.inner.mutate(f);
         std::mem::forget(unwinding);
-        if report.is_some() {
+        if collected {
             self.heap.apply_back_pressure();
         }
         result
@@ -135,7 +136,7 @@ impl<R: Branded> Drop for CollectIfRefused<'_, '_, R> {
         if mutator.heap.inner.has_refused() {
             // The session's panic goes on; a second one would end the process.
             let collected = catch_unwind(AssertUnwindSafe(|| {
-                if mutator.inner.collect_if_due().is_some() {
+                if mutator.inner.collect_if_due() {
                     mutator.heap.apply_back_pressure();
                 }
             }));

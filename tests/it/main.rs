@@ -20,6 +20,7 @@ mod send_sync;
 mod sessions;
 mod shared;
 mod shared_ops;
+mod shared_stress;
 mod stalls;
 mod stress;
 mod tickets;

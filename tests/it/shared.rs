@@ -298,6 +298,7 @@ fn message(panic: Box<dyn std::any::Any + Send>) -> String {
 }
 
 fn refuses_to_attach(heap: &SharedHeap) {
+    assert!(heap.try_attach().is_err());
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(heap.attach()))) else {
         panic!("it attached")
     };
@@ -841,6 +842,48 @@ fn a_cleanup_may_use_its_heap_from_a_worker() {
     drop(mutator);
     drop(heap);
     pool.shutdown(LONG).unwrap();
+}
+
+#[test]
+fn a_cleanup_that_runs_on_an_attached_thread_can_tell() {
+    let pool = CleanupPool::manual();
+    let heap = Arc::new(calm().cleanup_pool(&pool).build(|_| World::default()));
+    let mut mutator = heap.attach();
+    let told = Counter::default();
+    let handle = mutator.mutate(|mc, _| {
+        let (heap, told) = (Arc::downgrade(&heap), told.clone());
+        mc.add_cleanup(mc.alloc(Node::new(0)), move || {
+            let error = heap.upgrade().unwrap().try_attach().unwrap_err();
+            assert!(error.to_string().contains("one at a time"), "{error}");
+            told.raise();
+        })
+    });
+    assert!(handle.run_now());
+    assert_eq!(told.get(), 1);
+}
+
+#[test]
+fn chains_of_stopped_cleanups_are_pruned_whoever_registered_them() {
+    let heap = calm_heap();
+    let mut mutator = heap.attach();
+    mutator.mutate(|mc, world| _ = push(mc, world, 1));
+    let register = |mutator: &mut Mutator<'_, World<'static>>| {
+        mutator.mutate(|mc, world| {
+            let object = world.head.load().unwrap();
+            let handles: Vec<_> = (0..3000).map(|_| mc.add_cleanup(object, || {})).collect();
+            assert!(handles.iter().all(|handle| handle.stop()));
+        });
+    };
+    for _ in 0..20 {
+        register(&mut mutator);
+        // Takes the stopped ones out of the chain.
+        mutator.collect();
+        mutator.verify().unwrap();
+        thread::scope(|scope| _ = scope.spawn(|| register(&mut heap.attach())));
+        mutator.collect();
+    }
+    let stats = heap.stats().cleanups;
+    assert_eq!((stats.registered, stats.stopped, stats.armed), (120_000, 120_000, 0));
 }
 
 #[test]

@@ -12,11 +12,12 @@
 //     swept. The program's thread and the background sweeper, a second thread, both sweep.
 //   - W2r allocates after such a collection, so no sweep is left over for it, other than for Boehm's.
 //   - GOGC is off where a collection is called by hand (W2, W2r, W3, W4, W6, W8, memory) and at its
-//     default where the runtime decides (W1, W5, W7, GCBench).
+//     default where the runtime decides (W1, W5, W7, GCBench, S1 to S5).
 //   - W8: the runtime has max(1, GOMAXPROCS/4) goroutines for cleanups: one on 2 to 7 cores. "@8" and
 //     "@16" raise GOMAXPROCS so that there are 2 and 4, as many as the row means; "@handoff" does
 //     what the documentation advises: the cleanup that sleeps does so in a goroutine of its own.
 //   - "@1" is GOMAXPROCS=1: one thread to mark.
+//   - S1 to S5 are in shared.go.
 //
 // Not shown: GOGC and GOMEMLIMIT other than by default; what a mutator that runs beside the collector
 // pays for the write barrier and for assists.
@@ -52,6 +53,7 @@ type kind struct {
 var (
 	objects  = kind{"number of objects", 1, 100_000_000}
 	cleanups = kind{"number of cleanups", 1, 100_000_000}
+	keys     = kind{"number of keys", 2, 100_000_000}
 	wakes    = kind{"number of wake-ups", 1, 1_000_000}
 	depth    = kind{"depth", 4, 26}
 	ignored  = kind{"number; GCBench has its own sizes", 0, 100_000_000}
@@ -99,6 +101,11 @@ var groups = []group{
 	{[]string{"W8.stalls@handoff"}, cleanups, func(n int) []float64 { return []float64{w8(n, stallsHandedOff)} }},
 	{[]string{"memory.object"}, objects, memoryObject},
 	{[]string{"memory.cleanup"}, cleanups, memoryCleanup},
+	{[]string{"S1.1", "S1.2"}, depth, s1},
+	{[]string{"S2.1", "S2.2"}, keys, s2},
+	{[]string{"S3.1", "S3.2"}, objects, s3},
+	{[]string{"S4.1", "S4.2"}, cleanups, s4},
+	{[]string{"S5.p99", "S5.max"}, objects, s5},
 }
 
 func main() {
@@ -474,20 +481,24 @@ func expect(nodes, depth, trees int) {
 	}
 }
 
+func binaryTrees(depth int) {
+	expect(bottomUp(depth+1).check(), depth+1, 1)
+	long := bottomUp(depth)
+	for k := 4; k <= depth; k += 2 {
+		trees := 1 << (depth + 4 - k)
+		nodes := 0
+		for range trees {
+			nodes += bottomUp(k).check()
+		}
+		expect(nodes, k, trees)
+	}
+	expect(long.check(), depth, 1)
+}
+
 func w7(depth int) []float64 {
 	wall := warm(depth, func(depth int) []float64 {
 		start := time.Now()
-		expect(bottomUp(depth+1).check(), depth+1, 1)
-		long := bottomUp(depth)
-		for k := 4; k <= depth; k += 2 {
-			trees := 1 << (depth + 4 - k)
-			nodes := 0
-			for range trees {
-				nodes += bottomUp(k).check()
-			}
-			expect(nodes, k, trees)
-		}
-		expect(long.check(), depth, 1)
+		binaryTrees(depth)
 		return []float64{float64(time.Since(start).Nanoseconds()) / 1e6}
 	})
 	return []float64{wall[0], float64(status("VmHWM")) / 1e6}

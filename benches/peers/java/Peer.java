@@ -22,14 +22,15 @@
  *   - The launcher that build.sh writes gives W3, W4 and W8 a nursery that holds all that is allocated between
  *     two collections by hand, so that there are no others: 640 MB, enough for the usual sizes.
  *
- * Not shown: other collectors, other sizes of the heap than the default (but for those rows), and pauses.
+ *   - S1 to S5 are in Shared.java.
+ *
+ * Not shown: other collectors, other sizes of the heap than the default (but for those rows).
  */
 
 import java.lang.management.ManagementFactory;
 import java.lang.ref.Cleaner;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
@@ -42,6 +43,7 @@ import java.util.function.IntFunction;
 import java.util.function.Supplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import javax.management.ObjectName;
 
 public final class Peer {
@@ -73,6 +75,7 @@ public final class Peer {
 
     static final Size OBJECTS = new Size("number of objects", 1, 50_000_000);
     static final Size CLEANUPS = new Size("number of cleanups", 1, 50_000_000);
+    static final Size KEYS = new Size("number of keys", 2, 50_000_000);
     static final Size WAKES = new Size("number of wake-ups", 1, 1_000_000);
     static final Size DEPTH = new Size("depth", 4, 26);
     static final Size IGNORED = new Size("number; GCBench has its own sizes", 0, 100_000_000);
@@ -88,7 +91,12 @@ public final class Peer {
             new Group(List.of("GCBench.wall"), IGNORED, n -> GcBench.measure()),
             new Group(List.of("W8.plain", "W8.stalls"), CLEANUPS, Peer::w8),
             new Group(List.of("memory.object", "memory.object@rss"), OBJECTS, Peer::memoryObject),
-            new Group(List.of("memory.cleanup", "memory.cleanup@rss"), CLEANUPS, Peer::memoryCleanup));
+            new Group(List.of("memory.cleanup", "memory.cleanup@rss"), CLEANUPS, Peer::memoryCleanup),
+            new Group(List.of("S1.1", "S1.2"), DEPTH, Shared::s1),
+            new Group(List.of("S2.1", "S2.2"), KEYS, Shared::s2),
+            new Group(List.of("S3.1", "S3.2"), OBJECTS, Shared::s3),
+            new Group(List.of("S4.1", "S4.2"), CLEANUPS, Shared::s4),
+            new Group(List.of("S5.p99", "S5.max"), OBJECTS, Shared::s5));
 
     public static void main(String[] args) throws Exception {
         if (args.length == 1 && args[0].equals("--list")) {
@@ -200,17 +208,20 @@ public final class Peer {
 
     // ---- W3 ----
 
-    /** What the virtual machine logs of the mark phase of its full collections, from here on. */
-    static final class MarkLog implements AutoCloseable {
+    /** What the virtual machine logs of its collections, from here on. */
+    static final class GcLog implements AutoCloseable {
+        static final String PHASES = "gc+phases=info", PAUSES = "gc=info";
+
         record Mark(long endNanos, double millis) {}
 
-        private static final Pattern LINE =
+        private static final Pattern MARK =
                 Pattern.compile("\\[([0-9]+)ns\\].*Phase 1: Mark live objects ([0-9.]+)ms");
+        private static final Pattern PAUSE = Pattern.compile("Pause .* ([0-9.]+)ms$");
         private final Path file = Files.createTempFile("peer-java", ".log");
 
-        MarkLog() throws Exception {
+        GcLog(String what) throws Exception {
             // `timenanos` is the clock of System.nanoTime().
-            command("output=file=" + file, "what=gc+phases=info", "decorators=timenanos");
+            command("output=file=" + file, "what=" + what, "decorators=timenanos");
         }
 
         private static void command(String... words) throws Exception {
@@ -219,15 +230,19 @@ public final class Peer {
                     new Object[] {words}, new String[] {String[].class.getName()});
         }
 
+        /** The mark phases of full collections; of a log of PHASES. */
         List<Mark> marks() throws Exception {
-            List<Mark> marks = new ArrayList<>();
-            for (String line : Files.readAllLines(file)) {
-                Matcher match = LINE.matcher(line);
-                if (match.find()) {
-                    marks.add(new Mark(Long.parseLong(match.group(1)), Double.parseDouble(match.group(2))));
-                }
-            }
-            return marks;
+            return matches(MARK).map(match ->
+                    new Mark(Long.parseLong(match.group(1)), Double.parseDouble(match.group(2)))).toList();
+        }
+
+        /** The pauses in milliseconds, the shortest first; of a log of PAUSES. */
+        double[] pauses() throws Exception {
+            return matches(PAUSE).mapToDouble(match -> Double.parseDouble(match.group(1))).sorted().toArray();
+        }
+
+        private Stream<Matcher> matches(Pattern pattern) throws Exception {
+            return Files.readAllLines(file).stream().map(pattern::matcher).filter(Matcher::find);
         }
 
         @Override
@@ -278,9 +293,9 @@ public final class Peer {
         build(n, link);
         System.gc();
         System.gc();
-        try (MarkLog log = new MarkLog()) {
+        try (GcLog log = new GcLog(GcLog.PHASES)) {
             System.gc();
-            List<MarkLog.Mark> marks = log.marks();
+            List<GcLog.Mark> marks = log.marks();
             if (marks.isEmpty()) {
                 exit(1, "W3: this virtual machine logs no \"Phase 1: Mark live objects\" for System.gc()");
             }
@@ -442,7 +457,7 @@ public final class Peer {
     static double[] w6(int n) throws Exception {
         final int unmeasured = 100;
         long[] started = new long[n + unmeasured];
-        try (MarkLog log = new MarkLog()) {
+        try (GcLog log = new GcLog(GcLog.PHASES)) {
             for (int i = 0; i < started.length; i++) {
                 Ledger ledger = new Ledger(1);
                 int round = i;
@@ -454,7 +469,7 @@ public final class Peer {
                 System.gc();
                 ledger.await();
             }
-            List<MarkLog.Mark> marks = log.marks();
+            List<GcLog.Mark> marks = log.marks();
             if (marks.size() != started.length) {
                 exit(1, "W6: " + marks.size() + " marks were logged; expected were " + started.length);
             }

@@ -16,7 +16,7 @@ java=$(command -v "$java") && command -v "${java}c" >/dev/null || { echo "$needs
 version=$("${java}c" -version 2>&1)
 major=$(sed -n 's/^javac \([0-9]*\).*/\1/p' <<<"$version")
 [ "${major:-0}" -ge 17 ] || { echo "$needs (found $version)" >&2; exit 3; }
-"${java}c" --release 17 -d "$out/$name-classes" Peer.java >&2
+"${java}c" --release 17 -d "$out/$name-classes" Peer.java Shared.java >&2
 {
     cat <<'SH'
 #!/bin/sh

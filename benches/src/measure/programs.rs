@@ -5,7 +5,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use sexton::{Gc, GcCell, Heap, Leaf, Mutation, Trace};
+use sexton::{
+    Branded, Gc, GcCell, Heap, Leaf, Local, Mode, Mutation, Mutator, Payload, Shared, Trace,
+};
+use sexton_bench::Nothing;
 
 use super::Out;
 use super::memory::peak_mb;
@@ -58,16 +61,37 @@ pub(crate) fn tell_binary_trees(start: Instant, out: &mut Out) {
 
 /// A node of binary-trees: two pointers.
 #[derive(Trace)]
-struct Tree<'gc> {
+pub(super) struct Tree<'gc> {
     children: Option<(Gc<'gc, Tree<'gc>>, Gc<'gc, Tree<'gc>>)>,
 }
 
-#[derive(Trace, Default)]
-struct LongLived<'gc> {
-    tree: GcCell<Option<Gc<'gc, Tree<'gc>>>>,
+/// Who opens sessions: a heap of one thread, or one thread's mutator of a shared heap.
+pub(super) trait Sessions {
+    type Mode: Mode;
+
+    fn mutate<T>(&mut self, f: impl for<'gc> FnOnce(&Mutation<'gc, Self::Mode>) -> T) -> T;
 }
 
-fn bottom_up<'gc>(mc: &Mutation<'gc>, depth: usize) -> Gc<'gc, Tree<'gc>> {
+impl<R: Branded> Sessions for Heap<R> {
+    type Mode = Local;
+
+    fn mutate<T>(&mut self, f: impl for<'gc> FnOnce(&Mutation<'gc>) -> T) -> T {
+        Heap::mutate(self, |mc, _| f(mc))
+    }
+}
+
+impl<R: Branded> Sessions for Mutator<'_, R> {
+    type Mode = Shared;
+
+    fn mutate<T>(&mut self, f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>) -> T) -> T {
+        Mutator::mutate(self, |mc, _| f(mc))
+    }
+}
+
+fn bottom_up<'gc, M: Mode>(mc: &Mutation<'gc, M>, depth: usize) -> Gc<'gc, Tree<'gc>>
+where
+    Tree<'gc>: Payload<M>,
+{
     let children = (depth > 0).then(|| (bottom_up(mc, depth - 1), bottom_up(mc, depth - 1)));
     mc.alloc(Tree { children })
 }
@@ -80,20 +104,27 @@ impl Tree<'_> {
 
 pub(super) fn binary_trees(depth: usize, out: &mut Out) {
     let start = Instant::now();
-    let mut heap: Heap<LongLived<'static>> = Heap::new(|_mc| LongLived::default());
-    let stretched = heap.mutate(|mc, _| bottom_up(mc, depth + 1).check());
+    make_trees(&mut Heap::<Nothing>::new(|_mc| Nothing), depth);
+    tell_binary_trees(start, out);
+}
+
+/// The program itself.
+pub(super) fn make_trees<S: Sessions>(heap: &mut S, depth: usize)
+where
+    for<'gc> Tree<'gc>: Payload<S::Mode>,
+{
+    let stretched = heap.mutate(|mc| bottom_up(mc, depth + 1).check());
     assert_eq!(stretched, nodes(depth + 1));
-    heap.mutate(|mc, root| root.tree.set(mc, Some(bottom_up(mc, depth))));
+    let long_lived = heap.mutate(|mc| mc.root(bottom_up(mc, depth)));
     for (count, depth) in short_lived(depth) {
         let mut found = 0;
         for _ in 0..count {
-            found += heap.mutate(|mc, _| bottom_up(mc, depth).check());
+            found += heap.mutate(|mc| bottom_up(mc, depth).check());
         }
         assert_eq!(found, count * nodes(depth));
     }
-    let left = heap.mutate(|_mc, root| root.tree.get().map_or(0, |tree| tree.check()));
+    let left = heap.mutate(|mc| mc.fetch(&long_lived).check());
     assert_eq!(left, nodes(depth));
-    tell_binary_trees(start, out);
 }
 
 /// A node of GCBench: two pointers and two numbers.

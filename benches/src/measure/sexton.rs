@@ -1,4 +1,5 @@
-//! Sexton's own rows, but for those of the pool (`sexton_cleanups`), of programs and of memory.
+//! Sexton's own rows, but for those of the pool (`sexton_cleanups`), of programs, of memory, and of many threads
+//! (`shared`).
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use sexton_bench::{
     GARBAGE_PER_CYCLE, Graph, Links, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap, per,
 };
 
-use super::{Builtin, Out, memory, programs, sexton_cleanups};
+use super::{Builtin, Out, memory, programs, sexton_cleanups, shared};
 use crate::run::Work;
 
 /// Sexton.
@@ -46,6 +47,17 @@ const IDS: &[&str] = &[
     "memory.object",
     "memory.cleanup",
     "memory.spike",
+    "S0.session",
+    "S1.1",
+    "S1.2",
+    "S2.1",
+    "S2.2",
+    "S3.1",
+    "S3.2",
+    "S4.1",
+    "S4.2",
+    "S5.p99",
+    "S5.max",
 ];
 
 fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
@@ -62,6 +74,12 @@ fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
         Work::W8 => return sexton_cleanups::w8(size, out),
         Work::GcBench => programs::gc_bench(size, out),
         Work::Memory => memory::measure(size, out),
+        Work::S0 => shared::s0(size, out),
+        Work::S1 => return shared::s1(size, out),
+        Work::S2 => return shared::s2(size, out),
+        Work::S3 => return shared::s3(size, out),
+        Work::S4 => return shared::s4(size, out),
+        Work::S5 => shared::s5(size, out),
         Work::Limits => {}
     }
     Ok(())

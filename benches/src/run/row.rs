@@ -56,9 +56,9 @@ impl Row {
         self
     }
 
-    /// Whether its numbers are of one object or cleanup, and not of a whole program.
+    /// Whether its numbers are of one object or cleanup, and not of a whole program or heap.
     pub(crate) fn is_by_the_piece(&self) -> bool {
-        self.work != Work::W7
+        !matches!(self.work, Work::W7 | Work::S1 | Work::S5)
     }
 
     /// How much of it is done: as its work says, but cleanups are always as many as in W4.
@@ -156,6 +156,22 @@ pub(crate) static ROWS: &[Row] = &[
     row("memory.cleanup", Work::Memory, "registered cleanup, on top", "bytes").goal(48.0),
     row("memory.spike", Work::Memory, "given back two cycles after a spike", "% of the spike")
         .more_is_better(),
+    row("S0.session", Work::S0, "enter and leave an empty session", "ns").goal(15.0),
+    row("S1.1", Work::S1, "binary-trees, 1 thread", "ms per program"),
+    row("S1.2", Work::S1, "binary-trees, 2 threads, one program each", "ms per program"),
+    row("S2.1", Work::S2, "map with weak values and cleanups, 1 thread", "ns per operation"),
+    row("S2.2", Work::S2, "map with weak values and cleanups, 2 threads", "ns per operation"),
+    row("S3.1", Work::S3, "alloc of 32 bytes, all garbage, 1 thread", NS),
+    row("S3.2", Work::S3, "alloc of 32 bytes, all garbage, 2 threads", NS),
+    row("S4.1", Work::S4, "alloc with a cleanup each, to the last run, 1 thread", "ns per cleanup"),
+    row(
+        "S4.2",
+        Work::S4,
+        "alloc with a cleanup each, to the last run, 2 threads",
+        "ns per cleanup",
+    ),
+    row("S5.p99", Work::S5, "pauses beside 1 GB of live objects, 99th percentile", "ms"),
+    row("S5.max", Work::S5, "pauses beside 1 GB of live objects, the longest", "ms"),
     row("limit.stream", Work::Limits, "sequential read", "GB/s").more_is_better(),
     row("limit.bitmap", Work::Limits, "pass over two bitmaps", "ns per bit"),
     row("limit.futex.p50", Work::Limits, "wake-up of a thread, median", "ns"),

@@ -30,13 +30,25 @@ pub(crate) enum Work {
     GcBench,
     /// Bytes that live objects and cleanups take.
     Memory,
+    /// Sessions without anything in them.
+    S0,
+    /// The program binary-trees, once for each thread, on one heap.
+    S1,
+    /// A map with weak values and cleanups, shared by threads.
+    S2,
+    /// Allocation by many threads of what dies at once.
+    S3,
+    /// The same, each object with a cleanup.
+    S4,
+    /// Pauses of a large heap.
+    S5,
     /// What the machine itself can do.
     Limits,
 }
 
 impl Work {
     /// All of them, in the order in which they are done.
-    pub(crate) const ALL: [Work; 13] = [
+    pub(crate) const ALL: [Work; 19] = [
         Work::W1,
         Work::W2,
         Work::W2c,
@@ -49,6 +61,12 @@ impl Work {
         Work::GcBench,
         Work::W8,
         Work::Memory,
+        Work::S0,
+        Work::S1,
+        Work::S2,
+        Work::S3,
+        Work::S4,
+        Work::S5,
         Work::Limits,
     ];
 
@@ -67,6 +85,12 @@ impl Work {
             Work::W8 => "W8",
             Work::GcBench => "GCBench",
             Work::Memory => "memory",
+            Work::S0 => "S0",
+            Work::S1 => "S1",
+            Work::S2 => "S2",
+            Work::S3 => "S3",
+            Work::S4 => "S4",
+            Work::S5 => "S5",
             Work::Limits => "limits",
         }
     }
@@ -86,17 +110,27 @@ impl Work {
             Work::W8 => "cleanups of 1 us",
             Work::GcBench => "GCBench",
             Work::Memory => "memory",
+            Work::S0 => "empty sessions",
+            Work::S1 => "binary-trees on threads",
+            Work::S2 => "a weak map on threads",
+            Work::S3 => "allocation on threads",
+            Work::S4 => "cleanups on threads",
+            Work::S5 => "pauses",
             Work::Limits => "the machine",
         }
     }
 
-    /// The number that says how much of it there is: objects, cleanups, wake-ups, or the depth of a tree.
+    /// The number that says how much of it there is: objects, cleanups, keys, wake-ups, or the depth of a tree.
     pub(crate) fn size(self, quick: bool) -> usize {
         // A tree that is less deep by four has a sixteenth of the nodes.
         let (full, sixteenth) = match self {
-            Work::W4 | Work::W5 | Work::W8 => (1_000_000, 62_500),
+            Work::W4 | Work::W5 | Work::W8 | Work::S2 | Work::S4 => (1_000_000, 62_500),
             Work::W6 => (500, 31),
             Work::W7 => (18, 14),
+            // Less deep than W7, as there is a program for each thread.
+            Work::S1 => (16, 12),
+            // A gigabyte of objects.
+            Work::S5 => (1 << 25, 1 << 21),
             // It has a size of its own, and is not long.
             Work::GcBench => (18, 18),
             _ => (4_000_000, 250_000),
@@ -143,7 +177,7 @@ mod tests {
             let (full, quick) = (work.size(false), work.size(true));
             match work {
                 Work::GcBench => assert_eq!(full, quick),
-                Work::W7 => assert_eq!((1 << full) / (1 << quick), 16),
+                Work::W7 | Work::S1 => assert_eq!((1 << full) / (1 << quick), 16),
                 _ => assert_eq!(full / quick, 16),
             }
         }

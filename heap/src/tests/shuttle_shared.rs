@@ -138,7 +138,7 @@ fn one_object() {
     mutator.mutate(|mc, root| _ = push(mc, root, 0));
     drop(mutator);
     on_threads(&scene, 3, |_, scene, mut mutator| {
-        let (handle, _report) = mutator.mutate(|mc, root| {
+        let (handle, _collected) = mutator.mutate(|mc, root| {
             let object = root.next.load().expect("it is linked");
             let weak = mc.downgrade(object);
             assert!(object.weak.get_or_init(mc, || weak).ptr_eq(weak), "an object has one record");
