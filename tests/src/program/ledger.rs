@@ -4,6 +4,7 @@
 //! happens there is written down, and the oracle, on the program's thread, compares.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sexton::{Cleanup, CleanupPool, CleanupState};
@@ -14,7 +15,7 @@ pub(super) type Number = u32;
 pub(super) type Id = u32;
 
 /// What happened.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     /// A cleanup has begun to run.
     Ran(Number),
@@ -43,18 +44,29 @@ pub(super) enum How {
     RunNow,
 }
 
+/// A moment, as one clock tells it to all threads: no two are the same, and what happens later has a higher one.
+pub(super) type Stamp = u64;
+
 /// What has happened since the oracle last looked.
 #[derive(Default)]
 pub(super) struct Ledger {
-    events: Mutex<Vec<Event>>,
+    clock: AtomicU64,
+    events: Mutex<Vec<(Stamp, Event)>>,
 }
 
 impl Ledger {
-    pub(super) fn write(&self, event: Event) {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    /// This moment.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.clock.fetch_add(1, SeqCst)
     }
 
-    pub(super) fn take(&self) -> Vec<Event> {
+    pub(super) fn write(&self, event: Event) {
+        let stamp = self.stamp();
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push((stamp, event));
+    }
+
+    /// The events, and when each was written down.
+    pub(super) fn take(&self) -> Vec<(Stamp, Event)> {
         std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -111,6 +123,7 @@ pub(super) enum Action {
     Rearm(u8),
     Nest(CleanupPool),
     Linger,
+    Visit(Arc<dyn Fn() + Send + Sync>),
 }
 
 impl Action {
@@ -131,6 +144,7 @@ impl Action {
             Action::Rearm(left) => ledger.write(Event::Rearm(*left)),
             Action::Nest(pool) => ledger.write(Event::Nested(pool.run_pending(usize::MAX))),
             Action::Linger => (0..YIELDS).for_each(|_| std::thread::yield_now()),
+            Action::Visit(visit) => visit(),
         }
     }
 }

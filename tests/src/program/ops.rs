@@ -73,6 +73,8 @@ pub enum Act {
     Nest,
     /// Gives other threads time to come to where it is.
     Linger,
+    /// Attaches to the heap of its object and opens a session there, if several mutators may use it.
+    Visit,
 }
 
 /// One step of a program.
@@ -211,16 +213,16 @@ impl Program {
         Program {
             pool: PoolKind::pick(pool),
             setup: Setup::pick(a, b, c),
-            ops: ops.into_iter().map(|[op, a, b, c]| row(op)(a, b, c)).collect(),
+            ops: ops.into_iter().map(|[op, a, b, c]| row(OPS, op)(a, b, c)).collect(),
         }
     }
 }
 
 /// The row of the table that a byte chooses, each as often as it weighs.
-fn row(byte: u8) -> Make {
-    let total: usize = OPS.iter().map(|&(weight, _)| usize::from(weight)).sum();
+pub(super) fn row<M: Copy>(table: &[(u8, M)], byte: u8) -> M {
+    let total: usize = table.iter().map(|&(weight, _)| usize::from(weight)).sum();
     let mut at = usize::from(byte) * total / 256;
-    for &(weight, make) in OPS {
+    for &(weight, make) in table {
         match at.checked_sub(usize::from(weight)) {
             Some(rest) => at = rest,
             None => return make,
@@ -286,7 +288,7 @@ mod tests {
         assert!(total <= 256, "the lightest rows would never be chosen");
         let mut chosen: HashMap<Discriminant<Op>, usize> = HashMap::new();
         for byte in 0..=255 {
-            *chosen.entry(discriminant(&row(byte)(0, 0, 0))).or_default() += 1;
+            *chosen.entry(discriminant(&row(OPS, byte)(0, 0, 0))).or_default() += 1;
         }
         for &(weight, make) in OPS {
             let times = chosen[&discriminant(&make(0, 0, 0))];

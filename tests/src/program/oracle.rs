@@ -10,20 +10,33 @@
 //! to lie within those bounds.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 
 use sexton::{CleanupState, GcReport, HeapStats, PoolStats};
 
 use super::ledger::{Event, How, Id, Ledger, Number};
 use super::ops::{Act, Policy, Setup};
-use super::payload::{Kind, RECORD_BYTES};
+use super::payload::RECORD_BYTES;
 
 /// The number of a heap, in the order of making.
 pub(super) type HeapNumber = u32;
 /// The number of a weak record, in the order of making.
 pub(super) type RecordNumber = usize;
 
+/// What the oracle has to know of an object's type.
+pub(super) trait ObjectKind: Copy + Eq + Debug {
+    /// What a heap's root is dropped like.
+    const ROOT: Self;
+
+    /// Bytes that one counts for.
+    fn bytes(self) -> u64;
+    fn has_drop_glue(self) -> bool;
+    /// Whether its drop glue panics.
+    fn explodes(self) -> bool;
+}
+
 /// The models of everything that a program has made, and what is expected of it.
-pub(super) struct Oracle {
+pub(super) struct Oracle<K> {
     /// Whether cleanups run only when this thread runs them.
     exact: bool,
     heap: HeapNumber,
@@ -31,7 +44,7 @@ pub(super) struct Oracle {
     /// The pool has been shut down.
     closed: bool,
 
-    objects: Vec<Object>,
+    objects: Vec<Object<K>>,
     /// The present heap's first object.
     base: usize,
     /// Its root, which is not in it, but is dropped with it.
@@ -61,9 +74,10 @@ pub(super) struct Oracle {
     pub(super) pool_runs: u64,
 }
 
-pub(super) struct Object {
-    pub(super) kind: Kind,
+pub(super) struct Object<K> {
+    pub(super) kind: K,
     pub(super) address: usize,
+    made: bool,
     /// Not swept yet.
     allocated: bool,
     drops: u32,
@@ -117,6 +131,8 @@ struct CleanupModel {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
+    /// Not told of yet.
+    Unknown,
     Armed,
     Queued,
     Ran,
@@ -163,6 +179,13 @@ pub(super) struct Expected {
     dropped: Vec<Id>,
 }
 
+impl Expected {
+    /// Cleanups whose objects it found dead, and which have not ended, as far as is known.
+    pub(super) fn newly(&self) -> &[Number] {
+        &self.newly
+    }
+}
+
 /// The part of a report that is determined.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Cycle {
@@ -186,7 +209,7 @@ pub(super) enum Due {
     Perhaps,
 }
 
-impl Oracle {
+impl<K: ObjectKind> Oracle<K> {
     /// An oracle that knows no heap yet.
     pub(super) fn new(exact: bool, setup: Setup) -> Self {
         Oracle {
@@ -222,16 +245,16 @@ impl Oracle {
         self.objects.len() as Id
     }
 
-    pub(super) fn object(&self, id: Id) -> &Object {
+    pub(super) fn object(&self, id: Id) -> &Object<K> {
         &self.objects[id as usize]
     }
 
-    pub(super) fn object_mut(&mut self, id: Id) -> &mut Object {
+    pub(super) fn object_mut(&mut self, id: Id) -> &mut Object<K> {
         &mut self.objects[id as usize]
     }
 
     /// Whether an object of the kind finds room under the limit.
-    pub(super) fn has_room(&self, kind: Kind) -> bool {
+    pub(super) fn has_room(&self, kind: K) -> bool {
         self.has_room_for(kind.bytes())
     }
 
@@ -243,20 +266,41 @@ impl Oracle {
         self.memory.bytes
     }
 
+    /// The object that lies at an address.
+    pub(super) fn at(&self, address: usize) -> Option<Id> {
+        self.addresses.get(&address).copied()
+    }
+
+    /// Whether an object has been allocated, and not been swept.
+    pub(super) fn is_allocated(&self, id: Id) -> bool {
+        self.object(id).allocated
+    }
+
     /// An object was allocated at an address that none has at present.
-    pub(super) fn allocated(&mut self, kind: Kind, address: usize) -> Id {
-        let id = self.made(kind, address, true);
+    pub(super) fn allocated(&mut self, kind: K, address: usize) -> Id {
+        let id = self.next_id();
+        self.allocated_as(id, kind, address);
+        id
+    }
+
+    /// Likewise, if others may have been given lower numbers that are told of later.
+    pub(super) fn allocated_as(&mut self, id: Id, kind: K, address: usize) {
+        self.made_as(id, kind, address, true);
         let other = self.addresses.insert(address, id);
         assert_eq!(other, None, "object {id} was given the slot of a living one");
         self.memory.objects += 1;
         self.memory.bytes += kind.bytes();
         self.memory.empty_cycles = 0;
-        id
     }
 
     /// An object was made, and found no room.
-    pub(super) fn refused(&mut self, kind: Kind) {
-        self.made(kind, 0, false);
+    pub(super) fn refused(&mut self, kind: K) {
+        self.refused_as(self.next_id(), kind);
+    }
+
+    /// Likewise, if others may have been given lower numbers that are told of later.
+    pub(super) fn refused_as(&mut self, id: Id, kind: K) {
+        self.made_as(id, kind, 0, false);
         self.was_refused(kind.bytes());
     }
 
@@ -275,21 +319,26 @@ impl Oracle {
         self.memory.refused && self.setup.pace.is_some()
     }
 
-    fn made(&mut self, kind: Kind, address: usize, allocated: bool) -> Id {
+    fn made(&mut self, kind: K, address: usize, allocated: bool) -> Id {
         let id = self.next_id();
-        self.objects.push(Object {
-            kind,
-            address,
-            allocated,
-            drops: 0,
-            fields: [None; 2],
-            list: Vec::new(),
-            weak: None,
-            record: None,
-            root: None,
-            cleanups: Vec::new(),
-        });
+        self.made_as(id, kind, address, allocated);
         id
+    }
+
+    fn made_as(&mut self, id: Id, kind: K, address: usize, allocated: bool) {
+        let object = self.place(id);
+        assert!(!object.made, "object {id} was made twice");
+        object.made = true;
+        (object.kind, object.address, object.allocated) = (kind, address, allocated);
+    }
+
+    /// The place of an object, be it that it was made or that only others with higher numbers have been told of.
+    fn place(&mut self, id: Id) -> &mut Object<K> {
+        let at = id as usize;
+        if at >= self.objects.len() {
+            self.objects.resize_with(at + 1, Object::unmade);
+        }
+        &mut self.objects[at]
     }
 
     /// A keeper was allocated, which drops a root of `object` when it is dropped.
@@ -377,7 +426,7 @@ impl Oracle {
         let newly = self.pending_of(&dead);
         newly.iter().for_each(|&number| self.queue(number));
         let dropped = self.with_drop_glue(&dead);
-        let bombs = dead.iter().filter(|&&id| self.object(id).kind == Kind::Bomb).count() as u64;
+        let bombs = dead.iter().filter(|&&id| self.object(id).kind.explodes()).count() as u64;
         // 3. The accounts.
         self.memory.cycles += 1;
         self.memory.swept += dead.len() as u64;
@@ -400,6 +449,19 @@ impl Oracle {
             cleared_weaks,
         };
         Expected { report, newly, dropped }
+    }
+
+    /// Of a cycle whose report nobody has seen: compares what it dropped.
+    pub(super) fn check_glue_of(&self, expected: &Expected) {
+        self.check_glue(&expected.dropped);
+    }
+
+    /// Such cycles may have queued fewer cleanups than died: takes over how many they did.
+    pub(super) fn adopt_queued(&mut self, heap: &HeapStats) {
+        let fewer = self.counts.queued.checked_sub(heap.cleanups.queued);
+        let fewer = fewer.expect("no more were queued than have died");
+        self.counts.queued -= fewer;
+        self.pool.queued -= fewer;
     }
 
     /// Compares a cycle's report. Called when the ledger of its sweep has been read.
@@ -473,7 +535,7 @@ impl Oracle {
         let limit_trigger = limit_trigger(setup, 0);
         self.memory = Memory { trigger, limit_trigger, ..Memory::default() };
         // Dropped like a token, whenever that may be: it is not for a sweep to find.
-        self.world = self.made(Kind::Token, 0, false);
+        self.world = self.made(K::ROOT, 0, false);
         self.world
     }
 
@@ -534,17 +596,28 @@ impl Oracle {
     /// The next cleanup was registered, for an object of the present heap.
     pub(super) fn registered(&mut self, object: Id, act: Act) -> Number {
         let number = self.next_number();
+        self.registered_as(number, object, act);
+        number
+    }
+
+    /// Likewise, if others may have been given lower numbers that are told of later.
+    pub(super) fn registered_as(&mut self, number: Number, object: Id, act: Act) {
         self.object_mut(object).cleanups.push(number);
-        self.cleanups.push(CleanupModel::armed(self.heap, act));
+        let at = number as usize;
+        if at >= self.cleanups.len() {
+            // Nothing is to be heard of them until they are told of.
+            self.cleanups.resize_with(at + 1, CleanupModel::unknown);
+        }
+        assert_eq!(self.cleanups[at].fate, Fate::Unknown, "cleanup {number} was registered twice");
+        self.cleanups[at] = CleanupModel::armed(self.heap, act);
         self.counts.registered += 1;
         self.counts.armed += 1;
         self.memory.registered_since += 1;
-        number
     }
 
     /// A heap was not made, after one object with one cleanup was: the object is dropped and the cleanup
     /// discarded.
-    pub(super) fn stillborn(&mut self, kind: Kind) {
+    pub(super) fn stillborn(&mut self, kind: K) {
         self.made(kind, 0, false);
         let number = self.next_number();
         // A number that no heap has.
@@ -605,27 +678,30 @@ impl Oracle {
 
     /// Takes note of what the ledger tells.
     pub(super) fn read(&mut self, ledger: &Ledger) {
-        for event in ledger.take() {
-            match event {
-                Event::Ran(number) => self.touch(number).ran += 1,
-                Event::Released(number) => self.touch(number).released += 1,
-                Event::Tried(How::Stop, number, true) => self.touch(number).stops += 1,
-                Event::Tried(How::RunNow, number, true) => self.touch(number).runs += 1,
-                Event::Tried(_, number, false) => self.touch(number).refused = true,
-                Event::State(number, state) => {
-                    assert_eq!(state, CleanupState::Running, "cleanup {number}, asked by itself");
-                }
-                Event::Corrupt(number) => panic!("the captures of cleanup {number} have changed"),
-                Event::Nested(ran) => assert_eq!(ran, 0, "cleanups do not nest"),
-                Event::Rearm(left) => self.rearms.push(left),
-                Event::Dropped(id) => {
-                    let object = self.object_mut(id);
-                    assert!(!object.allocated, "object {id} was dropped while it was reachable");
-                    object.drops += 1;
-                    assert_eq!(object.drops, 1, "drops of object {id}");
-                }
-                Event::Told => self.told[1] += 1,
+        ledger.take().into_iter().for_each(|(_, event)| self.note(event));
+    }
+
+    /// Takes note of one event.
+    pub(super) fn note(&mut self, event: Event) {
+        match event {
+            Event::Ran(number) => self.touch(number).ran += 1,
+            Event::Released(number) => self.touch(number).released += 1,
+            Event::Tried(How::Stop, number, true) => self.touch(number).stops += 1,
+            Event::Tried(How::RunNow, number, true) => self.touch(number).runs += 1,
+            Event::Tried(_, number, false) => self.touch(number).refused = true,
+            Event::State(number, state) => {
+                assert_eq!(state, CleanupState::Running, "cleanup {number}, asked by itself");
             }
+            Event::Corrupt(number) => panic!("the captures of cleanup {number} have changed"),
+            Event::Nested(ran) => assert_eq!(ran, 0, "cleanups do not nest"),
+            Event::Rearm(left) => self.rearms.push(left),
+            Event::Dropped(id) => {
+                let object = self.place(id);
+                assert!(!object.allocated, "object {id} was dropped while it was reachable");
+                object.drops += 1;
+                assert_eq!(object.drops, 1, "drops of object {id}");
+            }
+            Event::Told => self.told[1] += 1,
         }
     }
 
@@ -723,7 +799,7 @@ impl Oracle {
             }
             Fate::Stopped => counts.stopped += 1,
             Fate::Discarded => counts.discarded += 1,
-            Fate::Armed => unreachable!("a cleanup is armed once"),
+            Fate::Armed | Fate::Unknown => unreachable!("a cleanup is armed once"),
         }
     }
 
@@ -814,6 +890,7 @@ impl Oracle {
     pub(super) fn check_state(&self, number: Number, state: CleanupState) {
         let fate = self.fate(number);
         let agrees = match fate {
+            Fate::Unknown => false,
             Fate::Armed => state == CleanupState::Armed,
             Fate::Queued => state == CleanupState::Queued,
             Fate::Ran => state == CleanupState::Done,
@@ -838,7 +915,29 @@ impl Oracle {
     }
 }
 
+impl<K: ObjectKind> Object<K> {
+    fn unmade() -> Self {
+        Object {
+            kind: K::ROOT,
+            address: 0,
+            made: false,
+            allocated: false,
+            drops: 0,
+            fields: [None; 2],
+            list: Vec::new(),
+            weak: None,
+            record: None,
+            root: None,
+            cleanups: Vec::new(),
+        }
+    }
+}
+
 impl CleanupModel {
+    fn unknown() -> Self {
+        CleanupModel { fate: Fate::Unknown, ..CleanupModel::armed(0, Act::Nothing) }
+    }
+
     fn armed(heap: HeapNumber, act: Act) -> Self {
         CleanupModel {
             heap,

@@ -1,14 +1,18 @@
 //! The objects of op programs: a type for each way in which a span, the marker or the sweep may treat one.
 //!
 //! Invariant: pointers are kept in every building block that can hold one, and each is traced through a field
-//! of its own; an [`Any`] remembers its object's type, and nothing else does.
+//! of its own.
+
+use std::sync::Arc;
 
 use sexton::{
-    Cleanup, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, Leaf, Mutation, Root, Trace, Weak,
+    Cleanup, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, Leaf, Local, Mode, Mutation, Payload, Root,
+    Trace, Weak,
 };
 
+use super::any::any;
 use super::ledger::{How, Id, Ledger, Number, Probe, attempt};
-use std::sync::Arc;
+use super::oracle::ObjectKind;
 
 /// What can be allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,9 +54,21 @@ impl Kind {
         }
     }
 
-    /// Bytes that one counts for, as the documentation of reports and limits has it.
-    pub(super) fn bytes(self) -> u64 {
-        let size = match self {
+    /// Fields that hold one pointer, not counting the list of a branch.
+    pub(super) fn fields(self) -> usize {
+        match self {
+            Kind::Node | Kind::Branch => 2,
+            Kind::Large | Kind::Huge => 1,
+            _ => 0,
+        }
+    }
+}
+
+impl ObjectKind for Kind {
+    const ROOT: Kind = Kind::Token;
+
+    fn bytes(self) -> u64 {
+        slot_bytes(match self {
             Kind::Node => size_of::<Node<'_>>(),
             Kind::Branch => size_of::<Branch<'_>>(),
             Kind::Plain => size_of::<Plain>(),
@@ -62,23 +78,22 @@ impl Kind {
             Kind::Huge => size_of::<Huge<'_>>(),
             Kind::Keeper => size_of::<Leaf<Keeper>>(),
             Kind::Stopper => size_of::<Leaf<Stopper>>(),
-        };
-        let slot = size.max(16).next_multiple_of(8) as u64;
-        if slot > SPAN { slot.next_multiple_of(SPAN) } else { slot }
+        })
     }
 
-    pub(super) fn has_drop_glue(self) -> bool {
+    fn has_drop_glue(self) -> bool {
         matches!(self, Kind::Branch | Kind::Token | Kind::Bomb | Kind::Keeper | Kind::Stopper)
     }
 
-    /// Fields that hold one pointer, not counting the list of a branch.
-    pub(super) fn fields(self) -> usize {
-        match self {
-            Kind::Node | Kind::Branch => 2,
-            Kind::Large | Kind::Huge => 1,
-            _ => 0,
-        }
+    fn explodes(self) -> bool {
+        self == Kind::Bomb
     }
+}
+
+/// Bytes that an object of that size counts for, as the documentation of reports and limits has it.
+pub(super) fn slot_bytes(size: usize) -> u64 {
+    let slot = size.max(16).next_multiple_of(8) as u64;
+    if slot > SPAN { slot.next_multiple_of(SPAN) } else { slot }
 }
 
 const SPAN: u64 = 64 << 10;
@@ -105,7 +120,7 @@ pub(super) struct Branch<'gc> {
 
 #[derive(Trace)]
 pub(super) struct Plain {
-    id: Id,
+    pub(super) id: Id,
 }
 
 #[derive(Trace)]
@@ -154,94 +169,8 @@ impl World<'_> {
     }
 }
 
-macro_rules! any {
-    ($($name:ident: $at:ty, $family:ty;)*) => {
-        /// A pointer to an object of any type.
-        #[derive(Clone, Copy, Trace)]
-        pub(super) enum Any<'gc> {
-            $($name(Gc<'gc, $at>),)*
-        }
-
-        /// A weak pointer to one.
-        #[derive(Clone, Copy, Trace)]
-        pub(super) enum AnyWeak<'gc> {
-            $($name(Weak<'gc, $at>),)*
-        }
-
-        /// A root of one.
-        #[derive(Clone)]
-        pub(super) enum AnyRoot {
-            $($name(Root<$family>),)*
-        }
-
-        impl<'gc> Any<'gc> {
-            pub(super) fn address(self) -> usize {
-                match self {
-                    $(Any::$name(gc) => Gc::as_ptr(gc).addr(),)*
-                }
-            }
-
-            pub(super) fn root(self, mc: &Mutation<'gc>) -> AnyRoot {
-                match self {
-                    $(Any::$name(gc) => AnyRoot::$name(mc.root(gc)),)*
-                }
-            }
-
-            pub(super) fn downgrade(self, mc: &Mutation<'gc>) -> AnyWeak<'gc> {
-                match self {
-                    $(Any::$name(gc) => AnyWeak::$name(mc.downgrade(gc)),)*
-                }
-            }
-
-            pub(super) fn add_cleanup(
-                self,
-                mc: &Mutation<'gc>,
-                f: impl FnOnce() + Send + 'static,
-            ) -> Cleanup {
-                match self {
-                    $(Any::$name(gc) => mc.add_cleanup(gc, f),)*
-                }
-            }
-
-            pub(super) fn add_cleanup_with<A: Send + 'static>(
-                self,
-                mc: &Mutation<'gc>,
-                arg: A,
-                f: fn(A),
-            ) -> Cleanup {
-                match self {
-                    $(Any::$name(gc) => mc.add_cleanup_with(gc, arg, f),)*
-                }
-            }
-        }
-
-        impl<'gc> AnyWeak<'gc> {
-            pub(super) fn upgrade(self, mc: &Mutation<'gc>) -> Option<Any<'gc>> {
-                match self {
-                    $(AnyWeak::$name(weak) => weak.upgrade(mc).map(Any::$name),)*
-                }
-            }
-
-            /// Whether both are of the same target.
-            pub(super) fn is(self, other: Self) -> bool {
-                match (self, other) {
-                    $((AnyWeak::$name(one), AnyWeak::$name(other)) => one.ptr_eq(other),)*
-                    _ => false,
-                }
-            }
-        }
-
-        impl AnyRoot {
-            pub(super) fn fetch<'gc>(&self, mc: &Mutation<'gc>) -> Any<'gc> {
-                match self {
-                    $(AnyRoot::$name(root) => Any::$name(mc.fetch(root)),)*
-                }
-            }
-        }
-    };
-}
-
 any! {
+    Local;
     Node: Node<'gc>, Node<'static>;
     Branch: Branch<'gc>, Branch<'static>;
     Plain: Plain, Plain;
@@ -262,8 +191,8 @@ pub(super) struct Refusal {
 }
 
 /// Puts a value into the heap, by `try_alloc` if it may fail.
-pub(super) fn put<'gc, T: Trace<'gc>>(
-    mc: &Mutation<'gc>,
+pub(super) fn put<'gc, M: Mode, T: Trace<'gc> + Payload<M>>(
+    mc: &Mutation<'gc, M>,
     value: T,
     fallible: bool,
 ) -> Result<Gc<'gc, T>, Refusal> {

@@ -4,50 +4,24 @@
 //! report agrees with the oracle then; with workers the heap's objects do, and the cleanups whenever they have
 //! been waited for.
 
-use std::collections::{HashMap, HashSet};
-use std::mem::{Discriminant, ManuallyDrop, discriminant};
+use std::collections::HashSet;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sexton::{
-    Cleanup, CleanupPool, CleanupState, Heap, HeapBuilder, Leaf, Mutation, OnDrop, Pacing,
-    WaitError,
-};
+use sexton::{CleanupPool, Heap, Leaf, Mutation, WaitError};
 
-use super::ledger::{Action, Bomb, Capture, Event, How, Id, Ledger, Number, Probe, attempt, throw};
-use super::ops::{Act, Op, Policy, PoolKind, Program, Setup};
-use super::oracle::{Due, Oracle, RecordNumber};
+use super::cleanups::{Handle, Plan, Registry};
+use super::ledger::{Action, Bomb, How, Id, Ledger, Probe, attempt, throw};
+use super::ops::{Act, Op, PoolKind, Program, Setup};
+use super::oracle::{self, Due, ObjectKind, RecordNumber};
 use super::payload::{self, Any, AnyRoot, Keeper, Kind, Refusal, Stopper, World};
+use super::setup::{LONG, configure, new_pool};
+use super::tally::{Tally, message, modulo};
 use crate::quiet::panics;
 
-/// Far more than anything here takes; a program that waits so long has failed.
-const LONG: Duration = Duration::from_secs(60);
-
-/// How many operations took effect, by their kind.
-#[derive(Default)]
-pub struct Tally {
-    effective: HashMap<Discriminant<Op>, u64>,
-}
-
-impl Tally {
-    /// Operations that took effect. Those that found nothing to act on are not counted.
-    pub fn total(&self) -> u64 {
-        self.effective.values().sum()
-    }
-
-    /// How many operations of the same kind as `op` took effect.
-    pub fn of(&self, op: &Op) -> u64 {
-        self.effective.get(&discriminant(op)).copied().unwrap_or_default()
-    }
-
-    /// Adds another tally to this one.
-    pub fn add(&mut self, other: &Tally) {
-        for (&op, count) in &other.effective {
-            *self.effective.entry(op).or_default() += count;
-        }
-    }
-}
+type Oracle = oracle::Oracle<Kind>;
 
 /// Runs a program.
 ///
@@ -64,18 +38,13 @@ pub fn run(program: &Program) -> Tally {
             effective
         });
         match effective {
-            Ok(true) => *tally.effective.entry(discriminant(op)).or_default() += 1,
+            Ok(true) => tally.count(op),
             Ok(false) => {}
             Err(message) => panic!("operation {at}, {op:?}: {message}"),
         }
     }
     machine.attempt(Machine::finish).unwrap_or_else(|message| panic!("at the end: {message}"));
     tally
-}
-
-fn message(payload: &(dyn std::any::Any + Send)) -> &str {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
 }
 
 type WorldHeap = Heap<World<'static>>;
@@ -94,21 +63,6 @@ struct Machine {
     pool_ran: u64,
     /// Whether no cleanup can be running.
     quiescent: bool,
-}
-
-struct Handle {
-    number: Number,
-    cleanup: Arc<Cleanup>,
-    /// How far the cleanup was when last looked at.
-    seen: u8,
-}
-
-/// A cleanup that is about to be registered.
-struct Plan {
-    capture: Capture,
-    action: Option<Action>,
-    large: bool,
-    act: Act,
 }
 
 impl Machine {
@@ -132,7 +86,8 @@ impl Machine {
     fn make_heap(&mut self, setup: Setup) {
         let id = self.oracle.new_heap(setup);
         let probe = Probe { id, ledger: self.ledger.clone(), panics: setup.bomb };
-        self.heap = Some(builder(&self.pool, setup).build(|_| World::new(probe)));
+        self.heap =
+            Some(configure(Heap::builder(), &self.pool, setup).build(|_| World::new(probe)));
     }
 
     /// Calls `f`; if heap and oracle disagree, the answer is in what.
@@ -293,7 +248,13 @@ impl Machine {
                     oracle.object_mut(id).fields[0] = Some(before);
                 }
                 if cleanups {
-                    handles.push(Plan::plain(oracle, ledger).register(mc, oracle, id, object));
+                    handles.push(register(
+                        Plan::plain(oracle.next_number(), ledger),
+                        mc,
+                        oracle,
+                        id,
+                        object,
+                    ));
                 }
                 last = Some((id, object));
             }
@@ -311,7 +272,7 @@ impl Machine {
             for _ in 0..2 * u32::from(count) {
                 let made = allocate(mc, oracle, ledger, Kind::Zero, true);
                 let Some((id, object)) = made else { break };
-                Plan::plain(oracle, ledger).register(mc, oracle, id, object);
+                register(Plan::plain(oracle.next_number(), ledger), mc, oracle, id, object);
             }
         });
         count > 0
@@ -585,12 +546,13 @@ impl Machine {
             Act::Bomb => Some(Action::Bomb { _capture: Bomb }),
             Act::Stop => other(How::Stop),
             Act::RunNow => other(How::RunNow),
-            Act::Itself => Some(Action::Itself(Arc::new(OnceLock::new()))),
+            Act::Itself => Some(Action::Itself(Arc::default())),
             Act::Rearm => Some(Action::Rearm(target % 3)),
             Act::Nest => Some(Action::Nest(self.pool.clone())),
             Act::Linger => Some(Action::Linger),
+            Act::Visit => None,
         };
-        Plan { action, large, act, ..Plan::plain(&self.oracle, &self.ledger) }
+        Plan { action, large, act, ..Plan::plain(self.oracle.next_number(), &self.ledger) }
     }
 
     fn add_cleanup(&mut self, object: u8, act: Act, target: u8, large: bool) -> bool {
@@ -598,7 +560,7 @@ impl Machine {
         let plan = self.plan(act, target, large);
         let handle = self.session(|mc, world, oracle, _| {
             let object = world.kept.borrow()[at];
-            plan.register(mc, oracle, oracle.kept[at], object)
+            register(plan, mc, oracle, oracle.kept[at], object)
         });
         self.handles.push(handle);
         true
@@ -609,8 +571,9 @@ impl Machine {
         let handles: Vec<Handle> = self.session(|mc, world, oracle, ledger| {
             let object = world.kept.borrow()[at];
             let register = |n| {
-                let plan = Plan { large: n % 2 == 0, ..Plan::plain(oracle, ledger) };
-                plan.register(mc, oracle, oracle.kept[at], object)
+                let plan = Plan::plain(oracle.next_number(), ledger);
+                let plan = Plan { large: n % 2 == 0, ..plan };
+                register(plan, mc, oracle, oracle.kept[at], object)
             };
             (0..count).map(register).collect()
         });
@@ -626,8 +589,8 @@ impl Machine {
             // Two at a time, so that what is settled lies behind what is armed.
             let mut last: Option<Handle> = None;
             for _ in 0..rounds {
-                let handle =
-                    Plan::plain(oracle, ledger).register(mc, oracle, oracle.kept[at], object);
+                let plan = Plan::plain(oracle.next_number(), ledger);
+                let handle = register(plan, mc, oracle, oracle.kept[at], object);
                 if let Some(last) = last.replace(handle) {
                     assert!(attempt(ledger, How::Stop, last.number, &last.cleanup));
                 }
@@ -719,7 +682,7 @@ impl Machine {
             let handle = self.session(|mc, _, oracle, ledger| {
                 let made = allocate(mc, oracle, ledger, Kind::Plain, false);
                 let (id, object) = made.expect("there is room");
-                plan.register(mc, oracle, id, object)
+                register(plan, mc, oracle, id, object)
             });
             self.handles.push(handle);
         }
@@ -797,7 +760,8 @@ impl Machine {
         self.broken_session(|mc, world, oracle, ledger| {
             let made = allocate(mc, oracle, ledger, Kind::Branch, true);
             let (id, object) = made.expect("there is room");
-            handle = Some(Plan::plain(oracle, ledger).register(mc, oracle, id, object));
+            handle =
+                Some(register(Plan::plain(oracle.next_number(), ledger), mc, oracle, id, object));
             if let Some(at) = linked {
                 let target = world.kept.borrow()[at];
                 object.set_field(mc, 0, Some(target));
@@ -827,22 +791,22 @@ impl Machine {
     }
 
     fn fail_to_build(&mut self) -> bool {
-        let Plan { capture, .. } = Plan::plain(&self.oracle, &self.ledger);
+        let Plan { capture, .. } = Plan::plain(self.oracle.next_number(), &self.ledger);
         let number = capture.number;
         let id = self.oracle.next_id();
         self.oracle.stillborn(Kind::Token);
         let mut cleanup = None;
         let panicked = panics(|| {
-            builder(&self.pool, Setup::PLAIN).build(|mc| {
+            configure(Heap::<World<'static>>::builder(), &self.pool, Setup::PLAIN).build(|mc| {
                 let token = payload::alloc(mc, Kind::Token, id, &self.ledger, false);
                 let token = token.expect("there is no limit");
-                cleanup = Some(token.add_cleanup(mc, move || capture.ran()));
+                cleanup = Some((mc, token).add_cleanup(move || capture.ran()));
                 throw();
             })
         });
         assert!(panicked, "a heap without a root was made");
-        let cleanup = Arc::new(cleanup.expect("it was registered before the panic"));
-        self.handles.push(Handle { number, cleanup, seen: 0 });
+        let cleanup = cleanup.expect("it was registered before the panic");
+        self.handles.push(Handle::new(number, cleanup));
         if self.quiescent {
             self.settle_if_quiescent();
         }
@@ -880,14 +844,11 @@ impl Machine {
         }
         self.settle_if_quiescent();
         self.oracle.check_heap(&self.heap().stats(), self.quiescent);
-        for handle in &mut self.handles {
-            let state = handle.cleanup.state();
+        for handle in &self.handles {
+            let state = handle.look();
             if self.quiescent {
                 self.oracle.check_state(handle.number, state);
             }
-            let now = progress(state);
-            assert!(now >= handle.seen, "cleanup {} went back to {state:?}", handle.number);
-            handle.seen = now;
         }
         if self.quiescent {
             self.check_pool();
@@ -929,60 +890,17 @@ enum Edge {
     Item(usize),
 }
 
-impl Plan {
-    /// A plan for the cleanup that is registered next: it tells that it ran.
-    fn plain(oracle: &Oracle, ledger: &Arc<Ledger>) -> Plan {
-        let capture = Capture { number: oracle.next_number(), ledger: ledger.clone() };
-        Plan { capture, action: None, large: false, act: Act::Nothing }
-    }
-
-    fn register<'gc>(
-        self,
-        mc: &Mutation<'gc>,
-        oracle: &mut Oracle,
-        id: Id,
-        object: Any<'gc>,
-    ) -> Handle {
-        let Plan { capture, action, large, act } = self;
-        let number = oracle.registered(id, if action.is_some() { act } else { Act::Nothing });
-        assert_eq!(number, capture.number, "the plan was made for another cleanup");
-        let own = match &action {
-            Some(Action::Itself(own)) => Some(own.clone()),
-            _ => None,
-        };
-        let ballast = [number; 16];
-        let cleanup = match (action, large) {
-            (None, false) => object.add_cleanup(mc, move || capture.ran()),
-            (None, true) => object.add_cleanup(mc, move || {
-                capture.ran();
-                check_ballast(&capture, ballast);
-            }),
-            (Some(action), false) => {
-                object.add_cleanup_with(mc, (capture, action), |(capture, action)| {
-                    capture.ran();
-                    action.perform(&capture);
-                })
-            }
-            (Some(action), true) => object.add_cleanup(mc, move || {
-                // Both are to go with the closure, however it ends.
-                let (capture, action) = (capture, action);
-                capture.ran();
-                check_ballast(&capture, ballast);
-                action.perform(&capture);
-            }),
-        };
-        let cleanup = Arc::new(cleanup);
-        if let Some(own) = own {
-            assert!(own.set(cleanup.clone()).is_ok(), "a plan is registered once");
-        }
-        Handle { number, cleanup, seen: 0 }
-    }
-}
-
-fn check_ballast(capture: &Capture, ballast: [Number; 16]) {
-    if ballast.iter().any(|&number| number != capture.number) {
-        capture.ledger.write(Event::Corrupt(capture.number));
-    }
+/// Registers a cleanup with heap and oracle.
+fn register<'gc>(
+    plan: Plan,
+    mc: &Mutation<'gc>,
+    oracle: &mut Oracle,
+    id: Id,
+    object: Any<'gc>,
+) -> Handle {
+    let number = oracle.registered(id, plan.act());
+    assert_eq!(number, plan.capture.number, "the plan was made for another cleanup");
+    plan.register((mc, object))
 }
 
 /// Allocates, and compares with the oracle whether there is room.
@@ -1034,51 +952,4 @@ fn check_target(oracle: &Oracle, record: RecordNumber, found: Option<Any<'_>>) -
         assert!(object.id().is_none_or(|own| own == id), "object {id} was overwritten");
     }
     target
-}
-
-fn modulo(at: u8, len: usize) -> Option<usize> {
-    (len > 0).then(|| usize::from(at) % len)
-}
-
-/// How far a cleanup has come; it never goes back.
-fn progress(state: CleanupState) -> u8 {
-    match state {
-        CleanupState::Armed => 0,
-        CleanupState::Queued => 1,
-        CleanupState::Running => 2,
-        CleanupState::Done | CleanupState::Stopped => 3,
-    }
-}
-
-fn new_pool(kind: PoolKind, ledger: &Arc<Ledger>) -> CleanupPool {
-    let workers = match kind {
-        PoolKind::Manual => 0,
-        PoolKind::Workers(workers) => workers,
-    };
-    let ledger = ledger.clone();
-    CleanupPool::builder().max_workers(workers).on_panic(move |_| ledger.write(Event::Told)).build()
-}
-
-fn builder(pool: &CleanupPool, setup: Setup) -> HeapBuilder<World<'static>> {
-    let builder = Heap::builder()
-        .cleanup_pool(pool)
-        .drop_timeout(LONG)
-        .zeal(setup.zeal)
-        .pacing(match setup.pace {
-            Some(min_bytes) => pacing(min_bytes),
-            None => Pacing::Manual,
-        })
-        .on_drop(match setup.on_drop {
-            Policy::RunAll => OnDrop::RunAll,
-            Policy::RunQueued => OnDrop::RunQueued,
-            Policy::Discard => OnDrop::Discard,
-        });
-    match setup.limit {
-        Some(limit) => builder.max_bytes(limit),
-        None => builder,
-    }
-}
-
-fn pacing(min_bytes: u64) -> Pacing {
-    Pacing::Automatic { min_bytes, growth: 1.0 }
 }

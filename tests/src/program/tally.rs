@@ -1,0 +1,53 @@
+//! What took effect, and what a panic said.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
+
+use super::ops::Op;
+
+/// How many operations took effect, by their kind.
+pub struct Tally<O = Op> {
+    effective: HashMap<Discriminant<O>, u64>,
+}
+
+impl<O> Default for Tally<O> {
+    fn default() -> Self {
+        Tally { effective: HashMap::new() }
+    }
+}
+
+impl<O> Tally<O> {
+    /// An operation took effect.
+    pub(super) fn count(&mut self, op: &O) {
+        *self.effective.entry(discriminant(op)).or_default() += 1;
+    }
+
+    /// Operations that took effect. Those that found nothing to act on are not counted.
+    pub fn total(&self) -> u64 {
+        self.effective.values().sum()
+    }
+
+    /// How many operations of the same kind as `op` took effect.
+    pub fn of(&self, op: &O) -> u64 {
+        self.effective.get(&discriminant(op)).copied().unwrap_or_default()
+    }
+
+    /// Adds another tally to this one.
+    pub fn add(&mut self, other: &Tally<O>) {
+        for (&op, count) in &other.effective {
+            *self.effective.entry(op).or_default() += count;
+        }
+    }
+}
+
+/// What a panic said.
+pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
+}
+
+/// A number that chooses among so many.
+pub(super) fn modulo(at: u8, len: usize) -> Option<usize> {
+    (len > 0).then(|| usize::from(at) % len)
+}
