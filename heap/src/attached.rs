@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
-use std::marker::PhantomData;
 use std::thread;
 
 use sexton_cleanup::sync::thread_local;
@@ -18,10 +17,17 @@ thread_local! {
     static HERE: RefCell<Vec<HeapId>> = RefCell::default();
 }
 
+/// What has one of these stays on its thread. It takes no room.
+#[derive(Default)]
+pub(crate) struct Stays {
+    /// Not `PhantomData`, which the compiler's messages would show the source of, where there is one.
+    _pointers: [*const (); 0],
+}
+
 /// The current thread's place at a heap. Stays on the thread.
 pub(crate) struct Attached {
     heap: HeapId,
-    stays: PhantomData<*const ()>,
+    _stays: Stays,
 }
 
 impl Attached {
@@ -38,7 +44,7 @@ impl Attached {
         match taken {
             Ok(false) => Err(AlreadyAttached { heap }),
             // A thread that is ending, and has no more memory of its own, cannot be kept from attaching twice.
-            Ok(true) | Err(_) => Ok(Attached { heap, stays: PhantomData }),
+            Ok(true) | Err(_) => Ok(Attached { heap, _stays: Stays::default() }),
         }
     }
 
