@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
-use std::marker::PhantomData;
 use std::thread;
 
 use sexton_cleanup::sync::thread_local;
@@ -17,10 +16,14 @@ thread_local! {
     static HERE: RefCell<Vec<HeapId>> = RefCell::default();
 }
 
+/// Makes what has it neither `Send` nor `Sync`; the compiler's message names it. Takes no room.
+#[derive(Default)]
+pub(crate) struct StaysOnItsThread([*const (); 0]);
+
 /// The current thread's place at a heap. Stays on the thread.
 pub(crate) struct Attached {
     heap: HeapId,
-    stays: PhantomData<*const ()>,
+    _stays: StaysOnItsThread,
 }
 
 impl Attached {
@@ -37,7 +40,7 @@ impl Attached {
         match taken {
             Ok(false) => Err(AlreadyAttached { heap }),
             // A thread that is ending, and has no more memory of its own, cannot be kept from attaching twice.
-            Ok(true) | Err(_) => Ok(Attached { heap, stays: PhantomData }),
+            Ok(true) | Err(_) => Ok(Attached { heap, _stays: StaysOnItsThread::default() }),
         }
     }
 

@@ -11,6 +11,7 @@ use std::panic::Location;
 
 use sexton_cleanup::{Cleanup, Description, Receipt};
 
+use crate::attached::StaysOnItsThread;
 use crate::context::Context;
 use crate::core::Core;
 use crate::gc::{Brand, Gc};
@@ -31,13 +32,13 @@ pub struct Mutation<'gc, M: Mode = Local> {
     context: &'gc Context<M>,
     brand: Brand<'gc>,
     /// A context has one user at a time, on its own thread.
-    stays: PhantomData<*const ()>,
+    _stays: StaysOnItsThread,
 }
 
 impl<'gc, M: Mode> Mutation<'gc, M> {
     /// Called by whoever may use the context, which is one of the core's, for as long as the session lasts.
     pub(crate) fn new(core: &'gc Core<M>, context: &'gc Context<M>) -> Self {
-        Mutation { core, context, brand: PhantomData, stays: PhantomData }
+        Mutation { core, context, brand: PhantomData, _stays: StaysOnItsThread::default() }
     }
 
     /// Puts a value into the heap. Never collects and never runs user code; O(1), a few instructions

@@ -4,7 +4,13 @@ use std::thread;
 
 use sexton::Heap;
 
+fn on_another_thread(f: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        scope.spawn(f);
+    });
+}
+
 fn main() {
     let mut heap: Heap<()> = Heap::new(|_| ());
-    thread::spawn(move || heap.collect());
+    on_another_thread(move || println!("{:?}", heap.collect()));
 }

@@ -4,11 +4,15 @@ use std::thread;
 
 use sexton::{Heap, Shared};
 
+fn on_another_thread(f: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        scope.spawn(f);
+    });
+}
+
 fn main() {
     let heap: Heap<(), Shared> = Heap::new(|_| ());
     let mut mutator = heap.attach();
-    thread::scope(|scope| {
-        scope.spawn(|| mutator.gc_pending());
-        scope.spawn(move || mutator.collect());
-    });
+    on_another_thread(|| println!("{}", mutator.gc_pending()));
+    on_another_thread(move || println!("{:?}", mutator.collect()));
 }

@@ -7,11 +7,11 @@ struct Node<'gc> {
     next: GcCell<Option<Gc<'gc, Node<'gc>>>>,
 }
 
-#[derive(Trace, Default)]
+#[derive(Trace)]
 struct World<'gc> {
-    nodes: GcMutex<Vec<Gc<'gc, Node<'gc>>>>,
+    node: GcMutex<Gc<'gc, Node<'gc>>>,
 }
 
 fn main() {
-    let _heap: Heap<World<'static>, Shared> = Heap::new(|_| World::default());
+    let _heap: Heap<World<'static>, Shared> = Heap::new(|_| unimplemented!());
 }

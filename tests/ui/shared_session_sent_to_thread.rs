@@ -4,13 +4,17 @@ use std::thread;
 
 use sexton::{Heap, Leaf, Shared};
 
+fn on_another_thread(f: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        scope.spawn(f);
+    });
+}
+
 fn main() {
     let heap: Heap<(), Shared> = Heap::new(|_| ());
     heap.attach().mutate(|mc, _| {
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                mc.alloc(Leaf::new(1));
-            });
+        on_another_thread(|| {
+            mc.alloc(Leaf::new(1));
         });
     });
 }
