@@ -9,8 +9,8 @@
 //!
 //! Invariant: all free slots of a word have their `alloc` bits set, and are charged, from the moment the word is taken; those
 //! not handed out (the run's rest, and the bits of `free`) are given back when the entry is retired, before anybody reads the bitmap.
-//! An allocator charges to what the space has granted it, so that it need not ask the space for each word: what it has `taken` since it last
-//! settled and its `allowance` are together what the space has granted it and does not count as used yet.
+//! An allocator charges to what the space has granted it, so that it need not ask the space for each word: what it has `taken` and not settled, which all
+//! that is in stock belongs to, and its `allowance` are together what the space has granted it and does not count as used yet.
 //! Dead slots are never written to, so a refill touches no memory but the bitmap.
 
 use std::mem::MaybeUninit;
@@ -162,9 +162,11 @@ impl Allocator {
     fn is_granted<M: Mode>(&mut self, space: &CommonSpace<M>, wanted: u64, least: u64) -> bool {
         if self.allowance < wanted {
             let (wanted, least) = (wanted - self.allowance, least.saturating_sub(self.allowance));
+            // Now and then, so that others see what is in use; and this is a lock that is taken anyway.
+            let handed_out = self.taken.minus(self.stocked());
+            self.taken = self.stocked();
             self.allowance += space.with(|space| {
-                // Now and then, so that others see what is in use; and this is a lock that is taken anyway.
-                space.settle(std::mem::take(&mut self.taken));
+                space.settle(handed_out);
                 space.grant(wanted, least)
             });
         }
@@ -185,8 +187,8 @@ impl Allocator {
             bitmap::clear_range(span.alloc_bits(), run.start, run.end);
             let bits = &span.alloc_bits()[word];
             bits.set(bits.get() & !free);
-            space.settle(std::mem::take(&mut self.taken));
-            space.unuse(unused.usage());
+            self.taken = self.taken.minus(unused.usage());
+            self.allowance += unused.usage().bytes;
             space.return_span(span);
         }
         *stock = Stock::EMPTY;

@@ -1,7 +1,8 @@
 //! Which heaps the current thread has a mutator of.
 //!
 //! Invariant: a thread has at most one mutator of each heap; so a session is never opened within another one on the same heap, nor by drop
-//! glue or trace glue within a cycle. Either would wait for itself.
+//! glue or trace glue within a cycle. Either would wait for itself. (One exception: a thread that ends, and whose own memory is gone already.
+//! What it does then is sound, but may wait for itself.)
 
 use std::cell::RefCell;
 use std::error::Error;

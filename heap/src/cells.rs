@@ -536,6 +536,7 @@ unsafe impl<F: Branded> Branded for GcAtomic<'static, F> {
 /// Holds any Rust value that has no `Gc` in it, `Drop` and all, and gives it out by `Deref`.
 ///
 /// The value is dropped by the sweep that finds its object dead, on the thread that collects; in a `Shared` heap perhaps on one that helps it.
+/// It is to wait for nobody who opens a session on the heap: that one waits for the end of the sweep.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Leaf<T: 'static> {
     value: T,

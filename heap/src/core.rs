@@ -3,12 +3,16 @@
 //! What belongs to one mutator is in its [`Context`]; what all of them share is here: the space, the roots, the origin,
 //! the pacer. In a `Local` heap, whose one context is the heap's own, nothing here takes a lock but making and dropping roots.
 //!
+//! Locks are taken in this order: a span's specials, the space; and by whoever has the mutators stopped, alone, the handshake's and the space's in
+//! either. Roots and history are locked for themselves.
+//!
 //! Invariant: user code that runs during a cycle (drop glue, trace glue) finds nothing of this locked or borrowed that it
 //! can reach: it has no session.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sexton_cleanup::{Cleanup, Description, Origin, Receipt};
 
@@ -37,6 +41,7 @@ pub(crate) struct Core<M: Mode> {
     zeal: bool,
     diagnostics: bool,
     locals: M::Locals,
+    cycles: AtomicU64,
 }
 
 impl<M: Mode> Core<M> {
@@ -51,6 +56,7 @@ impl<M: Mode> Core<M> {
             pacer: Pacer::new(config.pacing, config.max_bytes),
             zeal: config.zeal,
             diagnostics: config.diagnostics,
+            cycles: AtomicU64::new(0),
         }
     }
 
@@ -103,18 +109,22 @@ impl<M: Mode> Core<M> {
         context.with_allocator(|allocator| self.space.with(|space| allocator.retire(space)));
     }
 
-    /// Whether the pacer, or zeal, asks for a cycle, as far as the mutator of the context knows: what others have at hand it takes
-    /// for used. O(1) while the answer is no.
+    /// Whether the pacer, or zeal, asks for a cycle, as far as the mutator of the context knows: what others have allocated lately and not
+    /// settled, 64 KiB each, or one object that is larger, it does not. O(1) while the answer is no.
     pub(crate) fn collection_due(&self, context: &Context<M>) -> bool {
         context.report_cleanups(&self.pacer);
-        let charged = self.space.charged_bytes();
-        // The cheap number is never too low.
-        self.zeal || (self.pacer.is_due(charged) && self.pacer.is_due(charged - spare(context)))
+        context.with_allocator(|allocator| {
+            let taken = self.space.settled_bytes() + allocator.taken().bytes;
+            // The cheap number is never too low.
+            self.zeal
+                || (self.pacer.is_due(taken)
+                    && self.pacer.is_due(taken - allocator.stocked().bytes))
+        })
     }
 
-    /// Likewise as far as anybody knows who has no session: what mutators have at hand counts as used.
-    pub(crate) fn is_due_for_all(&self) -> bool {
-        self.zeal || self.pacer.is_due(self.space.charged_bytes())
+    /// How many cycles have been run. Relaxed: a number to compare with another one.
+    pub(crate) fn cycles(&self) -> u64 {
+        self.cycles.load(Relaxed)
     }
 
     /// Whether a session has been refused an object that a cycle might make room for.
@@ -124,9 +134,14 @@ impl<M: Mode> Core<M> {
 
     /// Sets when the next cycle is due.
     pub(crate) fn pace(&self, live_bytes: u64) {
-        let mut mutators = 0;
-        self.mutators.for_each(|_| mutators += 1);
-        self.pacer.after_cycle(live_bytes, mutators);
+        self.pacer.after_cycle(live_bytes, self.mutators.len() as u64);
+        self.cycles.fetch_add(1, Relaxed);
+    }
+
+    /// A mutator has come, or gone.
+    pub(crate) fn count_mutators(&self) {
+        let mutators = self.mutators.len() as u64;
+        self.space.with(|space| space.set_allocators(mutators));
     }
 
     /// A free slot for a `T`, which the caller fills at once.
@@ -219,9 +234,4 @@ impl<M: Mode> Core<M> {
         self.context
             .with_allocator(|allocator| settled.plus(allocator.taken()).minus(allocator.stocked()))
     }
-}
-
-/// Bytes that are charged to the context's mutator, and that no object is in.
-fn spare<M: Mode>(context: &Context<M>) -> u64 {
-    context.with_allocator(|allocator| allocator.allowance() + allocator.stocked().bytes)
 }

@@ -15,7 +15,7 @@ use sexton_cleanup::sync::{
     Arc, AtomicBool, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
 };
 
-use crate::help::{Job, Waiting};
+use crate::help::{Job, Waiting, processors};
 use crate::mutant::Mutant;
 
 /// The mutators of one heap, and the means to stop them.
@@ -34,14 +34,18 @@ pub struct Handshake<C> {
 
 /// On one processor nothing changes while one looks, and a model has no time.
 fn spins() -> u32 {
-    let is_alone =
-        std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
-    if cfg!(any(loom, shuttle)) || is_alone { 0 } else { 1000 }
+    if cfg!(any(loom, shuttle)) || processors() == 1 { 0 } else { 1000 }
 }
 
 struct State<C> {
     posts: Vec<Arc<Post<C>>>,
-    /// Threads that wait at `resumed`.
+    /// How often the mutators have been resumed.
+    round: u64,
+    /// Mutators that wait to open a session.
+    entering: usize,
+    /// Of those, the ones that waited when the mutators were last resumed: nobody stops them again before they are in.
+    owed: usize,
+    /// Threads that sleep at `resumed`.
     waiting: usize,
     /// What they can help with.
     job: Option<Arc<dyn Job>>,
@@ -88,6 +92,9 @@ impl<C> Handshake<C> {
             stopping: CachePadded(AtomicBool::new(false)),
             state: Mutex::new(State {
                 posts: Vec::new(),
+                round: 0,
+                entering: 0,
+                owed: 0,
                 waiting: 0,
                 job: None,
                 seats: 0,
@@ -121,39 +128,49 @@ impl<C> Handshake<C> {
     #[inline]
     pub(crate) fn enter<'a>(&'a self, post: &'a Post<C>) -> Session<'a, C> {
         debug_assert!(!post.active.load(Ordering::Relaxed), "a session is open already");
-        loop {
-            let late = self.mutant.is(Mutant::LateEntry) && !self.is_stopping();
-            // E1. Relaxed: who sees it waits, and reads nothing of ours.
-            post.active.store(true, Ordering::Relaxed);
-            // E2. EnterFence: pairs with StopFence. Of E1 and T2, the one that comes later in the order of the fences is seen by the
-            // other side, at E3 or T4.
-            if !self.mutant.is(Mutant::NoEnterFence) {
-                fence(Ordering::SeqCst);
-            }
-            // E3. Acquire: pairs with the release of R1, so that the session sees what the cycle did.
-            if late || !self.stopping.load(Ordering::Acquire) {
-                return Session { handshake: self, post };
-            }
+        let late = self.mutant.is(Mutant::LateEntry) && !self.is_stopping();
+        // E1. Relaxed: who sees it waits, and reads nothing of ours.
+        post.active.store(true, Ordering::Relaxed);
+        // E2. EnterFence: pairs with StopFence. Of E1 and T2, the one that comes later in the order of the fences is seen by the
+        // other side, at E3 or T4.
+        if !self.mutant.is(Mutant::NoEnterFence) {
+            fence(Ordering::SeqCst);
+        }
+        // E3. Acquire: pairs with the release of R1, so that the session sees what the cycle did.
+        if !late && self.stopping.load(Ordering::Acquire) {
             self.back_out(post);
         }
+        Session { handshake: self, post }
     }
 
-    /// A session may not be opened now.
+    /// A session may not be opened now. Opens it when it may.
     #[cold]
     #[inline(never)]
     fn back_out(&self, post: &Post<C>) {
         // E4. Release: as X1; this session did nothing, but the one before did.
         post.active.store(false, Ordering::Release);
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         // E5. Whoever stops us may have seen E1, and wait for us.
         if !self.mutant.is(Mutant::BackOutWithoutWake) {
             self.quiet.notify_all();
         }
+        state.entering += 1;
+        let round = state.round;
         drop(state);
-        // E6. Most cycles are short.
-        if !self.spin_until(|| !self.is_stopping()) {
-            drop(self.wait_until_resumed(self.state.lock()));
+        // Most cycles are short.
+        self.spin_until(|| !self.is_stopping());
+        // E6.
+        let mut state = self.wait(self.state.lock(), false);
+        state.entering -= 1;
+        debug_assert!(state.round <= round + 1, "two cycles have gone by");
+        if state.round > round && !self.mutant.is(Mutant::NothingOwed) {
+            state.owed -= 1;
+            if state.owed == 0 {
+                self.resumed.notify_all();
+            }
         }
+        // E7. Relaxed: with the lock held, so that T4, which comes after T2, sees it.
+        post.active.store(true, Ordering::Relaxed);
     }
 
     /// Looks so often before a thread sleeps: some ten microseconds, where sleeping and being woken take some fifty. Whether it saw what it
@@ -168,13 +185,14 @@ impl<C> Handshake<C> {
         })
     }
 
-    /// Returns once sessions may be opened; helps until then.
-    fn wait_until_resumed<'a>(
+    /// Returns once the mutators are not stopped and, for one that would stop them, nothing is owed; helps until then.
+    fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<C>>,
+        to_stop: bool,
     ) -> MutexGuard<'a, State<C>> {
         // Relaxed: it is written with the lock held, which we hold.
-        while self.stopping.load(Ordering::Relaxed) {
+        while self.stopping.load(Ordering::Relaxed) || (to_stop && state.owed > 0) {
             match state.take_seat() {
                 Some(job) => {
                     drop(state);
@@ -203,9 +221,9 @@ impl<C> Handshake<C> {
         unless: impl FnOnce() -> bool,
         patience: Option<Patience<'_>>,
     ) -> Option<Stopped<'_, C>> {
-        // T1. One at a time.
+        // T1. One at a time, and not before all are in that waited for the last.
         self.spin_until(|| !self.is_stopping());
-        let mut state = self.wait_until_resumed(self.state.lock());
+        let mut state = self.wait(self.state.lock(), true);
         if unless() {
             return None;
         }
@@ -249,6 +267,11 @@ impl<C> Handshake<C> {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// How many mutators there are.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().posts.len()
+    }
+
     /// Calls `each` with the context of every mutator. Called while no session is open.
     pub(crate) fn for_each(&self, mut each: impl FnMut(&C)) {
         self.state.lock().posts.iter().for_each(|post| each(&post.context));
@@ -257,9 +280,14 @@ impl<C> Handshake<C> {
 
 #[cfg(all(test, loom))]
 impl<C> Handshake<C> {
-    /// Threads that wait for the mutators to be resumed, or for a job.
+    /// Threads that sleep until the mutators are resumed, or for a job.
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().waiting
+    }
+
+    /// Mutators that wait to open a session.
+    pub(crate) fn entering(&self) -> usize {
+        self.state.lock().entering
     }
 }
 
@@ -332,8 +360,13 @@ impl<C> Handshake<C> {
 impl<C> Drop for Stopped<'_, C> {
     fn drop(&mut self) {
         let handshake = self.handshake;
-        let state = handshake.state.lock();
-        debug_assert_eq!((state.seats, state.helping), (0, 0), "a job has not been ended");
+        let mut state = handshake.state.lock();
+        let is_clean = (state.seats, state.helping, state.owed) == (0, 0, 0);
+        debug_assert!(is_clean || std::thread::panicking(), "a job or a debt is left over");
+        state.round += 1;
+        if !handshake.mutant.is(Mutant::NothingOwed) {
+            state.owed = state.entering;
+        }
         // R1. Release: pairs with the acquire of E3.
         handshake.stopping.store(false, Ordering::Release);
         drop(state);

@@ -14,7 +14,7 @@ use sexton_cleanup::{Origin, Ticket, drop_quietly};
 
 use crate::context::Context;
 use crate::core::Core;
-use crate::help::{Helpers, Job, Nobody, Waiting};
+use crate::help::{Helpers, Job, Nobody, Waiting, processors};
 use crate::history::History;
 use crate::local::LocalCleanups;
 use crate::mark::{Marker, Pending};
@@ -379,8 +379,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         self.core.origin()
     }
 
-    /// The counters now. O(types in use). In a `Shared` heap what mutators have allocated lately, 64 KiB each at most, is not counted
-    /// yet as objects, and what they have at hand is counted as bytes.
+    /// The counters now. O(types in use).
     pub fn stats(&self) -> HeapStats {
         let core = &self.core;
         let usage = core.usage();
@@ -441,7 +440,7 @@ impl<R: Branded> RootedHeap<R, Local> {
 
 /// The most threads that collect a heap of the mode, unless somebody says otherwise.
 fn gc_threads_of<M: Mode>() -> usize {
-    if M::SHARED { std::thread::available_parallelism().map_or(1, |n| n.get().min(4)) } else { 1 }
+    if M::SHARED { processors().min(4) } else { 1 }
 }
 
 /// Sweeps the spans in which something must happen, with whoever helps; `None` if that is not worth it.

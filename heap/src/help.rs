@@ -4,11 +4,17 @@
 //!
 //! It does not know what there is to do.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use crate::attached::Attached;
 use crate::roots::HeapId;
+
+/// How many processors there are. Asked once: the system looks into files for it.
+pub(crate) fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// Work that several threads can do at a time.
 pub(crate) trait Job: Send + Sync {

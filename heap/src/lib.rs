@@ -83,7 +83,7 @@ pub use heap::{Armed, HeapConfig, RootedHeap};
 pub use local::LocalCleanup;
 pub use mode::{Local, Mode, Payload, Shared};
 pub use mutation::{HeapFull, Mutation};
-pub use mutator::{RootedMutator, SlowSession, SlowSessionHook};
+pub use mutator::{Due, RootedMutator, SlowSession, SlowSessionHook};
 pub use pacer::Pacing;
 pub use report::{GcReport, HeapStats, Quantiles};
 pub use roots::{HeapId, OldRoot, Root, SharedRoot};

@@ -29,21 +29,27 @@ impl Mode for Local {}
 impl Mode for Shared {}
 
 /// A value that may be allocated in a heap of the mode: any in a [`Local`] one; in a [`Shared`] one only what is
-/// `Send + Sync`, because other threads see it, and one of them may drop it.
+/// `Send + Sync`, because other threads see it, and one of them may drop it. Implemented for those, and for nothing else.
 ///
 /// Asked of what is allocated and of the root, not of every type that one of them mentions: a field is part of its object.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot live in a heap of mode `{M}`",
-    note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, `GcMutex`, `GcRwLock` or `GcOnce` \
-            in place of `GcCell` and `GcRefCell`"
-)]
-pub trait Payload<M: Mode> {}
+pub trait Payload<M: Mode>: parts::Fits<M> {}
 
-impl<T> Payload<Local> for T {}
-impl<T: Send + Sync> Payload<Shared> for T {}
+impl<M: Mode, T: parts::Fits<M>> Payload<M> for T {}
 
 pub(crate) mod parts {
     use super::*;
+
+    /// What [`Payload`] says. Not to be named outside: a type that is not `Send` could say of itself that it is a payload of a shared heap, if
+    /// that were a trait for everybody.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot live in a heap of mode `{M}`",
+        note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, `GcMutex`, `GcRwLock` or \
+                `GcOnce` in place of `GcCell` and `GcRefCell`"
+    )]
+    pub trait Fits<M> {}
+
+    impl<T> Fits<Local> for T {}
+    impl<T: Send + Sync> Fits<Shared> for T {}
 
     /// What a mode is made of. Not to be named outside: so there are no other modes.
     pub trait Parts: Sized + 'static {
@@ -76,6 +82,9 @@ pub(crate) mod parts {
 
         /// Calls `each` with the context of every mutator. Called while none has a session open.
         fn for_each(&self, each: impl FnMut(&Context<M>));
+
+        /// How many there are.
+        fn len(&self) -> usize;
     }
 
     impl Mutators<Local> for () {
@@ -85,6 +94,10 @@ pub(crate) mod parts {
         }
 
         fn for_each(&self, _: impl FnMut(&Context<Local>)) {}
+
+        fn len(&self) -> usize {
+            0
+        }
     }
 
     impl Mutators<Shared> for Handshake<Context<Shared>> {
@@ -95,6 +108,10 @@ pub(crate) mod parts {
 
         fn for_each(&self, each: impl FnMut(&Context<Shared>)) {
             self.for_each(each);
+        }
+
+        fn len(&self) -> usize {
+            self.len()
         }
     }
 

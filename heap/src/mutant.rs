@@ -20,6 +20,8 @@ pub(crate) enum Mutant {
     BackOutWithoutWake,
     /// E3 comes before E1.
     LateEntry,
+    /// Whoever resumes the mutators does not note who waited, and T1 waits for nobody.
+    NothingOwed,
     /// J2 does not wait.
     LeaveHelpersBehind,
 }

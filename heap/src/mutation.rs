@@ -72,7 +72,7 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// no memory. A collection after the session may make room: it is due if the limit is the reason, unless pacing is
     /// manual or the heap could not hold the object if it were empty.
     ///
-    /// In a `Shared` heap what other mutators have at hand, 64 KiB or half of the rest each, counts as used.
+    /// In a `Shared` heap what other mutators have at hand counts as used: 64 KiB each at most, and all together no more than a quarter of what was left.
     #[inline]
     pub fn try_alloc<T: Trace<'gc> + Payload<M>>(
         &self,
@@ -319,7 +319,7 @@ impl<T> HeapFull<T> {
         self.reason.requested
     }
 
-    /// Bytes in use when it was asked for.
+    /// Bytes in use when it was asked for, those that other mutators of a `Shared` heap had at hand included.
     pub fn used_bytes(&self) -> u64 {
         self.reason.used
     }

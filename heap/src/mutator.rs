@@ -40,6 +40,7 @@ impl<R: Branded> RootedHeap<R, Shared> {
     pub fn attach(&self) -> Result<RootedMutator<'_, R>, AlreadyAttached> {
         let here = Attached::new(self.id())?;
         let post = self.handshake().attach(Context::new(self.core.origin()));
+        self.core.count_mutators();
         Ok(RootedMutator { heap: self, post, _here: here })
     }
 
@@ -49,21 +50,21 @@ impl<R: Branded> RootedHeap<R, Shared> {
 }
 
 impl<R: Branded> RootedMutator<'_, R> {
-    /// Opens a session: calls `f` with the session and the root. Then collects, if the session has made a cycle due and nobody
-    /// else has run it meanwhile; whether it did.
+    /// Opens a session: calls `f` with the session and the root. If the session has made a cycle due, [`collect_if_due`](Self::collect_if_due)
+    /// is to be called with what it gives.
     #[inline]
     pub fn mutate<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
-    ) -> (T, bool) {
-        let context = self.post.context();
-        let session = self.heap.handshake().enter(&self.post);
-        let result = self.heap.session(context, f);
+    ) -> (T, Option<Due>) {
+        let (heap, context) = (self.heap, self.post.context());
+        let session = heap.handshake().enter(&self.post);
+        let result = heap.session(context, f);
         // Within the session: it looks into the context.
-        let is_due = self.heap.core.collection_due(context);
+        let is_due = heap.core.collection_due(context);
+        let due = is_due.then(|| Due { after: heap.core.cycles() });
         drop(session);
-        // Not the report, which is large to move about after each session.
-        (result, is_due && self.collect_if_due())
+        (result, due)
     }
 
     /// Runs one full cycle, whoever else runs one.
@@ -77,11 +78,17 @@ impl<R: Branded> RootedMutator<'_, R> {
         self.run_cycle(&stopped)
     }
 
-    /// Runs one full cycle, if one is due; whether it did.
+    /// Runs one full cycle, unless somebody has run one since it was due; whether it did.
     #[cold]
     #[inline(never)]
-    pub fn collect_if_due(&mut self) -> bool {
-        let stopped = self.stop(|| !self.heap.core.is_due_for_all());
+    pub fn collect_if_due(&mut self, due: Due) -> bool {
+        let stopped = self.stop(|| self.heap.core.cycles() != due.after);
+        stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
+    }
+
+    /// Runs one full cycle if an object has been refused since the last one; whether it did.
+    pub fn collect_if_refused(&mut self) -> bool {
+        let stopped = self.stop(|| !self.heap.has_refused());
         stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
     }
 
@@ -129,7 +136,14 @@ impl<R: Branded> Drop for RootedMutator<'_, R> {
         self.heap.core.retire_context(self.post.context());
         drop(session);
         handshake.detach(&self.post);
+        self.heap.core.count_mutators();
     }
+}
+
+/// A cycle is due: as many had been run when that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    after: u64,
 }
 
 /// Is told about each session that a collection has waited long for, on the thread that collects.

@@ -98,9 +98,10 @@ impl<Q: Branded> fmt::Debug for Root<Q> {
 /// Made by [`Mutation::shared_root`](crate::Mutation::shared_root), read by
 /// [`Mutation::fetch_shared`](crate::Mutation::fetch_shared).
 ///
-/// **It is the one way in which a cleanup can keep its own object alive:** a closure that captures a shared root of the
+/// **With it a cleanup can keep its own object alive:** a closure that captures a shared root of the
 /// object it is registered for, or of one that reaches it, never runs before the heap goes. The compiler does not see it;
-/// `Heap::old_roots` does. Prefer a `Gc` field in the heap's root, or a [`Root`], wherever one will do.
+/// `Heap::old_roots` does. Prefer a `Gc` field in the heap's root, or a [`Root`], wherever one will do. (The only other way is to keep the
+/// heap itself: a cleanup, or a payload, that owns an `Arc` of its heap. It should have a `std::sync::Weak` of it.)
 pub struct SharedRoot<Q: Branded> {
     table: Arc<RootTable>,
     index: usize,

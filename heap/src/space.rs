@@ -29,7 +29,6 @@ struct Gauges {
     objects: AtomicU64,
     weak_records: AtomicU64,
     bytes: AtomicU64,
-    granted: AtomicU64,
     mapped_bytes: AtomicU64,
 }
 
@@ -47,16 +46,20 @@ impl<M: Mode> CommonSpace<M> {
             gauges.objects.store(space.usage.objects, Relaxed);
             gauges.weak_records.store(space.usage.weak_records, Relaxed);
             gauges.bytes.store(space.usage.bytes, Relaxed);
-            gauges.granted.store(space.granted, Relaxed);
             gauges.mapped_bytes.store(space.mapped_bytes, Relaxed);
             result
         })
     }
 
-    /// Bytes in use at most: all that has been granted counts.
-    #[inline]
+    /// Bytes in use, and bytes that allocators have at hand.
     pub(crate) fn charged_bytes(&self) -> u64 {
-        self.gauges.bytes.load(Relaxed) + self.gauges.granted.load(Relaxed)
+        self.with(|space| space.usage.bytes + space.granted)
+    }
+
+    /// Bytes in use, as far as it has been settled.
+    #[inline]
+    pub(crate) fn settled_bytes(&self) -> u64 {
+        self.gauges.bytes.load(Relaxed)
     }
 
     /// What is in use, as far as it has been settled.
@@ -93,6 +96,7 @@ pub(crate) struct Space {
     granted: u64,
     mapped_bytes: u64,
     max_bytes: u64,
+    allocators: u64,
 }
 
 /// So many bytes an allocator is granted at a time, if the limit is not near.
@@ -165,8 +169,17 @@ impl Swept {
         self as u8
     }
 
+    /// No span's code: it has not been swept.
+    pub(crate) const NOT_YET: u8 = u8::MAX;
+
+    /// Ends the process for a span that has not been swept: objects that live in it would be taken for dead, or the other way round.
     pub(crate) fn from_code(code: u8) -> Self {
-        [Swept::Empty, Swept::Partial, Swept::Full][usize::from(code)]
+        match code {
+            0 => Swept::Empty,
+            1 => Swept::Partial,
+            2 => Swept::Full,
+            _ => std::process::abort(),
+        }
     }
 }
 
@@ -181,6 +194,7 @@ impl Space {
             granted: 0,
             mapped_bytes: 0,
             max_bytes,
+            allocators: 1,
         }
     }
 
@@ -201,10 +215,16 @@ impl Space {
         if budget < least {
             return 0;
         }
-        // Half of what is left at most: what one allocator has in stock, another one cannot take.
-        let granted = wanted.max(GRANT).min((budget / 2).max(least));
+        // A quarter at most of what each has a share in: what one allocator has at hand, another one cannot take.
+        let share = budget / (4 * self.allocators.max(1));
+        let granted = wanted.max(GRANT).min(share.max(least));
         self.granted += granted;
         granted
+    }
+
+    /// So many allocators there are from now on.
+    pub(crate) fn set_allocators(&mut self, allocators: u64) {
+        self.allocators = allocators;
     }
 
     /// An allocator has taken slots for so much of what it was granted.
@@ -216,11 +236,6 @@ impl Space {
     /// An allocator gives bytes back that it was granted and has taken no slots for.
     pub(crate) fn take_back(&mut self, unspent: u64) {
         self.granted -= unspent;
-    }
-
-    /// An allocator gives slots back that it had taken, and settled.
-    pub(crate) fn unuse(&mut self, unused: Usage) {
-        self.usage = self.usage.minus(unused);
     }
 
     /// A sweep has found what is in use. All allocators have settled.

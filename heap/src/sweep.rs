@@ -81,7 +81,7 @@ impl Sweepers {
     /// The payloads are `Send`. Until all who help have left, nobody else uses the spans, whose mark bits are final.
     pub(crate) unsafe fn new(spans: Vec<SpanRef>, sweepers: Vec<Sweeper>) -> Self {
         Sweepers {
-            swept: spans.iter().map(|_| AtomicU8::new(0)).collect(),
+            swept: spans.iter().map(|_| AtomicU8::new(Swept::NOT_YET)).collect(),
             spans,
             next: AtomicUsize::new(0),
             idle: Mutex::new(sweepers),
@@ -166,7 +166,7 @@ impl Sweeper {
         // Relaxed: the markers are done, and were joined before the sweep.
         let is_live = |index: usize| span.mark_bits()[index].load(Relaxed);
         // Holding the table, and the space, is harmless. Queueing runs no cleanup. A block that gets full is published, which may
-        // call the pool's hooks; those are `Send + 'static` and so hold nothing of this heap, whose owner is busy here.
+        // call the pool's hooks; those may hold a shared heap, but open no session on it here, and nothing else that they can call takes the space's lock.
         span.cleanups()
             .borrow_mut()
             .retain_words(span.special_bits(), is_live, |head| local.push(head));

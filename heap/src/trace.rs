@@ -26,7 +26,7 @@ use crate::weak::{Weak, WeakRecord};
 ///    pointer is not enough: a trait can associate it with a type that does, and a generic type that
 ///    stores that one goes by its parameter's constant.
 /// 3. `trace` only reads: it does not change the value, not even through a cell, and takes no lock.
-///    It may run on another thread than the one that made the value, while that one does nothing but trace.
+///    It may run on another thread than the one that made the value, while no session is open.
 /// 4. Dropping the value reads no `Gc` and no `Weak`: the objects they point to may be gone. A type
 ///    that owns such a pointer therefore does not implement `Drop`.
 /// 5. [`Family`](Trace::Family) is this very type with `'gc` replaced by `'static`.

@@ -28,7 +28,8 @@ use crate::pool::CleanupPool;
 /// - [`Local`], the default: payloads of any kind, and one mutator, the heap itself. It stays on the thread that made it, and is neither
 ///   `Send` nor `Sync`. To use one on another thread, make it there.
 /// - [`Shared`]: payloads that are `Send + Sync`, and any number of threads, each of which [attaches](Heap::attach) a
-///   [`Mutator`]. The heap is `Send` and `Sync`; share it by reference with scoped threads, or in an `Arc`.
+///   [`Mutator`]. The heap is `Send` and `Sync`; share it by reference with scoped threads, or in an `Arc`. A cleanup or a payload that needs
+///   its heap has a `std::sync::Weak` of that: an `Arc` in there would keep the heap, and so itself, for ever.
 ///
 /// Dropping a heap drops all its objects. What becomes of their cleanups is its [`OnDrop`] policy.
 pub struct Heap<R: Branded, M: Mode = Local> {
@@ -92,13 +93,15 @@ impl<R: Branded, M: Mode> Heap<R, M> {
         self.inner.last_report()
     }
 
-    /// The heap's counters, those of its cleanups included. Never blocks.
+    /// The heap's counters, those of its cleanups included. Waits for no cycle, session or cleanup. For what they leave out in a [`Shared`] heap see
+    /// [`HeapStats`].
     pub fn stats(&self) -> HeapStats {
         self.inner.stats()
     }
 
     /// Waits until every cleanup of this heap that was queued before the call has ended. Cleanups
-    /// queued later, and those of other heaps, do not prolong it.
+    /// queued later, and those of other heaps, do not prolong it. Not to be called within a session of a [`Shared`] heap: that would keep every collection
+    /// waiting meanwhile, and with it cleanups that open a session.
     ///
     /// `Ok` means that they have ended, not that each has run: some may have been stopped, or discarded by the pool's
     /// shutdown; `stats().cleanups` has both numbers.

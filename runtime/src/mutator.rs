@@ -67,7 +67,7 @@ impl<'h, R: Branded> Mutator<'h, R> {
     ///
     /// All other sessions wait while a thread wants to collect and this one is open. So it should not be open for long: a
     /// session that is asks [`gc_pending`](Mutation::gc_pending) now and then, and returns if so. Nor should it wait for what
-    /// another thread does in, or after, a session of its own.
+    /// another thread does in a session of its own, or after one, at whose end that may collect: it may wait for ever.
     ///
     /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the session was refused an
     /// object because of [`max_bytes`](crate::HeapBuilder::max_bytes), as the next one would find the heap as full.
@@ -82,9 +82,11 @@ impl<'h, R: Branded> Mutator<'h, R> {
         f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
     ) -> T {
         let unwinding = CollectIfRefused(self);
-        let (result, collected) = unwinding.0.inner.mutate(f);
+        let (result, due) = unwinding.0.inner.mutate(f);
         std::mem::forget(unwinding);
-        if collected {
+        if let Some(due) = due
+            && self.inner.collect_if_due(due)
+        {
             self.heap.apply_back_pressure();
         }
         result
@@ -136,7 +138,7 @@ impl<R: Branded> Drop for CollectIfRefused<'_, '_, R> {
         if mutator.heap.inner.has_refused() {
             // The session's panic goes on; a second one would end the process.
             let collected = catch_unwind(AssertUnwindSafe(|| {
-                if mutator.inner.collect_if_due() {
+                if mutator.inner.collect_if_refused() {
                     mutator.heap.apply_back_pressure();
                 }
             }));

@@ -161,7 +161,8 @@ fn in_zeal_mode_every_session_of_every_thread_ends_with_a_verified_cycle() {
             });
         }
     });
-    assert!(heap.stats().cycles >= 120);
+    // 240 sessions; those of three threads may end with the same cycle.
+    assert!(heap.stats().cycles >= 80, "{:?}", heap.stats());
     heap.attach().mutate(|_, world| assert!(ids(world).into_iter().eq(0..120)));
     heap.wait_for_cleanups(LONG).unwrap();
     assert_eq!(heap.stats().cleanups.executed, 120);
@@ -902,6 +903,42 @@ fn dropping_the_heap_runs_all_cleanups_and_drops_all_objects() {
     });
     drop(heap);
     assert_eq!((token.drops(), ran.get()), (300, 300));
+}
+
+#[test]
+fn statistics_count_no_object_that_was_not_allocated_and_soon_all_that_were() {
+    let heap = calm_heap();
+    let mut mutator = heap.attach();
+    // Of three types, so that slots of each are at hand; and one that is larger than what is granted at a time.
+    mutator.mutate(|mc, _| {
+        (0..5).for_each(|id| _ = mc.alloc(Node::new(id)));
+        mc.alloc(Leaf::new([0u64; 5]));
+        mc.alloc(Leaf::new([0u64; 1 << 16]));
+    });
+    assert!(heap.stats().objects <= 7, "{:?}", heap.stats());
+    mutator.mutate(|mc, _| (0..100_000).for_each(|id| _ = mc.alloc(Leaf::new([id; 4]))));
+    let stats = heap.stats();
+    let unsettled = (64 << 10) / 32;
+    assert!((100_007 - unsettled..=100_007).contains(&stats.objects), "{stats:?}");
+    assert_eq!(mutator.collect().swept_objects, 100_007);
+}
+
+#[test]
+fn a_small_heap_is_not_used_up_by_what_many_mutators_have_at_hand() {
+    let heap: SharedHeap = calm().max_bytes(1 << 20).build(|_| World::default());
+    let all = Barrier::new(40);
+    thread::scope(|scope| {
+        for id in 0..40 {
+            let (heap, all) = (&heap, &all);
+            scope.spawn(move || {
+                let mut mutator = heap.attach();
+                mutator.mutate(|mc, world| _ = push(mc, world, id));
+                // Until all have theirs.
+                all.wait();
+            });
+        }
+    });
+    assert_eq!(heap.attach().collect().live_objects, 40);
 }
 
 #[test]

@@ -242,6 +242,29 @@ fn mutant_that_looks_before_it_says_that_it_enters() {
     breaks(Mutant::LateEntry, AT_A_TIME);
 }
 
+/// A collector that stops the mutators again at once; `enter` asserts that nobody waits for two cycles.
+fn impatient(mutant: Mutant) {
+    let handshake = Kept::new(mutant);
+    let stopped = handshake.0.stop(|| false, None);
+    let thread = mutator(&handshake, 1);
+    while handshake.0.entering() == 0 {
+        thread::yield_now();
+    }
+    drop(stopped);
+    collect(&handshake.0);
+    thread.join().unwrap();
+}
+
+#[test]
+fn nobody_waits_for_two_cycles() {
+    explore(|| impatient(Mutant::None));
+}
+
+#[test]
+fn mutant_that_owes_nothing() {
+    finds("two cycles have gone by", || impatient(Mutant::NothingOwed));
+}
+
 #[test]
 fn mutant_that_leaves_helpers_behind() {
     finds(AT_A_TIME, || job(Mutant::LeaveHelpersBehind));
