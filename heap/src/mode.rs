@@ -32,6 +32,11 @@ impl Mode for Shared {}
 /// `Send + Sync`, because other threads see it, and one of them may drop it. Implemented for those, and for nothing else.
 ///
 /// Asked of what is allocated and of the root, not of every type that one of them mentions: a field is part of its object.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot live in a heap of mode `{M}`",
+    note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, `GcMutex`, `GcRwLock` or \
+            `GcOnce` in place of `GcCell` and `GcRefCell`"
+)]
 pub trait Payload<M: Mode>: parts::Fits<M> {}
 
 impl<M: Mode, T: parts::Fits<M>> Payload<M> for T {}
