@@ -50,6 +50,7 @@ fn breaks(mutant: Mutant, what: &str) {
 struct Kept(Plain<Handshake<Watched>>);
 
 impl Kept {
+    #[expect(clippy::arc_with_non_send_sync, reason = "contexts that loom watches are neither")]
     fn new(mutant: Mutant) -> Self {
         let handshake = Plain::new(Handshake::new(mutant));
         if mutant != Mutant::None {
