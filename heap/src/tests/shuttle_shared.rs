@@ -75,6 +75,18 @@ fn push<'gc>(mc: &Mutation<'gc, Shared>, root: &Node<'gc>, id: u64) -> Gc<'gc, N
     }
 }
 
+/// A session, and the cycle that it has made due: what the facade does.
+fn mutate<T>(
+    mutator: &mut RootedMutator<'_, Node<'static>>,
+    f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc Node<'gc>) -> T,
+) -> T {
+    let (result, due) = mutator.mutate(f);
+    if let Some(due) = due {
+        mutator.collect_if_due(due);
+    }
+    result
+}
+
 fn ids(root: &Node<'_>) -> Vec<u64> {
     let mut ids: Vec<u64> = std::iter::successors(root.next.load(), |node| node.next.load())
         .map(|node| node.id)
@@ -114,7 +126,7 @@ fn link_and_collect() {
     let scene = scene(true, Pacing::Manual);
     on_threads(&scene, 3, |number, scene, mut mutator| {
         for round in 0..2 {
-            mutator.mutate(|mc, root| {
+            mutate(&mut mutator, |mc, root| {
                 let node = push(mc, root, number * 10 + round);
                 let ran = scene.ran.clone();
                 mc.add_cleanup(node, move || _ = ran.fetch_add(1, Relaxed));
@@ -125,7 +137,7 @@ fn link_and_collect() {
         }
     });
     let mut mutator = scene.heap.attach().expect("the others have left");
-    mutator.mutate(|_, root| assert_eq!(ids(root), [0, 1, 10, 11, 20, 21]));
+    mutate(&mut mutator, |_, root| assert_eq!(ids(root), [0, 1, 10, 11, 20, 21]));
     assert_eq!(mutator.collect().live_objects, 6);
     drop(mutator);
     assert_eq!(end(scene), 12);
@@ -135,10 +147,10 @@ fn link_and_collect() {
 fn one_object() {
     let scene = scene(true, Pacing::Manual);
     let mut mutator = scene.heap.attach().expect("nobody is here");
-    mutator.mutate(|mc, root| _ = push(mc, root, 0));
+    mutate(&mut mutator, |mc, root| _ = push(mc, root, 0));
     drop(mutator);
     on_threads(&scene, 3, |_, scene, mut mutator| {
-        let (handle, _collected) = mutator.mutate(|mc, root| {
+        let handle = mutate(&mut mutator, |mc, root| {
             let object = root.next.load().expect("it is linked");
             let weak = mc.downgrade(object);
             assert!(object.weak.get_or_init(mc, || weak).ptr_eq(weak), "an object has one record");
@@ -146,7 +158,7 @@ fn one_object() {
             mc.add_cleanup(object, move || _ = ran.fetch_add(1, Relaxed))
         });
         assert!(handle.stop());
-        mutator.mutate(|mc, root| {
+        mutate(&mut mutator, |mc, root| {
             let object = root.next.load().expect("it is linked");
             let ran = scene.ran.clone();
             mc.add_cleanup(object, move || _ = ran.fetch_add(1, Relaxed));
@@ -160,7 +172,7 @@ fn one_object() {
 fn detach_while_others_collect() {
     let scene = scene(false, Pacing::Manual);
     on_threads(&scene, 3, |number, scene, mut mutator| {
-        mutator.mutate(|mc, root| _ = push(mc, root, number));
+        mutate(&mut mutator, |mc, root| _ = push(mc, root, number));
         drop(mutator);
         let mut mutator = scene.heap.attach().expect("it has left");
         mutator.collect();
@@ -176,7 +188,7 @@ fn cross_the_threshold() {
     let scene = scene(false, Pacing::Automatic { min_bytes: 64, growth: 0.0 });
     on_threads(&scene, 3, |_, _, mut mutator| {
         for _ in 0..2 {
-            mutator.mutate(|mc, _| (0..8).for_each(|id| _ = mc.alloc(node(id))));
+            mutate(&mut mutator, |mc, _| (0..8).for_each(|id| _ = mc.alloc(node(id))));
         }
     });
     let stats = scene.heap.stats();
@@ -193,14 +205,14 @@ fn shared_roots() {
     let scene = scene(true, Pacing::Manual);
     let root: SharedRoot<Node<'static>> = {
         let mut mutator = scene.heap.attach().expect("nobody is here");
-        mutator.mutate(|mc, _| mc.shared_root(mc.alloc(node(7)))).0
+        mutate(&mut mutator, |mc, _| mc.shared_root(mc.alloc(node(7))))
     };
     on_threads(&scene, 3, move |number, _, mut mutator| {
         let own = root.clone();
         if number == 0 {
             mutator.collect();
         }
-        mutator.mutate(|mc, _| assert_eq!(mc.fetch_shared(&own).id, 7));
+        mutate(&mut mutator, |mc, _| assert_eq!(mc.fetch_shared(&own).id, 7));
         drop(own);
     });
     let mut mutator = scene.heap.attach().expect("the others have left");
