@@ -35,7 +35,9 @@ use crate::weak::{Weak, WeakRecord};
     label = "derive `Trace` for this type, or wrap it in `Leaf` if it is foreign and holds no `Gc`",
     note = "derive `Trace` for your own type; a foreign type that holds no `Gc` goes into `Leaf<T>`, or its \
             field is marked `#[trace(leaf)]`",
-    note = "a reference into the heap is no field: keep the object's `Gc`",
+    note = "a type parameter names the session's brand: `T: Trace<'gc>` for a `Mutation<'gc>`",
+    note = "a reference into the heap is no field: keep the object's `Gc`; a field that only names the \
+            brand is `PhantomData<Gc<'gc, ()>>`",
     note = "a pointer of another session or of another heap is of another brand"
 )]
 pub unsafe trait Trace<'gc>: Sized {
@@ -109,10 +111,20 @@ impl<'a> Tracer<'a> {
         self.pending = self.marker.visit_leaf::<WeakRecord>(self.pending, weak.record_address());
     }
 
-    /// Asks at compile time that a field is a leaf; called by the derive.
+    /// Lends no values, by `&mut`; called by the derive, whose checks of fields never run.
     #[doc(hidden)]
     #[inline(always)]
-    pub fn leaf<T: 'static>(&mut self, _field: &T) {}
+    pub fn none<'v, T>(&mut self) -> [&'v mut T; 0] {
+        []
+    }
+
+    /// Asks at compile time that a field is a leaf; called by the derive.
+    ///
+    /// The `&mut` makes `T` the field's own type, in whose place a `&` also takes one of longer
+    /// lifetimes.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn leaf<T: 'static>(&mut self, _field: &mut T) {}
 
     /// Asks at compile time that a type which derives `Trace` does not implement `Drop`; called by the
     /// derive.

@@ -1,4 +1,4 @@
-//! A leaf holds no `Gc`.
+//! A leaf's type is `'static`: it holds no `Gc`, and names no brand.
 
 use sexton::{Gc, Leaf, Trace};
 
@@ -11,6 +11,13 @@ struct Direct<'gc> {
 #[derive(Trace)]
 enum ByParameter<T> {
     One(#[trace(leaf)] T),
+}
+
+// As an argument's, a lifetime may become a longer one.
+#[derive(Trace)]
+struct Contravariant<'gc> {
+    #[trace(leaf)]
+    field: fn(&'gc u8),
 }
 
 fn main() {}

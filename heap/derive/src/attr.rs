@@ -58,8 +58,8 @@ pub(crate) fn none_on_variant(attrs: &[Attribute]) -> Result<()> {
     for_each_argument(attrs, valid, |_, problem| Err(problem))
 }
 
-/// Calls `each` with every argument of every `#[trace(..)]`, and with the error to return for one that
-/// it does not know.
+/// Calls `each` with every argument of every `#[trace(..)]`, and with the error to return for one
+/// that it does not know.
 fn for_each_argument(
     attrs: &[Attribute],
     valid: &str,

@@ -1,7 +1,8 @@
 //! The expansion, from the type's declaration to the three implementations.
 //!
-//! Invariant: no `unsafe` token carries a span of the user's own code, so that a crate which forbids
-//! `unsafe_code` can derive; what stands at a field's place in an error are only safe calls.
+//! Invariant: no `unsafe` token carries a span of the user's own code, so that a crate which
+//! forbids `unsafe_code` can derive; what stands at a field's place in an error are only safe
+//! calls.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -75,14 +76,12 @@ fn arm(pattern: TokenStream, fields: &Fields) -> Result<Arm<'_>> {
 fn implementations(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> TokenStream {
     let branded = branded(name, krate, params);
     let trace = trace(name, krate, params, arms);
-    let leaves = leaves(name, params, arms);
     let no_drop = no_drop(name, krate, params);
     quote_spanned! {Span::mixed_site()=>
         #[automatically_derived]
         const _: () = {
             #branded
             #trace
-            #leaves
             #no_drop
         };
     }
@@ -120,15 +119,19 @@ fn trace(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> Token
     let predicates = params.predicates(name, Form::Declared);
     let of_family = params.predicates(name, family_of);
     // That the predicates hold at every brand is asked by way of the family's implementation. To
-    // write them out here as well would have the compiler take `T` at any brand for `T` at this one.
+    // write them out here as well would have the compiler take `T` at any brand for `T` at this
+    // one.
     let at_every_brand =
         (!of_family.is_empty()).then(|| quote!(#family: #krate::Branded<At<#brand> = #this>));
     let needs_trace = params.needs_trace(krate, &brand);
 
-    let (tracer, body) = body(krate, &brand, arms);
+    let body = body(krate, &brand, arms);
+    let tracer = tracer(Span::mixed_site());
+    let shadow = shadow(&tracer);
     quote_spanned! {Span::mixed_site()=>
-        // SAFETY: all fields are traced but those that are 'static, which hold no `Gc`; the type cannot
-        // implement `Drop`; the family is the same type at 'static.
+        #shadow
+        // SAFETY: all fields are traced but those that are 'static, which hold no `Gc`; the type
+        // cannot implement `Drop`; the family is the same type at 'static.
         #[automatically_derived]
         unsafe impl<#brand, #(#generics),*> #krate::Trace<#brand> for #this
         where
@@ -147,101 +150,115 @@ fn trace(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> Token
     }
 }
 
-/// The `match` that traces every field, and the name of the tracer in it.
+/// Traces every field but the leaves, which it asks to be `'static`.
 ///
-/// What it calls on the tracer are inherent methods, and the trait's signature fixes the tracer's type:
-/// no name that the user's crate defines can stand in for them. The patterns name every field and have no
-/// `..`, so that a field which an attribute macro adds behind the derive's back does not compile.
-fn body(krate: &Path, brand: &Lifetime, arms: &[Arm<'_>]) -> (TokenStream, TokenStream) {
+/// No token of a field's type stands in it. In the expansion such a type may be another than in the
+/// declaration: names may be shadowed, and an attribute macro may change the type after the derive.
+/// So the compiler infers each type from the field.
+///
+/// What it calls on the tracer are inherent methods, and the trait's signature fixes the tracer's
+/// type: no name that the user's crate defines can stand in for them. The patterns name every field
+/// and have no `..`, so that a field which an attribute macro adds behind the derive's back does
+/// not compile.
+fn body(krate: &Path, brand: &Lifetime, arms: &[Arm<'_>]) -> TokenStream {
     let here = Span::mixed_site();
-    let tracer = quote_spanned!(here=> tracer);
-    let match_arms = arms.iter().map(|Arm { pattern, fields }| {
-        let members = fields.iter().map(|field| &field.member);
-        let names: Vec<_> =
-            (0..fields.len()).map(|i| format_ident!("field{i}", span = here)).collect();
-        let calls = fields.iter().zip(&names).map(|(ArmField { ty, leaf, .. }, name)| {
-            // At the field's type, so that a type that is no payload is what an error points to.
-            let span = here.located_at(ty.span());
-            if *leaf {
-                quote_spanned!(span=> #tracer.leaf(#name);)
-            } else {
-                quote_spanned!(span=> <#ty as #krate::Trace<#brand>>::trace(#name, #tracer);)
-            }
-        });
-        quote_spanned!(here=> #pattern { #(#members: #names),* } => { #(#calls)* })
+    let most_fields = arms.iter().map(|arm| arm.fields.len()).max().unwrap_or(0);
+    let shadows = (0..most_fields).map(|i| shadow(&field_name(i, here)));
+    let tracer = tracer(here);
+    let leaves = leaves(arms);
+    let traced = match_arms(arms, |field, name, tracer| {
+        let trace = quote_spanned!(name.span()=> <_ as #krate::Trace<#brand>>::trace);
+        (!field.leaf).then(|| quote_spanned!(name.span()=> #trace(#name, #tracer);))
     });
     // A type without values has no arm to match a reference with.
     let value =
         if arms.is_empty() { quote_spanned!(here=> *self) } else { quote_spanned!(here=> self) };
-    let body = quote_spanned! {here=>
+    quote_spanned! {here=>
+        #(#shadows)*
         #tracer.derived::<Self>();
-        match #value { #(#match_arms)* }
-    };
-    (tracer, body)
+        #leaves
+        match #value { #traced }
+    }
 }
 
-/// A first check that leaves are `'static`, for the sake of its message; the one that cannot be fooled is the
-/// tracer's, in [`body`]. The implementations are generic over the brand, so a type that names it fails.
-fn leaves(name: &Ident, params: &Params, arms: &[Arm<'_>]) -> TokenStream {
-    let leaves: Vec<_> = arms
-        .iter()
-        .flat_map(|arm| &arm.fields)
-        .filter(|field| field.leaf)
-        .map(|field| field.ty)
-        .collect();
-    if leaves.is_empty() {
-        return TokenStream::new();
-    }
-    let indices = 0..leaves.len();
-    let Header { generics, this, predicates } = Header::new(name, params);
-    quote_spanned! {Span::mixed_site()=>
-        trait ALeafMustBeStatic<const FIELD: usize> {
-            type Leaf: 'static;
+/// The check that leaves are `'static`. The implementation is generic over the brand, so a leaf
+/// that names it fails.
+///
+/// Behind a `&` a leaf that is contravariant in the brand, `fn(&'gc u8)`, would pass for one of
+/// `'static`. A `&mut` is invariant; so the check is a loop over no values, by `&mut`.
+fn leaves(arms: &[Arm<'_>]) -> Option<TokenStream> {
+    arms.iter().flat_map(|arm| &arm.fields).find(|field| field.leaf)?;
+    let here = Span::mixed_site();
+    let tracer = tracer(here);
+    let this = Ident::new("this", here);
+    let shadow = shadow(&this);
+    let leaves = match_arms(arms, |field, name, tracer| {
+        field.leaf.then(|| quote_spanned!(name.span()=> #tracer.leaf(#name);))
+    });
+    Some(quote_spanned! {here=>
+        #shadow
+        for #this in #tracer.none::<Self>() {
+            match #this { #leaves }
         }
-        #(
-            #[automatically_derived]
-            impl<#generics> ALeafMustBeStatic<#indices> for #this
-            where
-                #predicates
-            {
-                type Leaf = #leaves;
-            }
-        )*
-    }
+    })
+}
+
+/// One arm for each variant, which binds the fields for which `call` has something to do with the
+/// tracer.
+fn match_arms(
+    arms: &[Arm<'_>],
+    call: impl Fn(&ArmField<'_>, &Ident, &Ident) -> Option<TokenStream>,
+) -> TokenStream {
+    let here = Span::mixed_site();
+    let arms = arms.iter().map(|Arm { pattern, fields }| {
+        let mut bindings = Vec::new();
+        let mut calls = Vec::new();
+        for (i, field) in fields.iter().enumerate() {
+            let member = &field.member;
+            // At the field's type, so that a type that is no payload is what an error points to.
+            let span = here.located_at(field.ty.span());
+            let name = field_name(i, span);
+            let call = call(field, &name, &tracer(span));
+            let binding = if call.is_some() { quote!(#name) } else { quote_spanned!(here=> _) };
+            bindings.push(quote_spanned!(here=> #member: #binding));
+            calls.extend(call);
+        }
+        quote_spanned!(here=> #pattern { #(#bindings),* } => { #(#calls)* })
+    });
+    quote!(#(#arms)*)
+}
+
+fn field_name(index: usize, span: Span) -> Ident {
+    format_ident!("field{index}", span = span)
+}
+
+/// The tracer's name. The user's bounds stand beside it, so it is one that they do not use.
+fn tracer(span: Span) -> Ident {
+    Ident::new("__tracer", span)
+}
+
+/// Keeps a constant, static or unit struct of the user's from being taken for the binding of this
+/// name: a binding may have the name of a function, and this function is nearer.
+fn shadow(name: &Ident) -> TokenStream {
+    quote_spanned!(Span::mixed_site()=> fn #name() {})
 }
 
 /// A second implementation of a trait that every type with `Drop` has: the two conflict if this one
 /// gets a `Drop`. The trait's name is what the user reads. `Tracer::derived` asks for the answer.
+/// It asks no more of the parameters than the type does.
 fn no_drop(name: &Ident, krate: &Path, params: &Params) -> TokenStream {
-    let Header { generics, this, predicates } = Header::new(name, params);
+    let brand = params.declared_brand().into_iter();
+    let generics = params.declared(&TokenStream::new());
+    let this = params.apply(name, Form::Declared);
+    let predicates = params.predicates(name, Form::Declared);
     quote_spanned! {Span::mixed_site()=>
         #[automatically_derived]
-        impl<#generics> #krate::__private::MustNotImplementDropAsItDerivesTrace for #this
+        impl<#(#brand,)* #(#generics),*>
+            #krate::__private::MustNotImplementDropAsItDerivesTrace for #this
         where
-            #predicates
+            #(#predicates,)*
         {
             type HasDrop = #krate::__private::No;
-        }
-    }
-}
-
-/// What an implementation of a trait of the expansion's own starts with; it asks no more of the
-/// parameters than the type does.
-struct Header {
-    generics: TokenStream,
-    this: TokenStream,
-    predicates: TokenStream,
-}
-
-impl Header {
-    fn new(name: &Ident, params: &Params) -> Self {
-        let brand = params.declared_brand().into_iter();
-        let generics = params.declared(&TokenStream::new());
-        let predicates = params.predicates(name, Form::Declared);
-        Header {
-            generics: quote!(#(#brand,)* #(#generics),*),
-            this: params.apply(name, Form::Declared),
-            predicates: quote!(#(#predicates,)*),
         }
     }
 }
@@ -272,6 +289,7 @@ mod tests {
                     type At<'gc> = Pair<'gc, <T as ::sexton::Branded>::At<'gc>>;
                 }
 
+                fn __tracer() {}
                 #[automatically_derived]
                 unsafe impl<'gc, T: ::sexton::Trace<'gc>> ::sexton::Trace<'gc> for Pair<'gc, T>
                 where
@@ -280,26 +298,26 @@ mod tests {
                     const NEEDS_TRACE: bool = true;
 
                     #[inline]
-                    fn trace(&self, tracer: &mut ::sexton::Tracer<'_>) {
-                        tracer.derived::<Self>();
+                    fn trace(&self, __tracer: &mut ::sexton::Tracer<'_>) {
+                        fn field0() {}
+                        fn field1() {}
+                        fn field2() {}
+                        __tracer.derived::<Self>();
+                        fn this() {}
+                        for this in __tracer.none::<Self>() {
+                            match this {
+                                Self { first: _, second: _, file: field2 } => {
+                                    __tracer.leaf(field2);
+                                }
+                            }
+                        }
                         match self {
-                            Self { first: field0, second: field1, file: field2 } => {
-                                <T as ::sexton::Trace<'gc>>::trace(field0, tracer);
-                                <Gc<'gc, T> as ::sexton::Trace<'gc>>::trace(field1, tracer);
-                                tracer.leaf(field2);
+                            Self { first: field0, second: field1, file: _ } => {
+                                <_ as ::sexton::Trace<'gc>>::trace(field0, __tracer);
+                                <_ as ::sexton::Trace<'gc>>::trace(field1, __tracer);
                             }
                         }
                     }
-                }
-
-                trait ALeafMustBeStatic<const FIELD: usize> {
-                    type Leaf: 'static;
-                }
-                #[automatically_derived]
-                impl<'gc, T:> ALeafMustBeStatic<0usize> for Pair<'gc, T>
-                where
-                {
-                    type Leaf = std::fs::File;
                 }
 
                 #[automatically_derived]
@@ -339,6 +357,7 @@ mod tests {
                     type At<'__gc> = Tree<<T as c::Branded>::At<'__gc>, U, N>;
                 }
 
+                fn __tracer() {}
                 #[automatically_derived]
                 unsafe impl<'__gc, T: c::Trace<'__gc>, U, const N: usize> c::Trace<'__gc>
                     for Tree<T, U, N>
@@ -354,30 +373,28 @@ mod tests {
                     const NEEDS_TRACE: bool = <T as c::Trace<'__gc>>::NEEDS_TRACE;
 
                     #[inline]
-                    fn trace(&self, tracer: &mut c::Tracer<'_>) {
-                        tracer.derived::<Self>();
+                    fn trace(&self, __tracer: &mut c::Tracer<'_>) {
+                        fn field0() {}
+                        fn field1() {}
+                        fn field2() {}
+                        __tracer.derived::<Self>();
+                        fn this() {}
+                        for this in __tracer.none::<Self>() {
+                            match this {
+                                Self::Tip {} => {}
+                                Self::Fork { 0: _, 1: field1, 2: _ } => {
+                                    __tracer.leaf(field1);
+                                }
+                            }
+                        }
                         match self {
                             Self::Tip {} => {}
-                            Self::Fork { 0: field0, 1: field1, 2: field2 } => {
-                                <Box<Self> as c::Trace<'__gc>>::trace(field0, tracer);
-                                tracer.leaf(field1);
-                                <T as c::Trace<'__gc>>::trace(field2, tracer);
+                            Self::Fork { 0: field0, 1: _, 2: field2 } => {
+                                <_ as c::Trace<'__gc>>::trace(field0, __tracer);
+                                <_ as c::Trace<'__gc>>::trace(field2, __tracer);
                             }
                         }
                     }
-                }
-
-                trait ALeafMustBeStatic<const FIELD: usize> {
-                    type Leaf: 'static;
-                }
-                #[automatically_derived]
-                impl<T:, U, const N: usize> ALeafMustBeStatic<0usize> for Tree<T, U, N>
-                where
-                    T: Ord,
-                    U: 'static,
-                    T: PartialEq<[U; N]>,
-                {
-                    type Leaf = U;
                 }
 
                 #[automatically_derived]
@@ -420,6 +437,18 @@ mod tests {
             assert!(expansion.contains("match"), "{expansion}");
             assert!(!expansion.contains(".."), "{expansion}");
         }
+    }
+
+    /// A type in the expansion may be another than the same tokens are in the declaration.
+    #[test]
+    fn no_type_of_a_field_is_in_the_expansion() {
+        let expansion = expansion(quote! {
+            enum E<'gc> {
+                Traced(FieldType<'gc>),
+                Leaf { #[trace(leaf)] leaf: FieldType<'gc> },
+            }
+        });
+        assert!(!expansion.contains("FieldType"), "{expansion}");
     }
 
     #[test]

@@ -27,19 +27,21 @@
 //!     const NEEDS_TRACE: bool = true;
 //!     fn trace(&self, tracer: &mut Tracer<'_>) {
 //!         tracer.derived::<Self>(); // asks that `Self` is not `Drop`
+//!         for this in tracer.none::<Self>() { // no values, by `&mut`
+//!             match this {
+//!                 Self { first: _, second: _, file: field2 } => {
+//!                     tracer.leaf(field2); // asks that it is 'static
+//!                 }
+//!             }
+//!         }
 //!         match self {
-//!             Self { first: field0, second: field1, file: field2 } => {
-//!                 <T as Trace<'gc>>::trace(field0, tracer);
-//!                 <Gc<'gc, T> as Trace<'gc>>::trace(field1, tracer);
-//!                 tracer.leaf(field2); // asks that it is 'static
+//!             Self { first: field0, second: field1, file: _ } => {
+//!                 <_ as Trace<'gc>>::trace(field0, tracer);
+//!                 <_ as Trace<'gc>>::trace(field1, tracer);
 //!             }
 //!         }
 //!     }
 //! }
-//!
-//! // Generic over the brand, so a leaf's type that names it fails.
-//! trait ALeafMustBeStatic<const FIELD: usize> { type Leaf: 'static; }
-//! impl<'gc, T> ALeafMustBeStatic<0> for Pair<'gc, T> { type Leaf = std::fs::File; }
 //!
 //! // Every type that is `Drop` has another implementation: the two conflict if `Pair` is.
 //! impl<'gc, T> MustNotImplementDropAsItDerivesTrace for Pair<'gc, T> { type HasDrop = No; }
@@ -47,16 +49,30 @@
 //!
 //! # Why it can be trusted
 //!
-//! What the user's crate defines may stand in for names that the expansion uses, and attribute macros may change
-//! the type after it was derived. So the checks that safety rests on use no names: `derived` and `leaf` are inherent
-//! methods of the tracer, whose type the signature of `Trace::trace` fixes, and they are given the type and
-//! the field themselves; the patterns name every field, so one that was added later does not compile.
+//! What the user's crate defines may stand in for names that the expansion uses, and attribute
+//! macros may change the type after it was derived. So safety rests on these:
+//!
+//! - **No type of a field stands in the expansion.** `_` is the type that the field has, found by
+//!   the compiler from the value: a `&_` takes a `&Gc<T>` as it is, where a `&T` would take it by
+//!   `Deref`. Lifetimes may differ by variance, which is nothing to the code that runs: a `Gc` is
+//!   invariant.
+//! - **The checks use no names.** `derived`, `none` and `leaf` are inherent methods of the tracer,
+//!   whose type the signature of `Trace::trace` fixes. They are given `Self` and the fields.
+//! - **A leaf is checked by `&mut`**, which is invariant. By `&`, the leaf `fn(&'gc u8)` would pass
+//!   for a `fn(&'static u8)`.
+//! - **The patterns name every field**, so one that was added later does not compile. No constant
+//!   of the user's is taken for a binding: before each match stand functions with the names of its
+//!   bindings (left out above).
+//! - **`Family`, `At` and `NEEDS_TRACE` depend on the parameters alone**, by place. Where the type
+//!   has others, the compiler refuses the implementations. A type without a brand is `'static` by
+//!   `Branded`, whatever its fields are.
 //!
 //! # Parameters and attributes
 //!
-//! Their rules stand at the [macro](derive@Trace), where users of `sexton` find them. As for `NEEDS_TRACE`, the fields do not
-//! matter: without a brand and a traced parameter the type is `'static` and so holds no `Gc`. Asking the fields instead
-//! would ask a recursive type about itself.
+//! Their rules stand at the [macro](derive@Trace), where users of `sexton` find them. As for
+//! `NEEDS_TRACE`, the fields do not matter: without a brand and a traced parameter the type is
+//! `'static` and so holds no `Gc`. Asking the fields instead would ask a recursive type about
+//! itself.
 
 mod attr;
 mod expand;
@@ -81,8 +97,9 @@ use proc_macro::TokenStream;
 /// # Parameters
 ///
 /// - A type has no lifetime parameter, or one: the **brand** of the session, whatever its name.
-/// - A type parameter is traced: `T: Trace<'gc>`. One that is bounded by `'static` can hold no `Gc`;
-///   it needs no `Trace`, and fields that hold it are leaves (`#[trace(leaf)]`, or inside a `Leaf<T>`).
+/// - A type parameter is traced: `T: Trace<'gc>`. One that is bounded by `'static` can hold no
+///   `Gc`; it needs no `Trace`, and fields that hold it are leaves (`#[trace(leaf)]`, or inside a
+///   `Leaf<T>`).
 /// - Bounds and `where` clauses must hold for the type at every brand, so `T: Ord` on the type asks
 ///   the same of `T`'s family. Bounds on functions ask less; prefer them.
 /// - `NEEDS_TRACE` is read off the parameters: true with a brand, else true if it is for one of the
@@ -92,8 +109,8 @@ use proc_macro::TokenStream;
 ///
 /// - `#[trace(leaf)]` on a field: it is not traced and need not be `Trace`, but its type must be
 ///   `'static`, so it cannot hold a `Gc`. It may implement `Drop`.
-/// - `#[trace(crate = path)]` on the type: where `Trace`, `Branded`, `Tracer` and `__private` are found. The
-///   default is `::sexton`.
+/// - `#[trace(crate = path)]` on the type: where `Trace`, `Branded`, `Tracer` and `__private` are
+///   found. The default is `::sexton`.
 ///
 /// Unions, packed structs and types with two lifetimes are rejected.
 #[proc_macro_derive(Trace, attributes(trace))]

@@ -256,8 +256,8 @@ impl Visit<'_> for Shorthands<'_> {
 }
 
 /// Finds what `Item = ..` and `-> ..` of a predicate say of traced parameters, and whether the rest
-/// names the brand. If not, the language has no `for<'gc>` for it: a `'gc` within `T::At<'gc>` alone
-/// does not count as named.
+/// names the brand. If not, the language has no `for<'gc>` for it: a `'gc` within `T::At<'gc>`
+/// alone does not count as named.
 struct Mentions<'a> {
     params: &'a Params,
     brand: bool,
