@@ -39,18 +39,7 @@
 //!
 //! # If it does not compile
 //!
-//! | the compiler says | because | do this |
-//! |---|---|---|
-//! | "`P` cannot live in the heap of this session", "`World` is not the `'static` form of a heap type" | `P` does not implement [`Trace`] | derive it; wrap a foreign type without a `Gc` in [`Leaf`], or mark its field `#[trace(leaf)]` |
-//! | "`UnsafeCell<..>`", "`RefCell<..>`" or "`Rc<..>` cannot be shared between threads safely", or "sent", and further down "required for `P` to implement `Payload<Shared>`"; or "`P` cannot live in a heap of mode `Shared`" | several threads use a [`Shared`] heap, and any of them may drop what is in it; so `P`, and all that its fields lead to, is `Send + Sync` | [`GcAtomic`], [`GcMutex`], [`GcRwLock`] or [`GcOnce`] in place of [`GcCell`] and [`GcRefCell`], which the notes in between name with the types that hold them; `Arc` in place of `Rc` |
-//! | "lifetime may not live long enough", "`'gc` must outlive `'static`", at a field of `RefCell<Option<Gc>>`, `Cell`, `OnceCell` or `Mutex` | these change pointers without a session | [`GcRefCell`], [`GcCell`], [`GcOnce`], [`GcMutex`] or [`GcAtomic`] |
-//! | the same, at a field of `Rc<Gc>` or `Arc<Gc>` | shared ownership outlives sessions | the `Gc` alone, which is `Copy` and shares the object; or a [`Root`] outside the heap |
-//! | the same, at a field of `&'a str` or another reference | a payload borrows nothing but what is static | own it (`String`, `Box<str>`), or keep a `Gc` |
-//! | "borrowed data escapes outside of closure", "`UnsafeCell<..>` cannot be shared between threads safely", or "`NonNull<..>`", "`Rc<..>` cannot be sent", at `add_cleanup` | the closure captures a [`Gc`], a [`Weak`], a [`Root`], the session, a reference into an object, or something else that another thread may not have | copy out what the cleanup needs before, and `move` only that |
-//! | "`..` cannot be sent between threads safely", or "shared", at `thread::spawn` or in a scope | a [`Local`] heap stays on the thread that made it, and so do a session, a [`Mutator`] and a [`Root`]; a `Gc` goes to scoped threads within its session if it points to what is `Sync` | make the heap there, and send plain values; or a `Heap<_, Shared>`, to which each thread [attaches](Heap::attach); a [`SharedRoot`] |
-//! | "cannot borrow `heap`", or `mutator`, "as mutable more than once", inside `mutate` | a session is open already; they do not nest, and `collect` waits for the end | pass `mc` and the root down; collect after the session |
-//! | "borrowed data escapes outside of closure", "lifetime may not live long enough", at a `Gc` that leaves `mutate`, be it to another thread | a pointer ends with its session | return the value; reach the object from the root, on another thread in a session of its own; or keep a [`Root`] ([`Mutation::root`], [`Mutation::fetch`]) |
-//! | "conflicting implementations of trait `MustNotImplementDropAsItDerivesTrace`" | a type that derives `Trace` implements `Drop`, which could read dead objects | move what needs dropping into a field of its own type, in a [`Leaf`]; or register a cleanup |
+//! The module [`compile_errors`] says of each of the compiler's messages why it comes and how to mend it.
 
 #![forbid(unsafe_code)]
 
@@ -74,6 +63,10 @@ pub use sexton_heap::{
     HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, Pacing,
     Payload, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
 };
+
+#[cfg(doc)]
+#[doc = include_str!("../../docs/COMPILE-ERRORS.md")]
+pub mod compile_errors {}
 
 /// The README's example, compiled and run with the documentation tests.
 #[cfg(doctest)]
