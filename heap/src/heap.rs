@@ -23,7 +23,7 @@ use crate::mode::{Local, Mode, Payload};
 use crate::mutation::Mutation;
 use crate::mutator::SlowSessionHook;
 use crate::pacer::Pacing;
-use crate::report::{GcReport, HeapStats};
+use crate::report::{GcReport, HeapStats, Phases};
 use crate::roots::{HeapId, OldRoot};
 use crate::space::{Space, Usage};
 use crate::span::SpanRef;
@@ -166,31 +166,40 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         let core = &self.core;
         let helpers = Helpers { heap: self.id(), most: self.gc_threads - 1, waiting };
 
+        let mut phases = Phases::from(since + safepoint_time);
+
         // 1. The mutators' unused slots become free ones.
         core.retire_contexts();
         self.prune_settled();
+        let prune_time = phases.end();
 
         // 2. Mark what the root and the dynamic roots reach; clear the weak records of the rest.
-        let mark_start = Instant::now();
         let dropped_roots = core.roots().dropped();
         self.mark(&helpers);
         let cycle = self.history.with(|history| history.next_cycle());
         core.roots().count_cycle(cycle);
         core.locals().queue_dead();
         let cleared_weaks = self.clear_weaks();
-        let mark_time = mark_start.elapsed();
+        let mark_time = phases.end();
 
         // 3. Sweep the rest, queueing its cleanups, and publish what is left in partial blocks.
-        let report = GcReport { cycle, mark_time, cleared_weaks, ..self.sweep(&helpers) };
+        let swept = self.sweep(&helpers, &mut phases);
 
-        // 4. Return long-empty regions to the system.
-        let release_start = Instant::now();
+        // 4. Return long-empty regions to the system, and decide when the next cycle is due.
         core.space().with(|space| space.release_regions());
-        let report = GcReport { release_time: release_start.elapsed(), ..report };
+        core.pace(swept.live_bytes);
+        let release_time = phases.end();
 
-        // 5. Decide when the next cycle is due.
-        core.pace(report.live_bytes);
-        let report = GcReport { safepoint_time, pause_time: since.elapsed(), ..report };
+        let report = GcReport {
+            cycle,
+            cleared_weaks,
+            safepoint_time,
+            prune_time,
+            mark_time,
+            release_time,
+            pause_time: phases.since(since),
+            ..swept
+        };
         let report = self.history.with(|history| history.record(report));
 
         // A root that was dropped since mark began, by drop glue or by another thread, has left its object to the next cycle.
@@ -260,8 +269,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         cleared
     }
 
-    fn sweep(&self, helpers: &Helpers<'_>) -> GcReport {
-        let start = Instant::now();
+    fn sweep(&self, helpers: &Helpers<'_>, phases: &mut Phases) -> GcReport {
         let cycle = self.core.origin().begin_cycle();
         let new_sweeper = || Sweeper::new(cycle.local_block(), self.zeal);
         // Drop glue runs while the space is locked. It has no session, and so cannot get here.
@@ -284,8 +292,9 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         });
         let tally = sweepers.iter().map(Sweeper::tally).fold(Tally::default(), Tally::plus);
         let locals = sweepers.into_iter().map(Sweeper::into_local_block);
-        let sweep_time = start.elapsed();
+        let sweep_time = phases.end();
         let flushed = cycle.flush(locals);
+        let flush_time = phases.end();
         GcReport {
             live_objects: tally.live.objects,
             live_bytes: tally.live.bytes,
@@ -299,7 +308,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             queued_cleanups: flushed.cleanups,
             published_blocks: flushed.blocks,
             sweep_time,
-            flush_time: start.elapsed() - sweep_time,
+            flush_time,
             ..GcReport::default()
         }
     }
@@ -321,7 +330,8 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             Armed::Discard => self.discard_cleanups(),
         }
         // Nothing is marked, so everything dies.
-        let report = self.sweep(&Helpers { heap: self.id(), most: 0, waiting: &Nobody });
+        let alone = Helpers { heap: self.id(), most: 0, waiting: &Nobody };
+        let report = self.sweep(&alone, &mut Phases::from(Instant::now()));
         self.history.with(|history| history.count_drop_panics(report.drop_panics));
     }
 

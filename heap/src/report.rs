@@ -1,14 +1,18 @@
 //! What a heap tells about itself: the report of a cycle and the counters between cycles.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sexton_cleanup::CleanupStats;
 
 /// What one full cycle did.
 ///
-/// Durations are wall time. Objects are the program's own, counted once each, however large. Bytes are
-/// slot bytes, which a type's size is rounded up to (to 8, at least 16), those of weak records included,
-/// without span metadata.
+/// Durations are wall time. The phases are `safepoint_time`, `prune_time`, `mark_time`, `sweep_time`,
+/// `flush_time` and `release_time`. They follow each other in this order without a gap. So their sum
+/// is `pause_time`.
+///
+/// Objects are the program's own, counted once each, however large. Bytes are slot bytes, which a
+/// type's size is rounded up to (to 8, at least 16), those of weak records included, without span
+/// metadata.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct GcReport {
@@ -38,17 +42,21 @@ pub struct GcReport {
     pub swept_spans: u64,
     /// Spans that held no live object and went back to their region.
     pub emptied_spans: u64,
-    /// Time to mark, the clearing of weak records included.
+    /// From the moment that the mutators were told to stop to the end of the last session. Zero in
+    /// a `Local` heap.
+    pub safepoint_time: Duration,
+    /// Time to take back the free slots that mutators have at hand, and to free the records of
+    /// settled cleanups. Those are freed when there are a thousand or more.
+    pub prune_time: Duration,
+    /// Time to mark, the clearing of weak records and the queueing of local cleanups included.
     pub mark_time: Duration,
     /// Time to sweep every span, drop glue and the publication of full blocks included.
     pub sweep_time: Duration,
     /// Time to publish the partial blocks, and to wake or start workers for them.
     pub flush_time: Duration,
-    /// Time to return long-empty regions to the system.
+    /// Time to return long-empty regions to the system, and to decide when the next cycle is due.
     pub release_time: Duration,
-    /// From the moment that the mutators were told to stop to the end of the last session. Zero in a `Local` heap.
-    pub safepoint_time: Duration,
-    /// How long no session could be opened: the cycle, and in a `Shared` heap the safepoint time.
+    /// How long no session could be opened: the sum of the phases.
     pub pause_time: Duration,
     /// The share of the time since the end of the last cycle, or since the heap was made, in which sessions could be opened: 0 to 1.
     pub mutator_utilisation: f64,
@@ -63,6 +71,30 @@ impl GcReport {
     /// Live objects per second of mark; 0 if nothing was marked.
     pub fn mark_objects_per_second(&self) -> f64 {
         per_second(self.live_objects, self.mark_time)
+    }
+}
+
+/// Cuts a pause into phases. Each begins where the one before ended, so that no time is in none.
+pub(crate) struct Phases {
+    /// When the present one began.
+    began: Instant,
+}
+
+impl Phases {
+    /// The first phase begins at `began`.
+    pub(crate) fn from(began: Instant) -> Self {
+        Phases { began }
+    }
+
+    /// Ends the present phase; how long it was. The next one begins.
+    pub(crate) fn end(&mut self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut self.began, now)
+    }
+
+    /// From `since` to the end of the last phase.
+    pub(crate) fn since(&self, since: Instant) -> Duration {
+        self.began - since
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use sexton::{Gc, GcCell, GcRefCell, Heap, Leaf, Pacing, Trace};
 
-use crate::world::{Counter, LONG, Node, Token, World, WorldHeap, calm, manual_heap};
+use crate::world::{Counter, LONG, Node, Token, World, WorldHeap, calm, manual_heap, phases};
 
 #[test]
 fn a_list_of_ten_million_nodes_is_collected_without_stack_overflow() {
@@ -405,4 +405,53 @@ fn a_panicking_trace_sweeps_nothing_and_leaves_the_heap_usable() {
     let report = heap.collect();
     assert_eq!((report.live_objects, report.swept_objects, token.drops()), (2, 1, 1));
     heap.verify().unwrap();
+}
+
+/// Where a cycle has most to do differs from heap to heap; none of it is outside of all phases.
+#[test]
+fn the_phases_of_a_cycle_add_up_to_its_pause() {
+    let many = 20_000;
+    let mut heap = calm().build(|_| World::default());
+    let collect = |of: &str, heap: &mut WorldHeap| {
+        let report = heap.collect();
+        assert_eq!(phases(&report), report.pause_time, "{of}: {report:?}");
+        assert_eq!(heap.last_report().map(|report| phases(&report)), Some(report.pause_time));
+    };
+    collect("nothing", &mut heap);
+    heap.mutate(|mc, _| {
+        for id in 0..many {
+            assert!(mc.add_cleanup(mc.alloc(Node::new(id)), || {}).stop());
+        }
+    });
+    collect("settled cleanups", &mut heap);
+    let roots: Vec<_> = heap.mutate(|mc, _| {
+        let node = mc.alloc(Node::new(0));
+        (0..many).map(|_| mc.root(node)).collect()
+    });
+    collect("roots", &mut heap);
+    drop(roots);
+    collect("roots dropped", &mut heap);
+    heap.mutate(|mc, world| {
+        for id in 0..many {
+            let node = mc.alloc(Node::new(id));
+            mc.downgrade(node);
+            mc.add_cleanup(node, || {});
+            world.nodes.borrow_mut(mc).push(node);
+        }
+    });
+    collect("weak pointers", &mut heap);
+    heap.mutate(|mc, world| {
+        for node in std::mem::take(&mut *world.nodes.borrow_mut(mc)) {
+            mc.add_cleanup_local(node, || {});
+            mc.add_cleanup(node, || {});
+        }
+    });
+    collect("cleanups and drop glue", &mut heap);
+    heap.mutate(|mc, _| {
+        (0..400).for_each(|_| _ = mc.alloc(Leaf::new([0_u64; 1 << 15])));
+    });
+    for _ in 0..10 {
+        collect("regions to release", &mut heap);
+    }
+    assert!(heap.stats().mapped_bytes < 50 << 20, "regions were released");
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use sexton::{
-    Branded, Cleanup, CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Pacing, Trace,
+    Branded, Cleanup, CleanupPool, Gc, GcCell, GcRefCell, GcReport, Heap, HeapBuilder, Leaf,
+    Pacing, Trace,
 };
 
 /// A node of a graph: a list link, any number of edges, and a number.
@@ -59,6 +60,13 @@ pub(crate) fn calm<R: Branded>() -> HeapBuilder<R> {
 /// A [`calm`] heap on this pool.
 pub(crate) fn calm_heap_on(pool: &CleanupPool) -> WorldHeap {
     calm().cleanup_pool(pool).build(|_| World::default())
+}
+
+/// All phases of a cycle together.
+pub(crate) fn phases(report: &GcReport) -> Duration {
+    let GcReport { safepoint_time, prune_time, mark_time, .. } = *report;
+    let GcReport { sweep_time, flush_time, release_time, .. } = *report;
+    safepoint_time + prune_time + mark_time + sweep_time + flush_time + release_time
 }
 
 /// Registers a cleanup for an object each, and queues them.
