@@ -27,7 +27,7 @@ use crate::report::{GcReport, HeapStats, Phases};
 use crate::roots::{HeapId, OldRoot};
 use crate::space::{Space, Usage};
 use crate::span::SpanRef;
-use crate::sweep::{Sweeper, Sweepers, Tally};
+use crate::sweep::{Sweeper, Sweepers, Tally, or_abort};
 use crate::trace::{Branded, Trace, Tracer};
 use crate::verify::{self, VerifyError};
 
@@ -273,7 +273,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         let cycle = self.core.origin().begin_cycle();
         let new_sweeper = || Sweeper::new(cycle.local_block(), self.zeal);
         // Drop glue runs while the space is locked. It has no session, and so cannot get here.
-        let (before, sweepers) = self.core.space().with(|space| {
+        let sweep_spans = |space: &mut Space| {
             let before = space.usage();
             let together =
                 if M::SHARED { sweep_together(space, helpers, new_sweeper) } else { None };
@@ -289,7 +289,8 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             let live = |sweeper: &Sweeper| sweeper.tally().live;
             space.recount(sweepers.iter().map(live).fold(Usage::default(), Usage::plus));
             (before, sweepers)
-        });
+        };
+        let (before, sweepers) = or_abort(|| self.core.space().with(sweep_spans));
         let tally = sweepers.iter().map(Sweeper::tally).fold(Tally::default(), Tally::plus);
         let locals = sweepers.into_iter().map(Sweeper::into_local_block);
         let sweep_time = phases.end();

@@ -172,13 +172,15 @@ impl Swept {
     /// No span's code: it has not been swept.
     pub(crate) const NOT_YET: u8 = u8::MAX;
 
-    /// Ends the process for a span that has not been swept: objects that live in it would be taken for dead, or the other way round.
+    /// # Panics
+    ///
+    /// If the span has not been swept.
     pub(crate) fn from_code(code: u8) -> Self {
         match code {
             0 => Swept::Empty,
             1 => Swept::Partial,
             2 => Swept::Full,
-            _ => std::process::abort(),
+            _ => panic!("a span was not swept: a sweeper has panicked"),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! so they share those in which something must happen. Drop glue runs on their threads, so only in heaps whose payloads are `Send`.
 
 use std::cell::Cell;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
@@ -54,6 +55,25 @@ impl Tally {
             emptied_spans: self.emptied_spans + other.emptied_spans,
         }
     }
+}
+
+/// Calls `sweep`, and ends the process if it panics.
+///
+/// Spans that were not swept keep their marks, which the next cycle would take for its own. No panic
+/// is expected here: those of drop glue and of hooks are caught where they come from.
+pub(crate) fn or_abort<T>(sweep: impl FnOnce() -> T) -> T {
+    struct Unfinished;
+
+    impl Drop for Unfinished {
+        fn drop(&mut self) {
+            std::process::abort();
+        }
+    }
+
+    let unfinished = Unfinished;
+    let swept = sweep();
+    mem::forget(unfinished);
+    swept
 }
 
 /// Spans in which something must happen, and those who sweep them together.

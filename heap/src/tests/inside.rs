@@ -1,7 +1,10 @@
 //! Tests that need the heap's insides: the checker finds planted faults, and runs find every free slot.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::LazyLock;
+use std::{env, mem, thread};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
@@ -12,10 +15,12 @@ use crate::pacer::Pacing;
 use crate::space::{CommonSpace, NoRoom, Swept};
 use crate::span::{MIN_SLOT_BYTES, SPAN_BYTES, SpanRef};
 use crate::type_info::TypeInfo;
-use crate::{Gc, GcRefCell, Leaf, Local};
+use crate::{Gc, GcMutex, GcRefCell, Leaf, Local, Shared};
 
 type Family = GcRefCell<Vec<Gc<'static, Leaf<u64>>>>;
 type TestHeap = RootedHeap<Family>;
+type SharedFamily = GcMutex<Vec<Gc<'static, Leaf<u64>>>>;
+type TestSharedHeap = RootedHeap<SharedFamily, Shared>;
 
 /// A heap of 100 live objects among 300.
 fn heap() -> TestHeap {
@@ -33,6 +38,13 @@ fn heap() -> TestHeap {
     heap.collect();
     heap.verify().expect("nothing is wrong yet");
     heap
+}
+
+fn shared_heap(pacing: Pacing) -> TestSharedHeap {
+    let pool = Pool::new(PoolConfig::default(), None);
+    let gc_threads = Some(2);
+    let config = HeapConfig { pacing, zeal: false, gc_threads, ..HeapConfig::default() };
+    RootedHeap::new(Origin::new(&pool), config, |_| GcMutex::default())
 }
 
 /// Plants a fault, which must be undone by `undo`, and returns what the checker says.
@@ -318,6 +330,46 @@ fn what_is_free_is_found_under_each_address_that_a_type_info_has() {
     }
     assert_eq!(space.with(|space| space.spans().count()), 1);
     close(space, Allocator::new());
+}
+
+/// Run by the test below, in a process of its own.
+#[test]
+fn child_whose_sweep_panics() {
+    let Ok(mode) = env::var("SEXTON_CHILD") else { return };
+    // A table that stays borrowed is found when its span is swept, and nowhere before.
+    let plant = |span: SpanRef| mem::forget(span.cleanups().borrow_mut());
+    // At once: what is planted has the end of the heap panic, too.
+    let told = |collected: thread::Result<()>| println!("is over: {}", collected.is_ok());
+    if mode == "local" {
+        let mut heap = heap();
+        plant(first_span(&heap));
+        told(catch_unwind(AssertUnwindSafe(|| _ = heap.collect())));
+    } else {
+        let heap = shared_heap(Pacing::Manual);
+        let mut mutator = heap.attach().expect("it is the first here");
+        mutator.mutate(|mc, _| {
+            // With drop glue, and in spans enough to be swept by two.
+            (0..5000).for_each(|value| _ = mc.alloc(Leaf::new((Box::new(value), [0_u64; 63]))));
+        });
+        heap.core.space().with(|space| plant(space.spans().next().expect("one is open")));
+        told(catch_unwind(AssertUnwindSafe(|| _ = mutator.collect())));
+    }
+}
+
+#[test]
+fn a_sweep_that_panics_ends_the_process_whoever_sweeps() {
+    for mode in ["local", "shared"] {
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "tests::inside::child_whose_sweep_panics"])
+            .env("SEXTON_CHILD", mode)
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && !text.contains("is over"), "{mode}: {text}{errors}");
+        assert!(errors.contains("borrowed"), "{mode}: {text}{errors}");
+    }
 }
 
 /// Ends a space whose slots hold nothing that needs dropping.
