@@ -199,6 +199,14 @@ impl Allocator {
         self.taken
     }
 
+    /// Gives the bytes that it was granted and has not settled.
+    ///
+    /// There are some from its first allocation until it is retired. An exception is a heap whose
+    /// limit is reached.
+    pub(crate) fn granted(&self) -> u64 {
+        self.taken.bytes + self.allowance
+    }
+
     /// Bytes that it may still take.
     pub(crate) fn allowance(&self) -> u64 {
         self.allowance

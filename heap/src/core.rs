@@ -98,15 +98,21 @@ impl<M: Mode> Core<M> {
     }
 
     /// What all mutators have in stock, and what they were granted, goes back to the space; what they have not told the pacer of, they
-    /// tell. Called while no session is open.
-    pub(crate) fn retire_contexts(&self) {
-        self.for_each_context(|context| self.retire_context(context));
+    /// tell. Gives how many have allocated since they did so last. Called while no session is open.
+    pub(crate) fn retire_contexts(&self) -> u64 {
+        let mut allocating = 0;
+        self.for_each_context(|context| allocating += u64::from(self.retire_context(context)));
+        allocating
     }
 
-    /// Likewise for one of them, whose session this is.
-    pub(crate) fn retire_context(&self, context: &Context<M>) {
+    /// Likewise for one of them, whose session this is; whether it has allocated.
+    pub(crate) fn retire_context(&self, context: &Context<M>) -> bool {
         context.report_cleanups(&self.pacer);
-        context.with_allocator(|allocator| self.space.with(|space| allocator.retire(space)));
+        context.with_allocator(|allocator| {
+            let has_allocated = allocator.granted() > 0;
+            self.space.with(|space| allocator.retire(space));
+            has_allocated
+        })
     }
 
     /// Whether the pacer, or zeal, asks for a cycle, as far as the mutator of the context knows: what others have allocated lately and not
@@ -132,9 +138,9 @@ impl<M: Mode> Core<M> {
         self.pacer.has_refused()
     }
 
-    /// Sets when the next cycle is due.
-    pub(crate) fn pace(&self, live_bytes: u64) {
-        self.pacer.after_cycle(live_bytes, self.mutators.len() as u64);
+    /// Sets when the next cycle is due, after one before which so many mutators have allocated.
+    pub(crate) fn pace(&self, live_bytes: u64, allocating: u64) {
+        self.pacer.after_cycle(live_bytes, allocating);
         self.cycles.fetch_add(1, Relaxed);
     }
 

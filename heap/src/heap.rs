@@ -169,7 +169,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         let mut phases = Phases::from(since + safepoint_time);
 
         // 1. The mutators' unused slots become free ones.
-        core.retire_contexts();
+        let allocating = core.retire_contexts();
         self.prune_settled();
         let prune_time = phases.end();
 
@@ -187,7 +187,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
 
         // 4. Return long-empty regions to the system, and decide when the next cycle is due.
         core.space().with(|space| space.release_regions());
-        core.pace(swept.live_bytes);
+        core.pace(swept.live_bytes, allocating);
         let release_time = phases.end();
 
         let report = GcReport {

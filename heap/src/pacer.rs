@@ -18,8 +18,10 @@ pub enum Pacing {
     /// Collect when the bytes allocated since the last cycle exceed `max(min_bytes, live * growth)`,
     /// where `live` are the bytes that survived it.
     Automatic {
-        /// Never collect before this many bytes have been allocated, unless the limit is near; in a `Shared` heap so many for each mutator that
-        /// was attached at the last cycle.
+        /// Never collect before this many bytes have been allocated, unless the limit is near.
+        ///
+        /// In a `Shared` heap the number is multiplied by that of the mutators that allocate.
+        /// Those were attached at the last cycle, and had allocated since the cycle before it.
         min_bytes: u64,
         /// Garbage tolerated per live byte; 1.0 lets the heap double (Go's `GOGC=100`). A value
         /// that is negative or not a number counts as 0.
@@ -115,8 +117,8 @@ impl Pacer {
         self.refused.load(Relaxed)
     }
 
-    /// Sets the next triggers from what survived, for so many mutators.
-    pub(crate) fn after_cycle(&self, live_bytes: u64, mutators: u64) {
+    /// Sets the next triggers from what survived, for so many mutators that allocate.
+    pub(crate) fn after_cycle(&self, live_bytes: u64, allocating: u64) {
         self.refused.store(false, Relaxed);
         self.cleanup_bytes.store(0, Relaxed);
         // Half, so that the session before the cycle has room, too: as much, at least, as has been used since the last
@@ -126,7 +128,7 @@ impl Pacer {
             Pacing::Manual => u64::MAX,
             _ => live_bytes.saturating_add(self.max_bytes.saturating_sub(live_bytes) / 2),
         };
-        let least = |min_bytes: u64| min_bytes.saturating_mul(mutators.max(1));
+        let least = |min_bytes: u64| min_bytes.saturating_mul(allocating.max(1));
         let trigger = match self.pacing {
             Pacing::Manual => u64::MAX,
             Pacing::Automatic { min_bytes, growth } => {
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_minimum_is_for_each_mutator() {
+    fn the_minimum_is_for_each_mutator_that_allocates() {
         for pacing in [
             Pacing::Automatic { min_bytes: 100, growth: 0.5 },
             Pacing::Balanced { min_bytes: 50 << 20 },
@@ -186,9 +188,9 @@ mod tests {
             else {
                 unreachable!("both have one")
             };
-            for (mutators, times) in [(0, 1), (1, 1), (3, 3)] {
-                pacer.after_cycle(16, mutators);
-                assert!(is_due_above(&pacer, 16 + times * min_bytes), "{mutators}");
+            for (allocating, times) in [(0, 1), (1, 1), (3, 3)] {
+                pacer.after_cycle(16, allocating);
+                assert!(is_due_above(&pacer, 16 + times * min_bytes), "{allocating}");
             }
             // Nor does it overflow.
             pacer.after_cycle(1, u64::MAX);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{Barrier, LazyLock};
 use std::{env, mem, thread};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
@@ -369,6 +369,45 @@ fn a_sweep_that_panics_ends_the_process_whoever_sweeps() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && !text.contains("is over"), "{mode}: {text}{errors}");
         assert!(errors.contains("borrowed"), "{mode}: {text}{errors}");
+    }
+}
+
+#[test]
+fn the_minimum_of_garbage_is_for_each_mutator_that_allocates() {
+    let min_bytes = 1 << 16;
+    // Objects that one mutator makes before a cycle is due. Of the others, the busy ones allocated
+    // before the last cycle, and the idle ones never.
+    let garbage = |busy: usize, idle: usize| {
+        let heap = shared_heap(Pacing::Automatic { min_bytes, growth: 0.0 });
+        let step = Barrier::new(busy + idle + 1);
+        thread::scope(|scope| {
+            for number in 0..busy + idle {
+                let (heap, step) = (&heap, &step);
+                scope.spawn(move || {
+                    let mut mutator = heap.attach().expect("it is the first here");
+                    if number < busy {
+                        mutator.mutate(|mc, _| _ = mc.alloc(Leaf::new(0_u64)));
+                    }
+                    step.wait();
+                    step.wait();
+                });
+            }
+            let mut mutator = heap.attach().expect("it is the first here");
+            step.wait();
+            mutator.mutate(|mc, _| _ = mc.alloc(Leaf::new(0_u64)));
+            mutator.collect();
+            let mut objects = 1;
+            while mutator.mutate(|mc, _| _ = mc.alloc(Leaf::new(0_u64))).1.is_none() {
+                objects += 1;
+            }
+            step.wait();
+            objects
+        })
+    };
+    let above = |bytes: u64| bytes / MIN_SLOT_BYTES as u64 + 1;
+    for (busy, idle) in [(0, 0), (0, 24), (3, 0), (3, 24)] {
+        let times = busy as u64 + 1;
+        assert_eq!(garbage(busy, idle), above(times * min_bytes), "{busy} busy, {idle} idle");
     }
 }
 
