@@ -10,6 +10,7 @@
 //! | `mutator`, `attached`, `handshake` | many mutators, and how a collection comes between their sessions |
 //! | `alloc` | a mutator's bump pointers and runs |
 //! | `space`, `region`, `span`, `type_info`, `bitmap`, `packed` | where objects lie, and the metadata beside them |
+//! | `peak` | what tables do after a peak |
 //! | `roots`, `mark`, `gang`, `weak` | what is reachable |
 //! | `sweep`, `local` | what becomes of the rest |
 //! | `heap`, `help`, `pacer`, `history`, `report` | the cycle |
@@ -47,6 +48,7 @@ mod mutation;
 mod mutator;
 mod pacer;
 mod packed;
+mod peak;
 #[expect(unsafe_code, reason = "maps memory and places spans in it")]
 mod region;
 mod report;

@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use sexton_cleanup::{CleanupState, CleanupStats, Description, Origin};
 
+use crate::peak::room_after_peak;
 use crate::span::SpanRef;
 
 type Closure = Box<dyn FnOnce()>;
@@ -197,7 +198,8 @@ impl LocalTable {
 
     fn queue_unless(&self, is_alive: impl Fn(&Entry) -> bool) {
         let mut queue = self.queue.borrow_mut();
-        self.armed.borrow_mut().retain(|entry| {
+        let mut armed = self.armed.borrow_mut();
+        armed.retain(|entry| {
             if entry.state.get() != CleanupState::Armed {
                 return false;
             }
@@ -213,6 +215,12 @@ impl LocalTable {
             }
             alive
         });
+        if let Some(room) = room_after_peak(armed.len(), armed.capacity()) {
+            armed.shrink_to(room);
+        }
+        if let Some(room) = room_after_peak(queue.len(), queue.capacity()) {
+            queue.shrink_to(room);
+        }
     }
 
     fn run(&self, entry: &Entry) -> bool {
@@ -241,5 +249,32 @@ impl LocalTable {
         let mut stats = self.stats.get();
         change(&mut stats);
         self.stats.set(stats);
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::num::NonZero;
+
+    use sexton_cleanup::{Pool, PoolConfig};
+
+    use super::*;
+
+    #[test]
+    fn after_a_peak_the_tables_are_as_large_as_what_they_hold() {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let table = <Rc<LocalTable> as LocalCleanups>::new(&Origin::new(&pool));
+        let object = |number| NonNull::without_provenance(NonZero::new(number).expect("not zero"));
+        let room = || (table.armed.borrow().capacity(), table.queue.borrow().capacity());
+        for number in 1..=100_000 {
+            table.add(object(number), Description::of::<()>(None, None), Box::new(|| {}));
+        }
+        table.queue_unless(|entry| entry.object.addr().get() % 1000 == 0);
+        assert!(room().0 < 1000 && room().1 >= 99_900, "{:?}", room());
+        assert_eq!(table.run_queued(usize::MAX), 99_900);
+        table.queue_unless(|_| true);
+        assert!(room().0 < 1000 && room().1 < 1000, "{:?}", room());
+        table.queue_all();
+        assert_eq!((table.run_queued(usize::MAX), table.stats().armed), (100, 0));
     }
 }

@@ -11,6 +11,7 @@
 use std::cell::Cell;
 
 use crate::bitmap;
+use crate::peak::room_after_peak;
 
 /// The values of a packed map; its bitmap is lent at each call.
 pub(crate) struct Packed<V> {
@@ -176,6 +177,8 @@ impl<V: Copy> Packed<V> {
         self.values.truncate(len);
         if len == 0 {
             self.values = Vec::new();
+        } else if let Some(room) = room_after_peak(len, self.values.capacity()) {
+            self.values.shrink_to(room);
         }
     }
 }
@@ -278,5 +281,15 @@ mod tests {
         packed.retain(&bits, |_, _| false);
         assert_eq!((packed.len(), packed.values.capacity()), (0, 0));
         assert!(bits.iter().all(|word| word.get() == 0));
+    }
+
+    #[test]
+    fn a_map_that_few_are_left_in_gives_most_of_its_memory_back() {
+        let bits = [const { Cell::new(0) }; 64];
+        let mut packed = Packed::new();
+        (0..4096).for_each(|slot| packed.insert(&bits, slot, slot));
+        packed.retain(&bits, |slot, _| slot % 1000 == 7);
+        assert!(packed.iter(&bits).map(|(_, value)| value).eq((7..4096).step_by(1000)));
+        assert!(packed.values.capacity() < 100, "{}", packed.values.capacity());
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sexton_cleanup::sync::Mutex;
 
+use crate::peak::room_after_peak;
 use crate::trace::Branded;
 
 /// The number of a heap, unique in the process; messages name heaps by it.
@@ -194,16 +195,29 @@ pub(crate) struct RootTable {
     slots: Mutex<Slots>,
 }
 
-#[derive(Default)]
 struct Slots {
-    objects: Vec<Option<Object>>,
-    /// What is known of each root; means something only where there is an object.
-    kinds: Vec<RootKind>,
-    free: Vec<usize>,
+    /// The roots. They lie side by side, whichever have been dropped, so a mark visits no more than
+    /// there are.
+    roots: Vec<Entry>,
+    /// Maps the number of a root, which its handle has, to its place in `roots`. For a free number:
+    /// the next free one.
+    places: Vec<u32>,
+    /// The first free number, or [`NONE`].
+    free: u32,
     /// Cycles the heap has run.
     cycle: u64,
     /// Roots dropped so far.
     dropped: u64,
+}
+
+/// No number.
+const NONE: u32 = u32::MAX;
+
+/// One root.
+struct Entry {
+    object: Object,
+    kind: RootKind,
+    number: u32,
 }
 
 /// What is known of a root.
@@ -211,14 +225,79 @@ struct Slots {
 struct RootKind {
     type_name: &'static str,
     site: &'static Location<'static>,
-    shared: bool,
     /// The cycle after which it was made.
     cycle: u64,
+    shared: bool,
 }
 
 impl RootKind {
     fn of<Q>(site: &'static Location<'static>, shared: bool) -> Self {
-        RootKind { type_name: std::any::type_name::<Q>(), site, shared, cycle: 0 }
+        RootKind { type_name: std::any::type_name::<Q>(), site, cycle: 0, shared }
+    }
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Slots { roots: Vec::new(), places: Vec::new(), free: NONE, cycle: 0, dropped: 0 }
+    }
+}
+
+impl Slots {
+    /// Adds a root; its number. O(1).
+    fn insert(&mut self, object: Object, kind: RootKind) -> u32 {
+        // So many take 200 GB.
+        assert!(self.roots.len() < NONE as usize, "a heap has fewer than four billion roots");
+        let place = self.roots.len() as u32;
+        let number = self.free;
+        let number = match self.places.get_mut(number as usize) {
+            Some(next) => {
+                self.free = std::mem::replace(next, place);
+                number
+            }
+            None => {
+                self.places.push(place);
+                (self.places.len() - 1) as u32
+            }
+        };
+        self.roots.push(Entry { object, kind, number });
+        number
+    }
+
+    /// Takes the root of that number out. O(1).
+    fn remove(&mut self, number: u32) {
+        let place = std::mem::replace(&mut self.places[number as usize], self.free);
+        self.free = number;
+        self.roots.swap_remove(place as usize);
+        if let Some(moved) = self.roots.get(place as usize) {
+            self.places[moved.number as usize] = place;
+        }
+    }
+
+    /// Gives back the memory that only a peak has needed. O(roots), and O(numbers) where some are
+    /// given up.
+    ///
+    /// Numbers in use stay as they are. So `places`, at four bytes each, goes on to the highest of
+    /// them.
+    fn shrink(&mut self) {
+        if let Some(room) = room_after_peak(self.roots.len(), self.roots.capacity()) {
+            self.roots.shrink_to(room);
+        }
+        if room_after_peak(self.roots.len(), self.places.capacity()).is_none() {
+            return;
+        }
+        let used = self.roots.iter().map(|root| root.number as usize + 1).max().unwrap_or(0);
+        if let Some(room) = room_after_peak(used, self.places.capacity()) {
+            self.places.truncate(used);
+            self.places.shrink_to(room);
+            self.free = NONE;
+            // The lowest comes first, so that high ones fall out of use.
+            for number in (0..used).rev() {
+                let root = self.roots.get(self.places[number] as usize);
+                if root.is_none_or(|root| root.number as usize != number) {
+                    self.places[number] = std::mem::replace(&mut self.free, number as u32);
+                }
+            }
+        }
     }
 }
 
@@ -231,14 +310,13 @@ impl RootTable {
         self.heap
     }
 
-    /// Calls `each` with the object of every root. It must not make or drop roots.
+    /// Calls `each` with the object of every root. It must not make or drop roots. O(roots).
     pub(crate) fn for_each(&self, mut each: impl FnMut(NonNull<u8>)) {
-        self.slots.lock().objects.iter().flatten().for_each(|object| each(object.0));
+        self.slots.lock().roots.iter().for_each(|root| each(root.object.0));
     }
 
     pub(crate) fn len(&self) -> usize {
-        let slots = self.slots.lock();
-        slots.objects.len() - slots.free.len()
+        self.slots.lock().roots.len()
     }
 
     /// How many roots have been dropped so far. Drop glue may drop some during a sweep, other threads shared ones at any time.
@@ -246,17 +324,18 @@ impl RootTable {
         self.slots.lock().dropped
     }
 
-    /// A cycle has begun.
+    /// Takes note that a cycle has begun, and gives back what only a peak has needed. O(roots).
     pub(crate) fn count_cycle(&self, cycle: u64) {
-        self.slots.lock().cycle = cycle;
+        let mut slots = self.slots.lock();
+        slots.cycle = cycle;
+        slots.shrink();
     }
 
     /// The roots that have lived for at least so many cycles, the oldest first. O(roots).
     pub(crate) fn old(&self, cycles: u64) -> Vec<OldRoot> {
         let slots = self.slots.lock();
-        let roots = slots.objects.iter().zip(&slots.kinds);
-        let roots = roots.filter(|(object, _)| object.is_some()).map(|(_, kind)| {
-            let &RootKind { type_name, site, shared, cycle } = kind;
+        let roots = slots.roots.iter().map(|root| {
+            let RootKind { type_name, site, cycle, shared } = root.kind;
             OldRoot { type_name, site, cycles: slots.cycle - cycle, shared }
         });
         let mut old: Vec<OldRoot> = roots.filter(|root| root.cycles >= cycles).collect();
@@ -268,24 +347,95 @@ impl RootTable {
     fn insert(&self, object: NonNull<u8>, kind: RootKind) -> usize {
         let mut slots = self.slots.lock();
         let kind = RootKind { cycle: slots.cycle, ..kind };
-        match slots.free.pop() {
-            Some(index) => {
-                slots.objects[index] = Some(Object(object));
-                slots.kinds[index] = kind;
-                index
-            }
-            None => {
-                slots.objects.push(Some(Object(object)));
-                slots.kinds.push(kind);
-                slots.objects.len() - 1
-            }
-        }
+        slots.insert(Object(object), kind) as usize
     }
 
     fn remove(&self, index: usize) {
         let mut slots = self.slots.lock();
-        slots.objects[index] = None;
+        slots.remove(index as u32);
         slots.dropped += 1;
-        slots.free.push(index);
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn insert(table: &RootTable, object: usize) -> usize {
+        let object = NonNull::without_provenance(object.try_into().expect("not zero"));
+        table.insert(object, RootKind::of::<u8>(Location::caller(), false))
+    }
+
+    fn objects(table: &RootTable) -> Vec<usize> {
+        let mut objects = Vec::new();
+        table.for_each(|object| objects.push(object.addr().get()));
+        objects.sort_unstable();
+        objects
+    }
+
+    /// Room for roots, and for numbers.
+    fn room(table: &RootTable) -> (usize, usize) {
+        let slots = table.slots.lock();
+        (slots.roots.capacity(), slots.places.capacity())
+    }
+
+    #[test]
+    fn after_a_peak_a_table_is_as_large_as_what_it_holds() {
+        let table = RootTable::new(HeapId::next());
+        for step in [1000, 100, 10] {
+            let numbers: Vec<usize> = (1..=100_000).map(|object| insert(&table, object)).collect();
+            table.count_cycle(1);
+            assert!(room(&table).0 >= 100_000);
+            // Survivors are scattered, and the youngest is among them.
+            let (dead, alive): (Vec<usize>, _) =
+                (1..=100_000).partition(|object| object % step > 0);
+            dead.iter().for_each(|object| table.remove(numbers[object - 1]));
+            table.count_cycle(2);
+            assert_eq!(objects(&table), alive);
+            assert!(room(&table).0 < 4 * alive.len() + 1000, "{:?}", room(&table));
+            // All but the oldest of them.
+            alive[1..].iter().for_each(|object| table.remove(numbers[object - 1]));
+            table.count_cycle(3);
+            assert_eq!(objects(&table), [alive[0]]);
+            let (roots, numbers_room) = room(&table);
+            assert!(roots < 1000 && numbers_room < 5000, "{:?}", room(&table));
+            table.remove(numbers[alive[0] - 1]);
+        }
+        assert_eq!((table.dropped(), table.len()), (300_000, 0));
+    }
+
+    /// Peaks of all heights, each thinned out at random.
+    #[test]
+    fn agrees_with_a_map_whatever_came_before() {
+        let table = RootTable::new(HeapId::next());
+        let mut alive = BTreeMap::new();
+        let mut seed = 88_172_645_463_325_252_u64;
+        let mut random = |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed as usize % below
+        };
+        for round in 1..200 {
+            let most = 1 << random(13);
+            for object in 1..=random(most) {
+                let old = alive.insert(insert(&table, object), object);
+                assert_eq!(old, None, "a number in use was given again");
+            }
+            let of = random(9) + 1;
+            alive.retain(|&number, _| {
+                let stays = random(10) >= of;
+                if !stays {
+                    table.remove(number);
+                }
+                stays
+            });
+            table.count_cycle(round);
+            let mut expected: Vec<usize> = alive.values().copied().collect();
+            expected.sort_unstable();
+            assert_eq!(objects(&table), expected, "round {round}");
+        }
     }
 }
