@@ -45,19 +45,23 @@ pub struct HeapConfig {
     pub zeal: bool,
     /// Remember where cleanups were registered.
     pub diagnostics: bool,
+    /// What becomes of cleanups when the heap is dropped.
+    pub on_drop: OnDrop,
     /// How long a collection waits for a session before it complains, and to whom. In a `Local` heap it waits for none.
     pub slow_session: (Duration, SlowSessionHook),
 }
 
 impl fmt::Debug for HeapConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HeapConfig { max_bytes, pacing, gc_threads, zeal, diagnostics, slow_session } = self;
+        let HeapConfig { max_bytes, pacing, gc_threads, zeal, diagnostics, on_drop, slow_session } =
+            self;
         f.debug_struct("HeapConfig")
             .field("max_bytes", max_bytes)
             .field("pacing", pacing)
             .field("gc_threads", gc_threads)
             .field("zeal", zeal)
             .field("diagnostics", diagnostics)
+            .field("on_drop", on_drop)
             .field("slow_session_after", &slow_session.0)
             .finish()
     }
@@ -71,6 +75,7 @@ impl Default for HeapConfig {
             gc_threads: None,
             zeal: cfg!(gc_zeal),
             diagnostics: false,
+            on_drop: OnDrop::default(),
             slow_session: (
                 Duration::from_secs(10),
                 Arc::new(|session| eprintln!("sexton: {session}")),
@@ -79,12 +84,27 @@ impl Default for HeapConfig {
     }
 }
 
-/// What becomes of the cleanups of a heap's objects when the heap goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Armed {
-    /// They are queued: the end of a heap is the death of all its objects.
-    Queue,
-    /// Their captures are dropped.
+/// What dropping a heap does to the cleanups of its objects.
+///
+/// Those that do not run have their captures dropped. Local cleanups that are to run do so on the
+/// dropping thread.
+///
+/// In a pool with threads the drop of a `Heap` waits, up to its `drop_timeout`, for the others. What
+/// has not ended by then stays queued. A pool may have no worker, because none could be started or
+/// its bound is 0. Then the dropping thread runs cleanups itself, those of other heaps too, and may
+/// overrun the timeout by as long as one takes.
+///
+/// Within a cleanup, and in a manual pool, it does not wait. A manual pool's cleanups are queued, and
+/// run by the program alone. Call `CleanupPool::run_pending` until it returns 0 before the pool's last
+/// handle goes, which discards what is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDrop {
+    /// The end of the heap is the death of all its objects: every cleanup runs.
+    #[default]
+    RunAll,
+    /// Cleanups that are queued already run; those of objects that lived to the end do not.
+    RunQueued,
+    /// No further cleanup begins to run.
     Discard,
 }
 
@@ -92,15 +112,18 @@ pub enum Armed {
 ///
 /// The mechanism without the policy: the facade's `Heap` wraps it, and adds pools, deadlines and
 /// automatic collection.
+///
+/// Its end is its drop, so that no call can come after it. That drops the root and all objects, and
+/// does to their cleanups as [`OnDrop`] says. It waits for none.
 pub struct RootedHeap<R: Branded, M: Mode = Local> {
-    /// `None` while it is being made and once torn down. Boxed: a session holds a reference to the value while the heap's state
-    /// changes.
+    /// `None` while it is being made and while the heap is dropped. Boxed: a session holds a
+    /// reference to the value while the heap's state changes.
     root: Option<Box<R::At<'static>>>,
     pub(crate) core: Core<M>,
     history: M::Lock<History>,
     zeal: bool,
     gc_threads: usize,
-    torn_down: bool,
+    on_drop: OnDrop,
     pub(crate) slow_session: (Duration, SlowSessionHook),
 }
 
@@ -120,13 +143,15 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             history: Lock::new(History::new()),
             zeal: config.zeal,
             gc_threads: config.gc_threads.unwrap_or_else(gc_threads_of::<M>).max(1),
-            torn_down: false,
+            // If `f` panics there is no heap, and nothing has died.
+            on_drop: OnDrop::RunQueued,
             slow_session: config.slow_session,
         };
         let root = Box::new(f(&Mutation::new(&heap.core, heap.core.context())));
         // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is not
         // reached under the brand 'static, only under that of a session (`session`).
         heap.root = Some(unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'static>>()) });
+        heap.on_drop = config.on_drop;
         if M::SHARED {
             // Nobody will allocate from it again.
             heap.core.retire_context(heap.core.context());
@@ -314,11 +339,10 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         }
     }
 
-    /// Ends the heap: drops its root and all its objects, and queues or discards their cleanups.
-    /// Later calls do nothing. Dropping the heap tears it down with [`Armed::Discard`].
-    pub fn tear_down(&mut self, armed: Armed) {
-        if std::mem::replace(&mut self.torn_down, true) {
-            return;
+    /// Drops the root and all objects. What it leaves is an empty space.
+    fn tear_down(&mut self) {
+        if self.on_drop == OnDrop::Discard {
+            self.core.origin().discard_queued();
         }
         let root = self.root.take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
@@ -326,9 +350,9 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             drop_quietly(payload);
         }
         self.core.retire_contexts();
-        match armed {
-            Armed::Queue => self.core.locals().queue_all(),
-            Armed::Discard => self.discard_cleanups(),
+        match self.on_drop {
+            OnDrop::RunAll => self.core.locals().queue_all(),
+            OnDrop::RunQueued | OnDrop::Discard => self.discard_cleanups(),
         }
         // Nothing is marked, so everything dies.
         let alone = Helpers { heap: self.id(), most: 0, waiting: &Nobody };
@@ -351,18 +375,13 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         let mut registrar = self.core.context().registrar().borrow_mut();
         doomed.into_iter().for_each(|head| registrar.discard(head));
         drop(registrar);
-        self.core.locals().discard(false);
+        self.core.locals().discard(self.on_drop == OnDrop::Discard);
     }
 
-    /// Runs at most `max` local cleanups of dead objects here; how many it ran. They may be run after the heap was
-    /// torn down, too. A `Shared` heap has none.
+    /// Runs at most `max` local cleanups of dead objects here; how many it ran. A `Shared` heap has
+    /// none.
     pub fn run_local_cleanups(&mut self, max: usize) -> usize {
         self.core.locals().run_queued(max)
-    }
-
-    /// Drops the captures of all local cleanups.
-    pub fn discard_local_cleanups(&mut self) {
-        self.core.locals().discard(true);
     }
 
     /// The roots that have lived for at least so many cycles, the oldest first. O(roots).
@@ -482,6 +501,8 @@ const PRUNE_AT: u64 = 1024;
 
 impl<R: Branded, M: Mode> Drop for RootedHeap<R, M> {
     fn drop(&mut self) {
-        self.tear_down(Armed::Discard);
+        self.tear_down();
+        // No other thread may run them.
+        self.run_local_cleanups(usize::MAX);
     }
 }

@@ -81,7 +81,7 @@ pub mod protocol {}
 pub use attached::AlreadyAttached;
 pub use cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
 pub use gc::Gc;
-pub use heap::{Armed, HeapConfig, RootedHeap};
+pub use heap::{HeapConfig, OnDrop, RootedHeap};
 pub use local::LocalCleanup;
 pub use mode::{Local, Mode, Payload, Shared};
 pub use mutation::{HeapFull, Mutation};

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
-    AlreadyAttached, Armed, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode,
-    Mutation, OldRoot, Pacing, Payload, RootedHeap, Shared, SlowSession, VerifyError,
+    AlreadyAttached, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation,
+    OldRoot, OnDrop, Pacing, Payload, RootedHeap, Shared, SlowSession, VerifyError,
 };
 
 use crate::back_pressure::{BackPressure, HighWater};
@@ -34,31 +34,28 @@ use crate::pool::CleanupPool;
 /// Dropping a heap drops all its objects. What becomes of their cleanups is its [`OnDrop`] policy.
 pub struct Heap<R: Branded, M: Mode = Local> {
     pub(crate) inner: RootedHeap<R, M>,
-    pool: CleanupPool,
-    on_drop: OnDrop,
-    drop_timeout: Duration,
     high_water: HighWater,
+    /// Behind `inner`, whose drop queues the cleanups.
+    end: WaitOnDrop,
 }
 
-/// What dropping a heap does to the cleanups of its objects.
-///
-/// Those that do not run have their captures dropped. In a pool with threads the drop waits, up to
-/// [`drop_timeout`](HeapBuilder::drop_timeout), for what it leaves to run; what has not ended by then
-/// stays queued. If that pool has no worker, because none could be started or its bound is 0, the dropping thread runs
-/// cleanups itself, those of other heaps too, and may overrun the timeout by as long as one takes.
-///
-/// Within a cleanup, and in a manual pool, it does not wait. A manual pool's cleanups are queued, then, and run by nobody
-/// but the program: call [`run_pending`](CleanupPool::run_pending) until it returns 0 before the pool's last handle
-/// goes, which discards what is left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnDrop {
-    /// The end of the heap is the death of all its objects: every cleanup runs.
-    #[default]
-    RunAll,
-    /// Cleanups that are queued already run; those of objects that lived to the end do not.
-    RunQueued,
-    /// No further cleanup begins to run.
-    Discard,
+/// What the drop of a heap still does when the heap itself is gone: waits for its cleanups.
+struct WaitOnDrop {
+    origin: Origin,
+    pool: CleanupPool,
+    timeout: Duration,
+}
+
+impl Drop for WaitOnDrop {
+    fn drop(&mut self) {
+        if self.pool.runs_by_itself() && !in_cleanup() {
+            // A timeout loses nothing: what is left stays queued in the pool. Its workers run it even
+            // if the last handle goes, be it this one or that of a heap with nothing to wait for.
+            if self.origin.ticket().wait(self.timeout).is_err() {
+                self.pool.leave_running();
+            }
+        }
+    }
 }
 
 impl<R: Branded, M: Mode> Heap<R, M> {
@@ -75,7 +72,6 @@ impl<R: Branded, M: Mode> Heap<R, M> {
         HeapBuilder {
             pool: None,
             config: HeapConfig::default(),
-            on_drop: OnDrop::default(),
             drop_timeout: DEFAULT_DROP_TIMEOUT,
             high_water: HighWater::default(),
             heap: PhantomData,
@@ -84,7 +80,7 @@ impl<R: Branded, M: Mode> Heap<R, M> {
 
     /// Called after a cycle, between sessions.
     pub(crate) fn apply_back_pressure(&self) {
-        self.high_water.apply(self.inner.origin(), &self.pool);
+        self.high_water.apply(self.inner.origin(), &self.end.pool);
     }
 
     /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a session's
@@ -132,7 +128,7 @@ impl<R: Branded, M: Mode> Heap<R, M> {
 
     /// The pool that runs the heap's cleanups.
     pub fn cleanup_pool(&self) -> &CleanupPool {
-        &self.pool
+        &self.end.pool
     }
 }
 
@@ -232,29 +228,6 @@ impl<R: Branded> Drop for CollectIfRefused<'_, R> {
     }
 }
 
-impl<R: Branded, M: Mode> Drop for Heap<R, M> {
-    fn drop(&mut self) {
-        match self.on_drop {
-            OnDrop::RunAll => self.inner.tear_down(Armed::Queue),
-            OnDrop::RunQueued => self.inner.tear_down(Armed::Discard),
-            OnDrop::Discard => {
-                self.inner.origin().discard_queued();
-                self.inner.tear_down(Armed::Discard);
-                self.inner.discard_local_cleanups();
-            }
-        }
-        // The local ones first, here: nobody else will run them.
-        self.inner.run_local_cleanups(usize::MAX);
-        if self.pool.runs_by_itself() && !in_cleanup() {
-            // A timeout loses nothing: what is left stays queued in the pool, whose workers run it even if the last
-            // handle goes, be it this one or that of a heap with nothing to wait for.
-            if self.inner.ticket().wait(self.drop_timeout).is_err() {
-                self.pool.leave_running();
-            }
-        }
-    }
-}
-
 impl<R: Branded, M: Mode> fmt::Debug for Heap<R, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Heap")
@@ -271,7 +244,6 @@ const DEFAULT_DROP_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct HeapBuilder<R, M: Mode = Local> {
     pool: Option<CleanupPool>,
     config: HeapConfig,
-    on_drop: OnDrop,
     drop_timeout: Duration,
     high_water: HighWater,
     heap: PhantomData<fn() -> (R, M)>,
@@ -283,7 +255,6 @@ impl<R, M: Mode> fmt::Debug for HeapBuilder<R, M> {
         f.debug_struct("HeapBuilder")
             .field("pool", &self.pool)
             .field("config", &self.config)
-            .field("on_drop", &self.on_drop)
             .field("drop_timeout", &self.drop_timeout)
             .field("high_water", &self.high_water)
             .finish()
@@ -317,7 +288,7 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
 
     /// What dropping the heap does to its cleanups. Default: [`OnDrop::RunAll`].
     pub fn on_drop(mut self, on_drop: OnDrop) -> Self {
-        self.on_drop = on_drop;
+        self.config.on_drop = on_drop;
         self
     }
 
@@ -385,13 +356,9 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
         for<'gc> R::At<'gc>: Payload<M>,
     {
         let pool = self.pool.unwrap_or_else(|| CleanupPool::global().clone());
-        let inner = RootedHeap::new(Origin::new(pool.core()), self.config, f);
-        Heap {
-            inner,
-            pool,
-            on_drop: self.on_drop,
-            drop_timeout: self.drop_timeout,
-            high_water: self.high_water,
-        }
+        let origin = Origin::new(pool.core());
+        let inner = RootedHeap::new(origin.clone(), self.config, f);
+        let end = WaitOnDrop { origin, pool, timeout: self.drop_timeout };
+        Heap { inner, high_water: self.high_water, end }
     }
 }

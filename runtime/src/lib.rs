@@ -49,7 +49,7 @@ mod mutator;
 mod pool;
 
 pub use back_pressure::{BackPressure, BackPressureHook, Backlog};
-pub use heap::{Heap, HeapBuilder, OnDrop};
+pub use heap::{Heap, HeapBuilder};
 pub use mutator::Mutator;
 pub use pool::{CleanupPool, CleanupPoolBuilder, ShutdownTimeout};
 pub use sexton_cleanup::{
@@ -60,8 +60,9 @@ pub use sexton_cleanup::{
 pub use sexton_heap::__private;
 pub use sexton_heap::{
     AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcReport, GcRwLock,
-    HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, Pacing,
-    Payload, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
+    HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop,
+    Pacing, Payload, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError,
+    Weak,
 };
 
 #[cfg(doc)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 use shuttle::thread;
 
-use crate::heap::{Armed, HeapConfig, RootedHeap};
+use crate::heap::{HeapConfig, RootedHeap};
 use crate::tests::shuttle_explorer::explored;
 use crate::{
     Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RootedMutator, Shared, SharedRoot, Trace, Weak,
@@ -116,10 +116,11 @@ fn on_threads(
 
 /// Ends the heap; how many of its cleanups ran.
 fn end(scene: Arc<Scene>) -> u64 {
-    let Ok(mut scene) = Arc::try_unwrap(scene) else { panic!("all threads have ended") };
-    scene.heap.tear_down(Armed::Queue);
-    while scene.pool.run_pending(usize::MAX) > 0 {}
-    scene.ran.load(Relaxed)
+    let Ok(scene) = Arc::try_unwrap(scene) else { panic!("all threads have ended") };
+    let Scene { heap, pool, ran } = scene;
+    drop(heap);
+    while pool.run_pending(usize::MAX) > 0 {}
+    ran.load(Relaxed)
 }
 
 fn link_and_collect() {
