@@ -44,7 +44,15 @@ fn building_blocks_follow_their_contents() {
 #[test]
 fn a_shared_heap_crosses_threads() {
     crosses_threads::<Heap<Leaf<u8>, Shared>>();
-    crosses_threads::<SharedRoot<Leaf<u8>>>();
+    crosses_threads::<SharedRoot<'static, Leaf<u8>>>();
+}
+
+/// What borrows its heap for longer does for less.
+#[expect(dead_code, reason = "it need only compile")]
+fn shared_roots_are_covariant<'short, 'long: 'short>(
+    root: SharedRoot<'long, Leaf<u8>>,
+) -> SharedRoot<'short, Leaf<u8>> {
+    root
 }
 
 /// Fails to compile, as ambiguous, if the type implements the trait.
