@@ -24,6 +24,19 @@ use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::trace::{Branded, Trace, Tracer};
 
+/// Writes a cell with its value, or why that cannot be seen.
+fn debug<T: fmt::Debug>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    value: Option<impl Deref<Target = T>>,
+    otherwise: &str,
+) -> fmt::Result {
+    match value {
+        Some(value) => f.debug_tuple(name).field(&*value).finish(),
+        None => write!(f, "{name}(<{otherwise}>)"),
+    }
+}
+
 /// A mutable field for `Copy` values, such as `Gc` and `Option<Gc>`.
 #[derive(Default)]
 pub struct GcCell<T> {
@@ -191,7 +204,7 @@ impl<T> GcRefCell<T> {
 
 impl<T: fmt::Debug> fmt::Debug for GcRefCell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.value, f)
+        debug(f, "GcRefCell", self.value.try_borrow().ok(), "borrowed")
     }
 }
 
@@ -248,7 +261,7 @@ impl<T> GcMutex<T> {
 
 impl<T: fmt::Debug> fmt::Debug for GcMutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.value, f)
+        debug(f, "GcMutex", self.value.try_lock(), "locked")
     }
 }
 
@@ -321,7 +334,7 @@ impl<T> GcRwLock<T> {
 
 impl<T: fmt::Debug> fmt::Debug for GcRwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.value, f)
+        debug(f, "GcRwLock", self.value.try_read(), "locked")
     }
 }
 
@@ -396,7 +409,7 @@ impl<T> Default for GcOnce<T> {
 
 impl<T: fmt::Debug> fmt::Debug for GcOnce<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.value, f)
+        debug(f, "GcOnce", self.value.get(), "unset")
     }
 }
 
@@ -500,8 +513,7 @@ impl<T> Default for GcAtomic<'_, T> {
 
 impl<T> fmt::Debug for GcAtomic<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = if self.load().is_some() { "set" } else { "unset" };
-        write!(f, "GcAtomic({set})")
+        f.debug_tuple("GcAtomic").field(&self.load()).finish()
     }
 }
 

@@ -78,7 +78,7 @@ pub mod protocol {}
 
 pub use attached::AlreadyAttached;
 pub use cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
-pub use gc::Gc;
+pub use gc::{Gc, GcKey};
 pub use heap::{Armed, HeapConfig, RootedHeap};
 pub use local::LocalCleanup;
 pub use mode::{Local, Mode, Payload, Shared};

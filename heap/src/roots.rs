@@ -5,6 +5,7 @@
 //! finds memory that is still there and an object that nobody can reach any more. A [`SharedRoot`]
 //! borrows the table of its heap, and does not outlive it.
 
+use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -91,7 +92,7 @@ impl<Q: Branded> Drop for Root<Q> {
 
 impl<Q: Branded> fmt::Debug for Root<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Root({} in {})", std::any::type_name::<Q>(), self.table.heap)
+        write!(f, "Root<{}>({:p} in {})", type_name::<Q>(), self.object, self.table.heap)
     }
 }
 
@@ -164,7 +165,8 @@ impl<Q: Branded> Drop for SharedRoot<'_, Q> {
 
 impl<Q: Branded> fmt::Debug for SharedRoot<'_, Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SharedRoot({} in {})", std::any::type_name::<Q>(), self.table.heap)
+        let Object(object) = self.object;
+        write!(f, "SharedRoot<{}>({object:p} in {})", type_name::<Q>(), self.table.heap)
     }
 }
 
@@ -231,7 +233,7 @@ struct RootKind {
 
 impl RootKind {
     fn of<Q>(site: &'static Location<'static>, shared: bool) -> Self {
-        RootKind { type_name: std::any::type_name::<Q>(), site, shared, cycle: 0 }
+        RootKind { type_name: type_name::<Q>(), site, shared, cycle: 0 }
     }
 }
 

@@ -8,6 +8,7 @@ mod diagnosis;
 mod dying;
 mod executor;
 mod hunt;
+mod identity;
 mod ledger;
 mod lifecycle;
 mod limits;

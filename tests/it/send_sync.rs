@@ -1,7 +1,7 @@
 //! Which public types may cross threads, and which must not.
 
 use sexton::{
-    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcMutex, GcOnce,
+    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcKey, GcMutex, GcOnce,
     GcRefCell, GcReport, GcRwLock, Heap, HeapId, HeapStats, Leaf, Mutation, Mutator, PoolStats,
     Quantiles, Root, Shared, SharedRoot, SlowSession, WaitError, Weak,
 };
@@ -33,6 +33,7 @@ fn building_blocks_follow_their_contents() {
     crosses_threads::<GcRwLock<u8>>();
     crosses_threads::<GcOnce<u8>>();
     crosses_threads::<Gc<'static, u8>>();
+    crosses_threads::<GcKey<'static, u8>>();
     crosses_threads::<Weak<'static, u8>>();
     crosses_threads::<GcAtomic<'static, u8>>();
     crosses_threads::<GcMutex<Gc<'static, u8>>>();
@@ -76,6 +77,8 @@ never!(Sync: Heap<()>, Mutation<'static>, Root<u8>);
 never!(Send: Leaf<*const u8>);
 never!(Sync: GcCell<u8>, GcRefCell<u8>, Leaf<*const u8>);
 // A pointer goes where a reference would; so not where another thread could change what it points to.
+never!(Send: GcKey<'static, GcCell<u8>>);
+never!(Sync: GcKey<'static, GcCell<u8>>);
 never!(Send: Gc<'static, GcCell<u8>>, Weak<'static, GcCell<u8>>, GcAtomic<'static, GcCell<u8>>);
 never!(Sync: Gc<'static, GcCell<u8>>, Weak<'static, GcCell<u8>>, GcAtomic<'static, GcCell<u8>>);
 // Nor into a payload, from where other threads have it.
