@@ -17,9 +17,10 @@ use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 
 use crate::gc::{Brand, Gc};
+use crate::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
 use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::trace::{Branded, Trace, Tracer};
@@ -78,9 +79,16 @@ impl<T> GcCell<T> {
         self.replace(mc, T::default())
     }
 
-    /// The value, when the cell is not shared.
+    /// Gives the value back, when the cell is in no heap. O(1).
     pub fn into_inner(self) -> T {
         self.value.into_inner()
+    }
+
+    /// Lends the value, to be changed without a session. O(1).
+    ///
+    /// Only what is in no heap yet can be borrowed mutably.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 }
 
@@ -158,9 +166,16 @@ impl<T> GcRefCell<T> {
         self.value.take()
     }
 
-    /// The value, when the cell is not shared.
+    /// Gives the value back, when the cell is in no heap. O(1).
     pub fn into_inner(self) -> T {
         self.value.into_inner()
+    }
+
+    /// Lends the value, to be changed without a session. O(1).
+    ///
+    /// Only what is in no heap yet can be borrowed mutably.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 
     /// Borrows the value to read it. O(1).
@@ -240,22 +255,37 @@ impl<T> GcMutex<T> {
         GcMutex { value: Mutex::new(value) }
     }
 
-    /// Locks the mutex, waiting for its holder; a thread that holds it already waits for ever. A leaked
-    /// guard leaves it locked, and traced all the same.
+    /// Locks the mutex, waiting for its holder. O(1), beside the waiting.
+    ///
+    /// A session that has it locked already waits for ever, as with any mutex. A
+    /// leaked guard leaves it locked, and traced all the same.
     #[inline]
-    pub fn lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> MutexGuard<'_, T>
+    pub fn lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcMutexGuard<'_, T>
     where
         T: Trace<'gc>,
     {
-        self.value.lock()
+        GcMutexGuard::new(self.value.lock())
     }
 
-    /// Locks the mutex unless somebody holds it.
-    pub fn try_lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<MutexGuard<'_, T>>
+    /// Locks the mutex, or gives `None` if it is locked. O(1).
+    #[inline]
+    pub fn try_lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<GcMutexGuard<'_, T>>
     where
         T: Trace<'gc>,
     {
-        self.value.try_lock()
+        self.value.try_lock().map(GcMutexGuard::new)
+    }
+
+    /// Gives the value back, when the mutex is in no heap. O(1).
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+
+    /// Lends the value, to be changed without a session. O(1).
+    ///
+    /// Only what is in no heap yet can be borrowed mutably.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 }
 
@@ -296,39 +326,58 @@ impl<T> GcRwLock<T> {
         GcRwLock { value: RwLock::new(value) }
     }
 
-    /// Locks it to read, waiting for a writer, and for those that wait to write; a thread that reads already may so wait for ever. A leaked
-    /// guard leaves it locked, and traced all the same.
+    /// Locks it to read, waiting for a writer and for waiting writers. O(1), beside the waiting.
+    ///
+    /// A session that has it locked already may wait for ever: one that writes
+    /// does, one that reads does if another waits to write. A leaked guard leaves it locked, and
+    /// traced all the same.
     #[inline]
-    pub fn read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> RwLockReadGuard<'_, T>
+    pub fn read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcRwLockReadGuard<'_, T>
     where
         T: Trace<'gc>,
     {
-        self.value.read()
+        GcRwLockReadGuard::new(self.value.read())
     }
 
-    /// Locks it to read unless somebody writes or waits to.
-    pub fn try_read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<RwLockReadGuard<'_, T>>
-    where
-        T: Trace<'gc>,
-    {
-        self.value.try_read()
-    }
-
-    /// Locks it to write, waiting for all others; a thread that has it locked already waits for ever.
+    /// Locks it to read, or gives `None` if it is locked to write or waited for to write. O(1).
     #[inline]
-    pub fn write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> RwLockWriteGuard<'_, T>
+    pub fn try_read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<GcRwLockReadGuard<'_, T>>
     where
         T: Trace<'gc>,
     {
-        self.value.write()
+        self.value.try_read().map(GcRwLockReadGuard::new)
     }
 
-    /// Locks it to write unless somebody has it locked.
-    pub fn try_write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<RwLockWriteGuard<'_, T>>
+    /// Locks it to write, waiting for all that have it locked. O(1), beside the waiting.
+    ///
+    /// A session that has it locked already waits for ever.
+    #[inline]
+    pub fn write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcRwLockWriteGuard<'_, T>
     where
         T: Trace<'gc>,
     {
-        self.value.try_write()
+        GcRwLockWriteGuard::new(self.value.write())
+    }
+
+    /// Locks it to write, or gives `None` if it is locked. O(1).
+    #[inline]
+    pub fn try_write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<GcRwLockWriteGuard<'_, T>>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.try_write().map(GcRwLockWriteGuard::new)
+    }
+
+    /// Gives the value back, when the lock is in no heap. O(1).
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+
+    /// Lends the value, to be changed without a session. O(1).
+    ///
+    /// Only what is in no heap yet can be borrowed mutably.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 }
 
@@ -395,9 +444,16 @@ impl<T> GcOnce<T> {
         self.value.get_or_init(f)
     }
 
-    /// The value, when the field is not shared.
+    /// Gives the value back, if it is set, when the field is in no heap. O(1).
     pub fn into_inner(self) -> Option<T> {
         self.value.into_inner()
+    }
+
+    /// Lends the value, if it is set, to be changed without a session. O(1).
+    ///
+    /// Only what is in no heap yet can be borrowed mutably.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.value.get_mut()
     }
 }
 
@@ -450,6 +506,22 @@ impl<'gc, T> GcAtomic<'gc, T> {
             pointer: PhantomData,
             brand: PhantomData,
         }
+    }
+
+    /// Gives the pointer back, when the field is in no heap. O(1).
+    pub fn into_inner(self) -> Option<Gc<'gc, T>> {
+        // SAFETY: the field holds only what `into_raw` made of a `Gc` of this brand.
+        unsafe { from_raw(self.object.into_inner()) }
+    }
+
+    /// Lends the pointer, to be changed without a session. O(1).
+    ///
+    /// Only what is in no heap yet can be borrowed mutably.
+    pub fn get_mut(&mut self) -> &mut Option<Gc<'gc, T>> {
+        let object = NonNull::from(self.object.get_mut());
+        // SAFETY: a `Gc` is transparent around a `NonNull<T>`, so an `Option` of one has the layout of
+        // a `*mut T`, and null is `None`. The field holds, and gets, pointers of this brand only.
+        unsafe { object.cast::<Option<Gc<'gc, T>>>().as_mut() }
     }
 
     /// The pointer it holds.

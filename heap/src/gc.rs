@@ -22,6 +22,8 @@ pub(crate) type Brand<'gc> = PhantomData<fn(&'gc ()) -> &'gc ()>;
 /// One word, `Copy`, and free to follow. It cannot leave its session: keep an object by linking it
 /// from the heap's root, or by [`Mutation::root`](crate::Mutation::root). Where `T` is `Sync` it may go to other threads within the
 /// session, to scoped ones; they can read by it.
+// Transparent, so that a `GcAtomic` can lend itself as an `Option` of one.
+#[repr(transparent)]
 pub struct Gc<'gc, T> {
     object: NonNull<T>,
     brand: Brand<'gc>,

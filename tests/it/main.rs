@@ -13,6 +13,7 @@ mod ledger;
 mod lifecycle;
 mod limits;
 mod local;
+mod locks;
 mod on_drop;
 mod parallel;
 mod program;

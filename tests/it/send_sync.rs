@@ -1,9 +1,10 @@
 //! Which public types may cross threads, and which must not.
 
 use sexton::{
-    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcKey, GcMutex, GcOnce,
-    GcRefCell, GcReport, GcRwLock, Heap, HeapId, HeapStats, Leaf, Mutation, Mutator, PoolStats,
-    Quantiles, Root, Shared, SharedRoot, SlowSession, WaitError, Weak,
+    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcKey, GcMutex,
+    GcMutexGuard, GcOnce, GcRefCell, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard,
+    Heap, HeapId, HeapStats, Leaf, Mutation, Mutator, PoolStats, Quantiles, Root, Shared,
+    SharedRoot, SlowSession, WaitError, Weak,
 };
 
 fn crosses_threads<T: Send + Sync + 'static>() {}
@@ -41,6 +42,15 @@ fn building_blocks_follow_their_contents() {
     is_send::<GcRefCell<u8>>();
 }
 
+/// A guard can be lent to other threads, where what it guards can.
+#[test]
+fn guards_are_shared_where_their_contents_are() {
+    fn is_sync<T: Sync>() {}
+    is_sync::<GcMutexGuard<'static, u8>>();
+    is_sync::<GcRwLockReadGuard<'static, u8>>();
+    is_sync::<GcRwLockWriteGuard<'static, u8>>();
+}
+
 /// A shared heap goes where its root may go; so do roots made for it.
 #[test]
 fn a_shared_heap_crosses_threads() {
@@ -76,6 +86,10 @@ never!(Send: Heap<()>, Mutation<'static>, Root<u8>);
 never!(Sync: Heap<()>, Mutation<'static>, Root<u8>);
 never!(Send: Leaf<*const u8>);
 never!(Sync: GcCell<u8>, GcRefCell<u8>, Leaf<*const u8>);
+// A guard stays where the lock was taken.
+never!(Send: GcMutexGuard<'static, u8>, GcRwLockReadGuard<'static, u8>, GcRwLockWriteGuard<'static, u8>);
+never!(Sync: GcMutexGuard<'static, GcCell<u8>>, GcRwLockReadGuard<'static, GcCell<u8>>);
+never!(Sync: GcRwLockWriteGuard<'static, GcCell<u8>>);
 // A pointer goes where a reference would; so not where another thread could change what it points to.
 never!(Send: GcKey<'static, GcCell<u8>>);
 never!(Sync: GcKey<'static, GcCell<u8>>);
