@@ -9,6 +9,7 @@
 //! `GcAtomic` are for both modes. Whoever waits for a lock does so within a session, so a lock is held for no longer than the work under it;
 //! a lock that is never released keeps every collection waiting, and is reported like any session that does not end.
 
+use std::any::type_name;
 use std::cell::{Cell, Ref, RefCell, RefMut, UnsafeCell};
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,12 +19,25 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use sexton_cleanup::sync::thread_local;
 
 use crate::gc::{Brand, Gc};
 use crate::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
 use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::trace::{Branded, Trace, Tracer};
+
+/// Ends a session of a `Local` heap that would wait for a lock.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn would_wait_for_itself<L>(instead: &str) -> ! {
+    panic!(
+        "a `{}` is locked already, and would wait for itself, as a `Local` heap has one thread: \
+         drop the guard that there is first, or use `{instead}`",
+        type_name::<L>()
+    )
+}
 
 /// Writes a cell with its value, or why that cannot be seen.
 fn debug<T: fmt::Debug>(
@@ -86,7 +100,7 @@ impl<T> GcCell<T> {
 
     /// Lends the value, to be changed without a session. O(1).
     ///
-    /// Only what is in no heap yet can be borrowed mutably.
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -173,7 +187,7 @@ impl<T> GcRefCell<T> {
 
     /// Lends the value, to be changed without a session. O(1).
     ///
-    /// Only what is in no heap yet can be borrowed mutably.
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -244,6 +258,9 @@ unsafe impl<F: Branded> Branded for GcRefCell<F> {
 }
 
 /// A mutex for payloads: what `GcRefCell` is between threads.
+///
+/// In a `Local` heap one thread locks it, so a second lock is a mistake, and panics. For a value
+/// that several heaps share, take a `Leaf` of an `Arc` of a `Mutex`.
 #[derive(Default)]
 pub struct GcMutex<T> {
     value: Mutex<T>,
@@ -257,13 +274,21 @@ impl<T> GcMutex<T> {
 
     /// Locks the mutex, waiting for its holder. O(1), beside the waiting.
     ///
-    /// A session that has it locked already waits for ever, as with any mutex. A
+    /// In a `Shared` heap a session that has it locked already waits for ever, as with any mutex. A
     /// leaked guard leaves it locked, and traced all the same.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked: it would wait for itself.
     #[inline]
+    #[track_caller]
     pub fn lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcMutexGuard<'_, T>
     where
         T: Trace<'gc>,
     {
+        if !M::SHARED && self.value.is_locked() {
+            would_wait_for_itself::<Self>("try_lock");
+        }
         GcMutexGuard::new(self.value.lock())
     }
 
@@ -283,7 +308,7 @@ impl<T> GcMutex<T> {
 
     /// Lends the value, to be changed without a session. O(1).
     ///
-    /// Only what is in no heap yet can be borrowed mutably.
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -315,6 +340,8 @@ unsafe impl<F: Branded> Branded for GcMutex<F> {
 }
 
 /// A reader-writer lock for payloads: many may read at a time, or one may write.
+///
+/// In a `Local` heap a lock that would have to wait panics; see [`GcMutex`].
 #[derive(Default)]
 pub struct GcRwLock<T> {
     value: RwLock<T>,
@@ -328,14 +355,22 @@ impl<T> GcRwLock<T> {
 
     /// Locks it to read, waiting for a writer and for waiting writers. O(1), beside the waiting.
     ///
-    /// A session that has it locked already may wait for ever: one that writes
+    /// In a `Shared` heap a session that has it locked already may wait for ever: one that writes
     /// does, one that reads does if another waits to write. A leaked guard leaves it locked, and
     /// traced all the same.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked to write: it would wait for itself.
     #[inline]
+    #[track_caller]
     pub fn read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcRwLockReadGuard<'_, T>
     where
         T: Trace<'gc>,
     {
+        if !M::SHARED && self.value.is_locked_exclusive() {
+            would_wait_for_itself::<Self>("try_read");
+        }
         GcRwLockReadGuard::new(self.value.read())
     }
 
@@ -350,12 +385,20 @@ impl<T> GcRwLock<T> {
 
     /// Locks it to write, waiting for all that have it locked. O(1), beside the waiting.
     ///
-    /// A session that has it locked already waits for ever.
+    /// In a `Shared` heap a session that has it locked already waits for ever.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked: it would wait for itself.
     #[inline]
+    #[track_caller]
     pub fn write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcRwLockWriteGuard<'_, T>
     where
         T: Trace<'gc>,
     {
+        if !M::SHARED && self.value.is_locked() {
+            would_wait_for_itself::<Self>("try_write");
+        }
         GcRwLockWriteGuard::new(self.value.write())
     }
 
@@ -375,7 +418,7 @@ impl<T> GcRwLock<T> {
 
     /// Lends the value, to be changed without a session. O(1).
     ///
-    /// Only what is in no heap yet can be borrowed mutably.
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -428,20 +471,43 @@ impl<T> GcOnce<T> {
     /// # Errors
     ///
     /// The value given, if there is one already.
+    ///
+    /// # Panics
+    ///
+    /// If this thread is setting it: it would wait for itself.
+    #[track_caller]
     pub fn set<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, value: T) -> Result<(), T>
     where
         T: Trace<'gc>,
     {
+        if self.value.get().is_none() {
+            // Only the check: nothing that runs from here on could come back.
+            drop(Setting::begin(self));
+        }
         self.value.set(value)
     }
 
-    /// The value, set to what `f` makes if it is not set yet. Of threads that come at the same time one makes it, and the others wait. If
-    /// `f` panics, it is not set. `f` must not come back to this field: it would wait for itself.
+    /// The value, set to what `f` makes if it is not set yet.
+    ///
+    /// Of threads that come at the same time one makes it, and the others wait. If `f` panics, it
+    /// is not set.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does, and if `f` comes back to set this field: it would wait for itself.
+    #[inline]
+    #[track_caller]
     pub fn get_or_init<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, f: impl FnOnce() -> T) -> &T
     where
         T: Trace<'gc>,
     {
-        self.value.get_or_init(f)
+        match self.value.get() {
+            Some(value) => value,
+            None => {
+                let _setting = Setting::begin(self);
+                self.value.get_or_init(f)
+            }
+        }
     }
 
     /// Gives the value back, if it is set, when the field is in no heap. O(1).
@@ -451,9 +517,50 @@ impl<T> GcOnce<T> {
 
     /// Lends the value, if it is set, to be changed without a session. O(1).
     ///
-    /// Only what is in no heap yet can be borrowed mutably.
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
     pub fn get_mut(&mut self) -> Option<&mut T> {
         self.value.get_mut()
+    }
+}
+
+thread_local! {
+    /// The `GcOnce`s that this thread is setting, by their addresses.
+    static SETTING: RefCell<Vec<*const ()>> = RefCell::default();
+}
+
+/// This thread is setting a `GcOnce`.
+struct Setting {
+    field: *const (),
+}
+
+impl Setting {
+    /// Notes it. O(fields that the thread is setting).
+    #[track_caller]
+    fn begin<T>(once: &GcOnce<T>) -> Self {
+        let field = ptr::from_ref(once).cast();
+        // A thread that is ending may have no memory of its own any more: then it is not noted.
+        let again = SETTING.try_with(|fields| {
+            let again = fields.borrow().contains(&field);
+            fields.borrow_mut().push(field);
+            again
+        });
+        let setting = Setting { field };
+        assert!(
+            !matches!(again, Ok(true)),
+            "a `GcOnce<{}>` is being set already by this thread, and would wait for itself: `f` of \
+             `get_or_init` must not set the same field",
+            type_name::<T>()
+        );
+        setting
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ending = SETTING.try_with(|fields| {
+            let last = fields.borrow_mut().pop();
+            debug_assert_eq!(last, Some(self.field), "fields are set one within the other");
+        });
     }
 }
 
@@ -516,11 +623,12 @@ impl<'gc, T> GcAtomic<'gc, T> {
 
     /// Lends the pointer, to be changed without a session. O(1).
     ///
-    /// Only what is in no heap yet can be borrowed mutably.
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
     pub fn get_mut(&mut self) -> &mut Option<Gc<'gc, T>> {
         let object = NonNull::from(self.object.get_mut());
-        // SAFETY: a `Gc` is transparent around a `NonNull<T>`, so an `Option` of one has the layout of
-        // a `*mut T`, and null is `None`. The field holds, and gets, pointers of this brand only.
+        // SAFETY: a `Gc` is transparent around a `NonNull<T>`, so an `Option` of one has the layout
+        // of a `*mut T`, and null is `None`. The field holds, and gets, pointers of this brand
+        // only.
         unsafe { object.cast::<Option<Gc<'gc, T>>>().as_mut() }
     }
 

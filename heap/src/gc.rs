@@ -51,8 +51,10 @@ impl<'gc, T> Gc<'gc, T> {
         unsafe { this.object.as_ref() }
     }
 
-    /// The object's address. Objects never move, and no two that live at the same time, zero-sized ones
-    /// included, have the same; so it serves as an identity. See [`key`](Gc::key).
+    /// Gives the object's address. O(1).
+    ///
+    /// Objects never move, and no two that live at the same time, zero-sized ones included, have the
+    /// same. For keys of maps see [`key`](Gc::key).
     #[inline]
     pub fn as_ptr(this: Self) -> *const T {
         this.object.as_ptr()
@@ -168,11 +170,11 @@ unsafe impl<F: Branded> Branded for Gc<'static, F> {
     type At<'gc> = Gc<'gc, F::At<'gc>>;
 }
 
-/// Stands for an object in maps and sets: a [`Gc`] that is compared, ordered and hashed by identity.
+/// Stands for an object in maps and sets: a [`Gc`] that compares identities.
 ///
-/// Made by [`Gc::key`], for a session as well as for a payload. It is traced like the pointer that it
-/// holds. So its object lives as long as the key does, and no other object takes its address. It has
-/// the brand of its session, so keys of two heaps cannot be compared.
+/// Made by [`Gc::key`], for a session as well as for a payload. It is traced like the pointer that
+/// it holds. So its object lives as long as the key does, and no other object takes its address. It
+/// has the brand of its session, so keys of two heaps cannot be compared.
 ///
 /// [`Weak`](crate::Weak) needs no such type, as it compares identities itself.
 ///
@@ -254,8 +256,8 @@ impl<T> fmt::Debug for GcKey<'_, T> {
     }
 }
 
-// SAFETY: the one pointer is reported; NEEDS_TRACE is true; dropping a key does nothing; the family is
-// the same key with its brand open.
+// SAFETY: the one pointer is reported; NEEDS_TRACE is true; dropping a key does nothing; the family
+// is the same key with its brand open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcKey<'gc, T> {
     type Family = GcKey<'static, T::Family>;
     const NEEDS_TRACE: bool = true;

@@ -117,9 +117,9 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// that has died. Run early, by [`Cleanup::run_now`], it may meet its own object there, alive.
     /// An `Arc` keeps the heap until `f` has run, so prefer the `Weak`.
     ///
-    /// **One way is left.** A `Shared` heap that is borrowed for `'static` is never dropped, and its
-    /// [`SharedRoot`]s are `'static`. A cleanup that owns one of its own object keeps that alive for
-    /// ever, and does not run. `Heap::old_roots` finds it.
+    /// **One way is left.** A `Shared` heap that is borrowed for `'static` is never dropped, and
+    /// its [`SharedRoot`]s are `'static`. A cleanup that owns one of its own object keeps that
+    /// alive for ever, and does not run. `Heap::old_roots` finds it.
     #[inline]
     #[track_caller]
     pub fn add_cleanup<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Cleanup
@@ -267,8 +267,8 @@ impl<'gc> Mutation<'gc, Local> {
     /// Allocates, and each collection looks at each local cleanup. The pool has no part in it: waiting for
     /// cleanups does not wait for these.
     ///
-    /// `f` cannot hold a `Gc`. It can hold a [`Root`]. With one of its own object it keeps that alive,
-    /// and runs when the heap is dropped; `Heap::old_roots` finds it.
+    /// `f` cannot hold a `Gc`. It can hold a [`Root`]. With one of its own object it keeps that
+    /// alive, and runs when the heap is dropped; `Heap::old_roots` finds it.
     ///
     /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`: `run_local_cleanups` has it borrowed
     /// then, and `borrow_mut` panics ("already borrowed"), which counts as a panic of the cleanup. Let `f` leave a note, in

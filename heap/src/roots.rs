@@ -1,9 +1,9 @@
 //! Dynamic roots: handles that keep an object alive from outside the heap.
 //!
-//! Invariant: the table holds the addresses of all objects with a [`Root`] that has not been dropped;
-//! the marker starts from each. A root shares the table with its heap, so one that outlives its heap
-//! finds memory that is still there and an object that nobody can reach any more. A [`SharedRoot`]
-//! borrows the table of its heap, and does not outlive it.
+//! Invariant: the table holds the addresses of all objects with a [`Root`] that has not been
+//! dropped; the marker starts from each. A root shares the table with its heap, so one that
+//! outlives its heap finds memory that is still there and an object that nobody can reach any more.
+//! A [`SharedRoot`] borrows the table of its heap, and does not outlive it.
 
 use std::any::type_name;
 use std::fmt;
@@ -39,8 +39,8 @@ impl fmt::Display for HeapId {
 ///
 /// Made by [`Mutation::root`](crate::Mutation::root), read by
 /// [`Mutation::fetch`](crate::Mutation::fetch). Not `Send`, so that no cleanup can hold one: a
-/// cleanup that kept its own object alive would never run. A root inside the heap (in a `Leaf`) does
-/// keep its object alive for ever; prefer a `Gc` field there. Of a root of a `Shared` heap,
+/// cleanup that kept its own object alive would never run. A root inside the heap (in a `Leaf`)
+/// does keep its object alive for ever; prefer a `Gc` field there. Of a root of a `Shared` heap,
 /// `Heap::share` makes a [`SharedRoot`] for other threads.
 pub struct Root<Q: Branded> {
     table: Arc<RootTable>,
@@ -101,8 +101,8 @@ impl<Q: Branded> fmt::Debug for Root<Q> {
 /// Made of a root by `Heap::share`, read by
 /// [`Mutation::fetch_shared`](crate::Mutation::fetch_shared), dropped on any thread.
 ///
-/// It borrows its heap for `'h`, so it does not outlive it. Threads that are scoped may have it, and
-/// so may a channel between them. A cleanup may not, because what a cleanup owns is `'static`:
+/// It borrows its heap for `'h`, so it does not outlive it. Threads that are scoped may have it,
+/// and so may a channel between them. A cleanup may not, because what a cleanup owns is `'static`:
 ///
 /// ```compile_fail
 /// # use sexton_heap::{Branded, Leaf, Mutation, RootedHeap, Shared};
@@ -113,10 +113,10 @@ impl<Q: Branded> fmt::Debug for Root<Q> {
 /// # }
 /// ```
 ///
-/// **A heap that is never dropped is the exception.** If it is borrowed for `'static`, from a `static`
-/// or from `Box::leak`, so are its shared roots. A cleanup, or a payload, can own such a root of its
-/// own object. That object then lives for ever, and its cleanups do not run. `Heap::old_roots` finds
-/// it; a `Gc` field in the heap's root avoids it.
+/// **A heap that is never dropped is the exception.** If it is borrowed for `'static`, from a
+/// `static` or from `Box::leak`, so are its shared roots. A cleanup, or a payload, can own such a
+/// root of its own object. That object then lives for ever, and its cleanups do not run.
+/// `Heap::old_roots` finds it; a `Gc` field in the heap's root avoids it.
 pub struct SharedRoot<'h, Q: Branded> {
     table: &'h RootTable,
     index: usize,

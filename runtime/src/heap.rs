@@ -220,8 +220,9 @@ impl<R: Branded> Heap<R, Shared> {
 
     /// Makes a root for other threads of one that this thread has. O(1).
     ///
-    /// Takes a lock for a moment, within a session or between two. The new root keeps the object by itself, so the old
-    /// one may go. The place of this call is remembered; see [`old_roots`](Self::old_roots).
+    /// Takes a lock for a moment, within a session or between two. The new root keeps the object by
+    /// itself, so the old one may go. The place of this call is remembered; see
+    /// [`old_roots`](Self::old_roots).
     ///
     /// ```
     /// use sexton::{Heap, Leaf, Shared};

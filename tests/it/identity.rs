@@ -1,4 +1,5 @@
-//! What pointers say of themselves: their text, which follows nothing, and keys, which compare identities.
+//! What pointers say of themselves: their text, which follows nothing, and keys, which compare
+//! identities.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -1,10 +1,10 @@
-//! The locks of payloads: what they lend.
+//! The locks of payloads: what they lend, and a session that would wait for itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sexton::{
     Gc, GcAtomic, GcCell, GcMutex, GcMutexGuard, GcOnce, GcRefCell, GcRwLock, GcRwLockReadGuard,
-    GcRwLockWriteGuard, Heap, Leaf, Trace,
+    GcRwLockWriteGuard, Heap, Leaf, Shared, Trace,
 };
 use sexton_tests::quiet::quietly;
 
@@ -14,6 +14,69 @@ fn panic_of<T>(f: impl FnOnce() -> T) -> String {
     let payload = quietly(|| catch_unwind(AssertUnwindSafe(|| drop(f()))));
     let payload = payload.expect_err("it should have panicked");
     payload.downcast_ref::<String>().expect("a formatted message").clone()
+}
+
+#[track_caller]
+fn assert_has(message: &str, parts: &[&str]) {
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+}
+
+#[test]
+fn a_second_lock_in_a_local_heap_panics_and_says_what_to_do() {
+    let mut heap: Heap<()> = Heap::new(|_| ());
+    heap.mutate(|mc, ()| {
+        let mutex = mc.alloc(GcMutex::new(1_u32));
+        let held = mutex.lock(mc);
+        let message = panic_of(|| mutex.lock(mc));
+        assert_has(&message, &["GcMutex<u32>", "Local", "drop the guard", "`try_lock`"]);
+        drop(held);
+        drop(mutex.lock(mc));
+
+        let lock = mc.alloc(GcRwLock::new(1_u32));
+        let (one, other) = (lock.read(mc), lock.read(mc));
+        let message = panic_of(|| lock.write(mc));
+        assert_has(&message, &["GcRwLock<u32>", "Local", "drop the guard", "`try_write`"]);
+        drop((one, other));
+        let held = lock.write(mc);
+        assert_has(&panic_of(|| lock.write(mc)), &["GcRwLock<u32>", "`try_write`"]);
+        assert_has(&panic_of(|| lock.read(mc)), &["GcRwLock<u32>", "`try_read`"]);
+        drop(held);
+        drop(lock.write(mc));
+    });
+    // A session that ends by such a panic leaves no lock behind.
+    let mut heap: Heap<GcMutex<u32>> = Heap::new(|_| GcMutex::new(1));
+    panic_of(|| {
+        heap.mutate(|mc, root| {
+            let _one = root.lock(mc);
+            let _other = root.lock(mc);
+        });
+    });
+    assert_eq!(heap.mutate(|mc, root| *root.lock(mc)), 1);
+}
+
+/// In a heap of either mode.
+macro_rules! set_within_itself {
+    ($mc:expr) => {{
+        let mc = $mc;
+        let (once, another) = (mc.alloc(GcOnce::new()), mc.alloc(GcOnce::new()));
+        let init = || once.get_or_init(mc, || *once.get_or_init(mc, || 1_u32));
+        assert_has(&panic_of(init), &["GcOnce<u32>", "`get_or_init`"]);
+        let set = || once.get_or_init(mc, || once.set(mc, 1).map_or(2, |()| 3));
+        assert_has(&panic_of(set), &["GcOnce<u32>"]);
+        // It is not set, and can be, of what another one is set to.
+        assert_eq!(once.get(), None);
+        let value = *once.get_or_init(mc, || *another.get_or_init(mc, || 4) + 1);
+        assert_eq!((value, another.get(), once.set(mc, 6)), (5, Some(&4), Err(6)));
+        assert_eq!(*once.get_or_init(mc, || unreachable!("it is set")), 5);
+    }};
+}
+
+#[test]
+fn a_field_that_is_set_while_this_thread_is_setting_it_panics() {
+    let mut heap: Heap<()> = Heap::new(|_| ());
+    heap.mutate(|mc, ()| set_within_itself!(mc));
+    let heap: Heap<(), Shared> = Heap::new(|_| ());
+    heap.attach().mutate(|mc, ()| set_within_itself!(mc));
 }
 
 #[test]

@@ -87,7 +87,8 @@ never!(Sync: Heap<()>, Mutation<'static>, Root<u8>);
 never!(Send: Leaf<*const u8>);
 never!(Sync: GcCell<u8>, GcRefCell<u8>, Leaf<*const u8>);
 // A guard stays where the lock was taken.
-never!(Send: GcMutexGuard<'static, u8>, GcRwLockReadGuard<'static, u8>, GcRwLockWriteGuard<'static, u8>);
+never!(Send: GcMutexGuard<'static, u8>, GcRwLockReadGuard<'static, u8>);
+never!(Send: GcRwLockWriteGuard<'static, u8>);
 never!(Sync: GcMutexGuard<'static, GcCell<u8>>, GcRwLockReadGuard<'static, GcCell<u8>>);
 never!(Sync: GcRwLockWriteGuard<'static, GcCell<u8>>);
 // A pointer goes where a reference would; so not where another thread could change what it points to.

@@ -576,8 +576,8 @@ fn share<'h>(
 static ETERNAL: LazyLock<Heap<(), Shared>> =
     LazyLock::new(|| builder().pacing(Pacing::Manual).zeal(false).gc_threads(3).build(|_| ()));
 
-/// The one way in which a cleanup can keep its own object; and drop glue that drops roots, in a sweep
-/// for which helpers are called.
+/// The one way in which a cleanup can keep its own object; and drop glue that drops roots, in a
+/// sweep for which helpers are called.
 #[test]
 fn shared_roots_of_a_heap_that_never_ends_may_be_in_cleanups_and_in_payloads() {
     let mut mutator = ETERNAL.attach();
