@@ -9,6 +9,7 @@
 //! `GcAtomic` are for both modes. Whoever waits for a lock does so within a session, so a lock is held for no longer than the work under it;
 //! a lock that is never released keeps every collection waiting, and is reported like any session that does not end.
 
+use std::any::type_name;
 use std::cell::{Cell, Ref, RefCell, RefMut, UnsafeCell};
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,12 +18,39 @@ use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
+use sexton_cleanup::sync::thread_local;
 
 use crate::gc::{Brand, Gc};
+use crate::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
 use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::trace::{Branded, Trace, Tracer};
+
+/// Ends a session of a `Local` heap that would wait for a lock.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn would_wait_for_itself<L>(instead: &str) -> ! {
+    panic!(
+        "a `{}` is locked already, and would wait for itself, as a `Local` heap has one thread: \
+         drop the guard that there is first, or use `{instead}`",
+        type_name::<L>()
+    )
+}
+
+/// Writes a cell with its value, or why that cannot be seen.
+fn debug<T: fmt::Debug>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    value: Option<impl Deref<Target = T>>,
+    otherwise: &str,
+) -> fmt::Result {
+    match value {
+        Some(value) => f.debug_tuple(name).field(&*value).finish(),
+        None => write!(f, "{name}(<{otherwise}>)"),
+    }
+}
 
 /// A mutable field for `Copy` values, such as `Gc` and `Option<Gc>`.
 #[derive(Default)]
@@ -65,9 +93,16 @@ impl<T> GcCell<T> {
         self.replace(mc, T::default())
     }
 
-    /// The value, when the cell is not shared.
+    /// Gives the value back, when the cell is in no heap. O(1).
     pub fn into_inner(self) -> T {
         self.value.into_inner()
+    }
+
+    /// Lends the value, to be changed without a session. O(1).
+    ///
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 }
 
@@ -145,9 +180,16 @@ impl<T> GcRefCell<T> {
         self.value.take()
     }
 
-    /// The value, when the cell is not shared.
+    /// Gives the value back, when the cell is in no heap. O(1).
     pub fn into_inner(self) -> T {
         self.value.into_inner()
+    }
+
+    /// Lends the value, to be changed without a session. O(1).
+    ///
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 
     /// Borrows the value to read it. O(1).
@@ -191,7 +233,7 @@ impl<T> GcRefCell<T> {
 
 impl<T: fmt::Debug> fmt::Debug for GcRefCell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.value, f)
+        debug(f, "GcRefCell", self.value.try_borrow().ok(), "borrowed")
     }
 }
 
@@ -216,6 +258,9 @@ unsafe impl<F: Branded> Branded for GcRefCell<F> {
 }
 
 /// A mutex for payloads: what `GcRefCell` is between threads.
+///
+/// In a `Local` heap one thread locks it, so a second lock is a mistake, and panics. For a value
+/// that several heaps share, take a `Leaf` of an `Arc` of a `Mutex`.
 #[derive(Default)]
 pub struct GcMutex<T> {
     value: Mutex<T>,
@@ -227,28 +272,51 @@ impl<T> GcMutex<T> {
         GcMutex { value: Mutex::new(value) }
     }
 
-    /// Locks the mutex, waiting for its holder; a thread that holds it already waits for ever. A leaked
-    /// guard leaves it locked, and traced all the same.
+    /// Locks the mutex, waiting for its holder. O(1), beside the waiting.
+    ///
+    /// In a `Shared` heap a session that has it locked already waits for ever, as with any mutex. A
+    /// leaked guard leaves it locked, and traced all the same.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked: it would wait for itself.
     #[inline]
-    pub fn lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> MutexGuard<'_, T>
+    #[track_caller]
+    pub fn lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcMutexGuard<'_, T>
     where
         T: Trace<'gc>,
     {
-        self.value.lock()
+        if !M::SHARED && self.value.is_locked() {
+            would_wait_for_itself::<Self>("try_lock");
+        }
+        GcMutexGuard::new(self.value.lock())
     }
 
-    /// Locks the mutex unless somebody holds it.
-    pub fn try_lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<MutexGuard<'_, T>>
+    /// Locks the mutex, or gives `None` if it is locked. O(1).
+    #[inline]
+    pub fn try_lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<GcMutexGuard<'_, T>>
     where
         T: Trace<'gc>,
     {
-        self.value.try_lock()
+        self.value.try_lock().map(GcMutexGuard::new)
+    }
+
+    /// Gives the value back, when the mutex is in no heap. O(1).
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+
+    /// Lends the value, to be changed without a session. O(1).
+    ///
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 }
 
 impl<T: fmt::Debug> fmt::Debug for GcMutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.value, f)
+        debug(f, "GcMutex", self.value.try_lock(), "locked")
     }
 }
 
@@ -272,6 +340,8 @@ unsafe impl<F: Branded> Branded for GcMutex<F> {
 }
 
 /// A reader-writer lock for payloads: many may read at a time, or one may write.
+///
+/// In a `Local` heap a lock that would have to wait panics; see [`GcMutex`].
 #[derive(Default)]
 pub struct GcRwLock<T> {
     value: RwLock<T>,
@@ -283,45 +353,80 @@ impl<T> GcRwLock<T> {
         GcRwLock { value: RwLock::new(value) }
     }
 
-    /// Locks it to read, waiting for a writer, and for those that wait to write; a thread that reads already may so wait for ever. A leaked
-    /// guard leaves it locked, and traced all the same.
+    /// Locks it to read, waiting for a writer and for waiting writers. O(1), beside the waiting.
+    ///
+    /// In a `Shared` heap a session that has it locked already may wait for ever: one that writes
+    /// does, one that reads does if another waits to write. A leaked guard leaves it locked, and
+    /// traced all the same.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked to write: it would wait for itself.
     #[inline]
-    pub fn read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> RwLockReadGuard<'_, T>
+    #[track_caller]
+    pub fn read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcRwLockReadGuard<'_, T>
     where
         T: Trace<'gc>,
     {
-        self.value.read()
+        if !M::SHARED && self.value.is_locked_exclusive() {
+            would_wait_for_itself::<Self>("try_read");
+        }
+        GcRwLockReadGuard::new(self.value.read())
     }
 
-    /// Locks it to read unless somebody writes or waits to.
-    pub fn try_read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<RwLockReadGuard<'_, T>>
-    where
-        T: Trace<'gc>,
-    {
-        self.value.try_read()
-    }
-
-    /// Locks it to write, waiting for all others; a thread that has it locked already waits for ever.
+    /// Locks it to read, or gives `None` if it is locked to write or waited for to write. O(1).
     #[inline]
-    pub fn write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> RwLockWriteGuard<'_, T>
+    pub fn try_read<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<GcRwLockReadGuard<'_, T>>
     where
         T: Trace<'gc>,
     {
-        self.value.write()
+        self.value.try_read().map(GcRwLockReadGuard::new)
     }
 
-    /// Locks it to write unless somebody has it locked.
-    pub fn try_write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<RwLockWriteGuard<'_, T>>
+    /// Locks it to write, waiting for all that have it locked. O(1), beside the waiting.
+    ///
+    /// In a `Shared` heap a session that has it locked already waits for ever.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked: it would wait for itself.
+    #[inline]
+    #[track_caller]
+    pub fn write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcRwLockWriteGuard<'_, T>
     where
         T: Trace<'gc>,
     {
-        self.value.try_write()
+        if !M::SHARED && self.value.is_locked() {
+            would_wait_for_itself::<Self>("try_write");
+        }
+        GcRwLockWriteGuard::new(self.value.write())
+    }
+
+    /// Locks it to write, or gives `None` if it is locked. O(1).
+    #[inline]
+    pub fn try_write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> Option<GcRwLockWriteGuard<'_, T>>
+    where
+        T: Trace<'gc>,
+    {
+        self.value.try_write().map(GcRwLockWriteGuard::new)
+    }
+
+    /// Gives the value back, when the lock is in no heap. O(1).
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+
+    /// Lends the value, to be changed without a session. O(1).
+    ///
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 }
 
 impl<T: fmt::Debug> fmt::Debug for GcRwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.value, f)
+        debug(f, "GcRwLock", self.value.try_read(), "locked")
     }
 }
 
@@ -366,25 +471,96 @@ impl<T> GcOnce<T> {
     /// # Errors
     ///
     /// The value given, if there is one already.
+    ///
+    /// # Panics
+    ///
+    /// If this thread is setting it: it would wait for itself.
+    #[track_caller]
     pub fn set<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, value: T) -> Result<(), T>
     where
         T: Trace<'gc>,
     {
+        if self.value.get().is_none() {
+            // Only the check: nothing that runs from here on could come back.
+            drop(Setting::begin(self));
+        }
         self.value.set(value)
     }
 
-    /// The value, set to what `f` makes if it is not set yet. Of threads that come at the same time one makes it, and the others wait. If
-    /// `f` panics, it is not set. `f` must not come back to this field: it would wait for itself.
+    /// The value, set to what `f` makes if it is not set yet.
+    ///
+    /// Of threads that come at the same time one makes it, and the others wait. If `f` panics, it
+    /// is not set.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does, and if `f` comes back to set this field: it would wait for itself.
+    #[inline]
+    #[track_caller]
     pub fn get_or_init<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, f: impl FnOnce() -> T) -> &T
     where
         T: Trace<'gc>,
     {
-        self.value.get_or_init(f)
+        match self.value.get() {
+            Some(value) => value,
+            None => {
+                let _setting = Setting::begin(self);
+                self.value.get_or_init(f)
+            }
+        }
     }
 
-    /// The value, when the field is not shared.
+    /// Gives the value back, if it is set, when the field is in no heap. O(1).
     pub fn into_inner(self) -> Option<T> {
         self.value.into_inner()
+    }
+
+    /// Lends the value, if it is set, to be changed without a session. O(1).
+    ///
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.value.get_mut()
+    }
+}
+
+thread_local! {
+    /// The `GcOnce`s that this thread is setting, by their addresses.
+    static SETTING: RefCell<Vec<*const ()>> = RefCell::default();
+}
+
+/// This thread is setting a `GcOnce`.
+struct Setting {
+    field: *const (),
+}
+
+impl Setting {
+    /// Notes it. O(fields that the thread is setting).
+    #[track_caller]
+    fn begin<T>(once: &GcOnce<T>) -> Self {
+        let field = ptr::from_ref(once).cast();
+        // A thread that is ending may have no memory of its own any more: then it is not noted.
+        let again = SETTING.try_with(|fields| {
+            let again = fields.borrow().contains(&field);
+            fields.borrow_mut().push(field);
+            again
+        });
+        let setting = Setting { field };
+        assert!(
+            !matches!(again, Ok(true)),
+            "a `GcOnce<{}>` is being set already by this thread, and would wait for itself: `f` of \
+             `get_or_init` must not set the same field",
+            type_name::<T>()
+        );
+        setting
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ending = SETTING.try_with(|fields| {
+            let last = fields.borrow_mut().pop();
+            debug_assert_eq!(last, Some(self.field), "fields are set one within the other");
+        });
     }
 }
 
@@ -396,7 +572,7 @@ impl<T> Default for GcOnce<T> {
 
 impl<T: fmt::Debug> fmt::Debug for GcOnce<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.value, f)
+        debug(f, "GcOnce", self.value.get(), "unset")
     }
 }
 
@@ -437,6 +613,23 @@ impl<'gc, T> GcAtomic<'gc, T> {
             pointer: PhantomData,
             brand: PhantomData,
         }
+    }
+
+    /// Gives the pointer back, when the field is in no heap. O(1).
+    pub fn into_inner(self) -> Option<Gc<'gc, T>> {
+        // SAFETY: the field holds only what `into_raw` made of a `Gc` of this brand.
+        unsafe { from_raw(self.object.into_inner()) }
+    }
+
+    /// Lends the pointer, to be changed without a session. O(1).
+    ///
+    /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
+    pub fn get_mut(&mut self) -> &mut Option<Gc<'gc, T>> {
+        let object = NonNull::from(self.object.get_mut());
+        // SAFETY: a `Gc` is transparent around a `NonNull<T>`, so an `Option` of one has the layout
+        // of a `*mut T`, and null is `None`. The field holds, and gets, pointers of this brand
+        // only.
+        unsafe { object.cast::<Option<Gc<'gc, T>>>().as_mut() }
     }
 
     /// The pointer it holds.
@@ -500,8 +693,7 @@ impl<T> Default for GcAtomic<'_, T> {
 
 impl<T> fmt::Debug for GcAtomic<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = if self.load().is_some() { "set" } else { "unset" };
-        write!(f, "GcAtomic({set})")
+        f.debug_tuple("GcAtomic").field(&self.load()).finish()
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `gc`, `cells`, `trace` | what a program sees: pointers, payload building blocks, how a type is traced |
+//! | `gc`, `cells`, `guards`, `trace` | what a program sees: pointers, payload building blocks, how a type is traced |
 //! | `mutation`, `mode`, `context`, `core` | a session, and the state it changes: a mutator's own and what all share |
 //! | `mutator`, `attached`, `handshake` | many mutators, and how a collection comes between their sessions |
 //! | `alloc` | a mutator's bump pointers and runs |
@@ -33,6 +33,7 @@ mod core;
 mod gang;
 #[expect(unsafe_code, reason = "the pointer type: dereferences what the brand keeps alive")]
 mod gc;
+mod guards;
 mod handshake;
 #[expect(unsafe_code, reason = "casts the root between brands; has spans swept by several threads")]
 mod heap;
@@ -80,7 +81,8 @@ pub mod protocol {}
 
 pub use attached::AlreadyAttached;
 pub use cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
-pub use gc::Gc;
+pub use gc::{Gc, GcKey};
+pub use guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
 pub use heap::{HeapConfig, OnDrop, RootedHeap};
 pub use local::LocalCleanup;
 pub use mode::{Local, Mode, Payload, Shared};

@@ -100,7 +100,10 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// in a `Shared` heap, and allocates only when `f` captures more than three words or a table has to grow. O(1) in the order of allocation; out of it
     /// a span's packed table makes room, which moves up to 16 KiB.
     ///
-    /// What `f` captures cannot refer to the heap, so it cannot keep the object alive:
+    /// A cleanup never reaches its object. What `f` captures is `'static` and `Send`, and that is
+    /// none of these: a `Gc`, a `Weak`, the session, a [`Root`], a [`SharedRoot`] of a heap that is
+    /// borrowed for less than `'static`. So `f` cannot keep the object alive, and cannot lead to it
+    /// when it has died.
     ///
     /// ```compile_fail
     /// # use sexton_heap::{Gc, Leaf, Mutation};
@@ -108,6 +111,15 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     ///     mc.add_cleanup(gc, move || println!("{}", **gc)); // `'gc` must outlive `'static`
     /// }
     /// ```
+    ///
+    /// A cleanup may open a session on its heap, if that is `Shared` and `f` owns an `Arc` or a
+    /// `std::sync::Weak` of it. The session reaches what the heap's roots reach, so not an object
+    /// that has died. Run early, by [`Cleanup::run_now`], it may meet its own object there, alive.
+    /// An `Arc` keeps the heap until `f` has run, so prefer the `Weak`.
+    ///
+    /// **One way is left.** A `Shared` heap that is borrowed for `'static` is never dropped, and
+    /// its [`SharedRoot`]s are `'static`. A cleanup that owns one of its own object keeps that
+    /// alive for ever, and does not run. `Heap::old_roots` finds it.
     #[inline]
     #[track_caller]
     pub fn add_cleanup<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Cleanup
@@ -232,20 +244,13 @@ impl<'gc> Mutation<'gc, Shared> {
         self.core.mutators().is_stopping()
     }
 
-    /// Keeps the object alive until the [`SharedRoot`] is dropped, on whatever thread. O(1).
-    #[track_caller]
-    pub fn shared_root<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> SharedRoot<T::Family> {
-        // SAFETY: the object is a live `T`, which is `T::Family::At<'gc>`, of this heap.
-        unsafe { SharedRoot::new(self.core.roots(), gc.as_address(), Location::caller()) }
-    }
-
     /// The object that a shared root keeps alive. O(1).
     ///
     /// # Panics
     ///
     /// If the root belongs to another heap; the message names both.
     #[track_caller]
-    pub fn fetch_shared<Q: Branded>(&self, root: &SharedRoot<Q>) -> Gc<'gc, Q::At<'gc>> {
+    pub fn fetch_shared<Q: Branded>(&self, root: &SharedRoot<'_, Q>) -> Gc<'gc, Q::At<'gc>> {
         let Some(object) = root.object_in(self.core.roots()) else {
             wrong_heap(root.heap_id(), self.heap_id())
         };
@@ -262,8 +267,8 @@ impl<'gc> Mutation<'gc, Local> {
     /// Allocates, and each collection looks at each local cleanup. The pool has no part in it: waiting for
     /// cleanups does not wait for these.
     ///
-    /// `f` cannot hold a `Gc`. It can hold a [`Root`]; with one of its own object it would keep that alive, and run
-    /// not before the heap is dropped.
+    /// `f` cannot hold a `Gc`. It can hold a [`Root`]. With one of its own object it keeps that
+    /// alive, and runs when the heap is dropped; `Heap::old_roots` finds it.
     ///
     /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`: `run_local_cleanups` has it borrowed
     /// then, and `borrow_mut` panics ("already borrowed"), which counts as a panic of the cleanup. Let `f` leave a note, in

@@ -3,7 +3,7 @@
 //! Invariant: a mutator stays on its thread, and its context is used within its sessions only, or by whoever has stopped all of them.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Thread, ThreadId};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::heap::RootedHeap;
 use crate::mode::Shared;
 use crate::mutation::Mutation;
 use crate::report::GcReport;
-use crate::roots::HeapId;
+use crate::roots::{HeapId, Root, SharedRoot};
 use crate::trace::Branded;
 use crate::verify::VerifyError;
 
@@ -42,6 +42,17 @@ impl<R: Branded> RootedHeap<R, Shared> {
         let post = self.handshake().attach(Context::new(self.core.origin()));
         self.core.count_mutators();
         Ok(RootedMutator { heap: self, post, _here: here })
+    }
+
+    /// Makes a root for other threads of one that this thread has. See the facade's `share`.
+    ///
+    /// # Panics
+    ///
+    /// If the root belongs to another heap; the message names both.
+    #[track_caller]
+    pub fn share<Q: Branded>(&self, root: &Root<Q>) -> SharedRoot<'_, Q> {
+        let shared = SharedRoot::of(root, self.core.roots(), Location::caller());
+        shared.unwrap_or_else(|| panic!("a root of {} was shared in {}", root.heap_id(), self.id()))
     }
 
     fn handshake(&self) -> &Handshake<Context<Shared>> {

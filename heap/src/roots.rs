@@ -1,9 +1,11 @@
 //! Dynamic roots: handles that keep an object alive from outside the heap.
 //!
-//! Invariant: the table holds the addresses of all objects with a [`Root`] that has not been dropped;
-//! the marker starts from each. A root shares the table with its heap, so one that outlives its heap
-//! finds memory that is still there and an object that nobody can reach any more.
+//! Invariant: the table holds the addresses of all objects with a [`Root`] that has not been
+//! dropped; the marker starts from each. A root shares the table with its heap, so one that
+//! outlives its heap finds memory that is still there and an object that nobody can reach any more.
+//! A [`SharedRoot`] borrows the table of its heap, and does not outlive it.
 
+use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -38,8 +40,9 @@ impl fmt::Display for HeapId {
 ///
 /// Made by [`Mutation::root`](crate::Mutation::root), read by
 /// [`Mutation::fetch`](crate::Mutation::fetch). Not `Send`, so that no cleanup can hold one: a
-/// cleanup that kept its own object alive would never run. A root inside the heap (in a `Leaf`) does
-/// keep its object alive for ever; prefer a `Gc` field there.
+/// cleanup that kept its own object alive would never run. A root inside the heap (in a `Leaf`)
+/// does keep its object alive for ever; prefer a `Gc` field there. Of a root of a `Shared` heap,
+/// `Heap::share` makes a [`SharedRoot`] for other threads.
 pub struct Root<Q: Branded> {
     table: Arc<RootTable>,
     index: usize,
@@ -90,37 +93,48 @@ impl<Q: Branded> Drop for Root<Q> {
 
 impl<Q: Branded> fmt::Debug for Root<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Root({} in {})", std::any::type_name::<Q>(), self.table.heap)
+        write!(f, "Root<{}>({:p} in {})", type_name::<Q>(), self.object, self.table.heap)
     }
 }
 
-/// A [`Root`] that may cross threads: made in a session of one mutator, fetched in one of another, dropped anywhere.
+/// Keeps an object of a `Shared` heap alive, as a [`Root`] does, and may cross threads.
 ///
-/// Made by [`Mutation::shared_root`](crate::Mutation::shared_root), read by
-/// [`Mutation::fetch_shared`](crate::Mutation::fetch_shared).
+/// Made of a root by `Heap::share`, read by
+/// [`Mutation::fetch_shared`](crate::Mutation::fetch_shared), dropped on any thread.
 ///
-/// **With it a cleanup can keep its own object alive:** a closure that captures a shared root of the
-/// object it is registered for, or of one that reaches it, never runs before the heap goes. The compiler does not see it;
-/// `Heap::old_roots` does. Prefer a `Gc` field in the heap's root, or a [`Root`], wherever one will do. (The only other way is to keep the
-/// heap itself: a cleanup, or a payload, that owns an `Arc` of its heap. It should have a `std::sync::Weak` of it.)
-pub struct SharedRoot<Q: Branded> {
-    table: Arc<RootTable>,
+/// It borrows its heap for `'h`, so it does not outlive it. Threads that are scoped may have it,
+/// and so may a channel between them. A cleanup may not, because what a cleanup owns is `'static`:
+///
+/// ```compile_fail
+/// # use sexton_heap::{Branded, Leaf, Mutation, RootedHeap, Shared};
+/// # fn wrong<R: Branded>(heap: &RootedHeap<R, Shared>, mc: &Mutation<'_, Shared>) {
+/// let gc = mc.alloc(Leaf::new(1));
+/// let root = heap.share(&mc.root(gc));
+/// mc.add_cleanup(gc, move || drop(root)); // `'h` must outlive `'static`
+/// # }
+/// ```
+///
+/// **A heap that is never dropped is the exception.** If it is borrowed for `'static`, from a
+/// `static` or from `Box::leak`, so are its shared roots. A cleanup, or a payload, can own such a
+/// root of its own object. That object then lives for ever, and its cleanups do not run.
+/// `Heap::old_roots` finds it; a `Gc` field in the heap's root avoids it.
+pub struct SharedRoot<'h, Q: Branded> {
+    table: &'h RootTable,
     index: usize,
     object: Object,
     family: PhantomData<fn() -> Q>,
 }
 
-impl<Q: Branded> SharedRoot<Q> {
-    /// # Safety
-    ///
-    /// `object` is a live `Q::At<'_>` of the heap that `table` belongs to.
-    pub(crate) unsafe fn new(
-        table: &Arc<RootTable>,
-        object: NonNull<u8>,
+impl<'h, Q: Branded> SharedRoot<'h, Q> {
+    /// Makes one of a root that belongs to the heap of that table; `None` if it does not.
+    pub(crate) fn of(
+        root: &Root<Q>,
+        table: &'h RootTable,
         site: &'static Location<'static>,
-    ) -> Self {
+    ) -> Option<Self> {
+        let object = root.object_in(table)?;
         let index = table.insert(object, RootKind::of::<Q>(site, true));
-        SharedRoot { table: table.clone(), index, object: Object(object), family: PhantomData }
+        Some(SharedRoot { table, index, object: Object(object), family: PhantomData })
     }
 
     /// The heap the object lives in.
@@ -130,29 +144,30 @@ impl<Q: Branded> SharedRoot<Q> {
 
     /// The object's address, if the root belongs to the heap of that table.
     pub(crate) fn object_in(&self, table: &RootTable) -> Option<NonNull<u8>> {
-        ptr::eq(&*self.table, table).then_some(self.object.0)
+        ptr::eq(self.table, table).then_some(self.object.0)
     }
 }
 
-impl<Q: Branded> Clone for SharedRoot<Q> {
+impl<Q: Branded> Clone for SharedRoot<'_, Q> {
     /// Another root of the same object. O(1).
     #[track_caller]
     fn clone(&self) -> Self {
         let Object(object) = self.object;
         let index = self.table.insert(object, RootKind::of::<Q>(Location::caller(), true));
-        SharedRoot { table: self.table.clone(), index, object: self.object, family: PhantomData }
+        SharedRoot { table: self.table, index, object: self.object, family: PhantomData }
     }
 }
 
-impl<Q: Branded> Drop for SharedRoot<Q> {
+impl<Q: Branded> Drop for SharedRoot<'_, Q> {
     fn drop(&mut self) {
         self.table.remove(self.index);
     }
 }
 
-impl<Q: Branded> fmt::Debug for SharedRoot<Q> {
+impl<Q: Branded> fmt::Debug for SharedRoot<'_, Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SharedRoot({} in {})", std::any::type_name::<Q>(), self.table.heap)
+        let Object(object) = self.object;
+        write!(f, "SharedRoot<{}>({object:p} in {})", type_name::<Q>(), self.table.heap)
     }
 }
 
@@ -176,7 +191,7 @@ pub struct OldRoot {
     pub site: &'static Location<'static>,
     /// Cycles since then.
     pub cycles: u64,
-    /// Whether it is a [`SharedRoot`], which a cleanup could hold.
+    /// Whether it is a [`SharedRoot`].
     pub shared: bool,
 }
 
@@ -232,7 +247,7 @@ struct RootKind {
 
 impl RootKind {
     fn of<Q>(site: &'static Location<'static>, shared: bool) -> Self {
-        RootKind { type_name: std::any::type_name::<Q>(), site, cycle: 0, shared }
+        RootKind { type_name: type_name::<Q>(), site, cycle: 0, shared }
     }
 }
 

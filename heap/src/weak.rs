@@ -9,8 +9,11 @@
 //! every dead target is cleared. So a `Weak` never upgrades to an object that is about to go, and no
 //! cleanup can run while one still could.
 
+use std::any::type_name;
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -71,7 +74,7 @@ impl<'gc, T> Weak<'gc, T> {
         Some(unsafe { Gc::from_object(target.cast()) })
     }
 
-    /// Whether both were made from the same target, dead or alive.
+    /// Whether both were made from the same target, dead or alive; as `==` says, too.
     #[inline]
     pub fn ptr_eq(self, other: Self) -> bool {
         self.record == other.record
@@ -96,9 +99,45 @@ impl<T> Clone for Weak<'_, T> {
     }
 }
 
+/// Compares identities: two are equal if they were made from the same target, dead or alive.
+///
+/// They are of one record then, which no other target has while a `Weak` leads to it. So equality,
+/// order and hash stay when the target dies, and a `Weak` may be the key of a map in a payload.
+impl<T> PartialEq for Weak<'_, T> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.record == other.record
+    }
+}
+
+impl<T> Eq for Weak<'_, T> {}
+
+impl<T> PartialOrd for Weak<'_, T> {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Orders by the record's address: an order that stays, and means nothing.
+impl<T> Ord for Weak<'_, T> {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.record.cmp(&other.record)
+    }
+}
+
+impl<T> Hash for Weak<'_, T> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.record.hash(state);
+    }
+}
+
+/// Writes the target's type and the record's address; the target itself may be dead.
 impl<T> fmt::Debug for Weak<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(Weak)")
+        write!(f, "Weak<{}>({:p})", type_name::<T>(), self.record)
     }
 }
 

@@ -284,8 +284,8 @@ fn local_program(seed: u64) {
 
 /// What threads hand each other.
 #[derive(Default)]
-struct Common {
-    roots: Mutex<Vec<SharedRoot<Kept>>>,
+struct Common<'h> {
+    roots: Mutex<Vec<SharedRoot<'h, Kept>>>,
 }
 
 fn shared_program(seed: u64) {
@@ -299,16 +299,17 @@ fn shared_program(seed: u64) {
         let threads = seeds.map(|seed| scope.spawn(move || run(seed)));
         threads.map(|thread| thread.join().expect("it found no fault"))
     });
-    if rng.bool() {
-        common.roots.lock().unwrap().clear();
-    }
+    drop(common);
     drop(heap);
-    // Those that are left belong to no heap any more.
-    common.roots.lock().unwrap().iter().for_each(|root| _ = (root.clone(), root.heap_id()));
     ends.into_iter().for_each(|handles| handles.end(&pool));
 }
 
-fn shared_thread(mut rng: Rng, heap: &SharedHeap, pool: &Pool, common: &Common) -> Handles {
+fn shared_thread<'h>(
+    mut rng: Rng,
+    heap: &'h SharedHeap,
+    pool: &Pool,
+    common: &Common<'h>,
+) -> Handles {
     let rng = &mut rng;
     let mut handles = Handles::default();
     let mut mutator: Option<RootedMutator<'_, SharedWorld<'static>>> = None;
@@ -324,7 +325,7 @@ fn shared_thread(mut rng: Rng, heap: &SharedHeap, pool: &Pool, common: &Common) 
             (Some(mutator), 6) => mutator.verify().expect("it is consistent"),
             (Some(mutator), 7) => _ = (mutator.gc_pending(), mutator.collect_if_refused()),
             (Some(mutator), _) => {
-                let session = expected(|| shared_session(rng, mutator, &mut handles, common));
+                let session = expected(|| shared_session(rng, heap, mutator, &mut handles, common));
                 // At once, or never.
                 if let Some(Some(due)) = session
                     && rng.u8(0..4) > 0
@@ -350,11 +351,12 @@ fn attach_for_ever(heap: &SharedHeap) {
     std::mem::forget(mutator);
 }
 
-fn shared_session(
+fn shared_session<'h>(
     rng: &mut Rng,
+    heap: &'h SharedHeap,
     mutator: &mut RootedMutator<'_, SharedWorld<'static>>,
     handles: &mut Handles,
-    common: &Common,
+    common: &Common<'h>,
 ) -> Option<sexton_heap::Due> {
     let ((), due) = mutator.mutate(|mc, world| {
         for _ in 0..rng.u8(0..20) {
@@ -384,7 +386,7 @@ fn shared_session(
                     world.1.push(weak);
                 }
                 4 | 5 => handles.add_cleanup(rng, mc, number),
-                6 => common.roots.lock().unwrap().push(mc.shared_root(number)),
+                6 => common.roots.lock().unwrap().push(heap.share(&mc.root(number))),
                 7 => {
                     let root = rng.choice(&*common.roots.lock().unwrap()).cloned();
                     let Some(root) = root else { continue };

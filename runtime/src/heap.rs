@@ -13,7 +13,8 @@ use std::time::Duration;
 use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
     AlreadyAttached, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation,
-    OldRoot, OnDrop, Pacing, Payload, RootedHeap, Shared, SlowSession, VerifyError,
+    OldRoot, OnDrop, Pacing, Payload, Root, RootedHeap, Shared, SharedRoot, SlowSession,
+    VerifyError,
 };
 
 use crate::back_pressure::{BackPressure, HighWater};
@@ -211,6 +212,30 @@ impl<R: Branded> Heap<R, Shared> {
     /// collected. A session opened there would wait for itself.
     pub fn try_attach(&self) -> Result<Mutator<'_, R>, AlreadyAttached> {
         Ok(Mutator::new(self, self.inner.attach()?))
+    }
+
+    /// Makes a root for other threads of one that this thread has. O(1).
+    ///
+    /// Takes a lock for a moment, within a session or between two. The new root keeps the object by
+    /// itself, so the old one may go. The place of this call is remembered; see
+    /// [`old_roots`](Self::old_roots).
+    ///
+    /// ```
+    /// use sexton::{Heap, Leaf, Shared};
+    ///
+    /// let heap: Heap<(), Shared> = Heap::new(|_mc| ());
+    /// let root = heap.attach().mutate(|mc, ()| heap.share(&mc.root(mc.alloc(Leaf::new(7)))));
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| heap.attach().mutate(|mc, ()| assert_eq!(**mc.fetch_shared(&root), 7)));
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the root belongs to another heap; the message names both.
+    #[track_caller]
+    pub fn share<Q: Branded>(&self, root: &Root<Q>) -> SharedRoot<'_, Q> {
+        self.inner.share(root)
     }
 }
 

@@ -59,10 +59,10 @@ pub use sexton_cleanup::{
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
-    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcReport, GcRwLock,
-    HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop,
-    Pacing, Payload, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError,
-    Weak,
+    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcKey, GcMutex, GcMutexGuard, GcOnce,
+    GcRefCell, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, HeapFull, HeapId,
+    HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop, Pacing, Payload,
+    Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
 };
 
 #[cfg(doc)]

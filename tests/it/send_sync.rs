@@ -1,9 +1,10 @@
 //! Which public types may cross threads, and which must not.
 
 use sexton::{
-    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcMutex, GcOnce,
-    GcRefCell, GcReport, GcRwLock, Heap, HeapId, HeapStats, Leaf, Mutation, Mutator, PoolStats,
-    Quantiles, Root, Shared, SharedRoot, SlowSession, WaitError, Weak,
+    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcKey, GcMutex,
+    GcMutexGuard, GcOnce, GcRefCell, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard,
+    Heap, HeapId, HeapStats, Leaf, Mutation, Mutator, PoolStats, Quantiles, Root, Shared,
+    SharedRoot, SlowSession, WaitError, Weak,
 };
 
 fn crosses_threads<T: Send + Sync + 'static>() {}
@@ -33,6 +34,7 @@ fn building_blocks_follow_their_contents() {
     crosses_threads::<GcRwLock<u8>>();
     crosses_threads::<GcOnce<u8>>();
     crosses_threads::<Gc<'static, u8>>();
+    crosses_threads::<GcKey<'static, u8>>();
     crosses_threads::<Weak<'static, u8>>();
     crosses_threads::<GcAtomic<'static, u8>>();
     crosses_threads::<GcMutex<Gc<'static, u8>>>();
@@ -40,11 +42,28 @@ fn building_blocks_follow_their_contents() {
     is_send::<GcRefCell<u8>>();
 }
 
+/// A guard can be lent to other threads, where what it guards can.
+#[test]
+fn guards_are_shared_where_their_contents_are() {
+    fn is_sync<T: Sync>() {}
+    is_sync::<GcMutexGuard<'static, u8>>();
+    is_sync::<GcRwLockReadGuard<'static, u8>>();
+    is_sync::<GcRwLockWriteGuard<'static, u8>>();
+}
+
 /// A shared heap goes where its root may go; so do roots made for it.
 #[test]
 fn a_shared_heap_crosses_threads() {
     crosses_threads::<Heap<Leaf<u8>, Shared>>();
-    crosses_threads::<SharedRoot<Leaf<u8>>>();
+    crosses_threads::<SharedRoot<'static, Leaf<u8>>>();
+}
+
+/// What borrows its heap for longer does for less.
+#[expect(dead_code, reason = "it need only compile")]
+fn shared_roots_are_covariant<'short, 'long: 'short>(
+    root: SharedRoot<'long, Leaf<u8>>,
+) -> SharedRoot<'short, Leaf<u8>> {
+    root
 }
 
 /// Fails to compile, as ambiguous, if the type implements the trait.
@@ -67,7 +86,14 @@ never!(Send: Heap<()>, Mutation<'static>, Root<u8>);
 never!(Sync: Heap<()>, Mutation<'static>, Root<u8>);
 never!(Send: Leaf<*const u8>);
 never!(Sync: GcCell<u8>, GcRefCell<u8>, Leaf<*const u8>);
+// A guard stays where the lock was taken.
+never!(Send: GcMutexGuard<'static, u8>, GcRwLockReadGuard<'static, u8>);
+never!(Send: GcRwLockWriteGuard<'static, u8>);
+never!(Sync: GcMutexGuard<'static, GcCell<u8>>, GcRwLockReadGuard<'static, GcCell<u8>>);
+never!(Sync: GcRwLockWriteGuard<'static, GcCell<u8>>);
 // A pointer goes where a reference would; so not where another thread could change what it points to.
+never!(Send: GcKey<'static, GcCell<u8>>);
+never!(Sync: GcKey<'static, GcCell<u8>>);
 never!(Send: Gc<'static, GcCell<u8>>, Weak<'static, GcCell<u8>>, GcAtomic<'static, GcCell<u8>>);
 never!(Sync: Gc<'static, GcCell<u8>>, Weak<'static, GcCell<u8>>, GcAtomic<'static, GcCell<u8>>);
 // Nor into a payload, from where other threads have it.

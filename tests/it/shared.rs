@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Barrier, LazyLock, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sexton::{
     BackPressure, Branded, CleanupPool, CleanupState, Gc, GcAtomic, GcMutex, GcOnce, GcRwLock,
-    Heap, HeapBuilder, Leaf, Mutation, Mutator, Pacing, Shared, SharedRoot, Trace, Weak,
+    Heap, HeapBuilder, Leaf, Mutation, Mutator, OldRoot, Pacing, Shared, SharedRoot, Trace, Weak,
 };
 
 use crate::world::{Counter, Gate, LONG, Token, phases, until};
@@ -539,8 +539,8 @@ fn on_threads_after(
 #[test]
 fn a_shared_root_keeps_its_object_across_threads_and_is_found_when_it_is_old() {
     let heap = calm_heap();
-    let root: SharedRoot<Node<'static>> = thread::scope(|scope| {
-        let make = || heap.attach().mutate(|mc, _| mc.shared_root(mc.alloc(Node::new(5))));
+    let root: SharedRoot<'_, Node<'static>> = thread::scope(|scope| {
+        let make = || share(&heap, |mc, _| mc.alloc(Node::new(5)));
         scope.spawn(make).join().unwrap()
     });
     let mut mutator = heap.attach();
@@ -560,26 +560,76 @@ fn a_shared_root_keeps_its_object_across_threads_and_is_found_when_it_is_old() {
     assert!(old.iter().all(|root| root.shared && root.cycles == 1));
     let text = old[0].to_string();
     assert!(text.contains("shared root") && text.contains("shared.rs"), "{text}");
-    // The one way in which a cleanup can keep its own object; the heap's end is its end.
-    let kept = clones.into_inner().unwrap().swap_remove(0);
-    mutator.mutate(|mc, _| {
-        let node = mc.fetch_shared(&kept);
-        mc.add_cleanup(node, move || drop(kept));
+    drop(clones);
+    assert_eq!(mutator.collect().live_objects, 0);
+}
+
+/// A root for other threads of what `make` makes.
+fn share<'h>(
+    heap: &'h SharedHeap,
+    make: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc World<'gc>) -> Gc<'gc, Node<'gc>>,
+) -> SharedRoot<'h, Node<'static>> {
+    heap.attach().mutate(|mc, world| heap.share(&mc.root(make(mc, world))))
+}
+
+/// A heap that is never dropped: its shared roots are `'static`, and may be anywhere.
+static ETERNAL: LazyLock<Heap<(), Shared>> =
+    LazyLock::new(|| builder().pacing(Pacing::Manual).zeal(false).gc_threads(3).build(|_| ()));
+
+/// The one way in which a cleanup can keep its own object; and drop glue that drops roots, in a
+/// sweep for which helpers are called.
+#[test]
+fn shared_roots_of_a_heap_that_never_ends_may_be_in_cleanups_and_in_payloads() {
+    let mut mutator = ETERNAL.attach();
+    let number = Leaf::new(7);
+    let root = mutator.mutate(|mc, ()| {
+        let gc = mc.alloc(number);
+        let (root, own) = (ETERNAL.share(&mc.root(gc)), ETERNAL.share(&mc.root(gc)));
+        let cleanup = mc.add_cleanup(gc, move || drop(own));
+        (root, cleanup)
     });
+    let (root, cleanup) = root;
+    for _ in 0..3 {
+        assert_eq!(mutator.collect().live_objects, 1);
+    }
+    drop(root);
     assert_eq!(mutator.collect().live_objects, 1);
-    assert_eq!(heap.old_roots(1).len(), 1);
-    drop(mutator);
-    drop(heap);
+    assert_eq!(cleanup.state(), CleanupState::Armed);
+    let old = ETERNAL.old_roots(4);
+    assert!(matches!(&*old, [OldRoot { shared: true, .. }]), "{old:?}");
+    assert!(cleanup.run_now());
+    assert_eq!(mutator.collect().live_objects, 0);
+
+    // Each keeps the next one: of all, a cycle finds one more dead.
+    const CHAINS: usize = 40;
+    mutator.mutate(|mc, ()| {
+        for _ in 0..CHAINS {
+            let last = ETERNAL.share(&mc.root(mc.alloc(number)));
+            // A span each.
+            mc.alloc((Leaf::new(last), [0_u8; 33_000]));
+        }
+    });
+    let report = mutator.collect();
+    assert_eq!((report.swept_objects, report.live_objects), (CHAINS as u64, CHAINS as u64));
+    assert_eq!(ETERNAL.stats().roots, 0);
+    assert_eq!(mutator.collect().live_objects, 0);
+    mutator.verify().unwrap();
 }
 
 #[test]
 fn roots_of_other_heaps_are_refused_with_both_names() {
     let (heap, other) = (calm_heap(), calm_heap());
-    let root = heap.attach().mutate(|mc, _| mc.shared_root(mc.alloc(Node::new(5))));
+    let root = share(&heap, |mc, _| mc.alloc(Node::new(5)));
     let fetch = || other.attach().mutate(|mc, _| mc.fetch_shared(&root).id);
-    let message = message(catch_unwind(AssertUnwindSafe(fetch)).unwrap_err());
-    assert!(message.contains(&heap.id().to_string()), "{message}");
-    assert!(message.contains(&other.id().to_string()), "{message}");
+    let fetched = message(catch_unwind(AssertUnwindSafe(fetch)).unwrap_err());
+    let share =
+        || heap.attach().mutate(|mc, _| drop(other.share(&mc.root(mc.alloc(Leaf::new(1))))));
+    let shared = message(catch_unwind(AssertUnwindSafe(share)).unwrap_err());
+    for message in [fetched, shared] {
+        assert!(message.contains(&heap.id().to_string()), "{message}");
+        assert!(message.contains(&other.id().to_string()), "{message}");
+    }
+    assert_eq!((heap.stats().roots, other.stats().roots), (1, 0));
 }
 
 #[test]

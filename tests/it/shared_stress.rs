@@ -89,6 +89,9 @@ struct Tally {
     longest_pause: Duration,
 }
 
+/// Roots that wander between threads.
+type Roots<'h> = Mutex<Vec<SharedRoot<'h, Item<'static>>>>;
+
 /// One round.
 struct Scene {
     heap: SharedHeap,
@@ -97,7 +100,6 @@ struct Scene {
     next_item: AtomicUsize,
     next_cleanup: AtomicUsize,
     handles: Mutex<Vec<Cleanup>>,
-    roots: Mutex<Vec<SharedRoot<Item<'static>>>>,
     stopped: AtomicU64,
     ran_early: AtomicU64,
     sessions: AtomicU64,
@@ -129,7 +131,6 @@ impl Scene {
             next_item: AtomicUsize::new(0),
             next_cleanup: AtomicUsize::new(0),
             handles: Mutex::default(),
-            roots: Mutex::default(),
             stopped: AtomicU64::new(0),
             ran_early: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
@@ -139,7 +140,7 @@ impl Scene {
     }
 
     /// A mutator's part: so many turns.
-    fn act(&self, number: usize, mut rng: Rng, turns: usize) {
+    fn act<'h>(&'h self, roots: &Roots<'h>, number: usize, mut rng: Rng, turns: usize) {
         let mut mutator = self.attach();
         for _ in 0..turns {
             let at = match rng.u32(0..100) {
@@ -166,7 +167,7 @@ impl Scene {
                     }
                 }),
                 "using handles" => self.use_handle(&mut rng),
-                "using roots" => self.use_root(&mut mutator, &mut rng),
+                "using roots" => self.use_root(roots, &mut mutator, &mut rng),
                 "attaching" => {
                     drop(mutator);
                     mutator = self.attach();
@@ -273,23 +274,28 @@ impl Scene {
         assert!(!handle.stop() && !handle.run_now(), "a cleanup ended twice");
     }
 
-    /// Roots wander between threads.
-    fn use_root(&self, mutator: &mut Mutator<'_, World<'static>>, rng: &mut Rng) {
-        let taken = self.roots.lock().unwrap().pop();
+    /// Makes a root, fetches by one that another thread has made, perhaps, or drops it.
+    fn use_root<'h>(
+        &'h self,
+        roots: &Roots<'h>,
+        mutator: &mut Mutator<'_, World<'static>>,
+        rng: &mut Rng,
+    ) {
+        let taken = roots.lock().unwrap().pop();
         match taken {
             Some(root) if rng.bool() => {
                 let clone = root.clone();
                 drop(root);
                 self.session(mutator, |mc, _| mc.fetch_shared(&clone).is_sound(mc));
-                self.roots.lock().unwrap().insert(0, clone);
+                roots.lock().unwrap().insert(0, clone);
             }
             Some(root) => drop(root),
             None => {
                 let slot = rng.usize(0..SLOTS);
                 let root = self.session(mutator, |mc, world| {
-                    world.strong[slot].load().map(|item| mc.shared_root(item))
+                    world.strong[slot].load().map(|item| self.heap.share(&mc.root(item)))
                 });
-                self.roots.lock().unwrap().extend(root);
+                roots.lock().unwrap().extend(root);
             }
         }
     }
@@ -323,26 +329,28 @@ fn play(seed: u64, tally: &mut Tally) {
     let zeal = cfg!(gc_zeal) || rng.u32(0..4) == 0;
     let scene = Scene::new(&mut rng, zeal);
     let (done, is_done) = channel::<()>();
-    let threads: Vec<_> = (0..MUTATORS)
-        .map(|number| {
-            let (scene, rng, done) = (scene.clone(), rng.fork(), done.clone());
-            let turns = if zeal { ZEAL_TURNS } else { TURNS };
-            thread::spawn(move || {
-                scene.act(number, rng, turns);
-                drop(done);
-            })
+    let stage = {
+        let scene = scene.clone();
+        // A thread of its own, because a scope waits for its threads, and they may hang.
+        thread::spawn(move || {
+            let roots = Roots::default();
+            thread::scope(|scope| {
+                for number in 0..MUTATORS {
+                    let (scene, roots, rng) = (&*scene, &roots, rng.fork());
+                    let turns = if zeal { ZEAL_TURNS } else { TURNS };
+                    scope.spawn(move || scene.act(roots, number, rng, turns));
+                }
+            });
+            drop(done);
         })
-        .collect();
-    drop(done);
+    };
     // Nobody sends: it ends when all have.
     if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
         let at: Vec<_> = scene.at.iter().map(|at| *at.lock().unwrap()).collect();
         let (stats, dump) = (scene.heap.stats(), scene.heap.cleanup_pool().dump());
         panic!("the round of SEXTON_SEED={seed} hangs; mutators are {at:?}; {stats:?}; {dump:?}");
     }
-    for thread in threads {
-        assert!(thread.join().is_ok(), "a mutator of the round of SEXTON_SEED={seed} has panicked");
-    }
+    assert!(stage.join().is_ok(), "a mutator of the round of SEXTON_SEED={seed} has panicked");
     finish(scene, tally);
     tally.rounds += 1;
     tally.zeal_rounds += u64::from(zeal);
@@ -351,8 +359,7 @@ fn play(seed: u64, tally: &mut Tally) {
 /// The round's end: the heap goes, and the ledgers balance.
 fn finish(scene: Arc<Scene>, tally: &mut Tally) {
     let Ok(scene) = Arc::try_unwrap(scene) else { panic!("all mutators have ended") };
-    let Scene { heap, items, cleanups, next_item, next_cleanup, roots, .. } = scene;
-    drop(roots);
+    let Scene { heap, items, cleanups, next_item, next_cleanup, .. } = scene;
     let mut mutator = heap.attach();
     let report = mutator.collect();
     mutator.verify().expect("the heap is consistent");

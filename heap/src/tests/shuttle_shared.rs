@@ -204,20 +204,26 @@ fn cross_the_threshold() {
 /// Shared roots are cloned and dropped while others collect.
 fn shared_roots() {
     let scene = scene(true, Pacing::Manual);
-    let root: SharedRoot<Node<'static>> = {
+    let root: SharedRoot<'_, Node<'static>> = {
         let mut mutator = scene.heap.attach().expect("nobody is here");
-        mutate(&mut mutator, |mc, _| mc.shared_root(mc.alloc(node(7))))
+        mutate(&mut mutator, |mc, _| scene.heap.share(&mc.root(mc.alloc(node(7)))))
     };
-    on_threads(&scene, 3, move |number, _, mut mutator| {
-        let own = root.clone();
-        if number == 0 {
-            mutator.collect();
+    thread::scope(|scope| {
+        for number in 0..3 {
+            let (heap, own) = (&scene.heap, root.clone());
+            scope.spawn(move || {
+                let mut mutator = heap.attach().expect("it is the first here");
+                let other = own.clone();
+                drop(own);
+                if number == 0 {
+                    mutator.collect();
+                }
+                mutate(&mut mutator, |mc, _| assert_eq!(mc.fetch_shared(&other).id, 7));
+            });
         }
-        mutate(&mut mutator, |mc, _| assert_eq!(mc.fetch_shared(&own).id, 7));
-        drop(own);
+        drop(root);
     });
     let mut mutator = scene.heap.attach().expect("the others have left");
-    // The closure's root went with the last thread.
     assert_eq!(mutator.collect().live_objects, 0);
     drop(mutator);
     end(scene);

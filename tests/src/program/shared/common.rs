@@ -20,8 +20,14 @@ use crate::program::tally::modulo;
 
 pub(super) type SharedHeap = Heap<World<'static>, Shared>;
 
-/// Roots that any thread may use.
-pub(super) type SharedRoots = Mutex<Vec<(RootNumber, AnySharedRoot)>>;
+/// Roots that any thread may use. Beside [`Common`], which cleanups own: they cannot own these.
+#[derive(Default)]
+pub(super) struct SharedRoots<'h> {
+    /// Held while a change of one of them is written down.
+    pub(super) linked: Mutex<Vec<(RootNumber, AnySharedRoot<'h>)>>,
+    /// Each of an object that nothing else keeps.
+    pub(super) islands: Mutex<Vec<(RootNumber, AnySharedRoot<'h>)>>,
+}
 
 pub(super) struct Common {
     pub(super) ledger: Arc<Ledger>,
@@ -32,9 +38,6 @@ pub(super) struct Common {
     roots: AtomicU32,
     /// Of the cleanups, whoever has registered them.
     pub(super) handles: Mutex<Vec<Handle>>,
-    /// Held while what is done to one of them is written down.
-    pub(super) shared_roots: SharedRoots,
-    pub(super) islands: SharedRoots,
     /// Cycles that were asked for.
     pub(super) collects: AtomicU64,
     /// What calls of `run_pending` said they ran.
@@ -58,8 +61,6 @@ impl Common {
             numbers: AtomicU32::new(0),
             roots: AtomicU32::new(0),
             handles: Mutex::default(),
-            shared_roots: Mutex::default(),
-            islands: Mutex::default(),
             collects: AtomicU64::new(0),
             pool_ran: AtomicU64::new(0),
             journals: Mutex::default(),

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use sexton::{Gc, Leaf, Mutator, WaitError};
 
-use super::common::{Common, SharedHeap};
+use super::common::{Common, SharedHeap, SharedRoots};
 use super::journal::{Deed, Field, Journal, RootNumber};
 use super::ops::{Op, Step};
-use super::payload::{Any, AnyRoot, Keeper, Kind, SLOTS, Stopper, WEAKS, World, put};
+use super::payload::{Any, AnyRoot, Kind, SLOTS, Stopper, WEAKS, World, put};
 use super::session::{self, Session};
 use crate::program::cleanups::{Handle, Plan};
 use crate::program::ledger::{Action, Bomb, How, Probe, attempt, throw};
@@ -20,9 +20,10 @@ use crate::program::ops::{Act, PoolKind};
 use crate::program::setup::LONG;
 use crate::program::tally::{Tally, message, modulo};
 
-pub(super) struct Hand<'h> {
+pub(super) struct Hand<'r, 'h> {
     heap: &'h SharedHeap,
-    common: &'h Arc<Common>,
+    common: &'r Arc<Common>,
+    shared: &'r SharedRoots<'h>,
     kind: PoolKind,
     /// `None` while it is detached.
     mutator: Option<Mutator<'h, World<'static>>>,
@@ -37,11 +38,17 @@ pub(super) struct Hand<'h> {
 /// So many objects are a span each, and enough of them for two sweepers.
 const CROWD: usize = 40;
 
-impl<'h> Hand<'h> {
-    pub(super) fn new(heap: &'h SharedHeap, common: &'h Arc<Common>, kind: PoolKind) -> Self {
+impl<'r, 'h> Hand<'r, 'h> {
+    pub(super) fn new(
+        heap: &'h SharedHeap,
+        common: &'r Arc<Common>,
+        shared: &'r SharedRoots<'h>,
+        kind: PoolKind,
+    ) -> Self {
         Hand {
             heap,
             common,
+            shared,
             kind,
             mutator: None,
             roots: Vec::new(),
@@ -133,6 +140,7 @@ impl<'h> Hand<'h> {
 
     /// Does one operation; whether it had any effect.
     fn step(&mut self, op: &Op) -> bool {
+        let (heap, SharedRoots { linked, islands }) = (self.heap, self.shared);
         match *op {
             Op::Alloc { kind, slot, keep, fallible } => self.session(|s| {
                 let made = s.alloc(kind, fallible);
@@ -153,7 +161,6 @@ impl<'h> Hand<'h> {
                         s.log();
                     })
             }
-            Op::AllocKeeper { object, slot, keep } => self.alloc_keeper(object, slot, keep),
             Op::AllocStopper { cleanup, run, slot } => self.alloc_stopper(cleanup, run, slot),
             Op::Link { from, to, field } => self.session(|s| link(s, from, Some(to), field)),
             Op::Unlink { from, field } => self.session(|s| link(s, from, None, field)),
@@ -328,14 +335,14 @@ impl<'h> Hand<'h> {
             }
             Op::Share { object } => self.session(|s| {
                 let Some(object) = s.find(object, |_| true) else { return };
-                let (root, handle) = (s.common.next_root(), object.shared_root(s.mc));
-                let mut shared = s.common.shared_roots.lock();
+                let (root, handle) = (s.common.next_root(), object.share(s.mc, heap));
+                let mut shared = linked.lock();
                 shared.push((root, handle));
                 s.deeds.push(Deed::Root { root, object: object.into() });
                 s.log();
             }),
             Op::CloneShared { root } => {
-                let mut shared = self.common.shared_roots.lock();
+                let mut shared = linked.lock();
                 let Some(at) = modulo(root, shared.len()) else { return false };
                 let (of, root) = (shared[at].0, self.common.next_root());
                 let clone = shared[at].1.clone();
@@ -343,7 +350,7 @@ impl<'h> Hand<'h> {
                 self.write(Deed::CloneRoot { root, of })
             }
             Op::Unshare { root } => self.session(|s| {
-                let mut shared = s.common.shared_roots.lock();
+                let mut shared = linked.lock();
                 let Some(at) = modulo(root, shared.len()) else { return };
                 let (root, handle) = shared.swap_remove(at);
                 drop(handle);
@@ -351,7 +358,7 @@ impl<'h> Hand<'h> {
                 s.log();
             }),
             Op::FetchShared { root, slot: at } => self.session(|s| {
-                let shared = s.common.shared_roots.lock();
+                let shared = linked.lock();
                 let Some(root) = modulo(root, shared.len()) else { return };
                 let object = shared[root].1.fetch(s.mc);
                 s.lock_slots(vec![slot(at)]);
@@ -361,7 +368,7 @@ impl<'h> Hand<'h> {
             }),
             Op::Island { cleanup } => self.island(cleanup),
             Op::Sink { island } => {
-                let mut islands = self.common.islands.lock();
+                let mut islands = islands.lock();
                 let Some(at) = modulo(island, islands.len()) else { return false };
                 let (root, handle) = islands.swap_remove(at);
                 drop(islands);
@@ -453,26 +460,6 @@ impl<'h> Hand<'h> {
         })
     }
 
-    fn alloc_keeper(&mut self, object: u8, at: u8, keep: bool) -> bool {
-        self.session(|s| {
-            let Some(target) = s.find(object, |_| true) else { return };
-            let id = s.common.next_id();
-            let probe = Probe { id, ledger: s.common.ledger.clone(), panics: false };
-            let keeper = Keeper { probe, _root: target.shared_root(s.mc) };
-            match put(s.mc, Leaf::new(keeper), true) {
-                Ok(keeper) => {
-                    let keeper = Any::Keeper(keeper);
-                    let address = keeper.address();
-                    s.deeds.push(Deed::Alloc { id, kind: Kind::Keeper, address });
-                    s.deeds.push(Deed::Keeps { keeper: id, object: target.into() });
-                    keep_in(s, at, Some(keeper).filter(|_| keep));
-                }
-                Err(refusal) => s.refused(id, Kind::Keeper, refusal),
-            }
-            s.log();
-        })
-    }
-
     fn alloc_stopper(&mut self, cleanup: u8, run: bool, at: u8) -> bool {
         let Some(Handle { number, cleanup, .. }) = self.common.handle(cleanup) else {
             return false;
@@ -496,10 +483,11 @@ impl<'h> Hand<'h> {
     }
 
     fn island(&mut self, cleanup: bool) -> bool {
+        let heap = self.heap;
         let mut made = None;
         let effective = self.session(|s| {
             let Some(object) = s.alloc(Kind::Token, true) else { return s.log() };
-            let (root, handle) = (s.common.next_root(), object.shared_root(s.mc));
+            let (root, handle) = (s.common.next_root(), object.share(s.mc, heap));
             s.deeds.push(Deed::Island { root, object: object.into() });
             if cleanup {
                 let plan = Plan::plain(s.common.next_number(), &s.common.ledger);
@@ -508,7 +496,7 @@ impl<'h> Hand<'h> {
             s.log();
             made = Some((root, handle));
         });
-        self.common.islands.lock().extend(made);
+        self.shared.islands.lock().extend(made);
         effective
     }
 

@@ -150,11 +150,6 @@ pub(super) enum Deed {
     Unroot {
         root: RootNumber,
     },
-    /// The drop glue of one drops a root of the other.
-    Keeps {
-        keeper: Id,
-        object: Sight,
-    },
     /// Made, to be dropped at whatever time.
     Island {
         root: RootNumber,

@@ -69,8 +69,6 @@ pub enum Op {
     Crowd { slot: u8, keep: bool, cleanups: bool },
     /// `try_alloc` until the heap is full, if it has a limit.
     Fill { kind: Kind },
-    /// An object whose drop glue drops a shared root of another.
-    AllocKeeper { object: u8, slot: u8, keep: bool },
     /// An object whose drop glue stops (or runs) a cleanup, in the middle of a sweep.
     AllocStopper { cleanup: u8, run: bool, slot: u8 },
     /// Points one object to another.
@@ -177,7 +175,6 @@ pub const OPS: &[(u8, Make)] = &[
     (1, |count, _, _| Op::Burst { count }),
     (1, |slot, b, c| Op::Crowd { slot, keep: b % 2 == 0, cleanups: c % 2 == 0 }),
     (3, |a, _, _| Op::Fill { kind: Kind::pick(a) }),
-    (3, |object, slot, c| Op::AllocKeeper { object, slot, keep: c % 2 == 0 }),
     (3, |cleanup, slot, c| Op::AllocStopper { cleanup, run: c % 2 == 0, slot }),
     (20, |from, to, field| Op::Link { from, to, field }),
     (7, |from, field, _| Op::Unlink { from, field }),

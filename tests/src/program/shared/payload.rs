@@ -9,6 +9,7 @@ use sexton::{
     Trace, Weak,
 };
 
+use super::common::SharedHeap;
 use crate::program::any::any;
 use crate::program::ledger::{Id, Ledger, Probe};
 use crate::program::oracle::ObjectKind;
@@ -32,8 +33,6 @@ pub enum Kind {
     Zero,
     /// A span for each, pointers and drop glue.
     Large,
-    /// Drop glue that drops a shared root.
-    Keeper,
     /// Drop glue that ends a cleanup.
     Stopper,
 }
@@ -69,7 +68,6 @@ impl ObjectKind for Kind {
             Kind::Token | Kind::Bomb => size_of::<Leaf<Probe>>(),
             Kind::Zero => size_of::<Zero>(),
             Kind::Large => size_of::<Large<'_>>(),
-            Kind::Keeper => size_of::<Leaf<Keeper>>(),
             Kind::Stopper => size_of::<Leaf<Stopper>>(),
         })
     }
@@ -115,11 +113,6 @@ pub(super) struct Large<'gc> {
     _probe: Leaf<Probe>,
 }
 
-pub(super) struct Keeper {
-    pub(super) probe: Probe,
-    pub(super) _root: AnySharedRoot,
-}
-
 /// Places in the root for pointers.
 pub(super) const SLOTS: usize = 6;
 /// Places in the root for weak pointers.
@@ -157,7 +150,6 @@ any! {
     Token: Leaf<Probe>, Leaf<Probe>;
     Zero: Zero, Zero;
     Large: Large<'gc>, Large<'static>;
-    Keeper: Leaf<Keeper>, Leaf<Keeper>;
     Stopper: Leaf<Stopper>, Leaf<Stopper>;
 }
 
@@ -165,19 +157,23 @@ macro_rules! any_shared_root {
     ($($name:ident: $family:ty;)*) => {
         /// A root of an object of any type, for all mutators.
         #[derive(Clone)]
-        pub(super) enum AnySharedRoot {
-            $($name(SharedRoot<$family>),)*
+        pub(super) enum AnySharedRoot<'h> {
+            $($name(SharedRoot<'h, $family>),)*
         }
 
         impl<'gc> Any<'gc> {
-            pub(super) fn shared_root(self, mc: &Mutation<'gc, Shared>) -> AnySharedRoot {
+            pub(super) fn share<'h>(
+                self,
+                mc: &Mutation<'gc, Shared>,
+                heap: &'h SharedHeap,
+            ) -> AnySharedRoot<'h> {
                 match self {
-                    $(Any::$name(gc) => AnySharedRoot::$name(mc.shared_root(gc)),)*
+                    $(Any::$name(gc) => AnySharedRoot::$name(heap.share(&mc.root(gc))),)*
                 }
             }
         }
 
-        impl AnySharedRoot {
+        impl AnySharedRoot<'_> {
             pub(super) fn fetch<'gc>(&self, mc: &Mutation<'gc, Shared>) -> Any<'gc> {
                 match self {
                     $(AnySharedRoot::$name(root) => Any::$name(mc.fetch_shared(root)),)*
@@ -194,7 +190,6 @@ any_shared_root! {
     Token: Leaf<Probe>;
     Zero: Zero;
     Large: Large<'static>;
-    Keeper: Leaf<Keeper>;
     Stopper: Leaf<Stopper>;
 }
 
@@ -215,7 +210,7 @@ pub(super) fn alloc<'gc>(
         Kind::Bomb => Any::Token(put(mc, Leaf::new(probe(true)), fallible)?),
         Kind::Zero => Any::Zero(put(mc, Zero, fallible)?),
         Kind::Large => Any::Large(put(mc, Large::new(id, probe(false)), fallible)?),
-        Kind::Keeper | Kind::Stopper => unreachable!("{kind:?} needs company"),
+        Kind::Stopper => unreachable!("{kind:?} needs company"),
     })
 }
 
@@ -257,7 +252,6 @@ impl<'gc> Any<'gc> {
             Any::Token(gc) => Some(gc.id),
             Any::Zero(_) => None,
             Any::Large(gc) => Some(gc.intact_id()),
-            Any::Keeper(gc) => Some(gc.probe.id),
             Any::Stopper(gc) => Some(gc.probe.id),
         }
     }

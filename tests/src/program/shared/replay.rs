@@ -411,10 +411,6 @@ impl Replay {
             Deed::Unroot { root } => {
                 self.roots.remove(&root).expect("it was made");
             }
-            Deed::Keeps { keeper, object } => {
-                let object = self.id_of(object);
-                self.oracle.keeps_rooted(keeper, object);
-            }
             Deed::Island { root, object } => {
                 let id = self.id_of(object);
                 self.islands.insert(root, Island { id, sinking: None, sunk: None });

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sexton::{CleanupPool, GcReport, Heap, Mutation, Mutator, Shared};
 
-use super::common::{Common, Here, SharedHeap};
+use super::common::{Common, Here, SharedHeap, SharedRoots};
 use super::hand::Hand;
 use super::ops::{Op, Program};
 use super::payload::{self, Any, HERD, Kind, Node, World};
@@ -78,11 +78,15 @@ impl Stage {
     }
 
     fn play(&mut self, program: &Program) -> Tally<Op> {
-        let tally = self.mutate(program);
+        // Shared roots borrow it; it goes before the stage's own.
+        let heap = self.heap.clone().expect("it has been made");
+        let roots = SharedRoots::default();
+        let tally = self.mutate(program, &heap, &roots);
         self.feed();
         self.compare();
         self.collect();
-        self.drop_roots();
+        self.drop_roots(roots);
+        drop(heap);
         self.collect();
         self.collect();
         if program.setup.pace.is_none() && !program.setup.zeal {
@@ -96,12 +100,16 @@ impl Stage {
     }
 
     /// The mutators, each on its thread.
-    fn mutate(&self, program: &Program) -> Tally<Op> {
+    fn mutate<'h>(
+        &self,
+        program: &Program,
+        heap: &'h SharedHeap,
+        roots: &SharedRoots<'h>,
+    ) -> Tally<Op> {
         let start = Barrier::new(program.mutators);
-        let heap = &**self.heap.as_ref().expect("it has been made");
         let play = |number: usize| {
             let _here = Here::enter().expect("a new thread");
-            let mut hand = Hand::new(heap, &self.common, program.pool);
+            let mut hand = Hand::new(heap, &self.common, roots, program.pool);
             let mine = |(_, step): &(usize, &super::Step)| {
                 usize::from(step.hand) % program.mutators == number
             };
@@ -217,11 +225,9 @@ impl Stage {
     }
 
     /// Drops all shared roots, those of islands included; the mutators have dropped their own.
-    fn drop_roots(&mut self) {
-        let roots = std::mem::take(&mut *self.common.shared_roots.lock());
-        let islands = std::mem::take(&mut *self.common.islands.lock());
+    fn drop_roots(&mut self, roots: SharedRoots<'_>) {
         self.session(|_, _, replay| {
-            drop((roots, islands));
+            drop(roots);
             replay.unroot_all();
         });
     }

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
-use sexton::{GcMutex, GcRwLock, Mutation, Mutator, Shared};
+use sexton::{
+    GcMutex, GcMutexGuard, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, Mutation, Mutator,
+    Shared,
+};
 
 use super::common::{Common, SharedHeap};
 use super::journal::{Deed, Entry, Journal};
@@ -31,12 +33,12 @@ pub(super) struct Session<'s, 'gc> {
 /// Locks of the root, and of one object.
 #[derive(Default)]
 struct Held<'gc> {
-    slots: [Option<MutexGuard<'gc, Option<Any<'gc>>>>; SLOTS],
-    weaks: [Option<RwLockWriteGuard<'gc, Option<AnyWeak<'gc>>>>; WEAKS],
-    weak: Option<RwLockReadGuard<'gc, Option<AnyWeak<'gc>>>>,
-    edges: Option<MutexGuard<'gc, Edges<'gc>>>,
-    list: Option<RwLockWriteGuard<'gc, Vec<Any<'gc>>>>,
-    read_list: Option<RwLockReadGuard<'gc, Vec<Any<'gc>>>>,
+    slots: [Option<GcMutexGuard<'gc, Option<Any<'gc>>>>; SLOTS],
+    weaks: [Option<GcRwLockWriteGuard<'gc, Option<AnyWeak<'gc>>>>; WEAKS],
+    weak: Option<GcRwLockReadGuard<'gc, Option<AnyWeak<'gc>>>>,
+    edges: Option<GcMutexGuard<'gc, Edges<'gc>>>,
+    list: Option<GcRwLockWriteGuard<'gc, Vec<Any<'gc>>>>,
+    read_list: Option<GcRwLockReadGuard<'gc, Vec<Any<'gc>>>>,
 }
 
 /// Opens a session, in which `f` does something. At least `least` cycles have been completed by then. The answer is how many have.
