@@ -57,9 +57,10 @@ struct InHand {
 }
 
 impl InHand {
-    /// Whether its runner has begun none of it yet.
-    fn is_untouched(&self) -> bool {
-        self.view.cursor() == self.before
+    /// Whether a runner at this cursor has begun none of it yet. The cursor moves, so a decision
+    /// reads it once.
+    fn is_untouched(&self, cursor: usize) -> bool {
+        cursor == self.before
     }
 }
 
@@ -137,9 +138,10 @@ impl Desk {
     pub(crate) fn is_to_be_watched(&self, worth: impl FnOnce(bool) -> bool) -> bool {
         let mut in_hand = self.in_hand.lock();
         in_hand.as_mut().is_some_and(|in_hand| {
-            let unrun = in_hand.view.len() - in_hand.view.cursor();
+            let cursor = in_hand.view.cursor();
             // The first one to be run is its runner's own.
-            let tail = !in_hand.taken_over && unrun > usize::from(in_hand.is_untouched());
+            let first = cursor + usize::from(in_hand.is_untouched(cursor));
+            let tail = !in_hand.taken_over && in_hand.view.len() > first;
             in_hand.watched = in_hand.watched || worth(tail);
             in_hand.watched
         })
@@ -156,7 +158,7 @@ impl Desk {
             _ => now,
         };
         in_hand.seen = Some((at, since));
-        let running = if in_hand.is_untouched() { None } else { in_hand.view.get(at - 1) };
+        let running = if in_hand.is_untouched(at) { None } else { in_hand.view.get(at - 1) };
         let storage = &in_hand.batch.lease().registry().storage;
         Some(Glance {
             running: running.map(|record| storage.description(record)),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sexton::{
     Branded, Cleanup, CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Pacing, Trace,
 };
+use sexton_tests::settings;
 
 /// A node of a graph: a list link, any number of edges, and a number.
 #[derive(Trace)]
@@ -37,7 +38,7 @@ pub(crate) struct World<'gc> {
 pub(crate) type WorldHeap = Heap<World<'static>>;
 
 pub(crate) fn builder() -> HeapBuilder<World<'static>> {
-    Heap::builder()
+    Heap::builder().zeal(settings::zeal())
 }
 
 /// A heap that collects only when told to; and at each session, if built for zeal mode.
