@@ -220,22 +220,18 @@ impl Pool {
     pub fn stats(&self) -> PoolStats {
         let totals = &*self.totals;
         let crew = self.queue.crew().numbers();
-        // The parts before the whole, as in `Totals::backlog`.
-        let discarded = totals.shards.sum(|s| &s.discarded);
-        let passed = totals.shards.sum(|s| &s.settled);
-        let panicked = totals.shards.sum(|s| &s.panicked);
-        let backlog = totals.backlog();
-        let ended = totals.shards.sum(|s| &s.ended);
+        let tally = totals.tally.read();
+        let backlog = tally.backlog();
         PoolStats {
             workers: crew.workers,
             max_workers: self.max_workers(),
             asleep: crew.asleep,
-            running: totals.shards.sum(|s| &s.running) as usize,
-            queued: totals.queued.load(Ordering::Relaxed),
-            executed: ended.saturating_sub(discarded + passed),
-            panicked,
-            settled: totals.settled.load(Ordering::Relaxed) + passed,
-            discarded,
+            running: totals.tally.running() as usize,
+            queued: tally.queued,
+            executed: tally.executed,
+            panicked: tally.panicked,
+            settled: tally.settled,
+            discarded: tally.discarded,
             backlog,
             blocks: self.queue.len(),
             spawn_failures: crew.spawn_failures,
@@ -254,7 +250,7 @@ impl Pool {
 
     /// Whether every cleanup that was queued has ended.
     pub fn is_idle(&self) -> bool {
-        self.totals.backlog() == 0
+        self.totals.tally.read().backlog() == 0
     }
 
     // ---- workers and work --------------------------------------------------------------------------

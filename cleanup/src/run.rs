@@ -14,8 +14,8 @@ use crate::desk::Desk;
 use crate::mutant::Mutant;
 use crate::pool::Pool;
 use crate::record::{FreeList, Index, Passed, Storage, Taker};
-use crate::sync::thread_local;
-use crate::tally::Counting;
+use crate::sync::{AtomicU64, thread_local};
+use crate::tally::{Counting, Shard};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -84,7 +84,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(pool: &'a Pool, queued: Queued, desk: &'a Desk) -> Self {
         let freed = queued.batch.lease().registry().storage.free_list();
-        pool.totals().shards.of(desk.runner()).add(|s| &s.running, 1);
+        pool.totals().tally.of(desk.runner()).add(|s| &s.running, 1);
         desk.take_up(&queued); // B1 of `monitor.rs`
         // From here on the block is safe, should anything unwind.
         let run = Run { pool, desk, queued: Some(queued), freed, ended: 0 };
@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
         let storage = &registry.storage;
         let totals = self.pool.totals();
         let runner = self.desk.runner();
-        let shards = [totals.shards.of(runner), batch.shards.of(runner)];
+        let shards = [totals.tally.of(runner), batch.tally.of(runner)];
         let taker = taker(self.pool);
         let mut ran = 0;
         while ran < max {
@@ -117,8 +117,7 @@ impl<'a> Run<'a> {
                     match (pass(self.pool, storage, record, note), grace) {
                         (Passed::Freed(slot, counted), _) => {
                             if !counted {
-                                count(&shards, &mut self.ended);
-                                shards.iter().for_each(|s| s.add(|s| &s.settled, 1));
+                                count(&shards, |s| &s.settled, &mut self.ended);
                             }
                             self.freed.push(slot);
                         }
@@ -140,9 +139,6 @@ impl<'a> Run<'a> {
             let name = thunk.namer();
             let outcome =
                 catch_unwind(AssertUnwindSafe(|| if discard { drop(thunk) } else { thunk.run() }));
-            if discard {
-                shards.iter().for_each(|s| s.add(|s| &s.discarded, 1));
-            }
             if let Err(payload) = outcome {
                 if !discard {
                     shards.iter().for_each(|s| s.add(|s| &s.panicked, 1));
@@ -150,7 +146,7 @@ impl<'a> Run<'a> {
                 totals.report(payload, ending.describe(name));
             }
             // The count before the declaration: who sees `Done` sees it counted.
-            count(&shards, &mut self.ended);
+            count(&shards, |s| if discard { &s.discarded } else { &s.executed }, &mut self.ended);
             ending.free(&mut self.freed);
             ran += 1;
         }
@@ -176,10 +172,10 @@ fn pass(_pool: &Pool, storage: &'static Storage, record: Index, note: Option<u8>
     storage.pass(record, note)
 }
 
-/// Counts one end.
+/// Counts one end, and how it came.
 #[inline]
-fn count(shards: &[Counting<'_>; 2], ended: &mut u64) {
-    shards.iter().for_each(|s| s.add(|s| &s.ended, 1));
+fn count(shards: &[Counting<'_>; 2], way: impl Fn(&Shard) -> &AtomicU64, ended: &mut u64) {
+    shards.iter().for_each(|s| s.add(&way, 1));
     *ended += 1;
 }
 
@@ -193,7 +189,7 @@ impl Drop for Run<'_> {
             Some(_) if self.pool.mutant().is(Mutant::NoGrace) => self.freed.give_back(),
             Some(grace) => grace.keep(&mut self.freed),
         }
-        self.pool.totals().shards.of(self.desk.runner()).add(|s| &s.running, u64::MAX);
+        self.pool.totals().tally.of(self.desk.runner()).add(|s| &s.running, u64::MAX);
         if queued.block.front().is_some() && !taken_over {
             // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished.
             queued.batch.subtract(self.ended);
