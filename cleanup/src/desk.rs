@@ -530,7 +530,7 @@ mod tests {
             leave.send(()).expect("the second waits");
             end.recv().expect("its thread tells");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
         let scene = scene(first, [Box::new(second) as Closure, Box::new(third)]);
         std::thread::scope(|scope| {
             let handle = &scene.queued[1].1;
@@ -553,7 +553,7 @@ mod tests {
             entered.send(()).expect("the test waits");
             left.recv().expect("the test tells");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
         let scene = scene(first, [Box::new(second) as Closure, Box::new(|| {})]);
         let (states, pending) = std::thread::scope(|scope| {
             let handle = &scene.queued[1].1;
@@ -591,7 +591,7 @@ mod tests {
             thunk.run();
             assert!(ending.close(false).is_none(), "the chain is still there");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
         not_counted_by_its_handle(
             scene(first, [Box::new(|| {}) as Closure, Box::new(third)]),
             hand,

@@ -187,7 +187,9 @@ impl Pool {
     /// Runs at most `max` cleanups on this thread; gives how many it ran.
     ///
     /// Any thread may call it at any time, whether the pool is manual or has workers. What is left of a
-    /// block goes back to the full list. If the list is empty, this looks for tails of stalled blocks. From inside a
+    /// block goes back to the full list. If the list is empty, this takes over the tail of each
+    /// block that another thread has had in hand for `stall_after`. So when it gives less than
+    /// `max`, all that waits is behind a cleanup in a block that was begun later. From inside a
     /// cleanup it does nothing: cleanups do not nest.
     pub fn run_pending(&self, max: usize) -> usize {
         if in_cleanup() {
@@ -202,7 +204,7 @@ impl Pool {
         let mut ran = 0;
         while ran < max {
             let Some(block) = self.queue.try_next() else {
-                self.inspect(Instant::now());
+                self.take_what_waits();
                 if self.queue.len() > 0 {
                     continue;
                 }
@@ -262,7 +264,7 @@ impl Pool {
         self.watch_again();
         if self.queue.len() > 0 {
             self.tell_ready();
-            if self.max_workers() == 0 && self.is_deserted() {
+            if self.is_paused() && self.is_deserted() {
                 // Nobody is demanded here, who could fail to come. Who waits already runs it.
                 self.totals.nudge();
             }
@@ -312,7 +314,7 @@ impl Pool {
 
     /// Whether work waits, and no worker is there or on its way who could do it.
     pub(crate) fn is_deserted(&self) -> bool {
-        !self.is_manual() && self.queue.len() > 0 && self.queue.crew().numbers().workers == 0
+        self.queue.len() > 0 && self.queue.crew().numbers().workers == 0
     }
 
     /// A worker ended before it began: whoever was to start it forgot it, or its thread did not live that long.
@@ -358,11 +360,15 @@ impl Pool {
     /// In a pool that has no workers because none could be started, or none is allowed: runs what is queued here,
     /// until `enough`. A manual pool's owner has chosen the threads that run cleanups, so nothing runs here.
     pub(crate) fn help_for_want_of_workers(&self, enough: impl Fn() -> bool) {
-        while !self.is_manual()
-            && self.queue.crew().numbers().workers == 0
-            && !enough()
-            && self.run_pending(STINT) > 0
-        {}
+        if !self.is_manual() {
+            self.help_without_workers(enough);
+        }
+    }
+
+    /// Likewise, in a manual pool, too.
+    pub(crate) fn help_without_workers(&self, enough: impl Fn() -> bool) {
+        while self.queue.crew().numbers().workers == 0 && !enough() && self.run_pending(STINT) > 0 {
+        }
     }
 
     // ---- for the rest of the crate -----------------------------------------------------------------

@@ -68,8 +68,12 @@ impl CleanupPool {
     }
 
     /// Runs up to `max` queued cleanups on this thread, and returns how many it ran. Any thread may
-    /// call it, on any pool; but cleanups do not nest, so within one it runs none. When none is queued it takes over
-    /// what waits behind cleanups that have stalled on other threads; in a manual pool nobody else does.
+    /// call it, on any pool; but cleanups do not nest, so within one it runs none.
+    ///
+    /// When none is queued it takes over what waits behind cleanups on other threads, in each block
+    /// of up to 126 that was begun [`stall_after`](CleanupPoolBuilder::stall_after) ago or earlier.
+    /// So if it returns less than `max`, only blocks that were begun later still have cleanups that
+    /// wait.
     pub fn run_pending(&self, max: usize) -> usize {
         self.shared.core.run_pending(max)
     }
