@@ -135,6 +135,9 @@ impl<'a> Run<'a> {
             };
             // Before the call: should this thread unwind, the rest begins behind this cleanup.
             cells.advance();
+            if self.desk.is_let_go() {
+                self.pool.watch_if_worth_it(self.desk);
+            }
             let (thunk, ending) = taken.extract();
             let name = thunk.namer();
             let outcome =

@@ -83,7 +83,9 @@ impl Pool {
             }
         }
         self.tell_slow(&in_hand);
-        in_hand.iter().any(|(_, glance)| glance.watched)
+        let to_take = self.stall_after < Duration::MAX;
+        let to_tell = self.totals.hooks.slow.is_some();
+        in_hand.iter().fold(false, |any, (desk, _)| desk.stays_watched(to_take, to_tell) || any)
     }
 
     /// Likewise, for a thread that has nothing else to run. What waits behind a cleanup for long is
