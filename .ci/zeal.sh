@@ -9,5 +9,6 @@ run_tests() {
     cargo test --locked --release --target-dir target/zeal -p sexton-tests --test it -- "$@"
 }
 run_tests --skip ui::
-# The same program at the speed of a release, where the races are: with overflow checks, without zeal.
+# The same program at the speed of a release, where the races are: without zeal, with overflow
+# checks.
 SEXTON_ZEAL=0 run_tests stress::

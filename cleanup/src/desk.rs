@@ -110,9 +110,22 @@ impl Desk {
 
     // ---- the runner's side -------------------------------------------------------------------------
 
-    /// Takes a block up.
+    /// Takes up a block.
     pub(crate) fn take_up(&self, queued: &Queued) {
-        let in_hand = InHand {
+        self.put_on(&mut self.in_hand.lock(), queued);
+    }
+
+    /// Takes up the block that `claim` finds, if it finds one. With the desk locked meanwhile: a
+    /// block that a runner has claimed is on a desk for all others to see.
+    pub(crate) fn take_up_next(&self, claim: impl FnOnce() -> Option<Queued>) -> Option<Queued> {
+        let mut desk = self.in_hand.lock();
+        let queued = claim()?;
+        self.put_on(&mut desk, &queued);
+        Some(queued)
+    }
+
+    fn put_on(&self, desk: &mut Option<InHand>, queued: &Queued) {
+        let before = desk.replace(InHand {
             view: queued.block.view(),
             batch: queued.batch.clone(),
             begun: Instant::now(),
@@ -122,9 +135,7 @@ impl Desk {
             taken_over: false,
             seen: None,
             told: None,
-        };
-        let mut desk = self.in_hand.lock();
-        let before = desk.replace(in_hand);
+        });
         debug_assert!(before.is_none(), "a runner has one block at a time");
         self.let_go.store(false, Ordering::Relaxed);
     }
@@ -135,15 +146,12 @@ impl Desk {
         (in_hand.taken_over, in_hand.grace)
     }
 
-    /// Deals with the front record, which could not be taken: calls `pass` with the desk locked, so that
-    /// nobody takes the tail over meanwhile. False if somebody has: then the record, and all that follow, are theirs.
-    pub(crate) fn pass(&self, pass: impl FnOnce(Option<&Grace>)) -> bool {
+    /// Calls `step` with the desk locked, so that nobody takes the tail over meanwhile. `None` if
+    /// somebody has: then the front record, and all that follow, are theirs.
+    pub(crate) fn step<R>(&self, step: impl FnOnce(Option<&Grace>) -> R) -> Option<R> {
         let in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_ref().expect("a block in hand");
-        if !in_hand.taken_over {
-            pass(in_hand.grace.as_deref());
-        }
-        !in_hand.taken_over
+        (!in_hand.taken_over).then(|| step(in_hand.grace.as_deref()))
     }
 
     /// Whether the monitor has let go of the block in hand, so that it has to be asked again to

@@ -116,13 +116,17 @@ pub struct Pool {
     unwatched: AtomicBool,
     /// Tails taken over. Relaxed: a counter.
     taken_over: AtomicU64,
-    /// Tails that have been copied, or may be, and are not in the full list yet. Written by whoever takes one over.
+    /// Blocks that are on no desk and not in the full list yet, or may be: tails that are being
+    /// copied, rests that go back. See [`transit`](Pool::transit).
     in_transit: AtomicUsize,
     /// Cleanups reported as slow. Relaxed: a counter.
     slow: AtomicU64,
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
     /// publishers, after a fence.
     closed: AtomicBool,
+    /// Cleanups that were not run because the pool was closed. Added to by runners with their desk
+    /// locked. Relaxed: ordered by that lock.
+    refused: AtomicU64,
     /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     discard_at_end: AtomicBool,
     mutant: Mutant,
@@ -158,6 +162,7 @@ impl Pool {
             in_transit: AtomicUsize::new(0),
             slow: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
             discard_at_end: AtomicBool::new(false),
             mutant,
             this: this.clone(),
@@ -201,16 +206,17 @@ impl Pool {
             // the hook has to be told again.
             fence(Ordering::SeqCst);
         }
+        let desk = self.desks.guest();
         let mut ran = 0;
         while ran < max {
-            let Some(block) = self.queue.try_next() else {
+            let Some(block) = desk.take_up_next(|| self.queue.try_next()) else {
                 self.take_what_waits();
                 if self.queue.len() > 0 {
                     continue;
                 }
                 break;
             };
-            ran += run(self, block, &self.desks.guest(), max - ran);
+            ran += run(self, block, &desk, max - ran);
         }
         if self.queue.len() > 0 {
             self.tell_ready();
@@ -260,6 +266,11 @@ impl Pool {
     /// Publishes blocks, and wakes or starts workers for them.
     pub(crate) fn publish(&self, blocks: impl IntoIterator<Item = Queued>) {
         let demand = self.queue.publish(blocks);
+        self.published(demand);
+    }
+
+    /// The rest of a publish, in which the user's hooks may be called.
+    pub(crate) fn published(&self, demand: Demand) {
         self.fulfil(demand);
         self.watch_again();
         if self.queue.len() > 0 {

@@ -54,15 +54,10 @@ impl Drop for Inside {
     }
 }
 
-/// Runs a block's cleanups, at most `max` of them; gives how many ran or were discarded. What is left goes back to
-/// the full list.
+/// Runs the cleanups of a block that is on the desk, at most `max` of them; gives how many ran or
+/// were discarded. What is left goes back to the full list.
 pub(crate) fn run(pool: &Pool, block: Queued, desk: &Desk, max: usize) -> usize {
-    // `Run` is dropped, and with it a rest published, when the thread is outside again.
-    let mut run = Run::new(pool, block, desk);
-    let inside = Inside::enter();
-    let ran = run.cleanups(max);
-    drop(inside);
-    ran
+    Run::new(pool, block, desk).go(max)
 }
 
 /// How many entries ahead records are fetched. Objects die in no order, and a short cleanup takes less than a miss; where
@@ -85,11 +80,21 @@ impl<'a> Run<'a> {
     fn new(pool: &'a Pool, queued: Queued, desk: &'a Desk) -> Self {
         let freed = queued.batch.lease().registry().storage.free_list();
         pool.totals().tally.of(desk.runner()).add(|s| &s.running, 1);
-        desk.take_up(&queued); // B1 of `monitor.rs`
         // From here on the block is safe, should anything unwind.
         let run = Run { pool, desk, queued: Some(queued), freed, ended: 0 };
         pool.watch_if_worth_it(desk); // B1, B2
         run
+    }
+
+    /// Runs so many. `Run` is dropped, and with it a rest published, when the thread is outside
+    /// again.
+    fn go(&mut self, max: usize) -> usize {
+        let _inside = Inside::enter();
+        self.cleanups(max)
+    }
+
+    fn has_rest(&self) -> bool {
+        self.queued.as_ref().is_some_and(|queued| queued.block.front().is_some())
     }
 
     fn cleanups(&mut self, max: usize) -> usize {
@@ -109,9 +114,20 @@ impl<'a> Run<'a> {
             }
             #[cfg(all(test, not(loom)))]
             crate::tests::fault::here();
-            let discard = batch.is_discarded() || self.pool.is_closed();
-            let Some(taken) = storage.take(record, taker, discard) else {
-                let ours = self.desk.pass(|grace| {
+            let closed = self.pool.is_closed();
+            let discard = closed || batch.is_discarded();
+            // Before the call: should this thread unwind, the rest begins behind this cleanup.
+            let take = || storage.take(record, taker, discard).inspect(|_| cells.advance());
+            let taken = if closed {
+                // The thread that closes the pool takes the tail, or finds this one counted.
+                let step = self.desk.step(|_| take().inspect(|_| self.pool.refuses_one()));
+                let Some(taken) = step else { break };
+                taken
+            } else {
+                take()
+            };
+            let Some(taken) = taken else {
+                let step = self.desk.step(|grace| {
                     // Without a note while others may come to the record: its handle must not free the slot.
                     let note = grace.is_none().then_some(batch.byte());
                     match (pass(self.pool, storage, record, note), grace) {
@@ -128,13 +144,11 @@ impl<'a> Run<'a> {
                     }
                     cells.advance();
                 });
-                if !ours {
+                if step.is_none() {
                     break;
                 }
                 continue;
             };
-            // Before the call: should this thread unwind, the rest begins behind this cleanup.
-            cells.advance();
             if self.desk.is_let_go() {
                 self.pool.watch_if_worth_it(self.desk);
             }
@@ -184,6 +198,14 @@ fn count(shards: &[Counting<'_>; 2], way: impl Fn(&Shard) -> &AtomicU64, ended: 
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
+        let mut transit = None;
+        if self.has_rest() {
+            transit = self.pool.transit();
+            if transit.is_none() {
+                // The pool is closed: a rest in no sight would miss the count.
+                self.go(usize::MAX);
+            }
+        }
         let queued = self.queued.take().expect("only drop takes it");
         let (taken_over, grace) = self.desk.put_down();
         // 1. The slots first: whoever waits for the batch may register again at once.
@@ -195,11 +217,16 @@ impl Drop for Run<'_> {
         self.pool.totals().tally.of(self.desk.runner()).add(|s| &s.running, u64::MAX);
         if queued.block.front().is_some() && !taken_over {
             // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished.
-            queued.batch.subtract(self.ended);
-            self.pool.publish([queued]);
+            let batch = queued.batch.clone();
+            let demand = self.pool.queue().publish([queued]);
+            drop(transit);
+            self.pool.published(demand);
+            // Afterwards: a thread that waits for relief in a manual pool finds the rest.
+            batch.subtract(self.ended);
             // After the PublishFence of that publish: if the pool was closed meanwhile, nobody else will come.
             self.pool.discard_if_closed();
         } else {
+            drop(transit);
             // A rest that was taken over is in the list already, or run.
             let Queued { block, batch, grace: own } = queued;
             self.pool.recycle(block);

@@ -122,15 +122,14 @@ impl Pool {
     /// Publishes the tail of the block on a desk, if there is one and it was not taken before. With
     /// `at`, only if the cursor is there.
     pub(crate) fn take_over(&self, desk: &Desk, at: Option<usize>) {
-        // Relaxed: ordered by the desk's lock, which comes next.
-        self.in_transit.fetch_add(1, Ordering::Relaxed);
+        // A pool that closes takes all tails.
+        let Some(transit) = self.transit() else { return };
         let demand = desk.take_tail(self, at).map(|tail| {
             self.taken_over.fetch_add(1, Ordering::Relaxed);
             step!(T3);
             self.queue.publish_for_stalled(tail)
         });
-        // Release: pairs with the Acquire in `last_look`.
-        self.in_transit.fetch_sub(1, Ordering::Release);
+        drop(transit);
         let Some(demand) = demand else { return };
         self.fulfil(demand);
         self.tell_ready();

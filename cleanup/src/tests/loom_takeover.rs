@@ -142,6 +142,42 @@ fn a_look_names_no_cleanup_that_its_runner_has_not_begun() {
     });
 }
 
+/// A pool is closed while a runner has a block in hand, or puts its rest back: each cleanup that
+/// does not run is counted by then, whoever drops it.
+#[test]
+fn a_close_has_counted_all_that_it_discards() {
+    for max in [1, 2] {
+        explore(move || {
+            let pool = Pool::new(PoolConfig::default(), None);
+            let (_origin, _registrar, runs, _) = two_queued(&pool);
+            let other = pool.clone();
+            let runner = loom::thread::spawn(move || other.run_pending(max));
+            let discarded = pool.discard_pending();
+            runner.join().expect("the runner");
+            let ran: u32 = runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum();
+            assert_eq!(discarded + ran as usize, 2);
+            assert_eq!(pool.stats().discarded, discarded as u64);
+        });
+    }
+}
+
+/// Likewise, while a tail is taken over.
+#[test]
+fn a_close_has_counted_all_though_a_tail_moves() {
+    explore(|| {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let (_origin, _registrar, runs, _) = two_queued(&pool);
+        let (runner, taker) = (pool.clone(), pool.clone());
+        let runner = loom::thread::spawn(move || runner.run_pending(2));
+        let taker = loom::thread::spawn(move || take_tails(&taker));
+        let discarded = pool.discard_pending();
+        runner.join().expect("the runner");
+        taker.join().expect("the taker");
+        let ran: u32 = runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum();
+        assert_eq!(discarded + ran as usize, 2);
+    });
+}
+
 /// The owner of the threads is told that there is work, or sees it.
 #[test]
 fn who_is_told_that_work_is_ready_misses_none() {

@@ -1,4 +1,5 @@
-//! Readings of the counters beside threads that change them: the sums that are promised hold in each.
+//! Readings of the counters beside threads that change them: the sums that are promised hold in
+//! each.
 
 use crate::common::*;
 use sexton_cleanup::{Origin, Pool, Registrar};
@@ -19,8 +20,8 @@ fn check(pool: &Pool, origin: &Origin) {
     assert!(pool.asleep <= pool.workers, "{pool:?}");
 }
 
-/// Cleanups of which some are discarded while armed, some are stopped or run by their handles, before they are queued,
-/// meanwhile and afterwards, and the rest by workers.
+/// Cleanups of which some are discarded while armed, some are stopped or run by their handles,
+/// before they are queued, meanwhile and afterwards, and the rest by workers.
 fn round(origin: &Origin, registrar: &mut Registrar) {
     let (mut heads, handles): (Vec<_>, Vec<_>) = (0..ROUND).map(|_| add(registrar, || {})).unzip();
     heads.drain(..ROUND / 10).for_each(|head| registrar.discard(head));
