@@ -4,4 +4,11 @@
 # must not compile (`ui`) runs no code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-RUSTFLAGS="--cfg gc_zeal -C debug-assertions" cargo test --locked --release --target-dir target/zeal -p sexton-tests --test it -- --skip ui::
+export RUSTFLAGS="--cfg gc_zeal -C debug-assertions"
+run_tests() {
+    cargo test --locked --release --target-dir target/zeal -p sexton-tests --test it -- "$@"
+}
+run_tests --skip ui::
+# The same program at the speed of a release, where the races are: without zeal, with overflow
+# checks.
+SEXTON_ZEAL=0 run_tests stress::

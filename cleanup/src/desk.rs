@@ -21,7 +21,7 @@ use crate::cycle::Queued;
 use crate::describe::Description;
 use crate::pool::Pool;
 use crate::record::{FreeList, Index, Passed};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::tally::Runner;
 use crate::ticket::Batch;
 use std::time::{Duration, Instant};
@@ -34,6 +34,9 @@ pub(crate) struct Desk {
     /// Locked by the runner at the beginning and the end of a block, and where it has to know whether its tail
     /// was taken; by others to look, or to take the tail. Never held while user code runs.
     in_hand: Mutex<Option<InHand>>,
+    /// The monitor has let go of the block in hand. Written with that locked; read by the runner
+    /// after each step of the cursor. Relaxed: see [`stays_watched`](Desk::stays_watched).
+    let_go: AtomicBool,
 }
 
 /// A block that is being run.
@@ -44,8 +47,7 @@ struct InHand {
     begun: Instant,
     /// Entries begun before that: in a rest, by the runner that put it back.
     before: usize,
-    /// The monitor is not to fall dormant.
-    watched: bool,
+    watched: Watched,
     /// Set once the block shares entries with another.
     grace: Option<Arc<Grace>>,
     /// Somebody else has a copy of the tail. Whatever is still unrun is theirs to see to.
@@ -56,10 +58,28 @@ struct InHand {
     told: Option<usize>,
 }
 
+/// Whether the monitor is to look at a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    No,
+    /// It is not to fall dormant.
+    Yes,
+    /// It was to. But while the cursor stays here there is nothing left for it to do.
+    LetGo(usize),
+}
+
 impl InHand {
-    /// Whether its runner has begun none of it yet.
-    fn is_untouched(&self) -> bool {
-        self.view.cursor() == self.before
+    /// Whether a runner at this cursor has begun none of it yet. The cursor moves, so a decision
+    /// reads it once.
+    fn is_untouched(&self, cursor: usize) -> bool {
+        cursor == self.before
+    }
+
+    /// Whether others could take entries over from a runner at this cursor.
+    fn has_tail(&self, cursor: usize) -> bool {
+        // The first one to be run is its runner's own.
+        let first = cursor + usize::from(self.is_untouched(cursor));
+        !self.taken_over && self.view.len() > first
     }
 }
 
@@ -77,12 +97,11 @@ pub(crate) struct Glance {
     /// taken up if it is the first one.
     pub(crate) age: Duration,
     pub(crate) taken_over: bool,
-    pub(crate) watched: bool,
 }
 
 impl Desk {
     pub(crate) fn new(runner: Runner) -> Arc<Self> {
-        Arc::new(Desk { runner, in_hand: Mutex::new(None) })
+        Arc::new(Desk { runner, in_hand: Mutex::new(None), let_go: AtomicBool::new(false) })
     }
 
     pub(crate) fn runner(&self) -> Runner {
@@ -91,21 +110,34 @@ impl Desk {
 
     // ---- the runner's side -------------------------------------------------------------------------
 
-    /// Takes a block up.
+    /// Takes up a block.
     pub(crate) fn take_up(&self, queued: &Queued) {
-        let in_hand = InHand {
+        self.put_on(&mut self.in_hand.lock(), queued);
+    }
+
+    /// Takes up the block that `claim` finds, if it finds one. With the desk locked meanwhile: a
+    /// block that a runner has claimed is on a desk for all others to see.
+    pub(crate) fn take_up_next(&self, claim: impl FnOnce() -> Option<Queued>) -> Option<Queued> {
+        let mut desk = self.in_hand.lock();
+        let queued = claim()?;
+        self.put_on(&mut desk, &queued);
+        Some(queued)
+    }
+
+    fn put_on(&self, desk: &mut Option<InHand>, queued: &Queued) {
+        let before = desk.replace(InHand {
             view: queued.block.view(),
             batch: queued.batch.clone(),
             begun: Instant::now(),
             before: queued.block.cursor(),
-            watched: false,
+            watched: Watched::No,
             grace: queued.grace.clone(),
             taken_over: false,
             seen: None,
             told: None,
-        };
-        let before = self.in_hand.lock().replace(in_hand);
+        });
         debug_assert!(before.is_none(), "a runner has one block at a time");
+        self.let_go.store(false, Ordering::Relaxed);
     }
 
     /// Puts the block down. Whether its rest belongs to others, and the grace it shares with them.
@@ -114,35 +146,64 @@ impl Desk {
         (in_hand.taken_over, in_hand.grace)
     }
 
-    /// Deals with the front record, which could not be taken: calls `pass` with the desk locked, so that
-    /// nobody takes the tail over meanwhile. False if somebody has: then the record, and all that follow, are theirs.
-    pub(crate) fn pass(&self, pass: impl FnOnce(Option<&Grace>)) -> bool {
+    /// Calls `step` with the desk locked, so that nobody takes the tail over meanwhile. `None` if
+    /// somebody has: then the front record, and all that follow, are theirs.
+    pub(crate) fn step<R>(&self, step: impl FnOnce(Option<&Grace>) -> R) -> Option<R> {
         let in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_ref().expect("a block in hand");
-        if !in_hand.taken_over {
-            pass(in_hand.grace.as_deref());
-        }
-        !in_hand.taken_over
+        (!in_hand.taken_over).then(|| step(in_hand.grace.as_deref()))
+    }
+
+    /// Whether the monitor has let go of the block in hand, so that it has to be asked again to
+    /// watch.
+    #[inline]
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Relaxed)
     }
 
     // ---- the others' side --------------------------------------------------------------------------
 
     /// Whether a block is in hand that is to be watched.
     pub(crate) fn is_watched(&self) -> bool {
-        self.in_hand.lock().as_ref().is_some_and(|in_hand| in_hand.watched)
+        self.in_hand.lock().as_ref().is_some_and(|in_hand| in_hand.watched == Watched::Yes)
     }
 
     /// Has what is in hand watched if `worth` says so, which is told whether there is a tail that others could take.
-    /// Whether it is watched. Not called any more for a block whose tail was taken, or that is watched already.
+    /// Whether it is watched. `worth` is not asked about a block that is watched already.
     pub(crate) fn is_to_be_watched(&self, worth: impl FnOnce(bool) -> bool) -> bool {
         let mut in_hand = self.in_hand.lock();
         in_hand.as_mut().is_some_and(|in_hand| {
-            let unrun = in_hand.view.len() - in_hand.view.cursor();
-            // The first one to be run is its runner's own.
-            let tail = !in_hand.taken_over && unrun > usize::from(in_hand.is_untouched());
-            in_hand.watched = in_hand.watched || worth(tail);
-            in_hand.watched
+            let tail = in_hand.has_tail(in_hand.view.cursor());
+            let watched = in_hand.watched == Watched::Yes || worth(tail);
+            in_hand.watched = if watched { Watched::Yes } else { Watched::No };
+            self.let_go.store(false, Ordering::Relaxed);
+            watched
         })
+    }
+
+    /// Whether the monitor still has something to do here, after a look. If not, it lets go of the
+    /// block: a cleanup that never returns is not to keep it awake.
+    ///
+    /// There is something to do while there is a tail, if tails are ever taken, or a cleanup that
+    /// the hook is still to be told about. The runner that goes on asks to be watched again. Its
+    /// step and its look at `let_go` have no fence in between, as it steps once a cleanup. But the
+    /// monitor looks some more times before it falls dormant, and takes up a block again whose
+    /// cursor has moved.
+    pub(crate) fn stays_watched(&self, to_take: bool, to_tell: bool) -> bool {
+        let mut in_hand = self.in_hand.lock();
+        let Some(in_hand) = in_hand.as_mut() else { return false };
+        if in_hand.watched != Watched::Yes {
+            return false;
+        }
+        let cursor = in_hand.view.cursor();
+        let tail = to_take && in_hand.has_tail(cursor);
+        let news = to_tell && in_hand.told != Some(cursor);
+        let stays = tail || news;
+        if !stays {
+            in_hand.watched = Watched::LetGo(cursor);
+            self.let_go.store(true, Ordering::Relaxed);
+        }
+        stays
     }
 
     /// Looks at what is in hand, and remembers what it saw.
@@ -156,7 +217,11 @@ impl Desk {
             _ => now,
         };
         in_hand.seen = Some((at, since));
-        let running = if in_hand.is_untouched() { None } else { in_hand.view.get(at - 1) };
+        if matches!(in_hand.watched, Watched::LetGo(cursor) if cursor != at) {
+            in_hand.watched = Watched::Yes;
+            self.let_go.store(false, Ordering::Relaxed);
+        }
+        let running = if in_hand.is_untouched(at) { None } else { in_hand.view.get(at - 1) };
         let storage = &in_hand.batch.lease().registry().storage;
         Some(Glance {
             running: running.map(|record| storage.description(record)),
@@ -165,7 +230,6 @@ impl Desk {
             block_age: now.saturating_duration_since(in_hand.begun),
             age: now.saturating_duration_since(since),
             taken_over: in_hand.taken_over,
-            watched: in_hand.watched,
         })
     }
 
@@ -528,7 +592,7 @@ mod tests {
             leave.send(()).expect("the second waits");
             end.recv().expect("its thread tells");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
         let scene = scene(first, [Box::new(second) as Closure, Box::new(third)]);
         std::thread::scope(|scope| {
             let handle = &scene.queued[1].1;
@@ -551,7 +615,7 @@ mod tests {
             entered.send(()).expect("the test waits");
             left.recv().expect("the test tells");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
         let scene = scene(first, [Box::new(second) as Closure, Box::new(|| {})]);
         let (states, pending) = std::thread::scope(|scope| {
             let handle = &scene.queued[1].1;
@@ -589,7 +653,7 @@ mod tests {
             thunk.run();
             assert!(ending.close(false).is_none(), "the chain is still there");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, 1);
+        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
         not_counted_by_its_handle(
             scene(first, [Box::new(|| {}) as Closure, Box::new(third)]),
             hand,

@@ -6,6 +6,10 @@
 //! A tick is a timed wait, and sleeping workers rely on none: the monitor never looks for work that a publisher
 //! should have woken somebody for. Once no block is in hand it falls *dormant*, and waits without a deadline.
 //!
+//! It *lets go* of a block whose tail was taken and whose cleanup was reported. A cleanup that
+//! never returns does not keep it awake. A runner that goes on in such a block asks again to be
+//! watched.
+//!
 //! Invariant: **no block in hand beside a dormant monitor, if it is to be watched.** The runner puts the block on
 //! its desk and then asks whether the monitor is dormant (steps B1, B2); the monitor says that it is, and then looks
 //! at the desks once more (M1, M2). Both lock the desk in between. If the runner was there first, the monitor sees
@@ -36,6 +40,9 @@ pub(crate) struct Watch {
     state: Mutex<State>,
     condvar: Condvar,
     mutant: Mutant,
+    /// How often the monitor has waited.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    waits: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +62,8 @@ impl Watch {
             state: Mutex::new(State::default()),
             condvar: Condvar::new(),
             mutant,
+            #[cfg(all(test, not(any(loom, shuttle))))]
+            waits: Default::default(),
         }
     }
 
@@ -83,6 +92,12 @@ impl Watch {
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn exists(&self) -> bool {
         self.state.lock().exists
+    }
+
+    /// How often the monitor has waited so far.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
     }
 
     /// A monitor exists and is dormant.
@@ -114,6 +129,8 @@ impl Watch {
 
     /// Waits for a call or for the stop, at most until `deadline`.
     fn wait_for_call(&self, deadline: Option<Instant>) -> MutexGuard<'_, State> {
+        #[cfg(all(test, not(any(loom, shuttle))))]
+        self.waits.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock();
         while !state.called && !state.stopped {
             if wait_until(&self.condvar, &mut state, deadline) {

@@ -59,17 +59,19 @@ impl Origin {
         self.registry().backlog()
     }
 
-    /// Waits until at most so many cleanups of this heap are queued and not ended. Gives how many are, in the end.
-    /// A timeout too long for the clock means for ever. From inside a cleanup it does not wait.
+    /// Waits until at most so many cleanups of this heap are queued and not ended. Gives how many
+    /// are, in the end. A timeout too long for the clock means for ever. From inside a cleanup it
+    /// does not wait.
     ///
-    /// Somebody else has to run them; see [`relieve`](Self::relieve).
+    /// In a pool without workers, manual ones included, it runs cleanups of the pool meanwhile.
     pub fn wait_for_backlog(&self, at_most: u64, timeout: Duration) -> u64 {
         if !in_cleanup() {
             let deadline = Instant::now().checked_add(timeout);
             let is_low = || self.backlog() <= at_most;
+            let help = || self.pool.help_without_workers(|| is_low() || is_over(deadline));
             loop {
                 self.pool.look();
-                self.pool.help_for_want_of_workers(is_low);
+                help();
                 // Until it is low, or there is nobody left to count on.
                 let is_news = || is_low() || self.pool.is_deserted();
                 let told = self.registry().relief.wait(deadline, is_news);
@@ -77,7 +79,7 @@ impl Origin {
                     break;
                 }
                 // Before the next look: its thread may not live long enough either.
-                self.pool.help_for_want_of_workers(is_low);
+                help();
             }
         }
         self.backlog()

@@ -116,13 +116,17 @@ pub struct Pool {
     unwatched: AtomicBool,
     /// Tails taken over. Relaxed: a counter.
     taken_over: AtomicU64,
-    /// Tails that have been copied, or may be, and are not in the full list yet. Written by whoever takes one over.
+    /// Blocks that are on no desk and not in the full list yet, or may be: tails that are being
+    /// copied, rests that go back. See [`transit`](Pool::transit).
     in_transit: AtomicUsize,
     /// Cleanups reported as slow. Relaxed: a counter.
     slow: AtomicU64,
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
     /// publishers, after a fence.
     closed: AtomicBool,
+    /// Cleanups that were not run because the pool was closed. Added to by runners with their desk
+    /// locked. Relaxed: ordered by that lock.
+    refused: AtomicU64,
     /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     discard_at_end: AtomicBool,
     mutant: Mutant,
@@ -158,6 +162,7 @@ impl Pool {
             in_transit: AtomicUsize::new(0),
             slow: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
             discard_at_end: AtomicBool::new(false),
             mutant,
             this: this.clone(),
@@ -187,7 +192,9 @@ impl Pool {
     /// Runs at most `max` cleanups on this thread; gives how many it ran.
     ///
     /// Any thread may call it at any time, whether the pool is manual or has workers. What is left of a
-    /// block goes back to the full list. If the list is empty, this looks for tails of stalled blocks. From inside a
+    /// block goes back to the full list. If the list is empty, this takes over the tail of each
+    /// block that another thread has had in hand for `stall_after`. So when it gives less than
+    /// `max`, all that waits is behind a cleanup in a block that was begun later. From inside a
     /// cleanup it does nothing: cleanups do not nest.
     pub fn run_pending(&self, max: usize) -> usize {
         if in_cleanup() {
@@ -199,16 +206,17 @@ impl Pool {
             // the hook has to be told again.
             fence(Ordering::SeqCst);
         }
+        let desk = self.desks.guest();
         let mut ran = 0;
         while ran < max {
-            let Some(block) = self.queue.try_next() else {
-                self.inspect(Instant::now());
+            let Some(block) = desk.take_up_next(|| self.queue.try_next()) else {
+                self.take_what_waits();
                 if self.queue.len() > 0 {
                     continue;
                 }
                 break;
             };
-            ran += run(self, block, &self.desks.guest(), max - ran);
+            ran += run(self, block, &desk, max - ran);
         }
         if self.queue.len() > 0 {
             self.tell_ready();
@@ -220,22 +228,18 @@ impl Pool {
     pub fn stats(&self) -> PoolStats {
         let totals = &*self.totals;
         let crew = self.queue.crew().numbers();
-        // The parts before the whole, as in `Totals::backlog`.
-        let discarded = totals.shards.sum(|s| &s.discarded);
-        let passed = totals.shards.sum(|s| &s.settled);
-        let panicked = totals.shards.sum(|s| &s.panicked);
-        let backlog = totals.backlog();
-        let ended = totals.shards.sum(|s| &s.ended);
+        let tally = totals.tally.read();
+        let backlog = tally.backlog();
         PoolStats {
             workers: crew.workers,
             max_workers: self.max_workers(),
             asleep: crew.asleep,
-            running: totals.shards.sum(|s| &s.running) as usize,
-            queued: totals.queued.load(Ordering::Relaxed),
-            executed: ended.saturating_sub(discarded + passed),
-            panicked,
-            settled: totals.settled.load(Ordering::Relaxed) + passed,
-            discarded,
+            running: totals.tally.running() as usize,
+            queued: tally.queued,
+            executed: tally.executed,
+            panicked: tally.panicked,
+            settled: tally.settled,
+            discarded: tally.discarded,
             backlog,
             blocks: self.queue.len(),
             spawn_failures: crew.spawn_failures,
@@ -254,7 +258,7 @@ impl Pool {
 
     /// Whether every cleanup that was queued has ended.
     pub fn is_idle(&self) -> bool {
-        self.totals.backlog() == 0
+        self.totals.tally.read().backlog() == 0
     }
 
     // ---- workers and work --------------------------------------------------------------------------
@@ -262,11 +266,16 @@ impl Pool {
     /// Publishes blocks, and wakes or starts workers for them.
     pub(crate) fn publish(&self, blocks: impl IntoIterator<Item = Queued>) {
         let demand = self.queue.publish(blocks);
+        self.published(demand);
+    }
+
+    /// The rest of a publish, in which the user's hooks may be called.
+    pub(crate) fn published(&self, demand: Demand) {
         self.fulfil(demand);
         self.watch_again();
         if self.queue.len() > 0 {
             self.tell_ready();
-            if self.max_workers() == 0 && self.is_deserted() {
+            if self.is_paused() && self.is_deserted() {
                 // Nobody is demanded here, who could fail to come. Who waits already runs it.
                 self.totals.nudge();
             }
@@ -316,7 +325,7 @@ impl Pool {
 
     /// Whether work waits, and no worker is there or on its way who could do it.
     pub(crate) fn is_deserted(&self) -> bool {
-        !self.is_manual() && self.queue.len() > 0 && self.queue.crew().numbers().workers == 0
+        self.queue.len() > 0 && self.queue.crew().numbers().workers == 0
     }
 
     /// A worker ended before it began: whoever was to start it forgot it, or its thread did not live that long.
@@ -362,11 +371,15 @@ impl Pool {
     /// In a pool that has no workers because none could be started, or none is allowed: runs what is queued here,
     /// until `enough`. A manual pool's owner has chosen the threads that run cleanups, so nothing runs here.
     pub(crate) fn help_for_want_of_workers(&self, enough: impl Fn() -> bool) {
-        while !self.is_manual()
-            && self.queue.crew().numbers().workers == 0
-            && !enough()
-            && self.run_pending(STINT) > 0
-        {}
+        if !self.is_manual() {
+            self.help_without_workers(enough);
+        }
+    }
+
+    /// Likewise, in a manual pool, too.
+    pub(crate) fn help_without_workers(&self, enough: impl Fn() -> bool) {
+        while self.queue.crew().numbers().workers == 0 && !enough() && self.run_pending(STINT) > 0 {
+        }
     }
 
     // ---- for the rest of the crate -----------------------------------------------------------------

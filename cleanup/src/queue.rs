@@ -92,12 +92,18 @@ impl<T> Queue<T> {
     /// The next item for the worker of this seat, which sleeps until there is one. `None`: it is to leave, and
     /// no longer counted; because the pool is shutting down and the list is empty, because there are more
     /// workers than there may be, or because it was idle for long.
+    #[cfg(test)]
     pub(crate) fn next(&self, seat: &Seat) -> Option<T> {
+        self.next_by(seat, || self.try_next())
+    }
+
+    /// As [`next`](Self::next), but `claim` asks for it.
+    pub(crate) fn next_by(&self, seat: &Seat, claim: impl Fn() -> Option<T>) -> Option<T> {
         loop {
             if self.sleep.has_surplus() && self.sleep.leave_surplus(seat.index) {
                 return None;
             }
-            if let Some(item) = self.try_next() {
+            if let Some(item) = claim() {
                 return Some(item);
             }
             match self.sleep.sleep(seat, &self.length) {

@@ -36,7 +36,7 @@ use crate::relief::Relief;
 use crate::run::Inside;
 use crate::stats::CleanupStats;
 use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
-use crate::tally::Totals;
+use crate::tally::{Reading, Totals};
 use crate::thread;
 use crate::ticket::Batch;
 use std::any::Any;
@@ -144,29 +144,11 @@ pub(crate) struct Registered {
 struct Past {
     registered: u64,
     reclaimed: u64,
-    queued: u64,
-    executed: u64,
-    panicked: u64,
-    discarded: u64,
-    /// Ended by their handles, and queued all the same.
-    settled: u64,
+    /// What was queued.
+    batches: Reading,
 }
 
 impl Past {
-    /// Adds a batch's numbers.
-    fn fold(&mut self, batch: &Batch) {
-        let discarded = batch.shards.sum(|s| &s.discarded);
-        let settled = batch.shards.sum(|s| &s.settled);
-        let panicked = batch.shards.sum(|s| &s.panicked);
-        // The parts first: an end counted meanwhile makes the rest too high, not wrap around.
-        let ended = batch.shards.sum(|s| &s.ended);
-        self.queued += batch.queued();
-        self.executed += ended.saturating_sub(discarded + settled);
-        self.panicked += panicked;
-        self.discarded += discarded;
-        self.settled += settled + batch.settled();
-    }
-
     fn add(&mut self, registrar: &Registered) {
         self.registered += registrar.registered.load(Ordering::Relaxed);
         self.reclaimed += registrar.reclaimed.load(Ordering::Relaxed);
@@ -250,7 +232,7 @@ impl Registry {
             + self.early.executed.load(Ordering::Acquire)
             + self.early.discarded.load(Ordering::Acquire);
         let past = &self.ledger.lock().past;
-        past.registered == past.executed + past.discarded + early
+        past.registered == past.batches.executed + past.batches.discarded + early
     }
 
     /// Clears the accounts for a new heap. Called by the only thread that knows the registry as its own.
@@ -396,16 +378,12 @@ impl Registry {
 
     /// Settled records that are still in chains of live objects. O(unfinished cycles).
     pub(crate) fn settled(&self) -> u64 {
-        let (sums, _) = self.sums();
-        self.settled_unqueued(&sums)
-            .saturating_sub(sums.reclaimed + self.early.reclaimed.load(Ordering::Relaxed))
-    }
-
-    /// Cleanups ended by their handles before they were queued.
-    fn settled_unqueued(&self, sums: &Past) -> u64 {
         let ended =
             self.early.stopped.sum(Ordering::Relaxed) + self.early.executed.load(Ordering::Relaxed);
-        ended.saturating_sub(sums.settled)
+        let sums = self.sums();
+        let reclaimed = sums.reclaimed + self.early.reclaimed.load(Ordering::Relaxed);
+        // Those that were not queued, but for those that are in no chain any more.
+        ended.saturating_sub(sums.batches.settled).saturating_sub(reclaimed)
     }
 
     /// Drops the captures of a whole chain, outside any batch.
@@ -506,7 +484,7 @@ impl Registry {
     pub(crate) fn close_batch(&self, batch: &Batch) -> Option<Arc<Batch>> {
         let mut ledger = self.ledger.lock();
         let at = ledger.live.iter().position(|b| std::ptr::eq(&**b, batch))?;
-        ledger.past.fold(batch);
+        ledger.past.batches += batch.tally.read();
         Some(ledger.live.remove(at))
     }
 
@@ -520,37 +498,44 @@ impl Registry {
         self.ledger.lock().live.iter().filter(|b| !b.is_done()).cloned().collect()
     }
 
-    /// The numbers of all batches and registrars, and the backlog. The lock is held for a few additions per
-    /// unfinished batch.
-    fn sums(&self) -> (Past, u64) {
+    /// The numbers of all batches and registrars, the ends before the beginnings. The lock is held
+    /// for a few additions per unfinished batch.
+    fn sums(&self) -> Past {
         let ledger = self.ledger.lock();
         let mut sums = ledger.past;
-        let mut backlog = 0;
-        for batch in &ledger.live {
-            backlog += batch.pending();
-            sums.fold(batch);
-        }
-        for registrar in &ledger.registrars {
-            sums.add(registrar);
-        }
-        (sums, backlog)
+        ledger.live.iter().for_each(|batch| sums.batches += batch.tally.read());
+        ledger.registrars.iter().for_each(|registrar| sums.add(registrar));
+        sums
     }
 
-    /// The accounts.
+    /// The accounts. Each counter is read once, so that the promised sums hold.
     pub(crate) fn stats(&self) -> CleanupStats {
+        // Acquire: pairs with the Release additions. A cleanup counted here is registered below.
         let early = &*self.early;
-        let (sums, backlog) = self.sums();
-        let discarded = early.discarded.load(Ordering::Relaxed);
-        let gone = sums.queued + self.settled_unqueued(&sums) + discarded;
+        let panicked = early.panicked.load(Ordering::Relaxed);
+        let run_early = early.executed.load(Ordering::Acquire);
+        let stopped = early.stopped.sum(Ordering::Acquire);
+        let discarded = early.discarded.load(Ordering::Acquire);
+        let Past { registered, mut batches, .. } = self.sums();
+        let by_handles = stopped + run_early;
+        // A batch may know of more by now, and a runner may count a record before its handle does.
+        // These still count as queued.
+        batches.settled = batches.settled.min(by_handles);
+        let gone = batches.queued + (by_handles - batches.settled) + discarded;
+        // Case 3 of "Marks and counts": ended by its handle, and in the backlog until a runner gets
+        // there. Here it has ended.
+        batches.settled += gone.saturating_sub(registered).min(batches.backlog());
+        let gone = batches.queued + by_handles.saturating_sub(batches.settled) + discarded;
+        debug_assert!(gone <= registered, "{gone} of {registered} are not armed any more");
         CleanupStats {
-            registered: sums.registered,
-            queued: sums.queued,
-            executed: sums.executed + early.executed.load(Ordering::Relaxed),
-            panicked: sums.panicked + early.panicked.load(Ordering::Relaxed),
-            stopped: early.stopped.sum(Ordering::Relaxed),
-            discarded: sums.discarded + discarded,
-            backlog,
-            armed: sums.registered.saturating_sub(gone),
+            registered,
+            queued: batches.queued,
+            executed: batches.executed + run_early,
+            panicked: batches.panicked + panicked,
+            stopped,
+            discarded: batches.discarded + discarded,
+            backlog: batches.backlog(),
+            armed: registered.saturating_sub(gone),
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::desk::Desk;
 use crate::mutant::Mutant;
 use crate::pool::Pool;
 use crate::record::{FreeList, Index, Passed, Storage, Taker};
-use crate::sync::thread_local;
-use crate::tally::Counting;
+use crate::sync::{AtomicU64, thread_local};
+use crate::tally::{Counting, Shard};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -54,15 +54,10 @@ impl Drop for Inside {
     }
 }
 
-/// Runs a block's cleanups, at most `max` of them; gives how many ran or were discarded. What is left goes back to
-/// the full list.
+/// Runs the cleanups of a block that is on the desk, at most `max` of them; gives how many ran or
+/// were discarded. What is left goes back to the full list.
 pub(crate) fn run(pool: &Pool, block: Queued, desk: &Desk, max: usize) -> usize {
-    // `Run` is dropped, and with it a rest published, when the thread is outside again.
-    let mut run = Run::new(pool, block, desk);
-    let inside = Inside::enter();
-    let ran = run.cleanups(max);
-    drop(inside);
-    ran
+    Run::new(pool, block, desk).go(max)
 }
 
 /// How many entries ahead records are fetched. Objects die in no order, and a short cleanup takes less than a miss; where
@@ -84,12 +79,22 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(pool: &'a Pool, queued: Queued, desk: &'a Desk) -> Self {
         let freed = queued.batch.lease().registry().storage.free_list();
-        pool.totals().shards.of(desk.runner()).add(|s| &s.running, 1);
-        desk.take_up(&queued); // B1 of `monitor.rs`
+        pool.totals().tally.of(desk.runner()).add(|s| &s.running, 1);
         // From here on the block is safe, should anything unwind.
         let run = Run { pool, desk, queued: Some(queued), freed, ended: 0 };
         pool.watch_if_worth_it(desk); // B1, B2
         run
+    }
+
+    /// Runs so many. `Run` is dropped, and with it a rest published, when the thread is outside
+    /// again.
+    fn go(&mut self, max: usize) -> usize {
+        let _inside = Inside::enter();
+        self.cleanups(max)
+    }
+
+    fn has_rest(&self) -> bool {
+        self.queued.as_ref().is_some_and(|queued| queued.block.front().is_some())
     }
 
     fn cleanups(&mut self, max: usize) -> usize {
@@ -99,7 +104,7 @@ impl<'a> Run<'a> {
         let storage = &registry.storage;
         let totals = self.pool.totals();
         let runner = self.desk.runner();
-        let shards = [totals.shards.of(runner), batch.shards.of(runner)];
+        let shards = [totals.tally.of(runner), batch.tally.of(runner)];
         let taker = taker(self.pool);
         let mut ran = 0;
         while ran < max {
@@ -109,16 +114,26 @@ impl<'a> Run<'a> {
             }
             #[cfg(all(test, not(loom)))]
             crate::tests::fault::here();
-            let discard = batch.is_discarded() || self.pool.is_closed();
-            let Some(taken) = storage.take(record, taker, discard) else {
-                let ours = self.desk.pass(|grace| {
+            let closed = self.pool.is_closed();
+            let discard = closed || batch.is_discarded();
+            // Before the call: should this thread unwind, the rest begins behind this cleanup.
+            let take = || storage.take(record, taker, discard).inspect(|_| cells.advance());
+            let taken = if closed {
+                // The thread that closes the pool takes the tail, or finds this one counted.
+                let step = self.desk.step(|_| take().inspect(|_| self.pool.refuses_one()));
+                let Some(taken) = step else { break };
+                taken
+            } else {
+                take()
+            };
+            let Some(taken) = taken else {
+                let step = self.desk.step(|grace| {
                     // Without a note while others may come to the record: its handle must not free the slot.
                     let note = grace.is_none().then_some(batch.byte());
                     match (pass(self.pool, storage, record, note), grace) {
                         (Passed::Freed(slot, counted), _) => {
                             if !counted {
-                                count(&shards, &mut self.ended);
-                                shards.iter().for_each(|s| s.add(|s| &s.settled, 1));
+                                count(&shards, |s| &s.settled, &mut self.ended);
                             }
                             self.freed.push(slot);
                         }
@@ -129,20 +144,18 @@ impl<'a> Run<'a> {
                     }
                     cells.advance();
                 });
-                if !ours {
+                if step.is_none() {
                     break;
                 }
                 continue;
             };
-            // Before the call: should this thread unwind, the rest begins behind this cleanup.
-            cells.advance();
+            if self.desk.is_let_go() {
+                self.pool.watch_if_worth_it(self.desk);
+            }
             let (thunk, ending) = taken.extract();
             let name = thunk.namer();
             let outcome =
                 catch_unwind(AssertUnwindSafe(|| if discard { drop(thunk) } else { thunk.run() }));
-            if discard {
-                shards.iter().for_each(|s| s.add(|s| &s.discarded, 1));
-            }
             if let Err(payload) = outcome {
                 if !discard {
                     shards.iter().for_each(|s| s.add(|s| &s.panicked, 1));
@@ -150,7 +163,7 @@ impl<'a> Run<'a> {
                 totals.report(payload, ending.describe(name));
             }
             // The count before the declaration: who sees `Done` sees it counted.
-            count(&shards, &mut self.ended);
+            count(&shards, |s| if discard { &s.discarded } else { &s.executed }, &mut self.ended);
             ending.free(&mut self.freed);
             ran += 1;
         }
@@ -176,15 +189,23 @@ fn pass(_pool: &Pool, storage: &'static Storage, record: Index, note: Option<u8>
     storage.pass(record, note)
 }
 
-/// Counts one end.
+/// Counts one end, and how it came.
 #[inline]
-fn count(shards: &[Counting<'_>; 2], ended: &mut u64) {
-    shards.iter().for_each(|s| s.add(|s| &s.ended, 1));
+fn count(shards: &[Counting<'_>; 2], way: impl Fn(&Shard) -> &AtomicU64, ended: &mut u64) {
+    shards.iter().for_each(|s| s.add(&way, 1));
     *ended += 1;
 }
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
+        let mut transit = None;
+        if self.has_rest() {
+            transit = self.pool.transit();
+            if transit.is_none() {
+                // The pool is closed: a rest in no sight would miss the count.
+                self.go(usize::MAX);
+            }
+        }
         let queued = self.queued.take().expect("only drop takes it");
         let (taken_over, grace) = self.desk.put_down();
         // 1. The slots first: whoever waits for the batch may register again at once.
@@ -193,14 +214,19 @@ impl Drop for Run<'_> {
             Some(_) if self.pool.mutant().is(Mutant::NoGrace) => self.freed.give_back(),
             Some(grace) => grace.keep(&mut self.freed),
         }
-        self.pool.totals().shards.of(self.desk.runner()).add(|s| &s.running, u64::MAX);
+        self.pool.totals().tally.of(self.desk.runner()).add(|s| &s.running, u64::MAX);
         if queued.block.front().is_some() && !taken_over {
             // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished.
-            queued.batch.subtract(self.ended);
-            self.pool.publish([queued]);
+            let batch = queued.batch.clone();
+            let demand = self.pool.queue().publish([queued]);
+            drop(transit);
+            self.pool.published(demand);
+            // Afterwards: a thread that waits for relief in a manual pool finds the rest.
+            batch.subtract(self.ended);
             // After the PublishFence of that publish: if the pool was closed meanwhile, nobody else will come.
             self.pool.discard_if_closed();
         } else {
+            drop(transit);
             // A rest that was taken over is in the list already, or run.
             let Queued { block, batch, grace: own } = queued;
             self.pool.recycle(block);

@@ -1,11 +1,20 @@
 //! Counters as plain numbers: what `stats()` calls return.
 //!
-//! Each number is exact per cleanup. A set read while threads run is not one instant: every counter is read
-//! on its own, so sums over a moving system may be off by what moved meanwhile.
+//! Each counter is exact per cleanup. A set read beside running threads is not one instant. The
+//! sums that its type promises hold all the same: a counter is read once, the rest follows from it.
 
 use std::time::Duration;
 
 /// The cleanups of one heap, counted. Part of a heap's statistics.
+///
+/// These hold in every reading, also in one that is taken beside running threads:
+///
+/// - `registered == armed + backlog + executed + stopped + discarded`;
+/// - `backlog <= queued`, and `queued <= registered`.
+///
+/// A reading takes some time. A cleanup that moves on meanwhile may be counted where it was before.
+/// A single number may be off by as many cleanups as moved during the reading. A cleanup that
+/// panics counts as `panicked` a moment before it counts as `executed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CleanupStats {
@@ -28,6 +37,15 @@ pub struct CleanupStats {
 }
 
 /// One pool, counted. See the pool's `stats`.
+///
+/// These hold in every reading, also in one that is taken beside running threads:
+///
+/// - `queued == executed + settled + discarded + backlog`;
+/// - `asleep <= workers`.
+///
+/// A reading takes some time. A cleanup that ends meanwhile may still be counted in `backlog`.
+/// `running`, `blocks` and `oldest` are read at moments of their own. A cleanup that panics counts
+/// as `panicked` a moment before it counts as `executed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {

@@ -16,17 +16,16 @@ use std::time::Instant;
 /// Workers that get a shard of their own.
 const SHARDS: usize = 16;
 
-/// What one runner has counted. Relaxed throughout: counters order nothing, and who needs exact ones reads
-/// after an Acquire of its own, [`Batch::finish`](crate::ticket::Batch) for one.
+/// What one runner has counted. Added to with Release and read with Acquire: see [`Tally`].
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    /// Cleanups that this runner brought to their end, in whatever way.
-    pub(crate) ended: AtomicU64,
-    /// Of those: ran and panicked.
+    /// Cleanups that this runner ran, those that panicked included.
+    pub(crate) executed: AtomicU64,
+    /// Of those: panicked. Counted before it.
     pub(crate) panicked: AtomicU64,
-    /// Of those: dropped instead of run.
+    /// Cleanups that this runner dropped instead.
     pub(crate) discarded: AtomicU64,
-    /// Of those: found ended by their handle, and not counted by it.
+    /// Cleanups that this runner found ended by their handle, and not counted by it.
     pub(crate) settled: AtomicU64,
     /// Whether (or how many times, in a shared shard) a block is being run right now.
     pub(crate) running: AtomicU64,
@@ -67,8 +66,8 @@ impl Shards {
         }
     }
 
-    pub(crate) fn sum(&self, field: impl Fn(&Shard) -> &AtomicU64) -> u64 {
-        self.shards.iter().map(|s| field(s).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    fn sum(&self, field: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards.iter().map(|s| field(s).load(Ordering::Acquire)).fold(0, u64::wrapping_add)
     }
 }
 
@@ -87,21 +86,109 @@ impl Counting<'_> {
         if self.exclusive {
             // Nobody else writes it.
             let now = counter.load(Ordering::Relaxed);
-            counter.store(now.wrapping_add(n), Ordering::Relaxed);
+            counter.store(now.wrapping_add(n), Ordering::Release);
         } else {
-            counter.fetch_add(n, Ordering::Relaxed);
+            counter.fetch_add(n, Ordering::Release);
         }
+    }
+}
+
+/// What a pool counts, or one batch of it: cleanups queued, and their ends.
+///
+/// A reading takes each counter once, the ends before the beginnings. An end is added with Release
+/// and read with Acquire, so a reading that has it also has what was queued before it.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// Cleanups queued. Added to by publishers, before they publish.
+    queued: AtomicU64,
+    /// Cleanups ended by their handle after they were queued. Added to by handles.
+    settled: AtomicU64,
+    shards: Shards,
+}
+
+impl Tally {
+    /// A tally with shards for so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        Tally {
+            queued: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            shards: Shards::new(workers),
+        }
+    }
+
+    /// Counts cleanups that are about to be published.
+    pub(crate) fn queue(&self, cleanups: u64) {
+        self.queued.fetch_add(cleanups, Ordering::Release);
+    }
+
+    /// Counts one that has ended through its handle.
+    pub(crate) fn settle_one(&self) {
+        self.settled.fetch_add(1, Ordering::Release);
+    }
+
+    /// The shard that `runner` counts in.
+    pub(crate) fn of(&self, runner: Runner) -> Counting<'_> {
+        self.shards.of(runner)
+    }
+
+    /// Blocks that are being run.
+    pub(crate) fn running(&self) -> u64 {
+        self.shards.sum(|s| &s.running)
+    }
+
+    /// A reading.
+    pub(crate) fn read(&self) -> Reading {
+        let mut reading = Reading {
+            queued: 0,
+            panicked: self.shards.sum(|s| &s.panicked),
+            executed: self.shards.sum(|s| &s.executed),
+            discarded: self.shards.sum(|s| &s.discarded),
+            settled: self.shards.sum(|s| &s.settled) + self.settled.load(Ordering::Acquire),
+        };
+        // A handle may end a cleanup before its sweeper has counted its block. It was queued, too.
+        reading.queued = self.queued.load(Ordering::Acquire).max(reading.ended());
+        reading
+    }
+}
+
+/// A [`Tally`], read once. Invariant: no more have ended than were queued.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reading {
+    pub(crate) queued: u64,
+    pub(crate) executed: u64,
+    pub(crate) panicked: u64,
+    pub(crate) discarded: u64,
+    /// Ended by their handles.
+    pub(crate) settled: u64,
+}
+
+impl Reading {
+    /// Cleanups that have ended, in whatever way.
+    pub(crate) fn ended(&self) -> u64 {
+        self.executed + self.discarded + self.settled
+    }
+
+    /// Cleanups queued and not ended: too many by what moved during the reading, never too few.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.queued - self.ended()
+    }
+}
+
+impl std::ops::AddAssign for Reading {
+    fn add_assign(&mut self, other: Self) {
+        let Reading { queued, executed, panicked, discarded, settled } = other;
+        self.queued += queued;
+        self.executed += executed;
+        self.panicked += panicked;
+        self.discarded += discarded;
+        self.settled += settled;
     }
 }
 
 /// What a pool counts, and the hook it reports to. Shared by the pool, its batches and the registries of its
 /// heaps, because a handle may end a queued cleanup without ever seeing the pool.
 pub(crate) struct Totals {
-    /// Cleanups queued. Added to by publishers, before they publish.
-    pub(crate) queued: AtomicU64,
-    /// Cleanups ended by their handle after they were queued. Added to by handles.
-    pub(crate) settled: AtomicU64,
-    pub(crate) shards: Shards,
+    pub(crate) tally: Tally,
     /// Each unfinished batch, the oldest first.
     waiting: Mutex<Vec<Waiting>>,
     next: AtomicU64,
@@ -118,19 +205,11 @@ struct Waiting {
 impl Totals {
     pub(crate) fn new(workers: usize, hooks: Hooks) -> Arc<Self> {
         Arc::new(Totals {
-            queued: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
-            shards: Shards::new(workers),
+            tally: Tally::new(workers),
             waiting: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
             hooks,
         })
-    }
-
-    /// Cleanups queued and not ended. Reads the ends first: the answer may be too high, never too low.
-    pub(crate) fn backlog(&self) -> u64 {
-        let ended = self.shards.sum(|s| &s.ended) + self.settled.load(Ordering::Relaxed);
-        self.queued.load(Ordering::Relaxed).saturating_sub(ended)
     }
 
     /// A batch begins; its number is the answer.
@@ -168,10 +247,7 @@ impl Totals {
 
 impl fmt::Debug for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Totals")
-            .field("queued", &self.queued)
-            .field("settled", &self.settled)
-            .finish_non_exhaustive()
+        f.debug_struct("Totals").field("tally", &self.tally).finish_non_exhaustive()
     }
 }
 
@@ -182,12 +258,12 @@ mod tests {
     #[test]
     fn each_worker_has_its_own_shard_and_guests_share_one() {
         let shards = Shards::new(2);
-        shards.of(Runner::Worker(0)).add(|s| &s.ended, 3);
-        shards.of(Runner::Worker(1)).add(|s| &s.ended, 4);
-        shards.of(Runner::Guest).add(|s| &s.ended, 5);
+        shards.of(Runner::Worker(0)).add(|s| &s.executed, 3);
+        shards.of(Runner::Worker(1)).add(|s| &s.executed, 4);
+        shards.of(Runner::Guest).add(|s| &s.executed, 5);
         shards.of(Runner::Guest).add(|s| &s.running, 1);
         shards.of(Runner::Guest).add(|s| &s.running, u64::MAX);
-        assert_eq!(shards.sum(|s| &s.ended), 12);
+        assert_eq!(shards.sum(|s| &s.executed), 12);
         assert_eq!(shards.sum(|s| &s.running), 0);
         assert!(shards.of(Runner::Worker(1)).exclusive);
         assert!(!shards.of(Runner::Guest).exclusive);
@@ -199,8 +275,8 @@ mod tests {
         for worker in 0..40 {
             let counting = shards.of(Runner::Worker(worker));
             assert_eq!(counting.exclusive, worker < SHARDS);
-            counting.add(|s| &s.ended, 1);
+            counting.add(|s| &s.executed, 1);
         }
-        assert_eq!(shards.sum(|s| &s.ended), 40);
+        assert_eq!(shards.sum(|s| &s.executed), 40);
     }
 }

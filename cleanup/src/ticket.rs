@@ -12,7 +12,7 @@ use crate::pool::{Pool, is_over};
 use crate::registry::Lease;
 use crate::run::in_cleanup;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
-use crate::tally::{Shards, Totals};
+use crate::tally::{Tally, Totals};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -36,11 +36,7 @@ pub(crate) struct Batch {
     /// Subtractions are AcqRel: Release, so that who brings it to zero sees what each ended cleanup did, and
     /// Acquire, so that it does.
     remaining: AtomicU64,
-    /// Cleanups published. Added to by the cycle's sweepers. Relaxed: a counter.
-    queued: AtomicU64,
-    /// Cleanups that ended through their handles. Added to by those. Relaxed: a counter.
-    settled: AtomicU64,
-    pub(crate) shards: Shards,
+    pub(crate) tally: Tally,
     /// Drop the captures instead of running. Set at most once. Relaxed: a runner that sees it late has run
     /// one more, which `discard_queued` allows.
     discard: AtomicBool,
@@ -80,9 +76,7 @@ impl Batch {
             byte,
             number: totals.batch_begins(Instant::now(), this),
             remaining: AtomicU64::new(HOLD),
-            queued: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
-            shards: Shards::new(workers),
+            tally: Tally::new(workers),
             discard: AtomicBool::new(false),
             told: Mutex::new(Told::default()),
             finished: Condvar::new(),
@@ -124,8 +118,8 @@ impl Batch {
 
     /// Counts cleanups that are about to be published. Called by the owner of a hold.
     pub(crate) fn add(&self, cleanups: u64) {
-        self.totals.queued.fetch_add(cleanups, Ordering::Relaxed);
-        self.queued.fetch_add(cleanups, Ordering::Relaxed);
+        self.totals.tally.queue(cleanups);
+        self.tally.queue(cleanups);
         // Relaxed: the publication that follows is what makes the cleanups reachable.
         self.remaining.fetch_add(cleanups, Ordering::Relaxed);
     }
@@ -144,8 +138,8 @@ impl Batch {
 
     /// One cleanup has ended through its handle.
     pub(crate) fn settle_one(&self) {
-        self.totals.settled.fetch_add(1, Ordering::Relaxed);
-        self.settled.fetch_add(1, Ordering::Relaxed);
+        self.totals.tally.settle_one();
+        self.tally.settle_one();
         self.subtract(1);
     }
 
@@ -167,25 +161,9 @@ impl Batch {
         self.remaining.load(Ordering::Acquire) == 0
     }
 
-    /// Cleanups queued by this batch.
-    pub(crate) fn queued(&self) -> u64 {
-        self.queued.load(Ordering::Relaxed)
-    }
-
-    /// Cleanups of this batch whose ends their handles have counted.
-    pub(crate) fn settled(&self) -> u64 {
-        self.settled.load(Ordering::Relaxed)
-    }
-
-    /// Cleanups of this batch that have ended, in whatever way.
-    pub(crate) fn ended(&self) -> u64 {
-        self.shards.sum(|s| &s.ended) + self.settled()
-    }
-
-    /// Cleanups queued and not ended. Reads the ends first: the answer may be too high, never too low.
+    /// Cleanups queued and not ended. See [`Reading::backlog`](crate::tally::Reading::backlog).
     pub(crate) fn pending(&self) -> u64 {
-        let ended = self.ended();
-        self.queued().saturating_sub(ended)
+        self.tally.read().backlog()
     }
 
     pub(crate) fn discard(&self) {

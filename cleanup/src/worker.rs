@@ -48,7 +48,8 @@ impl Worker {
         queue.started(self.opening);
         let seat = Seat::new(self.opening);
         let desk = self.desk.insert(self.pool.desks().add(Runner::Worker(seat.index)));
-        while let Some(block) = queue.next(&seat) {
+        let claim = || desk.take_up_next(|| queue.try_next());
+        while let Some(block) = queue.next_by(&seat, claim) {
             run::run(&self.pool, block, desk, usize::MAX);
         }
         self.left = true;

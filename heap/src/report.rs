@@ -106,6 +106,9 @@ fn per_second(objects: u64, time: Duration) -> f64 {
 ///
 /// Exact in a `Local` heap. In a `Shared` one, while mutators are attached, what each has allocated lately is missing from objects, weak records and
 /// bytes: 64 KiB at most, or one object that is larger. The reports of cycles are exact.
+///
+/// Cleanups run and are stopped beside any reading, in both modes. [`CleanupStats`] says which sums
+/// hold all the same.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct HeapStats {

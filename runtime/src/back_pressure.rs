@@ -28,9 +28,12 @@ pub enum BackPressure {
     /// The collecting thread runs cleanups, those of other heaps of its pool included, until the backlog is down
     /// to the mark or nothing is left to take.
     Help,
-    /// The collecting thread waits until the backlog is down to the mark, for this long at most. If the pool has no worker,
-    /// because none could be started or its bound is 0, the thread runs cleanups itself, those of other heaps too, and may
-    /// overrun the time by as long as one takes.
+    /// The collecting thread waits until the backlog is down to the mark, for this long at most.
+    ///
+    /// If the pool has no worker, the thread runs cleanups itself, those of other heaps too. That
+    /// is so in a manual pool, with a bound of 0, and where no thread could be started. It then may
+    /// overrun the time by as long as some cleanups take, and waits only for what other threads
+    /// have in hand.
     Wait(Duration),
     /// The collecting thread calls this. If it is to bound the backlog, it has to run or to wait for cleanups, or
     /// to see to it that fewer come.

@@ -68,8 +68,12 @@ impl CleanupPool {
     }
 
     /// Runs up to `max` queued cleanups on this thread, and returns how many it ran. Any thread may
-    /// call it, on any pool; but cleanups do not nest, so within one it runs none. When none is queued it takes over
-    /// what waits behind cleanups that have stalled on other threads; in a manual pool nobody else does.
+    /// call it, on any pool; but cleanups do not nest, so within one it runs none.
+    ///
+    /// When none is queued it takes over what waits behind cleanups on other threads, in each block
+    /// of up to 126 that was begun [`stall_after`](CleanupPoolBuilder::stall_after) ago or earlier.
+    /// So if it returns less than `max`, only blocks that were begun later still have cleanups that
+    /// wait.
     pub fn run_pending(&self, max: usize) -> usize {
         self.shared.core.run_pending(max)
     }
@@ -120,7 +124,8 @@ impl CleanupPool {
     /// # Errors
     ///
     /// [`ShutdownTimeout`] if not all that was queued has run: a worker was still in a cleanup when `timeout` had
-    /// passed, whose thread ends when that cleanup does; or cleanups were discarded.
+    /// passed, whose thread ends when that cleanup does; or cleanups were discarded. It has their
+    /// number.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         self.shared.shutdown(timeout)
     }
@@ -174,6 +179,9 @@ impl Shared {
         let left = self.core.wait_until_workers_left(timeout);
         // 3. What nobody will run gives its captures back.
         let discarded = self.core.discard_pending() as u64;
+        // The last ones may have come back just now.
+        let workers = self.core.stats().workers;
+        let left = left || workers == 0;
         // 4. Threads whose worker has left are about to end.
         if left {
             self.threads.join(deadline);
@@ -181,7 +189,7 @@ impl Shared {
         if left && discarded == 0 {
             return Ok(());
         }
-        Err(ShutdownTimeout { workers: self.core.stats().workers, discarded })
+        Err(ShutdownTimeout { workers, discarded })
     }
 }
 
@@ -325,9 +333,11 @@ impl Spawn for Spawner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
-    /// Workers still in a cleanup.
+    /// Workers that have not left: each is in a cleanup, or about to leave.
     pub workers: usize,
-    /// Queued cleanups that will not run; their captures were dropped.
+    /// Cleanups that were queued and do not run because of this shutdown. Those count whose
+    /// captures a worker drops, at this moment perhaps. Cleanups that heaps queue afterwards are in
+    /// [`PoolStats::discarded`] only.
     pub discarded: u64,
 }
 

@@ -3,11 +3,11 @@
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sexton::{BackPressure, CleanupPool, Pacing};
 
-use crate::world::{Gate, Node, World, WorldHeap, builder, heap_on};
+use crate::world::{Gate, LONG, Node, World, WorldHeap, builder, heap_on};
 
 /// Cleanups of one session, and so of one collection.
 const SESSION: u64 = 20_000;
@@ -99,7 +99,29 @@ fn waiting_ends_at_its_deadline_and_loses_nothing() {
     assert_eq!(heap.stats().cleanups.backlog, 1);
     gate.open();
     heap.collect();
-    heap.wait_for_cleanups(crate::world::LONG).unwrap();
+    heap.wait_for_cleanups(LONG).unwrap();
+}
+
+/// No thread but this one runs a manual pool's cleanups.
+#[test]
+fn waiting_in_a_manual_pool_runs_them_here() {
+    let pool = CleanupPool::manual();
+    let mut heap: WorldHeap = builder()
+        .cleanup_pool(&pool)
+        .pacing(Pacing::Manual)
+        .back_pressure(10, BackPressure::Wait(LONG))
+        .build(|_| World::default());
+    for round in 1..=3 {
+        heap.mutate(|mc, _| {
+            (0..1000).for_each(|at| _ = mc.add_cleanup(mc.alloc(Node::new(at)), || {}));
+        });
+        let begin = Instant::now();
+        heap.collect();
+        assert!(begin.elapsed() < LONG, "it has waited in vain");
+        let stats = heap.stats().cleanups;
+        assert!(stats.backlog <= 10, "{stats:?}");
+        assert_eq!(stats.queued, round * 1000);
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use sexton::{
     Cleanup, CleanupPool, Gc, GcAtomic, GcMutex, GcRwLock, Heap, Leaf, Mutation, Mutator, OnDrop,
     Pacing, Shared, SharedRoot, Trace, Weak,
 };
-use sexton_tests::settings::{number, rounds};
+use sexton_tests::settings::{number, rounds, zeal};
 
 use crate::ledger::{Entry, Ledger};
 
@@ -326,7 +326,7 @@ fn many_threads_on_one_heap_lose_nothing_and_use_nothing_that_is_gone() {
 fn play(seed: u64, tally: &mut Tally) {
     let mut rng = Rng::with_seed(seed);
     // One round in four; each session ends with a cycle then, and most of the time goes by in them.
-    let zeal = cfg!(gc_zeal) || rng.u32(0..4) == 0;
+    let zeal = zeal() || rng.u32(0..4) == 0;
     let scene = Scene::new(&mut rng, zeal);
     let (done, is_done) = channel::<()>();
     let stage = {

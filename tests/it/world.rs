@@ -8,6 +8,7 @@ use sexton::{
     Branded, Cleanup, CleanupPool, Gc, GcCell, GcRefCell, GcReport, Heap, HeapBuilder, Leaf,
     Pacing, Trace,
 };
+use sexton_tests::settings;
 
 /// A node of a graph: a list link, any number of edges, and a number.
 #[derive(Trace)]
@@ -38,7 +39,7 @@ pub(crate) struct World<'gc> {
 pub(crate) type WorldHeap = Heap<World<'static>>;
 
 pub(crate) fn builder() -> HeapBuilder<World<'static>> {
-    Heap::builder()
+    Heap::builder().zeal(settings::zeal())
 }
 
 /// A heap that collects only when told to; and at each session, if built for zeal mode.

@@ -10,3 +10,9 @@ pub fn number(variable: &str) -> Option<u64> {
 pub fn rounds() -> u64 {
     number("SEXTON_ROUNDS").unwrap_or(10)
 }
+
+/// Whether heaps are in zeal mode by default: built with `--cfg gc_zeal`, and not switched off by
+/// `SEXTON_ZEAL=0`.
+pub fn zeal() -> bool {
+    cfg!(gc_zeal) && number("SEXTON_ZEAL") != Some(0)
+}

@@ -8,7 +8,8 @@
 //! Inside a cleanup there is no waiting: [`Pool::discard_after_the_last`] takes the place of steps 2 and 3.
 //!
 //! Invariant: once the pool is closed, nothing stays queued: who publishes and sees it closed discards, and who closes
-//! it finds what was published before.
+//! it finds what was published before. What does not run for that is counted when it is taken;
+//! `PROTOCOL.md` says how.
 
 use super::{Pool, is_over};
 use crate::run::run;
@@ -59,8 +60,9 @@ impl Pool {
     /// but one of them may have claimed the unit of a block published before, and taken this one. And a tail that was taken
     /// over may be between T2 and T3, its first runner gone.
     fn last_look(&self) -> bool {
-        // Acquire: pairs with the Release in `take_over`; what is not in transit any more is in the list. Who has left a tail to
-        // its copy has seen the desk after the addition, and we have the lock under which it vacated its post.
+        // Acquire: pairs with the Release of `Transit`; what is not in transit any more is in the
+        // list. A runner that has left a tail to its copy has seen the desk after the addition, and
+        // we have the lock under which it vacated its post.
         while self.in_transit.load(Ordering::Acquire) > 0 || !self.queue.is_drained() {
             if self.is_manual() || self.is_closed() {
                 return true;
@@ -88,24 +90,50 @@ impl Pool {
         true
     }
 
-    /// Drops the captures of everything that is queued and not begun, and of whatever is queued later. Gives how many
-    /// cleanups this call discarded.
+    /// Drops the captures of everything that is queued and not begun, and of whatever is queued
+    /// later. Gives how many cleanups do not run because of that, whichever thread drops their
+    /// captures. Of those that are queued later it may have counted some.
     ///
-    /// For the end of a shutdown. What is behind a cleanup that still runs is included: that one may never return.
+    /// For the end of a shutdown. What is behind a cleanup that still runs is included: that one
+    /// may never return. Waits for no cleanup; runs destructors of captures.
     pub fn discard_pending(&self) -> usize {
+        let before = self.refused.load(Ordering::Relaxed);
         self.closed.store(true, Ordering::Relaxed);
         self.watch.stop();
         // CloseFence: pairs with PublishFence. Either the publisher sees `closed` and discards what it has
-        // published, or we see what it has added to `length`.
+        // published, or we see what it has added to `length`. And with TransitFence.
         fence(Ordering::SeqCst);
-        let mut discarded = self.drain();
-        // A runner that has claimed a block and not yet put it on its desk locks that after us, and so sees `closed`.
+        // From now on blocks go from the list to desks only. So we find all of them.
+        while self.in_transit.load(Ordering::Acquire) > 0 {
+            // Until the block is in the list, some instructions.
+            yield_now();
+        }
+        self.drain();
         for desk in self.desks.all() {
             if let Some(tail) = desk.take_tail(self, None) {
-                discarded += run(self, tail, &self.desks.guest(), usize::MAX);
+                let desk = self.desks.guest();
+                desk.take_up(&tail);
+                run(self, tail, &desk, usize::MAX);
             }
         }
-        discarded
+        (self.refused.load(Ordering::Relaxed) - before) as usize
+    }
+
+    /// A runner has a cleanup in hand that it drops because the pool is closed. Its desk is locked.
+    pub(crate) fn refuses_one(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// To be held while a block is on no desk and not in the full list yet. `None` if the pool is
+    /// closed: then nothing goes back to the list.
+    pub(crate) fn transit(&self) -> Option<Transit<'_>> {
+        // Relaxed: ordered by the fence.
+        self.in_transit.fetch_add(1, Ordering::Relaxed);
+        let transit = Transit { pool: self };
+        // TransitFence: pairs with CloseFence. Either we see `closed`, or the thread that closes sees
+        // us in transit.
+        fence(Ordering::SeqCst);
+        (!self.is_closed()).then_some(transit)
     }
 
     /// Has [`discard_pending`](Self::discard_pending) called as soon as no worker is left: now, or by the last one
@@ -133,12 +161,11 @@ impl Pool {
         }
     }
 
-    fn drain(&self) -> usize {
-        let mut discarded = 0;
-        while let Some(block) = self.queue.try_next() {
-            discarded += run(self, block, &self.desks.guest(), usize::MAX);
+    fn drain(&self) {
+        let desk = self.desks.guest();
+        while let Some(block) = desk.take_up_next(|| self.queue.try_next()) {
+            run(self, block, &desk, usize::MAX);
         }
-        discarded
     }
 
     /// Discards what has been published, if the pool is closed. Called some time after each publish, by who can run
@@ -161,14 +188,33 @@ impl Pool {
         if !self.is_manual() {
             return;
         }
+        let desk = self.desks.guest();
         for _ in 0..self.queue.len() {
+            let Some(transit) = self.transit() else { break };
             let Some(block) = self.queue.try_next() else { break };
             if block.batch.is_discarded() {
-                run(self, block, &self.desks.guest(), usize::MAX);
+                desk.take_up(&block);
+                drop(transit);
+                run(self, block, &desk, usize::MAX);
             } else {
-                self.publish([block]);
+                let demand = self.queue.publish([block]);
+                drop(transit);
+                self.published(demand);
             }
         }
         self.discard_if_closed();
+    }
+}
+
+/// A block in transit, until dropped. See [`Pool::transit`].
+pub(crate) struct Transit<'a> {
+    pool: &'a Pool,
+}
+
+impl Drop for Transit<'_> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `last_look` and `discard_pending`. What is not in
+        // transit any more is in the list.
+        self.pool.in_transit.fetch_sub(1, Ordering::Release);
     }
 }

@@ -7,11 +7,11 @@
 //! When the monitor looks is `monitor.rs`'s affair, what is on a desk `desk.rs`'s.
 
 use super::{Pool, attempt};
-use crate::desk::Desk;
+use crate::desk::{Desk, Glance};
 use crate::hooks::{SlowCleanup, call};
 use crate::monitor::{Monitor, tick};
 use crate::mutant::step;
-use crate::sync::Ordering;
+use crate::sync::{Arc, Ordering};
 use crate::tally::Runner;
 use std::io;
 use std::time::{Duration, Instant};
@@ -71,46 +71,65 @@ impl Pool {
         }
     }
 
-    /// Looks at all desks: takes over the tails of stalled blocks, and reports slow cleanups. Whether there is a
-    /// block in hand that is to be watched.
+    /// Looks at all desks, for the monitor: takes over the tails of stalled blocks, and reports
+    /// slow cleanups. Whether there is a block in hand that is to be watched.
     pub(crate) fn inspect(&self, now: Instant) -> bool {
         let desks = self.desks.all();
-        let in_hand: Vec<_> =
-            desks.iter().filter_map(|desk| desk.glance(now).map(|glance| (desk, glance))).collect();
+        let in_hand = glances(&desks, now);
         // All tails before the first call of the hook, which may take its time.
         for (desk, glance) in &in_hand {
-            if glance.age >= self.stall_after && !glance.taken_over {
-                self.take_over(desk, glance.at);
+            if glance.age >= self.stall_after {
+                self.take_over(desk, Some(glance.at));
             }
         }
-        if let Some((after, slow)) = &self.totals.hooks.slow {
-            for (desk, glance) in &in_hand {
-                let Some(cleanup) = glance.running else { continue };
-                if glance.age < *after || !desk.is_news(glance.at) {
-                    continue;
-                }
-                self.slow.fetch_add(1, Ordering::Relaxed);
-                let worker = match desk.runner() {
-                    Runner::Worker(index) => Some(index),
-                    Runner::Guest => None,
-                };
-                call(|| slow(&SlowCleanup { cleanup, age: glance.age, worker }));
-            }
-        }
-        in_hand.iter().any(|(_, glance)| glance.watched)
+        self.tell_slow(&in_hand);
+        let to_take = self.stall_after < Duration::MAX;
+        let to_tell = self.totals.hooks.slow.is_some();
+        in_hand.iter().fold(false, |any, (desk, _)| desk.stays_watched(to_take, to_tell) || any)
     }
 
-    /// Publishes the tail of the block on a desk whose cursor is `at`, if there is one and it was not taken before.
-    pub(crate) fn take_over(&self, desk: &Desk, at: usize) {
-        // Relaxed: ordered by the desk's lock, which comes next.
-        self.in_transit.fetch_add(1, Ordering::Relaxed);
-        let demand = desk.take_tail(self, Some(at)).map(|tail| {
+    /// Likewise, for a thread that has nothing else to run. What waits behind a cleanup for long is
+    /// to be run at the first look, which does not know how long that cleanup has run. So what
+    /// counts is how long the block has been in hand.
+    pub(crate) fn take_what_waits(&self) {
+        let desks = self.desks.all();
+        let in_hand = glances(&desks, Instant::now());
+        for (desk, glance) in &in_hand {
+            if glance.block_age >= self.stall_after {
+                self.take_over(desk, None);
+            }
+        }
+        self.tell_slow(&in_hand);
+    }
+
+    /// Reports the cleanups that have been slow and not been reported.
+    fn tell_slow(&self, in_hand: &[(&Arc<Desk>, Glance)]) {
+        let Some((after, slow)) = &self.totals.hooks.slow else { return };
+        for (desk, glance) in in_hand {
+            let Some(cleanup) = glance.running else { continue };
+            if glance.age < *after || !desk.is_news(glance.at) {
+                continue;
+            }
+            self.slow.fetch_add(1, Ordering::Relaxed);
+            let worker = match desk.runner() {
+                Runner::Worker(index) => Some(index),
+                Runner::Guest => None,
+            };
+            call(|| slow(&SlowCleanup { cleanup, age: glance.age, worker }));
+        }
+    }
+
+    /// Publishes the tail of the block on a desk, if there is one and it was not taken before. With
+    /// `at`, only if the cursor is there.
+    pub(crate) fn take_over(&self, desk: &Desk, at: Option<usize>) {
+        // A pool that closes takes all tails.
+        let Some(transit) = self.transit() else { return };
+        let demand = desk.take_tail(self, at).map(|tail| {
             self.taken_over.fetch_add(1, Ordering::Relaxed);
             step!(T3);
             self.queue.publish_for_stalled(tail)
         });
-        // Release: pairs with the Acquire in `last_look`.
-        self.in_transit.fetch_sub(1, Ordering::Release);
+        drop(transit);
         let Some(demand) = demand else { return };
         self.fulfil(demand);
         self.tell_ready();
@@ -133,4 +152,9 @@ impl Pool {
         let slow_after = self.totals.hooks.slow.as_ref().map(|&(after, _)| after);
         tick(self.stall_after, slow_after, self.is_starving())
     }
+}
+
+/// What is in hand at these desks.
+fn glances(desks: &[Arc<Desk>], now: Instant) -> Vec<(&Arc<Desk>, Glance)> {
+    desks.iter().filter_map(|desk| desk.glance(now).map(|glance| (desk, glance))).collect()
 }

@@ -7,6 +7,7 @@ use crate::tally::Runner;
 use crate::{Cleanup, Hooks, Origin, Pool, PoolConfig, Registrar};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 /// How often each of two cleanups ran. Not loom's: counting adds no branches.
 type Runs = Arc<[AtomicU32; 2]>;
@@ -115,6 +116,66 @@ pub(super) fn fall_dormant(mutant: Mutant) {
 #[test]
 fn no_block_in_hand_beside_a_dormant_monitor() {
     explore(|| fall_dormant(Mutant::None));
+}
+
+/// A look beside a runner of a rest names the cleanup that this runner has begun, or none. Another
+/// runner had begun the one before.
+#[test]
+fn a_look_names_no_cleanup_that_its_runner_has_not_begun() {
+    explore(|| {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let (origin, ..) = two_queued(&pool);
+        assert_eq!(pool.run_pending(1), 1);
+        let desk = pool.desks().add(Runner::Worker(0));
+        let queued = pool.queue().try_next().expect("the rest");
+        desk.take_up(&queued);
+        let other = desk.clone();
+        let looker = loom::thread::spawn(move || {
+            let glance = other.glance(Instant::now()).expect("a block in hand");
+            assert_eq!(glance.running.is_some(), glance.at > 1, "begun: {}", glance.at);
+        });
+        queued.block.advance();
+        looker.join().expect("the looker");
+        desk.put_down();
+        pool.recycle(queued.block);
+        std::mem::forget((queued.batch, origin));
+    });
+}
+
+/// A pool is closed while a runner has a block in hand, or puts its rest back: each cleanup that
+/// does not run is counted by then, whoever drops it.
+#[test]
+fn a_close_has_counted_all_that_it_discards() {
+    for max in [1, 2] {
+        explore(move || {
+            let pool = Pool::new(PoolConfig::default(), None);
+            let (_origin, _registrar, runs, _) = two_queued(&pool);
+            let other = pool.clone();
+            let runner = loom::thread::spawn(move || other.run_pending(max));
+            let discarded = pool.discard_pending();
+            runner.join().expect("the runner");
+            let ran: u32 = runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum();
+            assert_eq!(discarded + ran as usize, 2);
+            assert_eq!(pool.stats().discarded, discarded as u64);
+        });
+    }
+}
+
+/// Likewise, while a tail is taken over.
+#[test]
+fn a_close_has_counted_all_though_a_tail_moves() {
+    explore(|| {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let (_origin, _registrar, runs, _) = two_queued(&pool);
+        let (runner, taker) = (pool.clone(), pool.clone());
+        let runner = loom::thread::spawn(move || runner.run_pending(2));
+        let taker = loom::thread::spawn(move || take_tails(&taker));
+        let discarded = pool.discard_pending();
+        runner.join().expect("the runner");
+        taker.join().expect("the taker");
+        let ran: u32 = runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum();
+        assert_eq!(discarded + ran as usize, 2);
+    });
 }
 
 /// The owner of the threads is told that there is work, or sees it.

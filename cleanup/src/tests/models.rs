@@ -226,7 +226,7 @@ impl Taken {
 pub(super) fn take_tails(pool: &Pool) {
     for desk in pool.desks().all() {
         if let Some(glance) = desk.glance(Instant::now()) {
-            pool.take_over(&desk, glance.at);
+            pool.take_over(&desk, Some(glance.at));
         }
     }
 }

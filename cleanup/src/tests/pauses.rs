@@ -370,7 +370,7 @@ fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
     let taker = std::thread::spawn(move || {
         armed.arm();
         let [desk] = &taking.desks().all()[..] else { panic!("one worker, one desk") };
-        taking.take_over(desk, 1);
+        taking.take_over(desk, Some(1));
     });
     assert!(pause.is_reached(|| taker.is_finished()));
     assert!(stopped.1.stop());

@@ -2,6 +2,9 @@
 
 use crate::common::*;
 use sexton_cleanup::{CleanupState, Origin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 #[test]
 fn what_a_helper_puts_back_into_a_closed_pool_is_discarded() {
@@ -26,6 +29,49 @@ fn what_a_helper_puts_back_into_a_closed_pool_is_discarded() {
     assert!(origin.ticket().is_done());
     assert_eq!(ledger.ended_once(), 0);
     assert_eq!(pool.stats().blocks, 0);
+}
+
+/// A worker comes back from its cleanup in the middle of the discarding, and drops captures, too.
+/// They count, whoever drops them.
+#[test]
+fn discards_by_other_threads_at_the_end_of_a_shutdown_count() {
+    let (pool, threads) = pool(1);
+    let origin = Origin::new(&pool);
+    let mut registrar = origin.registrar();
+    let gate = Gate::default();
+    let door = gate.clone();
+    let mut heads = vec![add(&mut registrar, move || door.pass()).0];
+    let (here, elsewhere) = (std::thread::current().id(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..400 {
+        let (gate, elsewhere) = (gate.clone(), elsewhere.clone());
+        let capture = OnDrop(move || {
+            if std::thread::current().id() != here {
+                elsewhere.fetch_add(1, Ordering::Relaxed);
+            } else if elsewhere.load(Ordering::Relaxed) == 0 {
+                gate.open();
+                until("the worker drops one", || elsewhere.load(Ordering::Relaxed) > 0);
+            }
+        });
+        heads.push(add(&mut registrar, move || drop(capture)).0);
+    }
+    sweep(&origin, heads);
+    gate.wait_for(1);
+    pool.begin_shutdown();
+    assert!(!pool.wait_until_workers_left(Duration::ZERO));
+    assert_eq!(pool.discard_pending(), 400);
+    assert!(pool.wait_until_workers_left(DEADLINE));
+    threads.join();
+    let stats = pool.stats();
+    assert_eq!((stats.discarded, stats.executed, stats.backlog), (400, 1, 0));
+}
+
+/// Calls a closure when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 #[test]

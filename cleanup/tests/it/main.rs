@@ -2,6 +2,7 @@
 #![cfg(not(any(loom, shuttle)))]
 
 mod common;
+mod counts;
 mod discard;
 mod handles;
 mod manual;

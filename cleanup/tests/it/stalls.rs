@@ -154,6 +154,25 @@ fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
     scene.end();
 }
 
+/// Once the time of a stall has passed, one look is enough: how long the cleanup has run is unknown
+/// to it, and so is when somebody looks again.
+#[test]
+fn one_call_runs_all_that_waits_behind_a_stalled_cleanup() {
+    for stalled in [0, 50, 1999] {
+        // Any block in hand was begun longer ago.
+        let impatient = PoolConfig { stall_after: Duration::from_nanos(1), ..config(1) };
+        let mut scene = Scene::new(pool_with(impatient), 2000);
+        scene.queue(2000, &[stalled]);
+        scene.gate.wait_for(1);
+        let before = scene.pool.stats();
+        assert_eq!((before.taken_over, scene.threads.monitors()), (0, 0));
+        let ran = scene.pool.run_pending(usize::MAX) as u64;
+        assert_eq!((before.executed + ran, scene.origin.stats().executed), (1999, 1999));
+        assert_eq!(scene.pool.run_pending(usize::MAX), 0);
+        scene.end();
+    }
+}
+
 /// A call that gives 0 has left nothing to be run.
 #[test]
 fn a_helping_thread_runs_the_tail_that_it_takes_over() {
