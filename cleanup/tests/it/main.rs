@@ -5,6 +5,7 @@ mod common;
 mod discard;
 mod handles;
 mod manual;
+mod memory;
 mod once;
 mod panics;
 mod stalls;
