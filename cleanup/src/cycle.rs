@@ -229,6 +229,7 @@ impl LocalBlock {
                 self.reclaimed += 1;
                 if let Some(slot) = registry.pass_settled(head.index()) {
                     self.freed.push(slot);
+                    self.freed.give_back_if_full();
                 }
             }
             settled

@@ -28,6 +28,7 @@ mod free_list;
 
 pub(crate) use free_list::FreeList;
 
+use self::free_list::Depot;
 use crate::describe::{Description, DescriptionId};
 use crate::prefetch;
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell, yield_now};
@@ -320,10 +321,8 @@ pub(crate) struct Storage {
     /// The first index never handed out. Written by registrars by `fetch_add`. Relaxed: the number is all
     /// that is exchanged.
     fresh: AtomicU32,
-    /// The stack of free slots, in groups: index of the top group's first slot, 0 when empty. Pushed by whoever
-    /// freed some, a whole chain by one compare-exchange; emptied by registrars by one swap. Nobody pops a single
-    /// group, so the top cannot be popped and pushed again behind a popper's back (the ABA problem).
-    free: AtomicU32,
+    /// The free slots that no thread has.
+    depot: Depot,
 }
 
 impl Storage {
@@ -331,7 +330,7 @@ impl Storage {
         Storage {
             chunks: [const { OnceLock::new() }; CHUNKS],
             fresh: AtomicU32::new(0),
-            free: AtomicU32::new(0),
+            depot: Depot::new(),
         }
     }
 
@@ -645,6 +644,12 @@ impl Storage {
         for offset in (0..count * size_of::<Record>()).step_by(64) {
             prefetch::to_write(start.wrapping_add(offset));
         }
+    }
+
+    /// How many slots have ever been handed out.
+    pub(crate) fn made(&self) -> usize {
+        // Relaxed: see the field.
+        self.fresh.load(Ordering::Relaxed) as usize
     }
 
     /// Bytes mapped for records and marks.

@@ -1,10 +1,11 @@
 //! The registry: everything that belongs to one heap's cleanups, and outlives the heap.
 //!
-//! Registries are never freed, only recycled: the process has as many as it once had heaps at a time. That is
-//! what lets a handle be a plain reference without a count, and lets registering do no read-modify-write. The
-//! price: the memory of a heap's records, at their peak, is kept for the next heap and never returned to the
-//! system. Generations survive recycling, so a handle that is older than the registry's present heap finds
-//! its record settled.
+//! Registries are never freed, only recycled: the process has as many as it once had heaps at a
+//! time. That is what lets a handle be a plain reference without a count, and lets registering do
+//! no read-modify-write. The price: the memory of a heap's records, at their peak, is kept for the
+//! next heap and never returned to the system. The peak is that of all the heap's threads together:
+//! each of them holds a few hundred free records at most. Generations survive recycling, so a
+//! handle that is older than the registry's present heap finds its record settled.
 //!
 //! # Marks and counts
 //!
@@ -386,7 +387,7 @@ impl Registry {
         ended.saturating_sub(sums.batches.settled).saturating_sub(reclaimed)
     }
 
-    /// Drops the captures of a whole chain, outside any batch.
+    /// Drops the captures of a whole chain, outside any batch. `freed` stays below a full magazine.
     pub(crate) fn discard(&'static self, chain: Head, freed: &mut FreeList) {
         let mut chain = Some(chain);
         while let Some(head) = chain {
@@ -410,6 +411,7 @@ impl Registry {
                     freed.push(slot);
                 }
             }
+            freed.give_back_if_full();
         }
     }
 
@@ -425,7 +427,10 @@ impl Registry {
     pub(crate) fn remove_registrar(&self, registered: &Arc<Registered>) {
         let mut ledger = self.ledger.lock();
         ledger.past.add(registered);
-        ledger.registrars.retain(|r| !Arc::ptr_eq(r, registered));
+        // From the end, where those are that come and go while others stay.
+        if let Some(at) = ledger.registrars.iter().rposition(|r| Arc::ptr_eq(r, registered)) {
+            ledger.registrars.swap_remove(at);
+        }
     }
 
     /// A number for a new cycle.

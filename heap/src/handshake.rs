@@ -120,7 +120,11 @@ impl<C> Handshake<C> {
 
     /// Forgets a mutator, which has no session open.
     pub(crate) fn detach(&self, post: &Arc<Post<C>>) {
-        self.state.lock().posts.retain(|other| !Arc::ptr_eq(other, post));
+        let posts = &mut self.state.lock().posts;
+        // From the end, where those are that come and go while others stay.
+        if let Some(at) = posts.iter().rposition(|other| Arc::ptr_eq(other, post)) {
+            posts.swap_remove(at);
+        }
     }
 
     /// Opens a session. If the mutators are stopped it waits until they are not, and helps meanwhile. Called on the mutator's

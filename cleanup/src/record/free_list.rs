@@ -1,23 +1,36 @@
-//! Lists of free slots, kept in the slots themselves: in groups, so that the memory of several is fetched at once.
+//! Free slots, and how threads hand them to one another.
 //!
-//! Slots freed together are used together; but objects die in no order, so one free slot says nothing of where the next
-//! one lies. In a list linked slot by slot each would have to come from memory before the next one's address is known
-//! (140 ns a registration, where every second record of 400,000 had been freed at random). Here the first slot of a
-//! *group* holds the indices of the others, and of the next group's first slot.
+//! A list of free slots is kept in the slots themselves. It consists of groups, so that the memory
+//! of several slots is fetched at once. Slots freed together are used together. But objects die in
+//! no order, so one free slot says nothing of where the next one lies. In a list linked slot by
+//! slot each would have to come from memory before the next one's address is known. (That cost
+//! 140 ns a registration, where every second record of 400,000 had been freed at random.) Here the
+//! first slot of a *group* holds the indices of the others, and of the next group's first slot.
 //!
-//! Invariant: a slot in a list is free, and in no other list; so what lies in its cell is the list's own.
+//! A *magazine* is a bounded list of groups. It changes hands as a whole, in O(1). The magazines
+//! that no thread holds lie in the storage's *depot*. A thread that needs slots takes one
+//! magazine, and leaves the others to other threads.
+//!
+//! Invariant: a slot in a list is free, and in no other list; so what lies in its cell is the
+//! list's own.
 
 use super::{Index, Record, Slot, Storage};
-use crate::sync::Ordering;
+use crate::sync::{Mutex, Ordering};
 
 /// Slots of one group, its first one included: as many as have room in the cell of the first one.
 const GROUP: usize = 8;
 
+/// Slots of a full magazine.
+#[cfg(not(any(loom, shuttle)))]
+const MAGAZINE: usize = 256;
+#[cfg(any(loom, shuttle))]
+const MAGAZINE: usize = 2;
+
 /// How many slots ahead memory is fetched where groups follow one another in a row.
 const IN_ROW: usize = 56;
 
-/// What the first slot of a group holds: at [`NEXT`] the index of the next group's first slot, 0 if there is none; then those
-/// of the group's other slots, and 0 in what is left.
+/// The content of a group's first slot. At [`NEXT`] stands the index of the next group's first
+/// slot, 0 if there is none; then come those of the group's other slots, and 0 in the rest.
 type Group = [u32; GROUP];
 
 const NEXT: usize = 0;
@@ -32,10 +45,19 @@ pub(crate) struct FreeList {
     /// The slots to be used next, from `at` on. They are in no group any more.
     open: Group,
     at: usize,
+    /// The other slots.
+    closed: Magazine,
+}
+
+/// Groups of slots, linked.
+#[derive(Clone, Copy, Debug)]
+struct Magazine {
     /// Index of the first group's first slot; 0 if there is no group.
     first: u32,
-    /// The last group. `None` in a list that came from the storage, until it is asked for. Means nothing if there is no
+    /// Slots of the groups before the last one. So pushing a slot changes one count, that of its
     /// group.
+    before_last: usize,
+    /// The last group. Means nothing if there is no group.
     last: Option<Last>,
 }
 
@@ -47,32 +69,99 @@ struct Last {
     len: usize,
 }
 
-impl FreeList {
-    pub(super) fn new(storage: &'static Storage) -> Self {
-        FreeList { storage, open: [0; GROUP], at: GROUP, first: 0, last: None }
+impl Magazine {
+    const EMPTY: Magazine = Magazine { first: 0, before_last: 0, last: None };
+
+    /// How many slots the groups have.
+    fn len(&self) -> usize {
+        match self.last {
+            Some(last) if self.first != 0 => self.before_last + last.len,
+            _ => 0,
+        }
     }
 
-    /// Appends a slot, so that slots freed in a row are used again in a row. O(1), and once O(length) after
-    /// a refill.
+    /// Puts another one's groups behind its own. O(1); writes to its own last group only.
+    fn append(&mut self, other: Magazine) {
+        if self.first == 0 {
+            *self = other;
+        } else if other.first != 0
+            && let Some(last) = self.last
+        {
+            change(last.record, NEXT, other.first);
+            self.before_last += last.len + other.before_last;
+            self.last = other.last;
+        }
+    }
+}
+
+/// The magazines of a storage that no thread holds, as a stack.
+///
+/// Invariant: two neighbours have more than [`MAGAZINE`] slots together, because the upper one did
+/// not fit into the lower one. So a magazine has more than half of that on average, whatever the
+/// portions in which slots came back.
+#[derive(Debug)]
+pub(super) struct Depot {
+    /// The lock is held for a few loads and stores, once for some hundred slots. It also orders
+    /// each use of a slot before the next.
+    magazines: Mutex<Vec<Magazine>>,
+}
+
+impl Depot {
+    pub(super) fn new() -> Self {
+        Depot { magazines: Mutex::new(Vec::new()) }
+    }
+
+    /// Takes the magazine that came back last. Gives the first slot of the next one, too.
+    fn take(&self) -> Option<(Magazine, Option<Index>)> {
+        let mut magazines = self.magazines.lock();
+        let top = magazines.pop()?;
+        Some((top, magazines.last().and_then(|next| Index::from_raw(next.first))))
+    }
+
+    /// Takes a magazine back, together with the top one if both fit into one. O(1).
+    fn put(&self, mut given: Magazine) {
+        let mut magazines = self.magazines.lock();
+        match magazines.last_mut() {
+            Some(top) if top.len() + given.len() <= MAGAZINE => {
+                given.append(*top);
+                *top = given;
+            }
+            _ => magazines.push(given),
+        }
+    }
+}
+
+impl FreeList {
+    pub(super) fn new(storage: &'static Storage) -> Self {
+        FreeList { storage, open: [0; GROUP], at: GROUP, closed: Magazine::EMPTY }
+    }
+
+    /// Whether it holds as many slots as a full magazine.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.closed.len() + GROUP - self.at >= MAGAZINE
+    }
+
+    /// Appends a slot, so that slots freed in a row are used again in a row.
     #[inline]
     pub(crate) fn push(&mut self, slot: Slot) {
         if slot.is_worn() {
             return;
         }
         let Slot { index: Index(index), record, .. } = slot;
-        if self.first == 0 {
-            self.first = index;
-        } else {
-            let last = self.find_last();
+        if self.closed.first == 0 {
+            self.closed.first = index;
+        } else if let Some(last) = &mut self.closed.last {
             let full = last.len == GROUP;
             change(last.record, if full { NEXT } else { last.len }, index);
             if !full {
-                self.last = Some(Last { len: last.len + 1, ..last });
+                last.len += 1;
                 return;
             }
+            self.closed.before_last += GROUP;
         }
         begin(record, [0; GROUP]);
-        self.last = Some(Last { record, len: 1 });
+        self.closed.last = Some(Last { record, len: 1 });
     }
 
     /// Puts a slot in front, to be used next while it is warm.
@@ -88,27 +177,20 @@ impl FreeList {
         self.open[self.at] = slot.index.0;
     }
 
-    /// Appends all of another list of the same storage. O(1), and once O(length) after a refill.
+    /// Appends all of another list of the same storage. O(1).
     pub(crate) fn append(&mut self, other: &mut FreeList) {
         debug_assert!(std::ptr::eq(self.storage, other.storage));
-        other.close();
-        if other.first == 0 {
-            return;
+        if self.closed.first == 0 {
+            self.close();
         }
-        if self.first == 0 {
-            self.first = other.first;
-        } else {
-            change(self.find_last().record, NEXT, other.first);
-        }
-        self.last = other.last;
-        other.first = 0;
+        self.closed.append(other.take());
     }
 
     /// Takes the first slot.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Slot> {
         if self.at == GROUP {
-            if self.first == 0 {
+            if self.closed.first == 0 {
                 return None;
             }
             self.open();
@@ -121,53 +203,53 @@ impl FreeList {
         Some(Slot { record, mark, index, tag })
     }
 
-    /// Takes everything that was given back to the storage. Called when the list is empty.
+    /// Takes a magazine from the depot. Whether there was one. Called when the list is empty.
     #[cold]
     pub(crate) fn refill(&mut self) -> bool {
-        debug_assert_eq!((self.first, self.at), (0, GROUP));
-        // Acquire: pairs with the Release in `give_back`, with all of them at once, because
-        // read-modify-writes continue a release sequence. A swap of everything, so there is no ABA.
-        self.first = self.storage.free.swap(0, Ordering::Acquire);
-        self.last = None;
-        self.first != 0
+        debug_assert_eq!((self.closed.first, self.at), (0, GROUP));
+        let Some((magazine, next)) = self.storage.depot.take() else { return false };
+        self.closed = magazine;
+        // Likely to be this thread's next one: its first group can be here by then.
+        if let Some(next) = next {
+            self.storage.prefetch(next);
+        }
+        true
     }
 
-    /// Gives all slots back to the storage, by one compare-exchange.
+    /// Gives all slots back to the depot. O(1).
     pub(crate) fn give_back(&mut self) {
+        let magazine = self.take();
+        if magazine.first != 0 {
+            self.storage.depot.put(magazine);
+        }
+    }
+
+    /// Gives all slots back if they fill a magazine. O(1).
+    pub(crate) fn give_back_if_full(&mut self) {
+        if self.is_full() {
+            self.give_back();
+        }
+    }
+
+    /// Takes all slots out.
+    fn take(&mut self) -> Magazine {
         self.close();
-        if self.first == 0 {
-            return;
-        }
-        let last = self.find_last();
-        // Relaxed: only the number is used, and the compare-exchange checks it.
-        let mut top = self.storage.free.load(Ordering::Relaxed);
-        loop {
-            change(last.record, NEXT, top);
-            // Release: pairs with the Acquire in `refill`. The groups, and whatever was done with the slots,
-            // come before.
-            match self.storage.free.compare_exchange_weak(
-                top,
-                self.first,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(now) => top = now,
-            }
-        }
-        self.first = 0;
+        std::mem::replace(&mut self.closed, Magazine::EMPTY)
     }
 
     /// Makes the first group's slots those to be used next. There is one.
     #[inline(never)]
     fn open(&mut self) {
-        let first = Index(self.first);
+        let first = Index(self.closed.first);
         let [next, others @ ..] = read(self.storage.record(first));
         let len = 1 + others.iter().take_while(|&&other| other != 0).count();
         self.at = GROUP - len;
         self.open[self.at] = first.0;
         self.open[self.at + 1..].copy_from_slice(&others[..len - 1]);
-        self.first = next;
+        self.closed.first = next;
+        if next != 0 {
+            self.closed.before_last -= len;
+        }
         // They will be here when they are used, and so will the next group when this one is used up. Where slots lie side by
         // side the processor sees for itself what comes, but not early enough for what is to be written.
         if next == first.0 + GROUP as u32 {
@@ -188,34 +270,18 @@ impl FreeList {
     fn close(&mut self) {
         let Some((&first, others)) = self.open[self.at..].split_first() else { return };
         let mut group = [0; GROUP];
-        group[NEXT] = self.first;
-        group[1..=others.len()].copy_from_slice(others);
+        group[NEXT] = self.closed.first;
+        let len = 1 + others.len();
+        group[1..len].copy_from_slice(others);
         let record = self.storage.record(Index(first));
         begin(record, group);
-        if self.first == 0 {
-            self.last = Some(Last { record, len: 1 + others.len() });
+        if self.closed.first == 0 {
+            self.closed.last = Some(Last { record, len });
+        } else {
+            self.closed.before_last += len;
         }
-        self.first = first;
+        self.closed.first = first;
         self.at = GROUP;
-    }
-
-    /// The last group of a list that has one.
-    #[inline]
-    fn find_last(&self) -> Last {
-        match self.last {
-            Some(last) => last,
-            None => self.walk_to_last(),
-        }
-    }
-
-    #[cold]
-    fn walk_to_last(&self) -> Last {
-        let mut record = self.storage.record(Index(self.first));
-        while let Some(next) = Index::from_raw(read(record)[NEXT]) {
-            record = self.storage.record(next);
-        }
-        // It may have room, which nobody will miss.
-        Last { record, len: GROUP }
     }
 }
 
@@ -391,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_back_last_is_taken_first_and_all_of_it_is() {
+    fn small_portions_that_come_back_are_taken_together_the_last_first() {
         let storage = storage();
         let given: Vec<Vec<u32>> = [5, 1, 11]
             .map(|length| {
@@ -408,5 +474,50 @@ mod tests {
         assert!(!storage.free_list().refill());
         let expected: Vec<u32> = given.into_iter().rev().flatten().collect();
         assert_eq!(popped(&mut list), expected);
+    }
+
+    /// No portion that comes back makes the depot take more room or more time than slots need.
+    #[test]
+    fn portions_of_any_size_come_together_to_magazines() {
+        let storage = storage();
+        for largest in [1, 2, 9, 126, MAGAZINE] {
+            let mut slots: Vec<_> = (0..40).flat_map(|_| storage.fresh()).collect();
+            let mut given = indices(&slots);
+            let mut size = 1;
+            while !slots.is_empty() {
+                size = size * 7 % largest + 1;
+                let mut list = storage.free_list();
+                slots.drain(..size.min(slots.len())).for_each(|slot| list.push(slot));
+                list.give_back();
+            }
+            let mut list = storage.free_list();
+            let mut taken: Vec<Vec<u32>> = Vec::new();
+            while list.refill() {
+                taken.push(popped(&mut list));
+            }
+            assert!(taken.iter().all(|magazine| magazine.len() <= MAGAZINE));
+            for pair in taken.windows(2) {
+                assert!(pair[0].len() + pair[1].len() > MAGAZINE, "portions of {largest} at most");
+            }
+            let mut taken = taken.concat();
+            taken.sort_unstable();
+            given.sort_unstable();
+            assert_eq!(taken, given);
+        }
+    }
+
+    #[test]
+    fn a_list_is_given_back_when_it_fills_a_magazine() {
+        let storage = storage();
+        let mut list = storage.free_list();
+        let mut slots = (0..5).flat_map(|_| storage.fresh());
+        for n in 1..=MAGAZINE + 1 {
+            list.push(slots.next().expect("fresh"));
+            list.give_back_if_full();
+            assert!(!list.is_full(), "after {n}");
+        }
+        assert_eq!(popped(&mut list).len(), 1);
+        assert!(list.refill());
+        assert!(list.is_full());
     }
 }

@@ -155,3 +155,30 @@ fn stop_against_run_now() {
         assert_eq!(registrar.settled(), 0);
     });
 }
+
+/// Two mutators come for records and give them back: each record serves one cleanup at a time.
+#[test]
+fn records_go_from_mutator_to_mutator() {
+    explore(|| {
+        let pool = manual();
+        let origin = Origin::new(&pool);
+        let first = origin.clone();
+        let once = move |origin: Origin| {
+            let mut registrar = origin.registrar();
+            let (head, _) = registrar.register(None, || {});
+            registrar.discard(head);
+        };
+        once(first);
+        let second = origin.clone();
+        let other = loom::thread::spawn(move || once(second));
+        let mut registrar = origin.registrar();
+        let cleanups = [(); 2].map(|()| registrar.register(None, || panic!("its object lives")));
+        other.join().expect("the other mutator");
+        assert_ne!(cleanups[0].0, cleanups[1].0);
+        for (head, handle) in cleanups {
+            assert_eq!((registrar.len(head), handle.state()), (1, CleanupState::Armed));
+        }
+        let stats = origin.stats();
+        assert_eq!((stats.registered, stats.discarded, stats.armed), (4, 2, 2));
+    });
+}

@@ -6,6 +6,7 @@ mod counts;
 mod discard;
 mod handles;
 mod manual;
+mod memory;
 mod once;
 mod panics;
 mod stalls;

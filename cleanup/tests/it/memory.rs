@@ -1,0 +1,136 @@
+//! Records are used again, by any thread that needs some.
+//!
+//! Their number is bounded by the most cleanups alive at a time, and their number costs no time.
+
+use crate::common::*;
+use sexton_cleanup::{Origin, Pool, Registrar};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An account to which no former heap has left records.
+fn new_origin(pool: &Arc<Pool>) -> Origin {
+    let mut recycled = Vec::new();
+    loop {
+        let origin = Origin::new(pool);
+        if origin.records() == 0 {
+            return origin;
+        }
+        recycled.push(origin);
+    }
+}
+
+/// Registers cleanups of objects that die at once, and runs them.
+fn live_and_die(pool: &Pool, origin: &Origin, registrar: &mut Registrar, n: usize) {
+    let heads: Vec<_> = (0..n).map(|_| add(registrar, || {}).0).collect();
+    sweep(origin, heads);
+    assert_eq!(pool.run_pending(usize::MAX), n);
+}
+
+/// Asserts that there are at most 1.2 times as many records as cleanups were alive at a time.
+fn assert_few_records(origin: &Origin) {
+    assert!(origin.records() <= PEAK + PEAK / 5, "{} records for {PEAK}", origin.records());
+}
+
+/// Cleanups alive at a time. A fifth of it is more than what eight mutators may hold on to.
+const PEAK: usize = 30_000;
+
+/// One mutator registers a single cleanup, and the other all the others, again and again.
+#[test]
+fn mutators_that_take_turns_use_the_same_records() {
+    let pool = manual();
+    let origin = new_origin(&pool);
+    for _ in 0..50 {
+        let mut first = origin.registrar();
+        live_and_die(&pool, &origin, &mut first, 1);
+        live_and_die(&pool, &origin, &mut origin.registrar(), PEAK);
+    }
+    assert_few_records(&origin);
+}
+
+/// The others register one cleanup each after each turn.
+#[test]
+fn attached_mutators_that_take_turns_use_the_same_records() {
+    let pool = manual();
+    let origin = new_origin(&pool);
+    let mut registrars: Vec<_> = (0..8).map(|_| origin.registrar()).collect();
+    for turn in 0..registrars.len() {
+        live_and_die(&pool, &origin, &mut registrars[turn], PEAK);
+        registrars.iter_mut().for_each(|idle| live_and_die(&pool, &origin, idle, 1));
+    }
+    assert_few_records(&origin);
+}
+
+/// Records of discarded cleanups come back, too. So do those of stopped ones: by pruning, by a
+/// sweep, or by the next registration on the same object.
+#[test]
+fn mutators_that_take_turns_use_records_of_cleanups_that_never_ran() {
+    let pool = manual();
+    let origin = new_origin(&pool);
+    let mut registrars: Vec<_> = (0..8).map(|_| origin.registrar()).collect();
+    for registrar in &mut registrars {
+        let heads: Vec<_> = (0..PEAK).map(|_| add(registrar, || {}).0).collect();
+        heads.into_iter().for_each(|head| registrar.discard(head));
+        for ends in [prune, sweep_settled, register_again] {
+            let mut chains = Vec::new();
+            let mut handles = Vec::new();
+            for _ in 0..PEAK / 4 {
+                let mut chain = None;
+                for _ in 0..4 {
+                    let (head, handle) = registrar.register(chain, || {});
+                    chain = Some(head);
+                    handles.push(handle);
+                }
+                chains.extend(chain);
+            }
+            assert!(handles.iter().all(|handle| handle.stop()));
+            ends(&origin, registrar, chains);
+            assert_eq!(registrar.settled(), 0);
+        }
+    }
+    assert_few_records(&origin);
+}
+
+type Chains = Vec<sexton_cleanup::Head>;
+
+fn prune(_: &Origin, registrar: &mut Registrar, chains: Chains) {
+    assert!(chains.into_iter().all(|chain| registrar.prune(chain).is_none()));
+}
+
+fn sweep_settled(origin: &Origin, _: &mut Registrar, chains: Chains) {
+    assert_eq!(sweep(origin, chains), 0);
+}
+
+fn register_again(_: &Origin, registrar: &mut Registrar, chains: Chains) {
+    for mut chain in chains {
+        // Two of four are reclaimed by each of the first two registrations.
+        for _ in 0..3 {
+            let (head, handle) = registrar.register(Some(chain), || {});
+            assert!(handle.stop());
+            chain = head;
+        }
+        assert!(registrar.prune(chain).is_none());
+    }
+}
+
+/// It takes 20 times as long at most after half a million cleanups. A walk over their records would
+/// take a thousand times as long.
+#[test]
+fn a_mutator_for_one_cleanup_costs_the_same_whatever_its_heap_has_been_through() {
+    /// The least of many: other tests run beside this one.
+    fn cost(origin: &Origin) -> Duration {
+        let once = || {
+            let start = Instant::now();
+            let mut registrar = origin.registrar();
+            std::hint::black_box(add(&mut registrar, || {}));
+            drop(registrar);
+            start.elapsed()
+        };
+        (0..200).map(|_| once()).min().expect("200")
+    }
+    let pool = manual();
+    let origin = new_origin(&pool);
+    let before = cost(&origin);
+    live_and_die(&pool, &origin, &mut origin.registrar(), 500_000);
+    let after = cost(&origin);
+    assert!(after <= 20 * before, "{after:?}, and {before:?} before");
+}
