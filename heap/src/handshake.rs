@@ -32,9 +32,16 @@ pub struct Handshake<C> {
     mutant: Mutant,
 }
 
-/// On one processor nothing changes while one looks, and a model has no time.
+/// On one processor nothing changes while one looks. A model looks once: it has no time, but it has
+/// to come to both outcomes of a look.
 fn spins() -> u32 {
-    if cfg!(any(loom, shuttle)) || processors() == 1 { 0 } else { 1000 }
+    if cfg!(any(loom, shuttle)) {
+        1
+    } else if processors() == 1 {
+        0
+    } else {
+        1000
+    }
 }
 
 struct State<C> {
@@ -118,8 +125,26 @@ impl<C> Handshake<C> {
         post
     }
 
-    /// Forgets a mutator, which has no session open.
-    pub(crate) fn detach(&self, post: &Arc<Post<C>>) {
+    /// Ends a mutator, which has no session open: calls `retire` with its context in a last one, and
+    /// forgets it after that.
+    pub(crate) fn detach(&self, post: &Arc<Post<C>>, retire: impl FnOnce(&C)) {
+        // D1.
+        let mut session = Some(self.enter(post));
+        if self.mutant.is(Mutant::RetireAfterSession) {
+            session = None;
+        }
+        if self.mutant.is(Mutant::ForgetBeforeRetire) {
+            self.forget(post);
+        }
+        // D2. Within the session, and on the list: a cycle uses the context, and what it is given
+        // back to.
+        retire(&post.context);
+        drop(session);
+        // D3.
+        self.forget(post);
+    }
+
+    fn forget(&self, post: &Arc<Post<C>>) {
         let posts = &mut self.state.lock().posts;
         // From the end, where those are that come and go while others stay.
         if let Some(at) = posts.iter().rposition(|other| Arc::ptr_eq(other, post)) {
@@ -162,9 +187,12 @@ impl<C> Handshake<C> {
         let round = state.round;
         drop(state);
         // Most cycles are short.
-        self.spin_until(|| !self.is_stopping());
+        let lucky = self.spin_until(|| !self.is_stopping());
         // E6.
-        let mut state = self.wait(self.state.lock(), false);
+        let mut state = self.state.lock();
+        if !(lucky && self.mutant.is(Mutant::EnterOnLuck)) {
+            state = self.wait(state, false);
+        }
         state.entering -= 1;
         debug_assert!(state.round <= round + 1, "two cycles have gone by");
         if state.round > round && !self.mutant.is(Mutant::NothingOwed) {
@@ -226,8 +254,11 @@ impl<C> Handshake<C> {
         patience: Option<Patience<'_>>,
     ) -> Option<Stopped<'_, C>> {
         // T1. One at a time, and not before all are in that waited for the last.
-        self.spin_until(|| !self.is_stopping());
-        let mut state = self.wait(self.state.lock(), true);
+        let lucky = self.spin_until(|| !self.is_stopping());
+        let mut state = self.state.lock();
+        if !(lucky && self.mutant.is(Mutant::StopOnLuck)) {
+            state = self.wait(state, true);
+        }
         if unless() {
             return None;
         }
@@ -240,14 +271,17 @@ impl<C> Handshake<C> {
         }
         // T4. Most sessions are short, too; whoever ends one needs the lock.
         let open: Vec<_> = state.active().cloned().collect();
+        let mut lucky = false;
         if self.spins > 0 && !open.is_empty() {
             drop(state);
-            self.spin_until(|| open.iter().all(|post| !post.active.load(Ordering::Relaxed)));
+            lucky =
+                self.spin_until(|| open.iter().all(|post| !post.active.load(Ordering::Relaxed)));
             state = self.state.lock();
         }
+        let trusting = lucky && self.mutant.is(Mutant::QuietOnLuck);
         let mut complain_at =
             patience.as_ref().and_then(|patience| since.checked_add(patience.after));
-        while state.is_any_active() {
+        while !trusting && state.is_any_active() {
             if !wait_until(&self.quiet, &mut state, complain_at) {
                 continue;
             }

@@ -24,6 +24,16 @@ pub(crate) enum Mutant {
     NothingOwed,
     /// J2 does not wait.
     LeaveHelpersBehind,
+    /// E6 does not look under the lock, if the look without it was a lucky one.
+    EnterOnLuck,
+    /// T1 does not look under the lock, if the look without it was a lucky one.
+    StopOnLuck,
+    /// T4 does not look under the lock, if the look without it was a lucky one.
+    QuietOnLuck,
+    /// D2 comes after the last session.
+    RetireAfterSession,
+    /// D3 comes before D2.
+    ForgetBeforeRetire,
 }
 
 impl Mutant {

@@ -142,12 +142,9 @@ impl<R: Branded> RootedMutator<'_, R> {
 
 impl<R: Branded> Drop for RootedMutator<'_, R> {
     fn drop(&mut self) {
-        let handshake = self.heap.handshake();
-        let session = handshake.enter(&self.post);
-        self.heap.core.retire_context(self.post.context());
-        drop(session);
-        handshake.detach(&self.post);
-        self.heap.core.count_mutators();
+        let core = &self.heap.core;
+        self.heap.handshake().detach(&self.post, |context| _ = core.retire_context(context));
+        core.count_mutators();
     }
 }
 

@@ -75,7 +75,7 @@ fn mutator(handshake: &Kept, sessions: usize) -> thread::JoinHandle<()> {
             touch(post.context());
             drop(session);
         }
-        handshake.detach(&post);
+        handshake.detach(&post, touch);
     })
 }
 
@@ -151,7 +151,7 @@ fn a_mutator_that_attaches_late_waits_as_well() {
                 let post = handshake.attach(UnsafeCell::new(0));
                 drop(handshake.enter(&post));
                 touch_in_session(&handshake, &post);
-                handshake.detach(&post);
+                handshake.detach(&post, touch);
             })
         };
         collect(&handshake.0);
@@ -163,6 +163,59 @@ fn touch_in_session(handshake: &Handshake<Watched>, post: &crate::handshake::Pos
     let session = handshake.enter(post);
     touch(post.context());
     drop(session);
+}
+
+/// What sessions and cycles use in turn, without the handshake's lock, which would order the uses.
+struct Heap(Watched, loom::sync::atomic::AtomicUsize);
+
+// SAFETY: nobody follows the cell's pointers; loom says who is there at the same time as another.
+#[expect(unsafe_code, reason = "a cell that loom watches is not `Sync`")]
+unsafe impl Sync for Heap {}
+
+impl Heap {
+    fn new(mutant: Mutant) -> Plain<Self> {
+        let heap = Plain::new(Heap(UnsafeCell::new(0), loom::sync::atomic::AtomicUsize::new(0)));
+        if mutant != Mutant::None {
+            std::mem::forget(heap.clone());
+        }
+        heap
+    }
+
+    /// Loom changes threads at atomics only, so there is one on either side. They are Relaxed, and
+    /// order nothing.
+    fn touch(&self) {
+        self.1.fetch_add(1, Relaxed);
+        touch(&self.0);
+        self.1.fetch_add(1, Relaxed);
+    }
+}
+
+/// Stops the mutators once, and uses the heap.
+fn collect_heap(handshake: &Handshake<Watched>, heap: &Heap) {
+    let stopped = handshake.stop(|| false, None);
+    heap.touch();
+    drop(stopped);
+}
+
+/// A mutator leaves while another thread collects: what its last session does to the heap comes
+/// before the cycle, or after it.
+fn leave(mutant: Mutant) {
+    let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
+    let post = handshake.0.attach(UnsafeCell::new(0));
+    let leaves = {
+        let (handshake, heap) = (handshake.0.clone(), heap.clone());
+        thread::spawn(move || {
+            handshake.detach(&post, |_| heap.touch());
+        })
+    };
+    collect_heap(&handshake.0, &heap);
+    leaves.join().unwrap();
+    assert_eq!(handshake.0.len(), 0);
+}
+
+#[test]
+fn a_mutator_that_leaves_gives_back_before_a_cycle_or_after_it() {
+    explore(|| leave(Mutant::None));
 }
 
 /// Work on a cell that the collector uses before and after.
@@ -269,4 +322,97 @@ fn mutant_that_owes_nothing() {
 #[test]
 fn mutant_that_leaves_helpers_behind() {
     finds(AT_A_TIME, || job(Mutant::LeaveHelpersBehind));
+}
+
+#[test]
+fn mutant_that_gives_back_when_its_last_session_is_closed() {
+    finds(AT_A_TIME, || leave(Mutant::RetireAfterSession));
+}
+
+#[test]
+fn mutant_that_gives_back_when_it_is_forgotten() {
+    finds(AT_A_TIME, || leave(Mutant::ForgetBeforeRetire));
+}
+
+/// A session that one cycle has put off comes to the next: the mutators have been resumed, and are
+/// stopped again.
+fn luck_at_the_door(mutant: Mutant) {
+    let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
+    let post = handshake.0.attach(UnsafeCell::new(0));
+    let done = Plain::new(loom::sync::atomic::AtomicBool::new(false));
+    let mutator = {
+        let (handshake, heap, done) = (handshake.0.clone(), heap.clone(), done.clone());
+        thread::spawn(move || {
+            let session = handshake.enter(&post);
+            heap.touch();
+            drop(session);
+            done.store(true, Relaxed);
+        })
+    };
+    drop(handshake.0.stop(|| false, None));
+    // It may be through, if it did not read of that cycle.
+    while handshake.0.entering() == 0 && !done.load(Relaxed) {
+        thread::yield_now();
+    }
+    collect_heap(&handshake.0, &heap);
+    mutator.join().unwrap();
+}
+
+#[test]
+fn a_session_that_saw_the_mutators_resumed_looks_again() {
+    explore(|| luck_at_the_door(Mutant::None));
+}
+
+#[test]
+fn mutant_that_enters_on_a_lucky_look() {
+    finds(AT_A_TIME, || luck_at_the_door(Mutant::EnterOnLuck));
+}
+
+/// Two threads that collect, and nobody to wait for.
+fn luck_of_a_collector(mutant: Mutant) {
+    let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
+    let other = {
+        let (handshake, heap) = (handshake.0.clone(), heap.clone());
+        thread::spawn(move || collect_heap(&handshake, &heap))
+    };
+    collect_heap(&handshake.0, &heap);
+    other.join().unwrap();
+}
+
+#[test]
+fn a_collector_that_saw_the_mutators_resumed_looks_again() {
+    explore(|| luck_of_a_collector(Mutant::None));
+}
+
+#[test]
+fn mutant_that_stops_on_a_lucky_look() {
+    finds(AT_A_TIME, || luck_of_a_collector(Mutant::StopOnLuck));
+}
+
+/// A session ends while the collector looks whether it has.
+fn luck_at_the_end(mutant: Mutant) {
+    let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
+    let post = handshake.0.attach(UnsafeCell::new(0));
+    let mutator = {
+        let (handshake, heap) = (handshake.0.clone(), heap.clone());
+        thread::spawn(move || {
+            let session = handshake.enter(&post);
+            heap.touch();
+            // It goes on for a while.
+            thread::yield_now();
+            drop(session);
+        })
+    };
+    collect_heap(&handshake.0, &heap);
+    mutator.join().unwrap();
+}
+
+#[test]
+fn a_collector_that_saw_a_session_end_looks_again() {
+    explore(|| luck_at_the_end(Mutant::None));
+}
+
+#[test]
+fn mutant_that_takes_a_lucky_look_for_the_end_of_all_sessions() {
+    finds(AT_A_TIME, || luck_at_the_end(Mutant::QuietOnLuck));
 }
