@@ -193,6 +193,46 @@ mod tests {
         [const { Cell::new(0) }; 8]
     }
 
+    /// A table with one hole has as many values as slots before its last one: the count of values
+    /// says that there is none, if the end is noted one too low.
+    #[test]
+    fn a_value_is_found_where_one_slot_before_it_has_none() {
+        const LEN: usize = 130;
+        type Way = fn(&mut Packed<usize>, &[Cell<u64>], usize);
+        let removals: [Way; 2] = [
+            |packed, bits, hole| packed.retain(bits, |slot, _| slot != hole && slot < LEN),
+            |packed, bits, hole| {
+                let keep = |word: usize| {
+                    let is_kept = |bit: &usize| {
+                        let slot = word * 64 + bit;
+                        slot != hole && slot < LEN
+                    };
+                    (0..64).filter(is_kept).fold(0, |word, bit| word | 1 << bit)
+                };
+                packed.retain_words(bits, keep, |_| ());
+            },
+        ];
+        let check = |packed: &Packed<usize>, bits: &[Cell<u64>], hole: usize| {
+            for slot in 0..LEN + 2 {
+                let found = packed.place(bits, slot).map(|place| packed.at(place));
+                let expected = (slot != hole && slot < LEN).then_some(slot);
+                assert_eq!(found, expected, "with a hole at {hole}");
+            }
+        };
+        for hole in 0..LEN - 1 {
+            let (bits, mut packed) = (bits(), Packed::new());
+            (0..LEN).filter(|&slot| slot != hole).for_each(|slot| packed.insert(&bits, slot, slot));
+            check(&packed, &bits, hole);
+            for remove in removals {
+                let (bits, mut packed) = (self::bits(), Packed::new());
+                // One more at the end, so that the end moves down to what is looked at.
+                (0..=LEN).for_each(|slot| packed.insert(&bits, slot, slot));
+                remove(&mut packed, &bits, hole);
+                check(&packed, &bits, hole);
+            }
+        }
+    }
+
     #[test]
     fn a_value_is_found_whether_or_not_all_slots_before_it_have_one() {
         let bits = bits();

@@ -147,6 +147,36 @@ fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
 }
 
 #[test]
+fn in_zeal_mode_the_dead_are_overwritten_in_every_slot_of_a_span() {
+    let slots = SPAN_BYTES / MIN_SLOT_BYTES;
+    for lives in [true, false] {
+        let is_live = |slot: usize| slot.is_multiple_of(3) == lives;
+        let pool = Pool::new(PoolConfig::default(), None);
+        let config = HeapConfig { pacing: Pacing::Manual, zeal: true, ..HeapConfig::default() };
+        let mut heap: TestHeap =
+            RootedHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
+        heap.mutate(|mc, root| {
+            for slot in 0..slots {
+                let leaf = mc.alloc(Leaf::new(slot as u64));
+                if is_live(slot) {
+                    root.borrow_mut(mc).push(leaf);
+                }
+            }
+        });
+        let span = first_span(&heap);
+        heap.collect();
+        for slot in 0..slots {
+            #[expect(unsafe_code, reason = "to see what is in a dead slot")]
+            // SAFETY: the span is open, so the slot's memory is mapped, and whatever is in it is a
+            // number.
+            let word = unsafe { span.object_at(slot).cast::<u64>().read() };
+            let expected = if is_live(slot) { slot as u64 } else { 0xDBDB_DBDB_DBDB_DBDB };
+            assert_eq!(word, expected, "slot {slot}");
+        }
+    }
+}
+
+#[test]
 fn runs_hand_out_every_free_slot_once_and_no_other() {
     let info = TypeInfo::of::<Leaf<u64>>();
     let slots = SPAN_BYTES / MIN_SLOT_BYTES;

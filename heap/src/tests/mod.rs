@@ -13,3 +13,5 @@ mod shuttle_explorer;
 #[cfg(shuttle)]
 #[expect(unsafe_code, reason = "the derive names the facade, so here `Trace` is written by hand")]
 mod shuttle_shared;
+#[cfg(not(any(loom, shuttle)))]
+mod slots;
