@@ -26,7 +26,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An account for a new heap. Reuses what a former heap has left behind, if any did.
+    /// An account for a new heap, with a pool of this process's. Reuses what a former heap has left behind, if any did.
     pub fn new(pool: &Arc<Pool>) -> Origin {
         Origin { pool: pool.clone(), lease: Lease::new(pool.totals()) }
     }
@@ -62,9 +62,10 @@ impl Origin {
     /// Waits until at most so many cleanups of this heap are queued and not ended. Gives how many are, in the end.
     /// A timeout too long for the clock means for ever. From inside a cleanup it does not wait.
     ///
-    /// Somebody else has to run them; see [`relieve`](Self::relieve).
+    /// Somebody else has to run them; see [`relieve`](Self::relieve). In an inherited pool nobody does, and it does not
+    /// wait.
     pub fn wait_for_backlog(&self, at_most: u64, timeout: Duration) -> u64 {
-        if !in_cleanup() {
+        if !in_cleanup() && !self.pool.is_inherited() {
             let deadline = Instant::now().checked_add(timeout);
             let is_low = || self.backlog() <= at_most;
             loop {

@@ -16,6 +16,12 @@
 //! | a worker that ended without being told to | `LossFence` in `sleep.rs` | its thread, on its way out |
 //!
 //! If neither a worker nor the monitor can be started, nobody is left to try by himself: the next publish or wait does.
+//!
+//! # After a `fork`
+//!
+//! The child has none of the pool's threads, and the pool is *inherited* there. Its locks may be held and its lists may be
+//! in the middle of a change, by threads that do not exist. So every way in asks [`Pool::is_inherited`] first, and then
+//! takes no lock, no block and no claim. Its memory stays: the threads left behind hold counted references for ever.
 
 #![forbid(unsafe_code)]
 
@@ -30,9 +36,10 @@ use crate::dump::PoolDump;
 use crate::hooks::{Hooks, SpawnFailure, call};
 use crate::monitor::{Monitor, Watch};
 use crate::mutant::Mutant;
+use crate::process::Process;
 use crate::queue::Queue;
 use crate::run::{in_cleanup, run};
-use crate::sleep::{Demand, Opening};
+use crate::sleep::{Demand, Numbers, Opening};
 use crate::stats::PoolStats;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence};
 use crate::tally::Totals;
@@ -126,6 +133,8 @@ pub struct Pool {
     /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     discard_at_end: AtomicBool,
     mutant: Mutant,
+    /// The process that made it, and in which its workers are.
+    home: Process,
     /// This pool, for its workers to hold.
     this: Weak<Pool>,
 }
@@ -160,6 +169,7 @@ impl Pool {
             closed: AtomicBool::new(false),
             discard_at_end: AtomicBool::new(false),
             mutant,
+            home: Process::current(),
             this: this.clone(),
         })
     }
@@ -170,13 +180,19 @@ impl Pool {
     }
 
     /// Changes the most workers at a time. A surplus leaves as soon as it has no cleanup in hand; if work waits,
-    /// workers are added at once. No effect on a manual pool.
+    /// workers are added at once. No effect on a manual pool, nor on an inherited one.
     pub fn set_max_workers(&self, max: usize) {
-        if self.spawn.is_some() {
+        if self.spawn.is_some() && !self.is_inherited() {
             self.queue.crew().set_max(max);
             self.watch_what_others_could_take();
             self.look();
         }
+    }
+
+    /// Whether the pool was made by another process, before a `fork`. Then its workers are not in this one, and nothing
+    /// it does is waited for or run here. A system call.
+    pub fn is_inherited(&self) -> bool {
+        !self.home.is_current()
     }
 
     /// Whether the pool can have no workers, ever.
@@ -188,9 +204,9 @@ impl Pool {
     ///
     /// Any thread may call it at any time, whether the pool is manual or has workers. What is left of a
     /// block goes back to the full list. If the list is empty, this looks for tails of stalled blocks. From inside a
-    /// cleanup it does nothing: cleanups do not nest.
+    /// cleanup it does nothing: cleanups do not nest. Nor does it in an inherited pool, whose work is its own process's.
     pub fn run_pending(&self, max: usize) -> usize {
-        if in_cleanup() {
+        if in_cleanup() || self.is_inherited() {
             return 0;
         }
         if self.totals.hooks.ready.is_some() {
@@ -216,10 +232,12 @@ impl Pool {
         ran
     }
 
-    /// The counters. Takes the crew's lock for a moment; never waits for a cleanup.
+    /// The counters. Takes the crew's lock for a moment; never waits for a cleanup. An inherited pool has no workers; its
+    /// other numbers are those at the `fork`.
     pub fn stats(&self) -> PoolStats {
         let totals = &*self.totals;
-        let crew = self.queue.crew().numbers();
+        let inherited = self.is_inherited();
+        let crew = if inherited { Numbers::default() } else { self.queue.crew().numbers() };
         // The parts before the whole, as in `Totals::backlog`.
         let discarded = totals.shards.sum(|s| &s.discarded);
         let passed = totals.shards.sum(|s| &s.settled);
@@ -230,7 +248,7 @@ impl Pool {
             workers: crew.workers,
             max_workers: self.max_workers(),
             asleep: crew.asleep,
-            running: totals.shards.sum(|s| &s.running) as usize,
+            running: if inherited { 0 } else { totals.shards.sum(|s| &s.running) as usize },
             queued: totals.queued.load(Ordering::Relaxed),
             executed: ended.saturating_sub(discarded + passed),
             panicked,
@@ -243,7 +261,9 @@ impl Pool {
             taken_over: self.taken_over.load(Ordering::Relaxed),
             slow: self.slow.load(Ordering::Relaxed),
             // A batch is struck off a moment after its last cleanup was counted.
-            oldest: totals.oldest().filter(|_| backlog > 0).map(|start| start.elapsed()),
+            oldest: (backlog > 0 && !inherited)
+                .then(|| totals.oldest().map(|start| start.elapsed()))
+                .flatten(),
         }
     }
 

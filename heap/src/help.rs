@@ -4,7 +4,8 @@
 //!
 //! It does not know what there is to do.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use crate::attached::Attached;
@@ -12,8 +13,17 @@ use crate::roots::HeapId;
 
 /// How many processors there are. Asked once: the system looks into files for it.
 pub(crate) fn processors() -> usize {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+    // 0 until it is known. Relaxed: whoever asks at the same time finds the same. Not a `OnceLock`, which would keep the
+    // child of a `fork` waiting for a thread that was asking.
+    static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
+    match PROCESSORS.load(Relaxed) {
+        0 => {
+            let processors = thread::available_parallelism().map_or(1, usize::from);
+            PROCESSORS.store(processors, Relaxed);
+            processors
+        }
+        processors => processors,
+    }
 }
 
 /// Work that several threads can do at a time.

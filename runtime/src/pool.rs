@@ -9,15 +9,15 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use sexton_cleanup::sync::{Condvar, Mutex, wait_until};
 use sexton_cleanup::{
-    CleanupPanic, Monitor, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn, SpawnFailure,
-    Worker, in_cleanup,
+    CleanupPanic, Monitor, PerProcess, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn,
+    SpawnFailure, WaitError, Worker, in_cleanup,
 };
 
 /// A bounded set of worker threads that run the cleanups of any number of heaps.
@@ -26,6 +26,11 @@ use sexton_cleanup::{
 /// than the bound. Dropping the last handle, heaps' handles included, shuts the pool down as
 /// [`shutdown`](CleanupPool::shutdown) with five seconds does; unless one of its heaps has waited in vain when it was
 /// dropped: then nobody waits any more, and the workers run what is queued and leave.
+///
+/// # After a `fork`
+///
+/// The child of a `fork` has none of the threads of a pool made before. There the pool runs nothing, and its methods
+/// return at once. Its heaps drop the captures of cleanups that are due. Pools and heaps made in the child work.
 #[derive(Clone)]
 pub struct CleanupPool {
     shared: Arc<Shared>,
@@ -42,10 +47,10 @@ struct Shared {
 
 impl CleanupPool {
     /// The pool of all heaps that were not given another: `max(1, cpus / 4)` workers. It lives as
-    /// long as the process.
+    /// long as the process. The child of a `fork` has its own.
     pub fn global() -> &'static CleanupPool {
-        static GLOBAL: OnceLock<CleanupPool> = OnceLock::new();
-        GLOBAL.get_or_init(|| CleanupPool::builder().build())
+        static GLOBAL: PerProcess<CleanupPool> = PerProcess::new();
+        GLOBAL.get(|| CleanupPool::builder().build())
     }
 
     /// Settings for a pool; ends in [`build`](CleanupPoolBuilder::build).
@@ -120,7 +125,8 @@ impl CleanupPool {
     /// # Errors
     ///
     /// [`ShutdownTimeout`] if not all that was queued has run: a worker was still in a cleanup when `timeout` had
-    /// passed, whose thread ends when that cleanup does; or cleanups were discarded.
+    /// passed, whose thread ends when that cleanup does; or cleanups were discarded. At once if the pool was made before
+    /// a `fork`, in another process.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         self.shared.shutdown(timeout)
     }
@@ -148,7 +154,9 @@ impl CleanupPool {
 
     /// Whether queued cleanups run without anybody calling `run_pending`.
     pub(crate) fn runs_by_itself(&self) -> bool {
-        !self.shared.core.is_manual() && !self.shared.shut_down.load(Relaxed)
+        !self.shared.core.is_manual()
+            && !self.shared.shut_down.load(Relaxed)
+            && !self.shared.core.is_inherited()
     }
 }
 
@@ -160,6 +168,9 @@ impl fmt::Debug for CleanupPool {
 
 impl Shared {
     fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
+        if self.core.is_inherited() {
+            return Err(ShutdownTimeout { workers: 0, discarded: 0, forked: true });
+        }
         // Relaxed: only tells droppers of heaps not to wait for workers that are leaving.
         self.shut_down.store(true, Relaxed);
         // 1. Workers drain the list and leave.
@@ -181,7 +192,7 @@ impl Shared {
         if left && discarded == 0 {
             return Ok(());
         }
-        Err(ShutdownTimeout { workers: self.core.stats().workers, discarded })
+        Err(ShutdownTimeout { workers: self.core.stats().workers, discarded, forked: false })
     }
 }
 
@@ -257,14 +268,7 @@ impl Threads {
     fn join(&self, deadline: Option<Instant>) {
         let mut started = self.started.lock();
         while started.starting + started.watching > 0 {
-            let timed_out = match deadline {
-                Some(deadline) => self.changed.wait_until(&mut started, deadline).timed_out(),
-                None => {
-                    self.changed.wait(&mut started);
-                    false
-                }
-            };
-            if timed_out {
+            if wait_until(&self.changed, &mut started, deadline) {
                 break;
             }
         }
@@ -321,7 +325,7 @@ impl Spawn for Spawner {
     }
 }
 
-/// A shutdown ended before all that was queued had run.
+/// A shutdown ended before all that was queued had run, or could not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
@@ -329,11 +333,16 @@ pub struct ShutdownTimeout {
     pub workers: usize,
     /// Queued cleanups that will not run; their captures were dropped.
     pub discarded: u64,
+    /// This process is the child of a `fork`, and the pool was made before: its workers are not in this process.
+    pub forked: bool,
 }
 
 impl fmt::Display for ShutdownTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, discarded } = self;
+        let Self { workers, discarded, forked } = self;
+        if *forked {
+            return write!(f, "nothing to shut down: {}", WaitError::Forked);
+        }
         let s = |n: u64| if n == 1 { "" } else { "s" };
         if *workers > 0 {
             let s = s(*workers as u64);

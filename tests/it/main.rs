@@ -7,6 +7,9 @@ mod derive;
 mod diagnosis;
 mod dying;
 mod executor;
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "forks")]
+mod forks;
 mod hunt;
 mod identity;
 mod ledger;
