@@ -10,6 +10,7 @@ use std::thread;
 
 use crate::attached::Attached;
 use crate::roots::HeapId;
+use crate::threads;
 
 /// How many processors there are. Asked once: the system looks into files for it.
 pub(crate) fn processors() -> usize {
@@ -67,17 +68,19 @@ impl Helpers<'_> {
         let mut work = Some(work);
         self.waiting.with_help(job.clone(), most, &mut |waiting| {
             thread::scope(|scope| {
-                for _ in waiting..most {
+                for number in waiting..most {
                     if job.is_over() {
                         break;
                     }
-                    let helper = thread::Builder::new().name("sexton-gc".to_owned());
+                    let name = threads::name("sexton", &format!("gc-{}", number + 1));
+                    let helper = thread::Builder::new().name(name);
                     let body = || {
                         // What it calls of the user's must not wait for this very cycle.
                         let _here = Attached::helper(heap);
                         job.help();
                     };
-                    if helper.spawn_scoped(scope, body).is_err() {
+                    let started = threads::without_signals(|| helper.spawn_scoped(scope, body));
+                    if started.is_err() {
                         break;
                     }
                 }

@@ -19,6 +19,7 @@ use sexton_cleanup::{
     CleanupPanic, Monitor, PerProcess, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn,
     SpawnFailure, WaitError, Worker, in_cleanup,
 };
+use sexton_heap::threads;
 
 /// A bounded set of worker threads that run the cleanups of any number of heaps.
 ///
@@ -57,7 +58,7 @@ impl CleanupPool {
     pub fn builder() -> CleanupPoolBuilder {
         CleanupPoolBuilder {
             threads: ThreadSettings {
-                name: "sexton-cleanup".to_owned(),
+                name: "sexton".to_owned(),
                 stack_size: None,
                 spawn: Arc::new(|thread, body| thread.spawn(body)),
             },
@@ -249,13 +250,15 @@ impl Threads {
         list: fn(&mut Started) -> &mut Vec<JoinHandle<()>>,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let mut thread = thread::Builder::new().name(format!("{}-{role}", self.settings.name));
+        let name = threads::name(&self.settings.name, role);
+        let mut thread = thread::Builder::new().name(name);
         if let Some(bytes) = self.settings.stack_size {
             thread = thread.stack_size(bytes);
         }
         let _starting = self.count(|started| &mut started.starting);
         // Unlocked: the hook is the user's.
-        let handle = (self.settings.spawn)(thread, Box::new(body))?;
+        let spawn = || (self.settings.spawn)(thread, Box::new(body));
+        let handle = threads::without_signals(spawn)?;
         let mut started = self.started.lock();
         let handles = list(&mut started);
         handles.retain(|handle| !handle.is_finished());
@@ -321,7 +324,7 @@ impl Spawn for Spawner {
             monitor.run();
             drop(watching);
         };
-        self.threads.start("monitor", |started| &mut started.monitors, body)
+        self.threads.start("mon", |started| &mut started.monitors, body)
     }
 }
 
@@ -393,7 +396,10 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// The name of the worker threads, which a number is appended to. Default: `sexton-cleanup`.
+    /// The name of the pool's threads, of which each appends its own part. Default: `sexton`, so that there are
+    /// `sexton-0`, `sexton-1` and so on, and the monitor `sexton-mon`.
+    ///
+    /// A long name is cut so that the whole has at most 15 bytes, which is what Linux shows.
     ///
     /// # Panics
     ///
@@ -420,6 +426,9 @@ impl CleanupPoolBuilder {
 
     /// Starts the pool's threads by `spawn`, which is given a builder with name and stack size, and what the
     /// thread is to do. For threads that need a priority, a place or a runtime of their own.
+    ///
+    /// A thread started here blocks all signals but those of its own faults and a profiler's, and so leaves the program's
+    /// handlers to the program's threads. They are blocked on the calling thread while `spawn` runs.
     ///
     /// Called on threads that collect, so it should not wait for anything. A panic in it is a failure. The thread is joined by a
     /// shutdown, so it should end when what it is given returns.

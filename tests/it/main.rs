@@ -29,6 +29,8 @@ mod shared_ops;
 mod shared_stress;
 mod stalls;
 mod stress;
+#[cfg(target_os = "linux")]
+mod threads;
 mod tickets;
 mod trace;
 mod ui;
