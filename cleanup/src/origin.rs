@@ -85,13 +85,16 @@ impl Origin {
     }
 
     /// Runs cleanups of the pool here, those of other heaps included, until at most so many of this heap are queued
-    /// and not ended, or until there is none left to take. Gives how many are, in the end. From inside a cleanup it
-    /// runs none.
+    /// and not ended, or until there is none left to take. Gives how many are, in the end. From inside a cleanup, and in
+    /// an inherited pool, it runs none.
     pub fn relieve(&self, at_most: u64) -> u64 {
+        if self.pool.is_inherited() {
+            return self.backlog();
+        }
         loop {
             let backlog = self.backlog();
             let surplus = usize::try_from(backlog.saturating_sub(at_most)).unwrap_or(usize::MAX);
-            if surplus == 0 || self.pool.run_pending(surplus.min(RELIEF)) == 0 {
+            if surplus == 0 || self.pool.run_here(surplus.min(RELIEF)) == 0 {
                 return backlog;
             }
         }

@@ -206,7 +206,12 @@ impl Pool {
     /// block goes back to the full list. If the list is empty, this looks for tails of stalled blocks. From inside a
     /// cleanup it does nothing: cleanups do not nest. Nor does it in an inherited pool, whose work is its own process's.
     pub fn run_pending(&self, max: usize) -> usize {
-        if in_cleanup() || self.is_inherited() {
+        if self.is_inherited() { 0 } else { self.run_here(max) }
+    }
+
+    /// As [`run_pending`](Self::run_pending), in a pool that is known not to be inherited.
+    pub(crate) fn run_here(&self, max: usize) -> usize {
+        if in_cleanup() {
             return 0;
         }
         if self.totals.hooks.ready.is_some() {
@@ -385,7 +390,7 @@ impl Pool {
         while !self.is_manual()
             && self.queue.crew().numbers().workers == 0
             && !enough()
-            && self.run_pending(STINT) > 0
+            && self.run_here(STINT) > 0
         {}
     }
 

@@ -24,6 +24,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 #[cfg(not(any(loom, shuttle)))]
 use std::sync::TryLockError;
+use std::sync::atomic::Ordering::Relaxed;
 
 #[cfg(loom)]
 use loom as checker;
@@ -91,43 +92,62 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A condition variable that keeps the guard.
+/// A condition variable that keeps the guard. A notification that nobody waits for costs a load.
+///
+/// Who notifies has locked the mutex after the change that it tells of, or before, as ever: so it sees who waits for that.
 #[derive(Debug, Default)]
-pub struct Condvar(checker::sync::Condvar);
+pub struct Condvar {
+    inner: checker::sync::Condvar,
+    /// Threads that wait. Written with the mutex locked. Not for the checkers, to which it would be one more atomic.
+    waiting: std::sync::atomic::AtomicUsize,
+}
 
 impl Condvar {
     /// One that nobody waits on.
     pub fn new() -> Self {
-        Condvar(checker::sync::Condvar::new())
+        Condvar { inner: checker::sync::Condvar::new(), waiting: Default::default() }
     }
 
     /// Waits for a notification.
     #[track_caller]
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         let inner = guard.0.take().expect("only empty during a wait");
-        guard.0 = Some(self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
+        self.waiting.fetch_add(1, Relaxed);
+        guard.0 = Some(self.inner.wait(inner).unwrap_or_else(PoisonError::into_inner));
+        self.waiting.fetch_sub(1, Relaxed);
     }
 
     /// Waits for a notification for so long. Whether the time is up.
     #[cfg(not(any(loom, shuttle)))]
     fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, time: std::time::Duration) -> bool {
         let inner = guard.0.take().expect("only empty during a wait");
+        self.waiting.fetch_add(1, Relaxed);
         let (inner, result) =
-            self.0.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner);
+            self.inner.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner);
         guard.0 = Some(inner);
+        self.waiting.fetch_sub(1, Relaxed);
         result.timed_out()
     }
 
     /// Wakes one thread that waits.
     #[track_caller]
     pub fn notify_one(&self) {
-        self.0.notify_one();
+        if self.is_waited_for() {
+            self.inner.notify_one();
+        }
     }
 
     /// Wakes all threads that wait.
     #[track_caller]
     pub fn notify_all(&self) {
-        self.0.notify_all();
+        if self.is_waited_for() {
+            self.inner.notify_all();
+        }
+    }
+
+    fn is_waited_for(&self) -> bool {
+        // Relaxed: ordered by the mutex. A model has no use for the shortcut.
+        cfg!(any(loom, shuttle)) || self.waiting.load(Relaxed) > 0
     }
 }
 
