@@ -27,7 +27,8 @@ pub(crate) struct Queued {
 #[derive(Debug)]
 pub struct Cycle {
     origin: Origin,
-    number: u64,
+    /// `None` if the heap is inherited: nothing is queued, the captures are dropped.
+    number: Option<u64>,
 }
 
 /// What a cycle has queued. See [`Cycle::flush`].
@@ -42,7 +43,8 @@ pub struct Flushed {
 
 impl Cycle {
     pub(crate) fn new(origin: Origin) -> Self {
-        let number = origin.registry().begin_cycle();
+        let inherited = origin.pool().is_inherited();
+        let number = (!inherited).then(|| origin.registry().begin_cycle());
         Cycle { origin, number }
     }
 
@@ -57,7 +59,8 @@ impl Cycle {
     /// Entries of partly filled blocks are moved together, so that as few blocks as possible are published;
     /// blocks that become empty go back to the block free list. O(local blocks).
     ///
-    /// If the pool has been shut down and told to discard, the captures are dropped here.
+    /// If the pool has been shut down and told to discard, the captures are dropped here. So they are if the pool was
+    /// made before a `fork`.
     pub fn flush(self, locals: impl IntoIterator<Item = LocalBlock>) -> Flushed {
         let mut locals: Vec<LocalBlock> = locals.into_iter().collect();
         debug_assert!(
@@ -77,6 +80,9 @@ impl Cycle {
         }
         // 2. Coalesce.
         let pool = self.origin.pool();
+        if self.number.is_none() {
+            return flushed;
+        }
         let full = coalesce(partial, |empty| pool.recycle(empty));
         flushed.blocks += full.len() as u64;
         // 3. Publish all of them at once, with one look at the sleepers.
@@ -90,7 +96,8 @@ impl Cycle {
 
 impl Drop for Cycle {
     fn drop(&mut self) {
-        if let Some(batch) = self.origin.registry().end_cycle(self.number) {
+        let Some(number) = self.number else { return };
+        if let Some(batch) = self.origin.registry().end_cycle(number) {
             batch.release();
         }
         self.origin.pool().discard_if_closed();
@@ -136,7 +143,9 @@ pub struct LocalBlock {
     /// The batch, with a hold on it; from the first push on.
     batch: Option<Arc<Batch>>,
     origin: Origin,
-    cycle: u64,
+    cycle: Option<u64>,
+    /// Chains of an inherited heap, to be discarded when the sweep is over. There is never a block, then.
+    doomed: Vec<Head>,
     /// Settled records met.
     reclaimed: u64,
     /// Their slots.
@@ -146,7 +155,7 @@ pub struct LocalBlock {
 }
 
 impl LocalBlock {
-    fn new(origin: Origin, cycle: u64) -> Self {
+    fn new(origin: Origin, cycle: Option<u64>) -> Self {
         LocalBlock {
             marks: &[],
             first: 0,
@@ -157,6 +166,7 @@ impl LocalBlock {
             freed: origin.registry().storage.free_list(),
             origin,
             cycle,
+            doomed: Vec::new(),
             reclaimed: 0,
             flushed: Flushed::default(),
         }
@@ -200,15 +210,16 @@ impl LocalBlock {
     #[cold]
     #[inline(never)]
     fn push_elsewhere(&mut self, head: Head) {
-        self.begin_block();
+        let Some(cycle) = self.cycle else { return self.doomed.push(head) };
+        self.begin_block(cycle);
         (self.marks, self.first) = self.origin.registry().storage.marks_around(head.index());
         self.push(head);
     }
 
     /// Makes sure that there is a block to write to.
-    fn begin_block(&mut self) {
+    fn begin_block(&mut self, cycle: u64) {
         if self.block.is_none() {
-            let batch = self.batch.get_or_insert_with(|| self.origin.open_batch(self.cycle));
+            let batch = self.batch.get_or_insert_with(|| self.origin.open_batch(cycle));
             self.byte = batch.byte();
             self.block = Some(self.origin.pool().block());
             self.len = 0;
@@ -219,6 +230,7 @@ impl LocalBlock {
     #[cold]
     #[inline(never)]
     fn push_chain(&mut self, head: Head) {
+        let cycle = self.cycle.expect("there are marks only where there is a block");
         let registry = self.origin.registry();
         let storage = &registry.storage;
         // What ended early is freed here, so that only what is left to run is queued and counted.
@@ -237,7 +249,7 @@ impl LocalBlock {
         while let Some(head) = rest {
             // Before the entry: a full block is published, and its records are not ours to read then.
             rest = storage.next(head);
-            self.begin_block();
+            self.begin_block(cycle);
             storage.mark(head.index()).store(self.byte, Ordering::Relaxed);
             self.write(head.index());
         }
@@ -270,6 +282,12 @@ impl LocalBlock {
 
 impl Drop for LocalBlock {
     fn drop(&mut self) {
+        if self.cycle.is_none() {
+            let registry = self.origin.registry();
+            self.doomed.drain(..).for_each(|head| registry.discard(head, &mut self.freed));
+            self.freed.give_back();
+            return;
+        }
         self.publish();
         self.freed.give_back();
         self.origin.registry().reclaimed(self.reclaimed);

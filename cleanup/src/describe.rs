@@ -9,10 +9,12 @@
 
 #![forbid(unsafe_code)]
 
-use crate::sync::{OnceLock, PlainMutex};
+use crate::process::PerProcess;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is known of a cleanup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -51,31 +53,47 @@ impl fmt::Display for Description {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DescriptionId(pub(crate) u32);
 
-#[derive(Default)]
 struct Known {
     ids: HashMap<Description, u32>,
+    /// The number of the first of `descriptions`. In the child of a `fork` the numbers up to there are its ancestors'.
+    first: u32,
     descriptions: Vec<Description>,
 }
 
-fn known() -> &'static PlainMutex<Known> {
-    static KNOWN: OnceLock<PlainMutex<Known>> = OnceLock::new();
-    KNOWN.get_or_init(PlainMutex::default)
+/// The largest number given so far, by this process or an ancestor.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+impl Known {
+    fn new() -> Mutex<Self> {
+        let first = LAST.load(Ordering::Relaxed) + 1;
+        Mutex::new(Known { ids: HashMap::new(), first, descriptions: Vec::new() })
+    }
+}
+
+/// What this process knows. Not a checker's lock: no protocol depends on it, and it stands in a static.
+fn known() -> MutexGuard<'static, Known> {
+    static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new();
+    KNOWN.get(Known::new).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DescriptionId {
     /// The number of this description, a new one if need be. Takes a lock.
     pub(crate) fn of(description: Description) -> Self {
-        let Known { ids, descriptions } = &mut *known().lock();
+        let Known { ids, first, descriptions } = &mut *known();
         let id = ids.entry(description).or_insert_with(|| {
+            let id = *first + descriptions.len() as u32;
             descriptions.push(description);
-            descriptions.len() as u32
+            // Relaxed: written with the lock held, and read by a child, whose memory is a copy.
+            LAST.store(id, Ordering::Relaxed);
+            id
         });
         DescriptionId(*id)
     }
 
-    /// The description of this number.
+    /// The description of this number; an empty one if an ancestor of this process gave it.
     pub(crate) fn description(self) -> Description {
-        let index = (self.0 as usize).checked_sub(1);
-        index.and_then(|at| known().lock().descriptions.get(at).copied()).unwrap_or_default()
+        let known = known();
+        let index = self.0.checked_sub(known.first);
+        index.and_then(|at| known.descriptions.get(at as usize).copied()).unwrap_or_default()
     }
 }

@@ -61,6 +61,9 @@ pub enum Activity {
 
 impl PoolDump {
     pub(crate) fn of(pool: &Pool) -> Self {
+        if pool.is_inherited() {
+            return PoolDump { stats: pool.stats(), runners: Vec::new() };
+        }
         let now = Instant::now();
         let asleep = pool.queue().crew().sleepers();
         let mut runners: Vec<RunnerDump> = pool

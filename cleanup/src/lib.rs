@@ -43,6 +43,7 @@ mod mutant;
 mod origin;
 mod panic;
 mod pool;
+mod process;
 mod queue;
 mod registry;
 mod relief;
@@ -83,6 +84,8 @@ pub use monitor::Monitor;
 pub use origin::{Origin, Registrar};
 pub use panic::CleanupPanic;
 pub use pool::{Pool, PoolConfig, Spawn};
+#[doc(hidden)]
+pub use process::{PerProcess, Process};
 pub use record::Head;
 pub use run::in_cleanup;
 pub use stats::{CleanupStats, PoolStats};

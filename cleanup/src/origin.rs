@@ -28,7 +28,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An account for a new heap. Reuses what a former heap has left behind, if any did.
+    /// An account for a new heap, with a pool of this process's. Reuses what a former heap has left behind, if any did.
     pub fn new(pool: &Arc<Pool>) -> Origin {
         Origin { pool: pool.clone(), lease: Lease::new(pool.totals()) }
     }
@@ -66,9 +66,10 @@ impl Origin {
     /// are, in the end. A timeout too long for the clock means for ever. From inside a cleanup it
     /// does not wait.
     ///
-    /// In a pool without workers, manual ones included, it runs cleanups of the pool meanwhile.
+    /// In a pool without workers, manual ones included, it runs cleanups of the pool meanwhile. In
+    /// an inherited pool it does not wait.
     pub fn wait_for_backlog(&self, at_most: u64, timeout: Duration) -> u64 {
-        if !in_cleanup() {
+        if !in_cleanup() && !self.pool.is_inherited() {
             let deadline = Instant::now().checked_add(timeout);
             let is_low = || self.backlog() <= at_most;
             let help = || self.pool.help_without_workers(|| is_low() || is_over(deadline));
@@ -89,13 +90,16 @@ impl Origin {
     }
 
     /// Runs cleanups of the pool here, those of other heaps included, until at most so many of this heap are queued
-    /// and not ended, or until there is none left to take. Gives how many are, in the end. From inside a cleanup it
-    /// runs none.
+    /// and not ended, or until there is none left to take. Gives how many are, in the end. From inside a cleanup, and in
+    /// an inherited pool, it runs none.
     pub fn relieve(&self, at_most: u64) -> u64 {
+        if self.pool.is_inherited() {
+            return self.backlog();
+        }
         loop {
             let backlog = self.backlog();
             let surplus = usize::try_from(backlog.saturating_sub(at_most)).unwrap_or(usize::MAX);
-            if surplus == 0 || self.pool.run_pending(surplus.min(RELIEF)) == 0 {
+            if surplus == 0 || self.pool.run_here(surplus.min(RELIEF)) == 0 {
                 return backlog;
             }
         }

@@ -16,6 +16,12 @@
 //! | a worker that ended without being told to | `LossFence` in `sleep.rs` | its thread, on its way out |
 //!
 //! If neither a worker nor the monitor can be started, nobody is left to try by himself: the next publish or wait does.
+//!
+//! # After a `fork`
+//!
+//! The child has none of the pool's threads, and the pool is *inherited* there. Its locks may be held and its lists may be
+//! in the middle of a change, by threads that do not exist. So every way in asks [`Pool::is_inherited`] first, and then
+//! takes no lock, no block and no claim. Its memory stays: the threads left behind hold counted references for ever.
 
 #![forbid(unsafe_code)]
 
@@ -30,9 +36,10 @@ use crate::dump::PoolDump;
 use crate::hooks::{Hooks, SpawnFailure, call};
 use crate::monitor::{Monitor, Watch};
 use crate::mutant::Mutant;
+use crate::process::Process;
 use crate::queue::Queue;
 use crate::run::{in_cleanup, run};
-use crate::sleep::{Demand, Opening};
+use crate::sleep::{Demand, Numbers, Opening};
 use crate::stats::PoolStats;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence};
 use crate::tally::Totals;
@@ -130,6 +137,8 @@ pub struct Pool {
     /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     discard_at_end: AtomicBool,
     mutant: Mutant,
+    /// The process that made it, and in which its workers are.
+    home: Process,
     /// This pool, for its workers to hold.
     this: Weak<Pool>,
 }
@@ -165,6 +174,7 @@ impl Pool {
             refused: AtomicU64::new(0),
             discard_at_end: AtomicBool::new(false),
             mutant,
+            home: Process::current(),
             this: this.clone(),
         })
     }
@@ -175,13 +185,19 @@ impl Pool {
     }
 
     /// Changes the most workers at a time. A surplus leaves as soon as it has no cleanup in hand; if work waits,
-    /// workers are added at once. No effect on a manual pool.
+    /// workers are added at once. No effect on a manual pool, nor on an inherited one.
     pub fn set_max_workers(&self, max: usize) {
-        if self.spawn.is_some() {
+        if self.spawn.is_some() && !self.is_inherited() {
             self.queue.crew().set_max(max);
             self.watch_what_others_could_take();
             self.look();
         }
+    }
+
+    /// Whether the pool was made by another process, before a `fork`. Then its workers are not in this one, and nothing
+    /// it does is waited for or run here. A system call.
+    pub fn is_inherited(&self) -> bool {
+        !self.home.is_current()
     }
 
     /// Whether the pool can have no workers, ever.
@@ -195,8 +211,14 @@ impl Pool {
     /// block goes back to the full list. If the list is empty, this takes over the tail of each
     /// block that another thread has had in hand for `stall_after`. So when it gives less than
     /// `max`, all that waits is behind a cleanup in a block that was begun later. From inside a
-    /// cleanup it does nothing: cleanups do not nest.
+    /// cleanup it does nothing: cleanups do not nest. Nor does it in an inherited pool, whose work
+    /// is its own process's.
     pub fn run_pending(&self, max: usize) -> usize {
+        if self.is_inherited() { 0 } else { self.run_here(max) }
+    }
+
+    /// As [`run_pending`](Self::run_pending), in a pool that is known not to be inherited.
+    pub(crate) fn run_here(&self, max: usize) -> usize {
         if in_cleanup() {
             return 0;
         }
@@ -224,17 +246,19 @@ impl Pool {
         ran
     }
 
-    /// The counters. Takes the crew's lock for a moment; never waits for a cleanup.
+    /// The counters. Takes the crew's lock for a moment; never waits for a cleanup. An inherited pool has no workers; its
+    /// other numbers are those at the `fork`.
     pub fn stats(&self) -> PoolStats {
         let totals = &*self.totals;
-        let crew = self.queue.crew().numbers();
+        let inherited = self.is_inherited();
+        let crew = if inherited { Numbers::default() } else { self.queue.crew().numbers() };
         let tally = totals.tally.read();
         let backlog = tally.backlog();
         PoolStats {
             workers: crew.workers,
             max_workers: self.max_workers(),
             asleep: crew.asleep,
-            running: totals.tally.running() as usize,
+            running: if inherited { 0 } else { totals.tally.running() as usize },
             queued: tally.queued,
             executed: tally.executed,
             panicked: tally.panicked,
@@ -247,7 +271,9 @@ impl Pool {
             taken_over: self.taken_over.load(Ordering::Relaxed),
             slow: self.slow.load(Ordering::Relaxed),
             // A batch is struck off a moment after its last cleanup was counted.
-            oldest: totals.oldest().filter(|_| backlog > 0).map(|start| start.elapsed()),
+            oldest: (backlog > 0 && !inherited)
+                .then(|| totals.oldest().map(|start| start.elapsed()))
+                .flatten(),
         }
     }
 
@@ -376,10 +402,9 @@ impl Pool {
         }
     }
 
-    /// Likewise, in a manual pool, too.
+    /// Likewise, in a manual pool, too. Not called in an inherited pool.
     pub(crate) fn help_without_workers(&self, enough: impl Fn() -> bool) {
-        while self.queue.crew().numbers().workers == 0 && !enough() && self.run_pending(STINT) > 0 {
-        }
+        while self.queue.crew().numbers().workers == 0 && !enough() && self.run_here(STINT) > 0 {}
     }
 
     // ---- for the rest of the crate -----------------------------------------------------------------

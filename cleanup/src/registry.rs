@@ -32,11 +32,14 @@
 
 use crate::describe::Description;
 use crate::hooks::drop_quietly;
+#[cfg(not(any(loom, shuttle)))]
+use crate::process::PerProcess;
+use crate::process::Process;
 use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, Storage, Taker};
 use crate::relief::Relief;
 use crate::run::Inside;
 use crate::stats::CleanupStats;
-use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
+use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, Weak};
 use crate::tally::{Reading, Totals};
 use crate::thread;
 use crate::ticket::Batch;
@@ -54,6 +57,8 @@ const FIRST_BATCH: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) storage: Storage,
+    /// The process that made it. The child of a `fork` uses it no more than it must, and gives it to no new heap.
+    home: Process,
     early: CachePadded<Early>,
     ledger: Mutex<Ledger>,
     pub(crate) relief: Relief,
@@ -159,19 +164,29 @@ impl Past {
 // ---- recycling -----------------------------------------------------------------------------------------
 
 /// The registries that no heap uses.
+#[cfg(not(loom))]
+type Recycled = Mutex<Vec<&'static Registry>>;
+
+/// Those of this process.
 #[cfg(not(any(loom, shuttle)))]
-static RECYCLED: Mutex<Vec<&'static Registry>> = Mutex::new(Vec::new());
+fn all_recycled() -> &'static Recycled {
+    static RECYCLED: PerProcess<Recycled> = PerProcess::new();
+    RECYCLED.get(Recycled::default)
+}
 
 #[cfg(shuttle)]
-crate::sync::lazy_static! {
-    /// Those of one schedule; shuttle drops the list at its end.
-    static ref RECYCLED: Mutex<Vec<&'static Registry>> = Mutex::new(Vec::new());
+fn all_recycled() -> &'static Recycled {
+    crate::sync::lazy_static! {
+        /// Those of one schedule; shuttle drops the list at its end.
+        static ref RECYCLED: Recycled = Recycled::default();
+    }
+    &RECYCLED
 }
 
 /// A registry that no heap uses, the warmest that is at rest.
 #[cfg(not(loom))]
 fn recycled() -> Option<&'static Registry> {
-    let mut recycled = RECYCLED.lock();
+    let mut recycled = all_recycled().lock();
     let at = recycled.iter().rposition(|registry| registry.is_at_rest())?;
     Some(recycled.remove(at))
 }
@@ -205,7 +220,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         #[cfg(not(loom))]
-        RECYCLED.lock().push(self.registry);
+        if self.registry.home.is_current() {
+            all_recycled().lock().push(self.registry);
+        }
     }
 }
 
@@ -217,6 +234,7 @@ impl Registry {
     fn new() -> Self {
         Registry {
             storage: Storage::new(),
+            home: Process::current(),
             early: CachePadded::default(),
             ledger: Mutex::new(Ledger::default()),
             relief: Relief::default(),
@@ -341,6 +359,10 @@ impl Registry {
     /// Counts one end in the unfinished batch of this byte.
     #[cold]
     fn count_settled(&self, byte: u8) {
+        // An inherited batch is the parent's affair: its locks may be held.
+        if !self.home.is_current() {
+            return;
+        }
         let ledger = self.ledger.lock();
         let batch = ledger.live.iter().find(|b| b.byte() == byte && !b.is_done()).cloned();
         drop(ledger);
@@ -353,7 +375,7 @@ impl Registry {
     /// Tells the hook of the present heap's pool about a panic.
     #[cold]
     fn report(&self, payload: Box<dyn Any + Send>, cleanup: Description) {
-        let totals = self.ledger.lock().totals.upgrade();
+        let totals = self.ledger().and_then(|ledger| ledger.totals.upgrade());
         match totals {
             Some(totals) => totals.report(payload, cleanup),
             None => drop_quietly(payload),
@@ -381,7 +403,8 @@ impl Registry {
     pub(crate) fn settled(&self) -> u64 {
         let ended =
             self.early.stopped.sum(Ordering::Relaxed) + self.early.executed.load(Ordering::Relaxed);
-        let sums = self.sums();
+        // Without the lock, which a `fork` has caught, nothing is known, and nothing will be pruned.
+        let Some(sums) = self.sums() else { return 0 };
         let reclaimed = sums.reclaimed + self.early.reclaimed.load(Ordering::Relaxed);
         // Those that were not queued, but for those that are in no chain any more.
         ended.saturating_sub(sums.batches.settled).saturating_sub(reclaimed)
@@ -417,15 +440,22 @@ impl Registry {
 
     // ---- the ledger --------------------------------------------------------------------------------
 
+    /// The ledger; `None` if a thread may have it that a `fork` has left behind.
+    fn ledger(&self) -> Option<MutexGuard<'_, Ledger>> {
+        self.ledger.lock_at(self.home)
+    }
+
     /// A new registrar's counter.
     pub(crate) fn add_registrar(&self) -> Arc<Registered> {
         let registered = Arc::new(Registered::default());
-        self.ledger.lock().registrars.push(registered.clone());
+        if let Some(mut ledger) = self.ledger() {
+            ledger.registrars.push(registered.clone());
+        }
         registered
     }
 
     pub(crate) fn remove_registrar(&self, registered: &Arc<Registered>) {
-        let mut ledger = self.ledger.lock();
+        let Some(mut ledger) = self.ledger() else { return };
         ledger.past.add(registered);
         // From the end, where those are that come and go while others stay.
         if let Some(at) = ledger.registrars.iter().rposition(|r| Arc::ptr_eq(r, registered)) {
@@ -495,22 +525,23 @@ impl Registry {
 
     /// Cleanups queued and not ended. O(unfinished cycles).
     pub(crate) fn backlog(&self) -> u64 {
-        self.ledger.lock().live.iter().map(|batch| batch.pending()).sum()
+        self.ledger().map_or(0, |ledger| ledger.live.iter().map(|batch| batch.pending()).sum())
     }
 
     /// The batches unfinished now.
     pub(crate) fn live(&self) -> Vec<Arc<Batch>> {
-        self.ledger.lock().live.iter().filter(|b| !b.is_done()).cloned().collect()
+        let Some(ledger) = self.ledger() else { return Vec::new() };
+        ledger.live.iter().filter(|b| !b.is_done()).cloned().collect()
     }
 
     /// The numbers of all batches and registrars, the ends before the beginnings. The lock is held
-    /// for a few additions per unfinished batch.
-    fn sums(&self) -> Past {
-        let ledger = self.ledger.lock();
+    /// for a few additions per unfinished batch. `None` if a `fork` has caught the lock.
+    fn sums(&self) -> Option<Past> {
+        let ledger = self.ledger()?;
         let mut sums = ledger.past;
         ledger.live.iter().for_each(|batch| sums.batches += batch.tally.read());
         ledger.registrars.iter().for_each(|registrar| sums.add(registrar));
-        sums
+        Some(sums)
     }
 
     /// The accounts. Each counter is read once, so that the promised sums hold.
@@ -521,7 +552,9 @@ impl Registry {
         let run_early = early.executed.load(Ordering::Acquire);
         let stopped = early.stopped.sum(Ordering::Acquire);
         let discarded = early.discarded.load(Ordering::Acquire);
-        let Past { registered, mut batches, .. } = self.sums();
+        let Some(Past { registered, mut batches, .. }) = self.sums() else {
+            return CleanupStats::default();
+        };
         let by_handles = stopped + run_early;
         // A batch may know of more by now, and a runner may count a record before its handle does.
         // These still count as queued.
@@ -563,14 +596,14 @@ impl Ledger {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use super::{RECYCLED, Registry};
+    use super::{Registry, all_recycled};
     use crate::{CleanupState, Origin, Pool, PoolConfig};
     use std::sync::mpsc::channel;
     use std::time::{Duration, Instant};
 
     /// Whether a new heap could be given the registry.
     fn is_free(registry: &'static Registry) -> bool {
-        RECYCLED.lock().iter().any(|&free| std::ptr::eq(free, registry) && free.is_at_rest())
+        all_recycled().lock().iter().any(|&free| std::ptr::eq(free, registry) && free.is_at_rest())
     }
 
     /// Waits until a new heap has been given the registry: other tests may have it for a while. Takes as many
@@ -579,7 +612,7 @@ mod tests {
         let pool = Pool::new(PoolConfig::default(), None);
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let listed = RECYCLED.lock().len();
+            let listed = all_recycled().lock().len();
             let origins: Vec<_> = (0..listed).map(|_| Origin::new(&pool)).collect();
             if origins.iter().any(|origin| std::ptr::eq(origin.registry(), registry)) {
                 return;

@@ -121,7 +121,7 @@ impl Seat {
 }
 
 /// The crew in numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Numbers {
     pub(crate) workers: usize,
     pub(crate) asleep: usize,

@@ -227,11 +227,15 @@ impl Ticket {
     /// queued, this tries again first, and if there is still none, runs what is queued on this thread.
     ///
     /// # Errors
-    /// [`WaitError::Timeout`] with the number not ended when the time is up, and [`WaitError::FromCleanup`],
-    /// always and at once, when called from inside a cleanup: it could be waiting for itself.
+    /// [`WaitError::Timeout`] with the number not ended when the time is up; [`WaitError::FromCleanup`],
+    /// always and at once, when called from inside a cleanup: it could be waiting for itself;
+    /// [`WaitError::Forked`], always and at once, in an inherited pool.
     pub fn wait(&self, timeout: Duration) -> Result<(), WaitError> {
         if in_cleanup() {
             return Err(WaitError::FromCleanup);
+        }
+        if self.pool.is_inherited() {
+            return Err(WaitError::Forked);
         }
         if self.batches.is_empty() {
             return Ok(());
@@ -288,6 +292,8 @@ pub enum WaitError {
     },
     /// The wait was asked for from inside a cleanup.
     FromCleanup,
+    /// This process is the child of a `fork`, and the pool was made before: its workers are not in this process.
+    Forked,
 }
 
 impl fmt::Display for WaitError {
@@ -299,6 +305,11 @@ impl fmt::Display for WaitError {
             WaitError::FromCleanup => {
                 write!(f, "a cleanup cannot wait for cleanups: it could be waiting for itself")
             }
+            WaitError::Forked => write!(
+                f,
+                "the pool was made before a `fork`, and its workers are not in this process; valid \
+                 is to make heaps and pools after the `fork`, or to `exec`"
+            ),
         }
     }
 }

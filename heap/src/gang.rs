@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use crossbeam_deque::{Injector, Steal};
-use parking_lot::Mutex;
 use sexton_cleanup::drop_quietly;
+use sexton_cleanup::sync::Mutex;
 
 use crate::help::{Helpers, Job};
 use crate::mark::Marker;
@@ -169,7 +169,8 @@ impl Job for Gang {
 impl Drop for Gang {
     /// What a helper has thrown is still here if the heap's own thread unwinds, which must not panic again.
     fn drop(&mut self) {
-        self.payload.get_mut().take().into_iter().for_each(drop_quietly);
+        let payload = self.payload.lock().take();
+        payload.into_iter().for_each(drop_quietly);
     }
 }
 

@@ -97,6 +97,8 @@ impl Default for HeapConfig {
 /// Within a cleanup, and in a manual pool, it does not wait. A manual pool's cleanups are queued, and
 /// run by the program alone. Call `CleanupPool::run_pending` until it returns 0 before the pool's last
 /// handle goes, which discards what is left.
+///
+/// In the child of a `fork` none run, and the drop of a heap made before does not wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDrop {
     /// The end of the heap is the death of all its objects: every cleanup runs.

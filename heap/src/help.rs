@@ -4,16 +4,27 @@
 //!
 //! It does not know what there is to do.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use crate::attached::Attached;
 use crate::roots::HeapId;
+use crate::threads;
 
 /// How many processors there are. Asked once: the system looks into files for it.
 pub(crate) fn processors() -> usize {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+    // 0 until it is known. Relaxed: whoever asks at the same time finds the same. Not a `OnceLock`, which would keep the
+    // child of a `fork` waiting for a thread that was asking.
+    static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
+    match PROCESSORS.load(Relaxed) {
+        0 => {
+            let processors = thread::available_parallelism().map_or(1, usize::from);
+            PROCESSORS.store(processors, Relaxed);
+            processors
+        }
+        processors => processors,
+    }
 }
 
 /// Work that several threads can do at a time.
@@ -57,17 +68,19 @@ impl Helpers<'_> {
         let mut work = Some(work);
         self.waiting.with_help(job.clone(), most, &mut |waiting| {
             thread::scope(|scope| {
-                for _ in waiting..most {
+                for number in waiting..most {
                     if job.is_over() {
                         break;
                     }
-                    let helper = thread::Builder::new().name("sexton-gc".to_owned());
+                    let name = threads::name("sexton", &format!("gc-{}", number + 1));
+                    let helper = thread::Builder::new().name(name);
                     let body = || {
                         // What it calls of the user's must not wait for this very cycle.
                         let _here = Attached::helper(heap);
                         job.help();
                     };
-                    if helper.spawn_scoped(scope, body).is_err() {
+                    let started = threads::without_signals(|| helper.spawn_scoped(scope, body));
+                    if started.is_err() {
                         break;
                     }
                 }

@@ -13,7 +13,7 @@
 //! | `peak` | what tables do after a peak |
 //! | `roots`, `mark`, `gang`, `weak` | what is reachable |
 //! | `sweep`, `local` | what becomes of the rest |
-//! | `heap`, `help`, `pacer`, `history`, `report` | the cycle |
+//! | `heap`, `help`, `threads`, `pacer`, `history`, `report` | the cycle |
 //! | `verify` | the checker |
 //!
 //! Every module that opens `unsafe` is listed below with its reason; the others are safe code.
@@ -63,6 +63,8 @@ mod span;
 mod sweep;
 #[cfg(test)]
 mod tests;
+#[doc(hidden)]
+pub mod threads;
 #[expect(unsafe_code, reason = "declares and implements the unsafe trait Trace")]
 mod trace;
 #[expect(unsafe_code, reason = "implements Trace for foreign types")]

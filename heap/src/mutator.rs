@@ -37,7 +37,12 @@ impl<R: Branded> RootedHeap<R, Shared> {
     /// # Errors
     ///
     /// If the thread has one, or is collecting the heap.
+    ///
+    /// # Panics
+    ///
+    /// If the heap was made before a `fork`, in another process.
     pub fn attach(&self) -> Result<RootedMutator<'_, R>, AlreadyAttached> {
+        self.assert_not_inherited();
         let here = Attached::new(self.id())?;
         let post = self.handshake().attach(Context::new(self.core.origin()));
         self.core.count_mutators();
@@ -57,6 +62,16 @@ impl<R: Branded> RootedHeap<R, Shared> {
 
     fn handshake(&self) -> &Handshake<Context<Shared>> {
         self.core.mutators()
+    }
+
+    /// Other threads may have a session of an inherited heap open for ever, and hold its locks. A system call.
+    fn assert_not_inherited(&self) {
+        assert!(
+            !self.core.origin().pool().is_inherited(),
+            "{} was made before a `fork`, and the threads that used it are not in this process; valid is to make a \
+             `Shared` heap after the `fork`, or to `exec`",
+            self.id()
+        );
     }
 }
 
@@ -83,7 +98,7 @@ impl<R: Branded> RootedMutator<'_, R> {
     /// # Panics
     ///
     /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
-    /// mode, if the heap fails its verification.
+    /// mode, if the heap fails its verification. If the heap was made before a `fork`, in another process.
     pub fn collect(&mut self) -> GcReport {
         let stopped = self.stop(|| false).expect("nothing was said against it");
         self.run_cycle(&stopped)
@@ -108,6 +123,7 @@ impl<R: Branded> RootedMutator<'_, R> {
     }
 
     fn stop(&self, unless: impl FnOnce() -> bool) -> Option<Stopped<'_, Context<Shared>>> {
+        self.heap.assert_not_inherited();
         let (after, hook) = &self.heap.slow_session;
         let complain = |thread: &Thread, waited: Duration| {
             let session = SlowSession {
@@ -143,6 +159,11 @@ impl<R: Branded> RootedMutator<'_, R> {
 impl<R: Branded> Drop for RootedMutator<'_, R> {
     fn drop(&mut self) {
         let core = &self.heap.core;
+        if core.origin().pool().is_inherited() {
+            // Its locks may be held for ever. No thread attaches or collects any more, so no thread
+            // needs what it had at hand.
+            return;
+        }
         self.heap.handshake().detach(&self.post, |context| _ = core.retire_context(context));
         core.count_mutators();
     }

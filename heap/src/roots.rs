@@ -13,6 +13,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use sexton_cleanup::Process;
 use sexton_cleanup::sync::Mutex;
 
 use crate::peak::room_after_peak;
@@ -208,6 +209,7 @@ pub(crate) struct RootTable {
     heap: HeapId,
     /// Held for a few loads and stores, or to visit all roots; never while user code runs.
     slots: Mutex<Slots>,
+    home: Process,
 }
 
 struct Slots {
@@ -318,7 +320,7 @@ impl Slots {
 
 impl RootTable {
     pub(crate) fn new(heap: HeapId) -> Self {
-        RootTable { heap, slots: Mutex::new(Slots::default()) }
+        RootTable { heap, slots: Mutex::new(Slots::default()), home: Process::current() }
     }
 
     pub(crate) fn heap(&self) -> HeapId {
@@ -366,7 +368,8 @@ impl RootTable {
     }
 
     fn remove(&self, index: usize) {
-        let mut slots = self.slots.lock();
+        // A thread that a `fork` has left behind may have been dropping a root, too.
+        let Some(mut slots) = self.slots.lock_at(self.home) else { return };
         slots.remove(index as u32);
         slots.dropped += 1;
     }

@@ -19,7 +19,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
-use parking_lot::Mutex;
+use sexton_cleanup::sync::Mutex;
 use sexton_cleanup::{LocalBlock, drop_quietly};
 
 use crate::bitmap;

@@ -13,6 +13,8 @@ use crate::pool::CleanupPool;
 
 /// What a heap does after a collection that leaves more cleanups waiting than its high-water mark.
 ///
+/// Never applied in the child of a `fork` to a heap made before: nothing is queued there.
+///
 /// Registered cleanups take memory before they are queued, too; how many there are at most is a matter of when
 /// the heap collects. What waits is bounded by the mark, one collection's cleanups, and the blocks that are being
 /// run.
@@ -85,7 +87,8 @@ pub(crate) struct HighWater {
 impl HighWater {
     /// Applies the policy. Called after a collection, between sessions.
     pub(crate) fn apply(&self, origin: &Origin, pool: &CleanupPool) {
-        if matches!(self.policy, BackPressure::None) || in_cleanup() {
+        if matches!(self.policy, BackPressure::None) || in_cleanup() || origin.pool().is_inherited()
+        {
             return;
         }
         let cleanups = origin.backlog();

@@ -110,7 +110,8 @@ impl<R: Branded, M: Mode> Heap<R, M> {
     /// # Errors
     ///
     /// [`WaitError::Timeout`] with the number still pending after `timeout`;
-    /// [`WaitError::FromCleanup`] at once if called within a cleanup.
+    /// [`WaitError::FromCleanup`] at once if called within a cleanup; [`WaitError::Forked`] at once in the child of a `fork`,
+    /// if the heap was made before.
     pub fn wait_for_cleanups(&self, timeout: Duration) -> Result<(), WaitError> {
         self.inner.ticket().wait(timeout)
     }
@@ -194,7 +195,8 @@ impl<R: Branded> Heap<R, Shared> {
     ///
     /// # Panics
     ///
-    /// If the thread has a mutator of this heap, as [`try_attach`](Self::try_attach) says by an error.
+    /// If the thread has a mutator of this heap, as [`try_attach`](Self::try_attach) says by an error. In the child of a
+    /// `fork`, if the heap was made before.
     #[track_caller]
     pub fn attach(&self) -> Mutator<'_, R> {
         match self.try_attach() {
@@ -210,6 +212,10 @@ impl<R: Branded> Heap<R, Shared> {
     ///
     /// If the thread has a mutator of this heap; so also within a session of it, and in the `Drop` of a payload while the heap is
     /// collected. A session opened there would wait for itself.
+    ///
+    /// # Panics
+    ///
+    /// In the child of a `fork`, if the heap was made before.
     pub fn try_attach(&self) -> Result<Mutator<'_, R>, AlreadyAttached> {
         Ok(Mutator::new(self, self.inner.attach()?))
     }
@@ -376,11 +382,17 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     ///
     /// If `f` panics there is no heap: what it allocated is dropped, and the cleanups it registered are
     /// discarded.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does. In the child of a `fork`, if it was given a pool made before.
+    #[track_caller]
     pub fn build(self, f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>) -> Heap<R, M>
     where
         for<'gc> R::At<'gc>: Payload<M>,
     {
         let pool = self.pool.unwrap_or_else(|| CleanupPool::global().clone());
+        assert!(!pool.core().is_inherited(), "{}", WaitError::Forked);
         let origin = Origin::new(pool.core());
         let inner = RootedHeap::new(origin.clone(), self.config, f);
         let end = WaitOnDrop { origin, pool, timeout: self.drop_timeout };

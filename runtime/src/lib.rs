@@ -74,6 +74,11 @@ pub mod compile_errors {}
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// Likewise that of the package's own README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct PackageReadme;
+
 /// The guide's programs, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/GUIDE.md")]

@@ -9,16 +9,17 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use sexton_cleanup::sync::{Condvar, Mutex, wait_until};
 use sexton_cleanup::{
-    CleanupPanic, Monitor, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn, SpawnFailure,
-    Worker, in_cleanup,
+    CleanupPanic, Monitor, PerProcess, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn,
+    SpawnFailure, WaitError, Worker, in_cleanup,
 };
+use sexton_heap::threads;
 
 /// A bounded set of worker threads that run the cleanups of any number of heaps.
 ///
@@ -26,6 +27,11 @@ use sexton_cleanup::{
 /// than the bound. Dropping the last handle, heaps' handles included, shuts the pool down as
 /// [`shutdown`](CleanupPool::shutdown) with five seconds does; unless one of its heaps has waited in vain when it was
 /// dropped: then nobody waits any more, and the workers run what is queued and leave.
+///
+/// # After a `fork`
+///
+/// The child of a `fork` has none of the threads of a pool made before. There the pool runs nothing, and its methods
+/// return at once. Its heaps drop the captures of cleanups that are due. Pools and heaps made in the child work.
 #[derive(Clone)]
 pub struct CleanupPool {
     shared: Arc<Shared>,
@@ -42,17 +48,17 @@ struct Shared {
 
 impl CleanupPool {
     /// The pool of all heaps that were not given another: `max(1, cpus / 4)` workers. It lives as
-    /// long as the process.
+    /// long as the process. The child of a `fork` has its own.
     pub fn global() -> &'static CleanupPool {
-        static GLOBAL: OnceLock<CleanupPool> = OnceLock::new();
-        GLOBAL.get_or_init(|| CleanupPool::builder().build())
+        static GLOBAL: PerProcess<CleanupPool> = PerProcess::new();
+        GLOBAL.get(|| CleanupPool::builder().build())
     }
 
     /// Settings for a pool; ends in [`build`](CleanupPoolBuilder::build).
     pub fn builder() -> CleanupPoolBuilder {
         CleanupPoolBuilder {
             threads: ThreadSettings {
-                name: "sexton-cleanup".to_owned(),
+                name: "sexton".to_owned(),
                 stack_size: None,
                 spawn: Arc::new(|thread, body| thread.spawn(body)),
             },
@@ -125,7 +131,7 @@ impl CleanupPool {
     ///
     /// [`ShutdownTimeout`] if not all that was queued has run: a worker was still in a cleanup when `timeout` had
     /// passed, whose thread ends when that cleanup does; or cleanups were discarded. It has their
-    /// number.
+    /// number. At once if the pool was made before a `fork`, in another process.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         self.shared.shutdown(timeout)
     }
@@ -153,7 +159,9 @@ impl CleanupPool {
 
     /// Whether queued cleanups run without anybody calling `run_pending`.
     pub(crate) fn runs_by_itself(&self) -> bool {
-        !self.shared.core.is_manual() && !self.shared.shut_down.load(Relaxed)
+        !self.shared.core.is_manual()
+            && !self.shared.shut_down.load(Relaxed)
+            && !self.shared.core.is_inherited()
     }
 }
 
@@ -165,6 +173,9 @@ impl fmt::Debug for CleanupPool {
 
 impl Shared {
     fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
+        if self.core.is_inherited() {
+            return Err(ShutdownTimeout { workers: 0, discarded: 0, forked: true });
+        }
         // Relaxed: only tells droppers of heaps not to wait for workers that are leaving.
         self.shut_down.store(true, Relaxed);
         // 1. Workers drain the list and leave.
@@ -189,7 +200,7 @@ impl Shared {
         if left && discarded == 0 {
             return Ok(());
         }
-        Err(ShutdownTimeout { workers, discarded })
+        Err(ShutdownTimeout { workers, discarded, forked: false })
     }
 }
 
@@ -246,13 +257,15 @@ impl Threads {
         list: fn(&mut Started) -> &mut Vec<JoinHandle<()>>,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let mut thread = thread::Builder::new().name(format!("{}-{role}", self.settings.name));
+        let name = threads::name(&self.settings.name, role);
+        let mut thread = thread::Builder::new().name(name);
         if let Some(bytes) = self.settings.stack_size {
             thread = thread.stack_size(bytes);
         }
         let _starting = self.count(|started| &mut started.starting);
         // Unlocked: the hook is the user's.
-        let handle = (self.settings.spawn)(thread, Box::new(body))?;
+        let spawn = || (self.settings.spawn)(thread, Box::new(body));
+        let handle = threads::without_signals(spawn)?;
         let mut started = self.started.lock();
         let handles = list(&mut started);
         handles.retain(|handle| !handle.is_finished());
@@ -265,14 +278,7 @@ impl Threads {
     fn join(&self, deadline: Option<Instant>) {
         let mut started = self.started.lock();
         while started.starting + started.watching > 0 {
-            let timed_out = match deadline {
-                Some(deadline) => self.changed.wait_until(&mut started, deadline).timed_out(),
-                None => {
-                    self.changed.wait(&mut started);
-                    false
-                }
-            };
-            if timed_out {
+            if wait_until(&self.changed, &mut started, deadline) {
                 break;
             }
         }
@@ -325,11 +331,11 @@ impl Spawn for Spawner {
             monitor.run();
             drop(watching);
         };
-        self.threads.start("monitor", |started| &mut started.monitors, body)
+        self.threads.start("mon", |started| &mut started.monitors, body)
     }
 }
 
-/// A shutdown ended before all that was queued had run.
+/// A shutdown ended before all that was queued had run, or could not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
@@ -339,11 +345,16 @@ pub struct ShutdownTimeout {
     /// captures a worker drops, at this moment perhaps. Cleanups that heaps queue afterwards are in
     /// [`PoolStats::discarded`] only.
     pub discarded: u64,
+    /// This process is the child of a `fork`, and the pool was made before: its workers are not in this process.
+    pub forked: bool,
 }
 
 impl fmt::Display for ShutdownTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, discarded } = self;
+        let Self { workers, discarded, forked } = self;
+        if *forked {
+            return write!(f, "nothing to shut down: {}", WaitError::Forked);
+        }
         let s = |n: u64| if n == 1 { "" } else { "s" };
         if *workers > 0 {
             let s = s(*workers as u64);
@@ -394,7 +405,10 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// The name of the worker threads, which a number is appended to. Default: `sexton-cleanup`.
+    /// The name of the pool's threads, of which each appends its own part. Default: `sexton`, so that there are
+    /// `sexton-0`, `sexton-1` and so on, and the monitor `sexton-mon`.
+    ///
+    /// A long name is cut so that the whole has at most 15 bytes, which is what Linux shows.
     ///
     /// # Panics
     ///
@@ -421,6 +435,9 @@ impl CleanupPoolBuilder {
 
     /// Starts the pool's threads by `spawn`, which is given a builder with name and stack size, and what the
     /// thread is to do. For threads that need a priority, a place or a runtime of their own.
+    ///
+    /// A thread started here blocks all signals but those of its own faults and a profiler's, and so leaves the program's
+    /// handlers to the program's threads. They are blocked on the calling thread while `spawn` runs.
     ///
     /// Called on threads that collect, so it should not wait for anything. A panic in it is a failure. The thread is joined by a
     /// shutdown, so it should end when what it is given returns.

@@ -513,7 +513,7 @@ fn is_tried_again_without_any_call(want: Want) {
                 .max_workers(workers)
                 .spawn_hook(move |thread, body| {
                     // The monitor, who is to try again, gets its thread.
-                    let monitor = format!("{thread:?}").contains("monitor");
+                    let monitor = format!("{thread:?}").contains("-mon\"");
                     if monitor || count.fetch_add(1, SeqCst) >= failures {
                         return thread.spawn(body);
                     }

@@ -179,7 +179,7 @@ fn threads_have_the_names_and_the_stacks_that_were_asked_for_and_are_joined() {
     let names = names.lock().unwrap();
     assert_eq!(
         names.iter().map(String::as_str).collect::<Vec<_>>(),
-        ["sweeper-0", "sweeper-1", "sweeper-monitor"]
+        ["sweeper-0", "sweeper-1", "sweeper-mon"]
     );
     assert_eq!(ended.load(SeqCst), 3, "shutdown has joined them all");
 }
@@ -229,7 +229,7 @@ fn a_spawn_that_fails_for_a_while_is_tried_again_without_any_call() {
     let pool = CleanupPool::builder()
         .max_workers(1)
         .spawn_hook(move |thread, body| {
-            let monitor = format!("{thread:?}").contains("monitor");
+            let monitor = format!("{thread:?}").contains("-mon\"");
             if !monitor && count.fetch_add(1, SeqCst) < 5 {
                 return Err(io::Error::other("not yet"));
             }

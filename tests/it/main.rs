@@ -7,6 +7,9 @@ mod derive;
 mod diagnosis;
 mod dying;
 mod executor;
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "forks")]
+mod forks;
 mod hunt;
 mod identity;
 mod ledger;
@@ -26,6 +29,8 @@ mod shared_ops;
 mod shared_stress;
 mod stalls;
 mod stress;
+#[cfg(target_os = "linux")]
+mod threads;
 mod tickets;
 mod trace;
 mod ui;

@@ -7,6 +7,8 @@
 //!
 //! Inside a cleanup there is no waiting: [`Pool::discard_after_the_last`] takes the place of steps 2 and 3.
 //!
+//! None of this does anything in an inherited pool: what was queued at the `fork` is its own process's.
+//!
 //! Invariant: once the pool is closed, nothing stays queued: who publishes and sees it closed discards, and who closes
 //! it finds what was published before. What does not run for that is counted when it is taken;
 //! `PROTOCOL.md` says how.
@@ -20,6 +22,9 @@ impl Pool {
     /// From now on workers leave when the full list is empty, and none is added, except in place of one that
     /// died. Idle workers are woken to find out. Does not wait.
     pub fn begin_shutdown(&self) {
+        if self.is_inherited() {
+            return;
+        }
         // A last chance for work whose worker could not be started.
         self.look();
         self.queue.crew().shutdown();
@@ -33,6 +38,9 @@ impl Pool {
     /// it would wait for itself until the timeout; see [`in_cleanup`](crate::in_cleanup). A timeout too long for the
     /// clock means for ever.
     pub fn wait_until_workers_left(&self, timeout: Duration) -> bool {
+        if self.is_inherited() {
+            return true;
+        }
         let deadline = Instant::now().checked_add(timeout);
         loop {
             if !self.queue.crew().wait_until_left(deadline) {
@@ -97,6 +105,9 @@ impl Pool {
     /// For the end of a shutdown. What is behind a cleanup that still runs is included: that one
     /// may never return. Waits for no cleanup; runs destructors of captures.
     pub fn discard_pending(&self) -> usize {
+        if self.is_inherited() {
+            return 0;
+        }
         let before = self.refused.load(Ordering::Relaxed);
         self.closed.store(true, Ordering::Relaxed);
         self.watch.stop();
@@ -139,6 +150,9 @@ impl Pool {
     /// Has [`discard_pending`](Self::discard_pending) called as soon as no worker is left: now, or by the last one
     /// on its way out. For a shutdown that cannot wait, because it is called from inside a cleanup.
     pub fn discard_after_the_last(&self) {
+        if self.is_inherited() {
+            return;
+        }
         // Relaxed: whoever vacates a post, or counts them below, does so under the crew's lock. Either we
         // count no worker, or the last one vacates later and finds this set.
         self.discard_at_end.store(true, Ordering::Relaxed);
@@ -185,7 +199,7 @@ impl Pool {
     /// In a manual pool: runs (and so discards) the blocks whose batch is to be discarded, and puts the
     /// others back.
     pub(crate) fn help_to_discard(&self) {
-        if !self.is_manual() {
+        if !self.is_manual() || self.is_inherited() {
             return;
         }
         let desk = self.desks.guest();

@@ -15,6 +15,7 @@
 //! list's own.
 
 use super::{Index, Record, Slot, Storage};
+use crate::process::Process;
 use crate::sync::{Mutex, Ordering};
 
 /// Slots of one group, its first one included: as many as have room in the cell of the first one.
@@ -104,23 +105,26 @@ pub(super) struct Depot {
     /// The lock is held for a few loads and stores, once for some hundred slots. It also orders
     /// each use of a slot before the next.
     magazines: Mutex<Vec<Magazine>>,
+    /// A `fork` may have caught the lock. In the child no magazine is taken then, and those that
+    /// come back are leaked.
+    home: Process,
 }
 
 impl Depot {
     pub(super) fn new() -> Self {
-        Depot { magazines: Mutex::new(Vec::new()) }
+        Depot { magazines: Mutex::new(Vec::new()), home: Process::current() }
     }
 
     /// Takes the magazine that came back last. Gives the first slot of the next one, too.
     fn take(&self) -> Option<(Magazine, Option<Index>)> {
-        let mut magazines = self.magazines.lock();
+        let mut magazines = self.magazines.lock_at(self.home)?;
         let top = magazines.pop()?;
         Some((top, magazines.last().and_then(|next| Index::from_raw(next.first))))
     }
 
     /// Takes a magazine back, together with the top one if both fit into one. O(1).
     fn put(&self, mut given: Magazine) {
-        let mut magazines = self.magazines.lock();
+        let Some(mut magazines) = self.magazines.lock_at(self.home) else { return };
         match magazines.last_mut() {
             Some(top) if top.len() + given.len() <= MAGAZINE => {
                 given.append(*top);

@@ -411,7 +411,7 @@ impl House {
             // Each in so many workers cannot be started, in one way or another. The monitor, who tries again, can.
             let (each, asked) = (rng.usize(2..6), AtomicUsize::new(0));
             pool = pool.spawn_hook(move |thread, body| {
-                let monitor = format!("{thread:?}").contains("monitor");
+                let monitor = format!("{thread:?}").contains("-mon\"");
                 let asked = if monitor { 0 } else { 1 + asked.fetch_add(1, SeqCst) };
                 if !asked.is_multiple_of(each) || asked == 0 {
                     return thread.spawn(body);

@@ -134,7 +134,7 @@ thread_local! {
 impl Here {
     /// Takes the place, if it is free.
     pub(super) fn enter() -> Option<Here> {
-        let sweeps = thread::current().name() == Some("sexton-gc");
+        let sweeps = thread::current().name().is_some_and(|name| name.starts_with("sexton-gc-"));
         (!sweeps && !HERE.replace(true)).then(|| Here(()))
     }
 }

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Checks that everything is ready to be released as VERSION, and prints what is left to do: `.ci/release.sh VERSION`.
+# Changes nothing and publishes nothing. `--semver REV` behind it also compares the public interface with that of revision
+# REV, by cargo-semver-checks (`cargo install --locked cargo-semver-checks`); not part of `.ci/run`, because it takes
+# a revision that was released.
+#
+# Packing builds each crate from what would be uploaded, against the others as they would be uploaded.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "release: $*" >&2
+    exit 1
+}
+version=${1:?usage: .ci/release.sh VERSION [--semver REV]}
+tag=v$version
+# In the order in which one needs the other.
+crates=(sexton-derive sexton-cleanup sexton-heap sexton)
+
+# 1. The tree, the version, the changelog, the tag.
+[ -z "$(git status --porcelain)" ] || fail "there are changes that are not committed"
+.ci/manifests.sh
+written=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
+[ "$written" = "$version" ] || fail "Cargo.toml says version $written"
+grep -q "^## $version\( \|$\)" CHANGELOG.md ||
+    fail "CHANGELOG.md has no section \"## $version\": rename \"## Unreleased\", and add a new one above"
+git rev-parse -q --verify "refs/tags/$tag" >/dev/null && [ "$(git rev-list -n 1 "$tag")" != "$(git rev-parse HEAD)" ] &&
+    fail "the tag $tag is on another commit"
+
+# crates.io and docs.rs show links into it. Not made up before there is one.
+grep -q '^repository = ' Cargo.toml || echo "release: note: no manifest names a repository, because there is no public one yet"
+
+# 2. The interface.
+if [ "${2-}" = --semver ]; then
+    command -v cargo-semver-checks >/dev/null || fail "missing: cargo-semver-checks"
+    # `sexton` shows what the others have that users may rely on.
+    cargo semver-checks --package sexton --baseline-rev "${3:?--semver needs a revision}"
+fi
+
+# 3. The packages.
+packages=()
+for crate in "${crates[@]}"; do packages+=(-p "$crate"); done
+cargo package --locked "${packages[@]}"
+
+echo "release: $version is ready. What is left:"
+echo "    .ci/run && .ci/sanitize.sh"
+echo "    git tag -a $tag -m 'Sexton $version' && git push origin $tag"
+for crate in "${crates[@]}"; do echo "    cargo publish --locked -p $crate"; done
