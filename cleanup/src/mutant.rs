@@ -61,6 +61,10 @@ pub(crate) enum Mutant {
     NoGrace,
     /// The monitor falls dormant first, and looks for blocks in hand before it says so.
     DormantAfterLook,
+    /// A runner whose tail was taken over publishes it as a rest.
+    ForgetTakeOver,
+    /// A batch is told of ended cleanups without order.
+    UnorderedEnds,
 }
 
 impl Mutant {

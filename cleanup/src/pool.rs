@@ -152,7 +152,7 @@ impl Pool {
             blocks: Blocks::new(),
             desks: Desks::default(),
             watch: Watch::new(mutant),
-            totals: Totals::new(max_workers, config.hooks),
+            totals: Totals::new(max_workers, config.hooks, mutant),
             stall_after: config.stall_after,
             spawn,
             told: AtomicBool::new(false),

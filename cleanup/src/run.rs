@@ -208,6 +208,7 @@ impl Drop for Run<'_> {
         }
         let queued = self.queued.take().expect("only drop takes it");
         let (taken_over, grace) = self.desk.put_down();
+        let taken_over = taken_over && !self.pool.mutant().is(Mutant::ForgetTakeOver);
         // 1. The slots first: whoever waits for the batch may register again at once.
         match &grace {
             None => self.freed.give_back(),

@@ -7,6 +7,7 @@
 
 use crate::describe::Description;
 use crate::hooks::{Hooks, drop_quietly};
+use crate::mutant::Mutant;
 use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
 use crate::ticket::Batch;
 use std::any::Any;
@@ -193,6 +194,7 @@ pub(crate) struct Totals {
     waiting: Mutex<Vec<Waiting>>,
     next: AtomicU64,
     pub(crate) hooks: Hooks,
+    pub(crate) mutant: Mutant,
 }
 
 /// An unfinished batch: its number, its start, and itself, for those who wait for it.
@@ -203,12 +205,13 @@ struct Waiting {
 }
 
 impl Totals {
-    pub(crate) fn new(workers: usize, hooks: Hooks) -> Arc<Self> {
+    pub(crate) fn new(workers: usize, hooks: Hooks, mutant: Mutant) -> Arc<Self> {
         Arc::new(Totals {
             tally: Tally::new(workers),
             waiting: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
             hooks,
+            mutant,
         })
     }
 

@@ -8,6 +8,7 @@
 //!
 //! It does not know blocks or records; it is told numbers.
 
+use crate::mutant::Mutant;
 use crate::pool::{Pool, is_over};
 use crate::registry::Lease;
 use crate::run::in_cleanup;
@@ -129,7 +130,9 @@ impl Batch {
     /// `n` cleanups have ended, and their runner has counted them in its shard.
     pub(crate) fn subtract(&self, n: u64) {
         if n > 0 {
-            if self.remaining.fetch_sub(n, Ordering::AcqRel) == n {
+            let unordered = self.totals.mutant.is(Mutant::UnorderedEnds);
+            let order = if unordered { Ordering::Relaxed } else { Ordering::AcqRel };
+            if self.remaining.fetch_sub(n, order) == n {
                 self.finish();
             }
             self.lease.registry().relief.ended();

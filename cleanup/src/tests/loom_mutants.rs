@@ -2,6 +2,7 @@
 
 use super::loom_record::stop_of_a_bare_cleanup;
 use super::loom_takeover::{fall_dormant, take_over};
+use super::loom_ticket::two_runners;
 use super::models::{
     deliver, deliver_to_the_impatient, explore, finds_a_failure, shrink, shut_down,
 };
@@ -102,7 +103,7 @@ fn a_surplus_worker_goes_to_sleep() {
 
 #[test]
 fn a_tail_is_taken_over_without_the_records_compare_exchange() {
-    finds_a_failure(|| take_over(Mutant::TakeWithoutCompareExchange));
+    finds_a_failure(|| take_over(2, Mutant::TakeWithoutCompareExchange));
 }
 
 #[test]
@@ -113,8 +114,20 @@ fn a_runner_does_not_wait_for_a_stop() {
 
 #[test]
 fn a_party_to_a_take_over_gives_its_slots_back_before_the_other_has_ended() {
-    let message = finds_a_failure(|| take_over(Mutant::NoGrace));
+    let message = finds_a_failure(|| take_over(2, Mutant::NoGrace));
     assert!(message.contains("its object lives"), "{message}");
+}
+
+#[test]
+fn a_runner_publishes_a_tail_that_was_taken_over() {
+    let message = finds_a_failure(|| take_over(1, Mutant::ForgetTakeOver));
+    assert!(message.contains("its object lives"), "{message}");
+}
+
+#[test]
+fn ended_cleanups_are_counted_without_order() {
+    let message = finds_a_failure(|| two_runners(Mutant::UnorderedEnds));
+    assert!(message.contains("Causality violation"), "{message}");
 }
 
 #[test]

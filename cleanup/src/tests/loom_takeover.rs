@@ -37,21 +37,27 @@ fn two_queued(pool: &Arc<Pool>) -> (Origin, Registrar, Runs, Vec<Cleanup>) {
     (origin, registrar, runs, handles)
 }
 
-/// One thread runs the block; another takes its tail over at any moment, runs it, and registers a cleanup of an
-/// object that lives, which may get a slot that came back.
-pub(super) fn take_over(mutant: Mutant) {
+/// One thread runs the block, or at most so many of it; another takes its tail over at any moment,
+/// runs it, and registers a cleanup of an object that lives, which may get a slot that came back.
+pub(super) fn take_over(at_most: usize, mutant: Mutant) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
     keep_if_it_must_fail(mutant, &pool);
     let (origin, registrar, runs, handles) = two_queued(&pool);
     keep_if_it_must_fail(mutant, &origin);
     let mut registrar = ManuallyDrop::new(registrar);
     let other = pool.clone();
-    let owner = loom::thread::spawn(move || other.run_pending(2));
+    let owner = loom::thread::spawn(move || other.run_pending(at_most));
     take_tails(&pool);
     let mut ran = pool.run_pending(2);
     let (_, alive) = registrar.register(None, || panic!("its object lives"));
     ran += owner.join().expect("the owner");
+    // Both are through. Whatever slots they have given back hold cleanups of objects that live now,
+    // so an entry that is left in some block leads to one.
+    let rearmed: [_; 4] =
+        std::array::from_fn(|_| registrar.register(None, || panic!("its object lives")).1);
     ran += pool.run_pending(2);
+    let is_armed = |handle: &Cleanup| handle.state() == crate::CleanupState::Armed;
+    assert!(rearmed.iter().all(is_armed), "its object lives");
     assert_eq!([0, 1].map(|at| runs[at].load(Ordering::Relaxed)), [1, 1], "each once");
     assert_eq!(alive.state(), crate::CleanupState::Armed, "its object lives");
     assert_eq!(ran, 2);
@@ -62,7 +68,13 @@ pub(super) fn take_over(mutant: Mutant) {
 
 #[test]
 fn each_entry_of_a_tail_that_was_taken_over_runs_once() {
-    explore(|| take_over(Mutant::None));
+    explore(|| take_over(2, Mutant::None));
+}
+
+/// Its runner stops in the middle: what is left is a rest, or it is the others' by then.
+#[test]
+fn each_entry_of_a_rest_whose_tail_was_taken_over_runs_once() {
+    explore(|| take_over(1, Mutant::None));
 }
 
 /// A handle stops the second cleanup meanwhile: exactly one of the three gets it, and its slot comes back once.
@@ -210,6 +222,27 @@ fn who_is_told_that_work_is_ready_misses_none() {
             sweep_one(&origin, head);
         }
         owner.join().expect("it runs both");
+    });
+}
+
+/// Likewise where no batch ends with it, whose end takes locks that would order the look.
+#[test]
+fn who_waits_for_some_relief_gets_it() {
+    explore(|| {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let cycle = origin.begin_cycle();
+        let mut local = cycle.local_block();
+        // Two fill a block, which is published; their cycle goes on.
+        for _ in 0..2 {
+            local.push(registrar.register(None, || {}).0);
+        }
+        let runner = loom::thread::spawn(move || pool.run_pending(2));
+        // Not by `wait_for_backlog`, which helps in a manual pool.
+        assert!(origin.registry().relief.wait(None, || origin.backlog() == 0));
+        assert_eq!(runner.join().expect("the runner"), 2);
+        assert_eq!(cycle.flush([local]).cleanups, 2);
     });
 }
 

@@ -1,8 +1,10 @@
 //! Tickets: the waiter returns once the last cleanup has ended, and sees what it did.
 
-use super::models::{explore, sweep_one};
-use crate::{Origin, Pool, PoolConfig};
+use super::models::{explore, keep_if_it_must_fail, sweep_one};
+use crate::mutant::Mutant;
+use crate::{CleanupState, Origin, Pool, PoolConfig};
 use loom::cell::UnsafeCell;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +43,95 @@ fn a_waiter_sees_what_the_cleanups_did() {
         bump(&shared);
         assert_eq!(helper.join().expect("the helper"), 1);
     });
+}
+
+/// A look, without a wait, shows as much once it finds the end.
+#[test]
+fn a_look_that_finds_the_end_sees_what_the_cleanup_did() {
+    explore(|| {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let shared = Arc::new(Shared(UnsafeCell::new(0)));
+        let captured = shared.clone();
+        let (head, _handle) = registrar.register(None, move || bump(&captured));
+        sweep_one(&origin, head);
+        let ticket = origin.ticket();
+        let helper = loom::thread::spawn(move || pool.run_pending(1));
+        if ticket.is_done() {
+            bump(&shared);
+        }
+        assert_eq!(helper.join().expect("the helper"), 1);
+    });
+}
+
+/// A handle that finds the end sees as much.
+#[test]
+fn a_handle_that_finds_the_end_sees_what_the_cleanup_did() {
+    explore(|| {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origin = Origin::new(&pool);
+        let mut registrar = origin.registrar();
+        let shared = Arc::new(Shared(UnsafeCell::new(0)));
+        let captured = shared.clone();
+        let (head, handle) = registrar.register(None, move || bump(&captured));
+        sweep_one(&origin, head);
+        let counted = origin.clone();
+        let looks = loom::thread::spawn(move || {
+            if handle.state() == CleanupState::Done {
+                bump(&shared);
+                assert_eq!(counted.stats().executed, 1, "it is done, and not counted");
+            }
+        });
+        assert_eq!(pool.run_pending(1), 1);
+        looks.join().expect("the one that looks");
+    });
+}
+
+/// Two runners end a batch, each with a block of its own: the waiter sees what both did, whichever
+/// of them was the last. It hears of that one alone.
+pub(super) fn two_runners(mutant: Mutant) {
+    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
+    let origin = Origin::new(&pool);
+    keep_if_it_must_fail(mutant, &(pool.clone(), origin.clone()));
+    let mut registrar = ManuallyDrop::new(origin.registrar());
+    let shared: [_; 3] = std::array::from_fn(|_| Arc::new(Shared(UnsafeCell::new(0))));
+    keep_if_it_must_fail(mutant, &shared);
+    let cycle = origin.begin_cycle();
+    let mut local = cycle.local_block();
+    let mut heads = Vec::new();
+    for shared in &shared {
+        let captured = shared.clone();
+        let (head, _) = registrar.register(None, move || bump(&captured));
+        heads.push(head.raw());
+        local.push(head);
+    }
+    // The registrar has used up the slots that it has taken: there are three below index 4.
+    // Two blocks: two entries fill the first.
+    assert_eq!(cycle.flush([local]).cleanups, 3);
+    let ticket = ManuallyDrop::new(origin.ticket());
+    let runners = [(); 2].map(|()| {
+        let pool = pool.clone();
+        loom::thread::spawn(move || pool.run_pending(2))
+    });
+    ticket.wait(Duration::MAX).expect("no deadline");
+    shared.iter().for_each(|shared| bump(shared));
+    // Nothing is left to be done but to leave: all is counted, and each slot is there again.
+    let stats = origin.stats();
+    assert_eq!((stats.executed, stats.backlog, pool.stats().oldest), (3, 0, None));
+    for _ in &heads {
+        let (head, _) = registrar.register(None, || {});
+        assert!(heads.contains(&head.raw()), "a slot has not come back");
+    }
+    let ran: usize = runners.map(|runner| runner.join().expect("a runner")).iter().sum();
+    assert_eq!(ran, 3);
+    drop(ManuallyDrop::into_inner(ticket));
+    drop(ManuallyDrop::into_inner(registrar));
+}
+
+#[test]
+fn a_waiter_sees_what_two_runners_did() {
+    explore(|| two_runners(Mutant::None));
 }
 
 /// A batch is not done while its cycle may still add to it, even if all it has queued has ended.
