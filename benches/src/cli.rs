@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::{markdown, measure, plot, run, scale, sweep, tour};
+use crate::{plot, run, scale, sweep, table, tour};
 
 /// Shows and measures the Sexton heap.
 ///
@@ -26,9 +26,9 @@ pub(crate) enum Command {
     Run(run::Args),
     Scale(scale::Args),
     Plot(plot::Args),
-    Table(markdown::Args),
-    #[command(name = measure::COMMAND, hide = true)]
-    Measure(measure::Args),
+    Table(table::Args),
+    #[command(name = run::one::COMMAND, hide = true)]
+    Measure(run::one::Args),
 }
 
 /// The command that the process was started with.

@@ -4,15 +4,16 @@
 //! command line and turns their failures into one line on standard error and an exit code:
 //! 0 success, 1 something went wrong on the way, 2 the arguments cannot be used.
 
-// The one door to unsafe code is in `rust_peers`: it is denied everywhere else.
+// The one door to unsafe code is in `peers`: it is denied everywhere else.
 
+mod catalogue;
 mod cli;
-mod markdown;
+mod grid;
 mod measure;
 mod output;
+mod peers;
 mod plot;
 mod run;
-mod rust_peers;
 mod scale;
 mod sweep;
 mod table;
@@ -28,9 +29,9 @@ fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Scale(args) => scale::run(&args),
         Command::Plot(args) => plot::run(&args),
-        Command::Table(args) => markdown::run(&args),
+        Command::Table(args) => table::run(&args),
         Command::Run(args) => run::run(&args),
-        Command::Measure(args) => measure::run(&args),
+        Command::Measure(args) => run::one::run(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

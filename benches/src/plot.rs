@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use plotters::prelude::{DrawingBackend, IntoDrawingArea, SVGBackend, WHITE};
 
+use crate::catalogue::Work;
 use crate::output::{Failure, print};
-use crate::run::{Record, Work};
+use crate::run::Record;
 
 /// Draws a record that `run --json` has written, as an SVG.
 #[derive(clap::Args)]
@@ -86,7 +87,8 @@ fn line<B: DrawingBackend>(error: plotters::drawing::DrawingAreaErrorKind<B::Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{Row, tests_sample};
+    use crate::catalogue::Row;
+    use crate::run::tests_sample;
 
     #[test]
     fn every_peer_of_a_row_has_a_bar_with_its_number() {

@@ -13,14 +13,14 @@ pub(crate) mod child;
 mod contender;
 mod external;
 mod machine;
+pub(crate) mod one;
 mod record;
 mod report;
-mod row;
-mod work;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::catalogue::{MACHINE, Row, SEXTON, Work};
 use crate::output::{Failure, print, save, spinner, writable};
 use contender::{Contender, Peers};
 pub(crate) use external::numbers;
@@ -28,10 +28,8 @@ pub(crate) use machine::Machine;
 #[cfg(test)]
 pub(crate) use record::tests::sample as tests_sample;
 use record::{Failed, Skipped, Slow, Version};
-pub(crate) use record::{MACHINE, Measured, Record, RowRecord, SEXTON};
+pub(crate) use record::{Measured, Record, RowRecord};
 pub(crate) use report::{figure, limit, range, sorted};
-pub(crate) use row::{ROWS, Row};
-pub(crate) use work::Work;
 
 /// Measures Sexton and its peers side by side, by everything the project measures itself by.
 #[derive(clap::Args)]

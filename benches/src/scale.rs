@@ -12,11 +12,12 @@ use std::{env, fs, thread};
 
 use indicatif::HumanCount;
 
-use crate::measure::{self, scale as measured};
+use crate::catalogue::Work;
+use crate::grid::Table;
+use crate::measure::scale as measured;
 use crate::output::{Failure, print, save, spinner, writable};
-use crate::run::{Machine, Work, child, numbers};
+use crate::run::{Machine, child, numbers, one};
 use crate::sweep;
-use crate::table::Table;
 #[cfg(test)]
 pub(crate) use record::tests::sample as tests_sample;
 pub(crate) use record::{KIND, ScaleRecord};
@@ -213,7 +214,7 @@ fn measure_all(
 fn measure(work: Work, objects: usize, threads: usize) -> Result<Vec<(String, f64)>, String> {
     let program = env::current_exe().map_err(|error| error.to_string())?;
     let [size, threads] = [objects, threads].map(|it| it.to_string());
-    let args = [measure::COMMAND, "sexton", work.name(), &size, "--threads", &threads];
+    let args = [one::COMMAND, "sexton", work.name(), &size, "--threads", &threads];
     let args = args.map(OsStr::new);
     // Three graphs of 50 million take ten seconds, where nothing else is going on.
     let patience = Duration::from_secs(120 + 10 * (objects / 1_000_000) as u64);

@@ -15,8 +15,8 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use sexton::{CleanupPool, GcReport};
 use sexton_bench::{OBJECT_BYTES, Registered, Shape, ShapedHeap, Spread, per};
 
+use crate::grid::Table;
 use crate::output::{Failure, print};
-use crate::table::Table;
 
 /// Measures mark and sweep of a heap of 32-byte objects, or of several: every list gives a line for each of its
 /// values, combined with those of the others.

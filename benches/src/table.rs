@@ -1,102 +1,217 @@
-//! Short tables: as text with aligned columns, or as Markdown.
+//! `sexton-bench table FILE`: what `run --json` or `scale --json` has kept, as Markdown for the documents, so that nobody
+//! copies figures by hand. No date: the same record gives the same text.
 
-use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-/// Rows of cells. The first column is flush left, the others as the table was told.
-pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
-    numbers: bool,
+use sexton_bench::Spread;
+
+use crate::catalogue::{SEXTON, Work};
+use crate::grid::Table;
+use crate::output::{Failure, print};
+use crate::run::{Machine, Measured, Record, RowRecord, figure, limit, range, sorted};
+use crate::scale::{self, ScaleRecord};
+
+/// Prints a record of `run --json` or `scale --json` as Markdown.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The record
+    file: PathBuf,
 }
 
-impl Table {
-    /// A table of labels and remarks: every column flush left.
-    pub(crate) fn of_text() -> Self {
-        Table { rows: Vec::new(), numbers: false }
-    }
+/// Reads and prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let text = load(&args.file).map_err(|why| {
+        let why = why.split('\n').next().unwrap_or_default();
+        Failure::Usage(format!(
+            "cannot make a table of {:?}: {why}; valid is a file that `sexton-bench run --json FILE` or \
+             `sexton-bench scale --json FILE` has written",
+            args.file
+        ))
+    })?;
+    print(text)
+}
 
-    /// A table of labels and figures: all columns but the first flush right.
-    pub(crate) fn of_numbers() -> Self {
-        Table { rows: Vec::new(), numbers: true }
+/// The text for a record of either kind.
+fn load(file: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|it| it.to_string())?;
+    if value["kind"] == scale::KIND {
+        let record: ScaleRecord = serde_json::from_value(value).map_err(|it| it.to_string())?;
+        Ok(of_scale(&record))
+    } else {
+        Record::load(file).map(|record| of_run(&record))
     }
+}
 
-    /// Adds a row.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+/// A table of Sexton's rows, one of all peers, one of the limits, and what was not measured.
+fn of_run(record: &Record) -> String {
+    let size = if record.quick { "a sixteenth of the full sizes" } else { "full sizes" };
+    let rounds = record.rounds_in_words();
+    let minutes = record.seconds.div_ceil(60);
+    // Records of earlier versions do not know how they were made.
+    let command = if record.command.is_empty() { "sexton-bench run" } else { &record.command };
+    let mut text = format!(
+        "`{command}`: {size}, {rounds} and one not counted, {minutes} min.\n\n{}",
+        machine(&record.machine)
+    );
+    let versions = record.versions.iter().map(|it| format!("{} is {}", it.peer, it.version));
+    let versions: Vec<String> = versions.collect();
+    if !versions.is_empty() {
+        text += &format!("- {}.\n", versions.join("; "));
     }
-
-    /// Whether there is more than the line that names the columns.
-    pub(crate) fn has_lines(&self) -> bool {
-        self.rows.len() > 1
-    }
-
-    /// The table as Markdown; its first row names the columns.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = String::new();
-        for (nth, row) in self.rows.iter().enumerate() {
-            text.push('|');
-            row.iter().for_each(|cell| text += &format!(" {} |", cell.replace('|', "\\|")));
-            text.push('\n');
-            if nth == 0 {
-                let rule = |column| if self.numbers && column > 0 { "--:|" } else { "---|" };
-                text.push('|');
-                (0..row.len()).for_each(|column| text += rule(column));
-                text.push('\n');
-            }
+    for (heading, table) in [
+        ("", own(record)),
+        (
+            "Everybody, the best first: the median, and behind it the ratio Sexton : peer.\n\n",
+            peers(record),
+        ),
+        ("The limits of the machine.\n\n", limits(record)),
+    ] {
+        if table.has_lines() {
+            text += &format!("\n{heading}{}", table.markdown());
         }
-        // An empty cell has one blank, not two.
-        text.replace("|  |", "| |").replace("|  |", "| |")
     }
+    let slow = record.slow.iter().map(|it| it.line(record.rounds));
+    let skipped = record.skipped.iter().map(|it| format!("skipped: {}: {}", it.peer, it.reason));
+    let failed =
+        record.failures.iter().map(|it| format!("failed: {} at {}: {}", it.by, it.work, it.reason));
+    let mut lines: Vec<String> = slow.chain(skipped).chain(failed).collect();
+    lines.dedup();
+    text + &list(&lines)
+}
 
-    fn widths(&self) -> Vec<usize> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
+fn of_scale(record: &ScaleRecord) -> String {
+    let rounds = crate::sweep::in_rounds(record.rounds);
+    let mut table = Table::of_numbers();
+    record.grid().into_iter().for_each(|line| table.row(line));
+    let skipped = record.skipped.iter().map(|line| format!("skipped: {line}"));
+    let failed = record.failed.iter().map(|line| format!("failed: {line}"));
+    let lines: Vec<String> = skipped.chain(failed).collect();
+    format!(
+        "`{}`: {rounds}.\n\n{}\n{}\n\n{}{}",
+        record.command,
+        machine(&record.machine),
+        scale::EXPLAINED,
+        table.markdown(),
+        list(&lines)
+    )
+}
+
+fn machine(machine: &Machine) -> String {
+    format!("- {machine}.\n")
+}
+
+fn list(lines: &[String]) -> String {
+    let lines: String = lines.iter().map(|line| format!("- {line}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+/// The rows of works, but for the machine's.
+fn rows(record: &Record) -> impl Iterator<Item = &RowRecord> {
+    record.rows.iter().filter(|row| row.work != Work::Limits.name())
+}
+
+/// A line for each row that Sexton has: its median, goal and limit, and the best peer.
+fn own(record: &Record) -> Table {
+    let mut table = Table::of_text();
+    let names = ["row", "what", "unit", "Sexton", "goal", "met", "limit", "best peer", "ratio"];
+    table.row(names.map(String::from));
+    for row in rows(record) {
+        let Some(spread) = row.by(SEXTON).and_then(Measured::spread) else { continue };
+        let limit = limit(record, &row.id).map(|(_, value)| figure(value));
+        let best = row.best_peer();
+        let ratio = best.and_then(|(peer, _)| row.ratio(peer)).map(in_figures);
+        let best = best.map(|(peer, spread)| format!("{} {}", peer.by, figure(spread.median)));
+        let met = row.goal.map(|goal| if spread.median <= goal { "yes" } else { "**no**" });
+        table.row([
+            row.id.clone(),
+            row.title.clone(),
+            row.unit.clone(),
+            in_figures(spread),
+            row.goal.map(figure).unwrap_or_default(),
+            met.unwrap_or_default().to_owned(),
+            limit.unwrap_or_default(),
+            best.unwrap_or_default(),
+            ratio.unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// A line for each row that peers have, with all of them: a column for each would be two dozen.
+fn peers(record: &Record) -> Table {
+    let mut table = Table::of_text();
+    table.row(["row", "Sexton", "peers"].map(String::from));
+    for row in rows(record) {
+        let cell = |it: &Measured| match (it.spread(), row.ratio(it)) {
+            (None, _) => format!("{} failed", it.by),
+            (Some(spread), None) => format!("{} {}", it.by, figure(spread.median)),
+            (Some(spread), Some(ratio)) => {
+                format!("{} {} ({})", it.by, figure(spread.median), figure(ratio.median))
+            }
         };
-        (0..columns).map(|column| width(column).unwrap_or(0)).collect()
+        let others = sorted(row).into_iter().filter(|it| it.by != SEXTON);
+        let cells: Vec<String> = others.map(cell).collect();
+        if cells.is_empty() {
+            continue;
+        }
+        let own = row.by(SEXTON).and_then(Measured::spread);
+        let own = own.map(|it| figure(it.median)).unwrap_or_default();
+        table.row([row.id.clone(), own, cells.join("; ")]);
     }
+    table
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widths = self.widths();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                if column > 0 {
-                    line.push_str("  ");
-                }
-                let pad = " ".repeat(width - cell.chars().count());
-                let (before, after) = if self.numbers && column > 0 {
-                    (pad.as_str(), "")
-                } else {
-                    ("", pad.as_str())
-                };
-                line.extend([before, cell, after]);
-            }
-            writeln!(f, "{}", line.trim_end())?;
+fn limits(record: &Record) -> Table {
+    let mut table = Table::of_text();
+    table.row(["row", "what", "unit", "median"].map(String::from));
+    for row in record.rows.iter().filter(|row| row.work == Work::Limits.name()) {
+        if let Some(spread) = row.results.first().and_then(Measured::spread) {
+            table.row([row.id.clone(), row.title.clone(), row.unit.clone(), in_figures(spread)]);
         }
-        Ok(())
     }
+    table
+}
+
+fn in_figures(spread: Spread) -> String {
+    format!("{} {}", figure(spread.median), range(spread))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::tests_sample;
+    use crate::scale::tests_sample as tests_scale;
 
     #[test]
-    fn markdown_has_a_rule_below_its_first_row() {
-        let mut table = Table::of_numbers();
-        table.row(["a", "b", ""].map(String::from));
-        assert!(!table.has_lines());
-        table.row(["1|2", "", ""].map(String::from));
-        assert_eq!(table.markdown(), "| a | b | |\n|---|--:|--:|\n| 1\\|2 | | |\n");
+    fn a_run_has_its_goals_its_peers_and_its_limits() {
+        let text = of_run(&tests_sample());
+        for line in [
+            "| W1 | alloc of 32 bytes, all garbage, collections included | ns per object | 2.00 (1.00 to 3.00) \
+             | 3.00 | yes | 1.50 | box@once 10.0 | 0.200 (0.100 to 0.100) |",
+            "| W1 | 2.00 | box@once 10.0 (0.200); box 12.0 (0.167); gc failed |",
+            "| limit.bump | bump allocation of 32 bytes, reused | ns per object | 1.50 (1.50 to 1.50) |",
+            "- fewer rounds: box at W1: 2 of 3, because a round takes 12 s",
+            "- skipped: go: go is not installed",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("2026-01-02"), "{text}");
     }
 
     #[test]
-    fn columns_are_aligned_and_lines_have_no_trailing_blanks() {
-        let mut table = Table::of_numbers();
-        table.row(["a".into(), "1".into(), "x".into()]);
-        table.row(["bcd".into(), "234".into(), "".into()]);
-        assert_eq!(table.to_string(), "a      1  x\nbcd  234\n");
+    fn a_goal_that_is_missed_stands_out() {
+        let mut record = tests_sample();
+        record.rows[0].goal = Some(1.9);
+        assert!(of_run(&record).contains("| 1.90 | **no** |"));
+    }
+
+    #[test]
+    fn a_scale_has_a_line_for_every_size() {
+        let text = of_scale(&tests_scale());
+        assert!(text.contains("\n| W2.50 | 1,000 | 3.00 (2.00 to 4.00) | 1.00 "), "{text}");
+        assert!(text.contains("\n- skipped: W2 at 9,000,000 objects\n"), "{text}");
+        assert!(text.contains("`sexton-bench scale W2`"), "{text}");
     }
 }

@@ -25,8 +25,8 @@ use std::{fs, io};
 use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressStyle};
 use sexton::{GcReport, Heap, Pacing};
 
+use crate::grid::Table;
 use crate::output::{Failure, print};
-use crate::table::Table;
 use index::{Found, Index, Step};
 use open_files::{Limits, Log};
 use skipped::Skipped;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use sexton_bench::{OBJECT_BYTES, SEED, per};
 
 use super::sexton_cleanups::spin_for_a_microsecond;
-use super::{Builtin, Out};
-use crate::run::{MACHINE, Work};
+use crate::catalogue::{Builtin, Out};
+use crate::catalogue::{MACHINE, Work};
 
 /// The machine that all others are measured on.
 pub(super) static LIMITS: Builtin = Builtin {

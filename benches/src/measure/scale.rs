@@ -8,7 +8,7 @@ use sexton_bench::{Graph, Links, Shape, ShapedHeap, Spread, per};
 
 use super::Out;
 use super::sexton::{Costs, sweep};
-use crate::run::Work;
+use crate::catalogue::Work;
 
 /// The works that are measured so.
 pub(crate) const WORKS: [Work; 4] = [Work::W2, Work::W2c, Work::W3, Work::W4];
@@ -34,7 +34,7 @@ pub(crate) fn bytes_per_object(work: Work) -> u64 {
     }
 }
 
-pub(super) fn measure(
+pub(crate) fn measure(
     work: Work,
     objects: usize,
     threads: usize,
@@ -100,7 +100,7 @@ fn repeats(objects: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Row;
+    use crate::catalogue::Row;
 
     #[test]
     fn rows_belong_to_their_works() {

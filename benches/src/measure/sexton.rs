@@ -9,7 +9,7 @@ use sexton_bench::{
 };
 
 use super::{Builtin, Out, memory, programs, sexton_cleanups, shared};
-use crate::run::Work;
+use crate::catalogue::Work;
 
 /// Sexton.
 pub(super) static SEXTON: Builtin = Builtin { name: "sexton", rows: IDS, measure };
@@ -221,7 +221,7 @@ pub(super) struct Costs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::ROWS;
+    use crate::catalogue::ROWS;
 
     #[test]
     fn sexton_measures_every_row_but_the_limits() {

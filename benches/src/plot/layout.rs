@@ -115,7 +115,8 @@ fn describe(record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{Work, tests_sample};
+    use crate::catalogue::Work;
+    use crate::run::tests_sample;
 
     #[test]
     fn columns_keep_the_order_and_are_equally_long() {

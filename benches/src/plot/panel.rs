@@ -6,7 +6,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, IntoFont, RGBColor, TextStyle};
 
 use super::line;
-use crate::run::{Measured, Record, RowRecord, SEXTON, Work, figure, limit, sorted};
+use crate::catalogue::{SEXTON, Work};
+use crate::run::{Measured, Record, RowRecord, figure, limit, sorted};
 
 pub(super) const SEXTONS: RGBColor = RGBColor(0xd1, 0x49, 0x28);
 pub(super) const OTHERS: RGBColor = RGBColor(0x8f, 0xa9, 0xc4);

@@ -11,11 +11,12 @@ use std::time::Duration;
 use super::child;
 use super::external::{self, External, Listed, numbers};
 use super::machine;
-use super::record::{MACHINE, SEXTON, Skipped};
-use super::row::Row;
-use super::work::Work;
-use crate::measure;
+use super::record::Skipped;
+
+use super::one;
+use crate::catalogue::{MACHINE, Row, SEXTON, Work};
 use crate::output::Failure;
+use crate::peers;
 
 /// One that is measured.
 pub(crate) struct Contender {
@@ -70,7 +71,7 @@ pub(crate) fn find(
         Ok(names) => (names, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
-    let builtins = measure::peers().chain(measure::ABSENT.iter().copied());
+    let builtins = peers::ALL.iter().map(|it| it.name).chain(peers::ABSENT.iter().copied());
     let mut known: Vec<&str> = builtins.collect();
     known.extend(externals.iter().map(String::as_str));
     if let Peers::Named(names) = peers {
@@ -88,9 +89,9 @@ pub(crate) fn find(
         _ => true,
     };
     for name in known.iter().copied().filter(|name| is_wanted(name)) {
-        let contender = if measure::peers().any(|it| it == name) {
+        let contender = if peers::ALL.iter().map(|it| it.name).any(|it| it == name) {
             Ok(Contender::builtin(name))
-        } else if measure::ABSENT.contains(&name) {
+        } else if peers::ABSENT.contains(&name) {
             Err("sexton-bench was built without its feature `peers`".to_owned())
         } else {
             building(name);
@@ -115,7 +116,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Contender {
     fn builtin(name: &str) -> Self {
-        let rows = measure::rows(name).map(|row| Listed { row, variant: None });
+        let rows = one::rows(name).map(|row| Listed { row, variant: None });
         Contender { name: name.to_owned(), rows: rows.collect(), external: None }
     }
 
@@ -179,7 +180,7 @@ impl Contender {
             }
             None => {
                 let program = env::current_exe().map_err(|error| error.to_string())?;
-                let [command, name, work] = [measure::COMMAND, &self.name, row.row.work.name()];
+                let [command, name, work] = [one::COMMAND, &self.name, row.row.work.name()];
                 let size = row.row.work.size(quick).to_string();
                 let args: [&OsStr; 4] =
                     [command.as_ref(), name.as_ref(), work.as_ref(), size.as_ref()];

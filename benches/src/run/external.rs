@@ -12,7 +12,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use super::child;
-use super::row::Row;
+use crate::catalogue::Row;
 
 /// A peer that has been built.
 #[derive(Debug)]

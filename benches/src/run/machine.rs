@@ -7,7 +7,7 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::SEXTON;
+use crate::catalogue::SEXTON;
 
 /// The machine and the compiler of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,13 +10,7 @@ use serde::{Deserialize, Serialize};
 use sexton_bench::Spread;
 
 use super::machine::Machine;
-use super::row::Row;
-
-/// The name under which Sexton itself is kept.
-pub(crate) const SEXTON: &str = "sexton";
-
-/// The name under which the machine's limits are kept.
-pub(crate) const MACHINE: &str = "machine";
+use crate::catalogue::{Row, SEXTON};
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -252,6 +246,7 @@ impl Measured {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::catalogue::MACHINE;
 
     /// A record of two rows, with a peer that failed once, one that failed always, and one that is absent.
     pub(crate) fn sample() -> Record {

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use sexton_bench::Spread;
 
-use super::record::{Failed, MACHINE, Measured, Record, RowRecord, SEXTON};
-use super::row::{Limit, Row};
-use crate::table::Table;
+use super::record::{Failed, Measured, Record, RowRecord};
+use crate::catalogue::{Limit, MACHINE, Row, SEXTON};
+use crate::grid::Table;
 
 /// The whole record as text.
 pub(crate) fn text(record: &Record) -> String {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use sexton_bench::Spread;
 
-use crate::run::{Machine, Row};
+use crate::catalogue::{ROWS, Row};
+use crate::run::Machine;
 
 /// All that was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +69,7 @@ impl ScaleRecord {
         let mut rows: Vec<&str> = self.cells.iter().map(|it| it.row.as_str()).collect();
         rows.dedup();
         let rows = distinct(rows.into_iter().filter_map(Row::position));
-        for row in rows.into_iter().map(|nth| crate::run::ROWS[nth].id) {
+        for row in rows.into_iter().map(|nth| ROWS[nth].id) {
             for &objects in &sizes {
                 grid.push(self.line(row, objects, &sizes, &threads));
             }

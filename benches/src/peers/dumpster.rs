@@ -14,10 +14,9 @@ use dumpster::unsync::{Gc, collect, set_collect_condition};
 use sexton_bench::{Links, per};
 
 use super::with_a_deep_stack;
+use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
-use crate::measure::{Builtin, Out};
-use crate::run::Work;
 
 pub(super) static DUMPSTER: Builtin = Builtin {
     name: "dumpster",

@@ -10,10 +10,9 @@ use gc::{Finalize, Gc, GcCell, Trace, configure, force_collect};
 use sexton_bench::{GARBAGE_PER_CYCLE, Links, SEED, per};
 
 use super::with_a_deep_stack;
+use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
-use crate::measure::{Builtin, Out};
-use crate::run::Work;
 
 pub(super) static RUST_GC: Builtin = Builtin {
     name: "gc",

@@ -21,7 +21,7 @@ mod safe_gc;
 #[expect(unsafe_code, reason = "a box on an allocator that is not the process's own")]
 mod mi_box;
 
-use crate::measure::Builtin;
+use crate::catalogue::Builtin;
 
 /// Those of this build.
 pub(crate) static ALL: &[&Builtin] = &[

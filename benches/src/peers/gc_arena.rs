@@ -12,10 +12,9 @@ use gc_arena::metrics::Pacing;
 use gc_arena::{Arena, Collect, Gc, Lock, Mutation, RefLock, Rootable, Static};
 use sexton_bench::{GARBAGE_PER_CYCLE, Links, SEED, per};
 
+use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
-use crate::measure::{Builtin, Out};
-use crate::run::Work;
 
 pub(super) static GC_ARENA: Builtin = Builtin {
     name: "gc-arena",

@@ -10,10 +10,9 @@ use std::time::Instant;
 use safe_gc::{Collector, Gc, Heap, Root, Trace};
 use sexton_bench::{GARBAGE_PER_CYCLE, Links, SEED, per};
 
+use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
-use crate::measure::{Builtin, Out};
-use crate::run::Work;
 
 pub(super) static SAFE_GC: Builtin = Builtin {
     name: "safe-gc",

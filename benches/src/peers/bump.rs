@@ -7,10 +7,9 @@ use std::time::Instant;
 use bumpalo::Bump;
 use sexton_bench::{GARBAGE_PER_CYCLE, per};
 
+use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
-use crate::measure::{Builtin, Out};
-use crate::run::Work;
 
 pub(super) static BUMPALO: Builtin = Builtin {
     name: "bumpalo",

@@ -1,0 +1,39 @@
+//! A contender that this very program measures.
+
+use super::Work;
+use crate::output::{Failure, print};
+
+/// The name under which Sexton itself is kept.
+pub(crate) const SEXTON: &str = "sexton";
+
+/// The name under which the machine's limits are kept.
+pub(crate) const MACHINE: &str = "machine";
+
+/// Takes numbers and writes them to standard output at once, so that a crash loses none before it.
+#[derive(Default)]
+pub(crate) struct Out {
+    failure: Option<Failure>,
+}
+
+impl Out {
+    /// A number has been measured.
+    pub(crate) fn put(&mut self, row: &str, value: f64) {
+        if self.failure.is_none() {
+            self.failure = print(format_args!("{row} {value}\n")).err();
+        }
+    }
+
+    /// Tells whether all numbers could be written.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// One that can be measured in this program.
+pub(crate) struct Builtin {
+    pub(crate) name: &'static str,
+    /// The ids of the rows that it measures.
+    pub(crate) rows: &'static [&'static str],
+    /// Measures all its rows of a work.
+    pub(crate) measure: fn(Work, usize, &mut Out) -> Result<(), String>,
+}

@@ -1,0 +1,102 @@
+//! Short tables: as text with aligned columns, or as Markdown.
+
+use std::fmt;
+
+/// Rows of cells. The first column is flush left, the others as the table was told.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+    numbers: bool,
+}
+
+impl Table {
+    /// A table of labels and remarks: every column flush left.
+    pub(crate) fn of_text() -> Self {
+        Table { rows: Vec::new(), numbers: false }
+    }
+
+    /// A table of labels and figures: all columns but the first flush right.
+    pub(crate) fn of_numbers() -> Self {
+        Table { rows: Vec::new(), numbers: true }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Whether there is more than the line that names the columns.
+    pub(crate) fn has_lines(&self) -> bool {
+        self.rows.len() > 1
+    }
+
+    /// The table as Markdown; its first row names the columns.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = String::new();
+        for (nth, row) in self.rows.iter().enumerate() {
+            text.push('|');
+            row.iter().for_each(|cell| text += &format!(" {} |", cell.replace('|', "\\|")));
+            text.push('\n');
+            if nth == 0 {
+                let rule = |column| if self.numbers && column > 0 { "--:|" } else { "---|" };
+                text.push('|');
+                (0..row.len()).for_each(|column| text += rule(column));
+                text.push('\n');
+            }
+        }
+        // An empty cell has one blank, not two.
+        text.replace("|  |", "| |").replace("|  |", "| |")
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
+        };
+        (0..columns).map(|column| width(column).unwrap_or(0)).collect()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let widths = self.widths();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                if column > 0 {
+                    line.push_str("  ");
+                }
+                let pad = " ".repeat(width - cell.chars().count());
+                let (before, after) = if self.numbers && column > 0 {
+                    (pad.as_str(), "")
+                } else {
+                    ("", pad.as_str())
+                };
+                line.extend([before, cell, after]);
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markdown_has_a_rule_below_its_first_row() {
+        let mut table = Table::of_numbers();
+        table.row(["a", "b", ""].map(String::from));
+        assert!(!table.has_lines());
+        table.row(["1|2", "", ""].map(String::from));
+        assert_eq!(table.markdown(), "| a | b | |\n|---|--:|--:|\n| 1\\|2 | | |\n");
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_trailing_blanks() {
+        let mut table = Table::of_numbers();
+        table.row(["a".into(), "1".into(), "x".into()]);
+        table.row(["bcd".into(), "234".into(), "".into()]);
+        assert_eq!(table.to_string(), "a      1  x\nbcd  234\n");
+    }
+}
