@@ -5,5 +5,7 @@ mod row;
 mod work;
 
 pub(crate) use builtin::{Builtin, MACHINE, Out, SEXTON};
-pub(crate) use row::{Limit, ROWS, Row};
+#[cfg(test)]
+pub(crate) use row::ROWS;
+pub(crate) use row::{BEST, Limit, Row};
 pub(crate) use work::Work;

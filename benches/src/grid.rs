@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use comfy_table::{CellAlignment, presets};
+
 /// Rows of cells. The first column is flush left, the others as the table was told.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -46,36 +48,19 @@ impl Table {
         // An empty cell has one blank, not two.
         text.replace("|  |", "| |").replace("|  |", "| |")
     }
-
-    fn widths(&self) -> Vec<usize> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
-        };
-        (0..columns).map(|column| width(column).unwrap_or(0)).collect()
-    }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widths = self.widths();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                if column > 0 {
-                    line.push_str("  ");
-                }
-                let pad = " ".repeat(width - cell.chars().count());
-                let (before, after) = if self.numbers && column > 0 {
-                    (pad.as_str(), "")
-                } else {
-                    ("", pad.as_str())
-                };
-                line.extend([before, cell, after]);
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::NOTHING).add_rows(&self.rows);
+        for (nth, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((if nth == 0 { 0 } else { 2 }, 0));
+            if self.numbers && nth > 0 {
+                column.set_cell_alignment(CellAlignment::Right);
             }
-            writeln!(f, "{}", line.trim_end())?;
         }
-        Ok(())
+        writeln!(f, "{}", table.trim_fmt())
     }
 }
 

@@ -18,6 +18,7 @@ mod scale;
 mod sweep;
 mod table;
 mod tour;
+mod values;
 
 use std::process::ExitCode;
 

@@ -13,7 +13,7 @@ use plotters::prelude::{DrawingBackend, IntoDrawingArea, SVGBackend, WHITE};
 
 use crate::catalogue::Work;
 use crate::output::{Failure, print};
-use crate::run::Record;
+use crate::run::{Kind, Record};
 
 /// Draws a record that `run --json` has written, as an SVG.
 #[derive(clap::Args)]
@@ -21,10 +21,10 @@ pub(crate) struct Args {
     /// The record
     file: PathBuf,
     /// What to draw, such as W1, W3 or memory [default: all that was measured]
-    #[arg(value_name = "WORK", hide_possible_values = true)]
+    #[arg(value_name = "WORK", value_enum, ignore_case = true)]
     works: Vec<Work>,
     /// Draws only the N best peers of each row, 1 to 1000, for a picture that fits onto a page
-    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = crate::sweep::rounds)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = crate::values::up_to_1000())]
     best: Option<usize>,
     /// Where to draw it [default: FILE with the extension .svg]
     #[arg(long, value_name = "SVG")]
@@ -37,13 +37,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Failure::Usage(format!("cannot plot {path:?}: {why}; valid is {valid}"))
     };
     let record = Record::load(&args.file).map_err(|why| {
-        let why = why.split('\n').next().unwrap_or_default().to_owned();
         unusable(&args.file, why, "a file that `sexton-bench run --json FILE` has written")
     })?;
+    if record.kind == Kind::Scale {
+        let why =
+            format!("it is a record of `scale`, which `sexton-bench table {:?}` shows", args.file);
+        return Err(unusable(
+            &args.file,
+            why,
+            "a file that `sexton-bench run --json FILE` has written",
+        ));
+    }
     if args.output.is_none() && args.file.extension() == Some(OsStr::new("svg")) {
         return Err(unusable(&args.file, "it would be overwritten".into(), "--output SVG"));
     }
     let output = args.output.clone().unwrap_or_else(|| args.file.with_extension("svg"));
+    if output.extension() != Some(OsStr::new("svg")) {
+        let why = "the picture is an SVG".into();
+        return Err(unusable(&output, why, "a name that ends in .svg"));
+    }
     let lacks = |work: &&Work| record.rows.iter().all(|row| row.work != work.name());
     if let Some(work) = args.works.iter().find(lacks) {
         let why = format!("it has nothing of {work}");

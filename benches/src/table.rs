@@ -1,16 +1,14 @@
 //! `sexton-bench table FILE`: what `run --json` or `scale --json` has kept, as Markdown for the documents, so that nobody
 //! copies figures by hand. No date: the same record gives the same text.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use sexton_bench::Spread;
+use std::path::PathBuf;
 
 use crate::catalogue::{SEXTON, Work};
 use crate::grid::Table;
 use crate::output::{Failure, print};
-use crate::run::{Machine, Measured, Record, RowRecord, figure, limit, range, sorted};
-use crate::scale::{self, ScaleRecord};
+use crate::run::{Kind, Measured, Record, RowRecord, figure, in_figures, limit, sorted};
+use crate::scale;
+use crate::values::counted;
 
 /// Prints a record of `run --json` or `scale --json` as Markdown.
 #[derive(clap::Args)]
@@ -21,40 +19,37 @@ pub(crate) struct Args {
 
 /// Reads and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let text = load(&args.file).map_err(|why| {
-        let why = why.split('\n').next().unwrap_or_default();
+    let record = Record::load(&args.file).map_err(|why| {
         Failure::Usage(format!(
-            "cannot make a table of {:?}: {why}; valid is a file that `sexton-bench run --json FILE` or \
-             `sexton-bench scale --json FILE` has written",
+            "cannot make a table of {:?}: {why}; valid is a file that `sexton-bench run --json \
+             FILE` or `sexton-bench scale --json FILE` has written",
             args.file
         ))
     })?;
-    print(text)
+    print(text(&record))
 }
 
-/// The text for a record of either kind.
-fn load(file: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|it| it.to_string())?;
-    if value["kind"] == scale::KIND {
-        let record: ScaleRecord = serde_json::from_value(value).map_err(|it| it.to_string())?;
-        Ok(of_scale(&record))
-    } else {
-        Record::load(file).map(|record| of_run(&record))
+fn text(record: &Record) -> String {
+    let mut text = match record.kind {
+        Kind::Run => of_run(record),
+        Kind::Scale => of_scale(record),
+    };
+    let lines: String = record.remarks().iter().map(|line| format!("- {line}\n")).collect();
+    if !lines.is_empty() {
+        text += &format!("\n{lines}");
     }
+    text
 }
 
-/// A table of Sexton's rows, one of all peers, one of the limits, and what was not measured.
+/// A table of Sexton's rows, one of all peers, and one of the limits.
 fn of_run(record: &Record) -> String {
     let size = if record.quick { "a sixteenth of the full sizes" } else { "full sizes" };
-    let rounds = record.rounds_in_words();
+    let rounds = counted(record.rounds, "round");
     let minutes = record.seconds.div_ceil(60);
     // Records of earlier versions do not know how they were made.
     let command = if record.command.is_empty() { "sexton-bench run" } else { &record.command };
-    let mut text = format!(
-        "`{command}`: {size}, {rounds} and one not counted, {minutes} min.\n\n{}",
-        machine(&record.machine)
-    );
+    let head = format!("`{command}`: {size}, {rounds} and one not counted, {minutes} min.");
+    let mut text = head + "\n\n" + &machine(record);
     let versions = record.versions.iter().map(|it| format!("{} is {}", it.peer, it.version));
     let versions: Vec<String> = versions.collect();
     if !versions.is_empty() {
@@ -63,7 +58,7 @@ fn of_run(record: &Record) -> String {
     for (heading, table) in [
         ("", own(record)),
         (
-            "Everybody, the best first: the median, and behind it the ratio Sexton : peer.\n\n",
+            "All peers, the best first: the median, and behind it the ratio Sexton : peer.\n\n",
             peers(record),
         ),
         ("The limits of the machine.\n\n", limits(record)),
@@ -72,39 +67,18 @@ fn of_run(record: &Record) -> String {
             text += &format!("\n{heading}{}", table.markdown());
         }
     }
-    let slow = record.slow.iter().map(|it| it.line(record.rounds));
-    let skipped = record.skipped.iter().map(|it| format!("skipped: {}: {}", it.peer, it.reason));
-    let failed =
-        record.failures.iter().map(|it| format!("failed: {} at {}: {}", it.by, it.work, it.reason));
-    let mut lines: Vec<String> = slow.chain(skipped).chain(failed).collect();
-    lines.dedup();
-    text + &list(&lines)
+    text
 }
 
-fn of_scale(record: &ScaleRecord) -> String {
-    let rounds = crate::sweep::in_rounds(record.rounds);
-    let mut table = Table::of_numbers();
-    record.grid().into_iter().for_each(|line| table.row(line));
-    let skipped = record.skipped.iter().map(|line| format!("skipped: {line}"));
-    let failed = record.failed.iter().map(|line| format!("failed: {line}"));
-    let lines: Vec<String> = skipped.chain(failed).collect();
-    format!(
-        "`{}`: {rounds}.\n\n{}\n{}\n\n{}{}",
-        record.command,
-        machine(&record.machine),
-        scale::EXPLAINED,
-        table.markdown(),
-        list(&lines)
-    )
+fn of_scale(record: &Record) -> String {
+    let rounds = counted(record.rounds, "round");
+    let (machine, table) = (machine(record), scale::grid(record).markdown());
+    format!("`{}`: {rounds}.\n\n{machine}\n{}\n\n{table}", record.command, scale::EXPLAINED)
 }
 
-fn machine(machine: &Machine) -> String {
-    format!("- {machine}.\n")
-}
-
-fn list(lines: &[String]) -> String {
-    let lines: String = lines.iter().map(|line| format!("- {line}\n")).collect();
-    if lines.is_empty() { lines } else { format!("\n{lines}") }
+fn machine(record: &Record) -> String {
+    let partial = record.broken_off().map(|line| format!("- {line}.\n"));
+    format!("- {}.\n{}", record.machine, partial.unwrap_or_default())
 }
 
 /// The rows of works, but for the machine's.
@@ -145,7 +119,7 @@ fn peers(record: &Record) -> Table {
     table.row(["row", "Sexton", "peers"].map(String::from));
     for row in rows(record) {
         let cell = |it: &Measured| match (it.spread(), row.ratio(it)) {
-            (None, _) => format!("{} failed", it.by),
+            (None, _) => format!("{} {}", it.by, record.lack(row, it).0),
             (Some(spread), None) => format!("{} {}", it.by, figure(spread.median)),
             (Some(spread), Some(ratio)) => {
                 format!("{} {} ({})", it.by, figure(spread.median), figure(ratio.median))
@@ -174,19 +148,15 @@ fn limits(record: &Record) -> Table {
     table
 }
 
-fn in_figures(spread: Spread) -> String {
-    format!("{} {}", figure(spread.median), range(spread))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::run::tests_sample;
-    use crate::scale::tests_sample as tests_scale;
+    use crate::scale::tests::sample as tests_scale;
 
     #[test]
     fn a_run_has_its_goals_its_peers_and_its_limits() {
-        let text = of_run(&tests_sample());
+        let text = super::text(&tests_sample());
         for line in [
             "| W1 | alloc of 32 bytes, all garbage, collections included | ns per object | 2.00 (1.00 to 3.00) \
              | 3.00 | yes | 1.50 | box@once 10.0 | 0.200 (0.100 to 0.100) |",
@@ -209,9 +179,9 @@ mod tests {
 
     #[test]
     fn a_scale_has_a_line_for_every_size() {
-        let text = of_scale(&tests_scale());
+        let text = super::text(&tests_scale());
         assert!(text.contains("\n| W2.50 | 1,000 | 3.00 (2.00 to 4.00) | 1.00 "), "{text}");
-        assert!(text.contains("\n- skipped: W2 at 9,000,000 objects\n"), "{text}");
+        assert!(text.contains("\n- skipped: W2 at 9,000,000 objects: it does not fit\n"), "{text}");
         assert!(text.contains("`sexton-bench scale W2`"), "{text}");
     }
 }

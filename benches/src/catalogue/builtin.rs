@@ -10,15 +10,26 @@ pub(crate) const SEXTON: &str = "sexton";
 pub(crate) const MACHINE: &str = "machine";
 
 /// Takes numbers and writes them to standard output at once, so that a crash loses none before it.
-#[derive(Default)]
 pub(crate) struct Out {
+    /// The only row that is wanted, if not all are.
+    only: Option<String>,
     failure: Option<Failure>,
 }
 
 impl Out {
+    /// Takes the numbers of all rows, or of one.
+    pub(crate) fn new(only: Option<String>) -> Self {
+        Out { only, failure: None }
+    }
+
+    /// Tells whether a row is to be measured.
+    pub(crate) fn wants(&self, row: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == row)
+    }
+
     /// A number has been measured.
     pub(crate) fn put(&mut self, row: &str, value: f64) {
-        if self.failure.is_none() {
+        if self.failure.is_none() && self.wants(row) {
             self.failure = print(format_args!("{row} {value}\n")).err();
         }
     }

@@ -72,16 +72,21 @@ impl Row {
         ROWS.iter().find(|row| row.id == id)
     }
 
-    /// Where the row with this id stands among all.
-    pub(crate) fn position(id: &str) -> Option<usize> {
-        ROWS.iter().position(|row| row.id == id)
-    }
-
     /// The rows of a work.
     pub(crate) fn of(work: Work) -> impl Iterator<Item = &'static Row> {
         ROWS.iter().filter(move |row| row.work == work)
     }
 }
+
+/// The rows that a user cares about first, and what a picture calls them.
+pub(crate) const BEST: [(&str, &str); 6] = [
+    ("W1", "Allocation, 32 bytes, with its collections"),
+    ("W2.50", "Sweep, half of the objects live"),
+    ("W3.random", "Mark, random graph"),
+    ("W4.run", "Cleanups, from death to the last run"),
+    ("W7.wall", "The program binary-trees"),
+    ("S5.max", "Longest pause, 1 GB of live objects"),
+];
 
 /// All rows, in the order in which they are shown.
 pub(crate) static ROWS: &[Row] = &[
@@ -204,6 +209,11 @@ mod tests {
         let mut works: Vec<Work> = ROWS.iter().map(|row| row.work).collect();
         works.dedup();
         assert_eq!(works, Work::ALL);
+    }
+
+    #[test]
+    fn the_rows_of_the_small_picture_exist() {
+        BEST.iter().for_each(|(id, _)| assert!(Row::find(id).is_some(), "{id}"));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The kinds of work, and the size each is done at.
 
 use std::fmt;
-use std::str::FromStr;
+
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
 /// A kind of work: what a peer is started for, once a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,51 +74,35 @@ impl Work {
 
     /// The name it has on the command line.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Work::W1 => "W1",
-            Work::W2 => "W2",
-            Work::W2c => "W2c",
-            Work::W2r => "W2r",
-            Work::W3 => "W3",
-            Work::W4 => "W4",
-            Work::W5 => "W5",
-            Work::W6 => "W6",
-            Work::W7 => "W7",
-            Work::W8 => "W8",
-            Work::GcBench => "GCBench",
-            Work::Memory => "memory",
-            Work::S0 => "S0",
-            Work::S1 => "S1",
-            Work::S2 => "S2",
-            Work::S3 => "S3",
-            Work::S4 => "S4",
-            Work::S5 => "S5",
-            Work::Limits => "limits",
-        }
+        self.about().0
     }
 
     /// What it is, in a few words.
     pub(crate) fn title(self) -> &'static str {
+        self.about().1
+    }
+
+    fn about(self) -> (&'static str, &'static str) {
         match self {
-            Work::W1 => "allocation",
-            Work::W2 => "sweep",
-            Work::W2c => "sweep with cleanups",
-            Work::W2r => "refill after a sweep",
-            Work::W3 => "mark",
-            Work::W4 => "cleanups",
-            Work::W5 => "stopping a cleanup",
-            Work::W6 => "wake-up",
-            Work::W7 => "binary-trees",
-            Work::W8 => "cleanups of 1 us",
-            Work::GcBench => "GCBench",
-            Work::Memory => "memory",
-            Work::S0 => "empty sessions",
-            Work::S1 => "binary-trees on threads",
-            Work::S2 => "a weak map on threads",
-            Work::S3 => "allocation on threads",
-            Work::S4 => "cleanups on threads",
-            Work::S5 => "pauses",
-            Work::Limits => "the machine",
+            Work::W1 => ("W1", "allocation"),
+            Work::W2 => ("W2", "sweep"),
+            Work::W2c => ("W2c", "sweep with cleanups"),
+            Work::W2r => ("W2r", "refill after a sweep"),
+            Work::W3 => ("W3", "mark"),
+            Work::W4 => ("W4", "cleanups"),
+            Work::W5 => ("W5", "stopping a cleanup"),
+            Work::W6 => ("W6", "wake-up of a worker"),
+            Work::W7 => ("W7", "binary-trees"),
+            Work::W8 => ("W8", "cleanups of 1 us"),
+            Work::GcBench => ("GCBench", "GCBench"),
+            Work::Memory => ("memory", "memory of objects and cleanups"),
+            Work::S0 => ("S0", "empty sessions"),
+            Work::S1 => ("S1", "binary-trees on threads"),
+            Work::S2 => ("S2", "a weak map on threads"),
+            Work::S3 => ("S3", "allocation on threads"),
+            Work::S4 => ("S4", "cleanups on threads"),
+            Work::S5 => ("S5", "pauses of a large heap"),
+            Work::Limits => ("limits", "what the machine allows"),
         }
     }
 
@@ -145,31 +131,19 @@ impl fmt::Display for Work {
     }
 }
 
-impl FromStr for Work {
-    type Err = String;
+impl ValueEnum for Work {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Work::ALL
+    }
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Work::ALL.into_iter().find(|work| work.name().eq_ignore_ascii_case(text));
-        found.ok_or_else(|| {
-            let names: Vec<&str> = Work::ALL.iter().map(|work| work.name()).collect();
-            format!("valid is {}", names.join(", "))
-        })
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(self.title()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn works_are_found_by_name_whatever_its_case() {
-        for work in Work::ALL {
-            assert_eq!(work.name().parse(), Ok(work));
-            assert_eq!(work.name().to_lowercase().parse(), Ok(work));
-        }
-        assert!("W9".parse::<Work>().unwrap_err().contains("W2c, W2r, W3"));
-        assert!("".parse::<Work>().is_err());
-    }
 
     #[test]
     fn a_quick_run_does_a_sixteenth() {

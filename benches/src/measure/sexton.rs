@@ -102,6 +102,9 @@ fn w2(objects: usize, out: &mut Out) -> Result<(), String> {
     let mut heap = heap();
     sweep(&mut heap, Shape::plain(objects, 0.5))?;
     for (id, live) in [("W2.0", 0.0), ("W2.10", 0.1), ("W2.50", 0.5), ("W2.90", 0.9)] {
+        if !out.wants(id) {
+            continue;
+        }
         out.put(id, sweep(&mut heap, Shape::plain(objects, live))?.sweep);
     }
     Ok(())
@@ -158,6 +161,9 @@ fn w3(objects: usize, out: &mut Out) -> Result<(), String> {
         ("W3.tree", Links::Tree, 1),
         ("W3.leaves", Links::Leaves, 1),
     ] {
+        if !out.wants(id) {
+            continue;
+        }
         let mut graph = Graph::new(links, objects, threads).map_err(|error| error.to_string())?;
         graph.collect();
         let report = graph.collect();
@@ -174,7 +180,10 @@ fn w4(cleanups: usize, out: &mut Out) -> Result<(), String> {
     out.put("W4.register", costs.register);
     out.put("W4.run", costs.until_run);
 
-    // A share of the cleanups has come and gone, and has left records free in nobody's order.
+    if !out.wants("W4.mixed.register") && !out.wants("W4.mixed.run") {
+        return Ok(());
+    }
+    // A share of the cleanups has come and gone, and has left free records in mixed order.
     let mut mixed = heap();
     let some = Shape { cleanups: 0.1, ..Shape::plain(4 * cleanups, 0.5) };
     sweep(&mut mixed, all)?;

@@ -8,6 +8,7 @@ use plotters::style::{IntoFont, RGBColor, TextStyle};
 use super::line;
 use super::panel::{FAINT, GOAL, LIMIT, OTHERS, Panel, SEXTONS, TEXT, swatch};
 use crate::run::Record;
+use crate::values::counted;
 
 /// The picture's size, and the place of each panel.
 pub(super) struct Plan {
@@ -104,11 +105,13 @@ fn describe(record: &Record) -> String {
     let date = record.date.split('T').next().unwrap_or_default();
     let gib = machine.memory_mib as f64 / 1024.0;
     let size = if record.quick { ", a sixteenth of the full sizes" } else { "" };
-    let rounds = record.rounds_in_words();
+    let partial = if record.partial { "; partial: the run was broken off" } else { "" };
+    let rounds = counted(record.rounds, "round");
     let Some(rustc) = machine.rustc.split(" (").next() else { return String::new() };
     format!(
-        "logarithmic scales; {date}; {} cores of {}, {gib:.0} GiB; {rustc}; {rounds}{size}",
-        machine.cores, machine.cpu
+        "logarithmic scales; {date}; {} of {}, {gib:.0} GiB; {rustc}; {rounds}{size}{partial}",
+        counted(machine.cores, "core"),
+        machine.cpu
     )
 }
 

@@ -45,8 +45,8 @@ struct Bar {
     name: String,
     is_sextons: bool,
     colour: RGBColor,
-    /// Median, least and greatest; `None`: it failed.
-    values: Option<[f64; 3]>,
+    /// Median, least and greatest, or why there are none.
+    values: Result<[f64; 3], &'static str>,
 }
 
 impl Panel {
@@ -137,10 +137,10 @@ impl Row {
         if let Some(best) = best {
             keep_the_best(&mut drawn, best);
         }
-        let mut bars: Vec<Bar> = drawn.into_iter().map(Bar::of).collect();
-        bars.iter().find(|bar| bar.values.is_some())?;
+        let mut bars: Vec<Bar> = drawn.into_iter().map(|it| Bar::of(record, row, it)).collect();
+        bars.iter().find(|bar| bar.values.is_ok())?;
         if let Some((name, value)) = limit(record, &row.id) {
-            let values = Some([value; 3]);
+            let values = Ok([value; 3]);
             bars.push(Bar { name: name.to_owned(), is_sextons: false, colour: LIMIT, values });
         }
         let more = if row.more_is_better { "; more is better" } else { "" };
@@ -149,7 +149,7 @@ impl Row {
     }
 
     fn values(&self) -> impl Iterator<Item = f64> {
-        self.bars.iter().filter_map(|bar| bar.values).flatten().chain(self.goal)
+        self.bars.iter().filter_map(|bar| bar.values.ok()).flatten().chain(self.goal)
     }
 
     fn height(&self) -> i32 {
@@ -188,10 +188,11 @@ fn keep_the_best(sorted: &mut Vec<&Measured>, count: usize) {
 }
 
 impl Bar {
-    fn of(measured: &Measured) -> Bar {
+    fn of(record: &Record, row: &RowRecord, measured: &Measured) -> Bar {
         let is_sextons = measured.peer() == SEXTON;
         let colour = if is_sextons { SEXTONS } else { OTHERS };
         let values = measured.spread().map(|it| [it.median, it.min, it.max]);
+        let values = values.ok_or_else(|| record.lack(row, measured).0);
         Bar { name: measured.by.clone(), is_sextons, colour, values }
     }
 
@@ -206,10 +207,12 @@ impl Bar {
         let name = style(12).color(&TEXT).pos(Pos::new(HPos::Right, VPos::Center));
         area.draw_text(&self.name, &name, (NAMES, middle)).map_err(line::<B>)?;
         let number = style(11).color(&FAINT).pos(Pos::new(HPos::Left, VPos::Center));
-        let Some([median, min, max]) = self.values else {
-            return area
-                .draw_text("failed", &number, (NAMES + MARGIN + 4, middle))
-                .map_err(line::<B>);
+        let [median, min, max] = match self.values {
+            Ok(values) => values,
+            Err(why) => {
+                let at = (NAMES + MARGIN + 4, middle);
+                return area.draw_text(why, &number, at).map_err(line::<B>);
+            }
         };
         let (from, to) = (NAMES + MARGIN, x(median).max(NAMES + MARGIN + 1));
         let bar = Rectangle::new([(from, top + 2), (to, top + BAR - 2)], self.colour.filled());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::child;
 use super::external::{self, External, Listed, numbers};
+use super::interrupt;
 use super::machine;
 use super::record::Skipped;
 
@@ -22,6 +23,8 @@ use crate::peers;
 pub(crate) struct Contender {
     pub(crate) name: String,
     rows: Vec<Listed>,
+    /// Whether it is asked for each row by name, and not for whole works.
+    are_few: bool,
     /// `None`: this very program measures it.
     external: Option<External>,
 }
@@ -81,6 +84,13 @@ pub(crate) fn find(
                 known.join(",")
             )));
         }
+    } else if !peers::ABSENT.is_empty() {
+        return Err(Failure::Usage(
+            "the peers in Rust are not built in: `cargo run --release --features peers -- run ..` \
+             builds them, with a C compiler; --peers none, or a list such as box,go,java, does \
+             without"
+                .into(),
+        ));
     } else if let Some(reason) = gone {
         skipped.push(Skipped { peer: "others".into(), reason });
     }
@@ -92,7 +102,7 @@ pub(crate) fn find(
         let contender = if peers::ALL.iter().map(|it| it.name).any(|it| it == name) {
             Ok(Contender::builtin(name))
         } else if peers::ABSENT.contains(&name) {
-            Err("sexton-bench was built without its feature `peers`".to_owned())
+            Err("it is not built in: `cargo run --release --features peers -- run ..`".to_owned())
         } else {
             building(name);
             external::build(folder, name).map(Contender::external)
@@ -101,8 +111,7 @@ pub(crate) fn find(
             Ok(contender) => found.push(contender),
             Err(reason) if matches!(peers, Peers::Named(_)) => {
                 return Err(Failure::Usage(format!(
-                    "peer '{name}' in --peers is not available: {reason}; without --peers it is \
-                     skipped"
+                    "peer '{name}' in --peers is not available: {reason}"
                 )));
             }
             Err(reason) => skipped.push(Skipped { peer: name.to_owned(), reason }),
@@ -117,12 +126,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Contender {
     fn builtin(name: &str) -> Self {
         let rows = one::rows(name).map(|row| Listed { row, variant: None });
-        Contender { name: name.to_owned(), rows: rows.collect(), external: None }
+        Contender { name: name.to_owned(), rows: rows.collect(), are_few: false, external: None }
     }
 
     fn external(external: External) -> Self {
         let (name, rows) = (external.name.clone(), external.rows().to_vec());
-        Contender { name, rows, external: Some(external) }
+        Contender { name, rows, are_few: false, external: Some(external) }
+    }
+
+    /// Keeps the rows that are wanted; of a few rows only those that are no variants.
+    pub(crate) fn keep_rows(&mut self, are_few: bool, is_wanted: impl Fn(&Row) -> bool) {
+        self.rows.retain(|it| is_wanted(it.row) && !(are_few && it.variant.is_some()));
+        self.are_few = are_few;
     }
 
     /// What its makers call it, as far as it is known.
@@ -150,6 +165,9 @@ impl Contender {
             let has = |found: &[(Listed, f64)]| found.iter().any(|(it, _)| it == row);
             if has(&found) {
                 continue;
+            }
+            if interrupt::caught().is_some() {
+                break;
             }
             // What came before a failure counts.
             match self.measure_row(row, quick, &mut found) {
@@ -182,8 +200,11 @@ impl Contender {
                 let program = env::current_exe().map_err(|error| error.to_string())?;
                 let [command, name, work] = [one::COMMAND, &self.name, row.row.work.name()];
                 let size = row.row.work.size(quick).to_string();
-                let args: [&OsStr; 4] =
-                    [command.as_ref(), name.as_ref(), work.as_ref(), size.as_ref()];
+                let mut args = vec![command, name, work, &size];
+                if self.are_few {
+                    args.extend(["--row", &id]);
+                }
+                let args: Vec<&OsStr> = args.into_iter().map(OsStr::new).collect();
                 child::run(program.as_ref(), &args, PATIENCE)?
             }
         };

@@ -17,8 +17,12 @@ pub(crate) const COMMAND: &str = "measure";
 #[derive(clap::Args)]
 pub(crate) struct Args {
     who: String,
+    #[arg(value_enum)]
     work: Work,
     size: usize,
+    /// Measures this row only.
+    #[arg(long)]
+    row: Option<String>,
     #[arg(long)]
     threads: Option<usize>,
 }
@@ -40,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("unknown peer '{}'", args.who)));
     };
     end_with_the_parent();
-    let mut out = Out::default();
+    let mut out = Out::new(args.row.clone());
     let done = match args.threads {
         None => (builtin.measure)(args.work, args.size, &mut out),
         Some(threads) => measure::scale::measure(args.work, args.size, threads, &mut out),
