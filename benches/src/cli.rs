@@ -6,11 +6,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::{plot, run, scale, sweep, table, tour};
+use crate::{demo, plot, run, scale, sweep, table, tour};
 
 /// Shows and measures the Sexton heap.
 ///
-/// Without a subcommand it makes the tour of the current directory.
+/// Without a subcommand it gives the demo: a program on the heap, and what each part of it costs.
 #[derive(Parser)]
 #[command(name = "sexton-bench", version, disable_help_subcommand = true)]
 struct Cli {
@@ -21,6 +21,7 @@ struct Cli {
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::Args),
     Tour(tour::Args),
     Sweep(sweep::Args),
     Run(run::Args),
@@ -34,7 +35,7 @@ pub(crate) enum Command {
 /// The command that the process was started with.
 pub(crate) fn parse() -> Result<Command, Failure> {
     match Cli::try_parse() {
-        Ok(cli) => Ok(cli.command.unwrap_or_else(|| Command::Tour(tour::Args::default()))),
+        Ok(cli) => Ok(cli.command.unwrap_or(Command::Demo(demo::Args {}))),
         Err(error) => Err(failure(&error)),
     }
 }

@@ -1,24 +1,31 @@
 //! Short tables: as text with aligned columns, or as Markdown.
 
 use std::fmt;
+use std::ops::Range;
 
 use comfy_table::{CellAlignment, presets};
 
-/// Rows of cells. The first column is flush left, the others as the table was told.
+/// Rows of cells.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
-    numbers: bool,
+    /// The columns that are flush right.
+    figures: Range<usize>,
 }
 
 impl Table {
     /// A table of labels and remarks: every column flush left.
     pub(crate) fn of_text() -> Self {
-        Table { rows: Vec::new(), numbers: false }
+        Table { rows: Vec::new(), figures: 0..0 }
     }
 
     /// A table of labels and figures: all columns but the first flush right.
     pub(crate) fn of_numbers() -> Self {
-        Table { rows: Vec::new(), numbers: true }
+        Table { rows: Vec::new(), figures: 1..usize::MAX }
+    }
+
+    /// A table of a label, a figure, its unit and a remark: the figure flush right.
+    pub(crate) fn of_measures() -> Self {
+        Table { rows: Vec::new(), figures: 1..2 }
     }
 
     /// Adds a row.
@@ -39,7 +46,7 @@ impl Table {
             row.iter().for_each(|cell| text += &format!(" {} |", cell.replace('|', "\\|")));
             text.push('\n');
             if nth == 0 {
-                let rule = |column| if self.numbers && column > 0 { "--:|" } else { "---|" };
+                let rule = |column| if self.figures.contains(&column) { "--:|" } else { "---|" };
                 text.push('|');
                 (0..row.len()).for_each(|column| text += rule(column));
                 text.push('\n');
@@ -56,7 +63,7 @@ impl fmt::Display for Table {
         table.load_style(presets::NOTHING).add_rows(&self.rows);
         for (nth, column) in table.column_iter_mut().enumerate() {
             column.set_padding((if nth == 0 { 0 } else { 2 }, 0));
-            if self.numbers && nth > 0 {
+            if self.figures.contains(&nth) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }

@@ -1,4 +1,4 @@
-//! The `sexton-bench` command: a tour of the heap on real files, and measurements of it.
+//! The `sexton-bench` command: a demonstration of the heap, a tour on real files, and measurements.
 //!
 //! Each subcommand is a module with its arguments (`Args`) and a `run`; this file joins them to the
 //! command line and turns their failures into one line on standard error and an exit code:
@@ -8,6 +8,7 @@
 
 mod catalogue;
 mod cli;
+mod demo;
 mod grid;
 mod measure;
 mod output;
@@ -26,6 +27,7 @@ use cli::Command;
 
 fn main() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Tour(args) => tour::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Scale(args) => scale::run(&args),

@@ -4,7 +4,7 @@ mod limits;
 pub(crate) mod memory;
 pub(crate) mod programs;
 pub(crate) mod scale;
-mod sexton;
+pub(crate) mod sexton;
 mod sexton_cleanups;
 mod shared;
 

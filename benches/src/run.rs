@@ -26,6 +26,7 @@ use crate::output::{Failure, Progress, print, save, writable};
 use crate::values;
 use contender::{Contender, Peers};
 pub(crate) use external::numbers;
+pub(crate) use machine::Machine;
 #[cfg(test)]
 pub(crate) use record::tests::sample as tests_sample;
 pub(crate) use record::{Failed, Kind, Measured, Record, RowRecord, Skipped};

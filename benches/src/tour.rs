@@ -41,12 +41,6 @@ pub(crate) struct Args {
     path: PathBuf,
 }
 
-impl Default for Args {
-    fn default() -> Self {
-        Args { path: ".".into() }
-    }
-}
-
 /// Makes the tour and prints its table.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     check(&args.path)?;

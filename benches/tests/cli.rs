@@ -85,9 +85,31 @@ fn tree() -> TempDir {
 }
 
 #[test]
-fn without_arguments_it_tours_the_current_directory_in_silence() {
+fn without_arguments_it_shows_a_program_and_its_parts_with_units_and_says_what_comes_next() {
+    let run = run([]);
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    for (label, unit) in [
+        ("  allocated", "M objects/s"),
+        ("  pause, longest", "ms"),
+        ("  sweep plain objects", "ns per object"),
+        ("  register a cleanup", "ns per cleanup"),
+    ] {
+        assert!(run.row(label).contains(unit), "{}", run.out);
+    }
+    let (ended, made) = run.row("  cleanups, run in all").split_once("of ").unwrap();
+    assert_eq!(ended.trim(), made);
+    for next in ["-- tour PATH", "--features peers -- run", "-- sweep", "-- scale", "-- --help"] {
+        assert!(run.out.contains(&format!("cargo run --release {next}")), "{next}: {}", run.out);
+    }
+    // All but the first line, which is the machine's.
+    let wide = run.out.lines().skip(1).find(|line| line.chars().count() > 100);
+    assert_eq!(wide, None);
+}
+
+#[test]
+fn a_tour_is_of_the_current_directory_in_silence() {
     let top = tree();
-    let run = Run::of(&command().current_dir(top.path()).output().unwrap());
+    let run = Run::of(&command().arg("tour").current_dir(top.path()).output().unwrap());
     run.assert_complete();
     assert_eq!(run.err, "", "nothing but the table, which is on standard output");
     assert!(
@@ -674,7 +696,7 @@ mod unix {
     #[test]
     fn a_current_directory_that_was_removed_is_an_error_of_one_line() {
         let top = TempDir::new().unwrap();
-        let line = "rmdir \"$PWD\" && exec \"$0\"";
+        let line = "rmdir \"$PWD\" && exec \"$0\" tour";
         let output = Command::new("sh")
             .args(["-c", line, env!("CARGO_BIN_EXE_sexton-bench")])
             .current_dir(top.path())

@@ -202,7 +202,7 @@ fn w5(cleanups: usize, out: &mut Out) {
 }
 
 /// Fills a heap to `shape`, collects, waits for the cleanups, and empties it.
-pub(super) fn sweep(heap: &mut ShapedHeap, shape: Shape) -> Result<Costs, String> {
+pub(crate) fn sweep(heap: &mut ShapedHeap, shape: Shape) -> Result<Costs, String> {
     let registered = heap.fill(shape, |_| {}).map_err(|error| error.to_string())?;
     let start = Instant::now();
     let report = heap.collect();
@@ -218,13 +218,13 @@ pub(super) fn sweep(heap: &mut ShapedHeap, shape: Shape) -> Result<Costs, String
 }
 
 /// What one sweep cost, in nanoseconds.
-pub(super) struct Costs {
+pub(crate) struct Costs {
     /// Per object, dead or alive.
-    pub(super) sweep: f64,
+    pub(crate) sweep: f64,
     /// Per cleanup registered.
-    pub(super) register: f64,
+    pub(crate) register: f64,
     /// From the start of the collection to the end of the last cleanup, per cleanup queued.
-    pub(super) until_run: f64,
+    pub(crate) until_run: f64,
 }
 
 #[cfg(test)]
