@@ -125,7 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                     continue;
                 }
                 progress.far(|| format!("{title}: {}", contender.name));
-                measure(&mut record, contender, work, round);
+                measure(&mut record, contender, work, round, rounds_of_the_slow(args));
                 if interrupt::caught().is_some() {
                     break 'rounds;
                 }
@@ -179,8 +179,10 @@ fn expect(record: &mut Record, contenders: &[Contender], works: &[Work]) {
 /// fewer of those that do. Else a run would be spent on a few collectors that mark slowly.
 const LONG: Duration = Duration::from_secs(5);
 
-/// How many.
-const ROUNDS_OF_THE_SLOW: usize = 3;
+/// How many: in a run of a few rows one.
+fn rounds_of_the_slow(args: &Args) -> usize {
+    if args.best { 1 } else { 3 }
+}
 
 /// Whether a contender does a work in this round.
 fn has_turn(record: &Record, contender: &Contender, work: Work, round: usize) -> bool {
@@ -205,13 +207,19 @@ fn command(args: &Args, works: &[Work], rounds: usize) -> String {
 }
 
 /// Has a contender do a work, and records what came of it.
-fn measure(record: &mut Record, contender: &Contender, work: Work, round: usize) {
+fn measure(
+    record: &mut Record,
+    contender: &Contender,
+    work: Work,
+    round: usize,
+    rounds_of_the_slow: usize,
+) {
     let start = Instant::now();
     let (numbers, trouble) = contender.measure(work, record.quick);
     let time = start.elapsed();
-    if round == 0 && time > LONG && record.rounds > ROUNDS_OF_THE_SLOW {
+    if round == 0 && time > LONG && record.rounds > rounds_of_the_slow {
         let (by, work) = (contender.name.clone(), work.to_string());
-        let (seconds, rounds) = (time.as_secs(), ROUNDS_OF_THE_SLOW);
+        let (seconds, rounds) = (time.as_secs(), rounds_of_the_slow);
         record.slow.push(Slow { by, work, seconds, rounds });
     }
     for number in numbers {

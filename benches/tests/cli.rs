@@ -441,11 +441,12 @@ mod measuring {
         assert!(picture.starts_with("<svg") && picture.contains("W5.many"), "{picture}");
 
         let json_text = json.to_str().unwrap();
-        let best = run(["plot", json_text, "w5", "--best", "2"]);
+        let best = run(["plot", json_text, "w5", "--peers", "2"]);
         assert_eq!((best.code, best.err.as_str()), (Some(0), ""));
         run(["plot", json_text, "W9"]).assert_usage(&["W9", "[possible values: W1, W2, W2c"]);
         run(["plot", json_text, "W3"]).assert_usage(&["nothing of W3", "a work that was measured"]);
-        run(["plot", json_text, "--best", "0"]).assert_usage(&["--best", "1..=1000"]);
+        run(["plot", json_text, "--peers", "0"]).assert_usage(&["--peers", "1..=1000"]);
+        run(["plot", json_text, "--best", "W5"]).assert_usage(&["--best", "cannot be used with"]);
 
         run(["plot", svg.to_str().unwrap()]).assert_usage(&["run.svg", "run --json FILE"]);
         run(["plot", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
@@ -453,6 +454,63 @@ mod measuring {
             .assert_usage(&["/no/such/folder/it.svg", "a file to write"]);
         run(["plot", json_text, "--output", "it.png"])
             .assert_usage(&["it.png", "a name that ends in .svg"]);
+    }
+
+    /// The six rows of the small picture: a peer is asked for those and for no others, and what it
+    /// tells besides is left out. The run is broken off when all that has been seen.
+    #[test]
+    fn a_run_of_the_best_known_rows_has_these_and_no_others() {
+        let folder = TempDir::new().unwrap();
+        let [json, pid, svg] = ["best.json", "pid", "best.svg"].map(|it| folder.path().join(it));
+        let fake = format!(
+            "case $1 in --list) echo W1; echo W1@two; echo W2.50; echo W5;; --version) ;; W1) echo W1 \
+             7; echo W1@two 8; echo W5 9;; *) {};; esac",
+            sleep_and_tell(&pid)
+        );
+        let peers = peers(&[("test-fake", &fake)]);
+        let args = format!("--best --quick --peers test-fake --json {}", json.display());
+        let (run, _) = run_and_signal(&args, peers.path(), &pid, Signal::INT);
+        assert_eq!(run.code, Some(130), "{}", run.err);
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+        let rows: Vec<_> =
+            record["rows"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
+        assert_eq!(rows, ["W1", "W2.50", "W3.random", "W4.run", "W7.wall", "S5.max"]);
+        let by = |row: usize| {
+            let results = record["rows"][row]["results"].as_array().unwrap();
+            results.iter().map(|it| it["by"].as_str().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!((by(0), by(2)), (vec!["sexton", "test-fake"], vec!["sexton"]));
+        let drawn = super::run(["plot", "--best", json.to_str().unwrap()]);
+        assert_eq!((drawn.code, drawn.err.as_str()), (Some(0), ""));
+        let picture = fs::read_to_string(&svg).unwrap();
+        assert!(picture.contains("Sweep, half") && picture.contains("test-fake"), "{picture}");
+    }
+
+    /// A line of shell that tells the number of a process, which sleeps, and waits for it.
+    fn sleep_and_tell(pid: &Path) -> String {
+        format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display())
+    }
+
+    /// Starts a run, waits until a peer sleeps, and sends the run a signal. Also gives the sleeper.
+    fn run_and_signal(args: &str, peers: &Path, pid: &Path, signal: Signal) -> (Run, Pid) {
+        let run = command()
+            .arg("run")
+            .args(args.split(' '))
+            .arg("--peers-dir")
+            .arg(peers)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let sleeper = loop {
+            match fs::read_to_string(pid) {
+                Ok(text) => break Pid::from_raw(text.trim().parse().unwrap()).unwrap(),
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        fs::remove_file(pid).unwrap();
+        kill_process(Pid::from_child(&run), signal).unwrap();
+        (Run::of(&run.wait_with_output().unwrap()), sleeper)
     }
 
     #[test]
@@ -567,32 +625,12 @@ mod measuring {
     fn a_run_that_a_signal_ends_keeps_what_it_has_and_ends_its_children() {
         let folder = TempDir::new().unwrap();
         let [json, pid, svg] = ["run.json", "pid", "run.svg"].map(|it| folder.path().join(it));
-        let slow = format!(
-            "case $1 in --list) echo W5 && exit;; --version) exit;; esac; sleep 1000 & echo $! > {0}.new; \
-             mv {0}.new {0}; wait",
-            pid.display()
-        );
-        let folder = peers(&[("test-slow", &slow)]);
+        let sleep = sleep_and_tell(&pid);
+        let slow = format!("case $1 in --list) echo W5;; --version) ;; *) {sleep};; esac");
+        let peers = peers(&[("test-slow", &slow)]);
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
             let args = format!("W5 W4 --quick --peers test-slow --json {}", json.display());
-            let run = command()
-                .arg("run")
-                .args(args.split(' '))
-                .arg("--peers-dir")
-                .arg(folder.path())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let sleeper = loop {
-                match fs::read_to_string(&pid) {
-                    Ok(text) => break Pid::from_raw(text.trim().parse().unwrap()).unwrap(),
-                    Err(_) => std::thread::yield_now(),
-                }
-            };
-            fs::remove_file(&pid).unwrap();
-            kill_process(Pid::from_child(&run), signal).unwrap();
-            let run = Run::of(&run.wait_with_output().unwrap());
+            let (run, sleeper) = run_and_signal(&args, peers.path(), &pid, signal);
             assert_eq!(run.code, Some(code), "{}", run.err);
             assert!(run.err.lines().last().unwrap().contains("interrupted"), "{}", run.err);
             assert!(run.out.contains("PARTIAL"), "{}", run.out);

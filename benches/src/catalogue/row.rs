@@ -2,6 +2,9 @@
 //!
 //! Their ids are what peers are asked for and what a record is kept under, so they do not change.
 
+use indicatif::BinaryBytes;
+use sexton_bench::OBJECT_BYTES;
+
 use super::work::Work;
 
 /// One thing that is measured.
@@ -11,7 +14,7 @@ pub(crate) struct Row {
     pub(crate) id: &'static str,
     /// The work it is a part of.
     pub(crate) work: Work,
-    /// What it is, in words.
+    /// What it is, in words; `{}` stands for the bytes of as many objects as its size says.
     pub(crate) title: &'static str,
     /// What its numbers are.
     pub(crate) unit: &'static str,
@@ -67,6 +70,12 @@ impl Row {
         work.size(quick)
     }
 
+    /// A title of it, with its size.
+    pub(crate) fn sized(&self, title: &str, quick: bool) -> String {
+        let bytes = (self.size(quick) * OBJECT_BYTES) as u64;
+        title.replace("{}", &BinaryBytes(bytes).to_string())
+    }
+
     /// The row with this id.
     pub(crate) fn find(id: &str) -> Option<&'static Row> {
         ROWS.iter().find(|row| row.id == id)
@@ -80,12 +89,12 @@ impl Row {
 
 /// The rows that a user cares about first, and what a picture calls them.
 pub(crate) const BEST: [(&str, &str); 6] = [
-    ("W1", "Allocation, 32 bytes, with its collections"),
+    ("W1", "Allocation, and its collections"),
     ("W2.50", "Sweep, half of the objects live"),
     ("W3.random", "Mark, random graph"),
     ("W4.run", "Cleanups, from death to the last run"),
     ("W7.wall", "The program binary-trees"),
-    ("S5.max", "Longest pause, 1 GB of live objects"),
+    ("S5.max", "Longest pause, {} live"),
 ];
 
 /// All rows, in the order in which they are shown.
@@ -175,8 +184,8 @@ pub(crate) static ROWS: &[Row] = &[
         "alloc with a cleanup each, to the last run, 2 threads",
         "ns per cleanup",
     ),
-    row("S5.p99", Work::S5, "pauses beside 1 GB of live objects, 99th percentile", "ms"),
-    row("S5.max", Work::S5, "pauses beside 1 GB of live objects, the longest", "ms"),
+    row("S5.p99", Work::S5, "pauses beside {} of live objects, 99th percentile", "ms"),
+    row("S5.max", Work::S5, "pauses beside {} of live objects, the longest", "ms"),
     row("limit.stream", Work::Limits, "sequential read", "GB/s").more_is_better(),
     row("limit.bitmap", Work::Limits, "pass over two bitmaps", "ns per bit"),
     row("limit.futex.p50", Work::Limits, "wake-up of a thread, median", "ns"),
@@ -209,6 +218,13 @@ mod tests {
         let mut works: Vec<Work> = ROWS.iter().map(|row| row.work).collect();
         works.dedup();
         assert_eq!(works, Work::ALL);
+    }
+
+    #[test]
+    fn a_title_has_the_size_of_its_run() {
+        let row = Row::find("S5.max").unwrap();
+        let title = |quick| row.sized("beside {}", quick);
+        assert_eq!([title(false), title(true)], ["beside 1.00 GiB", "beside 64.00 MiB"]);
     }
 
     #[test]

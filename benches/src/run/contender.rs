@@ -176,6 +176,8 @@ impl Contender {
                 Err(reason) => trouble = Some(reason),
             }
         }
+        // Rows that a peer measures together with the one that was asked for.
+        found.retain(|(it, _)| !self.are_few || self.rows.contains(it));
         let numbers = found.into_iter().map(|(it, value)| {
             let by = it.name(&self.name);
             Number { row: it.row, by, value }

@@ -171,7 +171,7 @@ impl Record {
                 id: row.id.to_owned(),
                 objects,
                 work: row.work.to_string(),
-                title: row.title.to_owned(),
+                title: row.sized(row.title, self.quick),
                 unit: row.unit.to_owned(),
                 // Goals are for full sizes; only prices by the piece are the same for less.
                 goal: row.goal.filter(|_| !self.quick || row.is_by_the_piece()),
