@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::catalogue::{Spread, per};
+use crate::heaps::{
+    GARBAGE_PER_CYCLE, Graph, Links, SEED, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap,
+};
 use indicatif::HumanCount;
 use sexton::{CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapStats, Mutation, Trace, WaitError};
-use sexton_bench::{
-    GARBAGE_PER_CYCLE, Graph, Links, SEED, Shape, ShapedHeap, Spread, add_and_stop, garbage,
-    garbage_heap, per,
-};
 
 use crate::grid::Table;
 use crate::measure::sexton::{Costs, sweep};

@@ -10,6 +10,7 @@ mod catalogue;
 mod cli;
 mod demo;
 mod grid;
+mod heaps;
 mod measure;
 mod output;
 mod peers;

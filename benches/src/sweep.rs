@@ -11,9 +11,10 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::catalogue::{Spread, per};
+use crate::heaps::{OBJECT_BYTES, Registered, Shape, ShapedHeap};
 use indicatif::HumanCount;
 use sexton::{CleanupPool, GcReport};
-use sexton_bench::{OBJECT_BYTES, Registered, Shape, ShapedHeap, Spread, per};
 
 use crate::grid::Table;
 use crate::output::{Failure, Progress, print};

@@ -2,8 +2,8 @@
 //!
 //! Their ids are what peers are asked for and what a record is kept under, so they do not change.
 
+use crate::heaps::OBJECT_BYTES;
 use indicatif::BinaryBytes;
-use sexton_bench::OBJECT_BYTES;
 
 use super::work::Work;
 

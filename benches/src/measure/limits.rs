@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sexton_bench::{OBJECT_BYTES, SEED, per};
+use crate::catalogue::per;
+use crate::heaps::{OBJECT_BYTES, SEED};
 
 use super::sexton_cleanups::spin_for_a_microsecond;
 use crate::catalogue::{Builtin, Out};

@@ -5,10 +5,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::heaps::Nothing;
 use sexton::{
     Branded, Gc, GcCell, Heap, Leaf, Local, Mode, Mutation, Mutator, Payload, Shared, Trace,
 };
-use sexton_bench::Nothing;
 
 use super::Out;
 use super::memory::peak_mb;

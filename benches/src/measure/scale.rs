@@ -3,8 +3,9 @@
 //! As in `run`, everything is done once before it is timed. What is small is timed more often, and the median
 //! is told: a sweep of 100,000 objects takes microseconds.
 
+use crate::catalogue::{Spread, per};
+use crate::heaps::{Graph, Links, Shape, ShapedHeap};
 use sexton::CleanupPool;
-use sexton_bench::{Graph, Links, Shape, ShapedHeap, Spread, per};
 
 use super::Out;
 use super::sexton::{Costs, sweep};

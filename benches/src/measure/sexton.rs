@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use sexton::CleanupPool;
-use sexton_bench::{
-    GARBAGE_PER_CYCLE, Graph, Links, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap, per,
+use crate::catalogue::per;
+use crate::heaps::{
+    GARBAGE_PER_CYCLE, Graph, Links, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap,
 };
+use sexton::CleanupPool;
 
 use super::{Builtin, Out, memory, programs, sexton_cleanups, shared};
 use crate::catalogue::Work;

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::catalogue::per;
+use crate::heaps::Nothing;
 use sexton::{CleanupPool, Heap, Pacing};
-use sexton_bench::{Nothing, per};
 use sexton_cleanup::{Origin, Pool, PoolConfig, Spawn, Worker};
 
 use super::Out;

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::catalogue::per;
+use crate::heaps::{Nothing, OBJECT_BYTES, Plain, SEED, alloc_garbage};
 use sexton::{
     Branded, CleanupPool, Gc, GcAtomic, GcMutex, Heap, Leaf, Mutation, Mutator, Payload, Shared,
     Trace, Weak,
 };
-use sexton_bench::{Nothing, OBJECT_BYTES, Plain, SEED, alloc_garbage, per};
 
 use super::Out;
 use super::programs::make_trees;

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::catalogue::per;
+use crate::heaps::GARBAGE_PER_CYCLE;
 use bumpalo::Bump;
-use sexton_bench::{GARBAGE_PER_CYCLE, per};
 
 use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};

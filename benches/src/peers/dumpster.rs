@@ -9,9 +9,10 @@ use std::hint::black_box;
 use std::mem;
 use std::time::Instant;
 
+use crate::catalogue::per;
+use crate::heaps::Links;
 use dumpster::Trace;
 use dumpster::unsync::{Gc, collect, set_collect_condition};
-use sexton_bench::{Links, per};
 
 use super::with_a_deep_stack;
 use crate::catalogue::{Builtin, Out, Work};

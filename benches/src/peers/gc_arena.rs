@@ -6,11 +6,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::catalogue::per;
+use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 use gc_arena::arena::Root;
 use gc_arena::barrier::Write;
 use gc_arena::metrics::Pacing;
 use gc_arena::{Arena, Collect, Gc, Lock, Mutation, RefLock, Rootable, Static};
-use sexton_bench::{GARBAGE_PER_CYCLE, Links, SEED, per};
 
 use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};

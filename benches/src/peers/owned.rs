@@ -7,7 +7,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sexton_bench::{GARBAGE_PER_CYCLE, SEED, per};
+use crate::catalogue::per;
+use crate::heaps::{GARBAGE_PER_CYCLE, SEED};
 
 use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};

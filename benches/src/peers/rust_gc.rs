@@ -6,8 +6,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::catalogue::per;
+use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 use gc::{Finalize, Gc, GcCell, Trace, configure, force_collect};
-use sexton_bench::{GARBAGE_PER_CYCLE, Links, SEED, per};
 
 use super::with_a_deep_stack;
 use crate::catalogue::{Builtin, Out, Work};

@@ -7,8 +7,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::catalogue::per;
+use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 use safe_gc::{Collector, Gc, Heap, Root, Trace};
-use sexton_bench::{GARBAGE_PER_CYCLE, Links, SEED, per};
 
 use crate::catalogue::{Builtin, Out, Work};
 use crate::measure::memory::{resident, tell_each, tell_spike};

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::catalogue::Spread;
 use serde::{Deserialize, Serialize};
-use sexton_bench::Spread;
 
 use super::machine::Machine;
 use crate::catalogue::{Row, SEXTON};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sexton_bench::Spread;
+use crate::catalogue::Spread;
 
 use super::record::{Measured, Record, RowRecord};
 use crate::catalogue::{Limit, MACHINE, Row, SEXTON};

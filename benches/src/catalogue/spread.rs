@@ -1,22 +1,21 @@
 //! Several measurements of one thing: their median, and how far apart they lie.
 
-use std::fmt;
 use std::time::Duration;
 
 /// The median of several measurements, with the least and the greatest.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// Half of the measurements are not above it, half are not below it.
-    pub median: f64,
+    pub(crate) median: f64,
     /// The least.
-    pub min: f64,
+    pub(crate) min: f64,
     /// The greatest.
-    pub max: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
     /// Sums up `values`, or `None` if there are none. NaNs count as the greatest.
-    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (&min, &max) = (values.first()?, values.last()?);
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
@@ -24,22 +23,13 @@ impl Spread {
     }
 
     /// The spread of a decreasing function of what was measured, such as a rate of a time.
-    pub fn inverse(self, rate: impl Fn(f64) -> f64) -> Self {
+    pub(crate) fn inverse(self, rate: impl Fn(f64) -> f64) -> Self {
         Spread { median: rate(self.median), min: rate(self.max), max: rate(self.min) }
     }
 }
 
-/// `12.3 (11.9 to 14.0)`.
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = f.precision().unwrap_or(1);
-        let Spread { median, min, max } = self;
-        write!(f, "{median:.digits$} ({min:.digits$} to {max:.digits$})")
-    }
-}
-
 /// Nanoseconds for each of `count`; 0 if there were none.
-pub fn per(time: Duration, count: u64) -> f64 {
+pub(crate) fn per(time: Duration, count: u64) -> f64 {
     if count == 0 { 0.0 } else { time.as_nanos() as f64 / count as f64 }
 }
 
