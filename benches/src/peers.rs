@@ -5,6 +5,7 @@
 
 #[cfg(feature = "peers")]
 mod bump;
+mod driver;
 #[cfg(feature = "peers")]
 mod dumpster;
 #[cfg(feature = "peers")]
@@ -22,23 +23,24 @@ mod safe_gc;
 mod mi_box;
 
 use crate::catalogue::Builtin;
+use driver::builtin;
 
 /// Those of this build.
 pub(crate) static ALL: &[&Builtin] = &[
-    &owned::BOX,
-    &owned::ARC,
+    &builtin::<owned::Owned<owned::SystemBox>>(),
+    &builtin::<owned::Owned<owned::SystemArc>>(),
     #[cfg(feature = "peers")]
-    &owned::BOX_MIMALLOC,
+    &builtin::<owned::Owned<owned::Mimalloc>>(),
     #[cfg(feature = "peers")]
-    &bump::BUMPALO,
+    &builtin::<bump::Arenas>(),
     #[cfg(feature = "peers")]
-    &gc_arena::GC_ARENA,
+    &builtin::<gc_arena::Arenas>(),
     #[cfg(feature = "peers")]
-    &rust_gc::RUST_GC,
+    &builtin::<rust_gc::Rooted>(),
     #[cfg(feature = "peers")]
-    &dumpster::DUMPSTER,
+    &builtin::<dumpster::Counted>(),
     #[cfg(feature = "peers")]
-    &safe_gc::SAFE_GC,
+    &builtin::<safe_gc::Indexed>(),
 ];
 
 /// The names of those that a build without the feature `peers` lacks.
@@ -47,16 +49,3 @@ pub(crate) const ABSENT: &[&str] = if cfg!(feature = "peers") {
 } else {
     &["box-mimalloc", "bumpalo", "gc-arena", "gc", "dumpster", "safe-gc"]
 };
-
-/// Calls `f` on a thread whose stack is deep enough for a recursion over millions of objects.
-#[cfg(feature = "peers")]
-fn with_a_deep_stack(f: impl FnOnce() + Send) -> Result<(), String> {
-    const BYTES: usize = 4 << 30;
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(BYTES);
-        let thread = thread.spawn_scoped(scope, f).map_err(|error| {
-            format!("there is no room for a stack of {} GiB: {error}", BYTES >> 30)
-        })?;
-        thread.join().map_err(|_| "it panicked".to_owned())
-    })
-}

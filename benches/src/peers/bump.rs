@@ -1,49 +1,29 @@
-//! bumpalo, the ceiling: allocation without any bookkeeping, and no way to free one object and keep another.
+//! bumpalo, the ceiling: allocation without any bookkeeping, and no way to free one object and keep
+//! another.
 
 use std::cell::Cell;
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::catalogue::per;
-use crate::heaps::GARBAGE_PER_CYCLE;
 use bumpalo::Bump;
 
-use crate::catalogue::{Builtin, Out, Work};
-use crate::measure::memory::{resident, tell_each, tell_spike};
-use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
+use super::driver::Peer;
+use crate::heaps::GARBAGE_PER_CYCLE;
 
-pub(super) static BUMPALO: Builtin = Builtin {
-    name: "bumpalo",
-    rows: &["W1", "W7.wall", "W7.rss", "GCBench.wall", "memory.object", "memory.spike"],
-    measure,
-};
-
-fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
-    match work {
-        Work::W1 => w1(size, out),
-        Work::W7 => binary_trees(size, out),
-        Work::GcBench => gc_bench(size, out),
-        Work::Memory => memory(size, out),
-        _ => {}
-    }
-    Ok(())
+/// An arena for what lives to the end, and one that each other tree has for itself.
+pub(super) struct Arenas {
+    /// Left behind when the process ends.
+    kept: &'static Bump,
+    short: Bump,
+    tree: Option<&'static Tree<'static>>,
+    numbers: &'static [f64],
 }
 
-/// Everything is dropped at once, as often as the collector collects.
-fn w1(objects: usize, out: &mut Out) {
-    let mut bump = Bump::new();
-    let mut fill = |count: usize| {
-        let start = Instant::now();
-        for first in (0..count).step_by(GARBAGE_PER_CYCLE) {
-            for n in first..count.min(first + GARBAGE_PER_CYCLE) {
-                black_box(&*bump.alloc([n as u64; 4]));
-            }
-            bump.reset();
-        }
-        start.elapsed()
-    };
-    fill(4 * GARBAGE_PER_CYCLE);
-    out.put("W1", per(fill(objects), objects as u64));
+impl Default for Arenas {
+    fn default() -> Self {
+        let kept = Box::leak(Box::default());
+        Arenas { kept, short: Bump::new(), tree: None, numbers: &[] }
+    }
 }
 
 struct Tree<'a> {
@@ -59,27 +39,6 @@ impl Tree<'_> {
     fn check(&self) -> usize {
         self.children.map_or(1, |(left, right)| 1 + left.check() + right.check())
     }
-}
-
-/// An arena for the long-lived tree, and one that each other tree has for itself.
-fn binary_trees(depth: usize, out: &mut Out) {
-    let start = Instant::now();
-    let stretch = Bump::new();
-    assert_eq!(bottom_up(&stretch, depth + 1).check(), nodes(depth + 1));
-    drop(stretch);
-    let kept = Bump::new();
-    let long_lived = bottom_up(&kept, depth);
-    let mut bump = Bump::new();
-    for (count, depth) in short_lived(depth) {
-        let mut found = 0;
-        for _ in 0..count {
-            found += bottom_up(&bump, depth).check();
-            bump.reset();
-        }
-        assert_eq!(found, count * nodes(depth));
-    }
-    assert_eq!(long_lived.check(), nodes(depth));
-    tell_binary_trees(start, out);
 }
 
 #[derive(Default)]
@@ -113,43 +72,72 @@ fn make(bump: &Bump, depth: usize) -> &Node<'_> {
     bump.alloc(Node { left, right, numbers: [0; 2] })
 }
 
-fn gc_bench(stretch: usize, out: &mut Out) {
-    let plan = GcBench { stretch };
-    let start = Instant::now();
-    black_box(make(&Bump::new(), stretch));
-    let kept = Bump::new();
-    let tree = top_down(&kept, plan.long_lived());
-    let array = kept.alloc_slice_fill_with(plan.array(), |n| 1.0 / (n + 1) as f64);
-    let mut bump = Bump::new();
-    for (count, depth) in plan.short_lived() {
-        for _ in 0..count {
-            black_box(top_down(&bump, depth));
-            bump.reset();
-        }
-        for _ in 0..count {
-            black_box(make(&bump, depth));
-            bump.reset();
-        }
+fn fill(bump: &Bump, objects: usize) {
+    for n in 0..objects {
+        black_box(&*bump.alloc([n as u64; 4]));
     }
-    black_box((tree.numbers, array));
-    out.put("GCBench.wall", start.elapsed().as_secs_f64() * 1e3);
 }
 
-fn memory(objects: usize, out: &mut Out) {
-    let fill = || {
-        let bump = Bump::new();
-        for n in 0..objects {
-            black_box(&*bump.alloc([n as u64; 4]));
+impl Peer for Arenas {
+    const NAME: &'static str = "bumpalo";
+    const ROWS: &'static str = "W1 W7.wall W7.rss GCBench.wall memory.object \
+        memory.spike";
+
+    /// Everything is dropped at once, as often as the collector collects.
+    fn garbage(&mut self, objects: usize) -> Duration {
+        let start = Instant::now();
+        for first in (0..objects).step_by(GARBAGE_PER_CYCLE) {
+            for n in first..objects.min(first + GARBAGE_PER_CYCLE) {
+                black_box(&*self.short.alloc([n as u64; 4]));
+            }
+            self.short.reset();
         }
-        bump
-    };
-    let before = resident();
-    let first = fill();
-    tell_each(out, "memory.object", before, objects);
-    let before = resident();
-    let second = fill();
-    let peak = resident();
-    drop(second);
-    tell_spike(out, before, peak);
-    drop(first);
+        start.elapsed()
+    }
+
+    fn tree(&mut self, depth: usize) -> usize {
+        let found = bottom_up(&self.short, depth).check();
+        self.short.reset();
+        found
+    }
+
+    fn keep_tree(&mut self, depth: usize) {
+        // The chunk of the first, larger tree is not for the small ones.
+        self.short = Bump::new();
+        self.tree = Some(bottom_up(self.kept, depth));
+    }
+
+    fn kept_nodes(&mut self) -> usize {
+        self.tree.map_or(0, Tree::check)
+    }
+
+    fn top_down(&mut self, depth: usize) {
+        black_box(top_down(&self.short, depth));
+        self.short.reset();
+    }
+
+    fn bottom_up(&mut self, depth: usize) {
+        black_box(make(&self.short, depth));
+        self.short.reset();
+    }
+
+    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
+        self.short = Bump::new();
+        black_box(top_down(self.kept, depth).numbers);
+        self.numbers = self.kept.alloc_slice_fill_with(numbers, |n| 1.0 / (n + 1) as f64);
+    }
+
+    fn kept_numbers(&mut self) -> usize {
+        black_box(self.numbers).len()
+    }
+
+    fn keep_list(&mut self, objects: usize) {
+        fill(self.kept, objects);
+    }
+
+    fn spike(&mut self, objects: usize, peak: impl FnOnce()) {
+        let bump = Bump::new();
+        fill(&bump, objects);
+        peak();
+    }
 }

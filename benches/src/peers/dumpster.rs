@@ -7,68 +7,44 @@
 use std::cell::OnceCell;
 use std::hint::black_box;
 use std::mem;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::catalogue::per;
-use crate::heaps::Links;
 use dumpster::Trace;
 use dumpster::unsync::{Gc, collect, set_collect_condition};
 
-use super::with_a_deep_stack;
-use crate::catalogue::{Builtin, Out, Work};
-use crate::measure::memory::{resident, tell_each, tell_spike};
-use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
+use super::driver::Peer;
+use crate::catalogue::Work;
+use crate::heaps::Links;
 
-pub(super) static DUMPSTER: Builtin = Builtin {
-    name: "dumpster",
-    rows: &[
-        "W1",
-        "W3.random",
-        "W3.list",
-        "W3.shuffled",
-        "W3.tree",
-        "W7.wall",
-        "W7.rss",
-        "GCBench.wall",
-        "memory.object",
-        "memory.spike",
-    ],
-    measure,
-};
-
-fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
-    with_a_deep_stack(|| match work {
-        Work::W1 => w1(size, out),
-        Work::W3 => w3(size, out),
-        Work::W7 => binary_trees(size, out),
-        Work::GcBench => gc_bench(size, out),
-        Work::Memory => memory(size, out),
-        _ => {}
-    })
+/// What lives.
+#[derive(Default)]
+pub(super) struct Counted {
+    tree: Option<Gc<Tree>>,
+    node: Option<Gc<Node>>,
+    numbers: Option<Gc<Vec<f64>>>,
+    list: Option<Gc<Linked>>,
 }
 
-/// Freed at once, which is what it is for.
-fn w1(objects: usize, out: &mut Out) {
-    let start = Instant::now();
-    (0..objects).for_each(|n| drop(black_box(Gc::new([n as u64; 4]))));
-    out.put("W1", per(start.elapsed(), objects as u64));
-}
+impl Peer for Counted {
+    const NAME: &'static str = "dumpster";
+    const ROWS: &'static str = "W1 W3.random W3.list W3.shuffled W3.tree W7.wall \
+        W7.rss GCBench.wall memory.object memory.spike";
+    const NEEDS_A_DEEP_STACK: bool = true;
 
-#[derive(Trace, Default)]
-struct Pair {
-    left: OnceCell<Gc<Pair>>,
-    right: OnceCell<Gc<Pair>>,
-    words: [u64; 2],
-}
+    fn prepare(&mut self, work: Work) {
+        if work == Work::W3 {
+            set_collect_condition(|_| false);
+        }
+    }
 
-fn w3(objects: usize, out: &mut Out) {
-    set_collect_condition(|_| false);
-    for (id, links) in [
-        ("W3.random", Links::Random),
-        ("W3.list", Links::List),
-        ("W3.shuffled", Links::Shuffled),
-        ("W3.tree", Links::Tree),
-    ] {
+    /// Freed at once, which is what it is for.
+    fn garbage(&mut self, objects: usize) -> Duration {
+        let start = Instant::now();
+        (0..objects).for_each(|n| drop(black_box(Gc::new([n as u64; 4]))));
+        start.elapsed()
+    }
+
+    fn mark(&mut self, objects: usize, links: Links) -> Duration {
         let all: Vec<_> = (0..objects).map(|_| Gc::new(Pair::default())).collect();
         let root = links.edges(objects, |from, left, right| {
             left.map(|to| all[from].left.set(all[to].clone()));
@@ -80,11 +56,64 @@ fn w3(objects: usize, out: &mut Out) {
         drop(root.clone());
         let start = Instant::now();
         collect();
-        out.put(id, per(start.elapsed(), objects as u64));
+        let time = start.elapsed();
         black_box(root.words);
         // To drop it is a search of its own, or a recursion.
         mem::forget(root);
+        time
     }
+
+    fn tree(&mut self, depth: usize) -> usize {
+        bottom_up(depth).check()
+    }
+
+    fn keep_tree(&mut self, depth: usize) {
+        self.tree = Some(bottom_up(depth));
+    }
+
+    fn kept_nodes(&mut self) -> usize {
+        self.tree.as_ref().map_or(0, |tree| tree.check())
+    }
+
+    fn top_down(&mut self, depth: usize) {
+        drop(black_box(top_down(depth)));
+    }
+
+    fn bottom_up(&mut self, depth: usize) {
+        drop(black_box(make(depth)));
+    }
+
+    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
+        self.node = Some(top_down(depth));
+        self.numbers = Some(Gc::new((0..numbers).map(|n| 1.0 / (n + 1) as f64).collect()));
+    }
+
+    fn kept_numbers(&mut self) -> usize {
+        black_box(self.node.as_ref().map(|node| node.numbers));
+        self.numbers.as_ref().map_or(0, |numbers| numbers.len())
+    }
+
+    fn keep_list(&mut self, objects: usize) {
+        for n in 0..objects {
+            self.list = Some(Gc::new(Linked { before: self.list.take(), words: [n as u64; 3] }));
+        }
+        black_box(self.list.as_ref().map(|it| (it.words, it.before.is_some())));
+    }
+
+    fn spike(&mut self, objects: usize, peak: impl FnOnce()) {
+        let all: Vec<_> = (0..objects).map(|n| Gc::new([n as u64; 4])).collect();
+        peak();
+        drop(all);
+        collect();
+        collect();
+    }
+}
+
+#[derive(Trace, Default)]
+struct Pair {
+    left: OnceCell<Gc<Pair>>,
+    right: OnceCell<Gc<Pair>>,
+    words: [u64; 2],
 }
 
 #[derive(Trace)]
@@ -101,18 +130,6 @@ impl Tree {
     fn check(&self) -> usize {
         self.children.as_ref().map_or(1, |(left, right)| 1 + left.check() + right.check())
     }
-}
-
-fn binary_trees(depth: usize, out: &mut Out) {
-    let start = Instant::now();
-    assert_eq!(bottom_up(depth + 1).check(), nodes(depth + 1));
-    let long_lived = bottom_up(depth);
-    for (count, depth) in short_lived(depth) {
-        let found: usize = (0..count).map(|_| bottom_up(depth).check()).sum();
-        assert_eq!(found, count * nodes(depth));
-    }
-    assert_eq!(long_lived.check(), nodes(depth));
-    tell_binary_trees(start, out);
 }
 
 #[derive(Trace, Default)]
@@ -145,42 +162,9 @@ fn make(depth: usize) -> Gc<Node> {
     Gc::new(Node { left, right, numbers: [0; 2] })
 }
 
-fn gc_bench(stretch: usize, out: &mut Out) {
-    let plan = GcBench { stretch };
-    let start = Instant::now();
-    black_box(make(stretch).numbers);
-    let tree = top_down(plan.long_lived());
-    let array: Vec<f64> = (0..plan.array()).map(|n| 1.0 / (n + 1) as f64).collect();
-    let array = Gc::new(array);
-    for (count, depth) in plan.short_lived() {
-        (0..count).for_each(|_| drop(black_box(top_down(depth))));
-        (0..count).for_each(|_| drop(black_box(make(depth))));
-    }
-    black_box((tree.numbers, array.len()));
-    out.put("GCBench.wall", start.elapsed().as_secs_f64() * 1e3);
-}
-
 /// An object of 32 bytes, linked to the one before.
 #[derive(Trace)]
 struct Linked {
     before: Option<Gc<Linked>>,
     words: [u64; 3],
-}
-
-fn memory(objects: usize, out: &mut Out) {
-    let before = resident();
-    let first =
-        (0..objects).fold(None, |before, n| Some(Gc::new(Linked { before, words: [n as u64; 3] })));
-    tell_each(out, "memory.object", before, objects);
-
-    let mut all = Vec::with_capacity(objects);
-    let before = resident();
-    all.extend((0..objects).map(|n| Gc::new([n as u64; 4])));
-    let peak = resident();
-    drop(all);
-    collect();
-    collect();
-    tell_spike(out, before, peak);
-    black_box(first.as_ref().map(|object| (object.words, object.before.is_some())));
-    mem::forget(first);
 }

@@ -4,60 +4,154 @@
 //! objects have been made as fit into Sexton's least heap.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::catalogue::per;
-use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 use gc_arena::arena::Root;
 use gc_arena::barrier::Write;
 use gc_arena::metrics::Pacing;
 use gc_arena::{Arena, Collect, Gc, Lock, Mutation, RefLock, Rootable, Static};
 
-use crate::catalogue::{Builtin, Out, Work};
-use crate::measure::memory::{resident, tell_each, tell_spike};
-use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
+use super::driver::Peer;
+use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 
-pub(super) static GC_ARENA: Builtin = Builtin {
-    name: "gc-arena",
-    rows: &[
-        "W1",
-        "W2.0",
-        "W2.10",
-        "W2.50",
-        "W2.90",
-        "W2c.0",
-        "W2c.50",
-        "W2r.50",
-        "W2r.90",
-        "W3.random",
-        "W3.list",
-        "W3.shuffled",
-        "W3.tree",
-        "W3.leaves",
-        "W4.run",
-        "W7.wall",
-        "W7.rss",
-        "GCBench.wall",
-        "memory.object",
-        "memory.spike",
-    ],
-    measure,
-};
+type TreeRoot = Rootable![Option<Gc<'_, Tree<'_>>>];
+type ListRoot = Rootable![Last<'_>];
 
-fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
-    match work {
-        Work::W1 => w1(size, out),
-        Work::W2 => w2(size, out),
-        Work::W2c => w2c(size, out),
-        Work::W2r => w2r(size, out),
-        Work::W3 => w3(size, out),
-        Work::W4 => w4(size, out),
-        Work::W7 => binary_trees(size, out),
-        Work::GcBench => gc_bench(size, out),
-        Work::Memory => memory(size, out),
-        _ => {}
+/// An arena for each kind of root.
+pub(super) struct Arenas {
+    garbage: Arena<Rootable![()]>,
+    flat: LiveArena,
+    tree: Arena<TreeRoot>,
+    kept: Arena<Rootable![Kept<'_>]>,
+    /// Lists, which are looked at while they are there.
+    lists: Vec<Arena<ListRoot>>,
+}
+
+impl Default for Arenas {
+    fn default() -> Self {
+        Arenas {
+            garbage: arena::<Rootable![()]>(|_mc| ()),
+            flat: live(),
+            tree: arena::<TreeRoot>(|_mc| None),
+            kept: arena::<Rootable![Kept<'_>]>(|_mc| Kept::default()),
+            lists: Vec::new(),
+        }
     }
-    Ok(())
+}
+
+impl Peer for Arenas {
+    const NAME: &'static str = "gc-arena";
+    const ROWS: &'static str = "W1 W2.0 W2.10 W2.50 W2.90 W2c.0 W2c.50 W2r.50 \
+        W2r.90 W3.random W3.list W3.shuffled W3.tree W3.leaves W4.run W7.wall W7.rss \
+        GCBench.wall memory.object memory.spike";
+
+    fn garbage(&mut self, objects: usize) -> Duration {
+        let start = Instant::now();
+        for first in (0..objects).step_by(1024) {
+            self.garbage.mutate(|mc, ()| {
+                for n in first..objects.min(first + 1024) {
+                    black_box(&*Gc::new(mc, [n as u64; 4]));
+                }
+            });
+            self.garbage.collect_debt();
+        }
+        start.elapsed()
+    }
+
+    /// The sweep alone. An object with something to do is one of a type that implements `Drop`.
+    fn sweep(&mut self, objects: usize, live: f64, dropping: f64) -> Duration {
+        fill(&mut self.flat, objects, live, dropping);
+        let time = sweep(&mut self.flat);
+        clear(&mut self.flat);
+        time
+    }
+
+    fn refill(&mut self, objects: usize, live: f64) -> (Duration, usize) {
+        fill(&mut self.flat, objects, live, 0.0);
+        sweep(&mut self.flat);
+        let dead = objects - self.flat.metrics().total_gc_count();
+        let start = Instant::now();
+        self.flat.mutate(|mc, _| {
+            for n in 0..dead {
+                black_box(&*Gc::new(mc, [n as u64; 4]));
+            }
+        });
+        let time = start.elapsed();
+        clear(&mut self.flat);
+        (time, dead)
+    }
+
+    fn mark(&mut self, objects: usize, links: Links) -> Duration {
+        let mut arena = graph(links, objects);
+        arena.finish_cycle();
+        let start = Instant::now();
+        let marked = arena.finish_marking().is_some();
+        let time = start.elapsed();
+        assert!(marked && arena.metrics().total_gc_count() == objects, "{links:?}");
+        time
+    }
+
+    /// To the last `drop`, which the collecting thread calls.
+    fn drops(&mut self, objects: usize) -> Duration {
+        fill(&mut self.flat, objects, 0.0, 1.0);
+        let start = Instant::now();
+        self.flat.finish_cycle();
+        start.elapsed()
+    }
+
+    fn tree(&mut self, depth: usize) -> usize {
+        let found = self.tree.mutate(|mc, _| bottom_up(mc, depth).check());
+        self.tree.collect_debt();
+        found
+    }
+
+    fn keep_tree(&mut self, depth: usize) {
+        self.tree.mutate_root(|mc, root| *root = Some(bottom_up(mc, depth)));
+    }
+
+    fn kept_nodes(&mut self) -> usize {
+        self.tree.mutate(|_mc, root| root.map_or(0, |tree| tree.check()))
+    }
+
+    fn top_down(&mut self, depth: usize) {
+        self.kept.mutate(|mc, _| _ = black_box(&*top_down(mc, depth)));
+        self.kept.collect_debt();
+    }
+
+    fn bottom_up(&mut self, depth: usize) {
+        self.kept.mutate(|mc, _| _ = black_box(&*make(mc, depth)));
+        self.kept.collect_debt();
+    }
+
+    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
+        self.kept.mutate_root(|mc, kept| {
+            kept.tree = Some(top_down(mc, depth));
+            let array: Box<[f64]> = (0..numbers).map(|n| 1.0 / (n + 1) as f64).collect();
+            kept.array = Some(Gc::new(mc, array));
+        });
+    }
+
+    fn kept_numbers(&mut self) -> usize {
+        self.kept.mutate(|_mc, kept| {
+            black_box(kept.tree.map(|tree| tree.numbers));
+            kept.array.map_or(0, |array| array.len())
+        })
+    }
+
+    fn keep_list(&mut self, objects: usize) {
+        self.lists.push(linked(objects));
+    }
+
+    fn spike(&mut self, objects: usize, peak: impl FnOnce()) {
+        let mut list = linked(objects);
+        peak();
+        list.mutate_root(|_mc, root| *root = None);
+        list.finish_cycle();
+        list.finish_cycle();
+        self.lists.push(list);
+        let first = self.lists[0].mutate(|_mc, root| root.map(|object| object.words));
+        black_box(first);
+    }
 }
 
 const PACING: Pacing = Pacing { min_sleep: GARBAGE_PER_CYCLE, ..Pacing::STOP_THE_WORLD };
@@ -70,24 +164,6 @@ where
     let arena = Arena::new(root);
     arena.metrics().set_pacing(PACING);
     arena
-}
-
-fn w1(objects: usize, out: &mut Out) {
-    let mut arena = arena::<Rootable![()]>(|_mc| ());
-    let mut fill = |count: usize| {
-        let start = Instant::now();
-        for first in (0..count).step_by(1024) {
-            arena.mutate(|mc, ()| {
-                for n in first..count.min(first + 1024) {
-                    black_box(&*Gc::new(mc, [n as u64; 4]));
-                }
-            });
-            arena.collect_debt();
-        }
-        start.elapsed()
-    };
-    fill(4 * GARBAGE_PER_CYCLE);
-    out.put("W1", per(fill(objects), objects as u64));
 }
 
 /// An object of 32 bytes without pointers.
@@ -153,68 +229,14 @@ fn clear(arena: &mut LiveArena) {
     arena.finish_cycle();
 }
 
-/// Nanoseconds per object of the sweep alone.
-fn sweep(arena: &mut LiveArena, objects: usize) -> f64 {
+/// Times the sweep alone.
+fn sweep(arena: &mut LiveArena) -> Duration {
     if let Some(marked) = arena.finish_marking() {
         marked.start_sweeping();
     }
     let start = Instant::now();
     arena.finish_cycle();
-    per(start.elapsed(), objects as u64)
-}
-
-fn w2(objects: usize, out: &mut Out) {
-    let mut arena = live();
-    fill(&mut arena, objects, 0.5, 0.0);
-    clear(&mut arena);
-    for (id, share) in [("W2.0", 0.0), ("W2.10", 0.1), ("W2.50", 0.5), ("W2.90", 0.9)] {
-        fill(&mut arena, objects, share, 0.0);
-        out.put(id, sweep(&mut arena, objects));
-        clear(&mut arena);
-    }
-}
-
-/// What carries a cleanup here is a type that implements `Drop`.
-fn w2c(objects: usize, out: &mut Out) {
-    let mut arena = live();
-    fill(&mut arena, objects, 0.5, 0.1);
-    clear(&mut arena);
-    for (id, share) in [("W2c.0", 0.0), ("W2c.50", 0.5)] {
-        fill(&mut arena, objects, share, 0.1);
-        out.put(id, sweep(&mut arena, objects));
-        clear(&mut arena);
-    }
-}
-
-fn w2r(objects: usize, out: &mut Out) {
-    let mut arena = live();
-    fill(&mut arena, objects, 0.5, 0.0);
-    clear(&mut arena);
-    for (id, share) in [("W2r.50", 0.5), ("W2r.90", 0.9)] {
-        fill(&mut arena, objects, share, 0.0);
-        sweep(&mut arena, objects);
-        let dead = objects - arena.metrics().total_gc_count();
-        let start = Instant::now();
-        arena.mutate(|mc, _| {
-            for n in 0..dead {
-                black_box(&*Gc::new(mc, [n as u64; 4]));
-            }
-        });
-        out.put(id, per(start.elapsed(), dead as u64));
-        clear(&mut arena);
-    }
-}
-
-/// From the start of the collection to the last `drop`, which the collecting thread calls.
-fn w4(cleanups: usize, out: &mut Out) {
-    let mut arena = live();
-    for id in [None, Some("W4.run")] {
-        fill(&mut arena, cleanups, 0.0, 1.0);
-        let start = Instant::now();
-        arena.finish_cycle();
-        let time = start.elapsed();
-        id.into_iter().for_each(|id| out.put(id, per(time, cleanups as u64)));
-    }
+    start.elapsed()
 }
 
 /// An object with two links, of 32 bytes.
@@ -264,24 +286,6 @@ fn graph(links: Links, objects: usize) -> Arena<Rootable![Graph<'_>]> {
     })
 }
 
-fn w3(objects: usize, out: &mut Out) {
-    for (id, links) in [
-        ("W3.random", Links::Random),
-        ("W3.list", Links::List),
-        ("W3.shuffled", Links::Shuffled),
-        ("W3.tree", Links::Tree),
-        ("W3.leaves", Links::Leaves),
-    ] {
-        let mut arena = graph(links, objects);
-        arena.finish_cycle();
-        let start = Instant::now();
-        let marked = arena.finish_marking().is_some();
-        let time = start.elapsed();
-        assert!(marked && arena.metrics().total_gc_count() == objects, "{id}");
-        out.put(id, per(time, objects as u64));
-    }
-}
-
 #[derive(Collect)]
 #[collect(no_drop)]
 struct Tree<'gc> {
@@ -297,26 +301,6 @@ impl Tree<'_> {
     fn check(&self) -> usize {
         self.children.map_or(1, |(left, right)| 1 + left.check() + right.check())
     }
-}
-
-fn binary_trees(depth: usize, out: &mut Out) {
-    let start = Instant::now();
-    let mut arena = arena::<Rootable![Option<Gc<'_, Tree<'_>>>]>(|_mc| None);
-    let stretched = arena.mutate(|mc, _| bottom_up(mc, depth + 1).check());
-    assert_eq!(stretched, nodes(depth + 1));
-    arena.collect_debt();
-    arena.mutate_root(|mc, root| *root = Some(bottom_up(mc, depth)));
-    for (count, depth) in short_lived(depth) {
-        let mut found = 0;
-        for _ in 0..count {
-            found += arena.mutate(|mc, _| bottom_up(mc, depth).check());
-            arena.collect_debt();
-        }
-        assert_eq!(found, count * nodes(depth));
-    }
-    let left = arena.mutate(|_mc, root| root.map_or(0, |tree| tree.check()));
-    assert_eq!(left, nodes(depth));
-    tell_binary_trees(start, out);
 }
 
 #[derive(Collect, Default)]
@@ -358,37 +342,6 @@ fn make<'gc>(mc: &Mutation<'gc>, depth: usize) -> Gc<'gc, Node<'gc>> {
     Gc::new(mc, Node { left, right, numbers: [0; 2] })
 }
 
-fn gc_bench(stretch: usize, out: &mut Out) {
-    let plan = GcBench { stretch };
-    let start = Instant::now();
-    let mut arena = arena::<Rootable![Kept<'_>]>(|_mc| Kept::default());
-    arena.mutate(|mc, _| {
-        black_box(&*make(mc, stretch));
-    });
-    arena.collect_debt();
-    arena.mutate_root(|mc, kept| {
-        kept.tree = Some(top_down(mc, plan.long_lived()));
-        let array: Box<[f64]> = (0..plan.array()).map(|n| 1.0 / (n + 1) as f64).collect();
-        kept.array = Some(Gc::new(mc, array));
-    });
-    for (count, depth) in plan.short_lived() {
-        for make_one in [top_down, make] {
-            for _ in 0..count {
-                arena.mutate(|mc, _| {
-                    black_box(&*make_one(mc, depth));
-                });
-                arena.collect_debt();
-            }
-        }
-    }
-    let kept = arena.mutate(|_mc, kept| {
-        let node = kept.tree.map(|tree| tree.numbers[0]);
-        node.is_some() && kept.array.is_some_and(|array| array.len() == plan.array())
-    });
-    assert!(kept, "what was to live has died");
-    out.put("GCBench.wall", start.elapsed().as_secs_f64() * 1e3);
-}
-
 /// An object of 32 bytes, linked to the one before.
 #[derive(Collect)]
 #[collect(no_drop)]
@@ -399,24 +352,9 @@ struct Linked<'gc> {
 
 type Last<'gc> = Option<Gc<'gc, Linked<'gc>>>;
 
-fn linked(objects: usize) -> Arena<Rootable![Last<'_>]> {
-    arena::<Rootable![Last<'_>]>(|mc| {
+fn linked(objects: usize) -> Arena<ListRoot> {
+    arena::<ListRoot>(|mc| {
         let link = |before, n| Some(Gc::new(mc, Linked { before, words: [n as u64; 3] }));
         (0..objects).fold(None, link)
     })
-}
-
-fn memory(objects: usize, out: &mut Out) {
-    let before = resident();
-    let first = linked(objects);
-    tell_each(out, "memory.object", before, objects);
-
-    let before = resident();
-    let mut second = linked(objects);
-    let peak = resident();
-    second.mutate_root(|_mc, root| *root = None);
-    second.finish_cycle();
-    second.finish_cycle();
-    tell_spike(out, before, peak);
-    black_box(first.mutate(|_mc, root| root.map(|object| object.words[0])));
 }

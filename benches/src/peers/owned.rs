@@ -2,39 +2,17 @@
 //! nobody looks for the dead, so there is neither mark nor sweep to time.
 
 use std::hint::black_box;
-use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::catalogue::per;
+use super::driver::Peer;
 use crate::heaps::{GARBAGE_PER_CYCLE, SEED};
 
-use crate::catalogue::{Builtin, Out, Work};
-use crate::measure::memory::{resident, tell_each, tell_spike};
-use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
-
-const ROWS: &[&str] = &[
-    "W1",
-    "W2r.50",
-    "W2r.90",
-    "W7.wall",
-    "W7.rss",
-    "GCBench.wall",
-    "memory.object",
-    "memory.spike",
-];
-
-pub(super) static BOX: Builtin = Builtin { name: "box", rows: ROWS, measure: measure::<SystemBox> };
-
-pub(super) static ARC: Builtin = Builtin { name: "arc", rows: ROWS, measure: measure::<SystemArc> };
-
-#[cfg(feature = "peers")]
-pub(super) static BOX_MIMALLOC: Builtin =
-    Builtin { name: "box-mimalloc", rows: ROWS, measure: measure::<Mimalloc> };
-
 /// A kind of pointer that owns what it points to.
-trait Owner: Sized {
+pub(super) trait Owner: Sized {
+    const NAME: &'static str;
+
     type Of<T>: Deref<Target = T>;
 
     fn new<T>(value: T) -> Self::Of<T>;
@@ -43,9 +21,11 @@ trait Owner: Sized {
     fn get_mut<T>(of: &mut Self::Of<T>) -> &mut T;
 }
 
-enum SystemBox {}
+pub(super) enum SystemBox {}
 
 impl Owner for SystemBox {
+    const NAME: &'static str = "box";
+
     type Of<T> = Box<T>;
 
     #[inline]
@@ -59,9 +39,11 @@ impl Owner for SystemBox {
     }
 }
 
-enum SystemArc {}
+pub(super) enum SystemArc {}
 
 impl Owner for SystemArc {
+    const NAME: &'static str = "arc";
+
     type Of<T> = Arc<T>;
 
     #[inline]
@@ -71,15 +53,17 @@ impl Owner for SystemArc {
 
     #[inline]
     fn get_mut<T>(of: &mut Arc<T>) -> &mut T {
-        Arc::get_mut(of).expect("nobody shares it yet")
+        Arc::get_mut(of).expect("it is not shared yet")
     }
 }
 
 #[cfg(feature = "peers")]
-enum Mimalloc {}
+pub(super) enum Mimalloc {}
 
 #[cfg(feature = "peers")]
 impl Owner for Mimalloc {
+    const NAME: &'static str = "box-mimalloc";
+
     type Of<T> = super::mi_box::MiBox<T>;
 
     #[inline]
@@ -93,43 +77,46 @@ impl Owner for Mimalloc {
     }
 }
 
-fn measure<O: Owner>(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
-    match work {
-        Work::W1 => w1::<O>(size, out),
-        Work::W2r => w2r::<O>(size, out),
-        Work::W7 => binary_trees::<O>(size, out),
-        Work::GcBench => gc_bench::<O>(size, out),
-        Work::Memory => memory::<O>(size, out),
-        _ => {}
-    }
-    Ok(())
+/// What lives.
+pub(super) struct Owned<O: Owner> {
+    ring: Vec<Option<O::Of<[u64; 4]>>>,
+    tree: Option<O::Of<Tree<O>>>,
+    node: Option<O::Of<Node<O>>>,
+    numbers: Box<[f64]>,
+    list: Option<O::Of<Linked<O>>>,
 }
 
-/// Freed as late as the collector frees, and, as a variant, at once.
-fn w1<O: Owner>(objects: usize, out: &mut Out) {
-    let mut ring: Vec<Option<O::Of<[u64; 4]>>> = Vec::new();
-    ring.resize_with(GARBAGE_PER_CYCLE, || None);
-    let mut later = |count: usize| {
+impl<O: Owner> Default for Owned<O> {
+    fn default() -> Self {
+        Owned { ring: Vec::new(), tree: None, node: None, numbers: Box::default(), list: None }
+    }
+}
+
+impl<O: Owner> Peer for Owned<O> {
+    const NAME: &'static str = O::NAME;
+    const ROWS: &'static str =
+        "W1 W2r.50 W2r.90 W7.wall W7.rss GCBench.wall memory.object memory.spike";
+
+    fn garbage(&mut self, objects: usize) -> Duration {
+        self.ring.resize_with(GARBAGE_PER_CYCLE, || None);
         let start = Instant::now();
-        for n in 0..count {
-            ring[n % GARBAGE_PER_CYCLE] = Some(O::new([n as u64; 4]));
+        for n in 0..objects {
+            self.ring[n % GARBAGE_PER_CYCLE] = Some(O::new([n as u64; 4]));
         }
-        black_box(&ring);
+        black_box(&self.ring);
         start.elapsed()
-    };
-    later(2 * GARBAGE_PER_CYCLE);
-    out.put("W1", per(later(objects), objects as u64));
-
-    let start = Instant::now();
-    for n in 0..objects {
-        black_box(&*O::new([n as u64; 4]));
     }
-    out.put("W1@once", per(start.elapsed(), objects as u64));
-}
 
-/// Into the holes that the random dead among many have left.
-fn w2r<O: Owner>(objects: usize, out: &mut Out) {
-    for (id, live) in [("W2r.50", 0.5), ("W2r.90", 0.9)] {
+    fn garbage_at_once(&mut self, objects: usize) -> Option<Duration> {
+        let start = Instant::now();
+        for n in 0..objects {
+            black_box(&*O::new([n as u64; 4]));
+        }
+        Some(start.elapsed())
+    }
+
+    /// Into the holes that the random dead among many have left.
+    fn refill(&mut self, objects: usize, live: f64) -> (Duration, usize) {
         let mut rng = fastrand::Rng::with_seed(SEED);
         let mut all: Vec<_> = (0..objects).map(|n| Some(O::new([n as u64; 4]))).collect();
         for slot in &mut all {
@@ -142,9 +129,52 @@ fn w2r<O: Owner>(objects: usize, out: &mut Out) {
         for (n, slot) in holes.iter_mut().enumerate() {
             **slot = Some(O::new([n as u64; 4]));
         }
-        let time = start.elapsed();
-        out.put(id, per(time, holes.len() as u64));
+        let (time, count) = (start.elapsed(), holes.len());
         black_box(&all);
+        (time, count)
+    }
+
+    fn tree(&mut self, depth: usize) -> usize {
+        bottom_up::<O>(depth).check()
+    }
+
+    fn keep_tree(&mut self, depth: usize) {
+        self.tree = Some(bottom_up::<O>(depth));
+    }
+
+    fn kept_nodes(&mut self) -> usize {
+        self.tree.as_ref().map_or(0, |tree| tree.check())
+    }
+
+    fn top_down(&mut self, depth: usize) {
+        drop(black_box(Node::<O>::top_down(depth)));
+    }
+
+    fn bottom_up(&mut self, depth: usize) {
+        drop(black_box(Node::<O>::make(depth)));
+    }
+
+    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
+        self.node = Some(Node::<O>::top_down(depth));
+        self.numbers = (0..numbers).map(|n| 1.0 / (n + 1) as f64).collect();
+    }
+
+    fn kept_numbers(&mut self) -> usize {
+        black_box(self.node.as_ref().map(|node| node.numbers));
+        black_box(&self.numbers).len()
+    }
+
+    fn keep_list(&mut self, objects: usize) {
+        for n in 0..objects {
+            self.list = Some(O::new(Linked { before: self.list.take(), words: [n as u64; 3] }));
+        }
+        black_box(self.list.as_ref().map(|it| (it.words, it.before.is_some())));
+    }
+
+    fn spike(&mut self, objects: usize, peak: impl FnOnce()) {
+        let all: Vec<_> = (0..objects).map(|n| O::new([n as u64; 4])).collect();
+        peak();
+        drop(all);
     }
 }
 
@@ -161,18 +191,6 @@ impl<O: Owner> Tree<O> {
     fn check(&self) -> usize {
         self.children.as_ref().map_or(1, |[left, right]| 1 + left.check() + right.check())
     }
-}
-
-fn binary_trees<O: Owner>(depth: usize, out: &mut Out) {
-    let start = Instant::now();
-    assert_eq!(bottom_up::<O>(depth + 1).check(), nodes(depth + 1));
-    let long_lived = bottom_up::<O>(depth);
-    for (count, depth) in short_lived(depth) {
-        let found: usize = (0..count).map(|_| bottom_up::<O>(depth).check()).sum();
-        assert_eq!(found, count * nodes(depth));
-    }
-    assert_eq!(long_lived.check(), nodes(depth));
-    tell_binary_trees(start, out);
 }
 
 struct Node<O: Owner> {
@@ -210,41 +228,8 @@ impl<O: Owner> Node<O> {
     }
 }
 
-fn gc_bench<O: Owner>(stretch: usize, out: &mut Out) {
-    let plan = GcBench { stretch };
-    let start = Instant::now();
-    black_box(&*Node::<O>::make(stretch));
-    let tree = Node::<O>::top_down(plan.long_lived());
-    let array: Box<[f64]> = (0..plan.array()).map(|n| 1.0 / (n + 1) as f64).collect();
-    for (count, depth) in plan.short_lived() {
-        (0..count).for_each(|_| drop(black_box(Node::<O>::top_down(depth))));
-        (0..count).for_each(|_| drop(black_box(Node::<O>::make(depth))));
-    }
-    black_box((tree.numbers, &array));
-    out.put("GCBench.wall", start.elapsed().as_secs_f64() * 1e3);
-}
-
 /// An object of 32 bytes, which owns the one before.
 struct Linked<O: Owner> {
     before: Option<O::Of<Linked<O>>>,
     words: [u64; 3],
-}
-
-fn memory<O: Owner>(objects: usize, out: &mut Out) {
-    let before = resident();
-    let mut last: Option<O::Of<Linked<O>>> = None;
-    for n in 0..objects {
-        last = Some(O::new(Linked { before: last, words: [n as u64; 3] }));
-    }
-    tell_each(out, "memory.object", before, objects);
-    black_box(last.as_ref().map(|it| (it.words, it.before.is_some())));
-
-    let mut all = Vec::with_capacity(objects);
-    let before = resident();
-    all.extend((0..objects).map(|n| O::new([n as u64; 4])));
-    let peak = resident();
-    drop(all);
-    tell_spike(out, before, peak);
-    // Dropping it would recurse as deep as it is long.
-    mem::forget(last);
 }

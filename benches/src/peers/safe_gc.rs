@@ -5,48 +5,134 @@
 //! which all is live, W2.0 one of a heap in which all is dead.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::catalogue::per;
-use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 use safe_gc::{Collector, Gc, Heap, Root, Trace};
 
-use crate::catalogue::{Builtin, Out, Work};
-use crate::measure::memory::{resident, tell_each, tell_spike};
-use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
+use super::driver::Peer;
+use crate::catalogue::Work;
+use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 
-pub(super) static SAFE_GC: Builtin = Builtin {
-    name: "safe-gc",
-    rows: &[
-        "W1",
-        "W2.0",
-        "W2r.50",
-        "W2r.90",
-        "W3.random",
-        "W3.list",
-        "W3.shuffled",
-        "W3.tree",
-        "W7.wall",
-        "W7.rss",
-        "GCBench.wall",
-        "memory.object",
-        "memory.spike",
-    ],
-    measure,
-};
+/// A heap, and what lives in it.
+#[derive(Default)]
+pub(super) struct Indexed {
+    heap: Heap,
+    tree: Option<Root<Tree>>,
+    node: Option<Root<Node>>,
+    numbers: Option<Root<Array>>,
+    list: Option<Root<Linked>>,
+    /// The heap of a spike, whose memory is looked at while it is there.
+    spiked: Heap,
+}
 
-fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
-    match work {
-        Work::W1 => w1(size, out),
-        Work::W2 => w2(size, out),
-        Work::W2r => w2r(size, out),
-        Work::W3 => w3(size, out),
-        Work::W7 => binary_trees(size, out),
-        Work::GcBench => gc_bench(size, out),
-        Work::Memory => memory(size, out),
-        _ => {}
+impl Peer for Indexed {
+    const NAME: &'static str = "safe-gc";
+    const ROWS: &'static str = "W1 W2.0 W2r.50 W2r.90 W3.random W3.list W3.shuffled \
+        W3.tree W7.wall W7.rss GCBench.wall memory.object memory.spike";
+
+    fn prepare(&mut self, work: Work) {
+        if work == Work::W1 {
+            reserve(&mut self.heap, GARBAGE_PER_CYCLE, || Plain([0; 4]));
+        }
     }
-    Ok(())
+
+    fn garbage(&mut self, objects: usize) -> Duration {
+        allocate(&mut self.heap, objects)
+    }
+
+    /// A whole collection, in which nothing lives.
+    fn sweep(&mut self, objects: usize, _live: f64, _dropping: f64) -> Duration {
+        let all: Vec<_> = (0..objects).map(|n| plain(&mut self.heap, n)).collect();
+        drop(all);
+        let start = Instant::now();
+        self.heap.gc();
+        start.elapsed()
+    }
+
+    fn refill(&mut self, objects: usize, live: f64) -> (Duration, usize) {
+        let mut heap = Heap::new();
+        let mut rng = fastrand::Rng::with_seed(SEED);
+        let mut all: Vec<_> = (0..objects).map(|n| plain(&mut heap, n)).collect();
+        all.retain(|_| rng.f64() < live);
+        heap.gc();
+        let dead = objects - all.len();
+        (allocate(&mut heap, dead), dead)
+    }
+
+    /// A whole collection, in which all lives.
+    fn mark(&mut self, objects: usize, links: Links) -> Duration {
+        let mut heap = Heap::new();
+        let all: Vec<_> = (0..objects).map(|_| heap.alloc(Pair::default())).collect();
+        let root = links.edges(objects, |from, left, right| {
+            let pair = heap.get_mut(&all[from]);
+            pair.left = left.map(|to| all[to].unrooted());
+            pair.right = right.map(|to| all[to].unrooted());
+        });
+        let root = all[root].clone();
+        drop(all);
+        heap.gc();
+        let start = Instant::now();
+        heap.gc();
+        let time = start.elapsed();
+        black_box(heap.get(&root).words);
+        time
+    }
+
+    fn tree(&mut self, depth: usize) -> usize {
+        let tree = bottom_up(&mut self.heap, depth);
+        check(&self.heap, tree.unrooted())
+    }
+
+    fn keep_tree(&mut self, depth: usize) {
+        self.tree = Some(bottom_up(&mut self.heap, depth));
+    }
+
+    fn kept_nodes(&mut self) -> usize {
+        self.tree.as_ref().map_or(0, |tree| check(&self.heap, tree.unrooted()))
+    }
+
+    fn top_down(&mut self, depth: usize) {
+        drop(top_down(&mut self.heap, depth));
+    }
+
+    fn bottom_up(&mut self, depth: usize) {
+        drop(make(&mut self.heap, depth));
+    }
+
+    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
+        self.node = Some(top_down(&mut self.heap, depth));
+        let array = Array((0..numbers).map(|n| 1.0 / (n + 1) as f64).collect());
+        self.numbers = Some(self.heap.alloc(array));
+    }
+
+    fn kept_numbers(&mut self) -> usize {
+        black_box(self.node.as_ref().map(|node| self.heap.get(node).numbers));
+        self.numbers.as_ref().map_or(0, |array| self.heap.get(array).0.len())
+    }
+
+    fn keep_list(&mut self, objects: usize) {
+        self.list = linked(&mut self.heap, objects);
+        let last = self.list.as_ref().map(|it| self.heap.get(it));
+        black_box(last.map(|it| (it.words, it.before)));
+    }
+
+    fn spike(&mut self, objects: usize, peak: impl FnOnce()) {
+        let list = linked(&mut self.spiked, objects);
+        peak();
+        drop(list);
+        self.spiked.gc();
+        self.spiked.gc();
+    }
+}
+
+/// Times the allocation of objects that die.
+fn allocate(heap: &mut Heap, objects: usize) -> Duration {
+    let start = Instant::now();
+    for n in 0..objects {
+        let object = plain(heap, n);
+        black_box(heap.get(&object).0);
+    }
+    start.elapsed()
 }
 
 struct Plain([u64; 4]);
@@ -66,46 +152,6 @@ fn reserve<T: Trace>(heap: &mut Heap, count: usize, make: impl Fn() -> T) {
     heap.gc();
 }
 
-fn w1(objects: usize, out: &mut Out) {
-    let mut heap = Heap::new();
-    reserve(&mut heap, GARBAGE_PER_CYCLE, || Plain([0; 4]));
-    let start = Instant::now();
-    for n in 0..objects {
-        let object = plain(&mut heap, n);
-        black_box(heap.get(&object).0);
-    }
-    out.put("W1", per(start.elapsed(), objects as u64));
-}
-
-fn w2(objects: usize, out: &mut Out) {
-    let mut heap = Heap::new();
-    for id in [None, Some("W2.0")] {
-        let all: Vec<_> = (0..objects).map(|n| plain(&mut heap, n)).collect();
-        drop(all);
-        let start = Instant::now();
-        heap.gc();
-        let time = start.elapsed();
-        id.into_iter().for_each(|id| out.put(id, per(time, objects as u64)));
-    }
-}
-
-fn w2r(objects: usize, out: &mut Out) {
-    for (id, live) in [("W2r.50", 0.5), ("W2r.90", 0.9)] {
-        let mut heap = Heap::new();
-        let mut rng = fastrand::Rng::with_seed(SEED);
-        let mut all: Vec<_> = (0..objects).map(|n| plain(&mut heap, n)).collect();
-        all.retain(|_| rng.f64() < live);
-        heap.gc();
-        let dead = objects - all.len();
-        let start = Instant::now();
-        for n in 0..dead {
-            let object = plain(&mut heap, n);
-            black_box(heap.get(&object).0);
-        }
-        out.put(id, per(start.elapsed(), dead as u64));
-    }
-}
-
 #[derive(Default)]
 struct Pair {
     left: Option<Gc<Pair>>,
@@ -116,30 +162,6 @@ struct Pair {
 impl Trace for Pair {
     fn trace(&self, collector: &mut Collector) {
         self.left.into_iter().chain(self.right).for_each(|it| collector.edge(it));
-    }
-}
-
-fn w3(objects: usize, out: &mut Out) {
-    for (id, links) in [
-        ("W3.random", Links::Random),
-        ("W3.list", Links::List),
-        ("W3.shuffled", Links::Shuffled),
-        ("W3.tree", Links::Tree),
-    ] {
-        let mut heap = Heap::new();
-        let all: Vec<_> = (0..objects).map(|_| heap.alloc(Pair::default())).collect();
-        let root = links.edges(objects, |from, left, right| {
-            let pair = heap.get_mut(&all[from]);
-            pair.left = left.map(|to| all[to].unrooted());
-            pair.right = right.map(|to| all[to].unrooted());
-        });
-        let root = all[root].clone();
-        drop(all);
-        heap.gc();
-        let start = Instant::now();
-        heap.gc();
-        out.put(id, per(start.elapsed(), objects as u64));
-        black_box(heap.get(&root).words);
     }
 }
 
@@ -167,23 +189,6 @@ fn bottom_up(heap: &mut Heap, depth: usize) -> Root<Tree> {
 
 fn check(heap: &Heap, tree: Gc<Tree>) -> usize {
     heap.get(tree).children.map_or(1, |(left, right)| 1 + check(heap, left) + check(heap, right))
-}
-
-fn binary_trees(depth: usize, out: &mut Out) {
-    let start = Instant::now();
-    let mut heap = Heap::new();
-    let made_and_checked = |heap: &mut Heap, depth| {
-        let tree = bottom_up(heap, depth);
-        check(heap, tree.unrooted())
-    };
-    assert_eq!(made_and_checked(&mut heap, depth + 1), nodes(depth + 1));
-    let long_lived = bottom_up(&mut heap, depth);
-    for (count, depth) in short_lived(depth) {
-        let found: usize = (0..count).map(|_| made_and_checked(&mut heap, depth)).sum();
-        assert_eq!(found, count * nodes(depth));
-    }
-    assert_eq!(check(&heap, long_lived.unrooted()), nodes(depth));
-    tell_binary_trees(start, out);
 }
 
 #[derive(Default)]
@@ -232,22 +237,6 @@ fn make(heap: &mut Heap, depth: usize) -> Root<Node> {
     heap.alloc(Node { left, right, numbers: [0; 2] })
 }
 
-fn gc_bench(stretch: usize, out: &mut Out) {
-    let plan = GcBench { stretch };
-    let start = Instant::now();
-    let mut heap = Heap::new();
-    drop(make(&mut heap, stretch));
-    let tree = top_down(&mut heap, plan.long_lived());
-    let array = Array((0..plan.array()).map(|n| 1.0 / (n + 1) as f64).collect());
-    let array = heap.alloc(array);
-    for (count, depth) in plan.short_lived() {
-        (0..count).for_each(|_| drop(top_down(&mut heap, depth)));
-        (0..count).for_each(|_| drop(make(&mut heap, depth)));
-    }
-    black_box((heap.get(&tree).numbers, heap.get(&array).0.len()));
-    out.put("GCBench.wall", start.elapsed().as_secs_f64() * 1e3);
-}
-
 /// An object of 32 bytes, linked to the one before.
 struct Linked {
     before: Option<Gc<Linked>>,
@@ -267,21 +256,4 @@ fn linked(heap: &mut Heap, objects: usize) -> Option<Root<Linked>> {
         last = Some(heap.alloc(Linked { before, words: [n as u64; 2] }));
     }
     last
-}
-
-fn memory(objects: usize, out: &mut Out) {
-    let mut first = Heap::new();
-    let before = resident();
-    let kept = linked(&mut first, objects);
-    tell_each(out, "memory.object", before, objects);
-
-    let mut second = Heap::new();
-    let before = resident();
-    let dies = linked(&mut second, objects);
-    let peak = resident();
-    drop(dies);
-    second.gc();
-    second.gc();
-    tell_spike(out, before, peak);
-    black_box(kept.map(|object| (first.get(&object).words, first.get(&object).before)));
 }
