@@ -147,8 +147,8 @@ fn told(
     );
     row("wait for the last ones", ms(wait), "ms", "with a deadline, after a last collection");
     format!(
-        "A program, for a second. {} live, each of two objects that lead to each other, and with a\n\
-         cleanup. New pairs replace old ones.\n\n{table}",
+        "A program, for a second. {} live, each of two objects that lead to each other, and with\n\
+         a cleanup. New pairs replace old ones.\n\n{table}",
         counted(PAIRS, "pair")
     )
 }

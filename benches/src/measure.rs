@@ -8,7 +8,7 @@ pub(crate) mod sexton;
 mod sexton_cleanups;
 mod shared;
 
-use crate::catalogue::{Builtin, Out};
+use crate::catalogue::Builtin;
 
 /// Sexton, and the machine.
 pub(crate) static ALL: &[&Builtin] = &[&sexton::SEXTON, &limits::LIMITS];

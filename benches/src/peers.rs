@@ -1,7 +1,8 @@
-//! The Rust peers: what else a program could use, each written as someone would who knows it well.
+//! The Rust peers: what else a program could use, each written as an expert in it would.
 //!
-//! All of them are given what Sexton is given: objects of 32 bytes, the same shapes, and pacing off where a phase
-//! is timed. Where one's objects cannot be of that size, they are as close as they come.
+//! All of them are given what Sexton is given: objects of 32 bytes, the same shapes, and pacing off
+//! where a phase is timed. Where one's objects cannot be of that size, they are as close as they
+//! come.
 
 #[cfg(feature = "peers")]
 mod bump;

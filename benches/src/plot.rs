@@ -1,7 +1,7 @@
 //! `sexton-bench plot FILE`: the record of a run as a picture.
 //!
-//! A panel for each work, in it a group of bars for each row: Sexton, its peers, and what the machine allows, on
-//! one logarithmic scale. It knows nothing of how things were measured.
+//! A panel for each work, in it a group of bars for each row: Sexton, its peers, and what the
+//! machine allows, on one logarithmic scale. It knows nothing of how things were measured.
 
 mod layout;
 mod panel;
@@ -9,7 +9,7 @@ mod panel;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use plotters::prelude::{DrawingBackend, IntoDrawingArea, SVGBackend, WHITE};
+use plotters::prelude::{IntoDrawingArea, SVGBackend, WHITE};
 
 use crate::catalogue::{BEST, Work};
 use crate::output::{Failure, print};
@@ -99,11 +99,6 @@ fn draw(record: &Record, args: &Args) -> Result<String, String> {
         root.present().map_err(|error| error.to_string())?;
     }
     Ok(text)
-}
-
-/// What goes wrong while drawing, in a line.
-fn line<B: DrawingBackend>(error: plotters::drawing::DrawingAreaErrorKind<B::ErrorType>) -> String {
-    error.to_string()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! `sexton-bench run`: every measure of the project, Sexton and its peers alternating in one run.
 //!
 //! 1. The contenders are found; peers in other languages are built.
-//! 2. In each round, each work is done once by each contender that can do it, one after the other, each as a
-//!    process of its own. The order among them moves on by one from round to round. The first round is not
-//!    counted. Where one takes long, it has fewer rounds, and the output says so.
-//! 3. The medians are printed, with the ratio of Sexton to each peer within this run; everything that was
-//!    measured can be kept in a file.
+//! 2. In each round, each work is done once by each contender that can do it, one after the other,
+//!    each as a process of its own. The order among them moves on by one from round to round. The
+//!    first round is not counted. Where one takes long, it has fewer rounds, and the output says
+//!    so.
+//! 3. The medians are printed, with the ratio of Sexton to each peer within this run; everything
+//!    that was measured can be kept in a file.
 //!
 //! A contender that fails costs its own cells. Only if Sexton itself fails, the command does.
 

@@ -1,7 +1,9 @@
-//! `sexton-bench scale`: how what an object costs changes as a heap grows, and as more threads collect it.
+//! `sexton-bench scale`: how what an object costs changes as a heap grows, and as more threads
+//! collect it.
 //!
-//! As in `run`, every measurement is a process of its own, and within a round the numbers of threads alternate: each is
-//! first in turn. What does not fit into memory is skipped, and said to be.
+//! As in `run`, every measurement is a process of its own, and within a round the numbers of
+//! threads alternate: each is first in turn. What does not fit into memory is skipped, and said to
+//! be.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -298,7 +300,8 @@ cost grows as the heap does.";
 pub(crate) mod tests {
     use super::*;
 
-    /// Two sizes and two numbers of threads, of which the larger size failed with the larger number.
+    /// Two sizes and two numbers of threads, of which the larger size failed with the larger
+    /// number.
     pub(crate) fn sample() -> Record {
         let mut record = Record::new(Kind::Scale, "sexton-bench scale W2".into(), false, 2);
         record.partial = false;

@@ -1,12 +1,14 @@
-//! `sexton-bench sweep`: what a collection of a heap of a given shape costs, or of heaps of many shapes.
+//! `sexton-bench sweep`: what a collection of a heap of a given shape costs, or of heaps of many
+//! shapes.
 //!
-//! One heap is filled to the shape, collected and emptied, round after round, on memory that is warm
-//! after the first one, which is not counted. Where objects carry cleanups, every other round leaves
-//! them out: the difference of the two sweeps is what queueing the cleanups cost.
+//! One heap is filled to the shape, collected and emptied, round after round, on memory that is
+//! warm after the first one, which is not counted. Where objects carry cleanups, every other round
+//! leaves them out: the difference of the two sweeps is what queueing the cleanups cost.
 //!
-//! Several shapes give a curve: a line for each combination of what was listed, with what an object and a span cost.
-//! Where that stays the same while they become more, the cost of a collection grows as they do; a line below the curve
-//! says so for each shape of which several sizes were measured.
+//! Several shapes give a curve: a line for each combination of what was listed, with what an object
+//! and a span cost. Where that stays the same while they become more, the cost of a collection
+//! grows as they do; a line below the curve says so for each shape of which several sizes were
+//! measured.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -131,8 +133,8 @@ impl Curve {
 }
 
 impl Curve {
-    /// For each shape of which several sizes were measured: how many times the spans and how many times the sweep the
-    /// largest has of the smallest.
+    /// For each shape of which several sizes were measured: how many times the spans and how many
+    /// times the sweep the largest has of the smallest.
     fn growths(&self) -> Vec<String> {
         let same = |a: &Point, b: &Point| {
             let objects = a.shape.objects;
@@ -145,8 +147,8 @@ impl Curve {
             let shape = most.shape;
             (0 < least.spans && least.spans < most.spans).then(|| {
                 format!(
-                    "growth, {} % live, {} % with a cleanup: {:.2} times the spans, {:.2} times the \
-                     sweep",
+                    "growth, {} % live, {} % with a cleanup: {:.2} times the spans, {:.2} \
+                     times the sweep",
                     share(shape.live),
                     share(shape.cleanups),
                     most.spans as f64 / least.spans as f64,
@@ -255,7 +257,8 @@ impl Measured {
         let objects = report.live_objects + report.swept_objects;
         let share = |part: u64| 100.0 * part as f64 / objects.max(1) as f64;
         let head = format!(
-            "{} of {OBJECT_BYTES} bytes in {}: {} live ({:.1} %), {} with a cleanup ({:.1} %); {}\n\n",
+            "{} of {OBJECT_BYTES} bytes in {}: {} live ({:.1} %), {} with a cleanup ({:.1} %); \
+             {}\n\n",
             counted(objects, "object"),
             counted(report.swept_spans, "span"),
             HumanCount(report.live_objects),
@@ -327,8 +330,8 @@ mod tests {
         {
             curve.points.push(Point { shape: Shape::plain(objects, live), spans, sweep });
         }
-        let line = "growth, 50.0 % live, 0.0 % with a cleanup: 4.00 times the spans, 5.00 times the \
-                    sweep";
+        let line = "growth, 50.0 % live, 0.0 % with a cleanup: 4.00 times the spans, 5.00 \
+                    times the sweep";
         assert_eq!(curve.growths(), [line]);
     }
 }

@@ -1,5 +1,5 @@
-//! `sexton-bench table FILE`: what `run --json` or `scale --json` has kept, as Markdown for the documents, so that nobody
-//! copies figures by hand. No date: the same record gives the same text.
+//! `sexton-bench table FILE`: what `run --json` or `scale --json` has kept, as Markdown for the
+//! documents, so that no figure is copied by hand. No date: the same record gives the same text.
 
 use std::path::PathBuf;
 
@@ -158,10 +158,11 @@ mod tests {
     fn a_run_has_its_goals_its_peers_and_its_limits() {
         let text = super::text(&tests_sample());
         for line in [
-            "| W1 | alloc of 32 bytes, all garbage, collections included | ns per object | 2.00 (1.00 to 3.00) \
-             | 3.00 | yes | 1.50 | box@once 10.0 | 0.200 (0.100 to 0.100) |",
+            "| W1 | alloc of 32 bytes, all garbage, collections included | ns per object \
+             | 2.00 (1.00 to 3.00) | 3.00 | yes | 1.50 | box@once 10.0 | 0.200 (0.100 to 0.100) |",
             "| W1 | 2.00 | box@once 10.0 (0.200); box 12.0 (0.167); gc failed |",
-            "| limit.bump | bump allocation of 32 bytes, reused | ns per object | 1.50 (1.50 to 1.50) |",
+            "| limit.bump | bump allocation of 32 bytes, reused | ns per object | 1.50 \
+             (1.50 to 1.50) |",
             "- fewer rounds: box at W1: 2 of 3, because a round takes 12 s",
             "- skipped: go: go is not installed",
         ] {

@@ -10,8 +10,8 @@
 //! 3. All open files are evicted, collected and waited for: what lives now is the complete index.
 //! 4. The index is let go of and collected: everything is dead.
 //!
-//! Whatever cannot be used on the way is skipped and reported. Only `PATH` itself must be a directory
-//! that can be listed.
+//! Whatever cannot be used on the way is skipped and reported. Only `PATH` itself must be a
+//! directory that can be listed.
 
 mod index;
 mod open_files;

@@ -1,6 +1,7 @@
 //! The `sexton-bench` command as a user meets it: what it prints, where, and how it ends.
 //!
-//! Standard output and error are pipes here, so whatever is meant for a terminal only must not show.
+//! Standard output and error are pipes here, so whatever is meant for a terminal only must not
+//! show.
 
 #![forbid(unsafe_code)]
 
@@ -463,8 +464,8 @@ mod measuring {
         let folder = TempDir::new().unwrap();
         let [json, pid, svg] = ["best.json", "pid", "best.svg"].map(|it| folder.path().join(it));
         let fake = format!(
-            "case $1 in --list) echo W1; echo W1@two; echo W2.50; echo W5;; --version) ;; W1) echo W1 \
-             7; echo W1@two 8; echo W5 9;; *) {};; esac",
+            "case $1 in --list) echo W1; echo W1@two; echo W2.50; echo W5;; --version) ;; W1) \
+             echo W1 7; echo W1@two 8; echo W5 9;; *) {};; esac",
             sleep_and_tell(&pid)
         );
         let peers = peers(&[("test-fake", &fake)]);
@@ -655,7 +656,7 @@ mod measuring {
         }
     }
 
-    /// Whether a process has ended, or is about to: one that nobody waits for stays a zombie.
+    /// Whether a process has ended, or is about to: one that is not waited for stays a zombie.
     fn is_gone(process: Pid) -> bool {
         let path = format!("/proc/{}/stat", process.as_raw_nonzero());
         (0..1000).any(|_| {
@@ -784,7 +785,8 @@ mod unix {
         // less than the cache counts on.
         for limit in [64, 12, 4] {
             let line = format!(
-                "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; ulimit -n {limit} && exec \"$0\" tour \"$1\""
+                "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; ulimit -n {limit} && \
+                 exec \"$0\" tour \"$1\""
             );
             let output = Command::new("sh")
                 .args(["-c", &line, env!("CARGO_BIN_EXE_sexton-bench")])

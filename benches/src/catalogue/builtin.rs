@@ -1,6 +1,6 @@
 //! A contender that this very program measures.
 
-use super::Work;
+use super::work::Work;
 use crate::output::{Failure, print};
 
 /// The name under which Sexton itself is kept.

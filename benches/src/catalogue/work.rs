@@ -106,7 +106,8 @@ impl Work {
         }
     }
 
-    /// The number that says how much of it there is: objects, cleanups, keys, wake-ups, or the depth of a tree.
+    /// The number that says how much of it there is: objects, cleanups, keys, wake-ups, or the
+    /// depth of a tree.
     pub(crate) fn size(self, quick: bool) -> usize {
         // A tree that is less deep by four has a sixteenth of the nodes.
         let (full, sixteenth) = match self {

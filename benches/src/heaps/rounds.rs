@@ -7,6 +7,9 @@ use sexton::{Gc, GcRefCell, Heap, Mode, Mutation, Payload, Trace};
 
 use super::shapes::{self, Plain};
 
+/// Longer than any cleanups take that will end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
+
 /// Objects that a heap with default pacing allocates between two cycles when all of them die.
 pub(crate) const GARBAGE_PER_CYCLE: usize =
     sexton::Pacing::DEFAULT_MIN_BYTES as usize / shapes::OBJECT_BYTES;

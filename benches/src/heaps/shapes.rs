@@ -37,8 +37,8 @@ const PER_SESSION: usize = 1 << 16;
 /// The seed of all pseudo-random choices.
 pub(crate) const SEED: u64 = 0x5e37_0b5e;
 
-/// A flat heap: so many objects, of which a share is live and a share carries a cleanup, both spread
-/// pseudo-randomly and independently of each other.
+/// A flat heap: so many objects, of which a share is live and a share carries a cleanup, both
+/// spread pseudo-randomly and independently of each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Shape {
     /// Objects allocated.
@@ -94,7 +94,7 @@ impl ShapedHeap {
             .gc_threads(threads)
             .cleanup_pool(pool)
             .pacing(Pacing::Manual)
-            // When the numbers are known, nobody waits for cleanups of what is left.
+            // The cleanups of what is left when the numbers are known need not run.
             .on_drop(OnDrop::Discard)
             .build(|_mc| Live::default());
         ShapedHeap { heap }
@@ -239,12 +239,13 @@ struct Linked<'gc> {
 /// How the objects of a [`Graph`] are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Links {
-    /// Two edges from each object: one to its successor in a random order of all, so that one root reaches
-    /// everything, and one to any other. Nearly every step misses the cache.
+    /// Two edges from each object: one to its successor in a random order of all, so that one root
+    /// reaches everything, and one to any other. Nearly every step misses the cache.
     Random,
     /// A list in the order of allocation.
     List,
-    /// A list in random order: every step misses the cache, and there is nothing else to do meanwhile.
+    /// A list in random order: every step misses the cache, and there is nothing else to do
+    /// meanwhile.
     Shuffled,
     /// A complete binary tree, the parents allocated before their children, level by level.
     Tree,
@@ -253,8 +254,8 @@ pub(crate) enum Links {
 }
 
 impl Links {
-    /// Calls `set` once with each of `objects` that has edges, and the one or two that they lead to. Returns the
-    /// one from which all are reached. `Leaves` have no edges.
+    /// Calls `set` once with each of `objects` that has edges, and the one or two that they lead
+    /// to. Returns the one from which all are reached. `Leaves` have no edges.
     pub(crate) fn edges(
         self,
         objects: usize,
@@ -333,8 +334,8 @@ impl Graph {
     }
 }
 
-/// Calls `make` with each number below `count`, in sessions of bounded size, until one returns `None`
-/// for want of memory.
+/// Calls `make` with each number below `count`, in sessions of bounded size, until one returns
+/// `None` for want of memory.
 fn in_sessions(
     heap: &mut Heap<Linked<'static>>,
     count: usize,

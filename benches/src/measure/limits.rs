@@ -50,7 +50,8 @@ fn stream() -> f64 {
     MUCH as f64 / time.as_nanos() as f64
 }
 
-/// Nanoseconds per object to do to bitmaps what a sweep does: `alloc := mark`, and count what has died.
+/// Nanoseconds per object to do to bitmaps what a sweep does: `alloc := mark`, and count what has
+/// died.
 fn bitmap(objects: usize) -> f64 {
     let words = objects.div_ceil(64);
     let mut rng = fastrand::Rng::with_seed(SEED);
@@ -163,8 +164,9 @@ fn bump(objects: usize) -> f64 {
     per(fill(objects), objects as u64)
 }
 
-/// Nanoseconds from one end of a cleanup of `W8` to the next, if two threads do nothing else: more than half a microsecond, because it
-/// looks at the clock until the time is over, and a look takes time.
+/// Nanoseconds from one end of a cleanup of `W8` to the next, if two threads do nothing else: more
+/// than half a microsecond, because it looks at the clock until the time is over, and a look takes
+/// time.
 fn spin() -> f64 {
     const EACH: u64 = 100_000;
     let start = Instant::now();

@@ -1,22 +1,24 @@
-//! Sexton's own rows, but for those of the pool (`sexton_cleanups`), of programs, of memory, and of many threads
-//! (`shared`).
+//! Sexton's own rows, but for those of the pool (`sexton_cleanups`), of programs, of memory, and of
+//! many threads (`shared`).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::catalogue::per;
 use crate::heaps::{
-    GARBAGE_PER_CYCLE, Graph, Links, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap,
+    GARBAGE_PER_CYCLE, Graph, Links, PATIENCE, Shape, ShapedHeap, add_and_stop, garbage,
+    garbage_heap,
 };
 use sexton::CleanupPool;
 
-use super::{Builtin, Out, memory, programs, sexton_cleanups, shared};
+use super::{memory, programs, sexton_cleanups, shared};
 use crate::catalogue::Work;
+use crate::catalogue::{Builtin, Out};
 
 /// Sexton.
 pub(super) static SEXTON: Builtin = Builtin { name: "sexton", rows: IDS, measure };
 
-const IDS: &str = "W1 W2.0 W2.10 W2.50 W2.90 W2c.0 W2c.50 W2r.50 W2r.90 W3.random W3.list W3.shuffled \
-    W3.tree W3.leaves W4.register W4.run W4.mixed.register W4.mixed.run W5 W5.many \
+const IDS: &str = "W1 W2.0 W2.10 W2.50 W2.90 W2c.0 W2c.50 W2r.50 W2r.90 W3.random W3.list \
+    W3.shuffled W3.tree W3.leaves W4.register W4.run W4.mixed.register W4.mixed.run W5 W5.many \
     W6.p50 W6.p99 W6.collect.p50 W6.collect.p99 W7.wall W7.rss GCBench.wall W8.plain \
     W8.stalls memory.object memory.cleanup memory.spike S0.session S1.1 S1.2 S2.1 S2.2 \
     S3.1 S3.2 S4.1 S4.2 S5.p99 S5.max";
@@ -49,9 +51,6 @@ fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
 fn heap() -> ShapedHeap {
     ShapedHeap::new(&CleanupPool::builder().build())
 }
-
-/// Longer than any cleanups take that will end.
-pub(super) const PATIENCE: Duration = Duration::from_secs(100);
 
 fn w1(objects: usize, out: &mut Out) {
     let mut heap = garbage_heap();

@@ -29,8 +29,8 @@ pub(super) trait Peer: Default {
         None
     }
 
-    /// W2 and W2c: times the sweep of a heap of which a share lives, and another share has something
-    /// to do when it dies; empties the heap.
+    /// W2 and W2c: times the sweep of a heap of which a share lives, and another share has
+    /// something to do when it dies; empties the heap.
     fn sweep(&mut self, _objects: usize, _live: f64, _dropping: f64) -> Duration {
         unlisted::<Self>()
     }

@@ -1,8 +1,9 @@
-//! dumpster: reference counts, and a search for cycles among what has lost a reference. The variant for one
-//! thread, which is the faster one.
+//! dumpster: reference counts, and a search for cycles among what has lost a reference. The variant
+//! for one thread, which is the faster one.
 //!
-//! It has no sweep to time. W3 is a collection that finds the graph reachable, after its root lost one of two
-//! references; it searches by recursion, so it works on a thread with a deep stack. Links are set once.
+//! It has no sweep to time. W3 is a collection that finds the graph reachable, after its root lost
+//! one of two references; it searches by recursion, so it works on a thread with a deep stack.
+//! Links are set once.
 
 use std::cell::OnceCell;
 use std::hint::black_box;

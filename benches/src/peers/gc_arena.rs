@@ -1,7 +1,8 @@
-//! gc-arena: an incremental mark-sweep collector with a branded API, whose objects are in the system's allocator.
+//! gc-arena: an incremental mark-sweep collector with a branded API, whose objects are in the
+//! system's allocator.
 //!
-//! It is told to collect as a whole instead of in steps, which is what it is fastest with, and not before as many
-//! objects have been made as fit into Sexton's least heap.
+//! It is told to collect as a whole instead of in steps, which is what it is fastest with, and not
+//! before as many objects have been made as fit into Sexton's least heap.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

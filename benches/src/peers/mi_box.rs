@@ -1,7 +1,7 @@
 //! `MiBox`: a `Box` on mimalloc, in a process whose other memory is the system's.
 //!
-//! The standard library's `Box` takes another allocator in nightly compilers only, and mimalloc as the allocator
-//! of the whole process would serve the other peers, too.
+//! The standard library's `Box` takes another allocator in nightly compilers only, and mimalloc as
+//! the allocator of the whole process would serve the other peers, too.
 
 use std::alloc::{GlobalAlloc, Layout, handle_alloc_error};
 use std::marker::PhantomData;
@@ -53,7 +53,7 @@ impl<T> DerefMut for MiBox<T> {
 impl<T> Drop for MiBox<T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the value is live, and nobody sees it again.
+        // SAFETY: the value is live, and is not used again.
         unsafe { self.object.drop_in_place() };
         // SAFETY: `new` got the memory from this allocator, for this layout.
         unsafe { MiMalloc.dealloc(self.object.as_ptr().cast(), Layout::new::<T>()) };

@@ -1,5 +1,5 @@
-//! What a program without a collector does: `Box`, `Arc`, and `Box` on mimalloc. The owner of an object frees it;
-//! nobody looks for the dead, so there is neither mark nor sweep to time.
+//! What a program without a collector does: `Box`, `Arc`, and `Box` on mimalloc. The owner of an
+//! object frees it; there is no search for the dead, so there is neither mark nor sweep to time.
 
 use std::hint::black_box;
 use std::ops::Deref;

@@ -1,7 +1,9 @@
-//! The crate `gc`: a mark-sweep collector whose roots are counted, and whose objects are in the system's allocator.
+//! The crate `gc`: a mark-sweep collector whose roots are counted, and whose objects are in the
+//! system's allocator.
 //!
-//! It marks by recursion, so it works on a thread with a stack for the longest list. Its phases cannot be timed
-//! apart: W3 is a whole collection of a heap in which all is live, W2.0 one of a heap in which all is dead.
+//! It marks by recursion, so it works on a thread with a stack for the longest list. Its phases
+//! cannot be timed apart: W3 is a whole collection of a heap in which all is live, W2.0 one of a
+//! heap in which all is dead.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

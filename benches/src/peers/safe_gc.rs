@@ -1,8 +1,8 @@
 //! safe-gc: a mark-sweep heap without unsafe code, in which pointers are indices.
 //!
-//! It collects when a vector of objects is full, and has no other pacing; so it is given room for as many objects
-//! as Sexton makes between two collections. Its phases cannot be timed apart: W3 is a whole collection of a heap in
-//! which all is live, W2.0 one of a heap in which all is dead.
+//! It collects when a vector of objects is full, and has no other pacing; so it is given room for
+//! as many objects as Sexton makes between two collections. Its phases cannot be timed apart: W3 is
+//! a whole collection of a heap in which all is live, W2.0 one of a heap in which all is dead.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,12 +1,11 @@
-//! Where the panels stand: in columns, to be read from top to bottom and then to the right, as equally long as the
-//! order allows, under a head that says what it is.
+//! Where the panels stand: in columns, to be read from top to bottom and then to the right, as
+//! equally long as the order allows, under a head that says what it is.
 
 use plotters::coord::Shift;
 use plotters::prelude::{DrawingArea, DrawingBackend};
 use plotters::style::RGBColor;
 
-use super::line;
-use super::panel::{FAINT, GOAL, LIMIT, OTHERS, Panel, SEXTONS, Style, TEXT, swatch};
+use super::panel::{FAINT, GOAL, LIMIT, OTHERS, Panel, SEXTONS, Style, TEXT, line, swatch};
 use crate::run::Record;
 use crate::values::counted;
 
@@ -57,8 +56,8 @@ pub(super) fn plan(panels: &[Panel], style: &Style) -> Plan {
     Plan { size: (width, height), places }
 }
 
-/// How many of the panels stand in each column, so that the longest column is as short as it can be: the least
-/// height into which all go, found by halving.
+/// How many of the panels stand in each column, so that the longest column is as short as it can
+/// be: the least height into which all go, found by halving.
 fn columns(heights: &[u32], most_columns: usize) -> Vec<usize> {
     let fill = |most: u32| {
         let mut counts = vec![0];

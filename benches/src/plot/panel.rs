@@ -9,7 +9,6 @@ use plotters::prelude::{DrawingArea, DrawingBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontDesc, FontStyle, IntoFont, RGBColor, TextStyle};
 
-use super::line;
 use crate::catalogue::{self, SEXTON, Work};
 use crate::run::{Measured, Record, RowRecord, figure, limit, sorted};
 
@@ -127,7 +126,7 @@ impl Panel {
         Some(Panel { title, rows }).filter(|panel| !panel.rows.is_empty())
     }
 
-    /// The panel of one row, if it was measured, in words for readers who do not know the rows.
+    /// The panel of one row, if it was measured, in words for readers new to the rows.
     pub(super) fn of_row(record: &Record, id: &str, title: &str, best: usize) -> Option<Panel> {
         let row = record.row(id)?;
         let mut shown = Row::of(record, row, Some(best))?;
@@ -323,6 +322,13 @@ pub(super) fn swatch<B: DrawingBackend>(
     }
     let key = Rectangle::new([(x, y), (x + 12, y + 11)], colour.filled());
     area.draw(&key).map_err(line::<B>)
+}
+
+/// What goes wrong while drawing, in a line.
+pub(super) fn line<B: DrawingBackend>(
+    error: plotters::drawing::DrawingAreaErrorKind<B::ErrorType>,
+) -> String {
+    error.to_string()
 }
 
 /// The powers of ten around a range; at least one apart. The least value has a bar, too.

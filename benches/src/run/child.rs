@@ -1,7 +1,7 @@
 //! A program that is started to measure, or to be built: its lines, or why there are none.
 //!
-//! One runs at a time, nothing polls while it runs, and none runs for longer than its time: then it is killed,
-//! with whatever it has started.
+//! One runs at a time, nothing polls while it runs, and none runs for longer than its time: then it
+//! is killed, with whatever it has started.
 
 use std::ffi::OsStr;
 use std::io::Read;

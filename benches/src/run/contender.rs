@@ -1,7 +1,8 @@
-//! Who is measured: Sexton, the machine, the Rust peers, and the peers in other languages, all as programs of their own.
+//! The contenders: Sexton, the machine, the Rust peers, and the peers in other languages, all as
+//! programs of their own.
 //!
-//! Whoever measures starts as a fresh process, so that nobody works on the memory that another has left behind,
-//! peaks of memory are its own, and a peer that crashes or hangs costs its own cell only.
+//! Each measurement is a fresh process. So it does not work on the memory that another has left
+//! behind, a peak of memory is its own, and a peer that crashes costs its own cells only.
 
 use std::env;
 use std::ffi::OsStr;
@@ -40,7 +41,7 @@ pub(crate) struct Number {
 /// Which peers were asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Peers {
-    /// Whoever is there.
+    /// All that are there.
     All,
     /// Sexton alone.
     None,
@@ -58,8 +59,9 @@ impl Peers {
     }
 }
 
-/// Finds the contenders: Sexton first and the machine, then those peers asked for that are there. Builds those in other
-/// languages. Absent ones are an error if they were named, and else are skipped.
+/// Finds the contenders: Sexton first and the machine, then those peers asked for that are there.
+/// Builds those in other languages. Absent ones are an error if they were named, and else are
+/// skipped.
 pub(crate) fn find(
     peers: &Peers,
     folder: &Path,

@@ -1,4 +1,5 @@
-//! What a record says about the machine it was made on. What cannot be found out is said to be unknown.
+//! What a record says about the machine it was made on. What cannot be found out is said to be
+//! unknown.
 
 use std::fmt;
 use std::fs;

@@ -1,10 +1,10 @@
-//! `sexton-bench measure WHO WORK SIZE`: one measurement, for `run`, which starts it as a process of
-//! its own.
+//! `sexton-bench measure WHO WORK SIZE`: one measurement, for `run`, which starts it as a process
+//! of its own.
 //!
 //! With `--threads` it measures Sexton only, in the way of `scale`.
 //!
-//! Prints a line `ROW VALUE` for each number. Hidden from the help: its size is whatever `run` says,
-//! and it says nothing about how far apart two of its numbers lie.
+//! Prints a line `ROW VALUE` for each number. Hidden from the help: its size is whatever `run`
+//! says, and it says nothing about how far apart two of its numbers lie.
 
 use crate::catalogue::{Builtin, Out, Row, Work};
 use crate::output::Failure;
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     threads: Option<usize>,
 }
 
-/// Everybody who can be measured here.
+/// All that can be measured here.
 fn all() -> impl Iterator<Item = &'static Builtin> {
     measure::ALL.iter().chain(peers::ALL).copied()
 }

@@ -1,8 +1,8 @@
 //! What `run` or `scale` has found, as it is kept in a file: every round's values, and what could
 //! not be measured.
 //!
-//! Invariant: all results of a record have as many values as it has rounds. A value is `None` if the
-//! peer failed, if it had no turn because it is slow, or if the run was broken off before.
+//! Invariant: all results of a record have as many values as it has rounds. A value is `None` if
+//! the peer failed, if it had no turn because it is slow, or if the run was broken off before.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) partial: bool,
     pub(crate) machine: Machine,
-    /// Who the peers are, as far as they tell: a version each.
+    /// The versions of the peers, as far as they are known.
     #[serde(default)]
     pub(crate) versions: Vec<Version>,
     /// Whether the sizes were a sixteenth.
@@ -266,7 +266,8 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or is none that [`save`](crate::output::save) has written; in one line.
+    /// If the file cannot be read, or is none that [`save`](crate::output::save) has written; in
+    /// one line.
     pub(crate) fn load(file: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
         let record: Record = serde_json::from_str(&text)
@@ -299,7 +300,7 @@ impl RowRecord {
 }
 
 impl Measured {
-    /// Who has measured, without the variant.
+    /// The contender that has measured, without the variant.
     pub(crate) fn peer(&self) -> &str {
         self.by.split_once('@').map_or(self.by.as_str(), |(peer, _)| peer)
     }
@@ -328,7 +329,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::catalogue::MACHINE;
 
-    /// A record of two rows, with a peer that failed once, one that failed always, and one that is absent.
+    /// A record of two rows, with a peer that failed once, one that failed always, and one that is
+    /// absent.
     pub(crate) fn sample() -> Record {
         let mut record = Record::new(Kind::Run, "sexton-bench run".into(), true, 3);
         record.date = "2026-01-02T03:04:05Z".into();

@@ -30,7 +30,7 @@ pub(crate) fn text(record: &Record) -> String {
     text
 }
 
-/// A heading for each row, and below it a line for each who measured it.
+/// A heading for each row, and below it a line for each contender that measured it.
 fn blocks(record: &Record) -> String {
     let mut table = Table::of_numbers();
     let mut headings = Vec::new();
