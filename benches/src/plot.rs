@@ -105,7 +105,7 @@ fn draw(record: &Record, args: &Args) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::catalogue::Row;
-    use crate::run::tests_sample;
+    use crate::run::sample;
 
     fn args(works: &[Work], best: bool, peers: Option<usize>) -> Args {
         Args { file: "it.json".into(), works: works.to_vec(), best, peers, output: None }
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn every_peer_of_a_row_has_a_bar_with_its_number() {
-        let picture = draw(&tests_sample(), &args(&[], false, None)).unwrap();
+        let picture = draw(&sample(), &args(&[], false, None)).unwrap();
         for text in ["sexton", "box", "box@once", "2.00", "12.0", "limit.bump", "goal", "failed"] {
             assert!(picture.contains(text), "{text}: {picture}");
         }
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_picture_may_be_of_some_works_and_of_the_best_peers_only() {
-        let mut record = tests_sample();
+        let mut record = sample();
         record.add(Row::find("W1").unwrap(), "arc", 1, 11.0);
         let picture = draw(&record, &args(&[Work::W1], false, Some(2))).unwrap();
         // The best variant of a peer, the best two peers; a peer that failed is not among them.
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_small_picture_is_legible_at_the_width_of_a_page() {
-        let picture = draw(&tests_sample(), &args(&[], true, None)).unwrap();
+        let picture = draw(&sample(), &args(&[], true, None)).unwrap();
         let sizes = picture.split("font-size=\"").skip(1);
         let sizes: Vec<f64> =
             sizes.map(|it| it.split('"').next().unwrap().parse().unwrap()).collect();
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_record_of_nothing_has_no_picture() {
-        let mut record = tests_sample();
+        let mut record = sample();
         record.rows.clear();
         assert!(draw(&record, &args(&[], false, None)).is_err());
         assert!(draw(&record, &args(&[], true, None)).is_err());

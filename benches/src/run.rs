@@ -29,7 +29,7 @@ use contender::{Contender, Peers};
 pub(crate) use external::numbers;
 pub(crate) use machine::Machine;
 #[cfg(test)]
-pub(crate) use record::tests::sample as tests_sample;
+pub(crate) use record::sample;
 pub(crate) use record::{Failed, Kind, Measured, Record, RowRecord, Skipped};
 use record::{Slow, Version};
 pub(crate) use report::{figure, in_figures, limit, sorted};

@@ -122,7 +122,8 @@ fn command(works: &[Work], sizes: &[usize], threads: &[usize], rounds: usize) ->
     format!("sexton-bench scale {works} --objects {sizes} --threads {threads} --rounds {rounds}")
 }
 
-/// What is measured at which size: all that fits into so many bytes. The rest gets a line each.
+/// What is measured at which size: all that fits into the `available` bytes. The rest gets a line
+/// each.
 fn jobs(
     works: &[Work],
     sizes: &[usize],
@@ -296,30 +297,31 @@ a large and wide graph (W3.random) and nothing else; one thread sweeps. Growth i
 object with the fewest threads, as a multiple of that in the smallest heap: where it is 1, the whole
 cost grows as the heap does.";
 
+/// Two sizes and two numbers of threads, of which the larger size failed with the larger
+/// number.
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// Two sizes and two numbers of threads, of which the larger size failed with the larger
-    /// number.
-    pub(crate) fn sample() -> Record {
-        let mut record = Record::new(Kind::Scale, "sexton-bench scale W2".into(), false, 2);
-        record.partial = false;
-        let row = Row::find("W2.50").unwrap();
-        for (objects, by, values) in [
-            (1000, "1 thread", [Some(2.0), Some(4.0)]),
-            (1000, "2 threads", [Some(1.0), Some(1.0)]),
-            (8000, "1 thread", [Some(6.0), Some(6.0)]),
-            (8000, "2 threads", [None, None]),
-        ] {
-            record.expect(row, Some(objects), by).values = values.into();
-        }
-        let peer = "W2 at 9,000,000 objects".to_owned();
-        record.skipped.push(Skipped { peer, reason: "it does not fit".into() });
-        let (by, work, reason) = ("2 threads".into(), "W2".into(), "it broke".into());
-        record.failures.push(Failed { by, work, objects: Some(8000), round: 0, reason });
-        record
+pub(crate) fn sample() -> Record {
+    let mut record = Record::new(Kind::Scale, "sexton-bench scale W2".into(), false, 2);
+    record.partial = false;
+    let row = Row::find("W2.50").unwrap();
+    for (objects, by, values) in [
+        (1000, "1 thread", [Some(2.0), Some(4.0)]),
+        (1000, "2 threads", [Some(1.0), Some(1.0)]),
+        (8000, "1 thread", [Some(6.0), Some(6.0)]),
+        (8000, "2 threads", [None, None]),
+    ] {
+        record.expect(row, Some(objects), by).values = values.into();
     }
+    let peer = "W2 at 9,000,000 objects".to_owned();
+    record.skipped.push(Skipped { peer, reason: "it does not fit".into() });
+    let (by, work, reason) = ("2 threads".into(), "W2".into(), "it broke".into());
+    record.failures.push(Failed { by, work, objects: Some(8000), round: 0, reason });
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn the_table_has_ratios_of_threads_and_of_sizes() {

@@ -151,12 +151,12 @@ fn limits(record: &Record) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::tests_sample;
-    use crate::scale::tests::sample as tests_scale;
+    use crate::run::sample;
+    use crate::scale::sample as scale_sample;
 
     #[test]
     fn a_run_has_its_goals_its_peers_and_its_limits() {
-        let text = super::text(&tests_sample());
+        let text = super::text(&sample());
         for line in [
             "| W1 | alloc of 32 bytes, all garbage, collections included | ns per object \
              | 2.00 (1.00 to 3.00) | 3.00 | yes | 1.50 | box@once 10.0 | 0.200 (0.100 to 0.100) |",
@@ -173,14 +173,14 @@ mod tests {
 
     #[test]
     fn a_goal_that_is_missed_stands_out() {
-        let mut record = tests_sample();
+        let mut record = sample();
         record.rows[0].goal = Some(1.9);
         assert!(of_run(&record).contains("| 1.90 | **no** |"));
     }
 
     #[test]
     fn a_scale_has_a_line_for_every_size() {
-        let text = super::text(&tests_scale());
+        let text = super::text(&scale_sample());
         assert!(text.contains("\n| W2.50 | 1,000 | 3.00 (2.00 to 4.00) | 1.00 "), "{text}");
         assert!(text.contains("\n- skipped: W2 at 9,000,000 objects: it does not fit\n"), "{text}");
         assert!(text.contains("`sexton-bench scale W2`"), "{text}");

@@ -50,8 +50,8 @@ struct Objects<'gc> {
     objects: GcRefCell<Vec<Gc<'gc, Plain>>>,
 }
 
-/// Times `count` cleanups that are registered and stopped again at once, going round among so many
-/// live `objects`.
+/// Times `count` cleanups that are registered and stopped again at once, going round among
+/// `objects` live ones.
 pub(crate) fn add_and_stop(count: usize, objects: usize) -> Duration {
     let mut heap: Heap<Objects<'static>> = Heap::new(|_mc| Objects::default());
     heap.mutate(|mc, root| {

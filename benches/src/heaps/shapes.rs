@@ -37,7 +37,7 @@ const PER_SESSION: usize = 1 << 16;
 /// The seed of all pseudo-random choices.
 pub(crate) const SEED: u64 = 0x5e37_0b5e;
 
-/// A flat heap: so many objects, of which a share is live and a share carries a cleanup, both
+/// A flat heap: a number of objects, of which a share is live and a share carries a cleanup, both
 /// spread pseudo-randomly and independently of each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Shape {

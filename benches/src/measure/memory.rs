@@ -24,7 +24,7 @@ fn status(field: &str) -> Option<f64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Readings before and after something, for each of so many.
+/// Tells the bytes that have come since a reading, for each of `count` things.
 pub(crate) fn tell_each(out: &mut Out, row: &str, before: Option<f64>, count: usize) {
     if let (Some(before), Some(after)) = (before, resident()) {
         out.put(row, (after - before).max(0.0) / count as f64);

@@ -38,8 +38,8 @@ where
     Heap::builder().cleanup_pool(&CleanupPool::builder().build()).build(root)
 }
 
-/// Has so many threads work at a time, each with a mutator and told its number, and tells how long
-/// that took.
+/// Has `threads` threads work at a time, each with a mutator and told its number, and tells how
+/// long that took.
 fn together<R: Branded>(
     heap: &Heap<R, Shared>,
     threads: usize,

@@ -130,7 +130,7 @@ mod tests {
     use super::super::panel::ALL;
     use super::*;
     use crate::catalogue::Work;
-    use crate::run::tests_sample;
+    use crate::run::sample;
 
     #[test]
     fn columns_keep_the_order_and_are_equally_long() {
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn panels_do_not_overlap_and_fit() {
-        let record = tests_sample();
+        let record = sample();
         let panels: Vec<Panel> =
             (0..7).map(|_| Panel::of(&record, Work::W1, None).expect("W1 was measured")).collect();
         let Plan { size, places } = plan(&panels, &ALL);

@@ -324,36 +324,38 @@ impl Measured {
     }
 }
 
+/// A record of two rows, with a peer that failed once, one that failed always, and one that is
+/// absent.
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
+pub(crate) fn sample() -> Record {
     use crate::catalogue::MACHINE;
 
-    /// A record of two rows, with a peer that failed once, one that failed always, and one that is
-    /// absent.
-    pub(crate) fn sample() -> Record {
-        let mut record = Record::new(Kind::Run, "sexton-bench run".into(), true, 3);
-        record.date = "2026-01-02T03:04:05Z".into();
-        record.partial = false;
-        let [w1, bump] = ["W1", "limit.bump"].map(|id| Row::find(id).unwrap());
-        for (by, values) in [(SEXTON, [9.0, 1.0, 3.0, 2.0]), ("box", [9.0, 8.0, 12.0, 16.0])] {
-            values.iter().enumerate().for_each(|(n, &value)| record.add(w1, by, n, value));
-        }
-        record.add(w1, "box@once", 1, 10.0);
-        record.expect(w1, None, "gc");
-        record.add(bump, MACHINE, 2, 1.5);
-        record.failures.push(Failed {
-            by: "gc".into(),
-            work: "W1".into(),
-            objects: None,
-            round: 2,
-            reason: "took longer than 120 s".into(),
-        });
-        let by = "box".to_owned();
-        record.slow.push(Slow { by, work: "W1".into(), seconds: 12, rounds: 2 });
-        record.skipped.push(Skipped { peer: "go".into(), reason: "go is not installed".into() });
-        record
+    let mut record = Record::new(Kind::Run, "sexton-bench run".into(), true, 3);
+    record.date = "2026-01-02T03:04:05Z".into();
+    record.partial = false;
+    let [w1, bump] = ["W1", "limit.bump"].map(|id| Row::find(id).unwrap());
+    for (by, values) in [(SEXTON, [9.0, 1.0, 3.0, 2.0]), ("box", [9.0, 8.0, 12.0, 16.0])] {
+        values.iter().enumerate().for_each(|(n, &value)| record.add(w1, by, n, value));
     }
+    record.add(w1, "box@once", 1, 10.0);
+    record.expect(w1, None, "gc");
+    record.add(bump, MACHINE, 2, 1.5);
+    record.failures.push(Failed {
+        by: "gc".into(),
+        work: "W1".into(),
+        objects: None,
+        round: 2,
+        reason: "took longer than 120 s".into(),
+    });
+    let by = "box".to_owned();
+    record.slow.push(Slow { by, work: "W1".into(), seconds: 12, rounds: 2 });
+    record.skipped.push(Skipped { peer: "go".into(), reason: "go is not installed".into() });
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn ratios_are_of_medians_and_their_spread_is_of_rounds() {

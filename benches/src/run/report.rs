@@ -146,7 +146,7 @@ pub(crate) fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::record::tests::sample;
+    use crate::run::record::sample;
 
     #[test]
     fn every_peer_has_its_line_with_ratio_or_failure() {

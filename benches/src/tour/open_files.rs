@@ -219,7 +219,7 @@ impl Log {
         self.closers.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether so many files are open that a collection should close some.
+    /// Whether a collection should close some files, because many are open.
     pub(crate) fn is_full(&self) -> bool {
         self.opened() - self.closed() >= self.limits.most_open
     }
