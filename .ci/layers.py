@@ -37,6 +37,16 @@ LAYERS = {
         ["client"],
     ],
     "runtime/src": [["back_pressure", "pool"], ["heap"], ["mutator"]],
+    "benches/src": [
+        ["grid", "heaps", "output", "values"],
+        ["catalogue"],
+        ["measure"],
+        ["peers"],
+        ["run"],
+        ["scale"],
+        ["demo", "plot", "sweep", "table", "tour"],
+        ["cli"],
+    ],
 }
 
 # Circles of two files are one idea in two pages. Larger ones are not allowed.

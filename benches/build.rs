@@ -1,4 +1,5 @@
-//! Tells the command by which compiler it was built, and with which versions of its peers, for the record of a run.
+//! Tells the command by which compiler it was built, and with which versions of its peers, for the
+//! record of a run.
 
 use std::process::Command;
 

@@ -6,11 +6,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::{markdown, measure, plot, run, scale, sweep, tour};
+use crate::{demo, plot, run, scale, sweep, table, tour};
 
 /// Shows and measures the Sexton heap.
 ///
-/// Without a subcommand it makes the tour of the current directory.
+/// Without a subcommand it gives the demo: a program on the heap, and what each part of it costs.
 #[derive(Parser)]
 #[command(name = "sexton-bench", version, disable_help_subcommand = true)]
 struct Cli {
@@ -21,20 +21,21 @@ struct Cli {
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::Args),
     Tour(tour::Args),
     Sweep(sweep::Args),
     Run(run::Args),
     Scale(scale::Args),
     Plot(plot::Args),
-    Table(markdown::Args),
-    #[command(name = measure::COMMAND, hide = true)]
-    Measure(measure::Args),
+    Table(table::Args),
+    #[command(name = run::one::COMMAND, hide = true)]
+    Measure(run::one::Args),
 }
 
 /// The command that the process was started with.
 pub(crate) fn parse() -> Result<Command, Failure> {
     match Cli::try_parse() {
-        Ok(cli) => Ok(cli.command.unwrap_or_else(|| Command::Tour(tour::Args::default()))),
+        Ok(cli) => Ok(cli.command.unwrap_or(Command::Demo(demo::Args {}))),
         Err(error) => Err(failure(&error)),
     }
 }

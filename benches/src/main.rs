@@ -1,22 +1,26 @@
-//! The `sexton-bench` command: a tour of the heap on real files, and measurements of it.
+//! The `sexton-bench` command: a demonstration of the heap, a tour on real files, and measurements.
 //!
 //! Each subcommand is a module with its arguments (`Args`) and a `run`; this file joins them to the
 //! command line and turns their failures into one line on standard error and an exit code:
 //! 0 success, 1 something went wrong on the way, 2 the arguments cannot be used.
 
-// The one door to unsafe code is in `rust_peers`: it is denied everywhere else.
+// The one door to unsafe code is in `peers`: it is denied everywhere else.
 
+mod catalogue;
 mod cli;
-mod markdown;
+mod demo;
+mod grid;
+mod heaps;
 mod measure;
 mod output;
+mod peers;
 mod plot;
 mod run;
-mod rust_peers;
 mod scale;
 mod sweep;
 mod table;
 mod tour;
+mod values;
 
 use std::process::ExitCode;
 
@@ -24,13 +28,14 @@ use cli::Command;
 
 fn main() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Tour(args) => tour::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Scale(args) => scale::run(&args),
         Command::Plot(args) => plot::run(&args),
-        Command::Table(args) => markdown::run(&args),
+        Command::Table(args) => table::run(&args),
         Command::Run(args) => run::run(&args),
-        Command::Measure(args) => measure::run(&args),
+        Command::Measure(args) => run::one::run(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

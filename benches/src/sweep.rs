@@ -1,133 +1,76 @@
-//! `sexton-bench sweep`: what a collection of a heap of a given shape costs, or of heaps of many shapes.
+//! `sexton-bench sweep`: what a collection of a heap of a given shape costs, or of heaps of many
+//! shapes.
 //!
-//! One heap is filled to the shape, collected and emptied, round after round, on memory that is warm
-//! after the first one, which is not counted. Where objects carry cleanups, every other round leaves
-//! them out: the difference of the two sweeps is what queueing the cleanups cost.
+//! One heap is filled to the shape, collected and emptied, round after round, on memory that is
+//! warm after the first one, which is not counted. Where objects carry cleanups, every other round
+//! leaves them out: the difference of the two sweeps is what queueing the cleanups cost.
 //!
-//! Several shapes give a curve: a line for each combination of what was listed, with what an object and a span cost.
-//! Where that stays the same while they become more, the cost of a collection grows as they do; a line below the curve
-//! says so for each shape of which several sizes were measured.
+//! Several shapes give a curve: a line for each combination of what was listed, with what an object
+//! and a span cost. Where that stays the same while they become more, the cost of a collection
+//! grows as they do; a line below the curve says so for each shape of which several sizes were
+//! measured.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use crate::catalogue::{Spread, per};
+use crate::heaps::{OBJECT_BYTES, Registered, Shape, ShapedHeap};
+use indicatif::HumanCount;
 use sexton::{CleanupPool, GcReport};
-use sexton_bench::{OBJECT_BYTES, Registered, Shape, ShapedHeap, Spread, per};
 
-use crate::output::{Failure, print};
-use crate::table::Table;
+use crate::grid::Table;
+use crate::output::{Failure, Progress, print};
+use crate::values::{self, counted};
 
-/// Measures mark and sweep of a heap of 32-byte objects, or of several: every list gives a line for each of its
-/// values, combined with those of the others.
+/// Measures mark and sweep of a heap of 32-byte objects, or of several.
+///
+/// Every list gives a line for each of its values, combined with those of the others. One thread
+/// marks and sweeps.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Objects in the heap, 1 to 100,000,000; `4M` and `500k` are understood. A list has commas
-    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = objects, value_delimiter = ',', default_value = "4M")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = values::objects,
+        value_delimiter = ',', default_value = "4M")]
     objects: Vec<usize>,
     /// The share of them that lives, in percent, 0 to 100, or a list
-    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, value_delimiter = ',', default_value = "50")]
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT",
+        value_parser = values::percent, value_delimiter = ',', default_value = "50")]
     live: Vec<f64>,
     /// The share of them that carries a cleanup, in percent, 0 to 100, or a list
-    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT", value_parser = percent, value_delimiter = ',', default_value = "0")]
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT",
+        value_parser = values::percent, value_delimiter = ',', default_value = "0")]
     cleanups: Vec<f64>,
-    /// The most threads that collect, 1 to 64, or a list. They share the mark of a large and wide graph; here, where
-    /// no object points to another, more than one have no effect
-    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = threads, value_delimiter = ',', default_value = "1")]
-    threads: Vec<usize>,
     /// Rounds to measure, 1 to 1000
-    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = rounds, default_value = "7")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N",
+        value_parser = values::up_to_1000(), default_value = "7")]
     rounds: usize,
-}
-
-/// A number of objects.
-pub(crate) fn objects(text: &str) -> Result<usize, String> {
-    const MOST: usize = 100_000_000;
-    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(digits) => (digits, 1_000),
-        None => match text.strip_suffix(['m', 'M']) {
-            Some(digits) => (digits, 1_000_000),
-            None => (text, 1),
-        },
-    };
-    let number = digits.replace('_', "").parse::<usize>().ok();
-    number
-        .and_then(|number| number.checked_mul(unit))
-        .filter(|number| (1..=MOST).contains(number))
-        .ok_or_else(|| "valid is 1 to 100000000; 500k and 4M are understood".to_owned())
-}
-
-/// A share in percent, as the number from 0 to 1.
-pub(crate) fn percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok();
-    number
-        .filter(|number| (0.0..=100.0).contains(number))
-        .map(|number| number / 100.0)
-        .ok_or_else(|| "valid is 0 to 100".to_owned())
-}
-
-/// A number of threads.
-pub(crate) fn threads(text: &str) -> Result<usize, String> {
-    let number = text.parse::<usize>().ok();
-    number.filter(|number| (1..=64).contains(number)).ok_or_else(|| "valid is 1 to 64".to_owned())
-}
-
-/// A number of rounds.
-pub(crate) fn rounds(text: &str) -> Result<usize, String> {
-    let number = text.parse::<usize>().ok();
-    number
-        .filter(|number| (1..=1000).contains(number))
-        .ok_or_else(|| "valid is 1 to 1000".to_owned())
 }
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let cases = cases(args);
-    let note = note(&args.threads);
-    if let &[case] = cases.as_slice() {
-        return print(measure(case, args.rounds)?.table() + note);
+    let shapes = shapes(args);
+    let progress = Progress::new();
+    if let &[shape] = shapes.as_slice() {
+        let measured = measure(shape, args.rounds, &progress)?;
+        return print(measured.table());
     }
     let mut curve = Curve::new(args.rounds);
-    for case in cases {
-        curve.add(case, &measure(case, args.rounds)?);
+    for shape in shapes {
+        curve.add(shape, &measure(shape, args.rounds, &progress)?);
     }
-    print(format!("{curve}{note}"))
-}
-
-/// What has to be said about the numbers of threads asked for.
-pub(crate) fn note(threads: &[usize]) -> &'static str {
-    if threads.iter().all(|&threads| threads == 1) {
-        return "";
-    }
-    "\nnote: threads share the mark of a large and wide graph (W3.random) and nothing else; one thread sweeps\n"
-}
-
-/// A number of rounds, in words.
-pub(crate) fn in_rounds(rounds: usize) -> String {
-    if rounds == 1 { "1 round".to_owned() } else { format!("{rounds} rounds") }
-}
-
-/// A line of the curve.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Case {
-    shape: Shape,
-    threads: usize,
+    print(curve)
 }
 
 /// Every combination of what was listed; the number of objects changes fastest.
-fn cases(args: &Args) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for &threads in &args.threads {
-        for &cleanups in &args.cleanups {
-            for &live in &args.live {
-                for &objects in &args.objects {
-                    let shape = Shape { cleanups, ..Shape::plain(objects, live) };
-                    cases.push(Case { shape, threads });
-                }
-            }
+fn shapes(args: &Args) -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    for &cleanups in &args.cleanups {
+        for &live in &args.live {
+            let shape = |&objects| Shape { cleanups, ..Shape::plain(objects, live) };
+            shapes.extend(args.objects.iter().map(shape));
         }
     }
-    cases
+    shapes
 }
 
 /// The medians of many shapes, a line each.
@@ -139,7 +82,7 @@ struct Curve {
 
 /// What one shape has shown.
 struct Point {
-    case: Case,
+    shape: Shape,
     spans: u64,
     /// Nanoseconds of the whole sweep.
     sweep: f64,
@@ -153,7 +96,6 @@ impl Curve {
             "spans",
             "live %",
             "cleanups %",
-            "threads",
             "mark ns/live",
             "sweep ns/object",
             "sweep ns/span",
@@ -166,21 +108,19 @@ impl Curve {
         Curve { rounds, table, points: Vec::new() }
     }
 
-    fn add(&mut self, case: Case, measured: &Measured) {
-        let Case { shape, threads } = case;
+    fn add(&mut self, shape: Shape, measured: &Measured) {
         let of = |value: &dyn Fn(&Round) -> f64| measured.spread(value).map_or(0.0, |it| it.median);
         let objects = shape.objects as u64;
         let sweep = of(&|round| per(round.report.sweep_time, objects));
         let rate = 1e9 / sweep.max(1e-9);
         let whole = of(&|round| per(round.collection, objects));
         let spans = measured.rounds.last().map_or(0, |round| round.report.swept_spans);
-        self.points.push(Point { case, spans, sweep: sweep * objects as f64 });
+        self.points.push(Point { shape, spans, sweep: sweep * objects as f64 });
         self.table.row([
             HumanCount(objects).to_string(),
             HumanCount(spans).to_string(),
             share(shape.live),
             share(shape.cleanups),
-            threads.to_string(),
             nanos(of(&|round| per(round.report.mark_time, round.report.live_objects))),
             nanos(sweep),
             nanos(of(&|round| per(round.report.sweep_time, round.report.swept_spans))),
@@ -193,21 +133,21 @@ impl Curve {
 }
 
 impl Curve {
-    /// For each shape of which several sizes were measured: how many times the spans and how many times the sweep the
-    /// largest has of the smallest.
+    /// For each shape of which several sizes were measured: how many times the spans and how many
+    /// times the sweep the largest has of the smallest.
     fn growths(&self) -> Vec<String> {
         let same = |a: &Point, b: &Point| {
-            let objects = a.case.shape.objects;
-            a.case == Case { shape: Shape { objects, ..b.case.shape }, ..b.case }
+            let objects = a.shape.objects;
+            a.shape == Shape { objects, ..b.shape }
         };
         let groups = self.points.chunk_by(same);
         let growth = |points: &[Point]| {
             let least = points.iter().min_by_key(|it| it.spans)?;
             let most = points.iter().max_by_key(|it| it.spans)?;
-            let Case { shape, threads } = most.case;
+            let shape = most.shape;
             (0 < least.spans && least.spans < most.spans).then(|| {
                 format!(
-                    "growth, {} % live, {} % with a cleanup, --threads {threads}: {:.2} times the spans, {:.2} \
+                    "growth, {} % live, {} % with a cleanup: {:.2} times the spans, {:.2} \
                      times the sweep",
                     share(shape.live),
                     share(shape.cleanups),
@@ -222,7 +162,7 @@ impl Curve {
 
 impl fmt::Display for Curve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounds = in_rounds(self.rounds);
+        let rounds = counted(self.rounds, "round");
         writeln!(f, "medians of {rounds}; objects of {OBJECT_BYTES} bytes\n")?;
         self.table.fmt(f)?;
         let growths = self.growths();
@@ -257,37 +197,33 @@ struct Measured {
     without_cleanups: Vec<Round>,
 }
 
-fn measure(Case { shape, threads }: Case, rounds: usize) -> Result<Measured, Failure> {
+fn measure(shape: Shape, rounds: usize, progress: &Progress) -> Result<Measured, Failure> {
     let pool = CleanupPool::builder().build();
-    let mut heap = ShapedHeap::with_threads(&pool, threads);
+    let mut heap = ShapedHeap::new(&pool);
     let mut measured = Measured::default();
     let plain = Shape { cleanups: 0.0, ..shape };
-    let each = if shape.cleanups > 0.0 { 2 } else { 1 };
-    let progress = bar((1 + rounds * each) as u64 * shape.objects as u64);
-
-    round(&mut heap, shape, &progress)?;
+    round(&mut heap, shape, progress)?;
     for _ in 0..rounds {
-        measured.rounds.push(round(&mut heap, shape, &progress)?);
+        measured.rounds.push(round(&mut heap, shape, progress)?);
         if shape.cleanups > 0.0 {
-            measured.without_cleanups.push(round(&mut heap, plain, &progress)?);
+            measured.without_cleanups.push(round(&mut heap, plain, progress)?);
         }
+        let (done, size) = (measured.rounds.len(), counted(shape.objects, "object"));
+        progress.far(|| format!("{size}, {} % live: round {done} of {rounds}", share(shape.live)));
     }
-    progress.finish_and_clear();
     Ok(measured)
 }
 
 /// Longer than any cleanups take that will end.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-fn round(heap: &mut ShapedHeap, shape: Shape, progress: &ProgressBar) -> Result<Round, Failure> {
-    let done = progress.position();
-    let fail = |error: &dyn std::error::Error| {
-        progress.finish_and_clear();
-        Failure::Run(format!("cannot build the heap: {error}"))
-    };
-    let registered = heap
-        .fill(shape, |made| progress.set_position(done + made as u64))
-        .map_err(|error| fail(&error))?;
+fn round(heap: &mut ShapedHeap, shape: Shape, progress: &Progress) -> Result<Round, Failure> {
+    let fail =
+        |error: &dyn std::error::Error| Failure::Run(format!("cannot build the heap: {error}"));
+    let size = shape.objects as u64;
+    let far = |made| format!("filling: {} of {}", HumanCount(made), counted(size, "object"));
+    let registered =
+        heap.fill(shape, |made| progress.far(|| far(made as u64))).map_err(|error| fail(&error))?;
     let start = Instant::now();
     let report = heap.collect();
     let collection = start.elapsed();
@@ -321,15 +257,15 @@ impl Measured {
         let objects = report.live_objects + report.swept_objects;
         let share = |part: u64| 100.0 * part as f64 / objects.max(1) as f64;
         let head = format!(
-            "{} objects of {OBJECT_BYTES} bytes in {} spans: {} live ({:.1} %), {} with a cleanup \
-             ({:.1} %); {}\n\n",
-            HumanCount(objects),
-            HumanCount(report.swept_spans),
+            "{} of {OBJECT_BYTES} bytes in {}: {} live ({:.1} %), {} with a cleanup ({:.1} %); \
+             {}\n\n",
+            counted(objects, "object"),
+            counted(report.swept_spans, "span"),
             HumanCount(report.live_objects),
             share(report.live_objects),
             HumanCount(registered.count),
             share(registered.count),
-            in_rounds(self.rounds.len()),
+            counted(self.rounds.len(), "round"),
         );
         let mut table = Table::of_numbers();
         table.row(["", "median", "min", "max"].map(String::from));
@@ -373,46 +309,17 @@ fn count(value: f64) -> String {
     HumanCount(value as u64).to_string()
 }
 
-/// Progress on standard error if that is a terminal; otherwise silent.
-fn bar(length: u64) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    let style =
-        ProgressStyle::with_template("{elapsed} {wide_bar} {human_pos} of {human_len} objects");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_objects_have_units_and_a_range() {
-        for (text, value) in [("1", 1), ("4M", 4_000_000), ("2_5k", 25_000), ("100m", 100_000_000)]
-        {
-            assert_eq!(objects(text), Ok(value), "{text}");
-        }
-        for text in ["0", "", "M", "-1", "100000001", "101M", "99999999999999999999M", "1.5"] {
-            assert!(objects(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn lists_are_combined_and_objects_change_fastest() {
-        let args = Args {
-            objects: vec![1, 2],
-            live: vec![0.0, 0.5],
-            cleanups: vec![0.25],
-            threads: vec![1, 2],
-            rounds: 1,
-        };
-        let cases = cases(&args);
+        let args =
+            Args { objects: vec![1, 2], live: vec![0.0, 0.5], cleanups: vec![0.25], rounds: 1 };
         let shape = |objects, live| Shape { cleanups: 0.25, ..Shape::plain(objects, live) };
-        assert_eq!(cases.len(), 8);
-        assert_eq!(cases[1], Case { shape: shape(2, 0.0), threads: 1 });
-        assert_eq!(cases[6], Case { shape: shape(1, 0.5), threads: 2 });
+        let expected = [shape(1, 0.0), shape(2, 0.0), shape(1, 0.5), shape(2, 0.5)];
+        assert_eq!(shapes(&args), expected);
     }
 
     #[test]
@@ -421,21 +328,10 @@ mod tests {
         for (objects, live, spans, sweep) in
             [(1000, 0.5, 2, 10.0), (4000, 0.5, 8, 50.0), (1000, 0.9, 2, 10.0)]
         {
-            let case = Case { shape: Shape::plain(objects, live), threads: 1 };
-            curve.points.push(Point { case, spans, sweep });
+            curve.points.push(Point { shape: Shape::plain(objects, live), spans, sweep });
         }
-        let line = "growth, 50.0 % live, 0.0 % with a cleanup, --threads 1: 4.00 times the spans, \
-                    5.00 times the sweep";
+        let line = "growth, 50.0 % live, 0.0 % with a cleanup: 4.00 times the spans, 5.00 \
+                    times the sweep";
         assert_eq!(curve.growths(), [line]);
-    }
-
-    #[test]
-    fn percents_end_at_0_and_100() {
-        for (text, value) in [("0", 0.0), ("12.5", 0.125), ("100%", 1.0)] {
-            assert_eq!(percent(text), Ok(value), "{text}");
-        }
-        for text in ["-1", "100.1", "NaN", "inf", "", "half"] {
-            assert!(percent(text).is_err(), "{text}");
-        }
     }
 }

@@ -1,102 +1,188 @@
-//! Short tables: as text with aligned columns, or as Markdown.
+//! `sexton-bench table FILE`: what `run --json` or `scale --json` has kept, as Markdown for the
+//! documents, so that no figure is copied by hand. No date: the same record gives the same text.
 
-use std::fmt;
+use std::path::PathBuf;
 
-/// Rows of cells. The first column is flush left, the others as the table was told.
-pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
-    numbers: bool,
+use crate::catalogue::{SEXTON, Work};
+use crate::grid::Table;
+use crate::output::{Failure, print};
+use crate::run::{Kind, Measured, Record, RowRecord, figure, in_figures, limit, sorted};
+use crate::scale;
+use crate::values::counted;
+
+/// Prints a record of `run --json` or `scale --json` as Markdown.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The record
+    file: PathBuf,
 }
 
-impl Table {
-    /// A table of labels and remarks: every column flush left.
-    pub(crate) fn of_text() -> Self {
-        Table { rows: Vec::new(), numbers: false }
-    }
+/// Reads and prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let record = Record::load(&args.file).map_err(|why| {
+        Failure::Usage(format!(
+            "cannot make a table of {:?}: {why}; valid is a file that `sexton-bench run --json \
+             FILE` or `sexton-bench scale --json FILE` has written",
+            args.file
+        ))
+    })?;
+    print(text(&record))
+}
 
-    /// A table of labels and figures: all columns but the first flush right.
-    pub(crate) fn of_numbers() -> Self {
-        Table { rows: Vec::new(), numbers: true }
+fn text(record: &Record) -> String {
+    let mut text = match record.kind {
+        Kind::Run => of_run(record),
+        Kind::Scale => of_scale(record),
+    };
+    let lines: String = record.remarks().iter().map(|line| format!("- {line}\n")).collect();
+    if !lines.is_empty() {
+        text += &format!("\n{lines}");
     }
+    text
+}
 
-    /// Adds a row.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+/// A table of Sexton's rows, one of all peers, and one of the limits.
+fn of_run(record: &Record) -> String {
+    let size = if record.quick { "a sixteenth of the full sizes" } else { "full sizes" };
+    let rounds = counted(record.rounds, "round");
+    let minutes = record.seconds.div_ceil(60);
+    // Records of earlier versions do not know how they were made.
+    let command = if record.command.is_empty() { "sexton-bench run" } else { &record.command };
+    let head = format!("`{command}`: {size}, {rounds} and one not counted, {minutes} min.");
+    let mut text = head + "\n\n" + &machine(record);
+    let versions = record.versions.iter().map(|it| format!("{} is {}", it.peer, it.version));
+    let versions: Vec<String> = versions.collect();
+    if !versions.is_empty() {
+        text += &format!("- {}.\n", versions.join("; "));
     }
-
-    /// Whether there is more than the line that names the columns.
-    pub(crate) fn has_lines(&self) -> bool {
-        self.rows.len() > 1
-    }
-
-    /// The table as Markdown; its first row names the columns.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = String::new();
-        for (nth, row) in self.rows.iter().enumerate() {
-            text.push('|');
-            row.iter().for_each(|cell| text += &format!(" {} |", cell.replace('|', "\\|")));
-            text.push('\n');
-            if nth == 0 {
-                let rule = |column| if self.numbers && column > 0 { "--:|" } else { "---|" };
-                text.push('|');
-                (0..row.len()).for_each(|column| text += rule(column));
-                text.push('\n');
-            }
+    for (heading, table) in [
+        ("", own(record)),
+        (
+            "All peers, the best first: the median, and behind it the ratio Sexton : peer.\n\n",
+            peers(record),
+        ),
+        ("The limits of the machine.\n\n", limits(record)),
+    ] {
+        if table.has_lines() {
+            text += &format!("\n{heading}{}", table.markdown());
         }
-        // An empty cell has one blank, not two.
-        text.replace("|  |", "| |").replace("|  |", "| |")
     }
+    text
+}
 
-    fn widths(&self) -> Vec<usize> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
+fn of_scale(record: &Record) -> String {
+    let rounds = counted(record.rounds, "round");
+    let (machine, table) = (machine(record), scale::grid(record).markdown());
+    format!("`{}`: {rounds}.\n\n{machine}\n{}\n\n{table}", record.command, scale::EXPLAINED)
+}
+
+fn machine(record: &Record) -> String {
+    let partial = record.broken_off().map(|line| format!("- {line}.\n"));
+    format!("- {}.\n{}", record.machine, partial.unwrap_or_default())
+}
+
+/// The rows of works, but for the machine's.
+fn rows(record: &Record) -> impl Iterator<Item = &RowRecord> {
+    record.rows.iter().filter(|row| row.work != Work::Limits.name())
+}
+
+/// A line for each row that Sexton has: its median, goal and limit, and the best peer.
+fn own(record: &Record) -> Table {
+    let mut table = Table::of_text();
+    let names = ["row", "what", "unit", "Sexton", "goal", "met", "limit", "best peer", "ratio"];
+    table.row(names.map(String::from));
+    for row in rows(record) {
+        let Some(spread) = row.by(SEXTON).and_then(Measured::spread) else { continue };
+        let limit = limit(record, &row.id).map(|(_, value)| figure(value));
+        let best = row.best_peer();
+        let ratio = best.and_then(|(peer, _)| row.ratio(peer)).map(in_figures);
+        let best = best.map(|(peer, spread)| format!("{} {}", peer.by, figure(spread.median)));
+        let met = row.goal.map(|goal| if spread.median <= goal { "yes" } else { "**no**" });
+        table.row([
+            row.id.clone(),
+            row.title.clone(),
+            row.unit.clone(),
+            in_figures(spread),
+            row.goal.map(figure).unwrap_or_default(),
+            met.unwrap_or_default().to_owned(),
+            limit.unwrap_or_default(),
+            best.unwrap_or_default(),
+            ratio.unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// A line for each row that peers have, with all of them: a column for each would be two dozen.
+fn peers(record: &Record) -> Table {
+    let mut table = Table::of_text();
+    table.row(["row", "Sexton", "peers"].map(String::from));
+    for row in rows(record) {
+        let cell = |it: &Measured| match (it.spread(), row.ratio(it)) {
+            (None, _) => format!("{} {}", it.by, record.lack(row, it).0),
+            (Some(spread), None) => format!("{} {}", it.by, figure(spread.median)),
+            (Some(spread), Some(ratio)) => {
+                format!("{} {} ({})", it.by, figure(spread.median), figure(ratio.median))
+            }
         };
-        (0..columns).map(|column| width(column).unwrap_or(0)).collect()
+        let others = sorted(row).into_iter().filter(|it| it.by != SEXTON);
+        let cells: Vec<String> = others.map(cell).collect();
+        if cells.is_empty() {
+            continue;
+        }
+        let own = row.by(SEXTON).and_then(Measured::spread);
+        let own = own.map(|it| figure(it.median)).unwrap_or_default();
+        table.row([row.id.clone(), own, cells.join("; ")]);
     }
+    table
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widths = self.widths();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                if column > 0 {
-                    line.push_str("  ");
-                }
-                let pad = " ".repeat(width - cell.chars().count());
-                let (before, after) = if self.numbers && column > 0 {
-                    (pad.as_str(), "")
-                } else {
-                    ("", pad.as_str())
-                };
-                line.extend([before, cell, after]);
-            }
-            writeln!(f, "{}", line.trim_end())?;
+fn limits(record: &Record) -> Table {
+    let mut table = Table::of_text();
+    table.row(["row", "what", "unit", "median"].map(String::from));
+    for row in record.rows.iter().filter(|row| row.work == Work::Limits.name()) {
+        if let Some(spread) = row.results.first().and_then(Measured::spread) {
+            table.row([row.id.clone(), row.title.clone(), row.unit.clone(), in_figures(spread)]);
         }
-        Ok(())
     }
+    table
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::sample;
+    use crate::scale::sample as scale_sample;
 
     #[test]
-    fn markdown_has_a_rule_below_its_first_row() {
-        let mut table = Table::of_numbers();
-        table.row(["a", "b", ""].map(String::from));
-        assert!(!table.has_lines());
-        table.row(["1|2", "", ""].map(String::from));
-        assert_eq!(table.markdown(), "| a | b | |\n|---|--:|--:|\n| 1\\|2 | | |\n");
+    fn a_run_has_its_goals_its_peers_and_its_limits() {
+        let text = super::text(&sample());
+        for line in [
+            "| W1 | alloc of 32 bytes, all garbage, collections included | ns per object \
+             | 2.00 (1.00 to 3.00) | 3.00 | yes | 1.50 | box@once 10.0 | 0.200 (0.100 to 0.100) |",
+            "| W1 | 2.00 | box@once 10.0 (0.200); box 12.0 (0.167); gc failed |",
+            "| limit.bump | bump allocation of 32 bytes, reused | ns per object | 1.50 \
+             (1.50 to 1.50) |",
+            "- fewer rounds: box at W1: 2 of 3, because a round takes 12 s",
+            "- skipped: go: go is not installed",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("2026-01-02"), "{text}");
     }
 
     #[test]
-    fn columns_are_aligned_and_lines_have_no_trailing_blanks() {
-        let mut table = Table::of_numbers();
-        table.row(["a".into(), "1".into(), "x".into()]);
-        table.row(["bcd".into(), "234".into(), "".into()]);
-        assert_eq!(table.to_string(), "a      1  x\nbcd  234\n");
+    fn a_goal_that_is_missed_stands_out() {
+        let mut record = sample();
+        record.rows[0].goal = Some(1.9);
+        assert!(of_run(&record).contains("| 1.90 | **no** |"));
+    }
+
+    #[test]
+    fn a_scale_has_a_line_for_every_size() {
+        let text = super::text(&scale_sample());
+        assert!(text.contains("\n| W2.50 | 1,000 | 3.00 (2.00 to 4.00) | 1.00 "), "{text}");
+        assert!(text.contains("\n- skipped: W2 at 9,000,000 objects: it does not fit\n"), "{text}");
+        assert!(text.contains("`sexton-bench scale W2`"), "{text}");
     }
 }

@@ -10,8 +10,8 @@
 //! 3. All open files are evicted, collected and waited for: what lives now is the complete index.
 //! 4. The index is let go of and collected: everything is dead.
 //!
-//! Whatever cannot be used on the way is skipped and reported. Only `PATH` itself must be a directory
-//! that can be listed.
+//! Whatever cannot be used on the way is skipped and reported. Only `PATH` itself must be a
+//! directory that can be listed.
 
 mod index;
 mod open_files;
@@ -22,11 +22,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, HumanCount};
 use sexton::{GcReport, Heap, Pacing};
 
-use crate::output::{Failure, print};
-use crate::table::Table;
+use crate::grid::Table;
+use crate::output::{Failure, Progress, print};
+use crate::values::counted;
 use index::{Found, Index, Step};
 use open_files::{Limits, Log};
 use skipped::Skipped;
@@ -40,12 +41,6 @@ pub(crate) struct Args {
     path: PathBuf,
 }
 
-impl Default for Args {
-    fn default() -> Self {
-        Args { path: ".".into() }
-    }
-}
-
 /// Makes the tour and prints its table.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     check(&args.path)?;
@@ -53,14 +48,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let limits = Limits::below(system::descriptor_limit(), before);
     let mut tour = Tour::new(&args.path, Log::new(limits));
     let result = tour.make();
-    tour.progress.finish_and_clear();
+    tour.progress.clear();
     tour.skipped.report();
     result?;
     let after = system::open_descriptors();
     print(tour.table(&args.path, before, after))?;
     match (before, after) {
         (Some(before), Some(after)) if before != after => Err(Failure::Run(format!(
-            "{after} file descriptors are open, and {before} were before: some were not closed"
+            "{} open, and {before} before: some were not closed",
+            counted(after, "file descriptor")
         ))),
         _ => Ok(()),
     }
@@ -90,7 +86,7 @@ struct Tour {
     cycles: Cycles,
     /// The cycle that found the complete index alive.
     complete: GcReport,
-    progress: ProgressBar,
+    progress: Progress,
     start: Instant,
     time: Duration,
 }
@@ -138,7 +134,7 @@ impl Tour {
             skipped: Skipped::default(),
             cycles: Cycles::default(),
             complete: GcReport::default(),
-            progress: spinner(),
+            progress: Progress::new(),
             start: Instant::now(),
             time: Duration::ZERO,
         }
@@ -233,18 +229,16 @@ impl Tour {
     }
 
     fn show_progress(&self) {
-        if self.progress.is_hidden() {
-            return;
-        }
-        let Found { directories, files, .. } = self.found;
-        self.progress.set_message(format!(
-            "{} directories, {} files, {} opened, {} collections",
-            HumanCount(directories),
-            HumanCount(files),
-            HumanCount(self.log.opened()),
-            HumanCount(self.cycles.count)
-        ));
-        self.progress.tick();
+        self.progress.far(|| {
+            let Found { directories, files, .. } = self.found;
+            format!(
+                "{}, {}, {} opened, {}",
+                counted(directories, "directory"),
+                counted(files, "file"),
+                HumanCount(self.log.opened()),
+                counted(self.cycles.count, "collection")
+            )
+        });
     }
 
     fn table(&self, path: &Path, before: Option<usize>, after: Option<usize>) -> String {
@@ -253,17 +247,18 @@ impl Tour {
         let cleanups = stats.cleanups;
         let descriptors = |count: Option<usize>| count.map_or("n/a".to_owned(), |n| n.to_string());
         let phase = |total: Duration, longest: Duration| {
-            format!("{total:.1?} in {} collections, the longest {longest:.1?}", cycles.count)
+            let count = counted(cycles.count, "collection");
+            format!("{total:.1?} in {count}, the longest {longest:.1?}")
         };
         let mut table = Table::of_text();
         let mut row = |label: &str, text: String| table.row([label.to_owned(), text]);
         row(
             "index",
             format!(
-                "{} directories, {} files, {} links; {} skipped; {:.1?}",
-                HumanCount(found.directories),
-                HumanCount(found.files),
-                HumanCount(found.links),
+                "{}, {}, {}; {} skipped; {:.1?}",
+                counted(found.directories, "directory"),
+                counted(found.files, "file"),
+                counted(found.links, "link"),
                 HumanCount(self.skipped.total()),
                 self.time,
             ),
@@ -307,13 +302,4 @@ impl Tour {
         );
         format!("sexton-bench tour of {path:?}\n\n{table}")
     }
-}
-
-/// Progress on standard error if that is a terminal; otherwise silent.
-fn spinner() -> ProgressBar {
-    let spinner = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
-        spinner.set_style(style);
-    }
-    spinner
 }

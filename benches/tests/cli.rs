@@ -1,6 +1,7 @@
 //! The `sexton-bench` command as a user meets it: what it prints, where, and how it ends.
 //!
-//! Standard output and error are pipes here, so whatever is meant for a terminal only must not show.
+//! Standard output and error are pipes here, so whatever is meant for a terminal only must not
+//! show.
 
 #![forbid(unsafe_code)]
 
@@ -35,6 +36,18 @@ impl Run {
         if cfg!(target_os = "linux") {
             let (before, after) = self.row("file descriptors").split_once(" / ").expect("two");
             assert_eq!(before.strip_suffix(" before"), after.strip_suffix(" after"));
+        }
+    }
+
+    /// Success, and on standard error lines of progress only: each begins with the time, and each
+    /// of `words` is in one of them.
+    fn assert_progress(&self, words: &[&str]) {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.out, self.err);
+        let is_progress = |line: &str| line.starts_with("sexton-bench: 00:0");
+        assert!(self.err.lines().all(is_progress), "{}", self.err);
+        assert!(!self.err.contains('\x1b'), "no control sequences in a pipe");
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is not in: {}", self.err);
         }
     }
 
@@ -73,9 +86,31 @@ fn tree() -> TempDir {
 }
 
 #[test]
-fn without_arguments_it_tours_the_current_directory_in_silence() {
+fn without_arguments_it_shows_a_program_and_its_parts_with_units_and_says_what_comes_next() {
+    let run = run([]);
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    for (label, unit) in [
+        ("  allocated", "M objects/s"),
+        ("  pause, longest", "ms"),
+        ("  sweep plain objects", "ns per object"),
+        ("  register a cleanup", "ns per cleanup"),
+    ] {
+        assert!(run.row(label).contains(unit), "{}", run.out);
+    }
+    let (ended, made) = run.row("  cleanups, run in all").split_once("of ").unwrap();
+    assert_eq!(ended.trim(), made);
+    for next in ["-- tour PATH", "--features peers -- run", "-- sweep", "-- scale", "-- --help"] {
+        assert!(run.out.contains(&format!("cargo run --release {next}")), "{next}: {}", run.out);
+    }
+    // All but the first line, which is the machine's.
+    let wide = run.out.lines().skip(1).find(|line| line.chars().count() > 100);
+    assert_eq!(wide, None);
+}
+
+#[test]
+fn a_tour_is_of_the_current_directory_in_silence() {
     let top = tree();
-    let run = Run::of(&command().current_dir(top.path()).output().unwrap());
+    let run = Run::of(&command().arg("tour").current_dir(top.path()).output().unwrap());
     run.assert_complete();
     assert_eq!(run.err, "", "nothing but the table, which is on standard output");
     assert!(
@@ -88,6 +123,17 @@ fn without_arguments_it_tours_the_current_directory_in_silence() {
     for label in ["objects", "bytes", "mark", "sweep", "sweep throughput", "workers"] {
         run.row(label);
     }
+}
+
+#[test]
+fn one_is_singular() {
+    let top = TempDir::new().unwrap();
+    fs::write(top.path().join("one"), "1").unwrap();
+    let run = tour(top.path());
+    assert!(run.row("index").starts_with("1 directory, 1 file, 0 links"), "{}", run.out);
+    assert!(!run.out.contains(" 1 collections"), "{}", run.out);
+    let sweep = self::run("sweep --objects 1 --live 100 --rounds 1".split(' '));
+    assert!(sweep.out.starts_with("1 object of 32 bytes in 1 span: "), "{}", sweep.out);
 }
 
 #[test]
@@ -128,14 +174,13 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
         ("sweep --live 101", "valid is 0 to 100"),
         ("sweep --live -1", "valid is 0 to 100"),
         ("sweep --cleanups NaN", "valid is 0 to 100"),
-        ("sweep --rounds 0", "valid is 1 to 1000"),
-        ("sweep --threads 0", "valid is 1 to 64"),
+        ("sweep --rounds 0", "1..=1000"),
         ("scale --objects 0", "valid is 1 to 100000000"),
         ("scale --objects many", "valid is 1 to 100000000"),
-        ("scale --threads 65", "valid is 1 to 64"),
-        ("scale --rounds 0", "valid is 1 to 1000"),
-        ("run --rounds 1001", "valid is 1 to 1000"),
-        ("run --rounds -1", "valid is 1 to 1000"),
+        ("scale --threads 65", "1..=64"),
+        ("scale --rounds 0", "1..=1000"),
+        ("run --rounds 1001", "1..=1000"),
+        ("run --rounds -1", "1..=1000"),
     ] {
         let (flag, value) = args.rsplit_once(' ').unwrap();
         let flag = flag.split(' ').next_back().unwrap();
@@ -149,6 +194,8 @@ fn unknown_words_are_errors_of_one_line() {
     run(["swep"]).assert_usage(&["'swep'", "did you mean `sweep`?"]);
     run(["/"]).assert_usage(&["'/'", "did you mean `tour /`?"]);
     run(["tour", "--fast"]).assert_usage(&["--fast"]);
+    // One thread sweeps: a number of threads would have no effect.
+    run(["sweep", "--threads", "2"]).assert_usage(&["--threads"]);
     run(["sweep", "--live"]).assert_usage(&["--live"]);
     run(["scale", "W7"]).assert_usage(&["W7", "valid is W2, W2c, W3, W4"]);
     run(["scale", "--json", "/no/such/folder/it"]).assert_usage(&["--json", "/no/such/folder"]);
@@ -159,6 +206,9 @@ fn help_and_version_are_not_errors() {
     for (args, words) in [
         (["--help"].as_slice(), ["tour", "sweep"]),
         (&["sweep", "--help"], ["--objects", "--live"]),
+        (&["run", "--help"], ["W2c:", "sweep with cleanups"]),
+        (&["plot", "--help"], ["S5:", "pauses of a large heap"]),
+        (&["scale", "--help"], ["W2c (sweep with cleanups)", "one thread sweeps"]),
         (&["--version"], ["sexton-bench", env!("CARGO_PKG_VERSION")]),
     ] {
         let run = run(args.iter().copied());
@@ -186,29 +236,28 @@ fn sweep_prints_figures_for_the_shape_in_silence() {
 
 #[test]
 fn sweep_prints_a_line_for_every_combination_of_lists() {
-    let args = "sweep --objects 10k,20k,40k --live 0,50 --cleanups 0,10% --threads 1,2 --rounds 1";
+    let args = "sweep --objects 10k,20k,40k --live 0,50 --cleanups 0,10% --rounds 1";
     let run = run(args.split(' '));
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
     for objects in ["10,000 ", "20,000 ", "40,000 "] {
         let lines = run.out.lines().filter(|line| line.starts_with(objects));
-        assert_eq!(lines.count(), 8, "{}", run.out);
+        assert_eq!(lines.count(), 4, "{}", run.out);
     }
-    let columns =
-        ["sweep ns/object", "sweep ns/span", "sweep objects/s", "sweep bytes/s", "threads"];
+    let columns = ["sweep ns/object", "sweep ns/span", "sweep objects/s", "sweep bytes/s"];
     for column in columns.into_iter().chain([" spans "]) {
         assert!(run.out.contains(column), "{}", run.out);
     }
     // For each shape, one line for its three sizes.
     let growths = run.out.lines().filter(|line| line.starts_with("growth, "));
-    assert_eq!(growths.count(), 8, "{}", run.out);
+    assert_eq!(growths.count(), 4, "{}", run.out);
     assert!(run.out.starts_with("medians of 1 round;"), "{}", run.out);
 }
 
 #[test]
-fn scale_prints_a_line_for_every_row_and_size_in_silence() {
+fn scale_prints_a_line_for_every_row_and_size_and_its_progress() {
     let args = "scale w2 W3 --objects 20k,10k --threads 2,1 --rounds 2";
     let run = run(args.split(' '));
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+    run.assert_progress(&["round 1 of 2: W2, sweep, 10,000 objects", "round 2 of 2: W3, mark, "]);
     for objects in [" 10,000 ", " 20,000 "] {
         let lines: Vec<&str> = run.out.lines().filter(|line| line.contains(objects)).collect();
         assert_eq!(lines.len(), 4, "{}", run.out);
@@ -227,13 +276,13 @@ fn scale_is_kept_in_a_file() {
     let file = folder.path().join("scale.json");
     let args = "scale W2c W4 --objects 5k --threads 1 --rounds 2 --json";
     let run = run(args.split(' ').chain([file.to_str().unwrap()]));
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+    run.assert_progress(&["round 2 of 2: W4, cleanups, 5,000 objects"]);
     let record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let rows = ["W2c.50", "W4.register", "W4.run"];
     for (nth, row) in rows.into_iter().enumerate() {
-        let cell = &record["cells"][nth];
-        assert_eq!((&cell["row"], &cell["objects"]), (&row.into(), &5000.into()), "{record}");
-        assert_eq!(cell["values"].as_array().unwrap().len(), 2, "{record}");
+        let cell = &record["rows"][nth];
+        assert_eq!((&cell["id"], &cell["objects"]), (&row.into(), &5000.into()), "{record}");
+        assert_eq!(cell["results"][0]["values"].as_array().unwrap().len(), 2, "{record}");
     }
     let command = "sexton-bench scale W2c W4 --objects 5000 --threads 1 --rounds 2";
     assert_eq!(record["command"], command);
@@ -249,22 +298,10 @@ fn scale_skips_what_does_not_fit_into_memory_by_name() {
         Run::of(&Command::new("sh").args(["-c", &line, command]).output().unwrap())
     };
     let some = scale("W2 --objects 10k,100M");
-    assert_eq!((some.code, some.err.as_str()), (Some(0), ""), "{}", some.out);
+    some.assert_progress(&["round 1 of 1: W2, sweep, 10,000 objects"]);
     assert!(some.row("skipped: W2 at 100,000,000 objects:").contains(" GB"), "{}", some.out);
     assert!(some.out.contains(" 10,000 "), "{}", some.out);
     scale("W2 --objects 100M").assert_usage(&["--objects", "W2 at 100,000,000", " GB"]);
-}
-
-#[test]
-fn sweep_says_what_more_threads_do_if_more_are_asked_for() {
-    for (threads, says) in [("1", false), ("4", true), ("1,4", true)] {
-        let args = ["sweep", "--objects", "1k", "--rounds", "1", "--threads", threads];
-        let run = run(args);
-        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-        assert_eq!(run.out.contains("note: threads share the mark"), says, "{}", run.out);
-        assert!(!run.out.contains("1 rounds"), "{}", run.out);
-    }
-    assert!(run(["sweep", "--help"]).out.contains("have no effect"));
 }
 
 #[test]
@@ -304,6 +341,10 @@ fn output_that_cannot_be_written_is_an_error_of_one_line() {
 /// `sexton-bench run`, with peers in other languages from a folder made for the test.
 #[cfg(unix)]
 mod measuring {
+    use std::process::Stdio;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
     use super::*;
 
     /// A folder with a peer for each of the scripts. Each is what `build.sh` makes.
@@ -339,7 +380,7 @@ mod measuring {
                     echo W5@two 2000000; echo W5.many 3000000;; esac";
         let folder = peers(&[("test-fake", fake)]);
         let run = run_with(folder.path(), "w5 --quick --rounds 1 --peers test-fake");
-        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+        run.assert_progress(&["building test-fake", "round 0 of 1: W5,", "round 1 of 1: W5, "]);
         let lines: Vec<&str> = run.out.lines().map(str::trim).collect();
         let line = |start: &str| lines.iter().position(|it| it.starts_with(start));
         assert!(
@@ -374,13 +415,13 @@ mod measuring {
         let folder = peers(&[]);
         let file = folder.path().join("run.json");
         let args = format!("W5 --quick --rounds 2 --peers none --json {}", file.display());
-        let run = run_with(folder.path(), &args);
-        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        run_with(folder.path(), &args).assert_progress(&["round 2 of 2: W5, "]);
         let record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         let row = &record["rows"][0];
         assert_eq!((&row["id"], &row["results"][0]["by"]), (&"W5".into(), &"sexton".into()));
         let values = row["results"][0]["values"].as_array().unwrap();
         assert!(values.len() == 2 && values.iter().all(|it| it.as_f64().unwrap() > 0.0), "{row}");
+        assert_eq!(record["partial"], false);
         assert_eq!(record["command"], "sexton-bench run W5 --peers none --quick --rounds 2");
         assert_eq!(record["versions"][0]["peer"], "sexton", "{record}");
         for field in ["cpu", "cores", "memory_mib", "kernel", "rustc"] {
@@ -401,16 +442,76 @@ mod measuring {
         assert!(picture.starts_with("<svg") && picture.contains("W5.many"), "{picture}");
 
         let json_text = json.to_str().unwrap();
-        let best = run(["plot", json_text, "w5", "--best", "2"]);
+        let best = run(["plot", json_text, "w5", "--peers", "2"]);
         assert_eq!((best.code, best.err.as_str()), (Some(0), ""));
-        run(["plot", json_text, "W9"]).assert_usage(&["W9", "valid is W1, W2, W2c"]);
+        run(["plot", json_text, "W9"]).assert_usage(&["W9", "[possible values: W1, W2, W2c"]);
         run(["plot", json_text, "W3"]).assert_usage(&["nothing of W3", "a work that was measured"]);
-        run(["plot", json_text, "--best", "0"]).assert_usage(&["--best", "valid is 1 to 1000"]);
+        run(["plot", json_text, "--peers", "0"]).assert_usage(&["--peers", "1..=1000"]);
+        run(["plot", json_text, "--best", "W5"]).assert_usage(&["--best", "cannot be used with"]);
 
         run(["plot", svg.to_str().unwrap()]).assert_usage(&["run.svg", "run --json FILE"]);
         run(["plot", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
         run(["plot", json.to_str().unwrap(), "--output", "/no/such/folder/it.svg"])
             .assert_usage(&["/no/such/folder/it.svg", "a file to write"]);
+        run(["plot", json_text, "--output", "it.png"])
+            .assert_usage(&["it.png", "a name that ends in .svg"]);
+    }
+
+    /// The six rows of the small picture: a peer is asked for those and for no others, and what it
+    /// tells besides is left out. The run is broken off when all that has been seen.
+    #[test]
+    fn a_run_of_the_best_known_rows_has_these_and_no_others() {
+        let folder = TempDir::new().unwrap();
+        let [json, pid, svg] = ["best.json", "pid", "best.svg"].map(|it| folder.path().join(it));
+        let fake = format!(
+            "case $1 in --list) echo W1; echo W1@two; echo W2.50; echo W5;; --version) ;; W1) \
+             echo W1 7; echo W1@two 8; echo W5 9;; *) {};; esac",
+            sleep_and_tell(&pid)
+        );
+        let peers = peers(&[("test-fake", &fake)]);
+        let args = format!("--best --quick --peers test-fake --json {}", json.display());
+        let (run, _) = run_and_signal(&args, peers.path(), &pid, Signal::INT);
+        assert_eq!(run.code, Some(130), "{}", run.err);
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+        let rows: Vec<_> =
+            record["rows"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
+        assert_eq!(rows, ["W1", "W2.50", "W3.random", "W4.run", "W7.wall", "S5.max"]);
+        let by = |row: usize| {
+            let results = record["rows"][row]["results"].as_array().unwrap();
+            results.iter().map(|it| it["by"].as_str().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!((by(0), by(2)), (vec!["sexton", "test-fake"], vec!["sexton"]));
+        let drawn = super::run(["plot", "--best", json.to_str().unwrap()]);
+        assert_eq!((drawn.code, drawn.err.as_str()), (Some(0), ""));
+        let picture = fs::read_to_string(&svg).unwrap();
+        assert!(picture.contains("Sweep, half") && picture.contains("test-fake"), "{picture}");
+    }
+
+    /// A line of shell that tells the number of a process, which sleeps, and waits for it.
+    fn sleep_and_tell(pid: &Path) -> String {
+        format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display())
+    }
+
+    /// Starts a run, waits until a peer sleeps, and sends the run a signal. Also gives the sleeper.
+    fn run_and_signal(args: &str, peers: &Path, pid: &Path, signal: Signal) -> (Run, Pid) {
+        let run = command()
+            .arg("run")
+            .args(args.split(' '))
+            .arg("--peers-dir")
+            .arg(peers)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let sleeper = loop {
+            match fs::read_to_string(pid) {
+                Ok(text) => break Pid::from_raw(text.trim().parse().unwrap()).unwrap(),
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        fs::remove_file(pid).unwrap();
+        kill_process(Pid::from_child(&run), signal).unwrap();
+        (Run::of(&run.wait_with_output().unwrap()), sleeper)
     }
 
     #[test]
@@ -454,7 +555,11 @@ mod measuring {
         run(["table", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
         let other = folder.path().join("test-fake/build.sh");
         run(["table", other.to_str().unwrap()]).assert_usage(&["build.sh", "scale --json FILE"]);
-        run(["plot", two]).assert_usage(&["scale.json", "run --json FILE"]);
+        run(["plot", two]).assert_usage(&[
+            "a record of `scale`",
+            "`sexton-bench table",
+            "run --json",
+        ]);
     }
 
     #[test]
@@ -467,7 +572,7 @@ mod measuring {
         ]);
         let run =
             run_with(folder.path(), "W5 --quick --rounds 1 --peers test-crash,test-talk,test-mute");
-        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
+        run.assert_progress(&[]);
         for (name, reason) in [
             ("test-crash", "it broke"),
             ("test-talk", "printed no row and value"),
@@ -478,33 +583,96 @@ mod measuring {
         }
     }
 
+    /// All peers of a folder: those in Rust are left out unless this build has them.
+    #[cfg(feature = "peers")]
     #[test]
-    fn absent_peers_are_skipped_by_name_unless_they_were_named() {
+    fn absent_peers_are_skipped_by_name() {
         let build = "echo test-tool is not installed >&2; exit 3\n";
         let folder = peer_built_by("test-absent", build);
         let run = run_with(folder.path(), "W6 --quick --rounds 1 --peers all");
-        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        run.assert_progress(&["building test-absent"]);
         assert_eq!(run.row("skipped: test-absent:"), "test-tool is not installed");
 
-        let run = run_with(folder.path(), "W6 --quick --peers test-absent");
-        run.assert_usage(&["test-absent", "test-tool is not installed"]);
+        let run = run_with(Path::new("/no/such/folder"), "W6 --quick --rounds 1");
+        run.assert_progress(&[]);
+        assert!(run.row("skipped: others:").contains("cannot be listed"), "{}", run.out);
+    }
+
+    #[cfg(not(feature = "peers"))]
+    #[test]
+    fn a_build_without_the_peers_in_rust_says_how_to_have_them() {
+        let command = "cargo run --release --features peers -- run";
+        let folder = peers(&[("test-fake", "echo W5")]);
+        run_with(folder.path(), "W6 --quick").assert_usage(&[
+            "not built in",
+            command,
+            "--peers none",
+        ]);
+        run_with(folder.path(), "W6 --quick --peers gc-arena").assert_usage(&["gc-arena", command]);
     }
 
     #[test]
-    fn a_folder_of_peers_that_is_gone_is_skipped_with_a_line() {
-        let run = run_with(Path::new("/no/such/folder"), "W6 --quick --rounds 1");
-        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-        assert!(run.row("skipped: others:").contains("cannot be listed"), "{}", run.out);
+    fn an_absent_peer_that_was_named_is_an_error() {
+        let folder = peer_built_by("test-absent", "echo test-tool is not installed >&2; exit 3\n");
+        let run = run_with(folder.path(), "W6 --quick --peers test-absent");
+        assert_eq!(run.code, Some(2));
+        let last = run.err.lines().last().unwrap();
+        assert!(last.contains("test-absent") && last.contains("not installed"), "{}", run.err);
+    }
+
+    /// A peer that is measured when the command is told to end: what was measured before is kept
+    /// and drawn, the rest has not failed, and the peer ends with whatever it has started.
+    #[test]
+    fn a_run_that_a_signal_ends_keeps_what_it_has_and_ends_its_children() {
+        let folder = TempDir::new().unwrap();
+        let [json, pid, svg] = ["run.json", "pid", "run.svg"].map(|it| folder.path().join(it));
+        let sleep = sleep_and_tell(&pid);
+        let slow = format!("case $1 in --list) echo W5;; --version) ;; *) {sleep};; esac");
+        let peers = peers(&[("test-slow", &slow)]);
+        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+            let args = format!("W5 W4 --quick --peers test-slow --json {}", json.display());
+            let (run, sleeper) = run_and_signal(&args, peers.path(), &pid, signal);
+            assert_eq!(run.code, Some(code), "{}", run.err);
+            assert!(run.err.lines().last().unwrap().contains("interrupted"), "{}", run.err);
+            assert!(run.out.contains("PARTIAL"), "{}", run.out);
+            assert_eq!(run.row("  test-slow"), "not measured");
+            assert!(!run.out.contains("failed"), "{}", run.out);
+            assert!(is_gone(sleeper), "the peer has left a process behind");
+
+            let record: serde_json::Value =
+                serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+            assert_eq!(record["partial"], true);
+            let drawn = super::run(["plot", json.to_str().unwrap()]);
+            assert_eq!((drawn.code, drawn.err.as_str()), (Some(0), ""));
+            let picture = fs::read_to_string(&svg).unwrap();
+            assert!(picture.contains("partial") && picture.contains("W4.run"), "{picture}");
+            assert!(!picture.contains("failed"), "{picture}");
+            let table = super::run(["table", json.to_str().unwrap()]);
+            assert!(
+                table.out.contains("PARTIAL") && !table.out.contains("failed"),
+                "{}",
+                table.out
+            );
+        }
+    }
+
+    /// Whether a process has ended, or is about to: one that is not waited for stays a zombie.
+    fn is_gone(process: Pid) -> bool {
+        let path = format!("/proc/{}/stat", process.as_raw_nonzero());
+        (0..1000).any(|_| {
+            std::thread::yield_now();
+            fs::read_to_string(&path).map_or(true, |stat| stat.contains(") Z "))
+        })
     }
 
     #[test]
     fn unknown_works_peers_and_files_are_errors_of_one_line() {
         let folder = peers(&[("test-fake", "echo W5")]);
         let run = |args| run_with(folder.path(), args);
-        run("W9").assert_usage(&["W9", "valid is W1, W2, W2c"]);
+        run("W9").assert_usage(&["W9", "[possible values: W1, W2, W2c"]);
         run("W5 --peers test-fake,nobody").assert_usage(&["nobody", "box", "test-fake"]);
         run("W5 --json /no/such/folder/file").assert_usage(&["--json", "/no/such/folder/file"]);
-        run("W5 --rounds many").assert_usage(&["--rounds", "many", "valid is 1 to 1000"]);
+        run("W5 --rounds many").assert_usage(&["--rounds", "many"]);
     }
 }
 
@@ -567,7 +735,7 @@ mod unix {
     #[test]
     fn a_current_directory_that_was_removed_is_an_error_of_one_line() {
         let top = TempDir::new().unwrap();
-        let line = "rmdir \"$PWD\" && exec \"$0\"";
+        let line = "rmdir \"$PWD\" && exec \"$0\" tour";
         let output = Command::new("sh")
             .args(["-c", line, env!("CARGO_BIN_EXE_sexton-bench")])
             .current_dir(top.path())
@@ -582,7 +750,7 @@ mod unix {
         symlink("a", top.path().join("link")).unwrap();
         let run = tour(&top.path().join("link"));
         run.assert_complete();
-        assert!(run.row("index").starts_with("2 directories, 3 files"), "{}", run.out);
+        assert!(run.row("index").starts_with("2 directories, 3 files, 0 links"), "{}", run.out);
     }
 
     // Some systems' file systems refuse such names.
@@ -617,7 +785,8 @@ mod unix {
         // less than the cache counts on.
         for limit in [64, 12, 4] {
             let line = format!(
-                "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; ulimit -n {limit} && exec \"$0\" tour \"$1\""
+                "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; ulimit -n {limit} && \
+                 exec \"$0\" tour \"$1\""
             );
             let output = Command::new("sh")
                 .args(["-c", &line, env!("CARGO_BIN_EXE_sexton-bench")])

@@ -77,11 +77,14 @@ var groups = []group{
 	{[]string{"W2r.50", "W2r.90"}, objects, func(n int) []float64 {
 		return []float64{refill(n, .5), refill(n, .9)}
 	}},
-	{[]string{"W3.random", "W3.list", "W3.shuffled", "W3.tree"}, objects, mark},
-	{[]string{"W3.random@1", "W3.list@1", "W3.shuffled@1", "W3.tree@1"}, objects, func(n int) []float64 {
-		runtime.GOMAXPROCS(1)
-		return mark(n)
-	}},
+	{[]string{"W3.random"}, objects, graph(random)},
+	{[]string{"W3.list"}, objects, graph(chain)},
+	{[]string{"W3.shuffled"}, objects, graph(shuffled)},
+	{[]string{"W3.tree"}, objects, graph(heap)},
+	{[]string{"W3.random@1"}, objects, onOne(graph(random))},
+	{[]string{"W3.list@1"}, objects, onOne(graph(chain))},
+	{[]string{"W3.shuffled@1"}, objects, onOne(graph(shuffled))},
+	{[]string{"W3.tree@1"}, objects, onOne(graph(heap))},
 	{[]string{"W4.register", "W4.run"}, cleanups, func(n int) []float64 { return warm(n, w4) }},
 	{[]string{"W5"}, cleanups, func(n int) []float64 { return warm(n, w5) }},
 	{[]string{"W6.p50", "W6.p99"}, wakes, w6},
@@ -249,50 +252,56 @@ func refill(n int, live float64) float64 {
 
 var root *pair
 
-func mark(n int) []float64 {
-	debug.SetGCPercent(-1)
-	chain := func(all []*pair) {
-		for i := range len(all) - 1 {
-			all[i].left = all[i+1]
+func chain(all []*pair) {
+	for i := range len(all) - 1 {
+		all[i].left = all[i+1]
+	}
+}
+
+func shuffled(all []*pair) {
+	seeded().Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	chain(all)
+}
+
+// random is a chain through all in random order, so that all are live, and a random edge more from each.
+func random(all []*pair) {
+	shuffled(all)
+	random := seeded()
+	for _, one := range all {
+		one.right = all[random.IntN(len(all))]
+	}
+}
+
+// heap is a complete binary tree, the parents allocated before their children.
+func heap(all []*pair) {
+	for i, one := range all {
+		if child := 2*i + 1; child < len(all) {
+			one.left = all[child]
 		}
-	}
-	shuffle := func(all []*pair) {
-		seeded().Shuffle(n, func(i, j int) { all[i], all[j] = all[j], all[i] })
-	}
-	return []float64{
-		// A chain through all in random order, so that all are live, and a random edge more from each.
-		graph(n, func(all []*pair) {
-			shuffle(all)
-			chain(all)
-			random := seeded()
-			for _, one := range all {
-				one.right = all[random.IntN(n)]
-			}
-		}),
-		graph(n, chain),
-		graph(n, func(all []*pair) { shuffle(all); chain(all) }),
-		graph(n, func(all []*pair) {
-			for i, one := range all {
-				if child := 2*i + 1; child < n {
-					one.left = all[child]
-				}
-				if child := 2*i + 2; child < n {
-					one.right = all[child]
-				}
-			}
-		}),
+		if child := 2*i + 2; child < len(all) {
+			one.right = all[child]
+		}
 	}
 }
 
 // graph links n nodes, and measures the third mark of them.
-func graph(n int, link func([]*pair)) float64 {
-	build(n, link)
-	collect()
-	collect()
-	marked, _ := collect()
-	root = nil
-	runtime.GC()
-	return per(marked, n)
+func graph(link func([]*pair)) func(int) []float64 {
+	return func(n int) []float64 {
+		debug.SetGCPercent(-1)
+		build(n, link)
+		collect()
+		collect()
+		marked, _ := collect()
+		root = nil
+		return []float64{per(marked, n)}
+	}
+}
+
+func onOne(measure func(int) []float64) func(int) []float64 {
+	return func(n int) []float64 {
+		runtime.GOMAXPROCS(1)
+		return measure(n)
+	}
 }
 
 // build is a function of its own so that the list of all nodes is dead when it has returned.

@@ -83,7 +83,10 @@ public final class Peer {
     static final List<Group> GROUPS = List.of(
             new Group(List.of("W1"), OBJECTS, Peer::w1),
             new Group(List.of("W2r.50", "W2r.90"), OBJECTS, n -> new double[] {refill(n, .5), refill(n, .9)}),
-            new Group(List.of("W3.random", "W3.list", "W3.shuffled", "W3.tree"), OBJECTS, Peer::mark),
+            new Group(List.of("W3.random"), OBJECTS, n -> graph(n, Peer::random)),
+            new Group(List.of("W3.list"), OBJECTS, n -> graph(n, Peer::chain)),
+            new Group(List.of("W3.shuffled"), OBJECTS, n -> graph(n, Peer::shuffled)),
+            new Group(List.of("W3.tree"), OBJECTS, n -> graph(n, Peer::tree)),
             new Group(List.of("W4.register", "W4.run"), CLEANUPS, Peer::w4),
             new Group(List.of("W5"), CLEANUPS, Peer::w5),
             new Group(List.of("W6.p50", "W6.p99"), WAKES, Peer::w6),
@@ -254,42 +257,41 @@ public final class Peer {
 
     static Pair root;
 
-    static double[] mark(int n) throws Exception {
-        Consumer<Pair[]> chain = all -> {
-            for (int i = 0; i + 1 < n; i++) {
-                all[i].left = all[i + 1];
-            }
-        };
-        Consumer<Pair[]> shuffle = all -> {
-            SplittableRandom random = seeded();
-            for (int i = n - 1; i > 0; i--) {
-                int j = random.nextInt(i + 1);
-                Pair one = all[i];
-                all[i] = all[j];
-                all[j] = one;
-            }
-        };
-        return new double[] {
-            // A chain through all in random order, so that all are live, and a random edge more from each.
-            graph(n, shuffle.andThen(chain).andThen(all -> {
-                SplittableRandom random = seeded();
-                for (Pair one : all) {
-                    one.right = all[random.nextInt(n)];
-                }
-            })),
-            graph(n, chain),
-            graph(n, shuffle.andThen(chain)),
-            graph(n, all -> {
-                for (int i = 0; i < n; i++) {
-                    all[i].left = 2 * i + 1 < n ? all[2 * i + 1] : null;
-                    all[i].right = 2 * i + 2 < n ? all[2 * i + 2] : null;
-                }
-            })
-        };
+    static void chain(Pair[] all) {
+        for (int i = 0; i + 1 < all.length; i++) {
+            all[i].left = all[i + 1];
+        }
+    }
+
+    static void shuffled(Pair[] all) {
+        SplittableRandom random = seeded();
+        for (int i = all.length - 1; i > 0; i--) {
+            int j = random.nextInt(i + 1);
+            Pair one = all[i];
+            all[i] = all[j];
+            all[j] = one;
+        }
+        chain(all);
+    }
+
+    /** A chain through all in random order, so that all are live, and a random edge more from each. */
+    static void random(Pair[] all) {
+        shuffled(all);
+        SplittableRandom random = seeded();
+        for (Pair one : all) {
+            one.right = all[random.nextInt(all.length)];
+        }
+    }
+
+    static void tree(Pair[] all) {
+        for (int i = 0; i < all.length; i++) {
+            all[i].left = 2 * i + 1 < all.length ? all[2 * i + 1] : null;
+            all[i].right = 2 * i + 2 < all.length ? all[2 * i + 2] : null;
+        }
     }
 
     /** Links n nodes, and reads how long the third mark of them took. */
-    static double graph(int n, Consumer<Pair[]> link) throws Exception {
+    static double[] graph(int n, Consumer<Pair[]> link) throws Exception {
         build(n, link);
         System.gc();
         System.gc();
@@ -299,7 +301,7 @@ public final class Peer {
             if (marks.isEmpty()) {
                 exit(1, "W3: this virtual machine logs no \"Phase 1: Mark live objects\" for System.gc()");
             }
-            return marks.get(marks.size() - 1).millis * 1e6 / n;
+            return new double[] {marks.get(marks.size() - 1).millis * 1e6 / n};
         } finally {
             root = null;
         }

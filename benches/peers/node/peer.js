@@ -188,8 +188,6 @@ function graph(kind, n) {
   return per(Number(marks.at(-1)[1]) * 1e6, n);
 }
 
-const w3 = (n) => Object.keys(links).map((kind) => graph(kind, n));
-
 // ---- W4, W5, W8: many cleanups ----
 
 let current; // a registry that nobody holds is garbage too, and then calls nobody
@@ -449,11 +447,15 @@ const wakes = { what: 'number of wake-ups', least: 1, most: 1_000_000 };
 const depth = { what: 'depth', least: 4, most: 24 };
 const ignored = { what: 'number; GCBench has its own sizes', least: 0, most: 100_000_000 };
 
+const w3 = Object.keys(links).map((kind) => (
+  { ids: [`W3.${kind}`], size: objects, measure: (n) => [graph(kind, n)] }
+));
+
 /** Rows that are measured together, in the order of ids. */
 const groups = [
   { ids: ['W1'], size: objects, measure: w1 },
   { ids: ['W2r.50', 'W2r.90'], size: objects, measure: w2r },
-  { ids: ['W3.random', 'W3.list', 'W3.shuffled', 'W3.tree'], size: objects, measure: w3 },
+  ...w3,
   { ids: ['W4.register', 'W4.run'], size: number, measure: w4 },
   { ids: ['W5'], size: number, measure: w5 },
   { ids: ['W6.p50', 'W6.p99'], size: wakes, measure: w6 },

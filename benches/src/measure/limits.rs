@@ -6,25 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sexton_bench::{OBJECT_BYTES, SEED, per};
+use crate::catalogue::per;
+use crate::heaps::{OBJECT_BYTES, SEED};
 
 use super::sexton_cleanups::spin_for_a_microsecond;
-use super::{Builtin, Out};
-use crate::run::{MACHINE, Work};
+use crate::catalogue::{Builtin, Out};
+use crate::catalogue::{MACHINE, Work};
 
 /// The machine that all others are measured on.
 pub(super) static LIMITS: Builtin = Builtin {
     name: MACHINE,
-    rows: &[
-        "limit.stream",
-        "limit.bitmap",
-        "limit.futex.p50",
-        "limit.futex.p99",
-        "limit.load",
-        "limit.bump",
-        "limit.spin",
-        "limit.touch",
-    ],
+    rows: "limit.stream limit.bitmap limit.futex.p50 limit.futex.p99 limit.load limit.bump \
+    limit.spin limit.touch",
     measure,
 };
 
@@ -57,7 +50,8 @@ fn stream() -> f64 {
     MUCH as f64 / time.as_nanos() as f64
 }
 
-/// Nanoseconds per object to do to bitmaps what a sweep does: `alloc := mark`, and count what has died.
+/// Nanoseconds per object to do to bitmaps what a sweep does: `alloc := mark`, and count what has
+/// died.
 fn bitmap(objects: usize) -> f64 {
     let words = objects.div_ceil(64);
     let mut rng = fastrand::Rng::with_seed(SEED);
@@ -170,8 +164,9 @@ fn bump(objects: usize) -> f64 {
     per(fill(objects), objects as u64)
 }
 
-/// Nanoseconds from one end of a cleanup of `W8` to the next, if two threads do nothing else: more than half a microsecond, because it
-/// looks at the clock until the time is over, and a look takes time.
+/// Nanoseconds from one end of a cleanup of `W8` to the next, if two threads do nothing else: more
+/// than half a microsecond, because it looks at the clock until the time is over, and a look takes
+/// time.
 fn spin() -> f64 {
     const EACH: u64 = 100_000;
     let start = Instant::now();

@@ -1,14 +1,14 @@
-//! Memory: what live objects and cleanups take, and what comes back after a spike. As the system counts it:
-//! resident pages of this process, which has done nothing else.
+//! Memory: what live objects and cleanups take, and what comes back after a spike. As the system
+//! counts it: resident pages of this process, which has done nothing else.
 
 use std::fs;
 use std::hint::black_box;
 
 use sexton::{CleanupPool, Gc, GcCell, Heap, Leaf, Mutation, OnDrop, Pacing, Trace};
 
-use super::Out;
+use crate::catalogue::Out;
 
-/// Bytes of this process that are in memory; `None` where nobody tells.
+/// Bytes of this process that are in memory; `None` where the system does not tell.
 pub(crate) fn resident() -> Option<f64> {
     status("VmRSS:").map(|kib| kib * 1024.0)
 }
@@ -24,7 +24,7 @@ fn status(field: &str) -> Option<f64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Readings before and after something, for each of so many.
+/// Tells the bytes that have come since a reading, for each of `count` things.
 pub(crate) fn tell_each(out: &mut Out, row: &str, before: Option<f64>, count: usize) {
     if let (Some(before), Some(after)) = (before, resident()) {
         out.put(row, (after - before).max(0.0) / count as f64);

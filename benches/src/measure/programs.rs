@@ -5,16 +5,16 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::heaps::Nothing;
 use sexton::{
     Branded, Gc, GcCell, Heap, Leaf, Local, Mode, Mutation, Mutator, Payload, Shared, Trace,
 };
-use sexton_bench::Nothing;
 
-use super::Out;
 use super::memory::peak_mb;
+use crate::catalogue::Out;
 
-/// How many trees of which depth binary-trees makes, beside the long-lived one of depth `depth` and one before it
-/// that is deeper by one.
+/// How many trees of which depth binary-trees makes, beside the long-lived one of depth `depth` and
+/// one before it that is deeper by one.
 pub(crate) fn short_lived(depth: usize) -> impl Iterator<Item = (usize, usize)> {
     (MIN_DEPTH..=depth).step_by(2).map(move |k| (1 << (depth + MIN_DEPTH - k), k))
 }
@@ -51,7 +51,8 @@ impl GcBench {
     }
 }
 
-/// Tells what a program took: its time, and the peak of memory of this process, which has run nothing else.
+/// Tells what a program took: its time, and the peak of memory of this process, which has run
+/// nothing else.
 pub(crate) fn tell_binary_trees(start: Instant, out: &mut Out) {
     out.put("W7.wall", start.elapsed().as_secs_f64() * 1e3);
     if let Some(mb) = peak_mb() {
@@ -65,7 +66,7 @@ pub(super) struct Tree<'gc> {
     children: Option<(Gc<'gc, Tree<'gc>>, Gc<'gc, Tree<'gc>>)>,
 }
 
-/// Who opens sessions: a heap of one thread, or one thread's mutator of a shared heap.
+/// Opens sessions: a heap of one thread, or one thread's mutator of a shared heap.
 pub(super) trait Sessions {
     type Mode: Mode;
 

@@ -1,14 +1,16 @@
-//! What `scale` has measured: a work of Sexton's at any size, with any number of threads that may collect.
+//! What `scale` has measured: a work of Sexton's at any size, with any number of threads that may
+//! collect.
 //!
-//! As in `run`, everything is done once before it is timed. What is small is timed more often, and the median
-//! is told: a sweep of 100,000 objects takes microseconds.
+//! As in `run`, everything is done once before it is timed. What is small is timed more often, and
+//! the median is told: a sweep of 100,000 objects takes microseconds.
 
+use crate::catalogue::{Spread, per};
+use crate::heaps::{Graph, Links, Shape, ShapedHeap};
 use sexton::CleanupPool;
-use sexton_bench::{Graph, Links, Shape, ShapedHeap, Spread, per};
 
-use super::Out;
 use super::sexton::{Costs, sweep};
-use crate::run::Work;
+use crate::catalogue::Out;
+use crate::catalogue::Work;
 
 /// The works that are measured so.
 pub(crate) const WORKS: [Work; 4] = [Work::W2, Work::W2c, Work::W3, Work::W4];
@@ -24,8 +26,9 @@ pub(crate) fn rows(work: Work) -> &'static [&'static str] {
     }
 }
 
-/// Bytes of memory that a work takes at its peak for each object: of the object and its cleanup, of the list of all objects
-/// from which a graph is linked, which doubles as it grows, and of the random order of a graph.
+/// Bytes of memory that a work takes at its peak for each object: of the object and its cleanup, of
+/// the list of all objects from which a graph is linked, which doubles as it grows, and of the
+/// random order of a graph.
 pub(crate) fn bytes_per_object(work: Work) -> u64 {
     match work {
         Work::W3 => 32 + 24 + 8,
@@ -34,7 +37,7 @@ pub(crate) fn bytes_per_object(work: Work) -> u64 {
     }
 }
 
-pub(super) fn measure(
+pub(crate) fn measure(
     work: Work,
     objects: usize,
     threads: usize,
@@ -100,7 +103,7 @@ fn repeats(objects: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Row;
+    use crate::catalogue::Row;
 
     #[test]
     fn rows_belong_to_their_works() {

@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::catalogue::per;
+use crate::heaps::Nothing;
 use sexton::{CleanupPool, Heap, Pacing};
-use sexton_bench::{Nothing, per};
 use sexton_cleanup::{Origin, Pool, PoolConfig, Spawn, Worker};
 
-use super::Out;
 use super::limits::{nanos_at, pause};
-use super::sexton::PATIENCE;
+use crate::catalogue::Out;
+use crate::heaps::PATIENCE;
 
-/// From publish to start, and from the start of a collection to the start of the cleanup of the one object that
-/// it finds dead; both with one worker, which was asleep.
+/// From publish to start, and from the start of a collection to the start of the cleanup of the one
+/// object that it finds dead; both with one worker, which was asleep.
 pub(super) fn w6(wakes: usize, out: &mut Out) -> Result<(), String> {
     let mut from_publish = publishes(wakes);
     out.put("W6.p50", nanos_at(&mut from_publish, 0.50));
@@ -63,7 +64,7 @@ impl Started {
     }
 }
 
-/// Starts threads that nobody joins: they leave when the pool is told to end.
+/// Starts threads that are not joined: they leave when the pool is told to end.
 struct Threads;
 
 impl Spawn for Threads {
@@ -131,8 +132,8 @@ pub(super) fn w8(cleanups: usize, out: &mut Out) -> Result<(), String> {
     Ok(())
 }
 
-/// Nanoseconds per cleanup from the start of the collection to the end of the last one. One in `stalls` sleeps
-/// for a millisecond; the others spin for a microsecond.
+/// Nanoseconds per cleanup from the start of the collection to the end of the last one. One in
+/// `stalls` sleeps for a millisecond; the others spin for a microsecond.
 fn busy(cleanups: usize, workers: usize, stalls: usize) -> Result<f64, String> {
     let pool = CleanupPool::builder().max_workers(workers).build();
     let mut heap: Heap<Nothing> =

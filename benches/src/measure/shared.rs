@@ -1,7 +1,8 @@
 //! Many threads on one heap (S1 to S5), and what a session costs in which nothing happens (S0).
 //!
-//! Each row is a program as a user of `Shared` mode would write it, with default settings: a mutator for each thread,
-//! sessions of a thousand steps or until another thread wants to collect, and collections by the pacer.
+//! Each row is a program as a user of `Shared` mode would write it, with default settings: a
+//! mutator for each thread, sessions of a thousand steps or until another thread wants to collect,
+//! and collections by the pacer.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -10,15 +11,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::catalogue::per;
+use crate::heaps::{Nothing, OBJECT_BYTES, Plain, SEED, alloc_garbage};
 use sexton::{
     Branded, CleanupPool, Gc, GcAtomic, GcMutex, Heap, Leaf, Mutation, Mutator, Payload, Shared,
     Trace, Weak,
 };
-use sexton_bench::{Nothing, OBJECT_BYTES, Plain, SEED, alloc_garbage, per};
 
-use super::Out;
 use super::programs::make_trees;
-use super::sexton::PATIENCE;
+use crate::catalogue::Out;
+use crate::heaps::PATIENCE;
 
 /// The numbers of threads, which the ids of rows end in.
 const THREADS: [usize; 2] = [1, 2];
@@ -36,7 +38,8 @@ where
     Heap::builder().cleanup_pool(&CleanupPool::builder().build()).build(root)
 }
 
-/// Has so many threads work at a time, each with a mutator and told its number, and tells how long that took.
+/// Has `threads` threads work at a time, each with a mutator and told its number, and tells how
+/// long that took.
 fn together<R: Branded>(
     heap: &Heap<R, Shared>,
     threads: usize,
@@ -96,7 +99,8 @@ fn for_threads(
     Ok(())
 }
 
-/// Nanoseconds to enter and to leave a session in which nothing happens, while nobody else uses the heap.
+/// Nanoseconds to enter and to leave a session in which nothing happens, while no other thread uses
+/// the heap.
 pub(super) fn s0(sessions: usize, out: &mut Out) {
     let heap = heap::<Nothing>(|_mc| Nothing);
     let mut mutator = heap.attach();
@@ -121,7 +125,7 @@ pub(super) fn s1(depth: usize, out: &mut Out) -> Result<(), String> {
     })
 }
 
-/// A map that finds values as long as somebody else keeps them, and a table that keeps some.
+/// A map that finds values as long as they are kept elsewhere, and a table that keeps some.
 #[derive(Trace)]
 struct WeakMap<'gc> {
     shards: Vec<GcMutex<HashMap<u64, Weak<'gc, Plain>>>>,
@@ -193,7 +197,7 @@ pub(super) fn s2(keys: usize, out: &mut Out) -> Result<(), String> {
     })
 }
 
-/// Nanoseconds for each object of those that all threads allocate and nobody keeps.
+/// Nanoseconds for each object of those that all threads allocate and none keeps.
 pub(super) fn s3(objects: usize, out: &mut Out) -> Result<(), String> {
     let heap = heap::<Nothing>(|_mc| Nothing);
     for_threads("S3", out, |threads| {
@@ -207,9 +211,11 @@ pub(super) fn s3(objects: usize, out: &mut Out) -> Result<(), String> {
     })
 }
 
-/// Nanoseconds for each object that is allocated with a cleanup, from the first one to the end of the last cleanup.
+/// Nanoseconds for each object that is allocated with a cleanup, from the first one to the end of
+/// the last cleanup.
 pub(super) fn s4(cleanups: usize, out: &mut Out) -> Result<(), String> {
-    // How often each has run. Left behind when the process ends: cleanups borrow nothing that ends earlier.
+    // How often each has run. Left behind when the process ends: cleanups borrow nothing that ends
+    // earlier.
     let ran: &'static [AtomicU32] =
         (0..cleanups).map(|_| AtomicU32::new(0)).collect::<Vec<_>>().leak();
     let heap = heap::<Nothing>(|_mc| Nothing);
@@ -256,8 +262,8 @@ impl<'gc> Web<'gc> {
         &self.heads[random.usize(..self.heads.len())]
     }
 
-    /// Adds a node. It links to what was in its place of the table before, and to what is in another: both random, but
-    /// what is displaced is never lost.
+    /// Adds a node. It links to what was in its place of the table before, and to what is in
+    /// another: both random, but what is displaced is never lost.
     fn add(&self, mc: &Mutation<'gc, Shared>, n: usize, random: &mut fastrand::Rng) {
         let place = self.any(random);
         let other = GcAtomic::new(self.any(random).load());
@@ -273,8 +279,8 @@ impl<'gc> Web<'gc> {
     }
 }
 
-/// Pauses beside `nodes` live objects, in milliseconds: two threads allocate ten times as much garbage, and now and
-/// then change a link.
+/// Pauses beside `nodes` live objects, in milliseconds: two threads allocate ten times as much
+/// garbage, and now and then change a link.
 pub(super) fn s5(nodes: usize, out: &mut Out) {
     const CYCLES: u64 = 10;
     /// After [`ENOUGH`] time.

@@ -1,7 +1,7 @@
 //! A program that is started to measure, or to be built: its lines, or why there are none.
 //!
-//! One runs at a time, nothing polls while it runs, and none runs for longer than its time: then it is killed,
-//! with whatever it has started.
+//! One runs at a time, nothing polls while it runs, and none runs for longer than its time: then it
+//! is killed, with whatever it has started.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::interrupt;
 
 /// What a program that ended has left.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(crate) fn run(program: &OsStr, args: &[&OsStr], patience: Duration) -> Resul
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.spawn().map_err(|error| format!("cannot be started: {error}"))?;
+
+    interrupt::begin(&child);
 
     // One message from each stream, when it ends.
     let (sender, ends) = mpsc::channel();
@@ -53,11 +57,13 @@ pub(crate) fn run(program: &OsStr, args: &[&OsStr], patience: Duration) -> Resul
         match ends.recv_timeout(patience.saturating_sub(start.elapsed())) {
             Ok((nth, text)) => texts[nth] = text,
             Err(_) => {
+                interrupt::end();
                 kill(&mut child);
                 return Err(format!("took longer than {} s", patience.as_secs()));
             }
         }
     }
+    interrupt::end();
     let status = child.wait().map_err(|error| format!("cannot be waited for: {error}"))?;
     let [out, err] = texts;
     Ok(Ended { status, out, err })

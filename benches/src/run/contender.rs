@@ -1,7 +1,8 @@
-//! Who is measured: Sexton, the machine, the Rust peers, and the peers in other languages, all as programs of their own.
+//! The contenders: Sexton, the machine, the Rust peers, and the peers in other languages, all as
+//! programs of their own.
 //!
-//! Whoever measures starts as a fresh process, so that nobody works on the memory that another has left behind,
-//! peaks of memory are its own, and a peer that crashes or hangs costs its own cell only.
+//! Each measurement is a fresh process. So it does not work on the memory that another has left
+//! behind, a peak of memory is its own, and a peer that crashes costs its own cells only.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,17 +11,21 @@ use std::time::Duration;
 
 use super::child;
 use super::external::{self, External, Listed, numbers};
+use super::interrupt;
 use super::machine;
-use super::record::{MACHINE, SEXTON, Skipped};
-use super::row::Row;
-use super::work::Work;
-use crate::measure;
+use super::record::Skipped;
+
+use super::one;
+use crate::catalogue::{MACHINE, Row, SEXTON, Work};
 use crate::output::Failure;
+use crate::peers;
 
 /// One that is measured.
 pub(crate) struct Contender {
     pub(crate) name: String,
     rows: Vec<Listed>,
+    /// Whether it is asked for each row by name, and not for whole works.
+    are_few: bool,
     /// `None`: this very program measures it.
     external: Option<External>,
 }
@@ -36,7 +41,7 @@ pub(crate) struct Number {
 /// Which peers were asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Peers {
-    /// Whoever is there.
+    /// All that are there.
     All,
     /// Sexton alone.
     None,
@@ -54,8 +59,9 @@ impl Peers {
     }
 }
 
-/// Finds the contenders: Sexton first and the machine, then those peers asked for that are there. Builds those in other
-/// languages. Absent ones are an error if they were named, and else are skipped.
+/// Finds the contenders: Sexton first and the machine, then those peers asked for that are there.
+/// Builds those in other languages. Absent ones are an error if they were named, and else are
+/// skipped.
 pub(crate) fn find(
     peers: &Peers,
     folder: &Path,
@@ -70,7 +76,7 @@ pub(crate) fn find(
         Ok(names) => (names, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
-    let builtins = measure::peers().chain(measure::ABSENT.iter().copied());
+    let builtins = peers::ALL.iter().map(|it| it.name).chain(peers::ABSENT.iter().copied());
     let mut known: Vec<&str> = builtins.collect();
     known.extend(externals.iter().map(String::as_str));
     if let Peers::Named(names) = peers {
@@ -80,6 +86,13 @@ pub(crate) fn find(
                 known.join(",")
             )));
         }
+    } else if !peers::ABSENT.is_empty() {
+        return Err(Failure::Usage(
+            "the peers in Rust are not built in: `cargo run --release --features peers -- run ..` \
+             builds them, with a C compiler; --peers none, or a list such as box,go,java, does \
+             without"
+                .into(),
+        ));
     } else if let Some(reason) = gone {
         skipped.push(Skipped { peer: "others".into(), reason });
     }
@@ -88,10 +101,10 @@ pub(crate) fn find(
         _ => true,
     };
     for name in known.iter().copied().filter(|name| is_wanted(name)) {
-        let contender = if measure::peers().any(|it| it == name) {
+        let contender = if peers::ALL.iter().map(|it| it.name).any(|it| it == name) {
             Ok(Contender::builtin(name))
-        } else if measure::ABSENT.contains(&name) {
-            Err("sexton-bench was built without its feature `peers`".to_owned())
+        } else if peers::ABSENT.contains(&name) {
+            Err("it is not built in: `cargo run --release --features peers -- run ..`".to_owned())
         } else {
             building(name);
             external::build(folder, name).map(Contender::external)
@@ -100,8 +113,7 @@ pub(crate) fn find(
             Ok(contender) => found.push(contender),
             Err(reason) if matches!(peers, Peers::Named(_)) => {
                 return Err(Failure::Usage(format!(
-                    "peer '{name}' in --peers is not available: {reason}; without --peers it is \
-                     skipped"
+                    "peer '{name}' in --peers is not available: {reason}"
                 )));
             }
             Err(reason) => skipped.push(Skipped { peer: name.to_owned(), reason }),
@@ -115,13 +127,19 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Contender {
     fn builtin(name: &str) -> Self {
-        let rows = measure::rows(name).map(|row| Listed { row, variant: None });
-        Contender { name: name.to_owned(), rows: rows.collect(), external: None }
+        let rows = one::rows(name).map(|row| Listed { row, variant: None });
+        Contender { name: name.to_owned(), rows: rows.collect(), are_few: false, external: None }
     }
 
     fn external(external: External) -> Self {
         let (name, rows) = (external.name.clone(), external.rows().to_vec());
-        Contender { name, rows, external: Some(external) }
+        Contender { name, rows, are_few: false, external: Some(external) }
+    }
+
+    /// Keeps the rows that are wanted; of a few rows only those that are no variants.
+    pub(crate) fn keep_rows(&mut self, are_few: bool, is_wanted: impl Fn(&Row) -> bool) {
+        self.rows.retain(|it| is_wanted(it.row) && !(are_few && it.variant.is_some()));
+        self.are_few = are_few;
     }
 
     /// What its makers call it, as far as it is known.
@@ -150,6 +168,9 @@ impl Contender {
             if has(&found) {
                 continue;
             }
+            if interrupt::caught().is_some() {
+                break;
+            }
             // What came before a failure counts.
             match self.measure_row(row, quick, &mut found) {
                 Ok(()) if has(&found) => {}
@@ -157,6 +178,8 @@ impl Contender {
                 Err(reason) => trouble = Some(reason),
             }
         }
+        // Rows that a peer measures together with the one that was asked for.
+        found.retain(|(it, _)| !self.are_few || self.rows.contains(it));
         let numbers = found.into_iter().map(|(it, value)| {
             let by = it.name(&self.name);
             Number { row: it.row, by, value }
@@ -179,10 +202,13 @@ impl Contender {
             }
             None => {
                 let program = env::current_exe().map_err(|error| error.to_string())?;
-                let [command, name, work] = [measure::COMMAND, &self.name, row.row.work.name()];
+                let [command, name, work] = [one::COMMAND, &self.name, row.row.work.name()];
                 let size = row.row.work.size(quick).to_string();
-                let args: [&OsStr; 4] =
-                    [command.as_ref(), name.as_ref(), work.as_ref(), size.as_ref()];
+                let mut args = vec![command, name, work, &size];
+                if self.are_few {
+                    args.extend(["--row", &id]);
+                }
+                let args: Vec<&OsStr> = args.into_iter().map(OsStr::new).collect();
                 child::run(program.as_ref(), &args, PATIENCE)?
             }
         };

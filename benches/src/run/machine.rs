@@ -1,4 +1,5 @@
-//! What a record says about the machine it was made on. What cannot be found out is said to be unknown.
+//! What a record says about the machine it was made on. What cannot be found out is said to be
+//! unknown.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +8,8 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::SEXTON;
+use crate::catalogue::SEXTON;
+use crate::values::counted;
 
 /// The machine and the compiler of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,7 +66,8 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { cpu, cores, memory_mib, kernel, rustc, load, release } = self;
         let gib = *memory_mib as f64 / 1024.0;
-        write!(f, "{cores} cores of {cpu}, {gib:.0} GiB; {kernel}; {rustc}")?;
+        let cores = counted(*cores, "core");
+        write!(f, "{cores} of {cpu}, {gib:.0} GiB; {kernel}; {rustc}")?;
         if let Some(load) = load.filter(|_| self.is_busy()) {
             write!(f, "; BUSY when the run began, load average {load:.1}")?;
         }

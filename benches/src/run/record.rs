@@ -1,38 +1,40 @@
-//! What a run has found, as it is kept in a file: every round's values, and what could not be measured.
+//! What `run` or `scale` has found, as it is kept in a file: every round's values, and what could
+//! not be measured.
 //!
-//! Invariant: all results of a record have as many values as it has rounds; `None` where a peer failed, or had no turn
-//! because it is slow.
+//! Invariant: all results of a record have as many values as it has rounds. A value is `None` if
+//! the peer failed, if it had no turn because it is slow, or if the run was broken off before.
 
 use std::fs;
 use std::path::Path;
+use std::time::SystemTime;
 
+use crate::catalogue::Spread;
 use serde::{Deserialize, Serialize};
-use sexton_bench::Spread;
 
 use super::machine::Machine;
-use super::row::Row;
-
-/// The name under which Sexton itself is kept.
-pub(crate) const SEXTON: &str = "sexton";
-
-/// The name under which the machine's limits are kept.
-pub(crate) const MACHINE: &str = "machine";
+use crate::catalogue::{Row, SEXTON};
+use crate::values::counted;
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The version of this format.
     pub(crate) format: u32,
+    #[serde(default)]
+    pub(crate) kind: Kind,
     /// When the run began.
     pub(crate) date: String,
     /// How to measure the same again.
     #[serde(default)]
     pub(crate) command: String,
-    /// How long the run took, up to the last round that is kept here.
+    /// How long the run took, up to the last value that is kept here.
     #[serde(default)]
     pub(crate) seconds: u64,
+    /// Whether the run was broken off: then some rows have fewer values, or none.
+    #[serde(default)]
+    pub(crate) partial: bool,
     pub(crate) machine: Machine,
-    /// Who the peers are, as far as they tell: a version each.
+    /// The versions of the peers, as far as they are known.
     #[serde(default)]
     pub(crate) versions: Vec<Version>,
     /// Whether the sizes were a sixteenth.
@@ -49,10 +51,24 @@ pub(crate) struct Record {
     pub(crate) failures: Vec<Failed>,
 }
 
+/// The command that has made a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// Rows by contenders, at one size.
+    #[default]
+    Run,
+    /// Rows at many sizes, by numbers of threads.
+    Scale,
+}
+
 /// What all have measured of one thing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RowRecord {
     pub(crate) id: String,
+    /// The size of the heap, in a record of `scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) objects: Option<usize>,
     pub(crate) work: String,
     pub(crate) title: String,
     pub(crate) unit: String,
@@ -64,7 +80,7 @@ pub(crate) struct RowRecord {
 /// What one has measured of one thing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
-    /// `sexton`, a peer, or a variant of one, such as `go@1`.
+    /// `sexton`, a peer, or a variant of one, such as `go@1`; in a record of `scale`, `2 threads`.
     pub(crate) by: String,
     /// The first round, which does not count.
     pub(crate) first: Option<f64>,
@@ -116,6 +132,9 @@ pub(crate) struct Skipped {
 pub(crate) struct Failed {
     pub(crate) by: String,
     pub(crate) work: String,
+    /// The size of the heap, in a record of `scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) objects: Option<usize>,
     /// 0 is the one that does not count.
     pub(crate) round: usize,
     pub(crate) reason: String,
@@ -125,13 +144,15 @@ const FORMAT: u32 = 1;
 
 impl Record {
     /// A record of nothing yet.
-    pub(crate) fn new(date: String, machine: Machine, quick: bool, rounds: usize) -> Self {
+    pub(crate) fn new(kind: Kind, command: String, quick: bool, rounds: usize) -> Self {
         Record {
             format: FORMAT,
-            date,
-            command: String::new(),
+            kind,
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            command,
             seconds: 0,
-            machine,
+            partial: true,
+            machine: Machine::this(),
             versions: Vec::new(),
             quick,
             rounds,
@@ -142,29 +163,23 @@ impl Record {
         }
     }
 
-    /// How many rounds count, in words.
-    pub(crate) fn rounds_in_words(&self) -> String {
-        if self.rounds == 1 { "1 round".into() } else { format!("{} rounds", self.rounds) }
-    }
-
-    /// Makes a place for what `by` will measure of a row.
-    pub(crate) fn expect(&mut self, row: &Row, by: &str) -> &mut Measured {
-        let at = match self.rows.iter().position(|it| it.id == row.id) {
-            Some(at) => at,
-            None => {
-                self.rows.push(RowRecord {
-                    id: row.id.to_owned(),
-                    work: row.work.to_string(),
-                    title: row.title.to_owned(),
-                    unit: row.unit.to_owned(),
-                    // Goals are for full sizes; only prices by the piece are the same for less.
-                    goal: row.goal.filter(|_| !self.quick || row.is_by_the_piece()),
-                    more_is_better: row.more_is_better,
-                    results: Vec::new(),
-                });
-                self.rows.len() - 1
-            }
-        };
+    /// Makes a place for what `by` will measure of a row, in a heap of that size if it has many.
+    pub(crate) fn expect(&mut self, row: &Row, objects: Option<usize>, by: &str) -> &mut Measured {
+        let found = self.rows.iter().position(|it| it.id == row.id && it.objects == objects);
+        let at = found.unwrap_or_else(|| {
+            self.rows.push(RowRecord {
+                id: row.id.to_owned(),
+                objects,
+                work: row.work.to_string(),
+                title: row.sized(row.title, self.quick),
+                unit: row.unit.to_owned(),
+                // Goals are for full sizes; only prices by the piece are the same for less.
+                goal: row.goal.filter(|_| !self.quick || row.is_by_the_piece()),
+                more_is_better: row.more_is_better,
+                results: Vec::new(),
+            });
+            self.rows.len() - 1
+        });
         let results = &mut self.rows[at].results;
         let at = results.iter().position(|it| it.by == by).unwrap_or_else(|| {
             let values = vec![None; self.rounds];
@@ -176,11 +191,70 @@ impl Record {
 
     /// Keeps a value of round `round`; round 0 is the one that does not count.
     pub(crate) fn add(&mut self, row: &Row, by: &str, round: usize, value: f64) {
-        let measured = self.expect(row, by);
+        let measured = self.expect(row, None, by);
         match round.checked_sub(1) {
             None => measured.first = Some(value),
             Some(nth) => measured.values[nth] = Some(value),
         }
+    }
+
+    /// The record as it is shown. If the run was broken off before a round that counts, the first
+    /// one, which does not, has to do.
+    pub(crate) fn shown(mut self) -> Self {
+        if self.partial {
+            for measured in self.rows.iter_mut().flat_map(|row| &mut row.results) {
+                if measured.spread().is_none() {
+                    measured.values[0] = measured.first;
+                }
+            }
+        }
+        self
+    }
+
+    /// Why a result has no value, in one word or two, and in a line.
+    pub(crate) fn lack(&self, row: &RowRecord, measured: &Measured) -> (&'static str, &str) {
+        let is_it = |it: &&Failed| {
+            (&*it.by, &it.work, it.objects) == (measured.peer(), &row.work, row.objects)
+        };
+        match self.failures.iter().rev().find(is_it) {
+            Some(failed) => ("failed", &failed.reason),
+            None => ("not measured", ""),
+        }
+    }
+
+    /// What has to be said beside the values: a line for each thing.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.slow.iter().map(|it| it.line(self.rounds)).collect();
+        lines.extend(self.skipped.iter().map(|it| format!("skipped: {}: {}", it.peer, it.reason)));
+        // The round that does not count may fail, too.
+        let rounds = counted(self.rounds + usize::from(self.kind == Kind::Run), "round");
+        // Once for each reason, however many rounds it spoilt.
+        let mut told: Vec<&Failed> = Vec::new();
+        for failed in &self.failures {
+            let Failed { by, work, objects, reason, .. } = failed;
+            let is_same = |it: &&Failed| {
+                (&it.by, &it.work, &it.objects, &it.reason) == (by, work, objects, reason)
+            };
+            if told.iter().any(&is_same) {
+                continue;
+            }
+            told.push(failed);
+            let size = objects.map(|it| format!(", {},", counted(it, "object")));
+            let (size, times) =
+                (size.unwrap_or_default(), self.failures.iter().filter(is_same).count());
+            lines.push(format!("failed: {by} at {work}{size} in {times} of {rounds}: {reason}"));
+        }
+        lines
+    }
+
+    /// How many of the results have a value, if the run was broken off; in a line.
+    pub(crate) fn broken_off(&self) -> Option<String> {
+        let results = || self.rows.iter().flat_map(|row| &row.results);
+        let count = results().filter(|it| it.spread().is_some()).count();
+        self.partial.then(|| {
+            let all = counted(results().count(), "result");
+            format!("PARTIAL: the run was broken off; {count} of {all} have a value")
+        })
     }
 
     /// The row with this id, if it was measured.
@@ -188,21 +262,18 @@ impl Record {
         self.rows.iter().find(|row| row.id == id)
     }
 
-    /// Why `by` has failed at a work, if it did, the last time.
-    pub(crate) fn failure(&self, by: &str, work: &str) -> Option<&Failed> {
-        self.failures.iter().rev().find(|failed| failed.by == by && failed.work == work)
-    }
-
-    /// Reads a record.
+    /// Reads a record, as it is shown.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or is none that [`save`](crate::output::save) has written; in one line.
+    /// If the file cannot be read, or is none that [`save`](crate::output::save) has written; in
+    /// one line.
     pub(crate) fn load(file: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-        let record: Record = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let record: Record = serde_json::from_str(&text)
+            .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?;
         match record.format {
-            FORMAT => Ok(record),
+            FORMAT => Ok(record.shown()),
             format => Err(format!("its format is {format}; valid is {FORMAT}")),
         }
     }
@@ -214,18 +285,9 @@ impl RowRecord {
         self.results.iter().find(|it| it.by == by)
     }
 
-    /// Sexton's numbers as shares of a peer's: the ratio of the medians, with the least and the greatest of
-    /// the ratios within a round. `None` unless both have values of the same round.
+    /// Sexton's numbers as shares of a peer's.
     pub(crate) fn ratio(&self, peer: &Measured) -> Option<Spread> {
-        let own = self.by(SEXTON)?;
-        let pairs = own.values.iter().zip(&peer.values);
-        let ratios = pairs.filter_map(|pair| match pair {
-            (&Some(own), &Some(peer)) if peer > 0.0 => Some(own / peer),
-            _ => None,
-        });
-        let Spread { min, max, .. } = Spread::of(ratios.collect())?;
-        let (own, peer) = (own.spread()?.median, peer.spread()?.median);
-        (peer > 0.0).then(|| Spread { median: own / peer, min, max })
+        self.by(SEXTON)?.ratio(peer)
     }
 
     /// The peer with the best median, if any has one.
@@ -238,7 +300,7 @@ impl RowRecord {
 }
 
 impl Measured {
-    /// Who has measured, without the variant.
+    /// The contender that has measured, without the variant.
     pub(crate) fn peer(&self) -> &str {
         self.by.split_once('@').map_or(self.by.as_str(), |(peer, _)| peer)
     }
@@ -247,34 +309,53 @@ impl Measured {
     pub(crate) fn spread(&self) -> Option<Spread> {
         Spread::of(self.values.iter().copied().flatten().collect())
     }
+
+    /// The ratio of the medians, with the least and the greatest of the ratios within a round.
+    /// `None` unless both have values of the same round.
+    pub(crate) fn ratio(&self, other: &Measured) -> Option<Spread> {
+        let pairs = self.values.iter().zip(&other.values);
+        let ratios = pairs.filter_map(|pair| match pair {
+            (&Some(own), &Some(other)) if other > 0.0 => Some(own / other),
+            _ => None,
+        });
+        let Spread { min, max, .. } = Spread::of(ratios.collect())?;
+        let (own, other) = (self.spread()?.median, other.spread()?.median);
+        (other > 0.0).then(|| Spread { median: own / other, min, max })
+    }
+}
+
+/// A record of two rows, with a peer that failed once, one that failed always, and one that is
+/// absent.
+#[cfg(test)]
+pub(crate) fn sample() -> Record {
+    use crate::catalogue::MACHINE;
+
+    let mut record = Record::new(Kind::Run, "sexton-bench run".into(), true, 3);
+    record.date = "2026-01-02T03:04:05Z".into();
+    record.partial = false;
+    let [w1, bump] = ["W1", "limit.bump"].map(|id| Row::find(id).unwrap());
+    for (by, values) in [(SEXTON, [9.0, 1.0, 3.0, 2.0]), ("box", [9.0, 8.0, 12.0, 16.0])] {
+        values.iter().enumerate().for_each(|(n, &value)| record.add(w1, by, n, value));
+    }
+    record.add(w1, "box@once", 1, 10.0);
+    record.expect(w1, None, "gc");
+    record.add(bump, MACHINE, 2, 1.5);
+    record.failures.push(Failed {
+        by: "gc".into(),
+        work: "W1".into(),
+        objects: None,
+        round: 2,
+        reason: "took longer than 120 s".into(),
+    });
+    let by = "box".to_owned();
+    record.slow.push(Slow { by, work: "W1".into(), seconds: 12, rounds: 2 });
+    record.skipped.push(Skipped { peer: "go".into(), reason: "go is not installed".into() });
+    record
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// A record of two rows, with a peer that failed once, one that failed always, and one that is absent.
-    pub(crate) fn sample() -> Record {
-        let machine = Machine::this();
-        let mut record = Record::new("2026-01-02T03:04:05Z".into(), machine, true, 3);
-        let [w1, bump] = ["W1", "limit.bump"].map(|id| Row::find(id).unwrap());
-        for (by, values) in [(SEXTON, [9.0, 1.0, 3.0, 2.0]), ("box", [9.0, 8.0, 12.0, 16.0])] {
-            values.iter().enumerate().for_each(|(n, &value)| record.add(w1, by, n, value));
-        }
-        record.add(w1, "box@once", 1, 10.0);
-        record.expect(w1, "gc");
-        record.add(bump, MACHINE, 2, 1.5);
-        record.failures.push(Failed {
-            by: "gc".into(),
-            work: "W1".into(),
-            round: 2,
-            reason: "took longer than 120 s".into(),
-        });
-        let by = "box".to_owned();
-        record.slow.push(Slow { by, work: "W1".into(), seconds: 12, rounds: 2 });
-        record.skipped.push(Skipped { peer: "go".into(), reason: "go is not installed".into() });
-        record
-    }
 
     #[test]
     fn ratios_are_of_medians_and_their_spread_is_of_rounds() {
@@ -292,9 +373,9 @@ pub(crate) mod tests {
     fn a_quick_run_has_no_goals_for_totals() {
         let [w1, wall] = ["W1", "W7.wall"].map(|id| Row::find(id).unwrap());
         for (quick, goal) in [(true, None), (false, wall.goal)] {
-            let mut record = Record::new(String::new(), Machine::this(), quick, 1);
-            record.expect(w1, SEXTON);
-            record.expect(wall, SEXTON);
+            let mut record = Record::new(Kind::Run, String::new(), quick, 1);
+            record.expect(w1, None, SEXTON);
+            record.expect(wall, None, SEXTON);
             assert_eq!(record.row("W1").unwrap().goal, w1.goal);
             assert_eq!(record.row("W7.wall").unwrap().goal, goal);
         }
@@ -322,6 +403,21 @@ pub(crate) mod tests {
         let slow = Slow { by: "gc".into(), work: "W3".into(), seconds: 12, rounds: 3 };
         let turns = |of: usize| (1..=of).filter(|&n| slow.has_turn(n, of)).collect::<Vec<_>>();
         assert_eq!((turns(5), turns(9)), (vec![2, 4, 5], vec![3, 6, 9]));
+    }
+
+    #[test]
+    fn a_run_that_is_broken_off_has_what_was_measured_and_the_rest_is_no_failure() {
+        let mut record = Record::new(Kind::Run, String::new(), true, 3);
+        let w1 = Row::find("W1").unwrap();
+        record.add(w1, SEXTON, 0, 7.0);
+        record.expect(w1, None, "box");
+        let record = record.shown();
+        let row = record.row("W1").unwrap();
+        let [own, peer] = [SEXTON, "box"].map(|by| row.by(by).unwrap());
+        assert_eq!(own.spread().map(|it| it.median), Some(7.0));
+        assert_eq!((peer.spread(), record.lack(row, peer).0), (None, "not measured"));
+        assert!(record.broken_off().unwrap().ends_with("1 of 2 results have a value"));
+        assert_eq!(sample().broken_off(), None);
     }
 
     #[test]

@@ -2,52 +2,35 @@
 
 use std::fmt::Write;
 
-use sexton_bench::Spread;
+use crate::catalogue::Spread;
 
-use super::record::{Failed, MACHINE, Measured, Record, RowRecord, SEXTON};
-use super::row::{Limit, Row};
-use crate::table::Table;
+use super::record::{Measured, Record, RowRecord};
+use crate::catalogue::{Limit, MACHINE, Row, SEXTON};
+use crate::grid::Table;
+use crate::values::counted;
 
 /// The whole record as text.
 pub(crate) fn text(record: &Record) -> String {
     let Record { date, machine, quick, rounds, .. } = record;
-    let counted = record.rounds_in_words();
+    let in_rounds = counted(*rounds, "round");
     let size = if *quick { "a sixteenth of the full sizes" } else { "full sizes" };
     let fewer = if record.slow.is_empty() { "" } else { ", fewer of what is slow (see below)" };
     let minutes = record.seconds.div_ceil(60);
-    let mut text = format!("{machine}\n{date}; {size}; {counted} and one not counted{fewer}; ");
+    let mut text = format!("{machine}\n{date}; {size}; {in_rounds} and one not counted{fewer}; ");
     let _ = writeln!(text, "{minutes} min");
+    if let Some(line) = record.broken_off() {
+        let _ = writeln!(text, "{line}");
+    }
     text += "Medians (least to greatest); the ratio is Sexton : peer, within this run.\n\n";
     text += &blocks(record);
     text += &summary(record);
-    for slow in &record.slow {
-        let _ = writeln!(text, "{}", slow.line(*rounds));
-    }
-    for skipped in &record.skipped {
-        let _ = writeln!(text, "skipped: {}: {}", skipped.peer, skipped.reason);
-    }
-    // Once for each reason, however many rounds it spoilt.
-    let mut told: Vec<(&str, &str, &str)> = Vec::new();
-    for Failed { by, work, reason, .. } in &record.failures {
-        if told.contains(&(by, work, reason)) {
-            continue;
-        }
-        told.push((by, work, reason));
-        let same = record
-            .failures
-            .iter()
-            .filter(|it| (&it.by, &it.work, &it.reason) == (by, work, reason));
-        let _ = writeln!(
-            text,
-            "failed: {by} at {work} in {} of {} rounds: {reason}",
-            same.count(),
-            rounds + 1
-        );
+    for line in record.remarks() {
+        let _ = writeln!(text, "{line}");
     }
     text
 }
 
-/// A heading for each row, and below it a line for each who measured it.
+/// A heading for each row, and below it a line for each contender that measured it.
 fn blocks(record: &Record) -> String {
     let mut table = Table::of_numbers();
     let mut headings = Vec::new();
@@ -93,16 +76,16 @@ pub(crate) fn sorted(row: &RowRecord) -> Vec<&Measured> {
 fn cells(record: &Record, row: &RowRecord, measured: &Measured) -> [String; 4] {
     let name = format!("  {}", measured.by);
     let Some(spread) = measured.spread() else {
-        let failure = record.failure(measured.peer(), &row.work);
-        let reason = failure.map_or("", |failed| failed.reason.as_str());
-        return [name, "failed".into(), String::new(), reason.into()];
+        let (word, reason) = record.lack(row, measured);
+        return [name, word.into(), String::new(), reason.into()];
     };
     let remark = if measured.by == SEXTON {
         goal(row, spread.median).unwrap_or_default()
     } else {
-        row.ratio(measured).map(ratio).unwrap_or_default()
+        row.ratio(measured).map(in_figures).unwrap_or_default()
     };
-    [name, figure(spread.median), range(spread), remark]
+    let Spread { median, min, max } = spread;
+    [name, figure(median), format!("({} to {})", figure(min), figure(max)), remark]
 }
 
 fn goal(row: &RowRecord, median: f64) -> Option<String> {
@@ -111,13 +94,10 @@ fn goal(row: &RowRecord, median: f64) -> Option<String> {
     Some(format!("goal {}: {met}", figure(goal)))
 }
 
-fn ratio(spread: Spread) -> String {
-    format!("{} {}", figure(spread.median), range(spread))
-}
-
-/// `(11.9 to 14.0)`.
-pub(crate) fn range(Spread { min, max, .. }: Spread) -> String {
-    format!("({} to {})", figure(min), figure(max))
+/// `12.3 (11.9 to 14.0)`.
+pub(crate) fn in_figures(spread: Spread) -> String {
+    let Spread { median, min, max } = spread;
+    format!("{} ({} to {})", figure(median), figure(min), figure(max))
 }
 
 /// What the machine allows for a row, as far as the record knows, and what to call it.
@@ -141,7 +121,7 @@ fn summary(record: &Record) -> String {
         let best = row.best_peer();
         let name = best.as_ref().map_or("", |(peer, _)| peer.by.as_str());
         let median = best.as_ref().map_or(String::new(), |(_, spread)| figure(spread.median));
-        let ratio = best.and_then(|(peer, _)| row.ratio(peer)).map(ratio);
+        let ratio = best.and_then(|(peer, _)| row.ratio(peer)).map(in_figures);
         let goal = row.goal.map(figure).unwrap_or_default();
         let cells = [row.id.clone(), figure(own.median), goal, name.into(), median];
         let [id, own, goal, name, median] = cells;
@@ -166,7 +146,7 @@ pub(crate) fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::record::tests::sample;
+    use crate::run::record::sample;
 
     #[test]
     fn every_peer_has_its_line_with_ratio_or_failure() {

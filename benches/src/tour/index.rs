@@ -2,7 +2,8 @@
 //!
 //! Nodes link to their parent and their children, so every directory is part of a cycle, and the
 //! index goes as a whole once the root lets go of it. The lists of what is still to be done are in
-//! the heap too: between two sessions the walk keeps nothing but the heap, and recursion is nowhere.
+//! the heap too: between two sessions the walk keeps nothing but the heap, and recursion is
+//! nowhere.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -139,7 +140,8 @@ impl<'gc> Index<'gc> {
         Step::More
     }
 
-    /// Reads the first bytes of files not read yet, until all are or it is time for another session.
+    /// Reads the first bytes of files not read yet, until all are or it is time for another
+    /// session.
     pub(crate) fn read_next(
         &self,
         mc: &Mutation<'gc>,
@@ -157,7 +159,8 @@ impl<'gc> Index<'gc> {
             let path = node.path();
             match node.read(mc, &path, &self.open_files, log) {
                 Ok(bytes) => found.bytes_read += bytes,
-                // Some were read: whether the next one cannot be is for the next session to find out.
+                // Some were read: whether the next one cannot be is for the next session to find
+                // out.
                 Err(error) if is_out_of_descriptors(&error) && nth > 0 => return Step::More,
                 Err(error) if is_out_of_descriptors(&error) => return Step::OutOfDescriptors,
                 Err(error) => skipped.note(&path, error),
@@ -167,8 +170,8 @@ impl<'gc> Index<'gc> {
         Step::More
     }
 
-    /// Goes back over the last `count` files, the newest first, as programs do: some are open still.
-    /// What can no longer be read was readable a moment ago, and has been counted.
+    /// Goes back over the last `count` files, the newest first, as programs do: some are open
+    /// still. What can no longer be read was readable a moment ago, and has been counted.
     pub(crate) fn look_again(&self, mc: &Mutation<'gc>, log: &Arc<Log>, count: usize) {
         for &node in self.files.borrow().iter().rev().take(count) {
             if log.is_full() {

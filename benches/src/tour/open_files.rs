@@ -1,32 +1,33 @@
 //! A bounded cache of open files, each closed by its cleanup.
 //!
-//! # Who closes a file
+//! # How a file is closed
 //!
-//! A cleanup runs when its object is gone, on another thread, so it can reach nothing of the object:
-//! the compiler sees to that. What the cleanup needs, it must own. Here it owns the only lasting
-//! `Arc<File>`:
+//! A cleanup runs when its object is gone, on another thread, so it can reach nothing of the
+//! object: the compiler sees to that. What the cleanup needs, it must own. Here it owns the only
+//! lasting `Arc<File>`:
 //!
 //! ```text
 //! heap                              cleanup record
 //! OpenFile { file: Weak<File> } . . . . > Arc<File>  -> descriptor
 //! ```
 //!
-//! - While the `OpenFile` lives, its cleanup is armed and keeps the file open. A reader upgrades the
-//!   weak reference for the length of a read, within a session, in which no object dies.
+//! - While the `OpenFile` lives, its cleanup is armed and keeps the file open. A reader upgrades
+//!   the weak reference for the length of a read, within a session, in which no object dies.
 //! - When the `OpenFile` dies, the sweep drops its weak reference, which closes nothing, and queues
 //!   the cleanup. A worker runs it and drops the last `Arc`: that is `close(2)`, on the worker. The
 //!   collecting thread never closes a file, and so never waits for a slow disk.
 //!
-//! The other way round (the object and the cleanup share an `Arc` each) would leave it to chance who
-//! comes last. [`close`] counts only files that it saw the last of, so that the tour can tell.
+//! The other way round (the object and the cleanup share an `Arc` each) would leave it to chance
+//! which one comes last. [`close`] counts only files that it saw the last of, so that the tour can
+//! tell.
 //!
 //! # The bound
 //!
-//! Eviction only unlinks an object; its descriptor is closed once a collection has found it dead. So
-//! the files that are open are those in the cache and those that wait to be found: the cache holds
-//! [`capacity`](Limits::capacity), and at [`most_open`](Limits::most_open) it asks for a collection.
-//! An evicted file that nobody has collected yet is as good as new: its directory entry has a weak
-//! pointer to it, through which it comes back without being opened again.
+//! Eviction only unlinks an object; its descriptor is closed once a collection has found it dead.
+//! So the files that are open are those in the cache and those that wait to be found: the cache
+//! holds [`capacity`](Limits::capacity), and at [`most_open`](Limits::most_open) it asks for a
+//! collection. An evicted file that has not been collected yet is as good as new: its directory
+//! entry has a weak pointer to it, through which it comes back without being opened again.
 
 use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
@@ -137,7 +138,7 @@ fn close(Closing { file, log }: Closing) {
     drop(last);
     log.closers.lock().unwrap_or_else(PoisonError::into_inner).insert(thread::current().id());
     if was_last {
-        // Relaxed: a count; whoever needs it exact has waited for the cleanup by a ticket.
+        // Relaxed: a count; an exact reading follows a wait for the cleanup, by a ticket.
         log.closed.fetch_add(1, Relaxed);
     }
 }
@@ -218,7 +219,7 @@ impl Log {
         self.closers.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether so many files are open that a collection should close some.
+    /// Whether a collection should close some files, because many are open.
     pub(crate) fn is_full(&self) -> bool {
         self.opened() - self.closed() >= self.limits.most_open
     }

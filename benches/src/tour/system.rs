@@ -7,8 +7,8 @@ use std::path::Path;
 
 /// Opens a regular file for reading, and nothing else.
 ///
-/// What was a regular file when its directory was listed may have become a pipe since, and opening a
-/// pipe waits for a writer, opening a device may do anything. So it is opened without waiting and
+/// What was a regular file when its directory was listed may have become a pipe since, and opening
+/// a pipe waits for a writer, opening a device may do anything. So it is opened without waiting and
 /// without following a link, and looked at again once it is open.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
@@ -68,8 +68,8 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
-/// Whether a directory is still open, as a process's current one is, but no longer in the tree: then
-/// it can be listed, and is empty.
+/// Whether a directory is still open, as a process's current one is, but no longer in the tree:
+/// then it can be listed, and is empty.
 pub(crate) fn is_removed(metadata: &Metadata) -> bool {
     #[cfg(unix)]
     {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(read_head(&open_regular(&file).unwrap(), &mut head).unwrap(), 4);
         assert_eq!(&head[..4], b"text");
         assert!(open_regular(&link).is_err());
-        // Nobody writes: an ordinary open would wait for ever.
+        // There is no writer: an ordinary open would wait for ever.
         assert!(open_regular(&pipe).is_err());
         assert!(open_regular(top.path()).is_err());
     }

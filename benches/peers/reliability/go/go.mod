@@ -1,3 +1,0 @@
-module reliability
-
-go 1.24

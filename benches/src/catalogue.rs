@@ -1,0 +1,13 @@
+//! What can be measured: kinds of work, their rows, what a builtin contender is, and medians.
+
+mod builtin;
+mod row;
+mod spread;
+mod work;
+
+pub(crate) use builtin::{Builtin, MACHINE, Out, SEXTON};
+#[cfg(test)]
+pub(crate) use row::ROWS;
+pub(crate) use row::{BEST, Limit, Row};
+pub(crate) use spread::{Spread, per};
+pub(crate) use work::Work;

@@ -1,0 +1,210 @@
+//! `sexton-bench demo`: the main thing in a few seconds, for a first look.
+//!
+//! 1. A program runs on a heap for a second: objects in cycles come and go, and each pair has a
+//!    cleanup. The pacer decides when to collect, a worker thread runs the cleanups.
+//! 2. Each part of a collection is timed alone, by the same functions as in `run`.
+//! 3. The commands that show more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::catalogue::{Spread, per};
+use crate::heaps::{
+    GARBAGE_PER_CYCLE, Graph, Links, SEED, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap,
+};
+use indicatif::HumanCount;
+use sexton::{CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapStats, Mutation, Trace, WaitError};
+
+use crate::grid::Table;
+use crate::measure::sexton::{Costs, sweep};
+use crate::output::{Failure, Progress, print};
+use crate::run::{Machine, figure};
+use crate::values::counted;
+
+/// Shows what the heap does and what that costs, within seconds: the default.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs the program, measures the parts, and prints both.
+pub(crate) fn run(_: &Args) -> Result<(), Failure> {
+    let progress = Progress::new();
+    progress.far(|| "a program on the heap".into());
+    let program = program().map_err(|error| Failure::Run(format!("cleanups: {error}")))?;
+    progress.far(|| "the parts of a collection, one by one".into());
+    let parts = parts().map_err(Failure::Run)?;
+    drop(progress);
+    print(format_args!("{}\n\n{program}\n{parts}\n{NEXT}", Machine::this()))
+}
+
+const NEXT: &str = "\
+Next
+
+  cargo run --release -- tour PATH        a directory tree in a heap; cleanups close its open files
+  cargo run --release -- sweep --live 10 --cleanups 20     mark and sweep, heaps of your own shape
+  cargo run --release -- scale            what an object costs in heaps of growing size; 5 minutes
+  cargo run --release --features peers -- run --quick      the same on the heaps of other languages
+                                          and crates; needs a C compiler, 5 minutes
+  cargo run --release -- --help           all commands
+";
+
+/// A row of the demo's tables.
+fn row(table: &mut Table, label: &str, value: String, unit: &str, remark: &str) {
+    table.row([format!("  {label}"), value, unit.to_owned(), remark.to_owned()]);
+}
+
+/// Pairs that live at any time.
+const PAIRS: usize = 100_000;
+
+/// How long the program runs.
+const TIME: Duration = Duration::from_secs(1);
+
+/// One half of a pair: each leads to the other, so that every pair is a cycle.
+#[derive(Trace)]
+struct Half<'gc> {
+    other: GcCell<Option<Gc<'gc, Half<'gc>>>>,
+    number: u64,
+}
+
+#[derive(Trace)]
+struct Pairs<'gc> {
+    pairs: GcRefCell<Vec<Option<Gc<'gc, Half<'gc>>>>>,
+}
+
+impl<'gc> Pairs<'gc> {
+    /// Makes a pair with a cleanup, and lets go of the one in its place.
+    fn replace(&self, mc: &Mutation<'gc>, place: usize, number: u64, ended: &Arc<AtomicU64>) {
+        let half = |other| mc.alloc(Half { other: GcCell::new(other), number });
+        let first = half(None);
+        first.other.set(mc, Some(half(Some(first))));
+        mc.add_cleanup_with(first, ended.clone(), |ended| _ = ended.fetch_add(1, Relaxed));
+        self.pairs.borrow_mut(mc)[place] = Some(first);
+    }
+}
+
+/// Runs the program, and tells what it was like.
+fn program() -> Result<String, WaitError> {
+    let ended: Arc<AtomicU64> = Arc::default();
+    let mut heap: Heap<Pairs<'static>> =
+        Heap::new(|_mc| Pairs { pairs: GcRefCell::new(vec![None; PAIRS]) });
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let mut made = 0;
+    let start = Instant::now();
+    while start.elapsed() < TIME {
+        heap.mutate(|mc, pairs| {
+            for _ in 0..1000 {
+                pairs.replace(mc, random.usize(..PAIRS), made, &ended);
+                made += 1;
+            }
+        });
+    }
+    let time = start.elapsed();
+    let before_the_end = ended.load(Relaxed);
+    heap.mutate(|mc, pairs| pairs.pairs.borrow_mut(mc).clear());
+    heap.collect();
+    let start = Instant::now();
+    heap.wait_for_cleanups(Duration::from_secs(60))?;
+    Ok(told(&heap, made, time, before_the_end, ended.load(Relaxed), start.elapsed()))
+}
+
+fn told(
+    heap: &Heap<Pairs<'static>>,
+    made: u64,
+    time: Duration,
+    before_the_end: u64,
+    ended: u64,
+    wait: Duration,
+) -> String {
+    let HeapStats { pause, mutator_utilisation, .. } = heap.stats();
+    let ms = |time: Duration| figure(time.as_secs_f64() * 1e3);
+    let workers = counted(heap.cleanup_pool().max_workers(), "worker thread");
+    let mut table = Table::of_measures();
+    let mut row = |label, value, unit, remark: &str| row(&mut table, label, value, unit, remark);
+    let rate = 2.0 * made as f64 / time.as_secs_f64() / 1e6;
+    row("allocated", figure(rate), "M objects/s", "of 16 bytes; linking and collections included");
+    row(
+        "collections",
+        figure(pause.count as f64),
+        "",
+        "started by the pacer, between two sessions",
+    );
+    row("pause, median", ms(pause.median), "ms", "the program waits: mark, sweep, queue cleanups");
+    row("pause, 99th percentile", ms(pause.p99), "ms", "");
+    row("pause, longest", ms(pause.max), "ms", "");
+    row(
+        "the program ran for",
+        figure(100.0 * mutator_utilisation),
+        "% of time",
+        "the rest: pauses",
+    );
+    let by = format!("by {workers}, while the program went on");
+    row("cleanups, run meanwhile", HumanCount(before_the_end).to_string(), "", &by);
+    row(
+        "cleanups, run in all",
+        HumanCount(ended).to_string(),
+        "",
+        &format!("of {}", HumanCount(made)),
+    );
+    row("wait for the last ones", ms(wait), "ms", "with a deadline, after a last collection");
+    format!(
+        "A program, for a second. {} live, each of two objects that lead to each other, and with\n\
+         a cleanup. New pairs replace old ones.\n\n{table}",
+        counted(PAIRS, "pair")
+    )
+}
+
+/// Objects in each of the heaps.
+const OBJECTS: usize = 1_000_000;
+
+const ROUNDS: usize = 5;
+
+/// The median of some rounds, after one that does not count.
+fn median(mut round: impl FnMut() -> Result<f64, String>) -> Result<f64, String> {
+    round()?;
+    let values: Result<Vec<f64>, String> = (0..ROUNDS).map(|_| round()).collect();
+    Ok(Spread::of(values?).map_or(0.0, |spread| spread.median))
+}
+
+/// Times each part of a collection alone.
+fn parts() -> Result<String, String> {
+    let mut table = Table::of_measures();
+    let mut row = |label, value, unit, remark: &str| {
+        row(&mut table, label, figure(value), unit, remark);
+    };
+    let (object, cleanup) = ("ns per object", "ns per cleanup");
+
+    let mut heap = garbage_heap();
+    garbage(&mut heap, 4 * GARBAGE_PER_CYCLE);
+    let alloc = median(|| Ok(per(garbage(&mut heap, OBJECTS), OBJECTS as u64)))?;
+    row("allocate, all of it garbage", alloc, object, "collections included");
+    for (label, links, remark) in [
+        ("mark a random graph", Links::Random, "nearly every step misses the cache"),
+        ("mark a tree", Links::Tree, "in the order of memory"),
+    ] {
+        let mut graph = Graph::new(links, OBJECTS, 1).map_err(|error| error.to_string())?;
+        let mark = median(|| {
+            let report = graph.collect();
+            Ok(per(report.mark_time, report.live_objects))
+        })?;
+        row(label, mark, object, remark);
+    }
+    let mut heap = ShapedHeap::new(&CleanupPool::builder().build());
+    let plain = Shape::plain(OBJECTS, 0.5);
+    let swept = median(|| Ok(sweep(&mut heap, plain)?.sweep))?;
+    let rate = format!("half live; {} G objects/s", figure(1.0 / swept.max(1e-9)));
+    row("sweep plain objects", swept, object, &rate);
+    let some = Shape { cleanups: 0.1, ..plain };
+    let swept = median(|| Ok(sweep(&mut heap, some)?.sweep))?;
+    row("sweep, 1 in 10 with a cleanup", swept, object, "half live; queues those of the dead");
+    let all = Shape { cleanups: 1.0, ..Shape::plain(OBJECTS, 0.0) };
+    let mut cost = |of: fn(Costs) -> f64| median(|| sweep(&mut heap, all).map(of));
+    row("register a cleanup", cost(|it| it.register)?, cleanup, "");
+    row("collect until the last has run", cost(|it| it.until_run)?, cleanup, "a million of them");
+    let stopped = median(|| Ok(per(add_and_stop(OBJECTS, 1), OBJECTS as u64)))?;
+    row("register and stop a cleanup", stopped, cleanup, "");
+    let rounds = counted(ROUNDS, "round");
+    Ok(format!(
+        "The parts, one by one: medians of {rounds}, {} of 32 bytes, one thread\n\n{table}",
+        counted(OBJECTS, "object")
+    ))
+}
