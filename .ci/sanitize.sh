@@ -29,7 +29,7 @@ command -v llvm-symbolizer >/dev/null ||
 export RUSTC_BOOTSTRAP=1
 # Enough for names and lines, those of inlined functions included.
 export CARGO_PROFILE_DEV_DEBUG=limited
-# The generated programs are slow when watched. `.ci/test.sh` runs a million operations.
+# The generated programs are slow when watched. `.ci/test.sh` runs more operations.
 export SEXTON_OPS="${SEXTON_OPS:-50000}"
 export LSAN_OPTIONS="suppressions=$PWD/.ci/lsan.supp"
 # Regions mapped by system calls that bypass libc are unknown to the thread sanitizer: it takes a new region for the old one
@@ -37,9 +37,11 @@ export LSAN_OPTIONS="suppressions=$PWD/.ci/lsan.supp"
 flags="--cfg rustix_use_libc"
 # Always built for a named target, so that derive macros, which run within the compiler, are not instrumented.
 host=$(rustc -vV | sed -n "s/^host: //p")
+# Dependencies, of which std is one here, have names and lines in a report, too.
+dependencies=(--config 'profile.dev.package."*".debug="limited"')
 
 run_cargo() {
-    cargo "$1" --locked --target "$host" "${options[@]}" "${@:2}"
+    cargo "$1" --locked --target "$host" "${dependencies[@]}" "${options[@]}" "${@:2}"
 }
 
 planted() {

@@ -1,4 +1,4 @@
-//! Op programs against the oracle: a million operations by default. See `hunt` for what can be set.
+//! Op programs against the oracle: 200,000 operations by default. See `hunt` for what can be set.
 //!
 //! `SEXTON_SEED=seed cargo test -p sexton-tests program:: -- --nocapture` shows one program and runs it.
 //!
@@ -20,7 +20,8 @@ impl Language for OneMutator {
     type Op = Op;
 
     const NAME: &'static str = "program";
-    const OPS: u64 = 1_000_000;
+    // Of the breaks in `docs/RELIABILITY.md`, those that show in a million show within 30,000.
+    const OPS: u64 = 200_000;
     const TRIES: u32 = 1;
 
     /// As words: smaller numbers spell simpler operations.
