@@ -124,7 +124,7 @@ fn told(
     row("allocated", figure(rate), "M objects/s", "of 16 bytes; linking and collections included");
     row(
         "collections",
-        figure(pause.count as f64),
+        HumanCount(pause.count).to_string(),
         "",
         "started by the pacer, between two sessions",
     );

@@ -57,7 +57,7 @@ pub(super) const LARGE: Style = Style {
     column: 373,
     most_columns: 2,
     bar: 24,
-    names: 110,
+    names: 124,
     numbers: 72,
     is_logarithmic: false,
 };
