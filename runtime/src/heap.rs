@@ -145,6 +145,7 @@ impl<R: Branded> Heap<R> {
     ///
     /// If `f` does. And if the collection at the end does, for the reasons that [`collect`](Heap::collect) gives: then what `f`
     /// returned is lost.
+    #[inline]
     pub fn mutate<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
