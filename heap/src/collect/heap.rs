@@ -12,24 +12,25 @@ use std::time::{Duration, Instant};
 
 use sexton_cleanup::{Origin, Ticket, drop_quietly};
 
-use crate::context::Context;
-use crate::core::Core;
-use crate::help::{Helpers, Job, Nobody, Waiting, processors};
-use crate::history::History;
-use crate::local::LocalCleanups;
-use crate::mark::{Marker, Pending};
-use crate::mode::parts::Lock;
-use crate::mode::{Local, Mode, Payload};
-use crate::mutation::Mutation;
-use crate::mutator::SlowSessionHook;
-use crate::pacer::Pacing;
-use crate::report::{GcReport, HeapStats, Phases};
-use crate::roots::{HeapId, OldRoot};
-use crate::space::{Space, Usage};
-use crate::span::SpanRef;
-use crate::sweep::{Sweeper, Sweepers, Tally, or_abort};
-use crate::trace::{Branded, Trace, Tracer};
-use crate::verify::{self, VerifyError};
+use crate::collect::mutator::SlowSessionHook;
+use crate::collect::verify::{self, VerifyError};
+use crate::id::HeapId;
+use crate::mark::marker::{Marker, Pending};
+use crate::memory::space::{Space, Usage};
+use crate::memory::span::SpanRef;
+use crate::object::root::OldRoot;
+use crate::object::trace::{Branded, Trace, Tracer};
+use crate::policy::history::History;
+use crate::policy::pacer::Pacing;
+use crate::policy::report::{GcReport, HeapStats, Phases};
+use crate::safepoint::helpers::{Helpers, Job, Nobody, Waiting, processors};
+use crate::session::context::Context;
+use crate::session::core::Core;
+use crate::session::mode::parts::Lock;
+use crate::session::mode::{Local, Mode, Payload};
+use crate::session::mutation::Mutation;
+use crate::sweep::local_cleanups::LocalCleanups;
+use crate::sweep::sweeper::{Sweeper, Sweepers, Tally, or_abort};
 
 /// Settings of a heap.
 #[derive(Clone)]

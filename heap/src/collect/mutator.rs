@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use sexton_cleanup::drop_quietly;
 
-use crate::attached::{AlreadyAttached, Attached};
-use crate::context::Context;
-use crate::handshake::{Handshake, Patience, Post, Stopped};
-use crate::heap::RootedHeap;
-use crate::mode::Shared;
-use crate::mutation::Mutation;
-use crate::report::GcReport;
-use crate::roots::{HeapId, Root, SharedRoot};
-use crate::trace::Branded;
-use crate::verify::VerifyError;
+use crate::collect::heap::RootedHeap;
+use crate::collect::verify::VerifyError;
+use crate::id::HeapId;
+use crate::object::root::{Root, SharedRoot};
+use crate::object::trace::Branded;
+use crate::policy::report::GcReport;
+use crate::safepoint::attached::{AlreadyAttached, Attached};
+use crate::safepoint::handshake::{Handshake, Patience, Post, Stopped};
+use crate::session::context::Context;
+use crate::session::mode::Shared;
+use crate::session::mutation::Mutation;
 
 /// One thread's mutator of a heap. Dropping it detaches the thread; its spans are there for others then.
 ///

@@ -10,16 +10,16 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::alloc::Unused;
-use crate::bitmap;
-use crate::core::Core;
-use crate::local::LocalCleanups;
-use crate::mark::Marker;
-use crate::mode::Mode;
-use crate::region::Region;
-use crate::space::{Space, Usage};
-use crate::span::SpanRef;
-use crate::weak::WeakRecord;
+use crate::mark::marker::Marker;
+use crate::memory::allocator::Unused;
+use crate::memory::bitmap;
+use crate::memory::region::Region;
+use crate::memory::space::{Space, Usage};
+use crate::memory::span::SpanRef;
+use crate::object::weak::WeakRecord;
+use crate::session::core::Core;
+use crate::session::mode::Mode;
+use crate::sweep::local_cleanups::LocalCleanups;
 
 /// What the checker found wrong.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 //! - *Wide*: between the list and the scan stands a ring of objects whose memory is on its way to the cache.
 //!   Whether an object had been seen before is a coin toss here, so it is answered without a branch.
 //!
-//! A marker begins alone; where a graph is large and wide, it shares it with others ([`gang`](crate::gang)).
+//! A marker begins alone; where a graph is large and wide, it shares it with others ([`gang`](crate::mark::parallel)).
 //!
 //! Invariant: every object that waits ([`Pending`], the work list, the ring, a gang's chunks) is marked and waits once, and every marked object
 //! with pointers waits or has been traced.
@@ -19,10 +19,10 @@ use std::ptr::NonNull;
 
 use sexton_cleanup::prefetch;
 
-use crate::gang::{CHUNK, Chunk, Gang};
-use crate::help::Helpers;
-use crate::span::SpanRef;
-use crate::trace::Trace;
+use crate::mark::parallel::{CHUNK, Chunk, Gang};
+use crate::memory::span::SpanRef;
+use crate::object::trace::Trace;
+use crate::safepoint::helpers::Helpers;
 
 /// Objects whose memory is on its way to the cache. Measured on a random graph: fewer than 8 leave misses uncovered,
 /// more than 32 gain nothing.

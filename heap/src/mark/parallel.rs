@@ -20,8 +20,8 @@ use crossbeam_deque::{Injector, Steal};
 use sexton_cleanup::drop_quietly;
 use sexton_cleanup::sync::Mutex;
 
-use crate::help::{Helpers, Job};
-use crate::mark::Marker;
+use crate::mark::marker::Marker;
+use crate::safepoint::helpers::{Helpers, Job};
 
 /// Objects in a chunk: some microseconds of work at least.
 pub(crate) const CHUNK: usize = 512;

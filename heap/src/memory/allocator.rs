@@ -19,11 +19,11 @@ use std::ptr::{self, NonNull};
 
 use sexton_cleanup::prefetch;
 
-use crate::bitmap;
-use crate::mode::Mode;
-use crate::space::{CommonSpace, NoRoom, Space, Usage};
-use crate::span::SpanRef;
-use crate::type_info::{TypeInfo, slot_bytes};
+use crate::memory::bitmap;
+use crate::memory::space::{CommonSpace, NoRoom, Space, Usage};
+use crate::memory::span::SpanRef;
+use crate::memory::type_info::{TypeInfo, slot_bytes};
+use crate::session::mode::Mode;
 
 /// Entries of the cache; a program's hot types are fewer.
 pub(crate) const ENTRIES: usize = 64;

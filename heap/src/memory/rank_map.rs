@@ -10,8 +10,8 @@
 
 use std::cell::Cell;
 
-use crate::bitmap;
-use crate::peak::room_after_peak;
+use crate::memory::bitmap;
+use crate::memory::peak::room_after_peak;
 
 /// The values of a packed map; its bitmap is lent at each call.
 pub(crate) struct Packed<V> {

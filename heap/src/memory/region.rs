@@ -9,9 +9,9 @@
 
 use std::ptr::NonNull;
 
-use crate::bitmap;
-use crate::span::{METADATA_UNITS, REGION_BYTES, SPAN_BYTES, SpanRef, UNITS};
-use crate::type_info::TypeInfo;
+use crate::memory::bitmap;
+use crate::memory::span::{METADATA_UNITS, REGION_BYTES, SPAN_BYTES, SpanRef, UNITS};
+use crate::memory::type_info::TypeInfo;
 
 /// One mapping of span units with their metadata.
 pub(crate) struct Region {

@@ -10,11 +10,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::mode::Mode;
-use crate::mode::parts::Lock;
-use crate::region::Region;
-use crate::span::{SPAN_BYTES, SpanRef};
-use crate::type_info::TypeInfo;
+use crate::memory::region::Region;
+use crate::memory::span::{SPAN_BYTES, SpanRef};
+use crate::memory::type_info::TypeInfo;
+use crate::session::mode::Mode;
+use crate::session::mode::parts::Lock;
 
 /// The space as the mutators of a heap share it, and what can be told of it without waiting.
 pub(crate) struct CommonSpace<M: Mode> {

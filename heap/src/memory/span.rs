@@ -22,10 +22,10 @@ use parking_lot::{Mutex, MutexGuard};
 #[cfg(any(loom, shuttle))]
 use sexton_cleanup::sync::{Mutex, MutexGuard};
 
-use crate::mode::Mode;
-use crate::packed::Packed;
-use crate::type_info::{TraceGlue, TypeInfo, slot_bytes};
-use crate::weak::WeakTable;
+use crate::memory::rank_map::Packed;
+use crate::memory::type_info::{TraceGlue, TypeInfo, slot_bytes};
+use crate::object::weak::WeakTable;
+use crate::session::mode::Mode;
 
 /// Bytes of slots in a span of one unit.
 pub(crate) const SPAN_BYTES: usize = 64 << 10;

@@ -6,9 +6,9 @@
 use std::any::TypeId;
 use std::ptr::NonNull;
 
-use crate::mark::{Marker, Pending};
-use crate::span::{MIN_SLOT_BYTES, SPAN_BYTES};
-use crate::trace::{Trace, Tracer};
+use crate::mark::marker::{Marker, Pending};
+use crate::memory::span::{MIN_SLOT_BYTES, SPAN_BYTES};
+use crate::object::trace::{Trace, Tracer};
 
 /// Reports the pointers of the object at the address to the marker; takes and returns what waits to be traced.
 ///

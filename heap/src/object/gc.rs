@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use crate::trace::{Branded, Trace, Tracer};
+use crate::object::trace::{Branded, Trace, Tracer};
 
 /// Makes a type invariant in the brand `'gc`, so that no two sessions' pointers unify.
 pub(crate) type Brand<'gc> = PhantomData<fn(&'gc ()) -> &'gc ()>;

@@ -11,31 +11,13 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sexton_cleanup::Process;
 use sexton_cleanup::sync::Mutex;
 
-use crate::peak::room_after_peak;
-use crate::trace::Branded;
-
-/// The number of a heap, unique in the process; messages name heaps by it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct HeapId(u64);
-
-impl HeapId {
-    pub(crate) fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        // Relaxed: only uniqueness matters.
-        HeapId(NEXT.fetch_add(1, Relaxed))
-    }
-}
-
-impl fmt::Display for HeapId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "heap #{}", self.0)
-    }
-}
+use crate::id::HeapId;
+use crate::memory::peak::room_after_peak;
+use crate::object::trace::Branded;
 
 /// Keeps an object of a heap alive, in and between sessions, until it is dropped.
 ///

@@ -7,9 +7,9 @@
 //! derive establishes it; `verify` cannot (it walks by the same impls), so hand-written impls are
 //! `unsafe`.
 
-use crate::gc::Gc;
-use crate::mark::{Marker, Pending};
-use crate::weak::{Weak, WeakRecord};
+use crate::mark::marker::{Marker, Pending};
+use crate::object::gc::Gc;
+use crate::object::weak::{Weak, WeakRecord};
 
 /// A type that may live in the heap of a session branded `'gc`.
 ///

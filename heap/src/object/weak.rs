@@ -17,12 +17,12 @@ use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use crate::gc::{Brand, Gc};
-use crate::mode::Mode;
-use crate::mutation::Mutation;
-use crate::packed::Packed;
-use crate::span::{BITMAP_WORDS, SpanRef};
-use crate::trace::{Branded, Trace, Tracer};
+use crate::memory::rank_map::Packed;
+use crate::memory::span::{BITMAP_WORDS, SpanRef};
+use crate::object::gc::{Brand, Gc};
+use crate::object::trace::{Branded, Trace, Tracer};
+use crate::session::mode::Mode;
+use crate::session::mutation::Mutation;
 
 /// What a `Weak` points to: the target's address, until the target dies.
 pub(crate) struct WeakRecord {

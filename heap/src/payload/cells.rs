@@ -21,11 +21,11 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use parking_lot::{Mutex, RwLock};
 use sexton_cleanup::sync::thread_local;
 
-use crate::gc::{Brand, Gc};
-use crate::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
-use crate::mode::Mode;
-use crate::mutation::Mutation;
-use crate::trace::{Branded, Trace, Tracer};
+use crate::object::gc::{Brand, Gc};
+use crate::object::trace::{Branded, Trace, Tracer};
+use crate::payload::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
+use crate::session::mode::Mode;
+use crate::session::mutation::Mutation;
 
 /// Ends a session of a `Local` heap that would wait for a lock.
 #[cold]

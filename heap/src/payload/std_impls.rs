@@ -26,7 +26,7 @@ use std::sync::{self, Arc, LazyLock, Mutex, OnceLock, RwLock, atomic};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::trace::{Branded, Trace, Tracer};
+use crate::object::trace::{Branded, Trace, Tracer};
 
 /// `[parameters] Type;`: types in which no brand can occur.
 macro_rules! without_pointers {
@@ -237,7 +237,7 @@ tuples! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mark::{Marker, Pending};
+    use crate::mark::marker::{Marker, Pending};
 
     /// Says that it needs no tracing, and does not expect any.
     #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]

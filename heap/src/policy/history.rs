@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::report::{GcReport, HeapStats, Quantiles};
+use crate::policy::report::{GcReport, HeapStats, Quantiles};
 
 /// The cycles of one heap.
 pub(crate) struct History {

@@ -11,7 +11,7 @@ use std::thread;
 
 use sexton_cleanup::sync::thread_local;
 
-use crate::roots::HeapId;
+use crate::id::HeapId;
 
 thread_local! {
     static HERE: RefCell<Vec<HeapId>> = RefCell::default();

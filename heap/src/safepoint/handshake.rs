@@ -15,8 +15,8 @@ use sexton_cleanup::sync::{
     Arc, AtomicBool, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
 };
 
-use crate::help::{Job, Waiting, processors};
-use crate::mutant::Mutant;
+use crate::safepoint::helpers::{Job, Waiting, processors};
+use crate::safepoint::mutant::Mutant;
 
 /// The mutators of one heap, and the means to stop them.
 pub struct Handshake<C> {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use crate::attached::Attached;
-use crate::roots::HeapId;
-use crate::threads;
+use crate::id::HeapId;
+use crate::safepoint::attached::Attached;
+use crate::safepoint::threads;
 
 /// How many processors there are. Asked once: the system looks into files for it.
 pub(crate) fn processors() -> usize {

@@ -9,10 +9,10 @@ use std::marker::PhantomData;
 
 use sexton_cleanup::{Origin, Registrar};
 
-use crate::alloc::Allocator;
-use crate::mode::Shared;
-use crate::mode::parts::Parts;
-use crate::pacer::{CLEANUP_BYTES, Pacer};
+use crate::memory::allocator::Allocator;
+use crate::policy::pacer::{CLEANUP_BYTES, Pacer};
+use crate::session::mode::Shared;
+use crate::session::mode::parts::Parts;
 
 /// One mutator's own state.
 pub struct Context<M> {

@@ -16,18 +16,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sexton_cleanup::{Cleanup, Description, Origin, Receipt};
 
-use crate::context::Context;
-use crate::heap::HeapConfig;
-use crate::local::LocalCleanups;
-use crate::mode::Mode;
-use crate::mode::parts::Mutators;
-use crate::mutation::Full;
-use crate::pacer::Pacer;
-use crate::roots::{HeapId, RootTable};
-use crate::space::{CommonSpace, NoRoom, Usage};
-use crate::span::SpanRef;
-use crate::trace::Trace;
-use crate::type_info::TypeInfo;
+use crate::collect::heap::HeapConfig;
+use crate::id::HeapId;
+use crate::memory::space::{CommonSpace, NoRoom, Usage};
+use crate::memory::span::SpanRef;
+use crate::memory::type_info::TypeInfo;
+use crate::object::root::RootTable;
+use crate::object::trace::Trace;
+use crate::policy::pacer::Pacer;
+use crate::session::context::Context;
+use crate::session::mode::Mode;
+use crate::session::mode::parts::Mutators;
+use crate::session::mutation::Full;
+use crate::sweep::local_cleanups::LocalCleanups;
 
 /// All state of one heap but its root.
 pub(crate) struct Core<M: Mode> {

@@ -10,9 +10,9 @@ use std::rc::Rc;
 
 use sexton_cleanup::sync::Mutex;
 
-use crate::context::Context;
-use crate::handshake::Handshake;
-use crate::local::{LocalCleanups, LocalTable, NoLocals};
+use crate::safepoint::handshake::Handshake;
+use crate::session::context::Context;
+use crate::sweep::local_cleanups::{LocalCleanups, LocalTable, NoLocals};
 
 /// The default mode of a heap: one mutator, on one thread, and payloads of any kind.
 #[derive(Clone, Copy, Debug, Default)]

@@ -11,17 +11,18 @@ use std::panic::Location;
 
 use sexton_cleanup::{Cleanup, Description, Receipt};
 
-use crate::attached::Stays;
-use crate::context::Context;
-use crate::core::Core;
-use crate::gc::{Brand, Gc};
-use crate::local::LocalCleanup;
-use crate::mode::{Local, Mode, Payload, Shared};
-use crate::roots::{HeapId, Root, SharedRoot};
-use crate::space::NoRoom;
-use crate::span::SpanRef;
-use crate::trace::{Branded, Trace};
-use crate::weak::{Weak, WeakRecord, WeakTable};
+use crate::id::HeapId;
+use crate::memory::space::NoRoom;
+use crate::memory::span::SpanRef;
+use crate::object::gc::{Brand, Gc};
+use crate::object::root::{Root, SharedRoot};
+use crate::object::trace::{Branded, Trace};
+use crate::object::weak::{Weak, WeakRecord, WeakTable};
+use crate::safepoint::attached::Stays;
+use crate::session::context::Context;
+use crate::session::core::Core;
+use crate::session::mode::{Local, Mode, Payload, Shared};
+use crate::sweep::local_cleanups::LocalCleanup;
 
 /// A session on a heap: the proof that its objects stay where they are, and the way to change it.
 ///

@@ -15,8 +15,8 @@ use std::rc::Rc;
 
 use sexton_cleanup::{CleanupState, CleanupStats, Description, Origin};
 
-use crate::peak::room_after_peak;
-use crate::span::SpanRef;
+use crate::memory::peak::room_after_peak;
+use crate::memory::span::SpanRef;
 
 type Closure = Box<dyn FnOnce()>;
 

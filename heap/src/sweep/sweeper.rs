@@ -22,10 +22,10 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use sexton_cleanup::sync::Mutex;
 use sexton_cleanup::{LocalBlock, drop_quietly};
 
-use crate::bitmap;
-use crate::help::Job;
-use crate::space::{Swept, Usage};
-use crate::span::{Span, SpanRef};
+use crate::memory::bitmap;
+use crate::memory::space::{Swept, Usage};
+use crate::memory::span::{Span, SpanRef};
+use crate::safepoint::helpers::Job;
 
 /// One sweeper's output.
 pub(crate) struct Sweeper {

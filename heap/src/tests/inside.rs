@@ -8,13 +8,13 @@ use std::{env, mem, thread};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::alloc::{Allocator, ENTRIES};
-use crate::bitmap;
-use crate::heap::{HeapConfig, RootedHeap};
-use crate::pacer::Pacing;
-use crate::space::{CommonSpace, NoRoom, Swept};
-use crate::span::{MIN_SLOT_BYTES, SPAN_BYTES, SpanRef};
-use crate::type_info::TypeInfo;
+use crate::collect::heap::{HeapConfig, RootedHeap};
+use crate::memory::allocator::{Allocator, ENTRIES};
+use crate::memory::bitmap;
+use crate::memory::space::{CommonSpace, NoRoom, Swept};
+use crate::memory::span::{MIN_SLOT_BYTES, SPAN_BYTES, SpanRef};
+use crate::memory::type_info::TypeInfo;
+use crate::policy::pacer::Pacing;
 use crate::{Gc, GcMutex, GcRefCell, Leaf, Local, Shared};
 
 type Family = GcRefCell<Vec<Gc<'static, Leaf<u64>>>>;

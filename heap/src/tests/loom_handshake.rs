@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-use crate::handshake::{Handshake, Session};
-use crate::help::{Job, Waiting};
-use crate::mutant::Mutant;
+use crate::safepoint::handshake::{Handshake, Session};
+use crate::safepoint::helpers::{Job, Waiting};
+use crate::safepoint::mutant::Mutant;
 
 type Watched = UnsafeCell<u32>;
 
@@ -159,7 +159,10 @@ fn a_mutator_that_attaches_late_waits_as_well() {
     });
 }
 
-fn touch_in_session(handshake: &Handshake<Watched>, post: &crate::handshake::Post<Watched>) {
+fn touch_in_session(
+    handshake: &Handshake<Watched>,
+    post: &crate::safepoint::handshake::Post<Watched>,
+) {
     let session = handshake.enter(post);
     touch(post.context());
     drop(session);

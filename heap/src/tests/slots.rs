@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::heap::{HeapConfig, RootedHeap};
-use crate::pacer::Pacing;
-use crate::span::{SPAN_BYTES, SpanRef};
-use crate::trace::Branded;
-use crate::type_info::slot_bytes;
+use crate::collect::heap::{HeapConfig, RootedHeap};
+use crate::memory::span::{SPAN_BYTES, SpanRef};
+use crate::memory::type_info::slot_bytes;
+use crate::object::trace::Branded;
+use crate::policy::pacer::Pacing;
 use crate::{Gc, GcCell, GcRefCell, Leaf, Root, Weak};
 
 /// The objects that live, and the weak pointers with the numbers of their targets.
