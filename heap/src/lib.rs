@@ -14,8 +14,13 @@ mod memory {
     //! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and no
     //! allocator has it cached.
 
+    #[expect(unsafe_code, reason = "an address crosses threads")]
+    pub(crate) mod address;
     pub(crate) mod allocator;
     pub(crate) mod bitmap;
+    pub(crate) mod layout;
+    pub(crate) mod locking;
+    pub(crate) mod mark_stack;
     pub(crate) mod peak;
     pub(crate) mod rank_map;
     #[expect(unsafe_code, reason = "maps memory and places spans in it")]
@@ -24,8 +29,8 @@ mod memory {
     pub(crate) mod space;
     #[expect(unsafe_code, reason = "metadata by mask and shift from an object's address")]
     pub(crate) mod span;
-    #[expect(unsafe_code, reason = "type-erased trace and drop glue")]
     pub(crate) mod type_info;
+    pub(crate) mod weak_table;
 }
 
 mod safepoint {
@@ -46,6 +51,7 @@ mod policy {
     //! Invariant: nothing here changes which objects live. A wrong number costs time or memory, and
     //! never soundness.
 
+    pub(crate) mod config;
     pub(crate) mod history;
     pub(crate) mod pacer;
     pub(crate) mod report;
@@ -56,10 +62,12 @@ mod mark {
     //!
     //! Invariant: each marked object with pointers waits exactly once, or has been traced.
 
-    #[expect(unsafe_code, reason = "calls trace glue by address; prefetches")]
+    #[expect(unsafe_code, reason = "calls trace glue by address")]
     pub(crate) mod marker;
-    #[expect(unsafe_code, reason = "hands objects to other markers")]
     pub(crate) mod parallel;
+    pub(crate) mod root_table;
+    #[expect(unsafe_code, reason = "clears weak records")]
+    pub(crate) mod weaks;
 }
 
 mod sweep {
@@ -68,7 +76,9 @@ mod sweep {
     //! Invariant: the cleanups of a dead object are queued before its slot is free.
 
     pub(crate) mod local_cleanups;
-    #[expect(unsafe_code, reason = "calls drop glue by address, on several threads")]
+    #[expect(unsafe_code, reason = "has spans swept by several threads")]
+    pub(crate) mod parallel;
+    #[expect(unsafe_code, reason = "calls drop glue by address")]
     pub(crate) mod sweeper;
 }
 
@@ -79,6 +89,8 @@ mod object {
 
     #[expect(unsafe_code, reason = "the pointer type: dereferences what the brand keeps alive")]
     pub(crate) mod gc;
+    #[expect(unsafe_code, reason = "type-erased trace and drop glue")]
+    pub(crate) mod glue;
     #[expect(unsafe_code, reason = "remembers objects by address under their family's type")]
     pub(crate) mod root;
     #[expect(unsafe_code, reason = "declares and implements the unsafe trait Trace")]
@@ -99,6 +111,7 @@ mod session {
     )]
     pub(crate) mod context;
     pub(crate) mod core;
+    pub(crate) mod error;
     pub(crate) mod mode;
     #[expect(unsafe_code, reason = "makes pointers: alloc, downgrade, fetch")]
     pub(crate) mod mutation;
@@ -140,23 +153,27 @@ pub use sexton_derive::Trace;
 #[doc = include_str!("../HANDSHAKE.md")]
 pub mod protocol {}
 
-pub use collect::heap::{HeapConfig, OnDrop, RootedHeap};
-pub use collect::mutator::{Due, RootedMutator, SlowSession, SlowSessionHook};
+pub use collect::heap::RootedHeap;
+pub use collect::mutator::{Due, RootedMutator};
 pub use collect::verify::VerifyError;
 pub use id::HeapId;
+pub use mark::root_table::OldRoot;
+pub use memory::locking::{Local, Shared};
 pub use object::gc::{Gc, GcKey};
-pub use object::root::{OldRoot, Root, SharedRoot};
+pub use object::root::{Root, SharedRoot};
 #[doc(hidden)]
 pub use object::trace::private as __private;
 pub use object::trace::{Branded, Trace, Tracer};
 pub use object::weak::Weak;
 pub use payload::cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
 pub use payload::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
+pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook};
 pub use policy::pacer::Pacing;
 pub use policy::report::{GcReport, HeapStats, Quantiles};
 pub use safepoint::attached::AlreadyAttached;
 #[doc(hidden)]
 pub use safepoint::threads;
-pub use session::mode::{Local, Mode, Payload, Shared};
-pub use session::mutation::{HeapFull, Mutation};
+pub use session::error::HeapFull;
+pub use session::mode::{Mode, Payload};
+pub use session::mutation::Mutation;
 pub use sweep::local_cleanups::LocalCleanup;

@@ -4,7 +4,6 @@
 //! exclude each other (by `&mut self` in a `Local` heap, by the handshake in a `Shared` one), and between them every reachable object is
 //! live, every mark bit clear, and every cleanup of a swept object queued or settled.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -12,104 +11,27 @@ use std::time::{Duration, Instant};
 
 use sexton_cleanup::{Origin, Ticket, drop_quietly};
 
-use crate::collect::mutator::SlowSessionHook;
 use crate::collect::verify::{self, VerifyError};
 use crate::id::HeapId;
-use crate::mark::marker::{Marker, Pending};
+use crate::mark::root_table::OldRoot;
+use crate::mark::weaks;
+use crate::memory::locking::{Local, Lock};
+use crate::memory::mark_stack::{Marker, Pending};
 use crate::memory::space::{Space, Usage};
 use crate::memory::span::SpanRef;
-use crate::object::root::OldRoot;
 use crate::object::trace::{Branded, Trace, Tracer};
+use crate::policy::config::SlowSessionHook;
+use crate::policy::config::{HeapConfig, OnDrop};
 use crate::policy::history::History;
-use crate::policy::pacer::Pacing;
 use crate::policy::report::{GcReport, HeapStats, Phases};
 use crate::safepoint::helpers::{Helpers, Job, Nobody, Waiting, processors};
 use crate::session::context::Context;
 use crate::session::core::Core;
-use crate::session::mode::parts::Lock;
-use crate::session::mode::{Local, Mode, Payload};
+use crate::session::mode::{Mode, Payload};
 use crate::session::mutation::Mutation;
 use crate::sweep::local_cleanups::LocalCleanups;
-use crate::sweep::sweeper::{Sweeper, Sweepers, Tally, or_abort};
-
-/// Settings of a heap.
-#[derive(Clone)]
-pub struct HeapConfig {
-    /// The most bytes of slots in use.
-    pub max_bytes: u64,
-    /// When to collect at the end of a session.
-    pub pacing: Pacing,
-    /// The most threads that mark, or sweep, the one that collects included; others are asked only where there is much to do. By default one in a
-    /// `Local` heap, and in a `Shared` one as many as there are processors, four at most: while it is collected, those that its mutators use are idle.
-    pub gc_threads: Option<usize>,
-    /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
-    pub zeal: bool,
-    /// Remember where cleanups were registered.
-    pub diagnostics: bool,
-    /// What becomes of cleanups when the heap is dropped.
-    pub on_drop: OnDrop,
-    /// How long a collection waits for a session before it complains, and to whom. In a `Local` heap it waits for none.
-    pub slow_session: (Duration, SlowSessionHook),
-}
-
-impl fmt::Debug for HeapConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HeapConfig { max_bytes, pacing, gc_threads, zeal, diagnostics, on_drop, slow_session } =
-            self;
-        f.debug_struct("HeapConfig")
-            .field("max_bytes", max_bytes)
-            .field("pacing", pacing)
-            .field("gc_threads", gc_threads)
-            .field("zeal", zeal)
-            .field("diagnostics", diagnostics)
-            .field("on_drop", on_drop)
-            .field("slow_session_after", &slow_session.0)
-            .finish()
-    }
-}
-
-impl Default for HeapConfig {
-    fn default() -> Self {
-        HeapConfig {
-            max_bytes: u64::MAX,
-            pacing: Pacing::default(),
-            gc_threads: None,
-            zeal: cfg!(gc_zeal),
-            diagnostics: false,
-            on_drop: OnDrop::default(),
-            slow_session: (
-                Duration::from_secs(10),
-                Arc::new(|session| eprintln!("sexton: {session}")),
-            ),
-        }
-    }
-}
-
-/// What dropping a heap does to the cleanups of its objects.
-///
-/// Those that do not run have their captures dropped. Local cleanups that are to run do so on the
-/// dropping thread.
-///
-/// In a pool with threads the drop of a `Heap` waits, up to its `drop_timeout`, for the others. What
-/// has not ended by then stays queued. A pool may have no worker, because none could be started or
-/// its bound is 0. Then the dropping thread runs cleanups itself, those of other heaps too, and may
-/// overrun the timeout by as long as one takes.
-///
-/// Within a cleanup, and in a manual pool, it does not wait. A manual pool's cleanups are queued, and
-/// run by the program alone. Call `CleanupPool::run_pending` until it returns 0 before the pool's last
-/// handle goes, which discards what is left.
-///
-/// In the child of a `fork` none run, and the drop of a heap made before does not wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnDrop {
-    /// The end of the heap is the death of all its objects: every cleanup runs.
-    #[default]
-    RunAll,
-    /// Cleanups that are queued already run; those of objects that lived to the end do not.
-    RunQueued,
-    /// No further cleanup begins to run.
-    Discard,
-}
+use crate::sweep::parallel::Sweepers;
+use crate::sweep::sweeper::{Sweeper, Tally, or_abort};
 
 /// A heap of objects reachable from one typed root.
 ///
@@ -207,7 +129,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         let cycle = self.history.with(|history| history.next_cycle());
         core.roots().count_cycle(cycle);
         core.locals().queue_dead();
-        let cleared_weaks = self.clear_weaks();
+        let cleared_weaks = core.space().with(|space| weaks::clear_dead(space));
         let mark_time = phases.end();
 
         // 3. Sweep the rest, queueing its cleanups, and publish what is left in partial blocks.
@@ -279,22 +201,6 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         let mut tracer = Tracer::new(marker, pending);
         root.trace(&mut tracer);
         tracer.pending()
-    }
-
-    fn clear_weaks(&self) -> u64 {
-        let mut cleared = 0;
-        self.core.space().with(|space| {
-            for span in space.spans() {
-                let mut table = span.weaks().borrow_mut();
-                if let Some(weaks) = &mut *table {
-                    cleared += weaks.clear_dead(span);
-                    if weaks.is_empty() {
-                        *table = None;
-                    }
-                }
-            }
-        });
-        cleared
     }
 
     fn sweep(&self, helpers: &Helpers<'_>, phases: &mut Phases) -> GcReport {

@@ -2,24 +2,23 @@
 //!
 //! Invariant: a mutator stays on its thread, and its context is used within its sessions only, or by whoever has stopped all of them.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
-use std::thread::{Thread, ThreadId};
+use std::thread::Thread;
 use std::time::Duration;
 
 use sexton_cleanup::drop_quietly;
 
 use crate::collect::heap::RootedHeap;
 use crate::collect::verify::VerifyError;
-use crate::id::HeapId;
+use crate::memory::locking::Shared;
 use crate::object::root::{Root, SharedRoot};
 use crate::object::trace::Branded;
+use crate::policy::config::SlowSession;
 use crate::policy::report::GcReport;
 use crate::safepoint::attached::{AlreadyAttached, Attached};
 use crate::safepoint::handshake::{Handshake, Patience, Post, Stopped};
 use crate::session::context::Context;
-use crate::session::mode::Shared;
 use crate::session::mutation::Mutation;
 
 /// One thread's mutator of a heap. Dropping it detaches the thread; its spans are there for others then.
@@ -174,32 +173,4 @@ impl<R: Branded> Drop for RootedMutator<'_, R> {
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
     after: u64,
-}
-
-/// Is told about each session that a collection has waited long for, on the thread that collects.
-pub type SlowSessionHook = Arc<dyn Fn(&SlowSession) + Send + Sync>;
-
-/// A session that has been open for long while somebody waits to collect; and so does every mutator that would open another.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct SlowSession {
-    /// The heap.
-    pub heap: HeapId,
-    /// The thread whose session it is.
-    pub thread: ThreadId,
-    /// That thread's name, if it has one.
-    pub thread_name: Option<String>,
-    /// For how long it has been waited for.
-    pub waited: Duration,
-}
-
-impl fmt::Display for SlowSession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SlowSession { heap, thread, thread_name, waited } = self;
-        let name = thread_name.as_deref().unwrap_or("unnamed");
-        write!(
-            f,
-            "{heap} has waited for {waited:.1?} to collect: thread `{name}` ({thread:?}) has a session open, and does not end it"
-        )
-    }
 }

@@ -10,13 +10,13 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::mark::marker::Marker;
 use crate::memory::allocator::Unused;
 use crate::memory::bitmap;
+use crate::memory::mark_stack::Marker;
 use crate::memory::region::Region;
 use crate::memory::space::{Space, Usage};
 use crate::memory::span::SpanRef;
-use crate::object::weak::WeakRecord;
+use crate::memory::weak_table::WeakRecord;
 use crate::session::core::Core;
 use crate::session::mode::Mode;
 use crate::sweep::local_cleanups::LocalCleanups;

@@ -17,11 +17,10 @@
 
 use std::ptr::NonNull;
 
-use sexton_cleanup::prefetch;
-
 use crate::mark::parallel::{CHUNK, Chunk, Gang};
+use crate::memory::address::ObjectAddress;
+use crate::memory::mark_stack::{Marker, Pending, Strategy};
 use crate::memory::span::SpanRef;
-use crate::object::trace::Trace;
 use crate::safepoint::helpers::Helpers;
 
 /// Objects whose memory is on its way to the cache. Measured on a random graph: fewer than 8 leave misses uncovered,
@@ -34,55 +33,14 @@ const WIDE: usize = 64;
 /// Objects on the work list from which on other threads are called to help: some hundred microseconds of work at least.
 const WORTH_HELP: usize = 1 << 15;
 
-/// The state of one marker, but for what [`Pending`] carries.
-pub(crate) struct Marker {
-    /// The first `Pending::len` places are the work list.
-    work: Vec<NonNull<u8>>,
-    mode: Mode,
-    /// What the verifier's walk has seen.
-    seen: Vec<NonNull<u8>>,
-}
-
-/// How a pointer that trace glue reports is taken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Narrow,
-    Wide,
-    /// As `Wide`, while other threads mark, too.
-    Shared,
-    /// For the verifier: pointers are collected, and nothing is marked.
-    Audit,
-}
-
-/// The part of a marker's state that changes with every object. Passed to trace glue and back by value: two registers.
-#[derive(Clone, Copy)]
-pub(crate) struct Pending {
-    /// Objects on the work list.
-    len: usize,
-    /// The object seen last, if the mode is narrow.
-    next: Option<NonNull<u8>>,
-}
-
-impl Pending {
-    pub(crate) const NONE: Pending = Pending { len: 0, next: None };
-}
-
 impl Marker {
-    pub(crate) fn new() -> Self {
-        Marker { work: Vec::new(), mode: Mode::Narrow, seen: Vec::new() }
-    }
-
     /// Sees a pointer to an object of a type that needs tracing.
     #[inline]
-    pub(crate) fn visit<'gc, T: Trace<'gc>>(
-        &mut self,
-        mut pending: Pending,
-        object: NonNull<u8>,
-    ) -> Pending {
+    pub(crate) fn visit<T>(&mut self, mut pending: Pending, object: NonNull<u8>) -> Pending {
         let span = SpanRef::containing(object);
         let slot = span.slot_of_type::<T>(object);
-        match self.mode {
-            Mode::Narrow => {
+        match self.strategy {
+            Strategy::Narrow => {
                 if span.mark(slot)
                     && let Some(previous) = pending.next.replace(object)
                 {
@@ -90,8 +48,8 @@ impl Marker {
                 }
                 pending
             }
-            Mode::Wide if let Some(place) = self.work.get_mut(pending.len) => {
-                *place = object;
+            Strategy::Wide if let Some(place) = self.work.get_mut(pending.len) => {
+                *place = ObjectAddress(object);
                 pending.len += usize::from(span.mark(slot));
                 pending
             }
@@ -104,7 +62,7 @@ impl Marker {
     pub(crate) fn visit_leaf<T>(&mut self, pending: Pending, object: NonNull<u8>) -> Pending {
         let span = SpanRef::containing(object);
         let slot = span.slot_of_type::<T>(object);
-        if matches!(self.mode, Mode::Narrow | Mode::Wide) {
+        if matches!(self.strategy, Strategy::Narrow | Strategy::Wide) {
             span.mark(slot);
             return pending;
         }
@@ -113,9 +71,9 @@ impl Marker {
 
     /// Sees a pointer whose type only the span knows (a dynamic root).
     pub(crate) fn visit_untyped(&mut self, pending: Pending, object: NonNull<u8>) -> Pending {
-        if self.mode == Mode::Audit {
+        if self.strategy == Strategy::Audit {
             // The verifier looks for its span itself.
-            self.seen.push(object);
+            self.seen.push(ObjectAddress(object));
             return pending;
         }
         let span = SpanRef::containing(object);
@@ -132,11 +90,11 @@ impl Marker {
         needs_trace: bool,
     ) -> Pending {
         let span = SpanRef::containing(object);
-        let is_new = match self.mode {
-            Mode::Narrow | Mode::Wide => span.mark(slot),
-            Mode::Shared => span.mark_shared(slot),
-            Mode::Audit => {
-                self.seen.push(object);
+        let is_new = match self.strategy {
+            Strategy::Narrow | Strategy::Wide => span.mark(slot),
+            Strategy::Shared => span.mark_shared(slot),
+            Strategy::Audit => {
+                self.seen.push(ObjectAddress(object));
                 return pending;
             }
         };
@@ -144,30 +102,6 @@ impl Marker {
             return pending;
         }
         self.put_off(pending, object)
-    }
-
-    /// Puts an object on the work list for as long as it takes to trace those seen after it.
-    #[inline]
-    fn put_off(&mut self, mut pending: Pending, object: NonNull<u8>) -> Pending {
-        prefetch::to_read(object.as_ptr());
-        let Some(place) = self.work.get_mut(pending.len) else {
-            return self.push(pending, object);
-        };
-        *place = object;
-        pending.len += 1;
-        pending
-    }
-
-    /// Puts an object on the work list, which grows if it is full.
-    #[cold]
-    #[inline(never)]
-    fn push(&mut self, mut pending: Pending, object: NonNull<u8>) -> Pending {
-        if pending.len == self.work.len() {
-            self.work.resize((pending.len * 2).max(1 << 10), NonNull::dangling());
-        }
-        self.work[pending.len] = object;
-        pending.len += 1;
-        pending
     }
 
     /// Traces until nothing is left to trace, with the helpers if the graph is large and wide.
@@ -185,7 +119,7 @@ impl Marker {
 
     /// Until nothing waits, or so many that the graph is wide.
     fn drain_narrow(&mut self, mut pending: Pending) -> Pending {
-        self.mode = Mode::Narrow;
+        self.strategy = Strategy::Narrow;
         while pending.len < WIDE {
             let object = match pending.next.take() {
                 Some(object) => object,
@@ -205,7 +139,7 @@ impl Marker {
         if pending.len < WIDE {
             return pending;
         }
-        self.mode = Mode::Wide;
+        self.strategy = Strategy::Wide;
         let mut ring = Ring::filled_by(|| self.pop(&mut pending));
         while pending.len > 0 && pending.len < enough {
             let object = ring.replace(self.pop(&mut pending));
@@ -219,10 +153,10 @@ impl Marker {
 
     /// Traces what is in the chunk and all it leads to, but for what is given to the gang's other markers.
     pub(crate) fn trace_chunk(&mut self, chunk: &Chunk, gang: &Gang) {
-        self.mode = Mode::Shared;
+        self.strategy = Strategy::Shared;
         let objects = chunk.objects().iter();
-        let mut pending =
-            objects.fold(Pending::NONE, |pending, &object| self.push(pending, object));
+        let mut pending = objects
+            .fold(Pending::NONE, |pending, &ObjectAddress(object)| self.push(pending, object));
         while pending.len > 0 && !gang.is_broken() {
             if pending.len < RING {
                 let object = self.pop(&mut pending);
@@ -243,15 +177,6 @@ impl Marker {
         }
     }
 
-    /// Takes the object put on the work list last, and has its memory fetched.
-    #[inline]
-    fn pop(&mut self, pending: &mut Pending) -> NonNull<u8> {
-        pending.len -= 1;
-        let object = self.work[pending.len];
-        prefetch::to_read(object.as_ptr());
-        object
-    }
-
     #[inline]
     fn trace(&mut self, pending: Pending, object: NonNull<u8>) -> Pending {
         let trace = SpanRef::containing(object).trace_glue();
@@ -268,9 +193,9 @@ impl Marker {
 
     /// The pointers that `report` reports, for the verifier.
     pub(crate) fn audited(report: impl FnOnce(&mut Marker)) -> Vec<NonNull<u8>> {
-        let mut marker = Marker { work: Vec::new(), mode: Mode::Audit, seen: Vec::new() };
+        let mut marker = Marker { work: Vec::new(), strategy: Strategy::Audit, seen: Vec::new() };
         report(&mut marker);
-        marker.seen
+        marker.seen.into_iter().map(|ObjectAddress(object)| object).collect()
     }
 }
 

@@ -11,7 +11,6 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -20,26 +19,26 @@ use crossbeam_deque::{Injector, Steal};
 use sexton_cleanup::drop_quietly;
 use sexton_cleanup::sync::Mutex;
 
-use crate::mark::marker::Marker;
+use crate::memory::address::ObjectAddress;
+use crate::memory::mark_stack::Marker;
 use crate::safepoint::helpers::{Helpers, Job};
 
 /// Objects in a chunk: some microseconds of work at least.
 pub(crate) const CHUNK: usize = 512;
 
 /// Marked objects that wait to be traced, by whoever takes them.
-pub(crate) struct Chunk(Vec<NonNull<u8>>);
-
-// SAFETY: a chunk's objects are traced by the thread that takes it and by no other: each waits in one place only. `Trace` says that it may be
-// another thread than the heap's, which is inside the cycle until all members have left.
-unsafe impl Send for Chunk {}
+///
+/// Each waits in one place only, so one thread traces it. `Trace` says that it may be another thread
+/// than the heap's, which is inside the cycle until all members have left.
+pub(crate) struct Chunk(Vec<ObjectAddress>);
 
 impl Chunk {
     /// Of objects that wait nowhere else.
-    pub(crate) fn new(objects: &[NonNull<u8>]) -> Self {
+    pub(crate) fn new(objects: &[ObjectAddress]) -> Self {
         Chunk(objects.to_vec())
     }
 
-    pub(crate) fn objects(&self) -> &[NonNull<u8>] {
+    pub(crate) fn objects(&self) -> &[ObjectAddress] {
         &self.0
     }
 }
@@ -70,7 +69,7 @@ impl Gang {
     /// # Panics
     ///
     /// If trace glue does, on whichever thread.
-    pub(crate) fn mark(waiting: &[NonNull<u8>], marker: &mut Marker, helpers: &Helpers<'_>) {
+    pub(crate) fn mark(waiting: &[ObjectAddress], marker: &mut Marker, helpers: &Helpers<'_>) {
         let gang = Arc::new(Gang {
             chunks: Injector::new(),
             tokens: Line::default(),

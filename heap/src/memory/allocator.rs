@@ -20,10 +20,11 @@ use std::ptr::{self, NonNull};
 use sexton_cleanup::prefetch;
 
 use crate::memory::bitmap;
+use crate::memory::layout::slot_bytes;
+use crate::memory::locking::Locking;
 use crate::memory::space::{CommonSpace, NoRoom, Space, Usage};
 use crate::memory::span::SpanRef;
-use crate::memory::type_info::{TypeInfo, slot_bytes};
-use crate::session::mode::Mode;
+use crate::memory::type_info::TypeInfo;
 
 /// Entries of the cache; a program's hot types are fewer.
 pub(crate) const ENTRIES: usize = 64;
@@ -108,7 +109,7 @@ impl Allocator {
 
     /// Finds more free slots for the type, one at least. Called when [`take`](Self::take) found none.
     #[inline(never)]
-    pub(crate) fn refill<M: Mode>(
+    pub(crate) fn refill<M: Locking>(
         &mut self,
         space: &CommonSpace<M>,
         info: &'static TypeInfo,
@@ -159,7 +160,7 @@ impl Allocator {
     /// Whether the allowance covers so many bytes. If it does not, the space is asked for what is missing, of which it may grant less, or
     /// nothing if it cannot grant enough for `least`.
     #[inline]
-    fn is_granted<M: Mode>(&mut self, space: &CommonSpace<M>, wanted: u64, least: u64) -> bool {
+    fn is_granted<M: Locking>(&mut self, space: &CommonSpace<M>, wanted: u64, least: u64) -> bool {
         if self.allowance < wanted {
             let (wanted, least) = (wanted - self.allowance, least.saturating_sub(self.allowance));
             // Now and then, so that others see what is in use; and this is a lock that is taken anyway.

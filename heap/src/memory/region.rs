@@ -10,7 +10,8 @@
 use std::ptr::NonNull;
 
 use crate::memory::bitmap;
-use crate::memory::span::{METADATA_UNITS, REGION_BYTES, SPAN_BYTES, SpanRef, UNITS};
+use crate::memory::layout::{REGION_BYTES, SPAN_BYTES, UNITS};
+use crate::memory::span::{METADATA_UNITS, SpanRef};
 use crate::memory::type_info::TypeInfo;
 
 /// One mapping of span units with their metadata.

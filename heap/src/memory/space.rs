@@ -10,14 +10,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::memory::layout::SPAN_BYTES;
+use crate::memory::locking::{Lock, Locking};
 use crate::memory::region::Region;
-use crate::memory::span::{SPAN_BYTES, SpanRef};
+use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
-use crate::session::mode::Mode;
-use crate::session::mode::parts::Lock;
 
 /// The space as the mutators of a heap share it, and what can be told of it without waiting.
-pub(crate) struct CommonSpace<M: Mode> {
+pub(crate) struct CommonSpace<M: Locking> {
     space: M::Lock<Space>,
     gauges: Gauges,
     max_bytes: u64,
@@ -32,7 +32,7 @@ struct Gauges {
     mapped_bytes: AtomicU64,
 }
 
-impl<M: Mode> CommonSpace<M> {
+impl<M: Locking> CommonSpace<M> {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let space = Lock::new(Space::new(max_bytes));
         CommonSpace { space, gauges: Gauges::default(), max_bytes }

@@ -22,21 +22,13 @@ use parking_lot::{Mutex, MutexGuard};
 #[cfg(any(loom, shuttle))]
 use sexton_cleanup::sync::{Mutex, MutexGuard};
 
+use crate::memory::layout::slot_bytes;
+use crate::memory::layout::{BITMAP_WORDS, REGION_BYTES, SPAN_BYTES, UNITS};
+use crate::memory::locking::Locking;
 use crate::memory::rank_map::Packed;
-use crate::memory::type_info::{TraceGlue, TypeInfo, slot_bytes};
-use crate::object::weak::WeakTable;
-use crate::session::mode::Mode;
+use crate::memory::type_info::{TraceGlue, TypeInfo};
+use crate::memory::weak_table::WeakTable;
 
-/// Bytes of slots in a span of one unit.
-pub(crate) const SPAN_BYTES: usize = 64 << 10;
-/// The smallest distance between two slots.
-pub(crate) const MIN_SLOT_BYTES: usize = 16;
-/// Words in each of a span's bitmaps; a span of larger slots uses the first few.
-pub(crate) const BITMAP_WORDS: usize = SPAN_BYTES / MIN_SLOT_BYTES / 64;
-/// Regions are aligned to this many bytes; all but those of huge objects are as large.
-pub(crate) const REGION_BYTES: usize = 4 << 20;
-/// Span-sized units in a region.
-pub(crate) const UNITS: usize = REGION_BYTES / SPAN_BYTES;
 /// Units at a region's head that its metadata take.
 pub(crate) const METADATA_UNITS: usize = (UNITS * size_of::<Span>()).div_ceil(SPAN_BYTES);
 
@@ -235,7 +227,7 @@ impl Span {
     /// Keeps other mutators away from the special bits, the cleanups and the weak records of the span. Nothing is to be done
     /// in a mode with one mutator, or during a cycle.
     #[inline]
-    pub(crate) fn hold_specials<M: Mode>(&self) -> Option<MutexGuard<'_, ()>> {
+    pub(crate) fn hold_specials<M: Locking>(&self) -> Option<MutexGuard<'_, ()>> {
         M::SHARED.then(|| self.header.specials.lock())
     }
 
@@ -316,6 +308,7 @@ fn reciprocal(slot_bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::layout::MIN_SLOT_BYTES;
 
     #[test]
     fn the_reciprocal_finds_every_slot_of_every_slot_size() {

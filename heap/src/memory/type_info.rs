@@ -6,9 +6,8 @@
 use std::any::TypeId;
 use std::ptr::NonNull;
 
-use crate::mark::marker::{Marker, Pending};
-use crate::memory::span::{MIN_SLOT_BYTES, SPAN_BYTES};
-use crate::object::trace::{Trace, Tracer};
+use crate::memory::layout::SPAN_BYTES;
+use crate::memory::mark_stack::{Marker, Pending};
 
 /// Reports the pointers of the object at the address to the marker; takes and returns what waits to be traced.
 ///
@@ -35,13 +34,6 @@ pub(crate) struct TypeInfo {
 }
 
 impl TypeInfo {
-    /// The info of `T`. Two calls may give two addresses (codegen units); an allocator then has two stocks of the type,
-    /// whose spans are of one class.
-    #[inline]
-    pub(crate) fn of<'gc, T: Trace<'gc>>() -> &'static TypeInfo {
-        &Of::<T>::INFO
-    }
-
     /// Whether objects of the type get a span of several units each.
     pub(crate) fn is_large(&self) -> bool {
         self.slot_bytes > SPAN_BYTES
@@ -50,71 +42,5 @@ impl TypeInfo {
     /// Bytes an object of the type counts for: its slot, or all units of its span if it is large.
     pub(crate) fn charged_bytes(&self) -> usize {
         if self.is_large() { self.slot_bytes.next_multiple_of(SPAN_BYTES) } else { self.slot_bytes }
-    }
-}
-
-/// Distance between two slots of a `T`, in bytes.
-pub(crate) const fn slot_bytes<T>() -> usize {
-    const { assert!(align_of::<T>() <= MAX_ALIGN, "the heap aligns objects to at most 4096 bytes") }
-    let align = if align_of::<T>() > 8 { align_of::<T>() } else { 8 };
-    let size = if size_of::<T>() > MIN_SLOT_BYTES { size_of::<T>() } else { MIN_SLOT_BYTES };
-    size.next_multiple_of(align)
-}
-
-/// The largest alignment of a payload, in bytes.
-const MAX_ALIGN: usize = 4096;
-
-struct Of<T>(T);
-
-impl<'gc, T: Trace<'gc>> Of<T> {
-    const INFO: TypeInfo = TypeInfo {
-        type_id: TypeId::of::<T::Family>(),
-        slot_bytes: slot_bytes::<T>(),
-        needs_trace: T::NEEDS_TRACE,
-        needs_drop: std::mem::needs_drop::<T>(),
-        is_weak_record: T::IS_WEAK_RECORD,
-        trace: trace_object::<T>,
-        drop: drop_object::<T>,
-        name: std::any::type_name::<T>,
-    };
-}
-
-/// # Safety
-///
-/// `object` is a live `T`.
-unsafe fn trace_object<'gc, T: Trace<'gc>>(
-    object: NonNull<u8>,
-    marker: &mut Marker,
-    pending: Pending,
-) -> Pending {
-    // SAFETY: the caller says it is a live `T`; nothing writes to it while it is traced.
-    let object = unsafe { object.cast::<T>().as_ref() };
-    let mut tracer = Tracer::new(marker, pending);
-    object.trace(&mut tracer);
-    tracer.pending()
-}
-
-/// # Safety
-///
-/// `object` is a `T` that is dead and is not used again.
-unsafe fn drop_object<T>(object: NonNull<u8>) {
-    // SAFETY: by this function's contract.
-    unsafe { object.cast::<T>().drop_in_place() };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_keep_size_and_alignment() {
-        #[repr(align(64))]
-        struct Line([u8; 65]);
-        assert_eq!(slot_bytes::<()>(), 16);
-        assert_eq!(slot_bytes::<[u8; 17]>(), 24);
-        assert_eq!(slot_bytes::<[u64; 4]>(), 32);
-        assert_eq!(slot_bytes::<u128>(), 16);
-        assert_eq!(slot_bytes::<Line>(), 128);
-        assert_eq!(Line([0; 65]).0.len(), 65);
     }
 }

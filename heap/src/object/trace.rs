@@ -7,9 +7,10 @@
 //! derive establishes it; `verify` cannot (it walks by the same impls), so hand-written impls are
 //! `unsafe`.
 
-use crate::mark::marker::{Marker, Pending};
+use std::ptr::NonNull;
+
+use crate::memory::mark_stack::{Marker, Pending};
 use crate::object::gc::Gc;
-use crate::object::weak::{Weak, WeakRecord};
 
 /// A type that may live in the heap of a session branded `'gc`.
 ///
@@ -105,10 +106,10 @@ impl<'a> Tracer<'a> {
         };
     }
 
-    /// Reports one weak pointer: its record stays, its target need not.
+    /// Reports an object of a type without pointers, by its address.
     #[inline]
-    pub fn visit_weak<'gc, T: Trace<'gc>>(&mut self, weak: Weak<'gc, T>) {
-        self.pending = self.marker.visit_leaf::<WeakRecord>(self.pending, weak.record_address());
+    pub(crate) fn visit_leaf<T>(&mut self, object: NonNull<u8>) {
+        self.pending = self.marker.visit_leaf::<T>(self.pending, object);
     }
 
     /// Lends no values, by `&mut`; called by the derive, whose checks of fields never run.

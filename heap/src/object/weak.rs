@@ -10,24 +10,15 @@
 //! cleanup can run while one still could.
 
 use std::any::type_name;
-use std::cell::Cell;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use crate::memory::rank_map::Packed;
-use crate::memory::span::{BITMAP_WORDS, SpanRef};
+use crate::memory::weak_table::WeakRecord;
 use crate::object::gc::{Brand, Gc};
 use crate::object::trace::{Branded, Trace, Tracer};
-use crate::session::mode::Mode;
-use crate::session::mutation::Mutation;
-
-/// What a `Weak` points to: the target's address, until the target dies.
-pub(crate) struct WeakRecord {
-    target: Cell<Option<NonNull<u8>>>,
-}
 
 // SAFETY: the target is not owned, so there is nothing to report and nothing that needs tracing; a
 // record has no drop glue; the type carries no brand.
@@ -44,9 +35,17 @@ unsafe impl Branded for WeakRecord {
     type At<'gc> = WeakRecord;
 }
 
+impl Tracer<'_> {
+    /// Reports one weak pointer: its record stays, its target need not.
+    #[inline]
+    pub fn visit_weak<'gc, T: Trace<'gc>>(&mut self, weak: Weak<'gc, T>) {
+        self.visit_leaf::<WeakRecord>(weak.record_address());
+    }
+}
+
 /// A pointer that does not keep its target alive.
 ///
-/// Made by [`Mutation::downgrade`]; followed by [`upgrade`](Weak::upgrade). It is cleared before any
+/// Made by [`Mutation::downgrade`](crate::Mutation::downgrade); followed by [`upgrade`](Weak::upgrade). It is cleared before any
 /// cleanup of its target can run, and before the target's `Drop` glue does.
 pub struct Weak<'gc, T> {
     record: NonNull<WeakRecord>,
@@ -62,13 +61,13 @@ impl<'gc, T> Weak<'gc, T> {
         Weak { record, target: PhantomData, brand: PhantomData }
     }
 
-    /// The target, or `None` if it has died. O(1).
+    /// The target, or `None` if it has died. Called within the session.
     #[inline]
-    pub fn upgrade<M: Mode>(self, _: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
+    pub(crate) fn target(self) -> Option<Gc<'gc, T>> {
         // SAFETY: a `Weak` in the hands of a session was reached or made in it, so its record is
         // live for all of 'gc.
         let record = unsafe { self.record.as_ref() };
-        let target = record.target.get()?;
+        let target = record.target()?;
         // SAFETY: an uncleared target survived the last mark or is younger than it, and nothing is
         // freed within a session; `from_record` vouches for its type.
         Some(unsafe { Gc::from_object(target.cast()) })
@@ -156,60 +155,4 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for Weak<'gc, T> {
 // SAFETY: the same type at brand 'gc.
 unsafe impl<F: Branded> Branded for Weak<'static, F> {
     type At<'gc> = Weak<'gc, F::At<'gc>>;
-}
-
-/// The weak records of one span's objects: slot -> record.
-pub(crate) struct WeakTable {
-    bits: [Cell<u64>; BITMAP_WORDS],
-    records: Packed<NonNull<WeakRecord>>,
-}
-
-impl WeakTable {
-    pub(crate) fn new() -> Self {
-        WeakTable { bits: [const { Cell::new(0) }; BITMAP_WORDS], records: Packed::new() }
-    }
-
-    pub(crate) fn get(&self, slot: usize) -> Option<NonNull<WeakRecord>> {
-        self.records.get(&self.bits, slot)
-    }
-
-    pub(crate) fn insert(&mut self, slot: usize, record: NonNull<WeakRecord>) {
-        self.records.insert(&self.bits, slot, record);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, NonNull<WeakRecord>)> + '_ {
-        self.records.iter(&self.bits)
-    }
-
-    /// Called at the end of mark, before anything is swept: clears the records of dead targets and
-    /// forgets records that no `Weak` reaches any more. Returns how many records were cleared.
-    pub(crate) fn clear_dead(&mut self, span: SpanRef) -> u64 {
-        let mut cleared = 0;
-        self.records.retain(&self.bits, |slot, record| {
-            let target_lives = span.is_marked(slot);
-            let record_lives = SpanRef::containing(record.cast()).is_marked_at(record.cast());
-            if record_lives && !target_lives {
-                // SAFETY: the record is marked, so it is a live object.
-                let record = unsafe { record.as_ref() };
-                record.target.set(None);
-                cleared += 1;
-            }
-            target_lives && record_lives
-        });
-        cleared
-    }
-}
-
-impl WeakRecord {
-    pub(crate) fn of(target: NonNull<u8>) -> Self {
-        WeakRecord { target: Cell::new(Some(target)) }
-    }
-
-    pub(crate) fn target(&self) -> Option<NonNull<u8>> {
-        self.target.get()
-    }
 }

@@ -237,7 +237,7 @@ tuples! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mark::marker::{Marker, Pending};
+    use crate::memory::mark_stack::{Marker, Pending};
 
     /// Says that it needs no tracing, and does not expect any.
     #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]

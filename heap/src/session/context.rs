@@ -10,9 +10,8 @@ use std::marker::PhantomData;
 use sexton_cleanup::{Origin, Registrar};
 
 use crate::memory::allocator::Allocator;
+use crate::memory::locking::Shared;
 use crate::policy::pacer::{CLEANUP_BYTES, Pacer};
-use crate::session::mode::Shared;
-use crate::session::mode::parts::Parts;
 
 /// One mutator's own state.
 pub struct Context<M> {
@@ -30,7 +29,7 @@ unsafe impl Send for Context<Shared> {}
 // SAFETY: as above. A session's `Mutation`, which leads here, is not `Sync`.
 unsafe impl Sync for Context<Shared> {}
 
-impl<M: Parts> Context<M> {
+impl<M> Context<M> {
     pub(crate) fn new(origin: &Origin) -> Self {
         Context {
             allocator: UnsafeCell::new(Allocator::new()),

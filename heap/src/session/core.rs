@@ -16,18 +16,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sexton_cleanup::{Cleanup, Description, Origin, Receipt};
 
-use crate::collect::heap::HeapConfig;
 use crate::id::HeapId;
+use crate::mark::root_table::RootTable;
 use crate::memory::space::{CommonSpace, NoRoom, Usage};
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
-use crate::object::root::RootTable;
+use crate::object::glue;
 use crate::object::trace::Trace;
+use crate::policy::config::HeapConfig;
 use crate::policy::pacer::Pacer;
 use crate::session::context::Context;
+use crate::session::error::Full;
 use crate::session::mode::Mode;
 use crate::session::mode::parts::Mutators;
-use crate::session::mutation::Full;
 use crate::sweep::local_cleanups::LocalCleanups;
 
 /// All state of one heap but its root.
@@ -157,7 +158,7 @@ impl<M: Mode> Core<M> {
         &self,
         context: &Context<M>,
     ) -> Result<NonNull<T>, NoRoom> {
-        let info = TypeInfo::of::<T>();
+        let info = glue::type_info::<T>();
         let slot = match context.with_allocator(|allocator| allocator.take::<T>(info)) {
             Some(slot) => slot,
             None => self.alloc_slot_slowly::<T>(context, info)?,
@@ -189,7 +190,7 @@ impl<M: Mode> Core<M> {
             heap: self.roots.heap(),
             type_name: std::any::type_name::<T>(),
             why,
-            requested: TypeInfo::of::<T>().charged_bytes() as u64,
+            requested: glue::type_info::<T>().charged_bytes() as u64,
             used: self.space.charged_bytes(),
             max: self.space.max_bytes(),
         }

@@ -5,22 +5,12 @@
 //!
 //! Invariant: a heap has one mode for life, its type's; so what is `Local` is never reached by two threads.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
-use sexton_cleanup::sync::Mutex;
-
+use crate::memory::locking::{Local, Locking, Shared};
 use crate::safepoint::handshake::Handshake;
 use crate::session::context::Context;
 use crate::sweep::local_cleanups::{LocalCleanups, LocalTable, NoLocals};
-
-/// The default mode of a heap: one mutator, on one thread, and payloads of any kind.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Local;
-
-/// The mode of a heap that any number of threads use: each attaches a mutator. Payloads are `Send + Sync`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Shared;
 
 /// A mode: [`Local`] or [`Shared`].
 pub trait Mode: parts::Parts {}
@@ -57,25 +47,17 @@ pub(crate) mod parts {
     impl<T: Send + Sync> Fits<Shared> for T {}
 
     /// What a mode is made of. Not to be named outside: so there are no other modes.
-    pub trait Parts: Sized + 'static {
-        /// Whether several threads may use the heap.
-        const SHARED: bool;
-        /// Guards what all mutators of a heap change.
-        type Lock<T>: Lock<T>;
+    pub trait Parts: Locking + Sized {
         type Locals: LocalCleanups;
         type Mutators: Mutators<Self>;
     }
 
     impl Parts for Local {
-        const SHARED: bool = false;
-        type Lock<T> = RefCell<T>;
         type Locals = Rc<LocalTable>;
         type Mutators = ();
     }
 
     impl Parts for Shared {
-        const SHARED: bool = true;
-        type Lock<T> = Mutex<T>;
         type Locals = NoLocals;
         type Mutators = Handshake<Context<Shared>>;
     }
@@ -117,36 +99,6 @@ pub(crate) mod parts {
 
         fn len(&self) -> usize {
             self.len()
-        }
-    }
-
-    /// A value that is reached by one caller at a time.
-    pub trait Lock<T> {
-        fn new(value: T) -> Self;
-
-        /// Calls `f` with the value. `f` does not come back here.
-        fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U;
-    }
-
-    impl<T> Lock<T> for RefCell<T> {
-        fn new(value: T) -> Self {
-            RefCell::new(value)
-        }
-
-        #[inline]
-        fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U {
-            f(&mut self.borrow_mut())
-        }
-    }
-
-    impl<T> Lock<T> for Mutex<T> {
-        fn new(value: T) -> Self {
-            Mutex::new(value)
-        }
-
-        #[inline]
-        fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U {
-            f(&mut self.lock())
         }
     }
 }

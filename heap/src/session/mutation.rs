@@ -4,7 +4,6 @@
 //! by taking `&mut self` for both, a `Shared` one by the handshake. Nothing here runs user code, so the heap's state is borrowed,
 //! or locked, only within a call.
 
-use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -12,16 +11,18 @@ use std::panic::Location;
 use sexton_cleanup::{Cleanup, Description, Receipt};
 
 use crate::id::HeapId;
-use crate::memory::space::NoRoom;
+use crate::memory::locking::{Local, Shared};
 use crate::memory::span::SpanRef;
+use crate::memory::weak_table::{WeakRecord, WeakTable};
 use crate::object::gc::{Brand, Gc};
 use crate::object::root::{Root, SharedRoot};
 use crate::object::trace::{Branded, Trace};
-use crate::object::weak::{Weak, WeakRecord, WeakTable};
+use crate::object::weak::Weak;
 use crate::safepoint::attached::Stays;
 use crate::session::context::Context;
 use crate::session::core::Core;
-use crate::session::mode::{Local, Mode, Payload, Shared};
+use crate::session::error::{Full, HeapFull};
+use crate::session::mode::{Mode, Payload};
 use crate::sweep::local_cleanups::LocalCleanup;
 
 /// A session on a heap: the proof that its objects stay where they are, and the way to change it.
@@ -288,6 +289,14 @@ impl<'gc> Mutation<'gc, Local> {
     }
 }
 
+impl<'gc, T> Weak<'gc, T> {
+    /// The target, or `None` if it has died. O(1).
+    #[inline]
+    pub fn upgrade<M: Mode>(self, _: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
+        self.target()
+    }
+}
+
 impl<M: Mode> fmt::Debug for Mutation<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Mutation({})", self.heap_id())
@@ -306,74 +315,3 @@ fn out_of_room(reason: &Full) -> ! {
 fn wrong_heap(of: HeapId, used_in: HeapId) -> ! {
     panic!("a root of {of} was fetched in {used_in}")
 }
-
-/// There is no room for a value; it is given back.
-pub struct HeapFull<T> {
-    /// The value that was not allocated.
-    pub value: T,
-    pub(crate) reason: Full,
-}
-
-impl<T> HeapFull<T> {
-    /// The value that was not allocated.
-    pub fn into_value(self) -> T {
-        self.value
-    }
-
-    /// Bytes the object would have taken.
-    pub fn requested_bytes(&self) -> u64 {
-        self.reason.requested
-    }
-
-    /// Bytes in use when it was asked for, those that other mutators of a `Shared` heap had at hand included.
-    pub fn used_bytes(&self) -> u64 {
-        self.reason.used
-    }
-
-    /// The heap's limit in bytes.
-    pub fn max_bytes(&self) -> u64 {
-        self.reason.max
-    }
-}
-
-/// The reason, apart from the value, so that the message can be made without it.
-pub(crate) struct Full {
-    pub(crate) heap: HeapId,
-    pub(crate) type_name: &'static str,
-    pub(crate) why: NoRoom,
-    pub(crate) requested: u64,
-    pub(crate) used: u64,
-    pub(crate) max: u64,
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Full { heap, type_name, why, requested, used, max } = self;
-        match why {
-            NoRoom::Limit => write!(
-                f,
-                "{heap} is full: {requested} bytes for a `{type_name}` do not fit beside the {used} in \
-                 use of max_bytes = {max}"
-            ),
-            NoRoom::System => write!(
-                f,
-                "{heap} is full: the system gave no memory for {requested} bytes of a `{type_name}` \
-                 beside the {used} in use"
-            ),
-        }
-    }
-}
-
-impl<T> fmt::Display for HeapFull<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.reason.fmt(f)
-    }
-}
-
-impl<T> fmt::Debug for HeapFull<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HeapFull({})", self.reason)
-    }
-}
-
-impl<T> Error for HeapFull<T> {}

@@ -17,15 +17,13 @@
 use std::cell::Cell;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use sexton_cleanup::sync::Mutex;
 use sexton_cleanup::{LocalBlock, drop_quietly};
 
 use crate::memory::bitmap;
 use crate::memory::space::{Swept, Usage};
 use crate::memory::span::{Span, SpanRef};
-use crate::safepoint::helpers::Job;
 
 /// One sweeper's output.
 pub(crate) struct Sweeper {
@@ -74,70 +72,6 @@ pub(crate) fn or_abort<T>(sweep: impl FnOnce() -> T) -> T {
     let swept = sweep();
     mem::forget(unfinished);
     swept
-}
-
-/// Spans in which something must happen, and those who sweep them together.
-pub(crate) struct Sweepers {
-    spans: Vec<SpanRef>,
-    /// What became of each span.
-    swept: Vec<AtomicU8>,
-    /// The first span that nobody has taken. Relaxed: who gets a number sweeps that span; the rest is ordered by the start and the end of the job.
-    next: AtomicUsize,
-    /// One for each that may come.
-    idle: Mutex<Vec<Sweeper>>,
-    done: Mutex<Vec<Sweeper>>,
-}
-
-// SAFETY: spans are cells, and each of these is swept by the one that took its number; `Sweepers` are made only of spans whose payloads may be
-// dropped on any thread, while nobody else touches them.
-unsafe impl Sync for Sweepers {}
-
-impl Sweepers {
-    /// So many spans are worth calling for help.
-    pub(crate) const WORTH_HELP: usize = 32;
-
-    /// # Safety
-    ///
-    /// The payloads are `Send`. Until all who help have left, nobody else uses the spans, whose mark bits are final.
-    pub(crate) unsafe fn new(spans: Vec<SpanRef>, sweepers: Vec<Sweeper>) -> Self {
-        Sweepers {
-            swept: spans.iter().map(|_| AtomicU8::new(Swept::NOT_YET)).collect(),
-            spans,
-            next: AtomicUsize::new(0),
-            idle: Mutex::new(sweepers),
-            done: Mutex::default(),
-        }
-    }
-
-    /// What became of each span. Called when all have left.
-    pub(crate) fn swept(&self) -> impl Iterator<Item = (SpanRef, Swept)> + '_ {
-        let codes = self.swept.iter().map(|swept| Swept::from_code(swept.load(Relaxed)));
-        self.spans.iter().copied().zip(codes)
-    }
-
-    /// The sweepers, those that nobody came for included. Called when all have left.
-    pub(crate) fn take_sweepers(&self) -> Vec<Sweeper> {
-        let mut sweepers = std::mem::take(&mut *self.done.lock());
-        sweepers.append(&mut self.idle.lock());
-        sweepers
-    }
-}
-
-impl Job for Sweepers {
-    fn help(&self) {
-        let Some(mut sweeper) = self.idle.lock().pop() else { return };
-        while let Some((span, swept)) = {
-            let number = self.next.fetch_add(1, Relaxed);
-            self.spans.get(number).zip(self.swept.get(number))
-        } {
-            swept.store(sweeper.sweep(*span).code(), Relaxed);
-        }
-        self.done.lock().push(sweeper);
-    }
-
-    fn is_over(&self) -> bool {
-        self.next.load(Relaxed) >= self.spans.len()
-    }
 }
 
 impl Sweeper {

@@ -8,12 +8,15 @@ use std::{env, mem, thread};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::collect::heap::{HeapConfig, RootedHeap};
+use crate::collect::heap::RootedHeap;
 use crate::memory::allocator::{Allocator, ENTRIES};
 use crate::memory::bitmap;
+use crate::memory::layout::{MIN_SLOT_BYTES, SPAN_BYTES};
 use crate::memory::space::{CommonSpace, NoRoom, Swept};
-use crate::memory::span::{MIN_SLOT_BYTES, SPAN_BYTES, SpanRef};
+use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
+use crate::object::glue;
+use crate::policy::config::HeapConfig;
 use crate::policy::pacer::Pacing;
 use crate::{Gc, GcMutex, GcRefCell, Leaf, Local, Shared};
 
@@ -178,7 +181,7 @@ fn in_zeal_mode_the_dead_are_overwritten_in_every_slot_of_a_span() {
 
 #[test]
 fn runs_hand_out_every_free_slot_once_and_no_other() {
-    let info = TypeInfo::of::<Leaf<u64>>();
+    let info = glue::type_info::<Leaf<u64>>();
     let slots = SPAN_BYTES / MIN_SLOT_BYTES;
     // Patterns of slots taken before: none, all but a few, alternating, and blocks across words.
     let patterns: [fn(usize) -> bool; 6] = [
@@ -214,7 +217,7 @@ fn runs_hand_out_every_free_slot_once_and_no_other() {
 
 #[test]
 fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
-    let info = TypeInfo::of::<Leaf<u64>>();
+    let info = glue::type_info::<Leaf<u64>>();
     let space = CommonSpace::<Local>::new(1000);
     let mut allocator = Allocator::new();
     let mut count = 0;
@@ -234,7 +237,7 @@ fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
 
 #[test]
 fn the_byte_limit_holds_where_free_slots_lie_scattered() {
-    let info = TypeInfo::of::<Leaf<u64>>();
+    let info = glue::type_info::<Leaf<u64>>();
     let space = CommonSpace::<Local>::new(1000);
     let mut allocator = Allocator::new();
     let span = space.with(|space| space.take_span(info)).expect("memory");
@@ -320,8 +323,8 @@ fn the_checker_sees_a_local_cleanup_of_a_free_slot() {
 fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() {
     // The distance in memory between the first and the last is a multiple of the cache's size.
     static INFOS: LazyLock<Vec<TypeInfo>> = LazyLock::new(|| {
-        let like = TypeInfo::of::<Leaf<u64>>();
-        let other = TypeInfo::of::<Leaf<i64>>().type_id;
+        let like = glue::type_info::<Leaf<u64>>();
+        let other = glue::type_info::<Leaf<i64>>().type_id;
         let mut infos: Vec<_> = (0..ENTRIES).map(|_| TypeInfo { ..*like }).collect();
         infos.push(TypeInfo { type_id: other, ..*like });
         infos
@@ -348,7 +351,7 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
 #[test]
 fn what_is_free_is_found_under_each_address_that_a_type_info_has() {
     static INFOS: LazyLock<[TypeInfo; 2]> =
-        LazyLock::new(|| [(); 2].map(|()| TypeInfo { ..*TypeInfo::of::<Leaf<u64>>() }));
+        LazyLock::new(|| [(); 2].map(|()| TypeInfo { ..*glue::type_info::<Leaf<u64>>() }));
     let space = CommonSpace::<Local>::new(u64::MAX);
     for _ in 0..3 {
         for info in &*INFOS {

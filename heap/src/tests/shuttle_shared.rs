@@ -11,7 +11,8 @@ use std::time::Duration;
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 use shuttle::thread;
 
-use crate::collect::heap::{HeapConfig, RootedHeap};
+use crate::collect::heap::RootedHeap;
+use crate::policy::config::HeapConfig;
 use crate::tests::shuttle_explorer::explored;
 use crate::{
     Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RootedMutator, Shared, SharedRoot, Trace, Weak,

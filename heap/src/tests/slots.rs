@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::collect::heap::{HeapConfig, RootedHeap};
-use crate::memory::span::{SPAN_BYTES, SpanRef};
-use crate::memory::type_info::slot_bytes;
+use crate::collect::heap::RootedHeap;
+use crate::memory::layout::{SPAN_BYTES, slot_bytes};
+use crate::memory::span::SpanRef;
 use crate::object::trace::Branded;
+use crate::policy::config::HeapConfig;
 use crate::policy::pacer::Pacing;
 use crate::{Gc, GcCell, GcRefCell, Leaf, Root, Weak};
 
