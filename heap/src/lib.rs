@@ -135,10 +135,9 @@ mod collect {
     //! Invariant: between two cycles each reachable object is live, each mark bit is clear, and each
     //! cleanup of a swept object has been queued or has ended.
 
-    #[expect(
-        unsafe_code,
-        reason = "casts the root between brands; has spans swept by several threads"
-    )]
+    #[expect(unsafe_code, reason = "has spans swept by several threads")]
+    pub(crate) mod cycle;
+    #[expect(unsafe_code, reason = "casts the root between brands")]
     pub(crate) mod heap;
     pub(crate) mod mutator;
     #[expect(unsafe_code, reason = "reads weak records")]

@@ -1,37 +1,30 @@
 //! A heap with its root: sessions, the collection cycle, and the end.
 //!
-//! A cycle is [`RootedHeap::cycle`], read from top to bottom. Invariant: sessions and cycles
+//! A cycle is [`RootedHeap::cycle`], a table of contents of the [`Collector`]'s steps. Invariant: sessions and cycles
 //! exclude each other (by `&mut self` in a `Local` heap, by the handshake in a `Shared` one), and between them every reachable object is
 //! live, every mark bit clear, and every cleanup of a swept object queued or settled.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sexton_cleanup::{Origin, Ticket, drop_quietly};
 
+use crate::collect::cycle::Collector;
 use crate::collect::verify::{self, VerifyError};
 use crate::id::HeapId;
 use crate::mark::root_table::OldRoot;
-use crate::mark::weaks;
 use crate::memory::locking::{Local, Lock};
 use crate::memory::mark_stack::{Marker, Pending};
-use crate::memory::space::{Space, Usage};
-use crate::memory::span::SpanRef;
 use crate::object::trace::{Branded, Trace, Tracer};
-use crate::policy::config::SlowSessionHook;
-use crate::policy::config::{HeapConfig, OnDrop};
-use crate::policy::history::History;
-use crate::policy::report::{GcReport, HeapStats, Phases};
-use crate::safepoint::helpers::{Helpers, Job, Nobody, Waiting, processors};
+use crate::policy::config::{HeapConfig, OnDrop, SlowSessionHook};
+use crate::policy::report::{GcReport, HeapStats};
+use crate::safepoint::helpers::{Nobody, Waiting};
 use crate::session::context::Context;
 use crate::session::core::Core;
 use crate::session::mode::{Mode, Payload};
 use crate::session::mutation::Mutation;
 use crate::sweep::local_cleanups::LocalCleanups;
-use crate::sweep::parallel::Sweepers;
-use crate::sweep::sweeper::{Sweeper, Tally, or_abort};
 
 /// A heap of objects reachable from one typed root.
 ///
@@ -45,9 +38,7 @@ pub struct RootedHeap<R: Branded, M: Mode = Local> {
     /// reference to the value while the heap's state changes.
     root: Option<Box<R::At<'static>>>,
     pub(crate) core: Core<M>,
-    history: M::Lock<History>,
-    zeal: bool,
-    gc_threads: usize,
+    collector: Collector<M>,
     on_drop: OnDrop,
     pub(crate) slow_session: (Duration, SlowSessionHook),
 }
@@ -65,9 +56,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         let mut heap = RootedHeap {
             root: None,
             core: Core::new(origin, &config),
-            history: Lock::new(History::new()),
-            zeal: config.zeal,
-            gc_threads: config.gc_threads.unwrap_or_else(gc_threads_of::<M>).max(1),
+            collector: Collector::new(&config),
             // If `f` panics there is no heap, and nothing has died.
             on_drop: OnDrop::RunQueued,
             slow_session: config.slow_session,
@@ -99,99 +88,35 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
     }
 
     /// Whether an object has been refused since the last cycle that one might make room for. Never with
-    /// [`Pacing::Manual`].
+    /// [`Pacing::Manual`](crate::Pacing::Manual).
     pub fn has_refused(&self) -> bool {
         self.core.has_refused()
     }
 
     /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep; objects
-    /// that die cost something only if they have cleanups or drop glue. Called by one thread at a time, while no session is open and
-    /// none can be opened: since `since`, which was so after `safepoint_time`.
+    /// that die cost something only if they have cleanups or drop glue.
+    ///
+    /// Called by one thread at a time, while no session is open and none can be opened. That was so
+    /// `safepoint_time` after `since`.
     pub(crate) fn cycle(
         &self,
         since: Instant,
         safepoint_time: Duration,
         waiting: &dyn Waiting,
     ) -> GcReport {
-        let core = &self.core;
-        let helpers = Helpers { heap: self.id(), most: self.gc_threads - 1, waiting };
-
-        let mut phases = Phases::from(since + safepoint_time);
-
-        // 1. The mutators' unused slots become free ones.
-        let allocating = core.retire_contexts();
-        self.prune_settled();
-        let prune_time = phases.end();
-
-        // 2. Mark what the root and the dynamic roots reach; clear the weak records of the rest.
-        let dropped_roots = core.roots().dropped();
-        self.mark(&helpers);
-        let cycle = self.history.with(|history| history.next_cycle());
-        core.roots().count_cycle(cycle);
-        core.locals().queue_dead();
-        let cleared_weaks = core.space().with(|space| weaks::clear_dead(space));
-        let mark_time = phases.end();
-
-        // 3. Sweep the rest, queueing its cleanups, and publish what is left in partial blocks.
-        let swept = self.sweep(&helpers, &mut phases);
-
-        // 4. Return long-empty regions to the system, and decide when the next cycle is due.
-        core.space().with(|space| space.release_regions());
-        core.pace(swept.live_bytes, allocating);
-        let release_time = phases.end();
-
-        let report = GcReport {
-            cycle,
-            cleared_weaks,
-            safepoint_time,
-            prune_time,
-            mark_time,
-            release_time,
-            pause_time: phases.since(since),
-            ..swept
-        };
-        let report = self.history.with(|history| history.record(report));
-
-        // A root that was dropped since mark began, by drop glue or by another thread, has left its object to the next cycle.
-        let swept_all = || core.roots().dropped() == dropped_roots;
-        if self.zeal
-            && let Err(error) =
-                verify::verify(core, |marker| _ = self.visit_roots(marker), swept_all)
+        let (core, collector) = (&self.core, &self.collector);
+        let helpers = collector.helpers(core, waiting);
+        collector.begin(core, since, safepoint_time);
+        collector.mark(core, |marker| self.visit_roots(marker), &helpers);
+        collector.clear(core);
+        collector.sweep(core, &helpers);
+        let report = collector.finish(core);
+        if core.zeal()
+            && let Err(error) = self.verify_swept()
         {
-            panic!("{} is inconsistent after cycle {cycle}: {error}", self.id());
+            panic!("{} is inconsistent after cycle {}: {error}", self.id(), report.cycle);
         }
         report
-    }
-
-    /// Cleanups stopped or run early leave their records in their objects' chains. Take those out
-    /// when they make up much of what there is.
-    fn prune_settled(&self) {
-        let mut own = self.core.context().registrar().borrow_mut();
-        if own.settled() < PRUNE_AT {
-            return;
-        }
-        // In a shared heap the own one will register nothing more: what it frees is to go back, for the others.
-        let mut passing = M::SHARED.then(|| self.core.origin().registrar());
-        let registrar = passing.as_mut().unwrap_or(&mut own);
-        self.core.space().with(|space| {
-            for span in space.spans() {
-                span.cleanups()
-                    .borrow_mut()
-                    .retain_map(span.special_bits(), |_, head| registrar.prune(head));
-            }
-        });
-    }
-
-    fn mark(&self, helpers: &Helpers<'_>) {
-        let mut marker = Marker::new();
-        let marked = catch_unwind(AssertUnwindSafe(|| {
-            let pending = self.visit_roots(&mut marker);
-            marker.drain(pending, helpers);
-        }));
-        if let Err(payload) = marked {
-            self.core.space().with(|space| space.spans().for_each(|span| span.clear_marks()));
-            resume_unwind(payload);
-        }
     }
 
     fn visit_roots(&self, marker: &mut Marker) -> Pending {
@@ -203,51 +128,6 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         tracer.pending()
     }
 
-    fn sweep(&self, helpers: &Helpers<'_>, phases: &mut Phases) -> GcReport {
-        let cycle = self.core.origin().begin_cycle();
-        let new_sweeper = || Sweeper::new(cycle.local_block(), self.zeal);
-        // Drop glue runs while the space is locked. It has no session, and so cannot get here.
-        let sweep_spans = |space: &mut Space| {
-            let before = space.usage();
-            let together =
-                if M::SHARED { sweep_together(space, helpers, new_sweeper) } else { None };
-            let mut alone = new_sweeper();
-            let mut swept = together.iter().flat_map(|together| together.swept()).peekable();
-            space.sweep_spans(|span| match swept.next_if(|&(other, _)| other == span) {
-                Some((_, swept)) => swept,
-                None => alone.sweep(span),
-            });
-            drop(swept);
-            let mut sweepers = together.map_or_else(Vec::new, |together| together.take_sweepers());
-            sweepers.push(alone);
-            let live = |sweeper: &Sweeper| sweeper.tally().live;
-            space.recount(sweepers.iter().map(live).fold(Usage::default(), Usage::plus));
-            (before, sweepers)
-        };
-        let (before, sweepers) = or_abort(|| self.core.space().with(sweep_spans));
-        let tally = sweepers.iter().map(Sweeper::tally).fold(Tally::default(), Tally::plus);
-        let locals = sweepers.into_iter().map(Sweeper::into_local_block);
-        let sweep_time = phases.end();
-        let flushed = cycle.flush(locals);
-        let flush_time = phases.end();
-        GcReport {
-            live_objects: tally.live.objects,
-            live_bytes: tally.live.bytes,
-            live_weak_records: tally.live.weak_records,
-            swept_objects: before.objects - tally.live.objects,
-            swept_bytes: before.bytes - tally.live.bytes,
-            dropped_objects: tally.dropped_objects,
-            drop_panics: tally.drop_panics,
-            swept_spans: tally.spans,
-            emptied_spans: tally.emptied_spans,
-            queued_cleanups: flushed.cleanups,
-            published_blocks: flushed.blocks,
-            sweep_time,
-            flush_time,
-            ..GcReport::default()
-        }
-    }
-
     /// Drops the root and all objects. What it leaves is an empty space.
     fn tear_down(&mut self) {
         if self.on_drop == OnDrop::Discard {
@@ -255,7 +135,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         }
         let root = self.root.take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
-            self.history.with(|history| history.count_drop_panics(1));
+            self.collector.history().with(|history| history.count_drop_panics(1));
             drop_quietly(payload);
         }
         self.core.retire_contexts();
@@ -264,9 +144,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             OnDrop::RunQueued | OnDrop::Discard => self.discard_cleanups(),
         }
         // Nothing is marked, so everything dies.
-        let alone = Helpers { heap: self.id(), most: 0, waiting: &Nobody };
-        let report = self.sweep(&alone, &mut Phases::from(Instant::now()));
-        self.history.with(|history| history.count_drop_panics(report.drop_panics));
+        self.collector.sweep_all(&self.core);
     }
 
     fn discard_cleanups(&mut self) {
@@ -305,7 +183,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
 
     /// The report of the last cycle, whoever asked for it; `None` before the first.
     pub fn last_report(&self) -> Option<GcReport> {
-        self.history.with(|history| history.last_report())
+        self.collector.history().with(|history| history.last_report())
     }
 
     /// The cleanups queued so far, to wait for.
@@ -323,7 +201,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         let core = &self.core;
         let usage = core.usage();
         let space = core.space();
-        let past = self.history.with(|history| history.stats());
+        let past = self.collector.history().with(|history| history.stats());
         HeapStats {
             objects: usage.objects,
             weak_records: usage.weak_records,
@@ -335,6 +213,16 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             local_cleanups: core.locals().stats(),
             ..past
         }
+    }
+
+    /// Called right after a cycle: also checks that it has swept what was unreachable.
+    ///
+    /// A root that was dropped since mark began, by drop glue or by another thread, has left its
+    /// object to the next cycle.
+    fn verify_swept(&self) -> Result<(), VerifyError> {
+        let core = &self.core;
+        let swept_all = || core.roots().dropped() == self.collector.dropped_roots();
+        verify::verify(core, |marker| _ = self.visit_roots(marker), swept_all)
     }
 
     /// Called while no session is open.
@@ -376,37 +264,6 @@ impl<R: Branded> RootedHeap<R, Local> {
         self.verify_stopped()
     }
 }
-
-/// The most threads that collect a heap of the mode, unless somebody says otherwise.
-fn gc_threads_of<M: Mode>() -> usize {
-    if M::SHARED { processors().min(4) } else { 1 }
-}
-
-/// Sweeps the spans in which something must happen, with whoever helps; `None` if that is not worth it.
-fn sweep_together(
-    space: &Space,
-    helpers: &Helpers<'_>,
-    mut new_sweeper: impl FnMut() -> Sweeper,
-) -> Option<Arc<Sweepers>> {
-    if helpers.most == 0 {
-        return None;
-    }
-    let spans: Vec<SpanRef> =
-        space.spans_to_sweep().filter(|&span| Sweeper::is_busy_with(span)).collect();
-    if spans.len() < Sweepers::WORTH_HELP {
-        return None;
-    }
-    let most = helpers.most.min(spans.len() / Sweepers::WORTH_HELP);
-    let sweepers = (0..=most).map(|_| new_sweeper()).collect();
-    // SAFETY: called in a cycle of a `Shared` heap, whose payloads are `Send`; marking is over; what is left of the sweep begins
-    // when all have left.
-    let sweepers = Arc::new(unsafe { Sweepers::new(spans, sweepers) });
-    helpers.with(sweepers.clone(), most, || sweepers.help());
-    Some(sweepers)
-}
-
-/// Settled records worth a pass over all chains.
-const PRUNE_AT: u64 = 1024;
 
 impl<R: Branded, M: Mode> Drop for RootedHeap<R, M> {
     fn drop(&mut self) {

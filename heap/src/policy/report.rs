@@ -75,19 +75,19 @@ impl GcReport {
 }
 
 /// Cuts a pause into phases. Each begins where the one before ended, so that no time is in none.
-pub(crate) struct Phases {
+pub(crate) struct PauseClock {
     /// When the present one began.
     began: Instant,
 }
 
-impl Phases {
+impl PauseClock {
     /// The first phase begins at `began`.
     pub(crate) fn from(began: Instant) -> Self {
-        Phases { began }
+        PauseClock { began }
     }
 
     /// Ends the present phase; how long it was. The next one begins.
-    pub(crate) fn end(&mut self) -> Duration {
+    pub(crate) fn lap(&mut self) -> Duration {
         let now = Instant::now();
         now - std::mem::replace(&mut self.began, now)
     }

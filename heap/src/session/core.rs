@@ -93,6 +93,11 @@ impl<M: Mode> Core<M> {
         &self.locals
     }
 
+    /// Whether to collect at the end of every session, overwrite dead objects, verify every cycle.
+    pub(crate) fn zeal(&self) -> bool {
+        self.zeal
+    }
+
     /// Whether registrations remember where they were made.
     #[inline]
     pub(crate) fn diagnostics(&self) -> bool {
