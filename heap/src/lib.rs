@@ -132,8 +132,8 @@ mod payload {
 mod collect {
     //! The heap with its root, its mutators, the cycle, and the checker.
     //!
-    //! Invariant: between two cycles each reachable object is live, each mark bit is clear, and each
-    //! cleanup of a swept object has been queued or has ended.
+    //! Invariant: between two cycles each reachable object is live, each mark bit is clear, and
+    //! each cleanup of a swept object has been queued or has ended.
 
     #[expect(unsafe_code, reason = "has spans swept by several threads")]
     pub(crate) mod cycle;
@@ -152,8 +152,8 @@ pub use sexton_derive::Trace;
 #[doc = include_str!("../HANDSHAKE.md")]
 pub mod protocol {}
 
-pub use collect::heap::RootedHeap;
-pub use collect::mutator::{Due, RootedMutator};
+pub use collect::heap::RawHeap;
+pub use collect::mutator::{Due, RawMutator};
 pub use collect::verify::VerifyError;
 pub use id::HeapId;
 pub use mark::root_table::OldRoot;

@@ -1,10 +1,10 @@
 //! The collection cycle: its steps, and what lasts from one step to the next.
 //!
-//! The phases of a cycle are `Idle -> Marking -> Clearing -> Sweeping -> Idle`. For now a cycle passes
-//! through all of them while no session is open.
+//! The phases of a cycle are `Idle -> Marking -> Clearing -> Sweeping -> Idle`. For now a cycle
+//! passes through all of them while no session is open.
 //!
-//! Invariant: each step runs in its phase, on one thread. Between two cycles the phase is `Idle`, and
-//! all mark bits are clear.
+//! Invariant: each step runs in its phase, on one thread. Between two cycles the phase is `Idle`,
+//! and all mark bits are clear.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::memory::span::SpanRef;
 use crate::policy::config::HeapConfig;
 use crate::policy::history::History;
 use crate::policy::report::{GcReport, PauseClock};
-use crate::safepoint::helpers::{Helpers, Job, Nobody, Waiting, processors};
+use crate::safepoint::helpers::{Helpers, Job, NoneWaiting, Waiting, processors};
 use crate::session::core::Core;
 use crate::session::mode::Mode;
 use crate::sweep::local_cleanups::LocalCleanups;
 use crate::sweep::parallel::Sweepers;
-use crate::sweep::sweeper::{Sweeper, Tally, or_abort};
+use crate::sweep::sweeper::{SweepStats, Sweeper, or_abort};
 
 /// Collects one heap.
 pub(crate) struct Collector<M: Mode> {
@@ -115,7 +115,7 @@ impl<M: Mode> Collector<M> {
             cycle.clock = PauseClock::from(since + safepoint_time);
             cycle.report = GcReport { safepoint_time, ..GcReport::default() };
             cycle.allocating = core.retire_contexts();
-            prune_settled(core);
+            prune_ended_early(core);
             cycle.report.prune_time = cycle.clock.lap();
         });
     }
@@ -149,8 +149,8 @@ impl<M: Mode> Collector<M> {
         }
     }
 
-    /// `Clearing -> Sweeping`: queues the local cleanups of dead objects, and clears the weak records
-    /// of dead targets.
+    /// `Clearing -> Sweeping`: queues the local cleanups of dead objects, and clears the weak
+    /// records of dead targets.
     pub(crate) fn clear(&self, core: &Core<M>) {
         self.cycle.with(|cycle| {
             cycle.report.cycle = self.history.with(|history| history.next_cycle());
@@ -162,7 +162,8 @@ impl<M: Mode> Collector<M> {
         });
     }
 
-    /// `Sweeping`: sweeps the rest, queues its cleanups, and publishes what is left in partial blocks.
+    /// `Sweeping`: sweeps the rest, queues its cleanups, and publishes what is left in partial
+    /// blocks.
     pub(crate) fn sweep(&self, core: &Core<M>, helpers: &Helpers<'_>) {
         self.cycle.with(|cycle| {
             debug_assert_eq!(cycle.phase, Phase::Sweeping);
@@ -170,8 +171,8 @@ impl<M: Mode> Collector<M> {
         });
     }
 
-    /// `Sweeping -> Idle`: returns long-empty regions to the system, and decides when the next cycle
-    /// is due.
+    /// `Sweeping -> Idle`: returns long-empty regions to the system, and decides when the next
+    /// cycle is due.
     pub(crate) fn finish(&self, core: &Core<M>) -> GcReport {
         self.cycle.with(|cycle| {
             core.space().with(|space| space.release_regions());
@@ -186,7 +187,7 @@ impl<M: Mode> Collector<M> {
 
     /// Sweeps a heap that is going. Nothing is marked, so everything dies.
     pub(crate) fn sweep_all(&self, core: &Core<M>) {
-        let alone = Helpers { heap: core.roots().heap(), most: 0, waiting: &Nobody };
+        let alone = Helpers { heap: core.roots().heap(), most: 0, waiting: &NoneWaiting };
         let mut report = GcReport::default();
         self.sweep_spans(core, &alone, &mut PauseClock::from(Instant::now()), &mut report);
         self.history.with(|history| history.count_drop_panics(report.drop_panics));
@@ -215,26 +216,27 @@ impl<M: Mode> Collector<M> {
             drop(swept);
             let mut sweepers = together.map_or_else(Vec::new, |together| together.take_sweepers());
             sweepers.push(alone);
-            let live = |sweeper: &Sweeper| sweeper.tally().live;
+            let live = |sweeper: &Sweeper| sweeper.stats().live;
             space.recount(sweepers.iter().map(live).fold(Usage::default(), Usage::plus));
             (before, sweepers)
         };
         let (before, sweepers) = or_abort(|| core.space().with(sweep_spans));
-        let tally = sweepers.iter().map(Sweeper::tally).fold(Tally::default(), Tally::plus);
+        let stats =
+            sweepers.iter().map(Sweeper::stats).fold(SweepStats::default(), SweepStats::plus);
         let locals = sweepers.into_iter().map(Sweeper::into_local_block);
         let sweep_time = clock.lap();
         let flushed = batch.flush(locals);
         let flush_time = clock.lap();
         *report = GcReport {
-            live_objects: tally.live.objects,
-            live_bytes: tally.live.bytes,
-            live_weak_records: tally.live.weak_records,
-            swept_objects: before.objects - tally.live.objects,
-            swept_bytes: before.bytes - tally.live.bytes,
-            dropped_objects: tally.dropped_objects,
-            drop_panics: tally.drop_panics,
-            swept_spans: tally.spans,
-            emptied_spans: tally.emptied_spans,
+            live_objects: stats.live.objects,
+            live_bytes: stats.live.bytes,
+            live_weak_records: stats.live.weak_records,
+            swept_objects: before.objects - stats.live.objects,
+            swept_bytes: before.bytes - stats.live.bytes,
+            dropped_objects: stats.dropped_objects,
+            drop_panics: stats.drop_panics,
+            swept_spans: stats.spans,
+            emptied_spans: stats.emptied_spans,
             queued_cleanups: flushed.cleanups,
             published_blocks: flushed.blocks,
             sweep_time,
@@ -246,12 +248,13 @@ impl<M: Mode> Collector<M> {
 
 /// Cleanups stopped or run early leave their records in their objects' chains. Take those out
 /// when they make up much of what there is.
-fn prune_settled<M: Mode>(core: &Core<M>) {
+fn prune_ended_early<M: Mode>(core: &Core<M>) {
     let mut own = core.context().registrar().borrow_mut();
     if own.settled() < PRUNE_AT {
         return;
     }
-    // In a shared heap the own one will register nothing more: what it frees is to go back, for the others.
+    // In a shared heap the own one will register nothing more: what it frees is to go back, for the
+    // others.
     let mut passing = M::SHARED.then(|| core.origin().registrar());
     let registrar = passing.as_mut().unwrap_or(&mut own);
     core.space().with(|space| {
@@ -268,7 +271,8 @@ fn gc_threads_of<M: Mode>() -> usize {
     if M::SHARED { processors().min(4) } else { 1 }
 }
 
-/// Sweeps the spans in which something must happen, with whoever helps; `None` if that is not worth it.
+/// Sweeps the spans in which something must happen, with whoever helps; `None` if that is not worth
+/// it.
 fn sweep_together(
     space: &Space,
     helpers: &Helpers<'_>,
@@ -284,8 +288,8 @@ fn sweep_together(
     }
     let most = helpers.most.min(spans.len() / Sweepers::WORTH_HELP);
     let sweepers = (0..=most).map(|_| new_sweeper()).collect();
-    // SAFETY: called in a cycle of a `Shared` heap, whose payloads are `Send`; marking is over; what is left of the sweep begins
-    // when all have left.
+    // SAFETY: called in a cycle of a `Shared` heap, whose payloads are `Send`; marking is over;
+    // what is left of the sweep begins when all have left.
     let sweepers = Arc::new(unsafe { Sweepers::new(spans, sweepers) });
     helpers.with(sweepers.clone(), most, || sweepers.help());
     Some(sweepers)

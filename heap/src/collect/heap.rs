@@ -1,8 +1,9 @@
 //! A heap with its root: sessions, the collection cycle, and the end.
 //!
-//! A cycle is [`RootedHeap::cycle`], a table of contents of the [`Collector`]'s steps. Invariant: sessions and cycles
-//! exclude each other (by `&mut self` in a `Local` heap, by the handshake in a `Shared` one), and between them every reachable object is
-//! live, every mark bit clear, and every cleanup of a swept object queued or settled.
+//! A cycle is [`RawHeap::cycle`], a table of contents of the [`Collector`]'s steps. Invariant:
+//! sessions and cycles exclude each other (by `&mut self` in a `Local` heap, by the handshake in a
+//! `Shared` one), and between them every reachable object is live, every mark bit clear, and every
+//! cleanup of a swept object queued or settled.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -19,7 +20,7 @@ use crate::memory::mark_stack::{Marker, Pending};
 use crate::object::trace::{Branded, Trace, Tracer};
 use crate::policy::config::{HeapConfig, OnDrop, SlowSessionHook};
 use crate::policy::report::{GcReport, HeapStats};
-use crate::safepoint::helpers::{Nobody, Waiting};
+use crate::safepoint::helpers::{NoneWaiting, Waiting};
 use crate::session::context::Context;
 use crate::session::core::Core;
 use crate::session::mode::{Mode, Payload};
@@ -33,7 +34,7 @@ use crate::sweep::local_cleanups::LocalCleanups;
 ///
 /// Its end is its drop, so that no call can come after it. That drops the root and all objects, and
 /// does to their cleanups as [`OnDrop`] says. It waits for none.
-pub struct RootedHeap<R: Branded, M: Mode = Local> {
+pub struct RawHeap<R: Branded, M: Mode = Local> {
     /// `None` while it is being made and while the heap is dropped. Boxed: a session holds a
     /// reference to the value while the heap's state changes.
     root: Option<Box<R::At<'static>>>,
@@ -43,7 +44,7 @@ pub struct RootedHeap<R: Branded, M: Mode = Local> {
     pub(crate) slow_session: (Duration, SlowSessionHook),
 }
 
-impl<R: Branded, M: Mode> RootedHeap<R, M> {
+impl<R: Branded, M: Mode> RawHeap<R, M> {
     /// A heap whose root `f` makes, and whose dead objects' cleanups go to `origin`.
     pub fn new(
         origin: Origin,
@@ -53,7 +54,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
     where
         for<'gc> R::At<'gc>: Payload<M>,
     {
-        let mut heap = RootedHeap {
+        let mut heap = RawHeap {
             root: None,
             core: Core::new(origin, &config),
             collector: Collector::new(&config),
@@ -62,19 +63,19 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
             slow_session: config.slow_session,
         };
         let root = Box::new(f(&Mutation::new(&heap.core, heap.core.context())));
-        // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is not
-        // reached under the brand 'static, only under that of a session (`session`).
+        // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is
+        // not reached under the brand 'static, only under that of a session (`session`).
         heap.root = Some(unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'static>>()) });
         heap.on_drop = config.on_drop;
         if M::SHARED {
-            // Nobody will allocate from it again.
+            // NoneWaiting will allocate from it again.
             heap.core.retire_context(heap.core.context());
         }
         heap
     }
 
-    /// Opens a session of the mutator whose context it is: calls `f` with the session and the root. Called by whoever
-    /// may use the context, while no cycle can begin.
+    /// Opens a session of the mutator whose context it is: calls `f` with the session and the root.
+    /// Called by whoever may use the context, while no cycle can begin.
     pub(crate) fn session<'gc, T>(
         &'gc self,
         context: &'gc Context<M>,
@@ -87,8 +88,8 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
         f(&Mutation::new(&self.core, context), root)
     }
 
-    /// Whether an object has been refused since the last cycle that one might make room for. Never with
-    /// [`Pacing::Manual`](crate::Pacing::Manual).
+    /// Whether an object has been refused since the last cycle that one might make room for. Never
+    /// with [`Pacing::Manual`](crate::Pacing::Manual).
     pub fn has_refused(&self) -> bool {
         self.core.has_refused()
     }
@@ -157,8 +158,8 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
                 });
             }
         });
-        // Dropping captures runs user code. It cannot reach the registrar: the heap is going, and no session
-        // will be opened on it again.
+        // Dropping captures runs user code. It cannot reach the registrar: the heap is going, and
+        // no session will be opened on it again.
         let mut registrar = self.core.context().registrar().borrow_mut();
         doomed.into_iter().for_each(|head| registrar.discard(head));
         drop(registrar);
@@ -231,7 +232,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
     }
 }
 
-impl<R: Branded> RootedHeap<R, Local> {
+impl<R: Branded> RawHeap<R, Local> {
     /// Opens a session: calls `f` with the session and the root.
     pub fn mutate<T>(
         &mut self,
@@ -252,7 +253,7 @@ impl<R: Branded> RootedHeap<R, Local> {
     /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
     /// mode, if the heap fails its verification.
     pub fn collect(&mut self) -> GcReport {
-        self.cycle(Instant::now(), Duration::ZERO, &Nobody)
+        self.cycle(Instant::now(), Duration::ZERO, &NoneWaiting)
     }
 
     /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
@@ -265,7 +266,7 @@ impl<R: Branded> RootedHeap<R, Local> {
     }
 }
 
-impl<R: Branded, M: Mode> Drop for RootedHeap<R, M> {
+impl<R: Branded, M: Mode> Drop for RawHeap<R, M> {
     fn drop(&mut self) {
         self.tear_down();
         // No other thread may run them.

@@ -1,6 +1,7 @@
 //! A mutator of a `Shared` heap: one thread's way to open sessions, and to collect.
 //!
-//! Invariant: a mutator stays on its thread, and its context is used within its sessions only, or by whoever has stopped all of them.
+//! Invariant: a mutator stays on its thread, and its context is used within its sessions only, or
+//! by whoever has stopped all of them.
 
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
@@ -9,29 +10,30 @@ use std::time::Duration;
 
 use sexton_cleanup::drop_quietly;
 
-use crate::collect::heap::RootedHeap;
+use crate::collect::heap::RawHeap;
 use crate::collect::verify::VerifyError;
 use crate::memory::locking::Shared;
 use crate::object::root::{Root, SharedRoot};
 use crate::object::trace::Branded;
 use crate::policy::config::SlowSession;
 use crate::policy::report::GcReport;
-use crate::safepoint::attached::{AlreadyAttached, Attached};
-use crate::safepoint::handshake::{Handshake, Patience, Post, Stopped};
+use crate::safepoint::attached::{AlreadyAttached, AttachGuard};
+use crate::safepoint::handshake::{Handshake, MutatorState, SlowSessionPolicy, StopGuard};
 use crate::session::context::Context;
 use crate::session::mutation::Mutation;
 
-/// One thread's mutator of a heap. Dropping it detaches the thread; its spans are there for others then.
+/// One thread's mutator of a heap. Dropping it detaches the thread; its spans are there for others
+/// then.
 ///
 /// The mechanism without the policy: the facade's `Mutator` wraps it.
-pub struct RootedMutator<'h, R: Branded> {
-    heap: &'h RootedHeap<R, Shared>,
-    post: Arc<Post<Context<Shared>>>,
+pub struct RawMutator<'h, R: Branded> {
+    heap: &'h RawHeap<R, Shared>,
+    state: Arc<MutatorState<Context<Shared>>>,
     /// Last, so that nobody attaches here before this one is gone. Keeps the mutator on its thread.
-    _here: Attached,
+    _here: AttachGuard,
 }
 
-impl<R: Branded> RootedHeap<R, Shared> {
+impl<R: Branded> RawHeap<R, Shared> {
     /// A mutator for this thread.
     ///
     /// # Errors
@@ -41,12 +43,12 @@ impl<R: Branded> RootedHeap<R, Shared> {
     /// # Panics
     ///
     /// If the heap was made before a `fork`, in another process.
-    pub fn attach(&self) -> Result<RootedMutator<'_, R>, AlreadyAttached> {
+    pub fn attach(&self) -> Result<RawMutator<'_, R>, AlreadyAttached> {
         self.assert_not_inherited();
-        let here = Attached::new(self.id())?;
-        let post = self.handshake().attach(Context::new(self.core.origin()));
+        let here = AttachGuard::new(self.id())?;
+        let state = self.handshake().attach(Context::new(self.core.origin()));
         self.core.count_mutators();
-        Ok(RootedMutator { heap: self, post, _here: here })
+        Ok(RawMutator { heap: self, state, _here: here })
     }
 
     /// Makes a root for other threads of one that this thread has. See the facade's `share`.
@@ -64,7 +66,8 @@ impl<R: Branded> RootedHeap<R, Shared> {
         self.core.mutators()
     }
 
-    /// Other threads may have a session of an inherited heap open for ever, and hold its locks. A system call.
+    /// Other threads may have a session of an inherited heap open for ever, and hold its locks. A
+    /// system call.
     fn assert_not_inherited(&self) {
         assert!(
             !self.core.origin().pool().is_inherited(),
@@ -75,16 +78,16 @@ impl<R: Branded> RootedHeap<R, Shared> {
     }
 }
 
-impl<R: Branded> RootedMutator<'_, R> {
-    /// Opens a session: calls `f` with the session and the root. If the session has made a cycle due, [`collect_if_due`](Self::collect_if_due)
-    /// is to be called with what it gives.
+impl<R: Branded> RawMutator<'_, R> {
+    /// Opens a session: calls `f` with the session and the root. If the session has made a cycle
+    /// due, [`collect_if_due`](Self::collect_if_due) is to be called with what it gives.
     #[inline]
     pub fn mutate<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
     ) -> (T, Option<Due>) {
-        let (heap, context) = (self.heap, self.post.context());
-        let session = heap.handshake().enter(&self.post);
+        let (heap, context) = (self.heap, self.state.context());
+        let session = heap.handshake().enter(&self.state);
         let result = heap.session(context, f);
         // Within the session: it looks into the context.
         let is_due = heap.core.collection_due(context);
@@ -98,7 +101,8 @@ impl<R: Branded> RootedMutator<'_, R> {
     /// # Panics
     ///
     /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
-    /// mode, if the heap fails its verification. If the heap was made before a `fork`, in another process.
+    /// mode, if the heap fails its verification. If the heap was made before a `fork`, in another
+    /// process.
     pub fn collect(&mut self) -> GcReport {
         let stopped = self.stop(|| false).expect("nothing was said against it");
         self.run_cycle(&stopped)
@@ -118,11 +122,11 @@ impl<R: Branded> RootedMutator<'_, R> {
         stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
     }
 
-    fn run_cycle(&self, stopped: &Stopped<'_, Context<Shared>>) -> GcReport {
+    fn run_cycle(&self, stopped: &StopGuard<'_, Context<Shared>>) -> GcReport {
         self.heap.cycle(stopped.since, stopped.safepoint_time, stopped)
     }
 
-    fn stop(&self, unless: impl FnOnce() -> bool) -> Option<Stopped<'_, Context<Shared>>> {
+    fn stop(&self, unless: impl FnOnce() -> bool) -> Option<StopGuard<'_, Context<Shared>>> {
         self.heap.assert_not_inherited();
         let (after, hook) = &self.heap.slow_session;
         let complain = |thread: &Thread, waited: Duration| {
@@ -132,12 +136,15 @@ impl<R: Branded> RootedMutator<'_, R> {
                 thread_name: thread.name().map(str::to_owned),
                 waited,
             };
-            // A hook that panics must not leave the mutators stopped, nor its panic become the collection's.
+            // A hook that panics must not leave the mutators stopped, nor its panic become the
+            // collection's.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&session))) {
                 drop_quietly(payload);
             }
         };
-        self.heap.handshake().stop(unless, Some(Patience { after: *after, complain: &complain }))
+        self.heap
+            .handshake()
+            .stop(unless, Some(SlowSessionPolicy { after: *after, complain: &complain }))
     }
 
     /// Whether another mutator waits to collect, so that the next session would wait.
@@ -145,7 +152,8 @@ impl<R: Branded> RootedMutator<'_, R> {
         self.heap.handshake().is_stopping()
     }
 
-    /// Stops the other mutators, recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
+    /// Stops the other mutators, recomputes reachability and all bookkeeping the slow way and
+    /// compares. For tests; O(heap).
     ///
     /// # Errors
     ///
@@ -156,7 +164,7 @@ impl<R: Branded> RootedMutator<'_, R> {
     }
 }
 
-impl<R: Branded> Drop for RootedMutator<'_, R> {
+impl<R: Branded> Drop for RawMutator<'_, R> {
     fn drop(&mut self) {
         let core = &self.heap.core;
         if core.origin().pool().is_inherited() {
@@ -164,7 +172,7 @@ impl<R: Branded> Drop for RootedMutator<'_, R> {
             // needs what it had at hand.
             return;
         }
-        self.heap.handshake().detach(&self.post, |context| _ = core.retire_context(context));
+        self.heap.handshake().detach(&self.state, |context| _ = core.retire_context(context));
         core.count_mutators();
     }
 }

@@ -1,8 +1,8 @@
 //! The checker: recomputes what the heap believes, the slow way, and trusts none of it.
 //!
 //! Tests run it after every step, zeal mode after every cycle. It walks reachability with a set of
-//! addresses instead of mark bits, finds spans by searching the regions instead of masking, and counts
-//! bit by bit.
+//! addresses instead of mark bits, finds spans by searching the regions instead of masking, and
+//! counts bit by bit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
@@ -10,7 +10,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::memory::allocator::Unused;
+use crate::memory::allocator::CachedSlots;
 use crate::memory::bitmap;
 use crate::memory::mark_stack::Marker;
 use crate::memory::region::Region;
@@ -74,9 +74,9 @@ pub(crate) fn verify<M: Mode>(
 /// What all allocators of a heap hold.
 #[derive(Default)]
 struct Allocators {
-    unused: HashMap<SpanRef, Unused>,
+    cached: HashMap<SpanRef, CachedSlots>,
     spans: Vec<SpanRef>,
-    /// Taken and not settled.
+    /// Taken and not committed.
     taken: Usage,
     allowance: u64,
 }
@@ -86,7 +86,7 @@ impl Allocators {
         let mut all = Allocators::default();
         core.for_each_context(|context| {
             context.with_allocator(|allocator| {
-                all.unused.extend(allocator.unused().map(|unused| (unused.span, unused)));
+                all.cached.extend(allocator.cached_slots().map(|cached| (cached.span, cached)));
                 all.spans.extend(allocator.spans());
                 all.taken = all.taken.plus(allocator.taken());
                 all.allowance += allocator.allowance();
@@ -107,11 +107,11 @@ impl<'a> Truth<'a> {
     fn gather(space: &'a Space, allocators: &Allocators) -> Self {
         let mut objects = BTreeMap::new();
         for span in space.spans() {
-            let unused = allocators.unused.get(&span);
+            let cached = allocators.cached.get(&span);
             for (index, word) in span.alloc_bits().iter().enumerate() {
-                let unused = unused.map_or(0, |unused| unused.in_word(index));
+                let cached = cached.map_or(0, |cached| cached.in_word(index));
                 // Most words of a small heap are empty or in stock; tests verify at every step.
-                for slot in bitmap::ones_of(index, word.get() & !unused) {
+                for slot in bitmap::ones_of(index, word.get() & !cached) {
                     let address = span.base().addr().get() + slot * span.info().slot_bytes;
                     objects.insert(address, (span, slot));
                 }
@@ -216,13 +216,14 @@ impl<'a> Truth<'a> {
         for (span, _) in self.objects.values() {
             counted.add(1, span.info());
         }
-        for unused in allocators.unused.values() {
-            counted = counted.plus(unused.usage());
+        for cached in allocators.cached.values() {
+            counted = counted.plus(cached.usage());
         }
         let believed = self.space.usage().plus(allocators.taken);
         ensure!(counted == believed, "usage is {counted:?} but believed to be {believed:?}");
-        let (granted, held) = (self.space.granted(), allocators.taken.bytes + allocators.allowance);
-        ensure!(granted == held, "{granted} bytes are granted, but allocators hold {held}");
+        let (reserved, held) =
+            (self.space.reserved(), allocators.taken.bytes + allocators.allowance);
+        ensure!(reserved == held, "{reserved} bytes are reserved, but allocators hold {held}");
         Ok(())
     }
 

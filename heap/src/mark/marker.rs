@@ -5,32 +5,36 @@
 //!
 //! How the list is worked off depends on the graph, and the marker notices as it goes:
 //!
-//! - *Narrow* (fewer than [`WIDE`] objects wait: lists, trees): the object seen last is traced next. It stays in a
-//!   register, so that a list costs one dependent load a node and nothing else.
-//! - *Wide*: between the list and the scan stands a ring of objects whose memory is on its way to the cache.
-//!   Whether an object had been seen before is a coin toss here, so it is answered without a branch.
+//! - *Narrow* (fewer than [`WIDE`] objects wait: lists, trees): the object seen last is traced
+//!   next. It stays in a register, so that a list costs one dependent load a node and nothing else.
+//! - *Wide*: between the list and the scan stands a ring of objects whose memory is on its way to
+//!   the cache. Whether an object had been seen before is a coin toss here, so it is answered
+//!   without a branch.
 //!
-//! A marker begins alone; where a graph is large and wide, it shares it with others ([`gang`](crate::mark::parallel)).
+//! A marker begins alone; where a graph is large and wide, it shares it with others
+//! ([`parallel`](crate::mark::parallel)).
 //!
-//! Invariant: every object that waits ([`Pending`], the work list, the ring, a gang's chunks) is marked and waits once, and every marked object
-//! with pointers waits or has been traced.
+//! Invariant: every object that waits ([`Pending`], the work list, the ring, a parallel's packets)
+//! is marked and waits once, and every marked object with pointers waits or has been traced.
 
 use std::ptr::NonNull;
 
-use crate::mark::parallel::{CHUNK, Chunk, Gang};
+use crate::mark::parallel::{PACKET, ParallelMark, WorkPacket};
 use crate::memory::address::ObjectAddress;
 use crate::memory::mark_stack::{Marker, Pending, Strategy};
 use crate::memory::span::SpanRef;
 use crate::safepoint::helpers::Helpers;
 
-/// Objects whose memory is on its way to the cache. Measured on a random graph: fewer than 8 leave misses uncovered,
-/// more than 32 gain nothing.
+/// Objects whose memory is on its way to the cache. Measured on a random graph: fewer than 8 leave
+/// misses uncovered, more than 32 gain nothing.
 const RING: usize = 16;
 
-/// Objects on the work list from which on the graph counts as wide. More than a binary tree's depth; twice the ring at least.
+/// Objects on the work list from which on the graph counts as wide. More than a binary tree's
+/// depth; twice the ring at least.
 const WIDE: usize = 64;
 
-/// Objects on the work list from which on other threads are called to help: some hundred microseconds of work at least.
+/// Objects on the work list from which on other threads are called to help: some hundred
+/// microseconds of work at least.
 const WORTH_HELP: usize = 1 << 15;
 
 impl Marker {
@@ -92,7 +96,7 @@ impl Marker {
         let span = SpanRef::containing(object);
         let is_new = match self.strategy {
             Strategy::Narrow | Strategy::Wide => span.mark(slot),
-            Strategy::Shared => span.mark_shared(slot),
+            Strategy::Parallel => span.mark_shared(slot),
             Strategy::Audit => {
                 self.seen.push(ObjectAddress(object));
                 return pending;
@@ -112,7 +116,7 @@ impl Marker {
             pending = self.drain_wide(pending, enough);
             if pending.len >= enough {
                 let waiting = std::mem::take(&mut self.work);
-                return Gang::mark(&waiting[..pending.len], self, helpers);
+                return ParallelMark::run(&waiting[..pending.len], self, helpers);
             }
         }
     }
@@ -151,13 +155,14 @@ impl Marker {
         ring.in_order().fold(pending, |pending, object| self.trace(pending, object))
     }
 
-    /// Traces what is in the chunk and all it leads to, but for what is given to the gang's other markers.
-    pub(crate) fn trace_chunk(&mut self, chunk: &Chunk, gang: &Gang) {
-        self.strategy = Strategy::Shared;
-        let objects = chunk.objects().iter();
+    /// Traces what is in the packet and all it leads to, but for what is given to the parallel's
+    /// other markers.
+    pub(crate) fn trace_packet(&mut self, packet: &WorkPacket, parallel: &ParallelMark) {
+        self.strategy = Strategy::Parallel;
+        let objects = packet.objects().iter();
         let mut pending = objects
             .fold(Pending::NONE, |pending, &ObjectAddress(object)| self.push(pending, object));
-        while pending.len > 0 && !gang.is_broken() {
+        while pending.len > 0 && !parallel.is_aborted() {
             if pending.len < RING {
                 let object = self.pop(&mut pending);
                 pending = self.trace(pending, object);
@@ -167,10 +172,10 @@ impl Marker {
             while pending.len > 0 {
                 let object = ring.replace(self.pop(&mut pending));
                 pending = self.trace(pending, object);
-                if pending.len > 2 * CHUNK && gang.is_hungry() {
-                    gang.give(Chunk::new(&self.work[..CHUNK]));
-                    self.work.copy_within(pending.len - CHUNK..pending.len, 0);
-                    pending.len -= CHUNK;
+                if pending.len > 2 * PACKET && parallel.is_any_idle() {
+                    parallel.give(WorkPacket::new(&self.work[..PACKET]));
+                    self.work.copy_within(pending.len - PACKET..pending.len, 0);
+                    pending.len -= PACKET;
                 }
             }
             pending = ring.in_order().fold(pending, |pending, object| self.trace(pending, object));

@@ -40,11 +40,11 @@ impl fmt::Display for OldRoot {
 pub(crate) struct RootTable {
     heap: HeapId,
     /// Held for a few loads and stores, or to visit all roots; never while user code runs.
-    slots: Mutex<Slots>,
+    slots: Mutex<Roots>,
     home: Process,
 }
 
-struct Slots {
+struct Roots {
     /// The roots. They lie side by side, whichever have been dropped, so a mark visits no more than
     /// there are.
     roots: Vec<Entry>,
@@ -85,13 +85,13 @@ impl RootKind {
     }
 }
 
-impl Default for Slots {
+impl Default for Roots {
     fn default() -> Self {
-        Slots { roots: Vec::new(), places: Vec::new(), free: NONE, cycle: 0, dropped: 0 }
+        Roots { roots: Vec::new(), places: Vec::new(), free: NONE, cycle: 0, dropped: 0 }
     }
 }
 
-impl Slots {
+impl Roots {
     /// Adds a root; its number. O(1).
     fn insert(&mut self, object: ObjectAddress, kind: RootKind) -> u32 {
         // So many take 200 GB.
@@ -152,7 +152,7 @@ impl Slots {
 
 impl RootTable {
     pub(crate) fn new(heap: HeapId) -> Self {
-        RootTable { heap, slots: Mutex::new(Slots::default()), home: Process::current() }
+        RootTable { heap, slots: Mutex::new(Roots::default()), home: Process::current() }
     }
 
     pub(crate) fn heap(&self) -> HeapId {
@@ -168,7 +168,8 @@ impl RootTable {
         self.slots.lock().roots.len()
     }
 
-    /// How many roots have been dropped so far. Drop glue may drop some during a sweep, other threads shared ones at any time.
+    /// How many roots have been dropped so far. Drop glue may drop some during a sweep, other
+    /// threads shared ones at any time.
     pub(crate) fn dropped(&self) -> u64 {
         self.slots.lock().dropped
     }

@@ -1,7 +1,7 @@
 //! Weak records at the end of mark: those of dead targets are cleared.
 //!
-//! Invariant: it is done before any slot is swept or any cleanup is queued. So no `Weak` upgrades to
-//! an object that is about to go.
+//! Invariant: it is done before any slot is swept or any cleanup is queued. So no `Weak` upgrades
+//! to an object that is about to go.
 
 use std::ptr::NonNull;
 
@@ -9,8 +9,8 @@ use crate::memory::space::Space;
 use crate::memory::span::SpanRef;
 use crate::memory::weak_table::{WeakRecord, WeakTable};
 
-/// Clears the records of dead targets, and forgets those that no `Weak` reaches any more. Returns how
-/// many it cleared. O(spans and records).
+/// Clears the records of dead targets, and forgets those that no `Weak` reaches any more. Returns
+/// how many it cleared. O(spans and records).
 pub(crate) fn clear_dead(space: &Space) -> u64 {
     let mut cleared = 0;
     for span in space.spans() {

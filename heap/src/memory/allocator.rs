@@ -1,17 +1,21 @@
-//! The allocation context of one mutator: for each type, free slots of one span, taken a bitmap word at a time.
+//! The allocation context of one mutator: for each type, free slots of one span, taken a bitmap
+//! word at a time.
 //!
-//! Free slots that lie side by side are a *run*, through which allocation bumps. Where survivors lie scattered, runs are
-//! short, and which allocation is a run's last one is anybody's guess; there the lowest bit of the word's free slots is
-//! taken instead, without a guess. The word decides which of the two, so that the choice is predictable.
+//! Free slots that lie side by side are a *run*, through which allocation bumps. Where survivors
+//! lie scattered, runs are short, and which allocation is a run's last one is anybody's guess;
+//! there the lowest bit of the word's free slots is taken instead, without a guess. The word
+//! decides which of the two, so that the choice is predictable.
 //!
-//! A type finds its slots in a small direct-mapped cache; two types that share an entry push each other out, which costs
-//! time only.
+//! A type finds its slots in a small direct-mapped cache; two types that share an entry push each
+//! other out, which costs time only.
 //!
-//! Invariant: all free slots of a word have their `alloc` bits set, and are charged, from the moment the word is taken; those
-//! not handed out (the run's rest, and the bits of `free`) are given back when the entry is retired, before anybody reads the bitmap.
-//! An allocator charges to what the space has granted it, so that it need not ask the space for each word: what it has `taken` and not settled, which all
-//! that is in stock belongs to, and its `allowance` are together what the space has granted it and does not count as used yet.
-//! Dead slots are never written to, so a refill touches no memory but the bitmap.
+//! Invariant: all free slots of a word have their `alloc` bits set, and are charged, from the
+//! moment the word is taken; those not handed out (the run's rest, and the bits of `free`) are
+//! given back when the entry is retired, before anybody reads the bitmap. An allocator charges to
+//! what the space has reserved it, so that it need not ask the space for each word: what it has
+//! `taken` and not committed, which all that is in run belongs to, and its `allowance` are together
+//! what the space has reserved it and does not count as used yet. Dead slots are never written to,
+//! so a refill touches no memory but the bitmap.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -22,7 +26,7 @@ use sexton_cleanup::prefetch;
 use crate::memory::bitmap;
 use crate::memory::layout::slot_bytes;
 use crate::memory::locking::Locking;
-use crate::memory::space::{CommonSpace, NoRoom, Space, Usage};
+use crate::memory::space::{AllocError, CommonSpace, Space, Usage};
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
 
@@ -37,8 +41,8 @@ const FEW: u32 = 16;
 
 /// What one mutator allocates from.
 pub(crate) struct Allocator {
-    stocks: [Stock; ENTRIES],
-    /// What it has taken since it last settled, the stocks included.
+    runs: [CachedRun; ENTRIES],
+    /// What it has taken since it last committed, those that are cached included.
     taken: Usage,
     /// Bytes that it may still take.
     allowance: u64,
@@ -46,7 +50,7 @@ pub(crate) struct Allocator {
 
 /// One type's free slots at hand.
 #[repr(align(64))]
-struct Stock {
+struct CachedRun {
     info: *const TypeInfo,
     /// The rest of the run: from here
     next: *mut u8,
@@ -59,7 +63,7 @@ struct Stock {
     cursor: Option<Cursor>,
 }
 
-const _: () = assert!(size_of::<Stock>() == 64, "a stock is one cache line");
+const _: () = assert!(size_of::<CachedRun>() == 64, "a run is one cache line");
 
 /// Where in a span the search for free slots goes on.
 struct Cursor {
@@ -69,7 +73,7 @@ struct Cursor {
 }
 
 /// Slots that are charged and not handed out.
-pub(crate) struct Unused {
+pub(crate) struct CachedSlots {
     pub(crate) span: SpanRef,
     run: Range<usize>,
     word: usize,
@@ -79,27 +83,28 @@ pub(crate) struct Unused {
 impl Allocator {
     pub(crate) fn new() -> Self {
         Allocator {
-            stocks: [const { Stock::EMPTY }; ENTRIES],
+            runs: [const { CachedRun::EMPTY }; ENTRIES],
             taken: Usage::default(),
             allowance: 0,
         }
     }
 
-    /// A free slot from the type's stock, or `None` if that is used up: then [`refill`](Self::refill).
+    /// A free slot from the type's run, or `None` if that is used up: then
+    /// [`refill`](Self::refill).
     #[inline]
     pub(crate) fn take<T>(&mut self, info: &'static TypeInfo) -> Option<NonNull<MaybeUninit<T>>> {
-        let stock = &mut self.stocks[entry(info)];
-        if !ptr::eq(stock.info, info) {
+        let run = &mut self.runs[entry(info)];
+        if !ptr::eq(run.info, info) {
             return None;
         }
-        let slot = if stock.next != stock.end {
-            let slot = stock.next;
-            stock.next = slot.wrapping_add(slot_bytes::<T>());
+        let slot = if run.next != run.end {
+            let slot = run.next;
+            run.next = slot.wrapping_add(slot_bytes::<T>());
             slot
-        } else if stock.free != 0 {
-            let bit = stock.free.trailing_zeros() as usize;
-            stock.free &= stock.free - 1;
-            stock.word_base.wrapping_add(bit * slot_bytes::<T>())
+        } else if run.free != 0 {
+            let bit = run.free.trailing_zeros() as usize;
+            run.free &= run.free - 1;
+            run.word_base.wrapping_add(bit * slot_bytes::<T>())
         } else {
             return None;
         };
@@ -107,104 +112,106 @@ impl Allocator {
         NonNull::new(slot.cast())
     }
 
-    /// Finds more free slots for the type, one at least. Called when [`take`](Self::take) found none.
+    /// Finds more free slots for the type, one at least. Called when [`take`](Self::take) found
+    /// none.
     #[inline(never)]
     pub(crate) fn refill<M: Locking>(
         &mut self,
         space: &CommonSpace<M>,
         info: &'static TypeInfo,
-    ) -> Result<(), NoRoom> {
-        if !ptr::eq(self.stocks[entry(info)].info, info) {
-            space.with(|space| self.retire_stock(entry(info), space));
+    ) -> Result<(), AllocError> {
+        if !ptr::eq(self.runs[entry(info)].info, info) {
+            space.with(|space| self.retire_run(entry(info), space));
         }
         let bytes = info.charged_bytes() as u64;
-        // What other types have in stock is of no use to this one; take it back before giving up.
-        if !self.is_granted(space, bytes, bytes) {
+        // What other types have in run is of no use to this one; take it back before giving up.
+        if !self.reserve(space, bytes, bytes) {
             space.with(|space| self.retire(space));
-            if !self.is_granted(space, bytes, bytes) {
-                return Err(NoRoom::Limit);
+            if !self.reserve(space, bytes, bytes) {
+                return Err(AllocError::Limit);
             }
         }
-        self.stocks[entry(info)].info = info;
+        self.runs[entry(info)].info = info;
         loop {
-            let stock = &mut self.stocks[entry(info)];
-            let cursor = match &mut stock.cursor {
+            let run = &mut self.runs[entry(info)];
+            let cursor = match &mut run.cursor {
                 Some(cursor) => cursor,
                 None => {
                     let span = space.with(|space| space.take_span(info))?;
-                    stock.cursor.insert(Cursor::new(span))
+                    run.cursor.insert(Cursor::new(span))
                 }
             };
             let Some(found) = cursor.find() else {
-                stock.cursor = None;
+                run.cursor = None;
                 continue;
             };
             let wanted = found.len() as u64 * bytes;
             // Rarely near the limit, so rarely a division.
-            let most = if self.is_granted(space, wanted, bytes) {
+            let most = if self.reserve(space, wanted, bytes) {
                 found.len()
             } else {
                 (self.allowance / bytes) as usize
             };
-            let stock = &mut self.stocks[entry(info)];
-            let Some(cursor) = &mut stock.cursor else { unreachable!("it was there above") };
+            let run = &mut self.runs[entry(info)];
+            let Some(cursor) = &mut run.cursor else { unreachable!("it was there above") };
             let slots = cursor.take(found, most);
             let taken = slots.len();
-            stock.fill(slots, info);
+            run.fill(slots, info);
             self.taken.add(taken, info);
             self.allowance -= taken as u64 * bytes;
             return Ok(());
         }
     }
 
-    /// Whether the allowance covers so many bytes. If it does not, the space is asked for what is missing, of which it may grant less, or
-    /// nothing if it cannot grant enough for `least`.
+    /// Whether the allowance covers so many bytes. If it does not, the space is asked for what is
+    /// missing, of which it may reserve less, or nothing if it cannot reserve enough for `least`.
     #[inline]
-    fn is_granted<M: Locking>(&mut self, space: &CommonSpace<M>, wanted: u64, least: u64) -> bool {
+    fn reserve<M: Locking>(&mut self, space: &CommonSpace<M>, wanted: u64, least: u64) -> bool {
         if self.allowance < wanted {
             let (wanted, least) = (wanted - self.allowance, least.saturating_sub(self.allowance));
-            // Now and then, so that others see what is in use; and this is a lock that is taken anyway.
-            let handed_out = self.taken.minus(self.stocked());
-            self.taken = self.stocked();
+            // Now and then, so that others see what is in use; and this is a lock that is taken
+            // anyway.
+            let handed_out = self.taken.minus(self.cached_usage());
+            self.taken = self.cached_usage();
             self.allowance += space.with(|space| {
-                space.settle(handed_out);
-                space.grant(wanted, least)
+                space.commit(handed_out);
+                space.reserve(wanted, least)
             });
         }
         self.allowance >= wanted
     }
 
-    /// Gives everything in stock, the spans, and what it was granted back to the space.
+    /// Gives everything in run, the spans, and what it was reserved back to the space.
     pub(crate) fn retire(&mut self, space: &mut Space) {
-        (0..ENTRIES).for_each(|entry| self.retire_stock(entry, space));
-        space.settle(std::mem::take(&mut self.taken));
-        space.take_back(std::mem::take(&mut self.allowance));
+        (0..ENTRIES).for_each(|entry| self.retire_run(entry, space));
+        space.commit(std::mem::take(&mut self.taken));
+        space.release(std::mem::take(&mut self.allowance));
     }
 
-    fn retire_stock(&mut self, entry: usize, space: &mut Space) {
-        let stock = &mut self.stocks[entry];
-        if let Some(unused) = stock.unused() {
-            let Unused { span, ref run, word, free } = unused;
+    fn retire_run(&mut self, entry: usize, space: &mut Space) {
+        let run = &mut self.runs[entry];
+        if let Some(cached) = run.cached_slots() {
+            let CachedSlots { span, ref run, word, free } = cached;
             bitmap::clear_range(span.alloc_bits(), run.start, run.end);
             let bits = &span.alloc_bits()[word];
             bits.set(bits.get() & !free);
-            self.taken = self.taken.minus(unused.usage());
-            self.allowance += unused.usage().bytes;
+            self.taken = self.taken.minus(cached.usage());
+            self.allowance += cached.usage().bytes;
             space.return_span(span);
         }
-        *stock = Stock::EMPTY;
+        *run = CachedRun::EMPTY;
     }
 
-    /// What it has taken and not settled, the stocks included.
+    /// What it has taken and not committed, those that are cached included.
     pub(crate) fn taken(&self) -> Usage {
         self.taken
     }
 
-    /// Gives the bytes that it was granted and has not settled.
+    /// Gives the bytes that it was reserved and has not committed.
     ///
     /// There are some from its first allocation until it is retired. An exception is a heap whose
     /// limit is reached.
-    pub(crate) fn granted(&self) -> u64 {
+    pub(crate) fn reserved(&self) -> u64 {
         self.taken.bytes + self.allowance
     }
 
@@ -213,19 +220,19 @@ impl Allocator {
         self.allowance
     }
 
-    /// What is in stock, as a sum. O(types allocated of lately).
-    pub(crate) fn stocked(&self) -> Usage {
-        self.unused().fold(Usage::default(), |sum, unused| sum.plus(unused.usage()))
+    /// What is in run, as a sum. O(types allocated of lately).
+    pub(crate) fn cached_usage(&self) -> Usage {
+        self.cached_slots().fold(Usage::default(), |sum, cached| sum.plus(cached.usage()))
     }
 
-    /// What is in stock.
-    pub(crate) fn unused(&self) -> impl Iterator<Item = Unused> + '_ {
-        self.stocks.iter().filter_map(Stock::unused)
+    /// What is in run.
+    pub(crate) fn cached_slots(&self) -> impl Iterator<Item = CachedSlots> + '_ {
+        self.runs.iter().filter_map(CachedRun::cached_slots)
     }
 
     /// The spans the allocator holds.
     pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + '_ {
-        self.stocks.iter().filter_map(|stock| Some(stock.cursor.as_ref()?.span))
+        self.runs.iter().filter_map(|run| Some(run.cursor.as_ref()?.span))
     }
 }
 
@@ -234,8 +241,8 @@ fn entry(info: &'static TypeInfo) -> usize {
     (&raw const *info).addr() / align_of::<TypeInfo>() % ENTRIES
 }
 
-impl Stock {
-    const EMPTY: Stock = Stock {
+impl CachedRun {
+    const EMPTY: CachedRun = CachedRun {
         info: ptr::null(),
         next: ptr::null_mut(),
         end: ptr::null_mut(),
@@ -244,27 +251,27 @@ impl Stock {
         cursor: None,
     };
 
-    /// Takes in what the cursor has taken. Called with a cursor and with nothing in stock.
-    fn fill(&mut self, slots: Slots, info: &TypeInfo) {
+    /// Takes in what the cursor has taken. Called with a cursor and with nothing in run.
+    fn fill(&mut self, slots: FreeSlots, info: &TypeInfo) {
         let Some(Cursor { span, .. }) = self.cursor else { return };
         let address = |slot: usize| span.base().as_ptr().wrapping_add(slot * info.slot_bytes);
         match slots {
-            Slots::Run { first, len } => {
+            FreeSlots::Run { first, len } => {
                 self.next = address(first);
                 self.end = self.next.wrapping_add(len * info.slot_bytes);
             }
-            Slots::Scattered { word, bits } => {
+            FreeSlots::Scattered { word, bits } => {
                 self.free = bits;
                 self.word_base = address(word * 64);
             }
         }
     }
 
-    fn unused(&self) -> Option<Unused> {
+    fn cached_slots(&self) -> Option<CachedSlots> {
         let span = self.cursor.as_ref()?.span;
         let slot_bytes = span.info().slot_bytes;
         let slot = |address: *mut u8| (address.addr() - span.base().addr().get()) / slot_bytes;
-        Some(Unused {
+        Some(CachedSlots {
             span,
             // An unset pointer counts from nowhere.
             run: if self.next == self.end { 0..0 } else { slot(self.next)..slot(self.end) },
@@ -274,7 +281,7 @@ impl Stock {
     }
 }
 
-impl Unused {
+impl CachedSlots {
     fn len(&self) -> usize {
         self.run.len() + self.free.count_ones() as usize
     }
@@ -296,18 +303,18 @@ impl Unused {
 }
 
 /// Free slots of one span.
-enum Slots {
+enum FreeSlots {
     /// Side by side.
     Run { first: usize, len: usize },
     /// Bits of one word.
     Scattered { word: usize, bits: u64 },
 }
 
-impl Slots {
+impl FreeSlots {
     fn len(&self) -> usize {
         match *self {
-            Slots::Run { len, .. } => len,
-            Slots::Scattered { bits, .. } => bits.count_ones() as usize,
+            FreeSlots::Run { len, .. } => len,
+            FreeSlots::Scattered { bits, .. } => bits.count_ones() as usize,
         }
     }
 }
@@ -320,7 +327,8 @@ impl Cursor {
         cursor
     }
 
-    /// Has the free slots of a word fetched, to be written to, if they are few: the processor does not foresee where they are.
+    /// Has the free slots of a word fetched, to be written to, if they are few: the processor does
+    /// not foresee where they are.
     fn prefetch(&self, word: usize) {
         if word < self.span.words() {
             let free = self.free_slots(word);
@@ -336,9 +344,9 @@ impl Cursor {
         !self.span.alloc_bits()[word].get() & self.span.valid(word)
     }
 
-    /// The free slots of the next word that has any. If they are one run that ends with the word, those that go on
-    /// from there as well.
-    fn find(&mut self) -> Option<Slots> {
+    /// The free slots of the next word that has any. If they are one run that ends with the word,
+    /// those that go on from there as well.
+    fn find(&mut self) -> Option<FreeSlots> {
         let words = self.span.words();
         let mut bits = 0;
         while bits == 0 {
@@ -352,7 +360,7 @@ impl Cursor {
         let word = self.word;
         let run = bits >> bits.trailing_zeros();
         if run & run.wrapping_add(1) != 0 {
-            return Some(Slots::Scattered { word, bits });
+            return Some(FreeSlots::Scattered { word, bits });
         }
         let first = word * 64 + bits.trailing_zeros() as usize;
         let mut end = first + run.trailing_ones() as usize;
@@ -363,19 +371,19 @@ impl Cursor {
             }
             end += more;
         }
-        Some(Slots::Run { first, len: end - first })
+        Some(FreeSlots::Run { first, len: end - first })
     }
 
     /// Takes the first `most` of the slots that were found; the search goes on behind them.
-    fn take(&mut self, found: Slots, most: usize) -> Slots {
+    fn take(&mut self, found: FreeSlots, most: usize) -> FreeSlots {
         match found {
-            Slots::Run { first, len } => {
+            FreeSlots::Run { first, len } => {
                 let len = len.min(most);
                 bitmap::set_range(self.span.alloc_bits(), first, first + len);
                 self.word = (first + len) / 64;
-                Slots::Run { first, len }
+                FreeSlots::Run { first, len }
             }
-            Slots::Scattered { word, mut bits } => {
+            FreeSlots::Scattered { word, mut bits } => {
                 for _ in most..bits.count_ones() as usize {
                     bits &= !(1 << (63 - bits.leading_zeros()));
                 }
@@ -383,7 +391,7 @@ impl Cursor {
                 taken.set(taken.get() | bits);
                 self.prefetch(word + AHEAD);
                 // If some had to stay, they will be found again.
-                Slots::Scattered { word, bits }
+                FreeSlots::Scattered { word, bits }
             }
         }
     }

@@ -32,7 +32,8 @@ pub(crate) fn set_range(bits: &[Cell<u64>], from: usize, to: usize) {
     for_range(bits, from, to, |word, mask| word | mask);
 }
 
-/// Replaces each word that the bits `from .. to` are in; `change` is told which of its bits they are.
+/// Replaces each word that the bits `from .. to` are in; `change` is told which of its bits they
+/// are.
 #[inline]
 fn for_range(bits: &[Cell<u64>], from: usize, to: usize, change: impl Fn(u64, u64) -> u64) {
     let mut at = from;

@@ -11,7 +11,8 @@ use sexton_cleanup::sync::Mutex;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Local;
 
-/// The mode of a heap that any number of threads use: each attaches a mutator. Payloads are `Send + Sync`.
+/// The mode of a heap that any number of threads use: each attaches a mutator. Payloads are
+/// `Send + Sync`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shared;
 

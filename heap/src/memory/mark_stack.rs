@@ -24,12 +24,13 @@ pub(crate) enum Strategy {
     Narrow,
     Wide,
     /// As `Wide`, while other threads mark, too.
-    Shared,
+    Parallel,
     /// For the verifier: pointers are collected, and nothing is marked.
     Audit,
 }
 
-/// The part of a marker's state that changes with every object. Passed to trace glue and back by value: two registers.
+/// The part of a marker's state that changes with every object. Passed to trace glue and back by
+/// value: two registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Pending {
     /// Objects on the work list.

@@ -1,7 +1,7 @@
 //! Shrinking tables after a peak.
 //!
-//! A table that is shrunk at each cycle takes memory in proportion to its entries, not to the most it
-//! ever had.
+//! A table that is shrunk at each cycle takes memory in proportion to its entries, not to the most
+//! it ever had.
 
 /// The most entries that are not worth moving.
 const FEW: usize = 512;

@@ -1,9 +1,9 @@
 //! A map from the slots of one span to values, packed: a bit per slot, and the values of the set
 //! bits side by side in slot order.
 //!
-//! A slot's value stands at the rank of its bit. So a table costs nothing for slots without a value,
-//! and a pass over all of them reads memory in order (measured at sweep, cold: 3 to 5 ns a value,
-//! against 16 to 28 for a word per slot).
+//! A slot's value stands at the rank of its bit. So a table costs nothing for slots without a
+//! value, and a pass over all of them reads memory in order (measured at sweep, cold: 3 to 5 ns a
+//! value, against 16 to 28 for a word per slot).
 //!
 //! Invariant: the number of set bits is the number of values. The bitmap belongs to the caller, who
 //! changes it through this type only.
@@ -14,19 +14,19 @@ use crate::memory::bitmap;
 use crate::memory::peak::room_after_peak;
 
 /// The values of a packed map; its bitmap is lent at each call.
-pub(crate) struct Packed<V> {
+pub(crate) struct RankMap<V> {
     values: Vec<V>,
     /// No bit at or above this slot is set; so an insertion there is a push.
     top: usize,
 }
 
-/// Where a value is; see [`Packed::place`].
+/// Where a value is; see [`RankMap::place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(usize);
 
-impl<V: Copy> Packed<V> {
+impl<V: Copy> RankMap<V> {
     pub(crate) const fn new() -> Self {
-        Packed { values: Vec::new(), top: 0 }
+        RankMap { values: Vec::new(), top: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -94,8 +94,9 @@ impl<V: Copy> Packed<V> {
         self.retain_map(bits, |slot, value| keep(slot, value).then_some(value));
     }
 
-    /// Keeps the slots that are set in the words of `keep`, and hands the values of the others to `gone`, in slot order.
-    /// Word by word: where all of a word's slots stay, or all go, they are not looked at one by one.
+    /// Keeps the slots that are set in the words of `keep`, and hands the values of the others to
+    /// `gone`, in slot order. Word by word: where all of a word's slots stay, or all go, they are
+    /// not looked at one by one.
     pub(crate) fn retain_words(
         &mut self,
         bits: &[Cell<u64>],
@@ -127,8 +128,8 @@ impl<V: Copy> Packed<V> {
                 continue;
             }
             word.set(kept);
-            // Who lives and who dies is a toss of a coin, so it is not asked by a branch: each value is written to both places,
-            // and stays in one.
+            // Who lives and who dies is a toss of a coin, so it is not asked by a branch: each
+            // value is written to both places, and stays in one.
             let mut dead = 0;
             for (slot, at) in bitmap::ones_of(0, set).zip(of_word) {
                 let value = self.values[at];
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn a_value_is_found_where_one_slot_before_it_has_none() {
         const LEN: usize = 130;
-        type Way = fn(&mut Packed<usize>, &[Cell<u64>], usize);
+        type Way = fn(&mut RankMap<usize>, &[Cell<u64>], usize);
         let removals: [Way; 2] = [
             |packed, bits, hole| packed.retain(bits, |slot, _| slot != hole && slot < LEN),
             |packed, bits, hole| {
@@ -212,7 +213,7 @@ mod tests {
                 packed.retain_words(bits, keep, |_| ());
             },
         ];
-        let check = |packed: &Packed<usize>, bits: &[Cell<u64>], hole: usize| {
+        let check = |packed: &RankMap<usize>, bits: &[Cell<u64>], hole: usize| {
             for slot in 0..LEN + 2 {
                 let found = packed.place(bits, slot).map(|place| packed.at(place));
                 let expected = (slot != hole && slot < LEN).then_some(slot);
@@ -220,11 +221,11 @@ mod tests {
             }
         };
         for hole in 0..LEN - 1 {
-            let (bits, mut packed) = (bits(), Packed::new());
+            let (bits, mut packed) = (bits(), RankMap::new());
             (0..LEN).filter(|&slot| slot != hole).for_each(|slot| packed.insert(&bits, slot, slot));
             check(&packed, &bits, hole);
             for remove in removals {
-                let (bits, mut packed) = (self::bits(), Packed::new());
+                let (bits, mut packed) = (self::bits(), RankMap::new());
                 // One more at the end, so that the end moves down to what is looked at.
                 (0..=LEN).for_each(|slot| packed.insert(&bits, slot, slot));
                 remove(&mut packed, &bits, hole);
@@ -236,9 +237,9 @@ mod tests {
     #[test]
     fn a_value_is_found_whether_or_not_all_slots_before_it_have_one() {
         let bits = bits();
-        let mut packed = Packed::new();
+        let mut packed = RankMap::new();
         let found =
-            |packed: &Packed<usize>, slot| packed.place(&bits, slot).map(|place| packed.at(place));
+            |packed: &RankMap<usize>, slot| packed.place(&bits, slot).map(|place| packed.at(place));
         for slot in (0..130).chain(140..150) {
             packed.insert(&bits, slot, slot);
             assert_eq!(found(&packed, slot), Some(slot));
@@ -253,7 +254,7 @@ mod tests {
     #[test]
     fn agrees_with_a_btree_map_whatever_came_before() {
         let bits = bits();
-        let mut packed = Packed::new();
+        let mut packed = RankMap::new();
         let mut oracle = BTreeMap::new();
         let mut seed = 88_172_645_463_325_252_u64;
         let mut random = || {
@@ -315,7 +316,7 @@ mod tests {
     #[test]
     fn an_emptied_map_gives_its_memory_back() {
         let bits = bits();
-        let mut packed = Packed::new();
+        let mut packed = RankMap::new();
         (0..512).for_each(|slot| packed.insert(&bits, slot, slot));
         assert_eq!(packed.len(), 512);
         packed.retain(&bits, |_, _| false);
@@ -326,7 +327,7 @@ mod tests {
     #[test]
     fn a_map_that_few_are_left_in_gives_most_of_its_memory_back() {
         let bits = [const { Cell::new(0) }; 64];
-        let mut packed = Packed::new();
+        let mut packed = RankMap::new();
         (0..4096).for_each(|slot| packed.insert(&bits, slot, slot));
         packed.retain(&bits, |slot, _| slot % 1000 == 7);
         assert!(packed.iter(&bits).map(|(_, value)| value).eq((7..4096).step_by(1000)));

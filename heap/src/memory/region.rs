@@ -1,8 +1,8 @@
 //! Regions: the address space spans are carved from.
 //!
-//! A region is 4 MiB, aligned to 4 MiB, and mapped from the system in one piece. Its first units hold
-//! the metadata of all its spans, the others are spans. An object too large for that has a region
-//! of its own, longer, with the same head.
+//! A region is 4 MiB, aligned to 4 MiB, and mapped from the system in one piece. Its first units
+//! hold the metadata of all its spans, the others are spans. An object too large for that has a
+//! region of its own, longer, with the same head.
 //!
 //! Invariant: a unit is either free, and then its bitmaps are zero, or it belongs to one open span,
 //! whose first unit has its bit in `open`. It does not know what is in a span.
@@ -32,8 +32,9 @@ unsafe impl Send for Region {}
 impl Region {
     /// A region with room for a span of `units`, or `None` if the system gives no memory.
     ///
-    /// With `huge_pages`, the system is asked to back it by pages of 2 MiB: a random walk over many objects then misses the
-    /// translation cache less, and fresh memory is had a hundred times cheaper; but it comes in pieces of that size.
+    /// With `huge_pages`, the system is asked to back it by pages of 2 MiB: a random walk over many
+    /// objects then misses the translation cache less, and fresh memory is had a hundred times
+    /// cheaper; but it comes in pieces of that size.
     pub(crate) fn map(units: usize, huge_pages: bool) -> Option<Region> {
         let bytes = ((METADATA_UNITS + units) * SPAN_BYTES).max(REGION_BYTES);
         let base = sys::map(bytes, REGION_BYTES)?;

@@ -3,9 +3,10 @@
 //! Hands spans with free slots to allocators and takes emptied ones back from sweep. A *size class*
 //! here is one type: spans are typed, so that an object needs no header.
 //!
-//! Invariant: every open span is in exactly one place: in its class's `partial` list, in the hands of
-//! one allocator, or full and in neither (one that an allocator gave back may be full, too); sweep, which sees
-//! them all, sorts them anew. What is in use and what has been granted to allocators never exceed `max_bytes` together.
+//! Invariant: every open span is in exactly one place: in its class's `partial` list, in the hands
+//! of one allocator, or full and in neither (one that an allocator gave back may be full, too);
+//! sweep, which sees them all, sorts them anew. What is in use and what has been reserved to
+//! allocators never exceed `max_bytes` together.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,7 +24,8 @@ pub(crate) struct CommonSpace<M: Locking> {
     max_bytes: u64,
 }
 
-/// Copies of the space's numbers, written when a change of it is complete. Relaxed: they inform, each for itself.
+/// Copies of the space's numbers, written when a change of it is complete. Relaxed: they inform,
+/// each for itself.
 #[derive(Default)]
 struct Gauges {
     objects: AtomicU64,
@@ -53,17 +55,17 @@ impl<M: Locking> CommonSpace<M> {
 
     /// Bytes in use, and bytes that allocators have at hand.
     pub(crate) fn charged_bytes(&self) -> u64 {
-        self.with(|space| space.usage.bytes + space.granted)
+        self.with(|space| space.usage.bytes + space.reserved)
     }
 
-    /// Bytes in use, as far as it has been settled.
+    /// Bytes in use, as far as it has been committed.
     #[inline]
-    pub(crate) fn settled_bytes(&self) -> u64 {
+    pub(crate) fn committed_bytes(&self) -> u64 {
         self.gauges.bytes.load(Relaxed)
     }
 
-    /// What is in use, as far as it has been settled.
-    pub(crate) fn settled(&self) -> Usage {
+    /// What is in use, as far as it has been committed.
+    pub(crate) fn committed(&self) -> Usage {
         let Gauges { objects, weak_records, bytes, .. } = &self.gauges;
         Usage {
             objects: objects.load(Relaxed),
@@ -90,17 +92,17 @@ pub(crate) struct Space {
     classes: Vec<Class>,
     /// By the address of a type's info, of which one type may have several.
     class_of: HashMap<usize, u32>,
-    /// What allocators have told of. What they have taken since is part of `granted`.
+    /// What allocators have told of. What they have taken since is part of `reserved`.
     usage: Usage,
-    /// Bytes that allocators have been granted and have not settled.
-    granted: u64,
+    /// Bytes that allocators have been reserved and have not committed.
+    reserved: u64,
     mapped_bytes: u64,
     max_bytes: u64,
     allocators: u64,
 }
 
-/// So many bytes an allocator is granted at a time, if the limit is not near.
-const GRANT: u64 = SPAN_BYTES as u64;
+/// So many bytes an allocator is reserved at a time, if the limit is not near.
+const RESERVATION: u64 = SPAN_BYTES as u64;
 
 /// What is in use, what allocators have in stock included.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -148,7 +150,7 @@ struct Class {
 
 /// Why there is no room for another object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoRoom {
+pub(crate) enum AllocError {
     /// The heap's own limit.
     Limit,
     /// The system gave no memory.
@@ -193,35 +195,37 @@ impl Space {
             classes: Vec::new(),
             class_of: HashMap::new(),
             usage: Usage::default(),
-            granted: 0,
+            reserved: 0,
             mapped_bytes: 0,
             max_bytes,
             allocators: 1,
         }
     }
 
-    /// What is in use, as far as it has been settled.
+    /// What is in use, as far as it has been committed.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Bytes granted and not settled.
-    pub(crate) fn granted(&self) -> u64 {
-        self.granted
+    /// Bytes reserved and not committed.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved
     }
 
-    /// Grants bytes to an allocator that would like `wanted`, of which `least` are of any use: as many as it wants, and
-    /// more, so that it need not ask for each run of slots; fewer if the limit is near; none if `least` are not left.
-    pub(crate) fn grant(&mut self, wanted: u64, least: u64) -> u64 {
-        let budget = self.max_bytes.saturating_sub(self.usage.bytes + self.granted);
+    /// Grants bytes to an allocator that would like `wanted`, of which `least` are of any use: as
+    /// many as it wants, and more, so that it need not ask for each run of slots; fewer if the
+    /// limit is near; none if `least` are not left.
+    pub(crate) fn reserve(&mut self, wanted: u64, least: u64) -> u64 {
+        let budget = self.max_bytes.saturating_sub(self.usage.bytes + self.reserved);
         if budget < least {
             return 0;
         }
-        // A quarter at most of what each has a share in: what one allocator has at hand, another one cannot take.
+        // A quarter at most of what each has a share in: what one allocator has at hand, another
+        // one cannot take.
         let share = budget / (4 * self.allocators.max(1));
-        let granted = wanted.max(GRANT).min(share.max(least));
-        self.granted += granted;
-        granted
+        let reserved = wanted.max(RESERVATION).min(share.max(least));
+        self.reserved += reserved;
+        reserved
     }
 
     /// So many allocators there are from now on.
@@ -229,20 +233,20 @@ impl Space {
         self.allocators = allocators;
     }
 
-    /// An allocator has taken slots for so much of what it was granted.
-    pub(crate) fn settle(&mut self, taken: Usage) {
+    /// An allocator has taken slots for so much of what it was reserved.
+    pub(crate) fn commit(&mut self, taken: Usage) {
         self.usage = self.usage.plus(taken);
-        self.granted -= taken.bytes;
+        self.reserved -= taken.bytes;
     }
 
-    /// An allocator gives bytes back that it was granted and has taken no slots for.
-    pub(crate) fn take_back(&mut self, unspent: u64) {
-        self.granted -= unspent;
+    /// An allocator gives bytes back that it was reserved and has taken no slots for.
+    pub(crate) fn release(&mut self, unspent: u64) {
+        self.reserved -= unspent;
     }
 
-    /// A sweep has found what is in use. All allocators have settled.
+    /// A sweep has found what is in use. All allocators have committed.
     pub(crate) fn recount(&mut self, live: Usage) {
-        debug_assert_eq!(self.granted, 0, "an allocator has not settled");
+        debug_assert_eq!(self.reserved, 0, "an allocator has not committed");
         self.usage = live;
     }
 
@@ -260,12 +264,12 @@ impl Space {
     }
 
     /// A span of the type that may have free slots: one that survived a sweep, else a new one.
-    pub(crate) fn take_span(&mut self, info: &'static TypeInfo) -> Result<SpanRef, NoRoom> {
+    pub(crate) fn take_span(&mut self, info: &'static TypeInfo) -> Result<SpanRef, AllocError> {
         let class = self.class(info);
         if let Some(span) = self.classes[class as usize].partial.pop() {
             return Ok(span);
         }
-        self.open_span(info, class).ok_or(NoRoom::System)
+        self.open_span(info, class).ok_or(AllocError::System)
     }
 
     /// Gives a span back that may still have free slots.
@@ -276,7 +280,8 @@ impl Space {
     fn class(&mut self, info: &'static TypeInfo) -> u32 {
         let classes = &mut self.classes;
         *self.class_of.entry(&raw const *info as usize).or_insert_with(|| {
-            // Once for each address. Without this look, what one part of a program frees would be of no use to another.
+            // Once for each address. Without this look, what one part of a program frees would be
+            // of no use to another.
             if let Some(class) = classes.iter().position(|class| class.info.type_id == info.type_id)
             {
                 return class as u32;

@@ -1,12 +1,12 @@
 //! Spans: 64 KiB of slots for objects of one type, and the metadata that describes them.
 //!
-//! A span's metadata ([`Span`]: a header and three bitmaps) does not lie in the span. All metadata of
-//! a region lie together at the region's head, so that a sweep reads them in order and touches no
-//! object; from an object's address they are a mask and a shift away.
+//! A span's metadata ([`Span`]: a header and three bitmaps) does not lie in the span. All metadata
+//! of a region lie together at the region's head, so that a sweep reads them in order and touches
+//! no object; from an object's address they are a mask and a shift away.
 //!
-//! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and it is not in an
-//! allocator's stock (the allocator knows what is). `mark` bits are
-//! all clear outside of a cycle. The `special` bits are the keys of `cleanups`; with them and `weaks` they are used, while
+//! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and it is not in
+//! an allocator's stock (the allocator knows what is). `mark` bits are all clear outside of a
+//! cycle. The `special` bits are the keys of `cleanups`; with them and `weaks` they are used, while
 //! sessions are open, under [`hold_specials`](Span::hold_specials).
 
 use std::cell::{Cell, RefCell};
@@ -15,8 +15,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sexton_cleanup::Head;
-// Taken by each registration in a `Shared` heap, and held for some nanoseconds. The others' locks are the standard
-// library's, which cost a registration 3 ns of 35 more; see `sexton_cleanup::sync` for why not parking_lot's.
+// Taken by each registration in a `Shared` heap, and held for some nanoseconds. The others' locks
+// are the standard library's, which cost a registration 3 ns of 35 more; see `sexton_cleanup::sync`
+// for why not parking_lot's.
 #[cfg(not(any(loom, shuttle)))]
 use parking_lot::{Mutex, MutexGuard};
 #[cfg(any(loom, shuttle))]
@@ -25,7 +26,7 @@ use sexton_cleanup::sync::{Mutex, MutexGuard};
 use crate::memory::layout::slot_bytes;
 use crate::memory::layout::{BITMAP_WORDS, REGION_BYTES, SPAN_BYTES, UNITS};
 use crate::memory::locking::Locking;
-use crate::memory::rank_map::Packed;
+use crate::memory::rank_map::RankMap;
 use crate::memory::type_info::{TraceGlue, TypeInfo};
 use crate::memory::weak_table::WeakTable;
 
@@ -34,9 +35,9 @@ pub(crate) const METADATA_UNITS: usize = (UNITS * size_of::<Span>()).div_ceil(SP
 
 /// The metadata of one span.
 ///
-/// Fields are cells because spans are shared by the allocator, the marker and the sweeper of a heap,
-/// which take turns; only `mark` is written by several threads at once when marking is parallel, and only `specials` guards
-/// what several mutators may change.
+/// Fields are cells because spans are shared by the allocator, the marker and the sweeper of a
+/// heap, which take turns; only `mark` is written by several threads at once when marking is
+/// parallel, and only `specials` guards what several mutators may change.
 #[repr(C, align(64))]
 pub(crate) struct Span {
     header: Header,
@@ -53,7 +54,7 @@ struct Header {
     trace: TraceGlue,
     slots: u32,
     class: u32,
-    cleanups: RefCell<Packed<Head>>,
+    cleanups: RefCell<RankMap<Head>>,
     base: NonNull<u8>,
     /// `ceil(2^32 / slot_bytes)`, so that a slot's index is a multiplication; 0 in a large span.
     reciprocal: u32,
@@ -73,8 +74,9 @@ const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct SpanRef(NonNull<Span>);
 
-// SAFETY: it is an address of cells, which threads use in turn: `alloc` bits the one allocator that holds the span; what belongs to
-// cleanups and weak pointers whoever holds `specials`; and everything a cycle, while no session is open.
+// SAFETY: it is an address of cells, which threads use in turn: `alloc` bits the one allocator that
+// holds the span; what belongs to cleanups and weak pointers whoever holds `specials`; and
+// everything a cycle, while no session is open.
 unsafe impl Send for SpanRef {}
 
 impl SpanRef {
@@ -82,8 +84,8 @@ impl SpanRef {
     #[inline]
     pub(crate) fn containing(object: NonNull<u8>) -> SpanRef {
         let offset = object.addr().get() & (REGION_BYTES - 1);
-        // SAFETY: regions are aligned to their size, so the object's offset in its region is what is
-        // subtracted, and its address carries the provenance of the region's whole mapping.
+        // SAFETY: regions are aligned to their size, so the object's offset in its region is what
+        // is subtracted, and its address carries the provenance of the region's whole mapping.
         let region = unsafe { object.byte_sub(offset) };
         // SAFETY: an object's unit has metadata at the head of its region.
         unsafe { SpanRef::at(region, offset / SPAN_BYTES) }
@@ -113,7 +115,7 @@ impl SpanRef {
             slots: (SPAN_BYTES / slot_bytes).max(1) as u32,
             class,
             units: slot_bytes.div_ceil(SPAN_BYTES) as u32,
-            cleanups: RefCell::new(Packed::new()),
+            cleanups: RefCell::new(RankMap::new()),
             weaks: RefCell::new(None),
             specials: Mutex::new(()),
         };
@@ -200,7 +202,8 @@ impl Span {
         &self.special[..self.words()]
     }
 
-    /// The words of [`special_bits`](Self::special_bits) and those that no slot uses: for a look at one of them.
+    /// The words of [`special_bits`](Self::special_bits) and those that no slot uses: for a look at
+    /// one of them.
     #[inline]
     pub(crate) fn special_words(&self) -> &[Cell<u64>; BITMAP_WORDS] {
         &self.special
@@ -217,22 +220,23 @@ impl Span {
     ///
     /// Until the slice is done with, no other thread touches the span's mark bits.
     #[inline]
-    pub(crate) unsafe fn settled_marks(&self) -> &[Cell<u64>] {
+    pub(crate) unsafe fn final_marks(&self) -> &[Cell<u64>] {
         let words = self.mark_bits();
-        // SAFETY: both types are as large as a `u64`, valid for every bit pattern and open to changes behind a shared
-        // reference; `AtomicU64` is aligned to no less; by this function's contract no access is concurrent.
+        // SAFETY: both types are as large as a `u64`, valid for every bit pattern and open to
+        // changes behind a shared reference; `AtomicU64` is aligned to no less; by this function's
+        // contract no access is concurrent.
         unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
     }
 
-    /// Keeps other mutators away from the special bits, the cleanups and the weak records of the span. Nothing is to be done
-    /// in a mode with one mutator, or during a cycle.
+    /// Keeps other mutators away from the special bits, the cleanups and the weak records of the
+    /// span. Nothing is to be done in a mode with one mutator, or during a cycle.
     #[inline]
     pub(crate) fn hold_specials<M: Locking>(&self) -> Option<MutexGuard<'_, ()>> {
         M::SHARED.then(|| self.header.specials.lock())
     }
 
     /// The heads of the cleanup chains of the span's objects, keyed by `special_bits`.
-    pub(crate) fn cleanups(&self) -> &RefCell<Packed<Head>> {
+    pub(crate) fn cleanups(&self) -> &RefCell<RankMap<Head>> {
         &self.header.cleanups
     }
 
@@ -282,8 +286,9 @@ impl Span {
     pub(crate) fn mark_shared(&self, slot: usize) -> bool {
         let word = &self.mark[slot / 64];
         let bit = 1 << (slot % 64);
-        // Relaxed: who wins traces the object, whose contents were there before the cycle; the sweep comes after all have been joined.
-        // A look first: most pointers lead to marked objects, and a read-modify-write costs ten times as much.
+        // Relaxed: who wins traces the object, whose contents were there before the cycle; the
+        // sweep comes after all have been joined. A look first: most pointers lead to marked
+        // objects, and a read-modify-write costs ten times as much.
         word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
     }
 

@@ -9,7 +9,8 @@ use std::ptr::NonNull;
 use crate::memory::layout::SPAN_BYTES;
 use crate::memory::mark_stack::{Marker, Pending};
 
-/// Reports the pointers of the object at the address to the marker; takes and returns what waits to be traced.
+/// Reports the pointers of the object at the address to the marker; takes and returns what waits to
+/// be traced.
 ///
 /// Unsafe: there is a live object of the glue's type at the address.
 pub(crate) type TraceGlue = unsafe fn(NonNull<u8>, &mut Marker, Pending) -> Pending;
@@ -17,7 +18,8 @@ pub(crate) type TraceGlue = unsafe fn(NonNull<u8>, &mut Marker, Pending) -> Pend
 /// The type-erased glue of one type. Aligned so that its address makes a good cache index.
 #[repr(align(64))]
 pub(crate) struct TypeInfo {
-    /// Which type it is, its brand left open. The info's address does not tell: one type may have several.
+    /// Which type it is, its brand left open. The info's address does not tell: one type may have
+    /// several.
     pub(crate) type_id: TypeId,
     /// Distance between two slots, in bytes.
     pub(crate) slot_bytes: usize,

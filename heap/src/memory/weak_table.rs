@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::ptr::NonNull;
 
 use crate::memory::layout::BITMAP_WORDS;
-use crate::memory::rank_map::Packed;
+use crate::memory::rank_map::RankMap;
 
 /// What a `Weak` points to: the target's address, until the target dies.
 pub(crate) struct WeakRecord {
@@ -31,12 +31,12 @@ impl WeakRecord {
 /// The weak records of one span's objects: slot -> record.
 pub(crate) struct WeakTable {
     bits: [Cell<u64>; BITMAP_WORDS],
-    records: Packed<NonNull<WeakRecord>>,
+    records: RankMap<NonNull<WeakRecord>>,
 }
 
 impl WeakTable {
     pub(crate) fn new() -> Self {
-        WeakTable { bits: [const { Cell::new(0) }; BITMAP_WORDS], records: Packed::new() }
+        WeakTable { bits: [const { Cell::new(0) }; BITMAP_WORDS], records: RankMap::new() }
     }
 
     pub(crate) fn get(&self, slot: usize) -> Option<NonNull<WeakRecord>> {

@@ -1,8 +1,8 @@
 //! `Gc`: the pointer of a session to an object of its heap.
 //!
 //! Invariant: a `Gc<'gc, T>` exists only within the session of brand `'gc`, in which nothing is
-//! freed; so it points to a live, initialised `T`. Whoever makes one (alloc, fetch, upgrade) vouches
-//! for it.
+//! freed; so it points to a live, initialised `T`. Whoever makes one (alloc, fetch, upgrade)
+//! vouches for it.
 
 use std::any::type_name;
 use std::cmp::Ordering;
@@ -20,8 +20,8 @@ pub(crate) type Brand<'gc> = PhantomData<fn(&'gc ()) -> &'gc ()>;
 /// A pointer to an object of the heap, good for one session.
 ///
 /// One word, `Copy`, and free to follow. It cannot leave its session: keep an object by linking it
-/// from the heap's root, or by [`Mutation::root`](crate::Mutation::root). Where `T` is `Sync` it may go to other threads within the
-/// session, to scoped ones; they can read by it.
+/// from the heap's root, or by [`Mutation::root`](crate::Mutation::root). Where `T` is `Sync` it
+/// may go to other threads within the session, to scoped ones; they can read by it.
 // Transparent, so that a `GcAtomic` can lend itself as an `Option` of one.
 #[repr(transparent)]
 pub struct Gc<'gc, T> {
@@ -32,14 +32,14 @@ pub struct Gc<'gc, T> {
 impl<'gc, T> Gc<'gc, T> {
     /// # Safety
     ///
-    /// `object` is a live object of the heap whose session is `'gc`, and stays so while that session
-    /// is open.
+    /// `object` is a live object of the heap whose session is `'gc`, and stays so while that
+    /// session is open.
     pub(crate) unsafe fn from_object(object: NonNull<T>) -> Self {
         Gc { object, brand: PhantomData }
     }
 
-    /// The object for as long as the session lasts (a deref lasts only as long as the `Gc` borrowed). Not
-    /// a method, so that it hides none of the object's.
+    /// The object for as long as the session lasts (a deref lasts only as long as the `Gc`
+    /// borrowed). Not a method, so that it hides none of the object's.
     #[expect(clippy::should_implement_trait, reason = "the trait's borrow would be too short")]
     #[inline]
     pub fn as_ref(this: Self) -> &'gc T
@@ -53,8 +53,8 @@ impl<'gc, T> Gc<'gc, T> {
 
     /// Gives the object's address. O(1).
     ///
-    /// Objects never move, and no two that live at the same time, zero-sized ones included, have the
-    /// same. For keys of maps see [`key`](Gc::key).
+    /// Objects never move, and no two that live at the same time, zero-sized ones included, have
+    /// the same. For keys of maps see [`key`](Gc::key).
     #[inline]
     pub fn as_ptr(this: Self) -> *const T {
         this.object.as_ptr()
@@ -80,8 +80,8 @@ impl<'gc, T> Gc<'gc, T> {
     }
 }
 
-// SAFETY: it gives what a `&T` gives, and no more: changes take the session, which stays on its thread. It cannot outlive the session, as
-// little as the threads that it is sent to can.
+// SAFETY: it gives what a `&T` gives, and no more: changes take the session, which stays on its
+// thread. It cannot outlive the session, as little as the threads that it is sent to can.
 unsafe impl<T: Sync> Send for Gc<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Gc<'_, T> {}
@@ -153,8 +153,8 @@ impl<T> fmt::Pointer for Gc<'_, T> {
     }
 }
 
-// SAFETY: the one pointer is reported; NEEDS_TRACE is true; dropping a `Gc` does nothing; the family
-// is the same pointer with its brand open.
+// SAFETY: the one pointer is reported; NEEDS_TRACE is true; dropping a `Gc` does nothing; the
+// family is the same pointer with its brand open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for Gc<'gc, T> {
     type Family = Gc<'static, T::Family>;
     const NEEDS_TRACE: bool = true;

@@ -87,8 +87,8 @@ impl<Q: Branded> fmt::Debug for Root<Q> {
 /// and so may a channel between them. A cleanup may not, because what a cleanup owns is `'static`:
 ///
 /// ```compile_fail
-/// # use sexton_heap::{Branded, Leaf, Mutation, RootedHeap, Shared};
-/// # fn wrong<R: Branded>(heap: &RootedHeap<R, Shared>, mc: &Mutation<'_, Shared>) {
+/// # use sexton_heap::{Branded, Leaf, Mutation, RawHeap, Shared};
+/// # fn wrong<R: Branded>(heap: &RawHeap<R, Shared>, mc: &Mutation<'_, Shared>) {
 /// let gc = mc.alloc(Leaf::new(1));
 /// let root = heap.share(&mc.root(gc));
 /// mc.add_cleanup(gc, move || drop(root)); // `'h` must outlive `'static`

@@ -23,9 +23,9 @@ use crate::object::gc::Gc;
 /// 1. [`trace`](Trace::trace) calls `trace` on every field that can own a `Gc<'gc, _>` or
 ///    `Weak<'gc, _>`, directly or inside other values, whatever the state of the value (a borrowed
 ///    cell, a locked mutex).
-/// 2. `NEEDS_TRACE` is `false` only if `'gc` does not occur in the type. That no value of it can own a
-///    pointer is not enough: a trait can associate it with a type that does, and a generic type that
-///    stores that one goes by its parameter's constant.
+/// 2. `NEEDS_TRACE` is `false` only if `'gc` does not occur in the type. That no value of it can
+///    own a pointer is not enough: a trait can associate it with a type that does, and a generic
+///    type that stores that one goes by its parameter's constant.
 /// 3. `trace` only reads: it does not change the value, not even through a cell, and takes no lock.
 ///    It may run on another thread than the one that made the value, while no session is open.
 /// 4. Dropping the value reads no `Gc` and no `Weak`: the objects they point to may be gone. A type
@@ -45,11 +45,12 @@ pub unsafe trait Trace<'gc>: Sized {
     /// The type with its brand left open; see [`Branded`].
     type Family: Branded<At<'gc> = Self>;
 
-    /// Whether the brand `'gc` occurs in the type, so that its values can own a `Gc` or a `Weak`. Objects of
-    /// types without are marked by their bit alone and never visited.
+    /// Whether the brand `'gc` occurs in the type, so that its values can own a `Gc` or a `Weak`.
+    /// Objects of types without are marked by their bit alone and never visited.
     const NEEDS_TRACE: bool;
 
-    /// Set by the heap's own weak records only, so that reports can tell them from the program's objects.
+    /// Set by the heap's own weak records only, so that reports can tell them from the program's
+    /// objects.
     #[doc(hidden)]
     const IS_WEAK_RECORD: bool = false;
 
@@ -95,7 +96,8 @@ impl<'a> Tracer<'a> {
         self.pending
     }
 
-    /// Reports one strong pointer. Implementations for containers call their items' `trace` instead.
+    /// Reports one strong pointer. Implementations for containers call their items' `trace`
+    /// instead.
     #[inline]
     pub fn visit<'gc, T: Trace<'gc>>(&mut self, gc: Gc<'gc, T>) {
         let object = gc.as_address();
@@ -127,8 +129,8 @@ impl<'a> Tracer<'a> {
     #[inline(always)]
     pub fn leaf<T: 'static>(&mut self, _field: &mut T) {}
 
-    /// Asks at compile time that a type which derives `Trace` does not implement `Drop`; called by the
-    /// derive.
+    /// Asks at compile time that a type which derives `Trace` does not implement `Drop`; called by
+    /// the derive.
     #[doc(hidden)]
     #[inline(always)]
     pub fn derived<T>(&mut self)
@@ -148,8 +150,8 @@ pub mod private {
     #[derive(Debug)]
     pub struct No(());
 
-    /// Implemented for every type with `Drop`, and by the derive for those that derive `Trace`: a type
-    /// that is both has two implementations, and does not compile.
+    /// Implemented for every type with `Drop`, and by the derive for those that derive `Trace`: a
+    /// type that is both has two implementations, and does not compile.
     pub trait MustNotImplementDropAsItDerivesTrace {
         /// Whether the type implements `Drop`.
         type HasDrop;

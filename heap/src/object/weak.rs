@@ -6,8 +6,8 @@
 //! downgraded.
 //!
 //! Invariant: at the end of mark, before any slot is swept or any cleanup is queued, the record of
-//! every dead target is cleared. So a `Weak` never upgrades to an object that is about to go, and no
-//! cleanup can run while one still could.
+//! every dead target is cleared. So a `Weak` never upgrades to an object that is about to go, and
+//! no cleanup can run while one still could.
 
 use std::any::type_name;
 use std::cmp::Ordering;
@@ -45,8 +45,9 @@ impl Tracer<'_> {
 
 /// A pointer that does not keep its target alive.
 ///
-/// Made by [`Mutation::downgrade`](crate::Mutation::downgrade); followed by [`upgrade`](Weak::upgrade). It is cleared before any
-/// cleanup of its target can run, and before the target's `Drop` glue does.
+/// Made by [`Mutation::downgrade`](crate::Mutation::downgrade); followed by
+/// [`upgrade`](Weak::upgrade). It is cleared before any cleanup of its target can run, and before
+/// the target's `Drop` glue does.
 pub struct Weak<'gc, T> {
     record: NonNull<WeakRecord>,
     target: PhantomData<Gc<'gc, T>>,
@@ -85,7 +86,8 @@ impl<'gc, T> Weak<'gc, T> {
     }
 }
 
-// SAFETY: it gives a `Gc` to sessions only, and that may be sent under the same condition. Its record is changed while no session is open.
+// SAFETY: it gives a `Gc` to sessions only, and that may be sent under the same condition. Its
+// record is changed while no session is open.
 unsafe impl<T: Sync> Send for Weak<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Weak<'_, T> {}
@@ -140,8 +142,8 @@ impl<T> fmt::Debug for Weak<'_, T> {
     }
 }
 
-// SAFETY: the one thing a `Weak` needs, its record, is reported; dropping a `Weak` does nothing; the
-// family is the same pointer with its brand open.
+// SAFETY: the one thing a `Weak` needs, its record, is reported; dropping a `Weak` does nothing;
+// the family is the same pointer with its brand open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for Weak<'gc, T> {
     type Family = Weak<'static, T::Family>;
     const NEEDS_TRACE: bool = true;

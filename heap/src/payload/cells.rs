@@ -1,13 +1,15 @@
-//! Payload building blocks: the cells, mutexes and atomics through which a program links its objects,
-//! and the leaf that holds everything else.
+//! Payload building blocks: the cells, mutexes and atomics through which a program links its
+//! objects, and the leaf that holds everything else.
 //!
 //! All pointer writes take the session, so that a barrier can come without a change of API. Tracing
 //! consults no borrow flag and takes no lock: no guard can be live outside a session, and one that
 //! was leaked must not hide its pointers from the marker.
 //!
-//! `GcCell` and `GcRefCell` are for one thread, and not `Sync`: a `Shared` heap takes no object that has one. `GcMutex`, `GcRwLock`, `GcOnce` and
-//! `GcAtomic` are for both modes. Whoever waits for a lock does so within a session, so a lock is held for no longer than the work under it;
-//! a lock that is never released keeps every collection waiting, and is reported like any session that does not end.
+//! `GcCell` and `GcRefCell` are for one thread, and not `Sync`: a `Shared` heap takes no object
+//! that has one. `GcMutex`, `GcRwLock`, `GcOnce` and `GcAtomic` are for both modes. Whoever waits
+//! for a lock does so within a session, so a lock is held for no longer than the work under it; a
+//! lock that is never released keeps every collection waiting, and is reported like any session
+//! that does not end.
 
 use std::any::type_name;
 use std::cell::{Cell, Ref, RefCell, RefMut, UnsafeCell};
@@ -121,8 +123,9 @@ impl<T: Copy + fmt::Debug> fmt::Debug for GcCell<T> {
     }
 }
 
-// SAFETY: the value is traced; the read through the cell is exclusive of writes, because sessions and
-// collections exclude each other; there is no `Drop`; the family is the cell with its brand open.
+// SAFETY: the value is traced; the read through the cell is exclusive of writes, because sessions
+// and collections exclude each other; there is no `Drop`; the family is the cell with its brand
+// open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcCell<T> {
     type Family = GcCell<T::Family>;
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
@@ -237,9 +240,9 @@ impl<T: fmt::Debug> fmt::Debug for GcRefCell<T> {
     }
 }
 
-// SAFETY: the value is traced whatever the borrow flag says: a flag that is set outside of a session
-// belongs to a leaked guard, so nobody writes; there is no `Drop`; the family is the cell with its
-// brand open.
+// SAFETY: the value is traced whatever the borrow flag says: a flag that is set outside of a
+// session belongs to a leaked guard, so nobody writes; there is no `Drop`; the family is the cell
+// with its brand open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRefCell<T> {
     type Family = GcRefCell<T::Family>;
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
@@ -576,8 +579,8 @@ impl<T: fmt::Debug> fmt::Debug for GcOnce<T> {
     }
 }
 
-// SAFETY: a value that is set is traced; one that is being set belongs to a session, and none is open. There is no `Drop`; the family is
-// the field with its brand open.
+// SAFETY: a value that is set is traced; one that is being set belongs to a session, and none is
+// open. There is no `Drop`; the family is the field with its brand open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcOnce<T> {
     type Family = GcOnce<T::Family>;
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
@@ -703,7 +706,8 @@ fn into_raw<T>(value: Option<Gc<'_, T>>) -> *mut T {
 
 /// # Safety
 ///
-/// `object` was made by `into_raw` from a pointer of brand `'gc`, and is reachable or of this session.
+/// `object` was made by `into_raw` from a pointer of brand `'gc`, and is reachable or of this
+/// session.
 unsafe fn from_raw<'gc, T>(object: *mut T) -> Option<Gc<'gc, T>> {
     // SAFETY: by this function's contract.
     NonNull::new(object).map(|object| unsafe { Gc::from_object(object) })
@@ -727,8 +731,9 @@ unsafe impl<F: Branded> Branded for GcAtomic<'static, F> {
 
 /// Holds any Rust value that has no `Gc` in it, `Drop` and all, and gives it out by `Deref`.
 ///
-/// The value is dropped by the sweep that finds its object dead, on the thread that collects; in a `Shared` heap perhaps on one that helps it.
-/// It is to wait for nobody who opens a session on the heap: that one waits for the end of the sweep.
+/// The value is dropped by the sweep that finds its object dead, on the thread that collects; in a
+/// `Shared` heap perhaps on one that helps it. It is to wait for nobody who opens a session on the
+/// heap: that one waits for the end of the sweep.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Leaf<T: 'static> {
     value: T,

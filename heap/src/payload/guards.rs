@@ -17,7 +17,7 @@ use parking_lot::{
 
 /// Keeps a guard on its thread, and is `Sync`. A feature of parking_lot, which any crate may switch
 /// on, makes its own guards `Send`.
-type Stays = PhantomData<std::sync::MutexGuard<'static, ()>>;
+type NotSendButSync = PhantomData<std::sync::MutexGuard<'static, ()>>;
 
 macro_rules! guards {
     ($($(#[$doc:meta])* $name:ident, $whole:ident, $part:ident $(, $mut:tt)?;)*) => {$(
@@ -25,7 +25,7 @@ macro_rules! guards {
         #[must_use = "dropping a guard releases the lock"]
         pub struct $name<'a, T: ?Sized> {
             value: $part<'a, T>,
-            stays: Stays,
+            not_send: NotSendButSync,
         }
 
         impl<'a, T> $name<'a, T> {
@@ -38,7 +38,7 @@ macro_rules! guards {
         impl<'a, T: ?Sized> $name<'a, T> {
             #[inline]
             fn of(value: $part<'a, T>) -> Self {
-                $name { value, stays: PhantomData }
+                $name { value, not_send: PhantomData }
             }
 
             /// Makes a guard of a part of the value. O(1), beside `f`.

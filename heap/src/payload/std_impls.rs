@@ -1,13 +1,13 @@
 //! `Trace` for the types of the standard library.
 //!
-//! Invariant: `NEEDS_TRACE` is false only for a type in which the brand does not occur. A type has the
-//! constant of its parameters, whether or not it stores a value of theirs; then whoever finds it false
-//! may conclude that the type, and every type that its traits associate with it, is the same in all
-//! sessions and owns no pointer.
+//! Invariant: `NEEDS_TRACE` is false only for a type in which the brand does not occur. A type has
+//! the constant of its parameters, whether or not it stores a value of theirs; then whoever finds
+//! it false may conclude that the type, and every type that its traits associate with it, is the
+//! same in all sessions and owns no pointer.
 //!
-//! Deliberately missing: a `Gc` inside `RefCell`, `OnceCell`, `Mutex` and the like, which would change
-//! pointers without a session in hand. They are here for `'static` contents only; for pointers there
-//! are `GcCell`, `GcRefCell`, `GcMutex` and `GcAtomic`.
+//! Deliberately missing: a `Gc` inside `RefCell`, `OnceCell`, `Mutex` and the like, which would
+//! change pointers without a session in hand. They are here for `'static` contents only; for
+//! pointers there are `GcCell`, `GcRefCell`, `GcMutex` and `GcAtomic`.
 
 use std::any::TypeId;
 use std::borrow::Cow;
@@ -31,8 +31,8 @@ use crate::object::trace::{Branded, Trace, Tracer};
 /// `[parameters] Type;`: types in which no brand can occur.
 macro_rules! without_pointers {
     ($([$($generics:tt)*] $ty:ty;)*) => {$(
-        // SAFETY: the type is 'static for every choice of its parameters, so no session's brand occurs
-        // in it: it owns no pointer, its `Drop` reads none, and it is its own family.
+        // SAFETY: the type is 'static for every choice of its parameters, so no session's brand
+        // occurs in it: it owns no pointer, its `Drop` reads none, and it is its own family.
         unsafe impl<'gc, $($generics)*> Trace<'gc> for $ty {
             type Family = $ty;
             const NEEDS_TRACE: bool = false;
@@ -69,8 +69,8 @@ without_pointers! {
     [] RangeFull; [T: 'static] Range<T>; [T: 'static] RangeInclusive<T>; [T: 'static] RangeFrom<T>;
     [T: 'static] RangeTo<T>; [T: 'static] RangeToInclusive<T>;
 
-    // References and shared ownership.
-    // Not every `&'static T`: the compiler would offer `&value` to those who forgot to derive `Trace`. Others go into a leaf.
+    // References and shared ownership. Not every `&'static T`: the compiler would offer `&value` to
+    // those who forgot to derive `Trace`. Others go into a leaf.
     [] &'static str; [] &'static CStr; [] &'static OsStr; [] &'static Path; [T: 'static] &'static [T];
     [T: ?Sized + ToOwned + 'static] Cow<'static, T>;
     [T: ?Sized + 'static] Rc<T>; [T: ?Sized + 'static] rc::Weak<T>;
@@ -100,8 +100,9 @@ without_pointers! { [] atomic::AtomicI64; [] atomic::AtomicU64; }
 /// after `;` are 'static and the same at every brand.
 macro_rules! owning {
     ($($name:ident<$($param:ident),+ $(; $fixed:ident)?>: |$this:ident, $tracer:ident| $trace:expr;)*) => {$(
-        // SAFETY: every value of a parameter that `self` owns is traced; the standard library's `Drop`
-        // of it drops those values and reads none; the family is the same type over the families.
+        // SAFETY: every value of a parameter that `self` owns is traced; the standard library's
+        // `Drop` of it drops those values and reads none; the family is the same type over the
+        // families.
         unsafe impl<'gc, $($param: Trace<'gc>,)+ $($fixed: 'static)?> Trace<'gc>
             for $name<$($param,)+ $($fixed)?>
         {
@@ -177,8 +178,8 @@ fn trace_pairs<'a, 'gc, K: Trace<'gc> + 'a, V: Trace<'gc> + 'a>(
     }
 }
 
-// SAFETY: every item is traced; an array has no `Drop` of its own; the family is the array of as many
-// families.
+// SAFETY: every item is traced; an array has no `Drop` of its own; the family is the array of as
+// many families.
 unsafe impl<'gc, T: Trace<'gc>, const N: usize> Trace<'gc> for [T; N] {
     type Family = [T::Family; N];
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
@@ -198,8 +199,8 @@ unsafe impl<F: Branded, const N: usize> Branded for [F; N] {
 
 macro_rules! tuples {
     ($($($name:ident)+;)*) => {$(
-        // SAFETY: every part is traced; a tuple has no `Drop` of its own; the family is the tuple of
-        // the families.
+        // SAFETY: every part is traced; a tuple has no `Drop` of its own; the family is the tuple
+        // of the families.
         unsafe impl<'gc, $($name: Trace<'gc>),+> Trace<'gc> for ($($name,)+) {
             type Family = ($($name::Family,)+);
             const NEEDS_TRACE: bool = $($name::NEEDS_TRACE)||+;

@@ -15,8 +15,10 @@ pub struct HeapConfig {
     pub max_bytes: u64,
     /// When to collect at the end of a session.
     pub pacing: Pacing,
-    /// The most threads that mark, or sweep, the one that collects included; others are asked only where there is much to do. By default one in a
-    /// `Local` heap, and in a `Shared` one as many as there are processors, four at most: while it is collected, those that its mutators use are idle.
+    /// The most threads that mark, or sweep, the one that collects included; others are asked only
+    /// where there is much to do. By default one in a `Local` heap, and in a `Shared` one as many
+    /// as there are processors, four at most: while it is collected, those that its mutators use
+    /// are idle.
     pub gc_threads: Option<usize>,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
@@ -24,7 +26,8 @@ pub struct HeapConfig {
     pub diagnostics: bool,
     /// What becomes of cleanups when the heap is dropped.
     pub on_drop: OnDrop,
-    /// How long a collection waits for a session before it complains, and to whom. In a `Local` heap it waits for none.
+    /// How long a collection waits for a session before it complains, and to whom. In a `Local`
+    /// heap it waits for none.
     pub slow_session: (Duration, SlowSessionHook),
 }
 
@@ -66,14 +69,14 @@ impl Default for HeapConfig {
 /// Those that do not run have their captures dropped. Local cleanups that are to run do so on the
 /// dropping thread.
 ///
-/// In a pool with threads the drop of a `Heap` waits, up to its `drop_timeout`, for the others. What
-/// has not ended by then stays queued. A pool may have no worker, because none could be started or
-/// its bound is 0. Then the dropping thread runs cleanups itself, those of other heaps too, and may
-/// overrun the timeout by as long as one takes.
+/// In a pool with threads the drop of a `Heap` waits, up to its `drop_timeout`, for the others.
+/// What has not ended by then stays queued. A pool may have no worker, because none could be
+/// started or its bound is 0. Then the dropping thread runs cleanups itself, those of other heaps
+/// too, and may overrun the timeout by as long as one takes.
 ///
-/// Within a cleanup, and in a manual pool, it does not wait. A manual pool's cleanups are queued, and
-/// run by the program alone. Call `CleanupPool::run_pending` until it returns 0 before the pool's last
-/// handle goes, which discards what is left.
+/// Within a cleanup, and in a manual pool, it does not wait. A manual pool's cleanups are queued,
+/// and run by the program alone. Call `CleanupPool::run_pending` until it returns 0 before the
+/// pool's last handle goes, which discards what is left.
 ///
 /// In the child of a `fork` none run, and the drop of a heap made before does not wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +93,8 @@ pub enum OnDrop {
 /// Is told about each session that a collection has waited long for, on the thread that collects.
 pub type SlowSessionHook = Arc<dyn Fn(&SlowSession) + Send + Sync>;
 
-/// A session that has been open for long while somebody waits to collect; and so does every mutator that would open another.
+/// A session that has been open for long while somebody waits to collect; and so does every mutator
+/// that would open another.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SlowSession {

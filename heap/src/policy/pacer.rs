@@ -1,22 +1,24 @@
 //! The pacer: when is it worth collecting?
 //!
-//! It compares what has been allocated since the last cycle with what survived that cycle, and both with the
-//! heap's limit. It knows neither how a collection works nor when sessions end; the heap asks it there.
+//! It compares what has been allocated since the last cycle with what survived that cycle, and both
+//! with the heap's limit. It knows neither how a collection works nor when sessions end; the heap
+//! asks it there.
 //!
-//! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a cycle due; so no
-//! heap stays full of garbage.
+//! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a
+//! cycle due; so no heap stays full of garbage.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// When a heap collects by itself. The question is asked at the end of every session.
 ///
-/// A limit (`max_bytes`) makes it collect earlier, `Manual` excepted: when half of what the limit leaves beside `live` has been
-/// allocated, whatever `min_bytes` and `growth` say, and when an allocation has been refused.
+/// A limit (`max_bytes`) makes it collect earlier, `Manual` excepted: when half of what the limit
+/// leaves beside `live` has been allocated, whatever `min_bytes` and `growth` say, and when an
+/// allocation has been refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Pacing {
-    /// Collect when the bytes allocated since the last cycle exceed `max(min_bytes, live * growth)`,
-    /// where `live` are the bytes that survived it.
+    /// Collect when the bytes allocated since the last cycle exceed
+    /// `max(min_bytes, live * growth)`, where `live` are the bytes that survived it.
     Automatic {
         /// Never collect before this many bytes have been allocated, unless the limit is near.
         ///
@@ -27,14 +29,15 @@ pub enum Pacing {
         /// that is negative or not a number counts as 0.
         growth: f64,
     },
-    /// The default: as `Automatic` with a growth of 1.0, but a small heap may grow by more, by the geometric mean of `live`
-    /// and [`BALANCE_BYTES`](Pacing::BALANCE_BYTES). A heap of 8 MiB grows by 32 before the next cycle, one of 128 MiB or more
-    /// doubles.
+    /// The default: as `Automatic` with a growth of 1.0, but a small heap may grow by more, by the
+    /// geometric mean of `live` and [`BALANCE_BYTES`](Pacing::BALANCE_BYTES). A heap of 8 MiB grows
+    /// by 32 before the next cycle, one of 128 MiB or more doubles.
     ///
-    /// A cycle costs time in proportion to `live`, and so does a byte allocated if cycles are as far apart as `live` is
-    /// large, whatever that is; but the memory saved by it is worth less in a small heap. Where the sum of both prices is
-    /// least, the heap grows by the square root of `live` (Kirisame et al., *Optimal Heap Limits for Reducing Browser
-    /// Memory Use*, OOPSLA 2022).
+    /// A cycle costs time in proportion to `live`, and so does a byte allocated if cycles are as
+    /// far apart as `live` is large, whatever that is; but the memory saved by it is worth less in
+    /// a small heap. Where the sum of both prices is least, the heap grows by the square root of
+    /// `live` (Kirisame et al., *Optimal Heap Limits for Reducing Browser Memory Use*, OOPSLA
+    /// 2022).
     Balanced {
         /// As in `Automatic`.
         min_bytes: u64,
@@ -48,7 +51,8 @@ impl Pacing {
     /// program which makes only garbage stays in a second-level cache.
     pub const DEFAULT_MIN_BYTES: u64 = 1 << 20;
 
-    /// Live bytes from which on a heap with [`Pacing::Balanced`] doubles before the next cycle: 128 MiB.
+    /// Live bytes from which on a heap with [`Pacing::Balanced`] doubles before the next cycle: 128
+    /// MiB.
     pub const BALANCE_BYTES: u64 = 128 << 20;
 }
 
@@ -58,7 +62,8 @@ impl Default for Pacing {
     }
 }
 
-/// The pacing of one heap. Its numbers are Relaxed: they say when to collect, and what a cycle frees does not depend on them.
+/// The pacing of one heap. Its numbers are Relaxed: they say when to collect, and what a cycle
+/// frees does not depend on them.
 pub(crate) struct Pacer {
     pacing: Pacing,
     max_bytes: u64,
@@ -121,9 +126,10 @@ impl Pacer {
     pub(crate) fn after_cycle(&self, live_bytes: u64, allocating: u64) {
         self.refused.store(false, Relaxed);
         self.cleanup_bytes.store(0, Relaxed);
-        // Half, so that the session before the cycle has room, too: as much, at least, as has been used since the last
-        // one. A cycle can be put off by no more than as much again; so near the limit it is had at most twice
-        // as often as it must be. With nothing allocated it is never due, however little is left.
+        // Half, so that the session before the cycle has room, too: as much, at least, as has been
+        // used since the last one. A cycle can be put off by no more than as much again; so near
+        // the limit it is had at most twice as often as it must be. With nothing allocated it is
+        // never due, however little is left.
         let limit_trigger = match self.pacing {
             Pacing::Manual => u64::MAX,
             _ => live_bytes.saturating_add(self.max_bytes.saturating_sub(live_bytes) / 2),

@@ -6,9 +6,9 @@ use sexton_cleanup::CleanupStats;
 
 /// What one full cycle did.
 ///
-/// Durations are wall time. The phases are `safepoint_time`, `prune_time`, `mark_time`, `sweep_time`,
-/// `flush_time` and `release_time`. They follow each other in this order without a gap. So their sum
-/// is `pause_time`.
+/// Durations are wall time. The phases are `safepoint_time`, `prune_time`, `mark_time`,
+/// `sweep_time`, `flush_time` and `release_time`. They follow each other in this order without a
+/// gap. So their sum is `pause_time`.
 ///
 /// Objects are the program's own, counted once each, however large. Bytes are slot bytes, which a
 /// type's size is rounded up to (to 8, at least 16), those of weak records included, without span
@@ -58,7 +58,8 @@ pub struct GcReport {
     pub release_time: Duration,
     /// How long no session could be opened: the sum of the phases.
     pub pause_time: Duration,
-    /// The share of the time since the end of the last cycle, or since the heap was made, in which sessions could be opened: 0 to 1.
+    /// The share of the time since the end of the last cycle, or since the heap was made, in which
+    /// sessions could be opened: 0 to 1.
     pub mutator_utilisation: f64,
 }
 
@@ -104,8 +105,9 @@ fn per_second(objects: u64, time: Duration) -> f64 {
 
 /// A heap's counters, read between two moments of its life.
 ///
-/// Exact in a `Local` heap. In a `Shared` one, while mutators are attached, what each has allocated lately is missing from objects, weak records and
-/// bytes: 64 KiB at most, or one object that is larger. The reports of cycles are exact.
+/// Exact in a `Local` heap. In a `Shared` one, while mutators are attached, what each has allocated
+/// lately is missing from objects, weak records and bytes: 64 KiB at most, or one object that is
+/// larger. The reports of cycles are exact.
 ///
 /// Cleanups run and are stopped beside any reading, in both modes. [`CleanupStats`] says which sums
 /// hold all the same.

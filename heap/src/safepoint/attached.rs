@@ -1,8 +1,9 @@
 //! Which heaps the current thread has a mutator of.
 //!
-//! Invariant: a thread has at most one mutator of each heap; so a session is never opened within another one on the same heap, nor by drop
-//! glue or trace glue within a cycle. Either would wait for itself. (One exception: a thread that ends, and whose own memory is gone already.
-//! What it does then is sound, but may wait for itself.)
+//! Invariant: a thread has at most one mutator of each heap; so a session is never opened within
+//! another one on the same heap, nor by drop glue or trace glue within a cycle. Either would wait
+//! for itself. (One exception: a thread that ends, and whose own memory is gone already. What it
+//! does then is sound, but may wait for itself.)
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -19,18 +20,19 @@ thread_local! {
 
 /// What has one of these stays on its thread. It takes no room.
 #[derive(Default)]
-pub(crate) struct Stays {
-    /// Not `PhantomData`, which the compiler's messages would show the source of, where there is one.
+pub(crate) struct NotSend {
+    /// Not `PhantomData`, which the compiler's messages would show the source of, where there is
+    /// one.
     _pointers: [*const (); 0],
 }
 
-/// The current thread's place at a heap. Stays on the thread.
-pub(crate) struct Attached {
+/// The current thread's place at a heap. NotSend on the thread.
+pub(crate) struct AttachGuard {
     heap: HeapId,
-    _stays: Stays,
+    _not_send: NotSend,
 }
 
-impl Attached {
+impl AttachGuard {
     /// Takes the place, if the thread does not have it. O(heaps that the thread is attached to).
     pub(crate) fn new(heap: HeapId) -> Result<Self, AlreadyAttached> {
         let taken = HERE.try_with(|here| {
@@ -43,8 +45,9 @@ impl Attached {
         });
         match taken {
             Ok(false) => Err(AlreadyAttached { heap }),
-            // A thread that is ending, and has no more memory of its own, cannot be kept from attaching twice.
-            Ok(true) | Err(_) => Ok(Attached { heap, _stays: Stays::default() }),
+            // A thread that is ending, and has no more memory of its own, cannot be kept from
+            // attaching twice.
+            Ok(true) | Err(_) => Ok(AttachGuard { heap, _not_send: NotSend::default() }),
         }
     }
 
@@ -54,7 +57,7 @@ impl Attached {
     }
 }
 
-impl Drop for Attached {
+impl Drop for AttachGuard {
     fn drop(&mut self) {
         let _ending = HERE.try_with(|here| here.borrow_mut().retain(|&heap| heap != self.heap));
     }

@@ -1,9 +1,10 @@
 //! The handshake: many mutators open and close sessions, and who collects waits until none is open.
 //!
-//! `HANDSHAKE.md` beside `Cargo.toml` has the protocol and why it holds; steps and fences here bear its names. Invariant: while a
-//! [`Stopped`] exists, no [`Session`] does.
+//! `HANDSHAKE.md` beside `Cargo.toml` has the protocol and why it holds; steps and fences here bear
+//! its names. Invariant: while a [`StopGuard`] exists, no [`Session`] does.
 //!
-//! It knows no heap: to it a mutator is a post with a context that it lends to nobody but the session's thread and the collector.
+//! It knows no heap: to it a mutator is a mutator with a context that it lends to nobody but the
+//! session's thread and the collector.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +25,7 @@ pub struct Handshake<C> {
     stopping: CachePadded<AtomicBool>,
     state: Mutex<State<C>>,
     /// Whoever stopped the mutators waits here: for sessions to end, for helpers to leave.
-    quiet: Condvar,
+    all_inactive: Condvar,
     /// Whoever may not open a session waits here: for that to change, or for a job.
     resumed: Condvar,
     /// How often to look before a thread sleeps.
@@ -45,25 +46,26 @@ fn spins() -> u32 {
 }
 
 struct State<C> {
-    posts: Vec<Arc<Post<C>>>,
+    mutators: Vec<Arc<MutatorState<C>>>,
     /// How often the mutators have been resumed.
     round: u64,
     /// Mutators that wait to open a session.
     entering: usize,
-    /// Of those, the ones that waited when the mutators were last resumed: nobody stops them again before they are in.
-    owed: usize,
+    /// Of those, the ones that waited when the mutators were last resumed: nobody stops them again
+    /// before they are in.
+    readmitted: usize,
     /// Threads that sleep at `resumed`.
     waiting: usize,
     /// What they can help with.
     job: Option<Arc<dyn Job>>,
     /// So many more may help.
-    seats: usize,
+    helper_slots: usize,
     /// Threads that help, and have not left yet.
     helping: usize,
 }
 
 /// One mutator, as the handshake sees it.
-pub(crate) struct Post<C> {
+pub(crate) struct MutatorState<C> {
     /// A session is open, or is being opened. Written by the mutator's thread only.
     active: CachePadded<AtomicBool>,
     context: C,
@@ -74,11 +76,11 @@ pub(crate) struct Post<C> {
 /// A session of a mutator's. Dropping it closes it.
 pub(crate) struct Session<'a, C> {
     handshake: &'a Handshake<C>,
-    post: &'a Post<C>,
+    mutator: &'a MutatorState<C>,
 }
 
 /// No session is open, and none will be until this is dropped.
-pub(crate) struct Stopped<'a, C> {
+pub(crate) struct StopGuard<'a, C> {
     handshake: &'a Handshake<C>,
     /// When the mutators were told.
     pub(crate) since: Instant,
@@ -87,9 +89,10 @@ pub(crate) struct Stopped<'a, C> {
 }
 
 /// When to complain about sessions that do not end, and to whom.
-pub(crate) struct Patience<'a> {
+pub(crate) struct SlowSessionPolicy<'a> {
     pub(crate) after: Duration,
-    /// Told the thread of each session that is still open, and how long it has been waited for. Called without the lock.
+    /// Told the thread of each session that is still open, and how long it has been waited for.
+    /// Called without the lock.
     pub(crate) complain: &'a dyn Fn(&std::thread::Thread, Duration),
 }
 
@@ -98,90 +101,91 @@ impl<C> Handshake<C> {
         Handshake {
             stopping: CachePadded(AtomicBool::new(false)),
             state: Mutex::new(State {
-                posts: Vec::new(),
+                mutators: Vec::new(),
                 round: 0,
                 entering: 0,
-                owed: 0,
+                readmitted: 0,
                 waiting: 0,
                 job: None,
-                seats: 0,
+                helper_slots: 0,
                 helping: 0,
             }),
-            quiet: Condvar::new(),
+            all_inactive: Condvar::new(),
             resumed: Condvar::new(),
             spins: spins(),
             mutant,
         }
     }
 
-    /// Adds a mutator of this thread's. Waits for nobody: if the mutators are stopped, its first session will wait.
-    pub(crate) fn attach(&self, context: C) -> Arc<Post<C>> {
-        let post = Arc::new(Post {
+    /// Adds a mutator of this thread's. Waits for nobody: if the mutators are stopped, its first
+    /// session will wait.
+    pub(crate) fn attach(&self, context: C) -> Arc<MutatorState<C>> {
+        let mutator = Arc::new(MutatorState {
             active: CachePadded(AtomicBool::new(false)),
             context,
             thread: std::thread::current(),
         });
-        self.state.lock().posts.push(post.clone());
-        post
+        self.state.lock().mutators.push(mutator.clone());
+        mutator
     }
 
-    /// Ends a mutator, which has no session open: calls `retire` with its context in a last one, and
-    /// forgets it after that.
-    pub(crate) fn detach(&self, post: &Arc<Post<C>>, retire: impl FnOnce(&C)) {
+    /// Ends a mutator, which has no session open: calls `retire` with its context in a last one,
+    /// and forgets it after that.
+    pub(crate) fn detach(&self, mutator: &Arc<MutatorState<C>>, retire: impl FnOnce(&C)) {
         // D1.
-        let mut session = Some(self.enter(post));
+        let mut session = Some(self.enter(mutator));
         if self.mutant.is(Mutant::RetireAfterSession) {
             session = None;
         }
         if self.mutant.is(Mutant::ForgetBeforeRetire) {
-            self.forget(post);
+            self.forget(mutator);
         }
         // D2. Within the session, and on the list: a cycle uses the context, and what it is given
         // back to.
-        retire(&post.context);
+        retire(&mutator.context);
         drop(session);
         // D3.
-        self.forget(post);
+        self.forget(mutator);
     }
 
-    fn forget(&self, post: &Arc<Post<C>>) {
-        let posts = &mut self.state.lock().posts;
+    fn forget(&self, mutator: &Arc<MutatorState<C>>) {
+        let mutators = &mut self.state.lock().mutators;
         // From the end, where those are that come and go while others stay.
-        if let Some(at) = posts.iter().rposition(|other| Arc::ptr_eq(other, post)) {
-            posts.swap_remove(at);
+        if let Some(at) = mutators.iter().rposition(|other| Arc::ptr_eq(other, mutator)) {
+            mutators.swap_remove(at);
         }
     }
 
-    /// Opens a session. If the mutators are stopped it waits until they are not, and helps meanwhile. Called on the mutator's
-    /// thread, without a session open.
+    /// Opens a session. If the mutators are stopped it waits until they are not, and helps
+    /// meanwhile. Called on the mutator's thread, without a session open.
     #[inline]
-    pub(crate) fn enter<'a>(&'a self, post: &'a Post<C>) -> Session<'a, C> {
-        debug_assert!(!post.active.load(Ordering::Relaxed), "a session is open already");
+    pub(crate) fn enter<'a>(&'a self, mutator: &'a MutatorState<C>) -> Session<'a, C> {
+        debug_assert!(!mutator.active.load(Ordering::Relaxed), "a session is open already");
         let late = self.mutant.is(Mutant::LateEntry) && !self.is_stopping();
         // E1. Relaxed: who sees it waits, and reads nothing of ours.
-        post.active.store(true, Ordering::Relaxed);
-        // E2. EnterFence: pairs with StopFence. Of E1 and T2, the one that comes later in the order of the fences is seen by the
-        // other side, at E3 or T4.
+        mutator.active.store(true, Ordering::Relaxed);
+        // E2. EnterFence: pairs with StopFence. Of E1 and T2, the one that comes later in the order
+        // of the fences is seen by the other side, at E3 or T4.
         if !self.mutant.is(Mutant::NoEnterFence) {
             fence(Ordering::SeqCst);
         }
         // E3. Acquire: pairs with the release of R1, so that the session sees what the cycle did.
         if !late && self.stopping.load(Ordering::Acquire) {
-            self.back_out(post);
+            self.back_out(mutator);
         }
-        Session { handshake: self, post }
+        Session { handshake: self, mutator }
     }
 
     /// A session may not be opened now. Opens it when it may.
     #[cold]
     #[inline(never)]
-    fn back_out(&self, post: &Post<C>) {
+    fn back_out(&self, mutator: &MutatorState<C>) {
         // E4. Release: as X1; this session did nothing, but the one before did.
-        post.active.store(false, Ordering::Release);
+        mutator.active.store(false, Ordering::Release);
         let mut state = self.state.lock();
         // E5. Whoever stops us may have seen E1, and wait for us.
         if !self.mutant.is(Mutant::BackOutWithoutWake) {
-            self.quiet.notify_all();
+            self.all_inactive.notify_all();
         }
         state.entering += 1;
         let round = state.round;
@@ -195,18 +199,18 @@ impl<C> Handshake<C> {
         }
         state.entering -= 1;
         debug_assert!(state.round <= round + 1, "two cycles have gone by");
-        if state.round > round && !self.mutant.is(Mutant::NothingOwed) {
-            state.owed -= 1;
-            if state.owed == 0 {
+        if state.round > round && !self.mutant.is(Mutant::NothingReadmitted) {
+            state.readmitted -= 1;
+            if state.readmitted == 0 {
                 self.resumed.notify_all();
             }
         }
         // E7. Relaxed: with the lock held, so that T4, which comes after T2, sees it.
-        post.active.store(true, Ordering::Relaxed);
+        mutator.active.store(true, Ordering::Relaxed);
     }
 
-    /// Looks so often before a thread sleeps: some ten microseconds, where sleeping and being woken take some fifty. Whether it saw what it
-    /// looked for.
+    /// Looks so often before a thread sleeps: some ten microseconds, where sleeping and being woken
+    /// take some fifty. Whether it saw what it looked for.
     fn spin_until(&self, is_so: impl Fn() -> bool) -> bool {
         (0..self.spins).any(|_| {
             let so = is_so();
@@ -217,15 +221,16 @@ impl<C> Handshake<C> {
         })
     }
 
-    /// Returns once the mutators are not stopped and, for one that would stop them, nothing is owed; helps until then.
+    /// Returns once the mutators are not stopped and, for one that would stop them, nothing is
+    /// readmitted; helps until then.
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<C>>,
         to_stop: bool,
     ) -> MutexGuard<'a, State<C>> {
         // Relaxed: it is written with the lock held, which we hold.
-        while self.stopping.load(Ordering::Relaxed) || (to_stop && state.owed > 0) {
-            match state.take_seat() {
+        while self.stopping.load(Ordering::Relaxed) || (to_stop && state.readmitted > 0) {
+            match state.take_helper_slot() {
                 Some(job) => {
                     drop(state);
                     let leave = Leave(self);
@@ -244,15 +249,15 @@ impl<C> Handshake<C> {
         state
     }
 
-    /// Waits until no session is open and keeps it so; or, if `unless` says so when nobody else has the mutators stopped, does
-    /// nothing. Called on a thread that has no session open.
+    /// Waits until no session is open and keeps it so; or, if `unless` says so when nobody else has
+    /// the mutators stopped, does nothing. Called on a thread that has no session open.
     ///
     /// A session that does not end is waited for without end, and complained about.
     pub(crate) fn stop(
         &self,
         unless: impl FnOnce() -> bool,
-        patience: Option<Patience<'_>>,
-    ) -> Option<Stopped<'_, C>> {
+        policy: Option<SlowSessionPolicy<'_>>,
+    ) -> Option<StopGuard<'_, C>> {
         // T1. One at a time, and not before all are in that waited for the last.
         let lucky = self.spin_until(|| !self.is_stopping());
         let mut state = self.state.lock();
@@ -274,28 +279,27 @@ impl<C> Handshake<C> {
         let mut lucky = false;
         if self.spins > 0 && !open.is_empty() {
             drop(state);
-            lucky =
-                self.spin_until(|| open.iter().all(|post| !post.active.load(Ordering::Relaxed)));
+            lucky = self
+                .spin_until(|| open.iter().all(|mutator| !mutator.active.load(Ordering::Relaxed)));
             state = self.state.lock();
         }
         let trusting = lucky && self.mutant.is(Mutant::QuietOnLuck);
-        let mut complain_at =
-            patience.as_ref().and_then(|patience| since.checked_add(patience.after));
+        let mut complain_at = policy.as_ref().and_then(|policy| since.checked_add(policy.after));
         while !trusting && state.is_any_active() {
-            if !wait_until(&self.quiet, &mut state, complain_at) {
+            if !wait_until(&self.all_inactive, &mut state, complain_at) {
                 continue;
             }
-            let Some(patience) = &patience else { continue };
-            let slow: Vec<_> = state.active().map(|post| post.thread.clone()).collect();
+            let Some(policy) = &policy else { continue };
+            let slow: Vec<_> = state.active().map(|mutator| mutator.thread.clone()).collect();
             drop(state);
             let waited = since.elapsed();
-            slow.iter().for_each(|thread| (patience.complain)(thread, waited));
+            slow.iter().for_each(|thread| (policy.complain)(thread, waited));
             // Twice as late the next time: to be seen, and not to fill a log.
             complain_at = since.checked_add(waited * 2);
             state = self.state.lock();
         }
         drop(state);
-        Some(Stopped { handshake: self, since, safepoint_time: since.elapsed() })
+        Some(StopGuard { handshake: self, since, safepoint_time: since.elapsed() })
     }
 
     /// Whether sessions may not be opened. A hint to whoever has one open, and could end it.
@@ -307,12 +311,12 @@ impl<C> Handshake<C> {
 
     /// How many mutators there are.
     pub(crate) fn len(&self) -> usize {
-        self.state.lock().posts.len()
+        self.state.lock().mutators.len()
     }
 
     /// Calls `each` with the context of every mutator. Called while no session is open.
     pub(crate) fn for_each(&self, mut each: impl FnMut(&C)) {
-        self.state.lock().posts.iter().for_each(|post| each(&post.context));
+        self.state.lock().mutators.iter().for_each(|mutator| each(&mutator.context));
     }
 }
 
@@ -342,23 +346,24 @@ impl<C> fmt::Debug for Handshake<C> {
 }
 
 impl<C> State<C> {
-    fn active(&self) -> impl Iterator<Item = &Arc<Post<C>>> {
-        // Acquire: pairs with the release of X1 and E4, so that the collector sees what the session did.
-        self.posts.iter().filter(|post| post.active.load(Ordering::Acquire))
+    fn active(&self) -> impl Iterator<Item = &Arc<MutatorState<C>>> {
+        // Acquire: pairs with the release of X1 and E4, so that the collector sees what the session
+        // did.
+        self.mutators.iter().filter(|mutator| mutator.active.load(Ordering::Acquire))
     }
 
     fn is_any_active(&self) -> bool {
         self.active().next().is_some()
     }
 
-    fn take_seat(&mut self) -> Option<Arc<dyn Job>> {
-        self.seats = self.seats.checked_sub(1)?;
+    fn take_helper_slot(&mut self) -> Option<Arc<dyn Job>> {
+        self.helper_slots = self.helper_slots.checked_sub(1)?;
         self.helping += 1;
         self.job.clone()
     }
 }
 
-impl<C> Post<C> {
+impl<C> MutatorState<C> {
     /// The mutator's context: for the thread that has its session open.
     pub(crate) fn context(&self) -> &C {
         &self.context
@@ -368,10 +373,11 @@ impl<C> Post<C> {
 impl<C> Drop for Session<'_, C> {
     #[inline]
     fn drop(&mut self) {
-        let Session { handshake, post } = self;
+        let Session { handshake, mutator } = self;
         // X1. Release: pairs with the acquire of T4.
-        post.active.store(false, Ordering::Release);
-        // X2. ExitFence: pairs with StopFence. Either X3 sees that somebody waits, or T4 has seen X1.
+        mutator.active.store(false, Ordering::Release);
+        // X2. ExitFence: pairs with StopFence. Either X3 sees that somebody waits, or T4 has seen
+        // X1.
         if !handshake.mutant.is(Mutant::NoExitFence) {
             fence(Ordering::SeqCst);
         }
@@ -383,7 +389,8 @@ impl<C> Drop for Session<'_, C> {
 }
 
 impl<C> Handshake<C> {
-    /// X4. Tells whoever waits for sessions to end that one has. The lock makes it come after T4's look, or before it.
+    /// X4. Tells whoever waits for sessions to end that one has. The lock makes it come after T4's
+    /// look, or before it.
     #[cold]
     #[inline(never)]
     fn wake(&self) {
@@ -391,19 +398,19 @@ impl<C> Handshake<C> {
             return;
         }
         drop(self.state.lock());
-        self.quiet.notify_all();
+        self.all_inactive.notify_all();
     }
 }
 
-impl<C> Drop for Stopped<'_, C> {
+impl<C> Drop for StopGuard<'_, C> {
     fn drop(&mut self) {
         let handshake = self.handshake;
         let mut state = handshake.state.lock();
-        let is_clean = (state.seats, state.helping, state.owed) == (0, 0, 0);
+        let is_clean = (state.helper_slots, state.helping, state.readmitted) == (0, 0, 0);
         debug_assert!(is_clean || std::thread::panicking(), "a job or a debt is left over");
         state.round += 1;
-        if !handshake.mutant.is(Mutant::NothingOwed) {
-            state.owed = state.entering;
+        if !handshake.mutant.is(Mutant::NothingReadmitted) {
+            state.readmitted = state.entering;
         }
         // R1. Release: pairs with the acquire of E3.
         handshake.stopping.store(false, Ordering::Release);
@@ -413,34 +420,34 @@ impl<C> Drop for Stopped<'_, C> {
     }
 }
 
-impl<C> Waiting for Stopped<'_, C> {
+impl<C> Waiting for StopGuard<'_, C> {
     fn with_help(&self, job: Arc<dyn Job>, most: usize, work: &mut dyn FnMut(usize)) {
         let handshake = self.handshake;
-        // J1. Offer seats to those that wait.
+        // J1. Offer helper_slots to those that wait.
         let mut state = handshake.state.lock();
-        let seats = most.min(state.waiting);
-        state.seats = seats;
+        let helper_slots = most.min(state.waiting);
+        state.helper_slots = helper_slots;
         state.job = Some(job);
         drop(state);
-        if seats > 0 {
+        if helper_slots > 0 {
             handshake.resumed.notify_all();
         }
         let _dismiss = Dismiss(handshake);
-        work(seats);
+        work(helper_slots);
     }
 }
 
-/// J2. Offers no more seats, and waits until the helpers have left.
+/// J2. Offers no more helper_slots, and waits until the helpers have left.
 struct Dismiss<'a, C>(&'a Handshake<C>);
 
 impl<C> Drop for Dismiss<'_, C> {
     fn drop(&mut self) {
         let Dismiss(handshake) = self;
         let mut state = handshake.state.lock();
-        state.seats = 0;
+        state.helper_slots = 0;
         let job = mem::take(&mut state.job);
         while state.helping > 0 && !handshake.mutant.is(Mutant::LeaveHelpersBehind) {
-            handshake.quiet.wait(&mut state);
+            handshake.all_inactive.wait(&mut state);
         }
         drop(state);
         drop(job);
@@ -455,6 +462,6 @@ impl<C> Drop for Leave<'_, C> {
         let mut state = self.0.state.lock();
         state.helping -= 1;
         drop(state);
-        self.0.quiet.notify_all();
+        self.0.all_inactive.notify_all();
     }
 }

@@ -1,4 +1,5 @@
-//! Help for whoever collects: from mutators that wait for the end of the cycle, and from threads started for the purpose.
+//! Help for whoever collects: from mutators that wait for the end of the cycle, and from threads
+//! started for the purpose.
 //!
 //! Invariant: when [`Helpers::with`] returns, or unwinds, no other thread is at the job any more.
 //!
@@ -9,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use crate::id::HeapId;
-use crate::safepoint::attached::Attached;
+use crate::safepoint::attached::AttachGuard;
 use crate::safepoint::threads;
 
 /// How many processors there are. Asked once: the system looks into files for it.
 pub(crate) fn processors() -> usize {
-    // 0 until it is known. Relaxed: whoever asks at the same time finds the same. Not a `OnceLock`, which would keep the
-    // child of a `fork` waiting for a thread that was asking.
+    // 0 until it is known. Relaxed: whoever asks at the same time finds the same. Not a `OnceLock`,
+    // which would keep the child of a `fork` waiting for a thread that was asking.
     static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
     match PROCESSORS.load(Relaxed) {
         0 => {
@@ -38,14 +39,15 @@ pub(crate) trait Job: Send + Sync {
 
 /// Threads that wait for the end of a cycle.
 pub(crate) trait Waiting {
-    /// Calls `work` with the number of those that are going to help with the job, `most` at most, and returns when they have left.
+    /// Calls `work` with the number of those that are going to help with the job, `most` at most,
+    /// and returns when they have left.
     fn with_help(&self, job: Arc<dyn Job>, most: usize, work: &mut dyn FnMut(usize));
 }
 
-/// Nobody waits.
-pub(crate) struct Nobody;
+/// NoneWaiting waits.
+pub(crate) struct NoneWaiting;
 
-impl Waiting for Nobody {
+impl Waiting for NoneWaiting {
     fn with_help(&self, _: Arc<dyn Job>, _: usize, work: &mut dyn FnMut(usize)) {
         work(0);
     }
@@ -60,8 +62,8 @@ pub(crate) struct Helpers<'a> {
 }
 
 impl Helpers<'_> {
-    /// Calls `work`, while up to `most` others help with the job: those who wait anyway, and for the rest threads that end with it.
-    /// One that cannot be started is done without.
+    /// Calls `work`, while up to `most` others help with the job: those who wait anyway, and for
+    /// the rest threads that end with it. One that cannot be started is done without.
     pub(crate) fn with(&self, job: Arc<dyn Job>, most: usize, work: impl FnOnce()) {
         let most = most.min(self.most);
         let heap = self.heap;
@@ -76,7 +78,7 @@ impl Helpers<'_> {
                     let helper = thread::Builder::new().name(name);
                     let body = || {
                         // What it calls of the user's must not wait for this very cycle.
-                        let _here = Attached::helper(heap);
+                        let _here = AttachGuard::helper(heap);
                         job.help();
                     };
                     let started = threads::without_signals(|| helper.spawn_scoped(scope, body));

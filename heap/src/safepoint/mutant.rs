@@ -1,7 +1,8 @@
 //! The handshake with one step broken, for the models that must fail.
 //!
-//! A proof that no model can contradict is worth little. Under `--cfg loom` a handshake carries one of these and leaves out or misplaces that
-//! one step. In every other build the only value is [`Mutant::None`], and the questions asked of it compile to nothing.
+//! A proof that no model can contradict is worth little. Under `--cfg loom` a handshake carries one
+//! of these and leaves out or misplaces that one step. In every other build the only value is
+//! [`Mutant::None`], and the questions asked of it compile to nothing.
 
 /// Which step is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(crate) enum Mutant {
     /// E3 comes before E1.
     LateEntry,
     /// Whoever resumes the mutators does not note who waited, and T1 waits for nobody.
-    NothingOwed,
+    NothingReadmitted,
     /// J2 does not wait.
     LeaveHelpersBehind,
     /// E6 does not look under the lock, if the look without it was a lucky one.

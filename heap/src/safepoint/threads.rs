@@ -1,20 +1,21 @@
 //! How Sexton's own threads are started: under names that tell them apart, and without signals.
 //!
-//! Invariant: a thread that is started here is never seen by the system without its mask. It inherits the mask of the
-//! thread that starts it.
+//! Invariant: a thread that is started here is never seen by the system without its mask. It
+//! inherits the mask of the thread that starts it.
 
 /// Bytes of a thread's name that Linux keeps.
 const SHOWN: usize = 15;
 
-/// A thread's name: `prefix-role`. Of a long prefix only so much as leaves the role to be seen on Linux.
+/// A thread's name: `prefix-role`. Of a long prefix only so much as leaves the role to be seen on
+/// Linux.
 pub fn name(prefix: &str, role: &str) -> String {
     let room = SHOWN.saturating_sub(role.len() + 1);
     let end = prefix.floor_char_boundary(room);
     format!("{}-{role}", &prefix[..end])
 }
 
-/// Calls `start`, and has the threads that it starts block the signals that any thread may handle. The program's
-/// handlers run on the program's threads, then.
+/// Calls `start`, and has the threads that it starts block the signals that any thread may handle.
+/// The program's handlers run on the program's threads, then.
 ///
 /// Not blocked are the signals that tell of a fault of the thread itself, and a profiler's.
 pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
@@ -51,7 +52,8 @@ fn blocked() -> Option<Restore> {
     ] {
         signals.remove(own);
     }
-    // The mask is valid, so there is no error. If there were, the threads would have the program's mask.
+    // The mask is valid, so there is no error. If there were, the threads would have the program's
+    // mask.
     signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok().map(Restore)
 }
 

@@ -1,8 +1,9 @@
 //! The context of one mutator: what it allocates from, and where it registers cleanups.
 //!
-//! Invariant: a context is used by one thread at a time: that of its mutator within a session, or that which collects
-//! while no session is open. In a `Local` heap the borrow checker sees to it (`&mut self`), in a `Shared` one the handshake, which
-//! lends contexts to nobody else. User code that runs during a cycle (drop glue, trace glue) cannot reach it.
+//! Invariant: a context is used by one thread at a time: that of its mutator within a session, or
+//! that which collects while no session is open. In a `Local` heap the borrow checker sees to it
+//! (`&mut self`), in a `Shared` one the handshake, which lends contexts to nobody else. User code
+//! that runs during a cycle (drop glue, trace glue) cannot reach it.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::marker::PhantomData;
@@ -15,7 +16,8 @@ use crate::policy::pacer::{CLEANUP_BYTES, Pacer};
 
 /// One mutator's own state.
 pub struct Context<M> {
-    /// Touched by every allocation, so not behind a borrow flag; see [`with_allocator`](Self::with_allocator).
+    /// Touched by every allocation, so not behind a borrow flag; see
+    /// [`with_allocator`](Self::with_allocator).
     allocator: UnsafeCell<Allocator>,
     registrar: RefCell<Registrar>,
     /// Bytes of cleanup records registered that the pacer has not been told of.
@@ -23,8 +25,8 @@ pub struct Context<M> {
     mode: PhantomData<M>,
 }
 
-// SAFETY: by the file's invariant one thread uses it at a time, and the handshake orders each use before the next. What an allocator
-// points to are free slots, which belong to nobody else.
+// SAFETY: by the file's invariant one thread uses it at a time, and the handshake orders each use
+// before the next. What an allocator points to are free slots, which belong to nobody else.
 unsafe impl Send for Context<Shared> {}
 // SAFETY: as above. A session's `Mutation`, which leads here, is not `Sync`.
 unsafe impl Sync for Context<Shared> {}
@@ -42,8 +44,8 @@ impl<M> Context<M> {
     /// Calls `f` with the allocator.
     #[inline]
     pub(crate) fn with_allocator<T>(&self, f: impl FnOnce(&mut Allocator) -> T) -> T {
-        // SAFETY: by the file's invariant no other thread is here, and the callers' closures, all in this crate, run no user
-        // code and do not come back here; so this is the only reference.
+        // SAFETY: by the file's invariant no other thread is here, and the callers' closures, all
+        // in this crate, run no user code and do not come back here; so this is the only reference.
         f(unsafe { &mut *self.allocator.get() })
     }
 

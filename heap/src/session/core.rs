@@ -1,13 +1,16 @@
-//! The core of a heap: all its state but the root, behind shared references, for the sessions that change it.
+//! The core of a heap: all its state but the root, behind shared references, for the sessions that
+//! change it.
 //!
-//! What belongs to one mutator is in its [`Context`]; what all of them share is here: the space, the roots, the origin,
-//! the pacer. In a `Local` heap, whose one context is the heap's own, nothing here takes a lock but making and dropping roots.
+//! What belongs to one mutator is in its [`Context`]; what all of them share is here: the space,
+//! the roots, the origin, the pacer. In a `Local` heap, whose one context is the heap's own,
+//! nothing here takes a lock but making and dropping roots.
 //!
-//! Locks are taken in this order: a span's specials, the space; and by whoever has the mutators stopped, alone, the handshake's and the space's in
-//! either. Roots and history are locked for themselves.
+//! Locks are taken in this order: a span's specials, the space; and by whoever has the mutators
+//! stopped, alone, the handshake's and the space's in either. Roots and history are locked for
+//! themselves.
 //!
-//! Invariant: user code that runs during a cycle (drop glue, trace glue) finds nothing of this locked or borrowed that it
-//! can reach: it has no session.
+//! Invariant: user code that runs during a cycle (drop glue, trace glue) finds nothing of this
+//! locked or borrowed that it can reach: it has no session.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -18,7 +21,7 @@ use sexton_cleanup::{Cleanup, Description, Origin, Receipt};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
-use crate::memory::space::{CommonSpace, NoRoom, Usage};
+use crate::memory::space::{AllocError, CommonSpace, Usage};
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
 use crate::object::glue;
@@ -26,14 +29,15 @@ use crate::object::trace::Trace;
 use crate::policy::config::HeapConfig;
 use crate::policy::pacer::Pacer;
 use crate::session::context::Context;
-use crate::session::error::Full;
+use crate::session::error::HeapFullReason;
 use crate::session::mode::Mode;
 use crate::session::mode::parts::Mutators;
 use crate::sweep::local_cleanups::LocalCleanups;
 
 /// All state of one heap but its root.
 pub(crate) struct Core<M: Mode> {
-    /// The heap's own context: its mutator's in a `Local` heap; in a `Shared` one that of whoever makes the root or collects.
+    /// The heap's own context: its mutator's in a `Local` heap; in a `Shared` one that of whoever
+    /// makes the root or collects.
     context: Context<M>,
     mutators: M::Mutators,
     space: CommonSpace<M>,
@@ -71,7 +75,8 @@ impl<M: Mode> Core<M> {
         &self.mutators
     }
 
-    /// Calls `each` with the heap's own context and with those of all mutators. Called while no session is open.
+    /// Calls `each` with the heap's own context and with those of all mutators. Called while no
+    /// session is open.
     pub(crate) fn for_each_context(&self, mut each: impl FnMut(&Context<M>)) {
         each(&self.context);
         self.mutators.for_each(each);
@@ -104,8 +109,9 @@ impl<M: Mode> Core<M> {
         self.diagnostics
     }
 
-    /// What all mutators have in stock, and what they were granted, goes back to the space; what they have not told the pacer of, they
-    /// tell. Gives how many have allocated since they did so last. Called while no session is open.
+    /// What all mutators have in stock, and what they were reserved, goes back to the space; what
+    /// they have not told the pacer of, they tell. Gives how many have allocated since they did so
+    /// last. Called while no session is open.
     pub(crate) fn retire_contexts(&self) -> u64 {
         let mut allocating = 0;
         self.for_each_context(|context| allocating += u64::from(self.retire_context(context)));
@@ -116,22 +122,23 @@ impl<M: Mode> Core<M> {
     pub(crate) fn retire_context(&self, context: &Context<M>) -> bool {
         context.report_cleanups(&self.pacer);
         context.with_allocator(|allocator| {
-            let has_allocated = allocator.granted() > 0;
+            let has_allocated = allocator.reserved() > 0;
             self.space.with(|space| allocator.retire(space));
             has_allocated
         })
     }
 
-    /// Whether the pacer, or zeal, asks for a cycle, as far as the mutator of the context knows: what others have allocated lately and not
-    /// settled, 64 KiB each, or one object that is larger, it does not. O(1) while the answer is no.
+    /// Whether the pacer, or zeal, asks for a cycle, as far as the mutator of the context knows:
+    /// what others have allocated lately and not committed, 64 KiB each, or one object that is
+    /// larger, it does not. O(1) while the answer is no.
     pub(crate) fn collection_due(&self, context: &Context<M>) -> bool {
         context.report_cleanups(&self.pacer);
         context.with_allocator(|allocator| {
-            let taken = self.space.settled_bytes() + allocator.taken().bytes;
+            let taken = self.space.committed_bytes() + allocator.taken().bytes;
             // The cheap number is never too low.
             self.zeal
                 || (self.pacer.is_due(taken)
-                    && self.pacer.is_due(taken - allocator.stocked().bytes))
+                    && self.pacer.is_due(taken - allocator.cached_usage().bytes))
         })
     }
 
@@ -162,7 +169,7 @@ impl<M: Mode> Core<M> {
     pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(
         &self,
         context: &Context<M>,
-    ) -> Result<NonNull<T>, NoRoom> {
+    ) -> Result<NonNull<T>, AllocError> {
         let info = glue::type_info::<T>();
         let slot = match context.with_allocator(|allocator| allocator.take::<T>(info)) {
             Some(slot) => slot,
@@ -176,13 +183,13 @@ impl<M: Mode> Core<M> {
         &self,
         context: &Context<M>,
         info: &'static TypeInfo,
-    ) -> Result<NonNull<MaybeUninit<T>>, NoRoom> {
+    ) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
         let slot = context.with_allocator(|allocator| {
             allocator.refill(&self.space, info)?;
             Ok(allocator.take(info).expect("a refilled stock is not empty"))
         });
         // Not if the system has no memory: a cycle takes some itself.
-        if let Err(NoRoom::Limit) = slot {
+        if let Err(AllocError::Limit) = slot {
             self.pacer.refuse(info.charged_bytes() as u64);
         }
         slot
@@ -190,8 +197,8 @@ impl<M: Mode> Core<M> {
 
     /// Why a `T` found no room, for the user.
     #[cold]
-    pub(crate) fn full<'gc, T: Trace<'gc>>(&self, why: NoRoom) -> Full {
-        Full {
+    pub(crate) fn heap_full_reason<'gc, T: Trace<'gc>>(&self, why: AllocError) -> HeapFullReason {
+        HeapFullReason {
             heap: self.roots.heap(),
             type_name: std::any::type_name::<T>(),
             why,
@@ -237,14 +244,15 @@ impl<M: Mode> Core<M> {
         context.registrar().borrow_mut().describe(cleanup, description);
     }
 
-    /// What is in use, as far as can be told without waiting: what is in the heap's own context exactly, what other mutators have
-    /// taken lately not at all.
+    /// What is in use, as far as can be told without waiting: what is in the heap's own context
+    /// exactly, what other mutators have taken lately not at all.
     pub(crate) fn usage(&self) -> Usage {
-        let settled = self.space.settled();
+        let committed = self.space.committed();
         if M::SHARED {
-            return settled;
+            return committed;
         }
-        self.context
-            .with_allocator(|allocator| settled.plus(allocator.taken()).minus(allocator.stocked()))
+        self.context.with_allocator(|allocator| {
+            committed.plus(allocator.taken()).minus(allocator.cached_usage())
+        })
     }
 }

@@ -4,13 +4,13 @@ use std::error::Error;
 use std::fmt;
 
 use crate::id::HeapId;
-use crate::memory::space::NoRoom;
+use crate::memory::space::AllocError;
 
 /// There is no room for a value; it is given back.
 pub struct HeapFull<T> {
     /// The value that was not allocated.
     pub value: T,
-    pub(crate) reason: Full,
+    pub(crate) reason: HeapFullReason,
 }
 
 impl<T> HeapFull<T> {
@@ -24,7 +24,8 @@ impl<T> HeapFull<T> {
         self.reason.requested
     }
 
-    /// Bytes in use when it was asked for, those that other mutators of a `Shared` heap had at hand included.
+    /// Bytes in use when it was asked for, those that other mutators of a `Shared` heap had at hand
+    /// included.
     pub fn used_bytes(&self) -> u64 {
         self.reason.used
     }
@@ -36,25 +37,25 @@ impl<T> HeapFull<T> {
 }
 
 /// The reason, apart from the value, so that the message can be made without it.
-pub(crate) struct Full {
+pub(crate) struct HeapFullReason {
     pub(crate) heap: HeapId,
     pub(crate) type_name: &'static str,
-    pub(crate) why: NoRoom,
+    pub(crate) why: AllocError,
     pub(crate) requested: u64,
     pub(crate) used: u64,
     pub(crate) max: u64,
 }
 
-impl fmt::Display for Full {
+impl fmt::Display for HeapFullReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Full { heap, type_name, why, requested, used, max } = self;
+        let HeapFullReason { heap, type_name, why, requested, used, max } = self;
         match why {
-            NoRoom::Limit => write!(
+            AllocError::Limit => write!(
                 f,
                 "{heap} is full: {requested} bytes for a `{type_name}` do not fit beside the {used} in \
                  use of max_bytes = {max}"
             ),
-            NoRoom::System => write!(
+            AllocError::System => write!(
                 f,
                 "{heap} is full: the system gave no memory for {requested} bytes of a `{type_name}` \
                  beside the {used} in use"

@@ -1,9 +1,10 @@
 //! The modes of a heap: one mutator on one thread, or many.
 //!
-//! What differs is chosen at compile time: a [`Local`] heap's state lies in cells, a [`Shared`] heap's behind locks, and
-//! nothing of the handshake is compiled into a `Local` session.
+//! What differs is chosen at compile time: a [`Local`] heap's state lies in cells, a [`Shared`]
+//! heap's behind locks, and nothing of the handshake is compiled into a `Local` session.
 //!
-//! Invariant: a heap has one mode for life, its type's; so what is `Local` is never reached by two threads.
+//! Invariant: a heap has one mode for life, its type's; so what is `Local` is never reached by two
+//! threads.
 
 use std::rc::Rc;
 
@@ -18,10 +19,12 @@ pub trait Mode: parts::Parts {}
 impl Mode for Local {}
 impl Mode for Shared {}
 
-/// A value that may be allocated in a heap of the mode: any in a [`Local`] one; in a [`Shared`] one only what is
-/// `Send + Sync`, because other threads see it, and one of them may drop it. Implemented for those, and for nothing else.
+/// A value that may be allocated in a heap of the mode: any in a [`Local`] one; in a [`Shared`] one
+/// only what is `Send + Sync`, because other threads see it, and one of them may drop it.
+/// Implemented for those, and for nothing else.
 ///
-/// Asked of what is allocated and of the root, not of every type that one of them mentions: a field is part of its object.
+/// Asked of what is allocated and of the root, not of every type that one of them mentions: a field
+/// is part of its object.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in a heap of mode `{M}`",
     note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, `GcMutex`, `GcRwLock` or \
@@ -34,8 +37,8 @@ impl<M: Mode, T: parts::Fits<M>> Payload<M> for T {}
 pub(crate) mod parts {
     use super::*;
 
-    /// What [`Payload`] says. Not to be named outside: a type that is not `Send` could say of itself that it is a payload of a shared heap, if
-    /// that were a trait for everybody.
+    /// What [`Payload`] says. Not to be named outside: a type that is not `Send` could say of
+    /// itself that it is a payload of a shared heap, if that were a trait for everybody.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` cannot live in a heap of mode `{M}`",
         note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, `GcMutex`, `GcRwLock` or \

@@ -1,8 +1,9 @@
 //! A session's access to its heap: allocation, cleanups, weak pointers and roots.
 //!
-//! Invariant: while a `Mutation<'gc>` exists, no collection runs on its heap, and its context is its own. A `Local` heap keeps it
-//! by taking `&mut self` for both, a `Shared` one by the handshake. Nothing here runs user code, so the heap's state is borrowed,
-//! or locked, only within a call.
+//! Invariant: while a `Mutation<'gc>` exists, no collection runs on its heap, and its context is
+//! its own. A `Local` heap keeps it by taking `&mut self` for both, a `Shared` one by the
+//! handshake. Nothing here runs user code, so the heap's state is borrowed, or locked, only within
+//! a call.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,33 +19,35 @@ use crate::object::gc::{Brand, Gc};
 use crate::object::root::{Root, SharedRoot};
 use crate::object::trace::{Branded, Trace};
 use crate::object::weak::Weak;
-use crate::safepoint::attached::Stays;
+use crate::safepoint::attached::NotSend;
 use crate::session::context::Context;
 use crate::session::core::Core;
-use crate::session::error::{Full, HeapFull};
+use crate::session::error::{HeapFull, HeapFullReason};
 use crate::session::mode::{Mode, Payload};
 use crate::sweep::local_cleanups::LocalCleanup;
 
 /// A session on a heap: the proof that its objects stay where they are, and the way to change it.
 ///
-/// Lent to the closures of `Heap::new`, `Heap::mutate` and `Mutator::mutate`. All pointers it gives out carry its brand
-/// `'gc` and end with it. It stays on its thread; pointers to what is `Sync` may go to scoped threads that end within the session.
+/// Lent to the closures of `Heap::new`, `Heap::mutate` and `Mutator::mutate`. All pointers it gives
+/// out carry its brand `'gc` and end with it. It stays on its thread; pointers to what is `Sync`
+/// may go to scoped threads that end within the session.
 pub struct Mutation<'gc, M: Mode = Local> {
     core: &'gc Core<M>,
     context: &'gc Context<M>,
     brand: Brand<'gc>,
     /// A context has one user at a time, on its own thread.
-    _stays: Stays,
+    _not_send: NotSend,
 }
 
 impl<'gc, M: Mode> Mutation<'gc, M> {
-    /// Called by whoever may use the context, which is one of the core's, for as long as the session lasts.
+    /// Called by whoever may use the context, which is one of the core's, for as long as the
+    /// session lasts.
     pub(crate) fn new(core: &'gc Core<M>, context: &'gc Context<M>) -> Self {
-        Mutation { core, context, brand: PhantomData, _stays: Stays::default() }
+        Mutation { core, context, brand: PhantomData, _not_send: NotSend::default() }
     }
 
-    /// Puts a value into the heap. Never collects and never runs user code; O(1), a few instructions
-    /// unless the type's run of free slots is used up.
+    /// Puts a value into the heap. Never collects and never runs user code; O(1), a few
+    /// instructions unless the type's run of free slots is used up.
     ///
     /// # Panics
     ///
@@ -71,10 +74,11 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// # Errors
     ///
     /// [`HeapFull`] with the value, if the heap's `max_bytes` would be exceeded or the system gives
-    /// no memory. A collection after the session may make room: it is due if the limit is the reason, unless pacing is
-    /// manual or the heap could not hold the object if it were empty.
+    /// no memory. A collection after the session may make room: it is due if the limit is the
+    /// reason, unless pacing is manual or the heap could not hold the object if it were empty.
     ///
-    /// In a `Shared` heap what other mutators have at hand counts as used: 64 KiB each at most, and all together no more than a quarter of what was left.
+    /// In a `Shared` heap what other mutators have at hand counts as used: 64 KiB each at most, and
+    /// all together no more than a quarter of what was left.
     #[inline]
     pub fn try_alloc<T: Trace<'gc> + Payload<M>>(
         &self,
@@ -92,15 +96,16 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
                 // SAFETY: it now holds a live object of this session's heap.
                 Ok(unsafe { Gc::from_object(slot) })
             }
-            Err(why) => Err(HeapFull { value, reason: self.core.full::<T>(why) }),
+            Err(why) => Err(HeapFull { value, reason: self.core.heap_full_reason::<T>(why) }),
         }
     }
 
     /// Registers `f` to run on a worker thread some time after the object has died.
     ///
-    /// An object may have any number of cleanups; their order is not specified. Takes no lock, but for that of the object's span
-    /// in a `Shared` heap, and allocates only when `f` captures more than three words or a table has to grow. O(1) in the order of allocation; out of it
-    /// a span's packed table makes room, which moves up to 16 KiB.
+    /// An object may have any number of cleanups; their order is not specified. Takes no lock, but
+    /// for that of the object's span in a `Shared` heap, and allocates only when `f` captures more
+    /// than three words or a table has to grow. O(1) in the order of allocation; out of it a span's
+    /// packed table makes room, which moves up to 16 KiB.
     ///
     /// A cleanup never reaches its object. What `f` captures is `'static` and `Send`, and that is
     /// none of these: a `Gc`, a `Weak`, the session, a [`Root`], a [`SharedRoot`] of a heap that is
@@ -178,8 +183,8 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         self.add_cleanup(gc, move || f(arg))
     }
 
-    /// A pointer to the object that does not keep it alive. O(1), and allocates one word in the heap
-    /// the first time an object is downgraded.
+    /// A pointer to the object that does not keep it alive. O(1), and allocates one word in the
+    /// heap the first time an object is downgraded.
     ///
     /// # Panics
     ///
@@ -197,13 +202,13 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
             table.get_or_insert_with(|| Box::new(WeakTable::new())).insert(slot, record);
             record
         });
-        // SAFETY: the record is live: just made, or of a target that is, and records of live targets
-        // are forgotten only when no `Weak` is left. Its target is this `T`.
+        // SAFETY: the record is live: just made, or of a target that is, and records of live
+        // targets are forgotten only when no `Weak` is left. Its target is this `T`.
         unsafe { Weak::from_record(record) }
     }
 
-    /// Keeps the object alive until the [`Root`] is dropped. O(1). The place of this call is remembered; see
-    /// `Heap::old_roots`.
+    /// Keeps the object alive until the [`Root`] is dropped. O(1). The place of this call is
+    /// remembered; see `Heap::old_roots`.
     #[track_caller]
     pub fn root<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> Root<T::Family> {
         // SAFETY: the object is a live `T`, which is `T::Family::At<'gc>`, of this heap.
@@ -224,8 +229,8 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         unsafe { Gc::from_object(object.cast()) }
     }
 
-    /// Whether the heap will collect when this session ends, as things stand. A session that runs for long
-    /// should end when this says so: within it, nothing is collected.
+    /// Whether the heap will collect when this session ends, as things stand. A session that runs
+    /// for long should end when this says so: within it, nothing is collected.
     pub fn collection_due(&self) -> bool {
         self.core.collection_due(self.context)
     }
@@ -237,8 +242,8 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
 }
 
 impl<'gc> Mutation<'gc, Shared> {
-    /// Whether another mutator waits for this session to end, in order to collect; all of them wait then. A session that may run for long
-    /// asks now and then, and returns if so. One load.
+    /// Whether another mutator waits for this session to end, in order to collect; all of them wait
+    /// then. A session that may run for long asks now and then, and returns if so. One load.
     ///
     /// [`collection_due`](Self::collection_due) says whether this mutator will collect itself.
     #[inline]
@@ -256,25 +261,27 @@ impl<'gc> Mutation<'gc, Shared> {
         let Some(object) = root.object_in(self.core.roots()) else {
             wrong_heap(root.heap_id(), self.heap_id())
         };
-        // SAFETY: roots keep their objects alive, and a `SharedRoot<Q>`'s object is a `Q` at every brand.
+        // SAFETY: roots keep their objects alive, and a `SharedRoot<Q>`'s object is a `Q` at every
+        // brand.
         unsafe { Gc::from_object(object.cast()) }
     }
 }
 
 impl<'gc> Mutation<'gc, Local> {
     /// Registers `f`, which need not be `Send`, to run on this thread when the heap's owner calls
-    /// `Heap::run_local_cleanups` some time after the object has died. For what belongs to one thread: a window, a
-    /// handle of an interpreter, an `Rc`.
+    /// `Heap::run_local_cleanups` some time after the object has died. For what belongs to one
+    /// thread: a window, a handle of an interpreter, an `Rc`.
     ///
-    /// Allocates, and each collection looks at each local cleanup. The pool has no part in it: waiting for
-    /// cleanups does not wait for these.
+    /// Allocates, and each collection looks at each local cleanup. The pool has no part in it:
+    /// waiting for cleanups does not wait for these.
     ///
     /// `f` cannot hold a `Gc`. It can hold a [`Root`]. With one of its own object it keeps that
     /// alive, and runs when the heap is dropped; `Heap::old_roots` finds it.
     ///
-    /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`: `run_local_cleanups` has it borrowed
-    /// then, and `borrow_mut` panics ("already borrowed"), which counts as a panic of the cleanup. Let `f` leave a note, in
-    /// an `Rc<RefCell<Vec<_>>>` or a channel, for the program to act on afterwards.
+    /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`:
+    /// `run_local_cleanups` has it borrowed then, and `borrow_mut` panics ("already borrowed"),
+    /// which counts as a panic of the cleanup. Let `f` leave a note, in an `Rc<RefCell<Vec<_>>>` or
+    /// a channel, for the program to act on afterwards.
     #[track_caller]
     pub fn add_cleanup_local<T, F>(&self, gc: Gc<'gc, T>, f: F) -> LocalCleanup
     where
@@ -306,7 +313,7 @@ impl<M: Mode> fmt::Debug for Mutation<'_, M> {
 #[cold]
 #[inline(never)]
 #[track_caller]
-fn out_of_room(reason: &Full) -> ! {
+fn out_of_room(reason: &HeapFullReason) -> ! {
     panic!("{reason}")
 }
 

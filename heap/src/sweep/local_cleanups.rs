@@ -1,11 +1,14 @@
-//! Local cleanups: closures that are not `Send`, run by the thread that owns the heap when it asks for it.
+//! Local cleanups: closures that are not `Send`, run by the thread that owns the heap when it asks
+//! for it.
 //!
-//! Invariant: an armed entry's object is allocated. After mark and before anything is swept, the entries of objects
-//! that were not marked join the queue; so no armed entry ever names a free slot.
+//! Invariant: an armed entry's object is allocated. After mark and before anything is swept, the
+//! entries of objects that were not marked join the queue; so no armed entry ever names a free
+//! slot.
 //!
-//! They know neither blocks nor workers. That their closures cannot reach the heap is the compiler's doing, as for
-//! all cleanups, but for one thing: they can own a [`Root`](crate::Root), which is not `Send` either. One that owns
-//! a root of its own object keeps it alive until the heap goes; [`old_roots`](crate::RootedHeap::old_roots) finds it.
+//! They know neither blocks nor workers. That their closures cannot reach the heap is the
+//! compiler's doing, as for all cleanups, but for one thing: they can own a [`Root`](crate::Root),
+//! which is not `Send` either. One that owns a root of its own object keeps it alive until the heap
+//! goes; [`old_roots`](crate::RawHeap::old_roots) finds it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -74,7 +77,8 @@ impl LocalCleanups for NoLocals {
 
 /// All local cleanups of one heap that have not ended.
 pub struct LocalTable {
-    /// Entries of objects that were alive when last looked at, and such as have been stopped or run since.
+    /// Entries of objects that were alive when last looked at, and such as have been stopped or run
+    /// since.
     armed: RefCell<Vec<Rc<Entry>>>,
     queue: RefCell<VecDeque<Rc<Entry>>>,
     origin: Origin,
@@ -82,8 +86,8 @@ pub struct LocalTable {
 }
 
 impl LocalCleanup {
-    /// Stops the cleanup: it will never run. Its captures are dropped before this returns. `false` if it is too
-    /// late: it has run, is running, or was stopped before. O(1).
+    /// Stops the cleanup: it will never run. Its captures are dropped before this returns. `false`
+    /// if it is too late: it has run, is running, or was stopped before. O(1).
     ///
     /// # Panics
     ///
@@ -97,8 +101,8 @@ impl LocalCleanup {
         true
     }
 
-    /// Runs the cleanup here and now, whether its object is dead or not; it will not run again. `false` if it
-    /// is too late. A panic in it is caught, counted and given to the pool's hook.
+    /// Runs the cleanup here and now, whether its object is dead or not; it will not run again.
+    /// `false` if it is too late. A panic in it is caught, counted and given to the pool's hook.
     pub fn run_now(&self) -> bool {
         self.table.run(&self.entry)
     }

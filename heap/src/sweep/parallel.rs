@@ -14,15 +14,17 @@ pub(crate) struct Sweepers {
     spans: Vec<SpanRef>,
     /// What became of each span.
     swept: Vec<AtomicU8>,
-    /// The first span that nobody has taken. Relaxed: who gets a number sweeps that span; the rest is ordered by the start and the end of the job.
+    /// The first span that nobody has taken. Relaxed: who gets a number sweeps that span; the rest
+    /// is ordered by the start and the end of the job.
     next: AtomicUsize,
     /// One for each that may come.
     idle: Mutex<Vec<Sweeper>>,
     done: Mutex<Vec<Sweeper>>,
 }
 
-// SAFETY: spans are cells, and each of these is swept by the one that took its number; `Sweepers` are made only of spans whose payloads may be
-// dropped on any thread, while nobody else touches them.
+// SAFETY: spans are cells, and each of these is swept by the one that took its number; `Sweepers`
+// are made only of spans whose payloads may be dropped on any thread, while nobody else touches
+// them.
 unsafe impl Sync for Sweepers {}
 
 impl Sweepers {
@@ -31,7 +33,8 @@ impl Sweepers {
 
     /// # Safety
     ///
-    /// The payloads are `Send`. Until all who help have left, nobody else uses the spans, whose mark bits are final.
+    /// The payloads are `Send`. Until all who help have left, nobody else uses the spans, whose
+    /// mark bits are final.
     pub(crate) unsafe fn new(spans: Vec<SpanRef>, sweepers: Vec<Sweeper>) -> Self {
         Sweepers {
             swept: spans.iter().map(|_| AtomicU8::new(Swept::NOT_YET)).collect(),

@@ -1,8 +1,9 @@
 //! Sweep: what mark left unmarked dies.
 //!
-//! For a span of plain objects that is a pass over bitmap words: `alloc := mark`, `mark := 0`, and a
-//! popcount; no object is touched, and the old `alloc` bits are not even read. Only where something must happen are dead slots walked one by one:
-//! those with cleanups, and those of types with drop glue.
+//! For a span of plain objects that is a pass over bitmap words: `alloc := mark`, `mark := 0`, and
+//! a popcount; no object is touched, and the old `alloc` bits are not even read. Only where
+//! something must happen are dead slots walked one by one: those with cleanups, and those of types
+//! with drop glue.
 //!
 //! The order within a span is fixed (weak records were cleared before any span is swept):
 //!
@@ -11,8 +12,9 @@
 //! 3. the slots are published as free.
 //!
 //! A [`Sweeper`] keeps all it changes to itself but for the span it is handed, so several can sweep
-//! the spans of one heap side by side. [`Sweepers`] do, where it pays: a plain span is swept in less time than it takes to hand it over,
-//! so they share those in which something must happen. Drop glue runs on their threads, so only in heaps whose payloads are `Send`.
+//! the spans of one heap side by side. [`Sweepers`] do, where it pays: a plain span is swept in
+//! less time than it takes to hand it over, so they share those in which something must happen.
+//! Drop glue runs on their threads, so only in heaps whose payloads are `Send`.
 
 use std::cell::Cell;
 use std::mem;
@@ -29,12 +31,12 @@ use crate::memory::span::{Span, SpanRef};
 pub(crate) struct Sweeper {
     local: LocalBlock,
     poison: bool,
-    tally: Tally,
+    stats: SweepStats,
 }
 
 /// What a sweep found.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Tally {
+pub(crate) struct SweepStats {
     /// What is in use after the sweep.
     pub(crate) live: Usage,
     pub(crate) dropped_objects: u64,
@@ -43,9 +45,9 @@ pub(crate) struct Tally {
     pub(crate) emptied_spans: u64,
 }
 
-impl Tally {
-    pub(crate) fn plus(self, other: Tally) -> Tally {
-        Tally {
+impl SweepStats {
+    pub(crate) fn plus(self, other: SweepStats) -> SweepStats {
+        SweepStats {
             live: self.live.plus(other.live),
             dropped_objects: self.dropped_objects + other.dropped_objects,
             drop_panics: self.drop_panics + other.drop_panics,
@@ -57,8 +59,8 @@ impl Tally {
 
 /// Calls `sweep`, and ends the process if it panics.
 ///
-/// Spans that were not swept keep their marks, which the next cycle would take for its own. No panic
-/// is expected here: those of drop glue and of hooks are caught where they come from.
+/// Spans that were not swept keep their marks, which the next cycle would take for its own. No
+/// panic is expected here: those of drop glue and of hooks are caught where they come from.
 pub(crate) fn or_abort<T>(sweep: impl FnOnce() -> T) -> T {
     struct Unfinished;
 
@@ -82,12 +84,12 @@ impl Sweeper {
 
     /// A sweeper that queues into `local` and, if `poison`, overwrites dead objects.
     pub(crate) fn new(local: LocalBlock, poison: bool) -> Self {
-        Sweeper { local, poison, tally: Tally::default() }
+        Sweeper { local, poison, stats: SweepStats::default() }
     }
 
     /// What it has found so far.
-    pub(crate) fn tally(&self) -> Tally {
-        self.tally
+    pub(crate) fn stats(&self) -> SweepStats {
+        self.stats
     }
 
     /// The local block, for the flush.
@@ -106,7 +108,7 @@ impl Sweeper {
         if self.poison {
             poison_dead(&span);
         }
-        let live = publish(&span);
+        let live = free_unmarked(&span);
         self.count(&span, live);
         match live {
             0 => Swept::Empty,
@@ -119,8 +121,10 @@ impl Sweeper {
         let local = &mut self.local;
         // Relaxed: the markers are done, and were joined before the sweep.
         let is_live = |index: usize| span.mark_bits()[index].load(Relaxed);
-        // Holding the table, and the space, is harmless. Queueing runs no cleanup. A block that gets full is published, which may
-        // call the pool's hooks; those may hold a shared heap, but open no session on it here, and nothing else that they can call takes the space's lock.
+        // Holding the table, and the space, is harmless. Queueing runs no cleanup. A block that
+        // gets full is published, which may call the pool's hooks; those may hold a shared heap,
+        // but open no session on it here, and nothing else that they can call takes the space's
+        // lock.
         span.cleanups()
             .borrow_mut()
             .retain_words(span.special_bits(), is_live, |head| local.push(head));
@@ -145,26 +149,26 @@ impl Sweeper {
             match walked {
                 Ok(()) => break,
                 Err(payload) => {
-                    self.tally.drop_panics += 1;
+                    self.stats.drop_panics += 1;
                     drop_quietly(payload);
                 }
             }
         }
-        self.tally.dropped_objects += dropped;
+        self.stats.dropped_objects += dropped;
     }
 
     fn count(&mut self, span: &Span, live: usize) {
-        let tally = &mut self.tally;
-        tally.spans += 1;
-        tally.emptied_spans += u64::from(live == 0);
-        tally.live.add(live, span.info());
+        let stats = &mut self.stats;
+        stats.spans += 1;
+        stats.emptied_spans += u64::from(live == 0);
+        stats.live.add(live, span.info());
     }
 }
 
 /// `alloc := mark`, `mark := 0`; how many slots stay.
-fn publish(span: &Span) -> usize {
+fn free_unmarked(span: &Span) -> usize {
     // SAFETY: the markers are done, and were joined before the sweep; a span has one sweeper.
-    let mark = unsafe { span.settled_marks() };
+    let mark = unsafe { span.final_marks() };
     let alloc = span.alloc_bits();
     debug_assert!(
         mark.iter().zip(alloc).all(|(mark, alloc)| mark.get() & !alloc.get() == 0),
@@ -192,8 +196,8 @@ fn replace_with_avx512(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
     bitmap::replace(to, from)
 }
 
-/// [`bitmap::replace`] for processors that count the bits of a word: ten times faster than by shifts and masks, of which
-/// the baseline of the target has to make do.
+/// [`bitmap::replace`] for processors that count the bits of a word: ten times faster than by
+/// shifts and masks, of which the baseline of the target has to make do.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "popcnt,avx2")]
 fn replace_with_popcnt(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
@@ -204,8 +208,8 @@ fn replace_with_popcnt(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
 fn poison_dead(span: &Span) {
     for (index, (alloc, mark)) in span.alloc_bits().iter().zip(span.mark_bits()).enumerate() {
         for slot in bitmap::ones_of(index, alloc.get() & !mark.load(Relaxed)) {
-            // SAFETY: the slot's object is dead and dropped; nobody reads it again, and the slot has
-            // that many bytes.
+            // SAFETY: the slot's object is dead and dropped; nobody reads it again, and the slot
+            // has that many bytes.
             unsafe { span.object_at(slot).write_bytes(POISON, span.info().slot_bytes) };
         }
     }
@@ -217,7 +221,8 @@ const POISON: u8 = 0xDB;
 mod tests {
     use super::*;
 
-    /// Of the functions for this processor and for lesser ones, a sweep calls one; so each is called here.
+    /// Of the functions for this processor and for lesser ones, a sweep calls one; so each is
+    /// called here.
     #[test]
     fn marks_replace_allocation_bits_in_the_same_way_on_every_processor() {
         let from = || [0, 1, u64::MAX, 0x0123_4567_89ab_cdef, 1 << 63, 0, 7, 0, 5].map(Cell::new);

@@ -1,4 +1,5 @@
-//! Tests that need the heap's insides: the checker finds planted faults, and runs find every free slot.
+//! Tests that need the heap's insides: the checker finds planted faults, and runs find every free
+//! slot.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,11 +9,11 @@ use std::{env, mem, thread};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::collect::heap::RootedHeap;
+use crate::collect::heap::RawHeap;
 use crate::memory::allocator::{Allocator, ENTRIES};
 use crate::memory::bitmap;
 use crate::memory::layout::{MIN_SLOT_BYTES, SPAN_BYTES};
-use crate::memory::space::{CommonSpace, NoRoom, Swept};
+use crate::memory::space::{AllocError, CommonSpace, Swept};
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
 use crate::object::glue;
@@ -21,15 +22,15 @@ use crate::policy::pacer::Pacing;
 use crate::{Gc, GcMutex, GcRefCell, Leaf, Local, Shared};
 
 type Family = GcRefCell<Vec<Gc<'static, Leaf<u64>>>>;
-type TestHeap = RootedHeap<Family>;
+type TestHeap = RawHeap<Family>;
 type SharedFamily = GcMutex<Vec<Gc<'static, Leaf<u64>>>>;
-type TestSharedHeap = RootedHeap<SharedFamily, Shared>;
+type TestSharedHeap = RawHeap<SharedFamily, Shared>;
 
 /// A heap of 100 live objects among 300.
 fn heap() -> TestHeap {
     let pool = Pool::new(PoolConfig::default(), None);
     let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };
-    let mut heap: TestHeap = RootedHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
+    let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
     heap.mutate(|mc, root| {
         for value in 0..300 {
             let leaf = mc.alloc(Leaf::new(value));
@@ -47,7 +48,7 @@ fn shared_heap(pacing: Pacing) -> TestSharedHeap {
     let pool = Pool::new(PoolConfig::default(), None);
     let gc_threads = Some(2);
     let config = HeapConfig { pacing, zeal: false, gc_threads, ..HeapConfig::default() };
-    RootedHeap::new(Origin::new(&pool), config, |_| GcMutex::default())
+    RawHeap::new(Origin::new(&pool), config, |_| GcMutex::default())
 }
 
 /// Plants a fault, which must be undone by `undo`, and returns what the checker says.
@@ -133,7 +134,7 @@ fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
     for zeal in [false, true] {
         let pool = Pool::new(PoolConfig::default(), None);
         let config = HeapConfig { pacing: Pacing::Manual, zeal, ..HeapConfig::default() };
-        let mut heap: TestHeap = RootedHeap::new(Origin::new(&pool), config, |mc| {
+        let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |mc| {
             mc.alloc(Leaf::new(0x1111_u64));
             GcRefCell::new(vec![mc.alloc(Leaf::new(0x2222_u64))])
         });
@@ -141,7 +142,8 @@ fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
         let span = first_span(&heap);
         #[expect(unsafe_code, reason = "to see what is in a dead slot")]
         let word = |slot| {
-            // SAFETY: the span is open, so the slot's memory is mapped, and whatever is in it is a number.
+            // SAFETY: the span is open, so the slot's memory is mapped, and whatever is in it is a
+            // number.
             unsafe { span.object_at(slot).cast::<u64>().read() }
         };
         let dead = if zeal { 0xDBDB_DBDB_DBDB_DBDB } else { 0x1111 };
@@ -156,8 +158,7 @@ fn in_zeal_mode_the_dead_are_overwritten_in_every_slot_of_a_span() {
         let is_live = |slot: usize| slot.is_multiple_of(3) == lives;
         let pool = Pool::new(PoolConfig::default(), None);
         let config = HeapConfig { pacing: Pacing::Manual, zeal: true, ..HeapConfig::default() };
-        let mut heap: TestHeap =
-            RootedHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
+        let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
         heap.mutate(|mc, root| {
             for slot in 0..slots {
                 let leaf = mc.alloc(Leaf::new(slot as u64));
@@ -230,8 +231,8 @@ fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
             },
         }
     };
-    assert_eq!((count, refused), (1000 / 16, NoRoom::Limit));
-    assert_eq!(space.settled().bytes, 992);
+    assert_eq!((count, refused), (1000 / 16, AllocError::Limit));
+    assert_eq!(space.committed().bytes, 992);
     close(space, allocator);
 }
 
@@ -253,7 +254,7 @@ fn the_byte_limit_holds_where_free_slots_lie_scattered() {
             },
         }
     };
-    assert_eq!((slots.len(), refused), (1000 / 16, NoRoom::Limit));
+    assert_eq!((slots.len(), refused), (1000 / 16, AllocError::Limit));
     assert!(slots.iter().copied().eq((1..).step_by(2).take(1000 / 16)));
     close(space, allocator);
 }

@@ -1,6 +1,8 @@
-//! The handshake under loom: small programs of mutators and collectors, and one for each step that may be broken.
+//! The handshake under loom: small programs of mutators and collectors, and one for each step that
+//! may be broken.
 //!
-//! Contexts are cells that loom watches: an access while another thread has one at the same time, or one that is not ordered after it, is a failure.
+//! Contexts are cells that loom watches: an access while another thread has one at the same time,
+//! or one that is not ordered after it, is a failure.
 
 use std::sync::Arc as Plain;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,7 +16,8 @@ use crate::safepoint::mutant::Mutant;
 
 type Watched = UnsafeCell<u32>;
 
-/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another
+/// bound.
 fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
@@ -33,8 +36,9 @@ fn finds(what: &str, model: impl Fn() + Sync + Send + 'static) {
     assert!(text.contains(what), "it failed in another way: {text}");
 }
 
-/// Asserts that loom finds a failure, in words that contain `what`; and that nothing but the race is broken: where the mutator has gone
-/// before the cycle begins, or comes when it is over, all goes well.
+/// Asserts that loom finds a failure, in words that contain `what`; and that nothing but the race
+/// is broken: where the mutator has gone before the cycle begins, or comes when it is over, all
+/// goes well.
 #[track_caller]
 fn breaks(mutant: Mutant, what: &str) {
     explore(move || {
@@ -46,7 +50,8 @@ fn breaks(mutant: Mutant, what: &str) {
     finds(what, move || program(1, 1, 1, mutant));
 }
 
-/// A model that fails unwinds; a handshake that it would drop then would be looked at by a checker that is gone.
+/// A model that fails unwinds; a handshake that it would drop then would be looked at by a checker
+/// that is gone.
 struct Kept(Plain<Handshake<Watched>>);
 
 impl Kept {
@@ -68,14 +73,14 @@ fn touch(context: &Watched) {
 fn mutator(handshake: &Kept, sessions: usize) -> thread::JoinHandle<()> {
     let handshake = handshake.0.clone();
     // Before the thread starts: who attaches late is another model.
-    let post = handshake.attach(UnsafeCell::new(0));
+    let mutator = handshake.attach(UnsafeCell::new(0));
     thread::spawn(move || {
         for _ in 0..sessions {
-            let session: Session<'_, _> = handshake.enter(&post);
-            touch(post.context());
+            let session: Session<'_, _> = handshake.enter(&mutator);
+            touch(mutator.context());
             drop(session);
         }
-        handshake.detach(&post, touch);
+        handshake.detach(&mutator, touch);
     })
 }
 
@@ -148,10 +153,10 @@ fn a_mutator_that_attaches_late_waits_as_well() {
         let late = {
             let handshake = handshake.0.clone();
             thread::spawn(move || {
-                let post = handshake.attach(UnsafeCell::new(0));
-                drop(handshake.enter(&post));
-                touch_in_session(&handshake, &post);
-                handshake.detach(&post, touch);
+                let mutator = handshake.attach(UnsafeCell::new(0));
+                drop(handshake.enter(&mutator));
+                touch_in_session(&handshake, &mutator);
+                handshake.detach(&mutator, touch);
             })
         };
         collect(&handshake.0);
@@ -161,10 +166,10 @@ fn a_mutator_that_attaches_late_waits_as_well() {
 
 fn touch_in_session(
     handshake: &Handshake<Watched>,
-    post: &crate::safepoint::handshake::Post<Watched>,
+    mutator: &crate::safepoint::handshake::MutatorState<Watched>,
 ) {
-    let session = handshake.enter(post);
-    touch(post.context());
+    let session = handshake.enter(mutator);
+    touch(mutator.context());
     drop(session);
 }
 
@@ -204,11 +209,11 @@ fn collect_heap(handshake: &Handshake<Watched>, heap: &Heap) {
 /// before the cycle, or after it.
 fn leave(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
-    let post = handshake.0.attach(UnsafeCell::new(0));
+    let mutator = handshake.0.attach(UnsafeCell::new(0));
     let leaves = {
         let (handshake, heap) = (handshake.0.clone(), heap.clone());
         thread::spawn(move || {
-            handshake.detach(&post, |_| heap.touch());
+            handshake.detach(&mutator, |_| heap.touch());
         })
     };
     collect_heap(&handshake.0, &heap);
@@ -255,7 +260,7 @@ fn job(mutant: Mutant) {
     }
     touch(&work.0);
     let job: Plain<dyn Job> = work.clone();
-    stopped.with_help(job, 1, &mut |seats| assert_eq!(seats, 1));
+    stopped.with_help(job, 1, &mut |helper_slots| assert_eq!(helper_slots, 1));
     touch(&work.0);
     drop(stopped);
     thread.join().unwrap();
@@ -299,7 +304,8 @@ fn mutant_that_looks_before_it_says_that_it_enters() {
     breaks(Mutant::LateEntry, AT_A_TIME);
 }
 
-/// A collector that stops the mutators again at once; `enter` asserts that nobody waits for two cycles.
+/// A collector that stops the mutators again at once; `enter` asserts that nobody waits for two
+/// cycles.
 fn impatient(mutant: Mutant) {
     let handshake = Kept::new(mutant);
     let stopped = handshake.0.stop(|| false, None);
@@ -319,7 +325,7 @@ fn nobody_waits_for_two_cycles() {
 
 #[test]
 fn mutant_that_owes_nothing() {
-    finds("two cycles have gone by", || impatient(Mutant::NothingOwed));
+    finds("two cycles have gone by", || impatient(Mutant::NothingReadmitted));
 }
 
 #[test]
@@ -341,12 +347,12 @@ fn mutant_that_gives_back_when_it_is_forgotten() {
 /// stopped again.
 fn luck_at_the_door(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
-    let post = handshake.0.attach(UnsafeCell::new(0));
+    let mutator = handshake.0.attach(UnsafeCell::new(0));
     let done = Plain::new(loom::sync::atomic::AtomicBool::new(false));
     let mutator = {
         let (handshake, heap, done) = (handshake.0.clone(), heap.clone(), done.clone());
         thread::spawn(move || {
-            let session = handshake.enter(&post);
+            let session = handshake.enter(&mutator);
             heap.touch();
             drop(session);
             done.store(true, Relaxed);
@@ -395,11 +401,11 @@ fn mutant_that_stops_on_a_lucky_look() {
 /// A session ends while the collector looks whether it has.
 fn luck_at_the_end(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
-    let post = handshake.0.attach(UnsafeCell::new(0));
+    let mutator = handshake.0.attach(UnsafeCell::new(0));
     let mutator = {
         let (handshake, heap) = (handshake.0.clone(), heap.clone());
         thread::spawn(move || {
-            let session = handshake.enter(&post);
+            let session = handshake.enter(&mutator);
             heap.touch();
             // It goes on for a while.
             thread::yield_now();

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::collect::heap::RootedHeap;
+use crate::collect::heap::RawHeap;
 use crate::memory::layout::{SPAN_BYTES, slot_bytes};
 use crate::memory::span::SpanRef;
 use crate::object::trace::Branded;
@@ -136,8 +136,8 @@ fn run<Q: Shape>(objects: usize, case: Case) {
     let name = format!("{case:?} of {objects} objects of {} bytes", Q::slot_bytes());
     let pool = Pool::new(PoolConfig::default(), None);
     let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };
-    let mut heap: RootedHeap<Family<Q>> =
-        RootedHeap::new(Origin::new(&pool), config, |_| Default::default());
+    let mut heap: RawHeap<Family<Q>> =
+        RawHeap::new(Origin::new(&pool), config, |_| Default::default());
     let numbers = |of: &dyn Fn(usize) -> bool| (0..objects).filter(|&n| of(n)).collect::<Vec<_>>();
     let live = numbers(&|number| case.is_live(number));
     let doomed = numbers(&|number| !case.is_live(number));
@@ -191,7 +191,7 @@ fn run<Q: Shape>(objects: usize, case: Case) {
 
     let times = if let Mark::Cleanups(count) = case.mark { count } else { 1 };
     let notes = |of: &[usize]| of.iter().flat_map(|&n| vec![n; times]).collect::<Vec<_>>();
-    let take_notes = |heap: &mut RootedHeap<Family<Q>>| {
+    let take_notes = |heap: &mut RawHeap<Family<Q>>| {
         pool.run_pending(usize::MAX);
         heap.run_local_cleanups(usize::MAX);
         let mut ran = std::mem::take(&mut *ran.lock().expect("nobody panics"));
