@@ -132,8 +132,8 @@ mod payload {
 mod collect {
     //! The heap with its root, its mutators, the cycle, and the checker.
     //!
-    //! Invariant: between two cycles each reachable object is live, each mark bit is clear, and
-    //! each cleanup of a swept object has been queued or has ended.
+    //! Invariant: between two cycles each reachable object is live, and each mark bit is clear.
+    //! Each cleanup of a swept object has been queued or has ended.
 
     #[expect(unsafe_code, reason = "has spans swept by several threads")]
     pub(crate) mod cycle;

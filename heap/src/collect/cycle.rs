@@ -35,7 +35,7 @@ pub(crate) struct Collector<M: Mode> {
     gc_threads: usize,
 }
 
-/// Where a cycle is.
+/// Says how far a cycle has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// No cycle is under way.
@@ -48,7 +48,7 @@ enum Phase {
     Sweeping,
 }
 
-/// What lasts from one step of a cycle to the next.
+/// Holds what lasts from one step of a cycle to the next.
 struct Cycle {
     phase: Phase,
     marker: Marker,
@@ -64,7 +64,7 @@ struct Cycle {
 }
 
 impl Cycle {
-    /// No cycle: what is left of the one before. Its work list is not.
+    /// Makes the state between two cycles.
     fn idle() -> Self {
         let now = Instant::now();
         Cycle {
@@ -97,17 +97,17 @@ impl<M: Mode> Collector<M> {
         &self.history
     }
 
-    /// How many roots had been dropped when the last cycle began to mark.
+    /// Tells how many roots had been dropped when the last cycle began to mark.
     pub(crate) fn dropped_roots(&self) -> u64 {
         self.cycle.with(|cycle| cycle.dropped_roots)
     }
 
-    /// The threads that may help a cycle.
+    /// Gives the threads that may help a cycle.
     pub(crate) fn helpers<'a>(&self, core: &Core<M>, waiting: &'a dyn Waiting) -> Helpers<'a> {
         Helpers { heap: core.roots().heap(), most: self.gc_threads - 1, waiting }
     }
 
-    /// `Idle -> Marking`: the mutators' unused slots become free ones.
+    /// `Idle -> Marking`: makes the mutators' cached slots free ones.
     pub(crate) fn begin(&self, core: &Core<M>, since: Instant, safepoint_time: Duration) {
         self.cycle.with(|cycle| {
             cycle.pass(Phase::Idle, Phase::Marking);
@@ -124,7 +124,7 @@ impl<M: Mode> Collector<M> {
     ///
     /// # Panics
     ///
-    /// If trace glue does. The cycle has not been, then.
+    /// If trace glue does. Then nothing is marked, and the phase is `Idle`.
     pub(crate) fn mark(
         &self,
         core: &Core<M>,
@@ -162,8 +162,7 @@ impl<M: Mode> Collector<M> {
         });
     }
 
-    /// `Sweeping`: sweeps the rest, queues its cleanups, and publishes what is left in partial
-    /// blocks.
+    /// Sweeps the rest, queues its cleanups, and publishes what is left in partial blocks.
     pub(crate) fn sweep(&self, core: &Core<M>, helpers: &Helpers<'_>) {
         self.cycle.with(|cycle| {
             debug_assert_eq!(cycle.phase, Phase::Sweeping);
@@ -266,13 +265,13 @@ fn prune_ended_early<M: Mode>(core: &Core<M>) {
     });
 }
 
-/// The most threads that collect a heap of the mode, unless somebody says otherwise.
+/// Gives the default of `gc_threads` for the mode.
 fn gc_threads_of<M: Mode>() -> usize {
     if M::SHARED { processors().min(4) } else { 1 }
 }
 
-/// Sweeps the spans in which something must happen, with whoever helps; `None` if that is not worth
-/// it.
+/// Sweeps the spans in which something must happen, with helpers. Gives `None` if there are too few
+/// of them.
 fn sweep_together(
     space: &Space,
     helpers: &Helpers<'_>,
@@ -295,5 +294,5 @@ fn sweep_together(
     Some(sweepers)
 }
 
-/// Settled records worth a pass over all chains.
+/// Records of cleanups that have ended early, worth a pass over all chains.
 const PRUNE_AT: u64 = 1024;

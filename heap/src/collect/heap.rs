@@ -1,9 +1,10 @@
 //! A heap with its root: sessions, the collection cycle, and the end.
 //!
-//! A cycle is [`RawHeap::cycle`], a table of contents of the [`Collector`]'s steps. Invariant:
-//! sessions and cycles exclude each other (by `&mut self` in a `Local` heap, by the handshake in a
-//! `Shared` one), and between them every reachable object is live, every mark bit clear, and every
-//! cleanup of a swept object queued or settled.
+//! A cycle is [`RawHeap::cycle`], a table of contents of the [`Collector`]'s steps.
+//!
+//! Invariant: sessions and cycles exclude each other, by `&mut self` in a `Local` heap, by the
+//! handshake in a `Shared` one. Between them each reachable object is live, each mark bit is clear,
+//! and each cleanup of a swept object is queued or has ended.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -45,7 +46,7 @@ pub struct RawHeap<R: Branded, M: Mode = Local> {
 }
 
 impl<R: Branded, M: Mode> RawHeap<R, M> {
-    /// A heap whose root `f` makes, and whose dead objects' cleanups go to `origin`.
+    /// Makes a heap with the root that `f` gives. Cleanups of its objects go to `origin`.
     pub fn new(
         origin: Origin,
         config: HeapConfig,
@@ -75,7 +76,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     }
 
     /// Opens a session of the mutator whose context it is: calls `f` with the session and the root.
-    /// Called by whoever may use the context, while no cycle can begin.
+    /// The caller is the context's user, and no cycle can begin.
     pub(crate) fn session<'gc, T>(
         &'gc self,
         context: &'gc Context<M>,
@@ -88,13 +89,15 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         f(&Mutation::new(&self.core, context), root)
     }
 
-    /// Whether an object has been refused since the last cycle that one might make room for. Never
-    /// with [`Pacing::Manual`](crate::Pacing::Manual).
+    /// Tells whether a cycle might make room for an object that was refused.
+    ///
+    /// That is one refused since the last cycle. It is false with
+    /// [`Pacing::Manual`](crate::Pacing::Manual).
     pub fn has_refused(&self) -> bool {
         self.core.has_refused()
     }
 
-    /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep; objects
+    /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep. Objects
     /// that die cost something only if they have cleanups or drop glue.
     ///
     /// Called by one thread at a time, while no session is open and none can be opened. That was so
@@ -166,38 +169,39 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         self.core.locals().discard(self.on_drop == OnDrop::Discard);
     }
 
-    /// Runs at most `max` local cleanups of dead objects here; how many it ran. A `Shared` heap has
-    /// none.
+    /// Runs at most `max` local cleanups of dead objects here, and gives how many it ran.
+    ///
+    /// A `Shared` heap has none.
     pub fn run_local_cleanups(&mut self, max: usize) -> usize {
         self.core.locals().run_queued(max)
     }
 
-    /// The roots that have lived for at least so many cycles, the oldest first. O(roots).
+    /// Lists the roots that have lived for at least `cycles` cycles, the oldest first. O(roots).
     pub fn old_roots(&self, cycles: u64) -> Vec<OldRoot> {
         self.core.roots().old(cycles)
     }
 
-    /// The heap's number, as messages name it.
+    /// Gives the heap's number, as messages name it.
     pub fn id(&self) -> HeapId {
         self.core.roots().heap()
     }
 
-    /// The report of the last cycle, whoever asked for it; `None` before the first.
+    /// Gives the report of the last cycle; `None` before the first.
     pub fn last_report(&self) -> Option<GcReport> {
         self.collector.history().with(|history| history.last_report())
     }
 
-    /// The cleanups queued so far, to wait for.
+    /// Gives a ticket for the cleanups queued so far, to wait for.
     pub fn ticket(&self) -> Ticket {
         self.core.origin().ticket()
     }
 
-    /// The heap's account with its pool.
+    /// Gives the heap's account with its pool.
     pub fn origin(&self) -> &Origin {
         self.core.origin()
     }
 
-    /// The counters now. O(types in use).
+    /// Reads the counters. O(types in use).
     pub fn stats(&self) -> HeapStats {
         let core = &self.core;
         let usage = core.usage();
@@ -216,7 +220,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         }
     }
 
-    /// Called right after a cycle: also checks that it has swept what was unreachable.
+    /// Checks the heap right after a cycle, and that the cycle has swept all that was unreachable.
     ///
     /// A root that was dropped since mark began, by drop glue or by another thread, has left its
     /// object to the next cycle.
@@ -241,7 +245,7 @@ impl<R: Branded> RawHeap<R, Local> {
         self.session(self.core.context(), f)
     }
 
-    /// Whether the pacer, or zeal, asks for a cycle now.
+    /// Tells whether the pacer, or zeal, asks for a cycle now.
     pub fn wants_collection(&self) -> bool {
         self.core.collection_due(self.core.context())
     }

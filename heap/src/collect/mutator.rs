@@ -1,7 +1,7 @@
 //! A mutator of a `Shared` heap: one thread's way to open sessions, and to collect.
 //!
-//! Invariant: a mutator stays on its thread, and its context is used within its sessions only, or
-//! by whoever has stopped all of them.
+//! Invariant: a mutator stays on its thread. Its context is used within its sessions only, or by
+//! the thread that has stopped all mutators.
 
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
@@ -22,19 +22,21 @@ use crate::safepoint::handshake::{Handshake, MutatorState, SlowSessionPolicy, St
 use crate::session::context::Context;
 use crate::session::mutation::Mutation;
 
-/// One thread's mutator of a heap. Dropping it detaches the thread; its spans are there for others
-/// then.
+/// One thread's mutator of a heap.
+///
+/// Dropping it detaches the thread; its spans are there for others then.
 ///
 /// The mechanism without the policy: the facade's `Mutator` wraps it.
 pub struct RawMutator<'h, R: Branded> {
     heap: &'h RawHeap<R, Shared>,
     state: Arc<MutatorState<Context<Shared>>>,
-    /// Last, so that nobody attaches here before this one is gone. Keeps the mutator on its thread.
+    /// Last, so that the thread attaches again only when this mutator is gone. Keeps it on its
+    /// thread.
     _here: AttachGuard,
 }
 
 impl<R: Branded> RawHeap<R, Shared> {
-    /// A mutator for this thread.
+    /// Makes a mutator for this thread.
     ///
     /// # Errors
     ///
@@ -79,8 +81,10 @@ impl<R: Branded> RawHeap<R, Shared> {
 }
 
 impl<R: Branded> RawMutator<'_, R> {
-    /// Opens a session: calls `f` with the session and the root. If the session has made a cycle
-    /// due, [`collect_if_due`](Self::collect_if_due) is to be called with what it gives.
+    /// Opens a session: calls `f` with the session and the root.
+    ///
+    /// If the session has made a cycle due, it gives a [`Due`], for
+    /// [`collect_if_due`](Self::collect_if_due).
     #[inline]
     pub fn mutate<T>(
         &mut self,
@@ -96,7 +100,7 @@ impl<R: Branded> RawMutator<'_, R> {
         (result, due)
     }
 
-    /// Runs one full cycle, whoever else runs one.
+    /// Runs one full cycle, even if another mutator has just run one.
     ///
     /// # Panics
     ///
@@ -108,7 +112,7 @@ impl<R: Branded> RawMutator<'_, R> {
         self.run_cycle(&stopped)
     }
 
-    /// Runs one full cycle, unless somebody has run one since it was due; whether it did.
+    /// Runs one full cycle, unless one has been run since it was due. Tells whether it did.
     #[cold]
     #[inline(never)]
     pub fn collect_if_due(&mut self, due: Due) -> bool {
@@ -116,7 +120,7 @@ impl<R: Branded> RawMutator<'_, R> {
         stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
     }
 
-    /// Runs one full cycle if an object has been refused since the last one; whether it did.
+    /// Runs one full cycle if an object has been refused since the last one. Tells whether it did.
     pub fn collect_if_refused(&mut self) -> bool {
         let stopped = self.stop(|| !self.heap.has_refused());
         stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
@@ -129,7 +133,7 @@ impl<R: Branded> RawMutator<'_, R> {
     fn stop(&self, unless: impl FnOnce() -> bool) -> Option<StopGuard<'_, Context<Shared>>> {
         self.heap.assert_not_inherited();
         let (after, hook) = &self.heap.slow_session;
-        let complain = |thread: &Thread, waited: Duration| {
+        let report = |thread: &Thread, waited: Duration| {
             let session = SlowSession {
                 heap: self.heap.id(),
                 thread: thread.id(),
@@ -144,16 +148,17 @@ impl<R: Branded> RawMutator<'_, R> {
         };
         self.heap
             .handshake()
-            .stop(unless, Some(SlowSessionPolicy { after: *after, complain: &complain }))
+            .stop(unless, Some(SlowSessionPolicy { after: *after, report: &report }))
     }
 
-    /// Whether another mutator waits to collect, so that the next session would wait.
+    /// Tells whether another mutator waits to collect, so that the next session would wait.
     pub fn gc_pending(&self) -> bool {
         self.heap.handshake().is_stopping()
     }
 
-    /// Stops the other mutators, recomputes reachability and all bookkeeping the slow way and
-    /// compares. For tests; O(heap).
+    /// Stops the other mutators, and compares all bookkeeping with what it finds the slow way.
+    ///
+    /// For tests; O(heap).
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The checker: recomputes what the heap believes, the slow way, and trusts none of it.
 //!
 //! Tests run it after every step, zeal mode after every cycle. It walks reachability with a set of
-//! addresses instead of mark bits, finds spans by searching the regions instead of masking, and
+//! addresses instead of mark bits. It finds spans by searching the regions instead of masking, and
 //! counts bit by bit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -71,12 +71,12 @@ pub(crate) fn verify<M: Mode>(
     })
 }
 
-/// What all allocators of a heap hold.
+/// Holds what all allocators of a heap have.
 #[derive(Default)]
 struct Allocators {
     cached: HashMap<SpanRef, CachedSlots>,
     spans: Vec<SpanRef>,
-    /// Taken and not committed.
+    /// What they have taken and not committed.
     taken: Usage,
     allowance: u64,
 }
@@ -110,7 +110,7 @@ impl<'a> Truth<'a> {
             let cached = allocators.cached.get(&span);
             for (index, word) in span.alloc_bits().iter().enumerate() {
                 let cached = cached.map_or(0, |cached| cached.in_word(index));
-                // Most words of a small heap are empty or in stock; tests verify at every step.
+                // Most words of a small heap are empty or cached; tests verify at every step.
                 for slot in bitmap::ones_of(index, word.get() & !cached) {
                     let address = span.base().addr().get() + slot * span.info().slot_bytes;
                     objects.insert(address, (span, slot));
@@ -188,7 +188,7 @@ impl<'a> Truth<'a> {
         Ok(())
     }
 
-    /// Every span with a free slot is where the next allocation finds it, and only there.
+    /// Lists every span with a free slot is where the next allocation finds it, and only there.
     fn check_lists(&self, allocators: &Allocators) -> Result<(), VerifyError> {
         let mut listed = HashSet::new();
         for span in self.space.partial().chain(allocators.spans.iter().copied()) {
@@ -227,7 +227,7 @@ impl<'a> Truth<'a> {
         Ok(())
     }
 
-    /// Every armed local cleanup belongs to an allocated object.
+    /// Lists every armed local cleanup belongs to an allocated object.
     fn check_locals<M: Mode>(&self, core: &Core<M>) -> Result<(), VerifyError> {
         let mut strays = 0;
         core.locals().for_each_armed(&mut |object| {
@@ -237,7 +237,8 @@ impl<'a> Truth<'a> {
         Ok(())
     }
 
-    /// Every weak table entry belongs to an allocated target, and its record points back to it.
+    /// Lists every weak table entry belongs to an allocated target, and its record points back to
+    /// it.
     fn check_weaks(&self, reachable: &HashSet<usize>) -> Result<(), VerifyError> {
         for span in self.space.spans() {
             let table = span.weaks().borrow();

@@ -1,7 +1,8 @@
 //! Mark: an explicit work list over the graph of reachable objects.
 //!
-//! An object is marked when it is first seen, by its bit, and put on the work list if its type has
-//! pointers; so the list holds each object at most once, and a chain of any length needs no stack.
+//! An object is marked, by its bit, when it is first seen. If its type has pointers, it is put on
+//! the work list. So the list holds each object at most once, and a chain of any length needs no
+//! stack.
 //!
 //! How the list is worked off depends on the graph, and the marker notices as it goes:
 //!
@@ -11,11 +12,11 @@
 //!   the cache. Whether an object had been seen before is a coin toss here, so it is answered
 //!   without a branch.
 //!
-//! A marker begins alone; where a graph is large and wide, it shares it with others
-//! ([`parallel`](crate::mark::parallel)).
+//! A marker begins alone. A graph that is large and wide is shared with others; see
+//! [`ParallelMark`].
 //!
-//! Invariant: every object that waits ([`Pending`], the work list, the ring, a parallel's packets)
-//! is marked and waits once, and every marked object with pointers waits or has been traced.
+//! Invariant: each object that waits is marked, and waits once: in [`Pending`], the work list, the
+//! ring or a packet. Each marked object with pointers waits or has been traced.
 
 use std::ptr::NonNull;
 
@@ -29,8 +30,8 @@ use crate::safepoint::helpers::Helpers;
 /// misses uncovered, more than 32 gain nothing.
 const RING: usize = 16;
 
-/// Objects on the work list from which on the graph counts as wide. More than a binary tree's
-/// depth; twice the ring at least.
+/// Objects on the work list from which on the graph counts as wide. It is more than a binary tree's
+/// depth, and twice the ring at least.
 const WIDE: usize = 64;
 
 /// Objects on the work list from which on other threads are called to help: some hundred
@@ -84,7 +85,7 @@ impl Marker {
         self.visit_slowly(pending, object, span.slot_of(object), span.info().needs_trace)
     }
 
-    /// Sees any pointer, in any mode, with the work list full or not.
+    /// Sees any pointer, by any strategy, with the work list full or not.
     #[inline(never)]
     fn visit_slowly(
         &mut self,
@@ -121,7 +122,7 @@ impl Marker {
         }
     }
 
-    /// Until nothing waits, or so many that the graph is wide.
+    /// Traces until nothing waits, or until the graph is wide.
     fn drain_narrow(&mut self, mut pending: Pending) -> Pending {
         self.strategy = Strategy::Narrow;
         while pending.len < WIDE {
@@ -138,7 +139,7 @@ impl Marker {
         }
     }
 
-    /// If the graph is wide: until the work list was empty once, or there is `enough` on it.
+    /// Traces a wide graph until the work list was empty once, or there is `enough` on it.
     fn drain_wide(&mut self, mut pending: Pending, enough: usize) -> Pending {
         if pending.len < WIDE {
             return pending;
@@ -155,8 +156,7 @@ impl Marker {
         ring.in_order().fold(pending, |pending, object| self.trace(pending, object))
     }
 
-    /// Traces what is in the packet and all it leads to, but for what is given to the parallel's
-    /// other markers.
+    /// Traces what is in the packet and all it leads to, but for what is given to other markers.
     pub(crate) fn trace_packet(&mut self, packet: &WorkPacket, parallel: &ParallelMark) {
         self.strategy = Strategy::Parallel;
         let objects = packet.objects().iter();
@@ -189,14 +189,14 @@ impl Marker {
         unsafe { trace(object, self, pending) }
     }
 
-    /// The pointers that one object reports, for the verifier.
+    /// Gives the pointers that one object reports, for the verifier.
     pub(crate) fn pointers_of(object: NonNull<u8>) -> Vec<NonNull<u8>> {
         Self::audited(|marker| {
             marker.trace(Pending::NONE, object);
         })
     }
 
-    /// The pointers that `report` reports, for the verifier.
+    /// Gives the pointers that `report` reports, for the verifier.
     pub(crate) fn audited(report: impl FnOnce(&mut Marker)) -> Vec<NonNull<u8>> {
         let mut marker = Marker { work: Vec::new(), strategy: Strategy::Audit, seen: Vec::new() };
         report(&mut marker);
@@ -221,7 +221,7 @@ impl Ring {
         old
     }
 
-    /// The objects, the oldest first.
+    /// Gives the objects, the oldest first.
     fn in_order(self) -> impl Iterator<Item = NonNull<u8>> {
         let Ring(objects, oldest) = self;
         (0..RING).map(move |at| objects[(oldest + at) % RING])

@@ -1,16 +1,15 @@
 //! Marking by several threads: what one marker has too much of, others take.
 //!
-//! A heap's own thread begins alone (`mark.rs`). When so many objects wait that others are worth
-//! their start, it puts them into *packets*, in a list that all share, and helpers (`help.rs`) join
-//! it for the rest of the mark: a *parallel*. A member works on a packet as on any wide graph, but
-//! for the mark bits, which it sets by read-modify-write; when others have nothing to do, it gives
-//! them a packet of what has waited longest, which is likely to lead to most.
+//! The thread that collects begins alone (`marker.rs`). When enough objects wait to be worth the
+//! start of helpers (`helpers.rs`), it puts them into *packets*, in a list that all share. Helpers
+//! join it for the rest of the mark. Each works on a packet as on any wide graph, but sets mark
+//! bits by read-modify-write. When others are idle, it gives them a packet of the objects that have
+//! waited longest. Those are likely to lead to most.
 //!
-//! Invariant: an object that waits is in one member's work list, or in one packet. Each of
-//! `outstanding` stands for a packet that is in the list, or that a member has taken and not worked
-//! off with all it has led to, but for what that member gave away. A packet's token is made before
-//! the packet can be taken; so when there is no token, nothing waits, and nobody is there to find
-//! more.
+//! Invariant: an object that waits is in one marker's work list, or in one packet. `outstanding`
+//! counts the packets that are in the list, or that a marker has taken and not finished. A packet
+//! is finished when all it has led to is traced or given away. A packet is counted before it can be
+//! taken. So when `outstanding` is 0, nothing waits, and no marker is there to find more.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -29,14 +28,14 @@ use crate::safepoint::helpers::{Helpers, Job};
 /// Objects in a packet: some microseconds of work at least.
 pub(crate) const PACKET: usize = 512;
 
-/// Marked objects that wait to be traced, by whoever takes them.
+/// Marked objects that wait to be traced by the marker that takes them.
 ///
 /// Each waits in one place only, so one thread traces it. `Trace` says that it may be another
-/// thread than the heap's, which is inside the cycle until all members have left.
+/// thread than the heap's. That one is inside the cycle until all markers have left.
 pub(crate) struct WorkPacket(Vec<ObjectAddress>);
 
 impl WorkPacket {
-    /// Of objects that wait nowhere else.
+    /// Makes a packet of objects that wait nowhere else.
     pub(crate) fn new(objects: &[ObjectAddress]) -> Self {
         WorkPacket(objects.to_vec())
     }
@@ -46,18 +45,17 @@ impl WorkPacket {
     }
 }
 
-/// What the members of one parallel share.
+/// What the markers of one parallel mark share.
 pub(crate) struct ParallelMark {
     packets: Injector<WorkPacket>,
-    /// See the invariant. Relaxed: what counts is the order of this counter's own changes, in which
-    /// a token is made before it is given up, because its packet passes through the list in
-    /// between.
+    /// See the invariant. Relaxed: what counts is the order of this counter's own changes. A packet
+    /// is counted before it is uncounted, because it passes through the list in between.
     outstanding: Line<AtomicUsize>,
-    /// Members that have nothing to trace. Relaxed: it hurries the others, and no more.
+    /// Markers that have nothing to trace. Relaxed: it hurries the others, and no more.
     idle: Line<AtomicUsize>,
-    /// Trace glue has panicked: everybody leaves. Relaxed: it hurries the others, and no more.
+    /// Trace glue has panicked: all markers leave. Relaxed: it hurries the others, and no more.
     aborted: Line<AtomicBool>,
-    /// What it has thrown first, if not on the heap's own thread.
+    /// The first payload that it has thrown, if not on the thread that collects.
     payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -67,13 +65,12 @@ pub(crate) struct ParallelMark {
 struct Line<T>(T);
 
 impl ParallelMark {
-    /// Traces the objects, which are marked, and all that they lead to, on this thread with
-    /// `marker` and on those of helpers: one per packet at most, and none any more once all is
-    /// traced.
+    /// Traces the objects, which are marked, and all that they lead to. It uses this thread, with
+    /// `marker`, and helpers: one per packet at most. No helper is left when it returns.
     ///
     /// # Panics
     ///
-    /// If trace glue does, on whichever thread.
+    /// If trace glue does, on any of the threads.
     pub(crate) fn run(waiting: &[ObjectAddress], marker: &mut Marker, helpers: &Helpers<'_>) {
         let parallel = Arc::new(ParallelMark {
             packets: Injector::new(),
@@ -99,7 +96,7 @@ impl ParallelMark {
         std::mem::forget(on_unwind);
     }
 
-    /// The next packet, as soon as there is one; `None` when there will be none any more.
+    /// Gives the next packet, as soon as there is one; `None` when there will be none any more.
     fn next(&self) -> Option<WorkPacket> {
         if let Some(packet) = self.take() {
             return Some(packet);
@@ -129,24 +126,24 @@ impl ParallelMark {
         }
     }
 
-    /// Gives a packet to whoever has nothing to trace. Called by members that hold a token.
+    /// Gives a packet to a marker that has nothing to trace. Called by markers that have a packet.
     pub(crate) fn give(&self, packet: WorkPacket) {
         self.outstanding.0.fetch_add(1, Relaxed);
         self.packets.push(packet);
     }
 
-    /// Whether somebody has nothing to trace, and nothing to take. A guess.
+    /// Tells whether a marker has nothing to trace, and nothing to take. A guess.
     #[inline]
     pub(crate) fn is_any_idle(&self) -> bool {
         self.idle.0.load(Relaxed) > 0 && self.packets.is_empty()
     }
 
-    /// Whether nothing waits any more, and so never will.
+    /// Tells whether nothing waits any more, and so never will.
     fn is_done(&self) -> bool {
         self.outstanding.0.load(Relaxed) == 0
     }
 
-    /// Whether trace glue has panicked somewhere.
+    /// Tells whether trace glue has panicked somewhere.
     #[inline]
     pub(crate) fn is_aborted(&self) -> bool {
         self.aborted.0.load(Relaxed)
@@ -172,15 +169,15 @@ impl Job for ParallelMark {
 }
 
 impl Drop for ParallelMark {
-    /// What a helper has thrown is still here if the heap's own thread unwinds, which must not
-    /// panic again.
+    /// Drops what a helper has thrown. It is still here if the collecting thread unwinds, which
+    /// must not panic again.
     fn drop(&mut self) {
         let payload = self.payload.lock().take();
         payload.into_iter().for_each(drop_quietly);
     }
 }
 
-/// Tells the others when a member unwinds.
+/// Tells the others when a marker unwinds.
 struct AbortOnUnwind<'a>(&'a ParallelMark);
 
 impl Drop for AbortOnUnwind<'_> {

@@ -94,7 +94,7 @@ impl Default for Roots {
 impl Roots {
     /// Adds a root; its number. O(1).
     fn insert(&mut self, object: ObjectAddress, kind: RootKind) -> u32 {
-        // So many take 200 GB.
+        // That number of roots takes 200 GB.
         assert!(self.roots.len() < NONE as usize, "a heap has fewer than four billion roots");
         let place = self.roots.len() as u32;
         let number = self.free;
@@ -168,8 +168,8 @@ impl RootTable {
         self.slots.lock().roots.len()
     }
 
-    /// How many roots have been dropped so far. Drop glue may drop some during a sweep, other
-    /// threads shared ones at any time.
+    /// Tells how many roots have been dropped so far. Drop glue may drop some during a sweep, and
+    /// other threads drop shared ones at any time.
     pub(crate) fn dropped(&self) -> u64 {
         self.slots.lock().dropped
     }
@@ -181,7 +181,7 @@ impl RootTable {
         slots.shrink();
     }
 
-    /// The roots that have lived for at least so many cycles, the oldest first. O(roots).
+    /// Lists the roots that have lived for at least `cycles` cycles, the oldest first. O(roots).
     pub(crate) fn old(&self, cycles: u64) -> Vec<OldRoot> {
         let slots = self.slots.lock();
         let roots = slots.roots.iter().map(|root| {

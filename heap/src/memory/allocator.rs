@@ -2,20 +2,23 @@
 //! word at a time.
 //!
 //! Free slots that lie side by side are a *run*, through which allocation bumps. Where survivors
-//! lie scattered, runs are short, and which allocation is a run's last one is anybody's guess;
-//! there the lowest bit of the word's free slots is taken instead, without a guess. The word
-//! decides which of the two, so that the choice is predictable.
+//! lie scattered, runs are short, and their ends cannot be predicted. There the lowest bit of the
+//! word's free slots is taken instead, without a branch that guesses. The word decides which of the
+//! two, so that the choice is predictable.
 //!
-//! A type finds its slots in a small direct-mapped cache; two types that share an entry push each
+//! A type finds its slots in a small direct-mapped cache. Two types that share an entry push each
 //! other out, which costs time only.
 //!
 //! Invariant: all free slots of a word have their `alloc` bits set, and are charged, from the
-//! moment the word is taken; those not handed out (the run's rest, and the bits of `free`) are
-//! given back when the entry is retired, before anybody reads the bitmap. An allocator charges to
-//! what the space has reserved it, so that it need not ask the space for each word: what it has
-//! `taken` and not committed, which all that is in run belongs to, and its `allowance` are together
-//! what the space has reserved it and does not count as used yet. Dead slots are never written to,
-//! so a refill touches no memory but the bitmap.
+//! moment the word is taken. Those not handed out are *cached*: the run's rest, and the bits of
+//! `free`. They are given back when the entry is retired, before any other part of the heap reads
+//! the bitmap.
+//!
+//! Invariant: `reserved == taken.bytes + allowance`. The space reserves bytes for an allocator, so
+//! that it need not ask for each word. `taken`, which includes the cached slots, is what it has not
+//! committed to the space yet.
+//!
+//! Dead slots are never written to, so a refill touches no memory but the bitmap.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -36,13 +39,13 @@ pub(crate) const ENTRIES: usize = 64;
 /// Words between the one that is taken and the one whose free slots are fetched.
 const AHEAD: usize = 3;
 
-/// So many free slots of a word, at most, are fetched.
+/// The most free slots of a word that are fetched.
 const FEW: u32 = 16;
 
 /// What one mutator allocates from.
 pub(crate) struct Allocator {
     runs: [CachedRun; ENTRIES],
-    /// What it has taken since it last committed, those that are cached included.
+    /// What it has taken since it last committed, the cached slots included.
     taken: Usage,
     /// Bytes that it may still take.
     allowance: u64,
@@ -89,7 +92,7 @@ impl Allocator {
         }
     }
 
-    /// A free slot from the type's run, or `None` if that is used up: then
+    /// Takes a free slot from the type's run, or gives `None` if that is used up; then
     /// [`refill`](Self::refill).
     #[inline]
     pub(crate) fn take<T>(&mut self, info: &'static TypeInfo) -> Option<NonNull<MaybeUninit<T>>> {
@@ -124,7 +127,7 @@ impl Allocator {
             space.with(|space| self.retire_run(entry(info), space));
         }
         let bytes = info.charged_bytes() as u64;
-        // What other types have in run is of no use to this one; take it back before giving up.
+        // What other types have cached is of no use to this one; take it back before giving up.
         if !self.reserve(space, bytes, bytes) {
             space.with(|space| self.retire(space));
             if !self.reserve(space, bytes, bytes) {
@@ -163,8 +166,8 @@ impl Allocator {
         }
     }
 
-    /// Whether the allowance covers so many bytes. If it does not, the space is asked for what is
-    /// missing, of which it may reserve less, or nothing if it cannot reserve enough for `least`.
+    /// Tells whether the allowance covers `wanted` bytes, and reserves the missing ones if it does
+    /// not. The space may give fewer, or none if it cannot give enough for `least`.
     #[inline]
     fn reserve<M: Locking>(&mut self, space: &CommonSpace<M>, wanted: u64, least: u64) -> bool {
         if self.allowance < wanted {
@@ -181,7 +184,7 @@ impl Allocator {
         self.allowance >= wanted
     }
 
-    /// Gives everything in run, the spans, and what it was reserved back to the space.
+    /// Gives all cached slots, the spans, and the reserved bytes back to the space.
     pub(crate) fn retire(&mut self, space: &mut Space) {
         (0..ENTRIES).for_each(|entry| self.retire_run(entry, space));
         space.commit(std::mem::take(&mut self.taken));
@@ -202,12 +205,12 @@ impl Allocator {
         *run = CachedRun::EMPTY;
     }
 
-    /// What it has taken and not committed, those that are cached included.
+    /// Gives what it has taken and not committed, the cached slots included.
     pub(crate) fn taken(&self) -> Usage {
         self.taken
     }
 
-    /// Gives the bytes that it was reserved and has not committed.
+    /// Gives the bytes that are reserved for it and that it has not committed.
     ///
     /// There are some from its first allocation until it is retired. An exception is a heap whose
     /// limit is reached.
@@ -215,22 +218,22 @@ impl Allocator {
         self.taken.bytes + self.allowance
     }
 
-    /// Bytes that it may still take.
+    /// Gives the bytes that it may still take.
     pub(crate) fn allowance(&self) -> u64 {
         self.allowance
     }
 
-    /// What is in run, as a sum. O(types allocated of lately).
+    /// Sums up what is cached. O(types allocated of lately).
     pub(crate) fn cached_usage(&self) -> Usage {
         self.cached_slots().fold(Usage::default(), |sum, cached| sum.plus(cached.usage()))
     }
 
-    /// What is in run.
+    /// Lists what is cached.
     pub(crate) fn cached_slots(&self) -> impl Iterator<Item = CachedSlots> + '_ {
         self.runs.iter().filter_map(CachedRun::cached_slots)
     }
 
-    /// The spans the allocator holds.
+    /// Lists the spans that the allocator holds.
     pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + '_ {
         self.runs.iter().filter_map(|run| Some(run.cursor.as_ref()?.span))
     }
@@ -251,7 +254,7 @@ impl CachedRun {
         cursor: None,
     };
 
-    /// Takes in what the cursor has taken. Called with a cursor and with nothing in run.
+    /// Takes in what the cursor has taken. Called with a cursor and with nothing cached.
     fn fill(&mut self, slots: FreeSlots, info: &TypeInfo) {
         let Some(Cursor { span, .. }) = self.cursor else { return };
         let address = |slot: usize| span.base().as_ptr().wrapping_add(slot * info.slot_bytes);
@@ -286,14 +289,14 @@ impl CachedSlots {
         self.run.len() + self.free.count_ones() as usize
     }
 
-    /// What they are charged as.
+    /// Tells what they are charged as.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         usage.add(self.len(), self.span.info());
         usage
     }
 
-    /// The slots of a bitmap word that are among them.
+    /// Gives the slots of a bitmap word that are among them.
     pub(crate) fn in_word(&self, index: usize) -> u64 {
         let from = self.run.start.clamp(index * 64, index * 64 + 64);
         let to = self.run.end.clamp(from, index * 64 + 64);
@@ -344,8 +347,8 @@ impl Cursor {
         !self.span.alloc_bits()[word].get() & self.span.valid(word)
     }
 
-    /// The free slots of the next word that has any. If they are one run that ends with the word,
-    /// those that go on from there as well.
+    /// Gives the free slots of the next word that has any. If they are one run that ends with the
+    /// word, those that go on from there as well.
     fn find(&mut self) -> Option<FreeSlots> {
         let words = self.span.words();
         let mut bits = 0;

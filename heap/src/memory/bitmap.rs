@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-/// The bits `from .. from + len` of a word; `from + len <= 64`, `len > 0`.
+/// Gives the bits `from .. from + len` of a word; `from + len <= 64`, `len > 0`.
 #[inline]
 pub(crate) fn mask(from: u32, len: u32) -> u64 {
     debug_assert!(len > 0 && from + len <= 64);
@@ -66,12 +66,12 @@ pub(crate) fn rank(bits: &[Cell<u64>], slot: usize) -> usize {
     (whole + below.count_ones()) as usize
 }
 
-/// The set bits, in order.
+/// Gives the set bits, in order.
 pub(crate) fn ones(bits: &[Cell<u64>]) -> impl Iterator<Item = usize> + '_ {
     bits.iter().enumerate().flat_map(|(index, word)| ones_of(index, word.get()))
 }
 
-/// The set bits of the word at `index`, in order.
+/// Gives the set bits of the word at `index`, in order.
 #[inline]
 pub(crate) fn ones_of(index: usize, word: u64) -> impl Iterator<Item = usize> {
     let mut left = word;

@@ -1,6 +1,6 @@
 //! What guards the memory of a heap: cells where one thread uses it, locks where many do.
 //!
-//! Invariant: a heap has one mode for life, its type's; so what is `Local` is never reached by two
+//! Invariant: a heap has one mode for life, its type's. So a `Local` heap is never reached by two
 //! threads.
 
 use std::cell::RefCell;
@@ -11,8 +11,9 @@ use sexton_cleanup::sync::Mutex;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Local;
 
-/// The mode of a heap that any number of threads use: each attaches a mutator. Payloads are
-/// `Send + Sync`.
+/// The mode of a heap that any number of threads use. Payloads are `Send + Sync`.
+///
+/// Each thread attaches a mutator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shared;
 

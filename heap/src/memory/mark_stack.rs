@@ -29,13 +29,13 @@ pub(crate) enum Strategy {
     Audit,
 }
 
-/// The part of a marker's state that changes with every object. Passed to trace glue and back by
-/// value: two registers.
+/// The part of a marker's state that changes with every object. It is passed to trace glue and back
+/// by value: two registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Pending {
     /// Objects on the work list.
     pub(crate) len: usize,
-    /// The object seen last, if the mode is narrow.
+    /// The object seen last, if the strategy is `Narrow`.
     pub(crate) next: Option<NonNull<u8>>,
 }
 

@@ -1,9 +1,9 @@
-//! A map from the slots of one span to values, packed: a bit per slot, and the values of the set
+//! A map from the slots of one span to values. It has a bit per slot, and the values of the set
 //! bits side by side in slot order.
 //!
 //! A slot's value stands at the rank of its bit. So a table costs nothing for slots without a
-//! value, and a pass over all of them reads memory in order (measured at sweep, cold: 3 to 5 ns a
-//! value, against 16 to 28 for a word per slot).
+//! value, and a pass over all of them reads memory in order. Measured at sweep, cold: 3 to 5 ns a
+//! value, against 16 to 28 for a word per slot.
 //!
 //! Invariant: the number of set bits is the number of values. The bitmap belongs to the caller, who
 //! changes it through this type only.
@@ -194,8 +194,8 @@ mod tests {
         [const { Cell::new(0) }; 8]
     }
 
-    /// A table with one hole has as many values as slots before its last one: the count of values
-    /// says that there is none, if the end is noted one too low.
+    /// Makes a table with one hole has as many values as slots before its last one. If the end is
+    /// noted one too low, the count of values says that there is no hole.
     #[test]
     fn a_value_is_found_where_one_slot_before_it_has_none() {
         const LEN: usize = 130;

@@ -4,8 +4,8 @@
 //! hold the metadata of all its spans, the others are spans. An object too large for that has a
 //! region of its own, longer, with the same head.
 //!
-//! Invariant: a unit is either free, and then its bitmaps are zero, or it belongs to one open span,
-//! whose first unit has its bit in `open`. It does not know what is in a span.
+//! Invariant: a unit is free, and then its bitmaps are zero; or it belongs to one open span. The
+//! span's first unit has its bit in `open`. A region does not know what is in a span.
 
 use std::ptr::NonNull;
 
@@ -30,11 +30,11 @@ pub(crate) struct Region {
 unsafe impl Send for Region {}
 
 impl Region {
-    /// A region with room for a span of `units`, or `None` if the system gives no memory.
+    /// Maps a region with room for a span of `units`; `None` if the system gives no memory.
     ///
-    /// With `huge_pages`, the system is asked to back it by pages of 2 MiB: a random walk over many
-    /// objects then misses the translation cache less, and fresh memory is had a hundred times
-    /// cheaper; but it comes in pieces of that size.
+    /// With `huge_pages`, the system is asked to back it by pages of 2 MiB. A random walk over many
+    /// objects then misses the translation cache less, and fresh memory is a hundred times cheaper.
+    /// But it comes in pieces of that size.
     pub(crate) fn map(units: usize, huge_pages: bool) -> Option<Region> {
         let bytes = ((METADATA_UNITS + units) * SPAN_BYTES).max(REGION_BYTES);
         let base = sys::map(bytes, REGION_BYTES)?;
@@ -53,14 +53,14 @@ impl Region {
     }
 
     /// Takes note that a cycle has ended; whether the region should be unmapped now. A region that
-    /// has just become empty is likely to be filled again; one that stayed empty for a whole cycle
-    /// goes, and one made for a single huge object goes at once.
+    /// has just become empty is likely to be filled again. One that stayed empty for a whole cycle
+    /// goes. One made for a single huge object goes at once.
     pub(crate) fn expires(&mut self) -> bool {
         self.empty_cycles = if self.is_empty() { self.empty_cycles + 1 } else { 0 };
         self.empty_cycles > 1 || (self.is_empty() && self.bytes > REGION_BYTES)
     }
 
-    /// Whether a span of one unit would find room.
+    /// Tells whether a span of one unit would find room.
     pub(crate) fn has_room(&self) -> bool {
         self.free != 0
     }
@@ -98,20 +98,21 @@ impl Region {
         self.open &= !(1 << unit);
     }
 
-    /// The open spans, in address order.
+    /// Gives the open spans, in address order.
     pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + use<> {
         let base = self.base;
         // SAFETY: set bits of `open` are units of this mapped region.
         bitmap::ones_of(0, self.open).map(move |unit| unsafe { SpanRef::at(base, unit) })
     }
 
-    /// Whether an address lies in one of the region's units (not in its metadata).
+    /// Tells whether an address lies in one of the region's units (not in its metadata).
     pub(crate) fn holds(&self, address: NonNull<u8>) -> bool {
         let offset = address.addr().get().wrapping_sub(self.base.addr().get());
         (METADATA_UNITS * SPAN_BYTES..self.bytes).contains(&offset)
     }
 
-    /// The open span that covers an address of the region, if any, found without trusting metadata.
+    /// Gives the open span that covers an address of the region, if any, found without trusting
+    /// metadata.
     pub(crate) fn span_at(&self, address: NonNull<u8>) -> Option<SpanRef> {
         self.spans().find(|span| {
             let from = span.base().addr().get();
@@ -119,8 +120,8 @@ impl Region {
         })
     }
 
-    /// How many units a span takes of the mask: an object larger than a region lies in a mapping of
-    /// its own and takes every unit the mask knows.
+    /// Gives how many units a span takes of the mask. An object larger than a region lies in a
+    /// mapping of its own, and takes every unit of the mask.
     fn in_region(&self, units: usize) -> usize {
         if self.bytes > REGION_BYTES { UNITS - METADATA_UNITS } else { units }
     }
@@ -132,7 +133,7 @@ impl Region {
 
 const ALL_FREE: u64 = u64::MAX << METADATA_UNITS;
 
-/// The first `units` adjacent set bits.
+/// Gives the first `units` adjacent set bits.
 fn first_gap(free: u64, units: usize) -> Option<usize> {
     if units > UNITS {
         return None;
@@ -163,7 +164,7 @@ mod sys {
         // Map too much, then give back what sticks out on both sides.
         let whole = bytes.checked_add(align)?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a null hint and a fresh private mapping touch no memory of anybody else.
+        // SAFETY: a null hint and a fresh private mapping touch no memory that is in use.
         let mapped =
             unsafe { mmap_anonymous(std::ptr::null_mut(), whole, protection, MapFlags::PRIVATE) };
         let start = NonNull::new(mapped.ok()?.cast::<u8>())?;

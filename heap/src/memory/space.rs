@@ -3,10 +3,11 @@
 //! Hands spans with free slots to allocators and takes emptied ones back from sweep. A *size class*
 //! here is one type: spans are typed, so that an object needs no header.
 //!
-//! Invariant: every open span is in exactly one place: in its class's `partial` list, in the hands
-//! of one allocator, or full and in neither (one that an allocator gave back may be full, too);
-//! sweep, which sees them all, sorts them anew. What is in use and what has been reserved to
-//! allocators never exceed `max_bytes` together.
+//! Invariant: every open span is in exactly one place: in its class's `partial` list, with one
+//! allocator, or full and in neither. A listed span that an allocator gave back may be full, too.
+//! Sweep sees all spans, and sorts them anew.
+//!
+//! Invariant: `usage.bytes + reserved <= max_bytes`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -53,18 +54,18 @@ impl<M: Locking> CommonSpace<M> {
         })
     }
 
-    /// Bytes in use, and bytes that allocators have at hand.
+    /// Gives the bytes in use, and bytes that allocators have at hand.
     pub(crate) fn charged_bytes(&self) -> u64 {
         self.with(|space| space.usage.bytes + space.reserved)
     }
 
-    /// Bytes in use, as far as it has been committed.
+    /// Gives the bytes in use, as far as it has been committed.
     #[inline]
     pub(crate) fn committed_bytes(&self) -> u64 {
         self.gauges.bytes.load(Relaxed)
     }
 
-    /// What is in use, as far as it has been committed.
+    /// Tells what is in use, as far as it has been committed.
     pub(crate) fn committed(&self) -> Usage {
         let Gauges { objects, weak_records, bytes, .. } = &self.gauges;
         Usage {
@@ -74,7 +75,7 @@ impl<M: Locking> CommonSpace<M> {
         }
     }
 
-    /// Bytes of address space mapped, metadata included.
+    /// Gives the bytes of address space mapped, metadata included.
     pub(crate) fn mapped_bytes(&self) -> u64 {
         self.gauges.mapped_bytes.load(Relaxed)
     }
@@ -101,10 +102,10 @@ pub(crate) struct Space {
     allocators: u64,
 }
 
-/// So many bytes an allocator is reserved at a time, if the limit is not near.
+/// Bytes that are reserved for an allocator at a time, if the limit is not near.
 const RESERVATION: u64 = SPAN_BYTES as u64;
 
-/// What is in use, what allocators have in stock included.
+/// What is in use, the slots that allocators have cached included.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// The program's own objects.
@@ -202,19 +203,19 @@ impl Space {
         }
     }
 
-    /// What is in use, as far as it has been committed.
+    /// Tells what is in use, as far as it has been committed.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Bytes reserved and not committed.
+    /// Gives the bytes reserved and not committed.
     pub(crate) fn reserved(&self) -> u64 {
         self.reserved
     }
 
-    /// Grants bytes to an allocator that would like `wanted`, of which `least` are of any use: as
-    /// many as it wants, and more, so that it need not ask for each run of slots; fewer if the
-    /// limit is near; none if `least` are not left.
+    /// Reserves bytes for an allocator that wants `wanted`, and can use `least` or more. It gives
+    /// as many or more, so that the allocator need not ask for each run of slots. Near the limit it
+    /// gives fewer, and 0 if `least` are not left.
     pub(crate) fn reserve(&mut self, wanted: u64, least: u64) -> u64 {
         let budget = self.max_bytes.saturating_sub(self.usage.bytes + self.reserved);
         if budget < least {
@@ -228,23 +229,23 @@ impl Space {
         reserved
     }
 
-    /// So many allocators there are from now on.
+    /// Sets how many allocators there are from now on.
     pub(crate) fn set_allocators(&mut self, allocators: u64) {
         self.allocators = allocators;
     }
 
-    /// An allocator has taken slots for so much of what it was reserved.
+    /// Counts as used what an allocator has taken of its reserved bytes.
     pub(crate) fn commit(&mut self, taken: Usage) {
         self.usage = self.usage.plus(taken);
         self.reserved -= taken.bytes;
     }
 
-    /// An allocator gives bytes back that it was reserved and has taken no slots for.
+    /// Takes back reserved bytes for which an allocator has taken no slots.
     pub(crate) fn release(&mut self, unspent: u64) {
         self.reserved -= unspent;
     }
 
-    /// A sweep has found what is in use. All allocators have committed.
+    /// Sets what is in use, as a sweep has found it. All allocators have committed.
     pub(crate) fn recount(&mut self, live: Usage) {
         debug_assert_eq!(self.reserved, 0, "an allocator has not committed");
         self.usage = live;
@@ -254,7 +255,7 @@ impl Space {
         &self.regions
     }
 
-    /// Every open span, in the order of the regions.
+    /// Lists every open span, in the order of the regions.
     pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + '_ {
         self.regions.iter().flat_map(Region::spans)
     }
@@ -263,7 +264,8 @@ impl Space {
         self.classes.iter().flat_map(|class| class.partial.iter().copied())
     }
 
-    /// A span of the type that may have free slots: one that survived a sweep, else a new one.
+    /// Makes a span of the type that may have free slots: one that survived a sweep, else a new
+    /// one.
     pub(crate) fn take_span(&mut self, info: &'static TypeInfo) -> Result<SpanRef, AllocError> {
         let class = self.class(info);
         if let Some(span) = self.classes[class as usize].partial.pop() {
@@ -310,7 +312,7 @@ impl Space {
         span
     }
 
-    /// Every open span, in the order in which [`sweep_spans`](Self::sweep_spans) sweeps them.
+    /// Lists every open span, in the order in which [`sweep_spans`](Self::sweep_spans) sweeps them.
     pub(crate) fn spans_to_sweep(&self) -> impl Iterator<Item = SpanRef> + '_ {
         self.regions.iter().rev().flat_map(Region::spans)
     }
@@ -324,8 +326,8 @@ impl Space {
             for span in region.spans() {
                 match sweep(span) {
                     Swept::Empty => {
-                        // SAFETY: it holds no object, so nobody points into it, and sweep left its
-                        // bitmaps zero.
+                        // SAFETY: it holds no object, so no pointer leads into it, and sweep left
+                        // its bitmaps zero.
                         unsafe { region.close(span) };
                     }
                     Swept::Partial => self.classes[span.class() as usize].partial.push(span),

@@ -1,13 +1,13 @@
 //! Spans: 64 KiB of slots for objects of one type, and the metadata that describes them.
 //!
 //! A span's metadata ([`Span`]: a header and three bitmaps) does not lie in the span. All metadata
-//! of a region lie together at the region's head, so that a sweep reads them in order and touches
-//! no object; from an object's address they are a mask and a shift away.
+//! of a region lie together at the region's head. So a sweep reads them in order and touches no
+//! object. From an object's address they are a mask and a shift away.
 //!
-//! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and it is not in
-//! an allocator's stock (the allocator knows what is). `mark` bits are all clear outside of a
-//! cycle. The `special` bits are the keys of `cleanups`; with them and `weaks` they are used, while
-//! sessions are open, under [`hold_specials`](Span::hold_specials).
+//! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and no allocator
+//! has it cached. `mark` bits are all clear outside of a cycle. The `special` bits are the keys of
+//! `cleanups`. While sessions are open, these two and `weaks` are used under
+//! [`hold_specials`](Span::hold_specials).
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -35,9 +35,9 @@ pub(crate) const METADATA_UNITS: usize = (UNITS * size_of::<Span>()).div_ceil(SP
 
 /// The metadata of one span.
 ///
-/// Fields are cells because spans are shared by the allocator, the marker and the sweeper of a
-/// heap, which take turns; only `mark` is written by several threads at once when marking is
-/// parallel, and only `specials` guards what several mutators may change.
+/// Fields are cells because the allocator, the marker and the sweeper of a heap share spans, and
+/// take turns. Only `mark` is written by several threads at once, when marking is parallel. Only
+/// `specials` guards what several mutators may change.
 #[repr(C, align(64))]
 pub(crate) struct Span {
     header: Header,
@@ -74,13 +74,13 @@ const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct SpanRef(NonNull<Span>);
 
-// SAFETY: it is an address of cells, which threads use in turn: `alloc` bits the one allocator that
-// holds the span; what belongs to cleanups and weak pointers whoever holds `specials`; and
-// everything a cycle, while no session is open.
+// SAFETY: it is an address of cells, which threads use in turn. `alloc` bits belong to the
+// allocator that holds the span; cleanups and weak pointers to the holder of `specials`. A cycle
+// uses all of them, while no session is open.
 unsafe impl Send for SpanRef {}
 
 impl SpanRef {
-    /// The span that holds the object at `object`.
+    /// Gives the span that holds the object at `object`.
     #[inline]
     pub(crate) fn containing(object: NonNull<u8>) -> SpanRef {
         let offset = object.addr().get() & (REGION_BYTES - 1);
@@ -119,7 +119,8 @@ impl SpanRef {
             weaks: RefCell::new(None),
             specials: Mutex::new(()),
         };
-        // SAFETY: metadata memory is mapped and aligned; nobody refers to a closed span's header.
+        // SAFETY: metadata memory is mapped and aligned; there is no reference to a closed span's
+        // header.
         let place = unsafe { &raw mut (*self.0.as_ptr()).header };
         // SAFETY: as above.
         unsafe { place.write(header) };
@@ -133,7 +134,7 @@ impl SpanRef {
     pub(crate) unsafe fn close(self) {
         // SAFETY: the span is open, so the header was written.
         let place = unsafe { &raw mut (*self.0.as_ptr()).header };
-        // SAFETY: by this function's contract nobody uses the header again.
+        // SAFETY: by this function's contract the header is not used again.
         unsafe { place.drop_in_place() };
     }
 }
@@ -185,7 +186,7 @@ impl Span {
         self.slots().div_ceil(64)
     }
 
-    /// The slots that exist among those of the bitmap word at `index`.
+    /// Gives the slots that exist among those of the bitmap word at `index`.
     #[inline]
     pub(crate) fn valid(&self, index: usize) -> u64 {
         let rest = self.slots() - index * 64;
@@ -202,8 +203,8 @@ impl Span {
         &self.special[..self.words()]
     }
 
-    /// The words of [`special_bits`](Self::special_bits) and those that no slot uses: for a look at
-    /// one of them.
+    /// Gives the words of [`special_bits`](Self::special_bits) and those that no slot uses: for a
+    /// look at one of them.
     #[inline]
     pub(crate) fn special_words(&self) -> &[Cell<u64>; BITMAP_WORDS] {
         &self.special
@@ -214,7 +215,7 @@ impl Span {
         &self.mark[..self.words()]
     }
 
-    /// The mark bits as plain words.
+    /// Gives the mark bits as plain words.
     ///
     /// # Safety
     ///
@@ -235,24 +236,25 @@ impl Span {
         M::SHARED.then(|| self.header.specials.lock())
     }
 
-    /// The heads of the cleanup chains of the span's objects, keyed by `special_bits`.
+    /// Gives the heads of the cleanup chains of the span's objects, keyed by `special_bits`.
     pub(crate) fn cleanups(&self) -> &RefCell<RankMap<Head>> {
         &self.header.cleanups
     }
 
-    /// The weak records of the span's objects.
+    /// Gives the weak records of the span's objects.
     pub(crate) fn weaks(&self) -> &RefCell<Option<Box<WeakTable>>> {
         &self.header.weaks
     }
 
-    /// The slot of the object at `object`, which lies in this span.
+    /// Gives the slot of the object at `object`, which lies in this span.
     #[inline]
     pub(crate) fn slot_of(&self, object: NonNull<u8>) -> usize {
         let offset = (object.addr().get() & (SPAN_BYTES - 1)) as u64;
         ((offset * u64::from(self.header.reciprocal)) >> 32) as usize
     }
 
-    /// The slot of an object of type `T`: [`slot_of`](Self::slot_of) without a look at the header.
+    /// Gives the slot of an object of type `T`: [`slot_of`](Self::slot_of) without a look at the
+    /// header.
     #[inline]
     pub(crate) fn slot_of_type<T>(&self, object: NonNull<u8>) -> usize {
         let slot_bytes = const { slot_bytes::<T>() };
@@ -262,7 +264,7 @@ impl Span {
         (object.addr().get() & (SPAN_BYTES - 1)) / slot_bytes
     }
 
-    /// The address of a slot.
+    /// Gives the address of a slot.
     #[inline]
     pub(crate) fn object_at(&self, slot: usize) -> NonNull<u8> {
         debug_assert!(slot < self.slots());

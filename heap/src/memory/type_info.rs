@@ -1,7 +1,9 @@
 //! What a span knows of the one type whose objects it holds.
 //!
-//! Invariant: a span's [`TypeInfo`] is that of every object in it; so an address is enough to trace
+//! Invariant: a span's [`TypeInfo`] is that of every object in it. So an address is enough to trace
 //! or drop an object, and the object needs no header.
+//!
+//! It is plain data. `object/glue.rs` makes it.
 
 use std::any::TypeId;
 use std::ptr::NonNull;
@@ -36,12 +38,13 @@ pub(crate) struct TypeInfo {
 }
 
 impl TypeInfo {
-    /// Whether objects of the type get a span of several units each.
+    /// Tells whether objects of the type get a span of several units each.
     pub(crate) fn is_large(&self) -> bool {
         self.slot_bytes > SPAN_BYTES
     }
 
-    /// Bytes an object of the type counts for: its slot, or all units of its span if it is large.
+    /// Gives the bytes an object of the type counts for: its slot, or all units of its span if it
+    /// is large.
     pub(crate) fn charged_bytes(&self) -> usize {
         if self.is_large() { self.slot_bytes.next_multiple_of(SPAN_BYTES) } else { self.slot_bytes }
     }

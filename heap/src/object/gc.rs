@@ -1,8 +1,8 @@
 //! `Gc`: the pointer of a session to an object of its heap.
 //!
 //! Invariant: a `Gc<'gc, T>` exists only within the session of brand `'gc`, in which nothing is
-//! freed; so it points to a live, initialised `T`. Whoever makes one (alloc, fetch, upgrade)
-//! vouches for it.
+//! freed. So it points to a live, initialised `T`. The function that makes one (alloc, fetch,
+//! upgrade) vouches for it.
 
 use std::any::type_name;
 use std::cmp::Ordering;
@@ -38,16 +38,18 @@ impl<'gc, T> Gc<'gc, T> {
         Gc { object, brand: PhantomData }
     }
 
-    /// The object for as long as the session lasts (a deref lasts only as long as the `Gc`
-    /// borrowed). Not a method, so that it hides none of the object's.
+    /// Lends the object for as long as the session lasts.
+    ///
+    /// A deref lasts only as long as the borrow of the `Gc`. Not a method, so that it hides none of
+    /// the object's.
     #[expect(clippy::should_implement_trait, reason = "the trait's borrow would be too short")]
     #[inline]
     pub fn as_ref(this: Self) -> &'gc T
     where
         T: 'gc,
     {
-        // SAFETY: by this file's invariant the object is live and initialised for all of 'gc, and
-        // nobody has a `&mut` to it: payloads are reached through `Gc` and the tracer only.
+        // SAFETY: by this file's invariant the object is live and initialised for all of 'gc. There
+        // is no `&mut` to it: payloads are reached through `Gc` and the tracer only.
         unsafe { this.object.as_ref() }
     }
 
@@ -60,7 +62,7 @@ impl<'gc, T> Gc<'gc, T> {
         this.object.as_ptr()
     }
 
-    /// Whether both point to the same object. A zero-sized object has an identity too.
+    /// Tells whether both point to the same object. A zero-sized object has an identity too.
     #[inline]
     pub fn ptr_eq(self, other: Self) -> bool {
         self.object == other.object

@@ -10,8 +10,8 @@ use crate::memory::mark_stack::{Marker, Pending};
 use crate::memory::type_info::TypeInfo;
 use crate::object::trace::{Trace, Tracer};
 
-/// The info of `T`. Two calls may give two addresses (codegen units); an allocator then has two
-/// cached of the type, whose spans are of one class.
+/// Gives the info of `T`. Two calls may give two addresses (codegen units). An allocator then has
+/// two runs of the type, whose spans are of one class.
 #[inline]
 pub(crate) fn type_info<'gc, T: Trace<'gc>>() -> &'static TypeInfo {
     &Of::<T>::INFO

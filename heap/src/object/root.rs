@@ -1,9 +1,10 @@
 //! Dynamic roots: handles that keep an object alive from outside the heap.
 //!
-//! Invariant: the table holds the addresses of all objects with a [`Root`] that has not been
-//! dropped; the marker starts from each. A root shares the table with its heap, so one that
-//! outlives its heap finds memory that is still there and an object that nobody can reach any more.
-//! A [`SharedRoot`] borrows the table of its heap, and does not outlive it.
+//! A root has an entry in its heap's table, from which the marker starts.
+//!
+//! Invariant: a [`Root`] shares the table with its heap. So one that outlives its heap finds memory
+//! that is still there. Its object cannot be reached any more. A [`SharedRoot`] borrows the table
+//! of its heap, and does not outlive it.
 
 use std::any::type_name;
 use std::fmt;
@@ -45,19 +46,19 @@ impl<Q: Branded> Root<Q> {
         Root { table: table.clone(), index, object, family: PhantomData }
     }
 
-    /// The heap the object lives in.
+    /// Gives the heap the object lives in.
     pub fn heap_id(&self) -> HeapId {
         self.table.heap()
     }
 
-    /// The object's address, if the root belongs to the heap of that table.
+    /// Gives the object's address, if the root belongs to the heap of that table.
     pub(crate) fn object_in(&self, table: &RootTable) -> Option<NonNull<u8>> {
         ptr::eq(&*self.table, table).then_some(self.object)
     }
 }
 
 impl<Q: Branded> Clone for Root<Q> {
-    /// Another root of the same object. O(1).
+    /// Makes another root of the same object. O(1).
     #[track_caller]
     fn clone(&self) -> Self {
         let kind = RootKind::of::<Q>(Location::caller(), false);
@@ -118,19 +119,19 @@ impl<'h, Q: Branded> SharedRoot<'h, Q> {
         Some(SharedRoot { table, index, object: ObjectAddress(object), family: PhantomData })
     }
 
-    /// The heap the object lives in.
+    /// Gives the heap the object lives in.
     pub fn heap_id(&self) -> HeapId {
         self.table.heap()
     }
 
-    /// The object's address, if the root belongs to the heap of that table.
+    /// Gives the object's address, if the root belongs to the heap of that table.
     pub(crate) fn object_in(&self, table: &RootTable) -> Option<NonNull<u8>> {
         ptr::eq(self.table, table).then_some(self.object.0)
     }
 }
 
 impl<Q: Branded> Clone for SharedRoot<'_, Q> {
-    /// Another root of the same object. O(1).
+    /// Makes another root of the same object. O(1).
     #[track_caller]
     fn clone(&self) -> Self {
         let ObjectAddress(object) = self.object;

@@ -1,7 +1,7 @@
 //! What the marker needs to know of a type: where its `Gc` pointers are.
 //!
-//! [`Trace`] says how to visit the pointers of one value; [`Branded`] is the same type with the
-//! session's lifetime left open, so that a heap can name its root type outside of every session.
+//! [`Trace`] says how to visit the pointers of one value. [`Branded`] is the same type with the
+//! session's lifetime left open. By it a heap names its root type outside of every session.
 //!
 //! Invariant: a reachable value reports every `Gc` and `Weak` it owns, each time it is traced. The
 //! derive establishes it; `verify` cannot (it walks by the same impls), so hand-written impls are
@@ -21,11 +21,11 @@ use crate::object::gc::Gc;
 /// An implementation promises all of these; the collector frees objects on the strength of them.
 ///
 /// 1. [`trace`](Trace::trace) calls `trace` on every field that can own a `Gc<'gc, _>` or
-///    `Weak<'gc, _>`, directly or inside other values, whatever the state of the value (a borrowed
-///    cell, a locked mutex).
+///    `Weak<'gc, _>`, directly or inside other values. It does so in any state of the value: a
+///    borrowed cell, a locked mutex.
 /// 2. `NEEDS_TRACE` is `false` only if `'gc` does not occur in the type. That no value of it can
-///    own a pointer is not enough: a trait can associate it with a type that does, and a generic
-///    type that stores that one goes by its parameter's constant.
+///    own a pointer is not enough. A trait can associate it with a type that does, and a generic
+///    type may store that one. It goes by its parameter's constant.
 /// 3. `trace` only reads: it does not change the value, not even through a cell, and takes no lock.
 ///    It may run on another thread than the one that made the value, while no session is open.
 /// 4. Dropping the value reads no `Gc` and no `Weak`: the objects they point to may be gone. A type
@@ -34,11 +34,11 @@ use crate::object::gc::Gc;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in the heap of this session",
     label = "derive `Trace` for this type, or wrap it in `Leaf` if it is foreign and holds no `Gc`",
-    note = "derive `Trace` for your own type; a foreign type that holds no `Gc` goes into `Leaf<T>`, or its \
-            field is marked `#[trace(leaf)]`",
+    note = "derive `Trace` for your own type; a foreign type that holds no `Gc` goes into \
+            `Leaf<T>`, or its field is marked `#[trace(leaf)]`",
     note = "a type parameter names the session's brand: `T: Trace<'gc>` for a `Mutation<'gc>`",
-    note = "a reference into the heap is no field: keep the object's `Gc`; a field that only names the \
-            brand is `PhantomData<Gc<'gc, ()>>`",
+    note = "a reference into the heap is no field: keep the object's `Gc`; a field that only \
+            names the brand is `PhantomData<Gc<'gc, ()>>`",
     note = "a pointer of another session or of another heap is of another brand"
 )]
 pub unsafe trait Trace<'gc>: Sized {
@@ -46,11 +46,11 @@ pub unsafe trait Trace<'gc>: Sized {
     type Family: Branded<At<'gc> = Self>;
 
     /// Whether the brand `'gc` occurs in the type, so that its values can own a `Gc` or a `Weak`.
+    ///
     /// Objects of types without are marked by their bit alone and never visited.
     const NEEDS_TRACE: bool;
 
-    /// Set by the heap's own weak records only, so that reports can tell them from the program's
-    /// objects.
+    /// Whether it is the heap's own weak record, which reports tell from the program's objects.
     #[doc(hidden)]
     const IS_WEAK_RECORD: bool = false;
 
@@ -69,7 +69,8 @@ pub unsafe trait Trace<'gc>: Sized {
 /// the collector converts between them by a pointer cast.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the `'static` form of a heap type",
-    label = "derive `Trace` for it, and name it with its brand set to `'static`, like `World<'static>`"
+    label = "derive `Trace` for it, and name it with its brand set to `'static`, like \
+             `World<'static>`"
 )]
 pub unsafe trait Branded: 'static {
     /// The type as a session of brand `'gc` sees it.
@@ -90,14 +91,15 @@ impl<'a> Tracer<'a> {
         Tracer { marker, pending }
     }
 
-    /// What waits, with what was reported here.
+    /// Tells what waits, with what was reported here.
     #[inline]
     pub(crate) fn pending(self) -> Pending {
         self.pending
     }
 
-    /// Reports one strong pointer. Implementations for containers call their items' `trace`
-    /// instead.
+    /// Reports one strong pointer.
+    ///
+    /// Implementations for containers call their items' `trace` instead.
     #[inline]
     pub fn visit<'gc, T: Trace<'gc>>(&mut self, gc: Gc<'gc, T>) {
         let object = gc.as_address();
@@ -129,8 +131,9 @@ impl<'a> Tracer<'a> {
     #[inline(always)]
     pub fn leaf<T: 'static>(&mut self, _field: &mut T) {}
 
-    /// Asks at compile time that a type which derives `Trace` does not implement `Drop`; called by
-    /// the derive.
+    /// Asks at compile time that a type which derives `Trace` does not implement `Drop`.
+    ///
+    /// Called by the derive.
     #[doc(hidden)]
     #[inline(always)]
     pub fn derived<T>(&mut self)
@@ -140,7 +143,7 @@ impl<'a> Tracer<'a> {
     }
 }
 
-/// What the derive's output names, and nobody else.
+/// What only the derive's output names.
 pub mod private {
     /// The answer of a type that implements `Drop`.
     #[derive(Debug)]
@@ -150,8 +153,9 @@ pub mod private {
     #[derive(Debug)]
     pub struct No(());
 
-    /// Implemented for every type with `Drop`, and by the derive for those that derive `Trace`: a
-    /// type that is both has two implementations, and does not compile.
+    /// Implemented for every type with `Drop`, and by the derive for those that derive `Trace`.
+    ///
+    /// A type that is both has two implementations, and does not compile.
     pub trait MustNotImplementDropAsItDerivesTrace {
         /// Whether the type implements `Drop`.
         type HasDrop;

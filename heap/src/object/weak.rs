@@ -1,8 +1,8 @@
 //! Weak pointers: a record per target, itself an object of the heap.
 //!
 //! A [`Weak`] points to its target's *weak record*, one word that holds the target's address. The
-//! record lives while some `Weak` reaches it (the marker marks it by its bit alone); the target's
-//! span remembers it in a lazily made table, so that a target has one record however often it is
+//! record lives while some `Weak` reaches it; the marker marks it by its bit alone. The target's
+//! span remembers it in a lazily made table. So a target has one record, however often it is
 //! downgraded.
 //!
 //! Invariant: at the end of mark, before any slot is swept or any cleanup is queued, the record of
@@ -62,7 +62,7 @@ impl<'gc, T> Weak<'gc, T> {
         Weak { record, target: PhantomData, brand: PhantomData }
     }
 
-    /// The target, or `None` if it has died. Called within the session.
+    /// Gives the target, or `None` if it has died. Called within the session.
     #[inline]
     pub(crate) fn target(self) -> Option<Gc<'gc, T>> {
         // SAFETY: a `Weak` in the hands of a session was reached or made in it, so its record is
@@ -74,7 +74,7 @@ impl<'gc, T> Weak<'gc, T> {
         Some(unsafe { Gc::from_object(target.cast()) })
     }
 
-    /// Whether both were made from the same target, dead or alive; as `==` says, too.
+    /// Tells whether both were made from the same target, dead or alive; as `==` says, too.
     #[inline]
     pub fn ptr_eq(self, other: Self) -> bool {
         self.record == other.record

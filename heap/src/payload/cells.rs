@@ -2,14 +2,15 @@
 //! objects, and the leaf that holds everything else.
 //!
 //! All pointer writes take the session, so that a barrier can come without a change of API. Tracing
-//! consults no borrow flag and takes no lock: no guard can be live outside a session, and one that
-//! was leaked must not hide its pointers from the marker.
+//! consults no borrow flag and takes no lock. No guard can be live outside a session, and a leaked
+//! one must not hide its pointers from the marker.
 //!
 //! `GcCell` and `GcRefCell` are for one thread, and not `Sync`: a `Shared` heap takes no object
-//! that has one. `GcMutex`, `GcRwLock`, `GcOnce` and `GcAtomic` are for both modes. Whoever waits
-//! for a lock does so within a session, so a lock is held for no longer than the work under it; a
-//! lock that is never released keeps every collection waiting, and is reported like any session
-//! that does not end.
+//! that has one. `GcMutex`, `GcRwLock`, `GcOnce` and `GcAtomic` are for both modes.
+//!
+//! A thread waits for a lock within a session, so a lock is held for no longer than the work under
+//! it. A lock that is never released keeps every collection waiting. It is reported like any
+//! session that does not end.
 
 use std::any::type_name;
 use std::cell::{Cell, Ref, RefCell, RefMut, UnsafeCell};
@@ -61,7 +62,7 @@ pub struct GcCell<T> {
 }
 
 impl<T> GcCell<T> {
-    /// A cell that holds `value`.
+    /// Makes a cell that holds `value`.
     pub const fn new(value: T) -> Self {
         GcCell { value: UnsafeCell::new(value) }
     }
@@ -81,7 +82,7 @@ impl<T> GcCell<T> {
     where
         T: Trace<'gc>,
     {
-        // SAFETY: the cell is not `Sync` and lends no reference to its value, so nobody reads it
+        // SAFETY: the cell is not `Sync` and lends no reference to its value, so it is not read
         // during the write.
         unsafe { self.value.get().replace(value) }
     }
@@ -109,10 +110,10 @@ impl<T> GcCell<T> {
 }
 
 impl<T: Copy> GcCell<T> {
-    /// A copy of the value. O(1).
+    /// Gives a copy of the value. O(1).
     #[inline]
     pub fn get(&self) -> T {
-        // SAFETY: the cell is not `Sync` and lends no reference, so nobody writes meanwhile.
+        // SAFETY: the cell is not `Sync` and lends no reference, so it is not written meanwhile.
         unsafe { *self.value.get() }
     }
 }
@@ -150,7 +151,7 @@ pub struct GcRefCell<T> {
 }
 
 impl<T> GcRefCell<T> {
-    /// A cell that holds `value`.
+    /// Makes a cell that holds `value`.
     pub const fn new(value: T) -> Self {
         GcRefCell { value: RefCell::new(value) }
     }
@@ -240,9 +241,9 @@ impl<T: fmt::Debug> fmt::Debug for GcRefCell<T> {
     }
 }
 
-// SAFETY: the value is traced whatever the borrow flag says: a flag that is set outside of a
-// session belongs to a leaked guard, so nobody writes; there is no `Drop`; the family is the cell
-// with its brand open.
+// SAFETY: the value is traced whatever the borrow flag says. A flag that is set outside of a
+// session belongs to a leaked guard, so no write is under way. There is no `Drop`. The family is
+// the cell with its brand open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRefCell<T> {
     type Family = GcRefCell<T::Family>;
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
@@ -270,7 +271,7 @@ pub struct GcMutex<T> {
 }
 
 impl<T> GcMutex<T> {
-    /// A mutex that holds `value`.
+    /// Makes a mutex that holds `value`.
     pub const fn new(value: T) -> Self {
         GcMutex { value: Mutex::new(value) }
     }
@@ -323,8 +324,9 @@ impl<T: fmt::Debug> fmt::Debug for GcMutex<T> {
     }
 }
 
-// SAFETY: the value is traced without taking the lock: whoever holds it outside of a session leaked
-// its guard, so nobody writes; there is no `Drop`; the family is the mutex with its brand open.
+// SAFETY: the value is traced without taking the lock. A lock that is held outside of a session
+// belongs to a leaked guard, so no write is under way. There is no `Drop`. The family is the mutex
+// with its brand open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcMutex<T> {
     type Family = GcMutex<T::Family>;
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
@@ -351,15 +353,15 @@ pub struct GcRwLock<T> {
 }
 
 impl<T> GcRwLock<T> {
-    /// A lock that holds `value`.
+    /// Makes a lock that holds `value`.
     pub const fn new(value: T) -> Self {
         GcRwLock { value: RwLock::new(value) }
     }
 
     /// Locks it to read, waiting for a writer and for waiting writers. O(1), beside the waiting.
     ///
-    /// In a `Shared` heap a session that has it locked already may wait for ever: one that writes
-    /// does, one that reads does if another waits to write. A leaked guard leaves it locked, and
+    /// In a `Shared` heap a session that has it locked already may wait for ever. One that writes
+    /// does; one that reads does if another waits to write. A leaked guard leaves it locked, and
     /// traced all the same.
     ///
     /// # Panics
@@ -433,8 +435,9 @@ impl<T: fmt::Debug> fmt::Debug for GcRwLock<T> {
     }
 }
 
-// SAFETY: the value is traced without taking the lock: whoever holds it outside of a session leaked
-// its guard, so nobody writes; there is no `Drop`; the family is the lock with its brand open.
+// SAFETY: the value is traced without taking the lock. A lock that is held outside of a session
+// belongs to a leaked guard, so no write is under way. There is no `Drop`. The family is the lock
+// with its brand open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRwLock<T> {
     type Family = GcRwLock<T::Family>;
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
@@ -452,18 +455,18 @@ unsafe impl<F: Branded> Branded for GcRwLock<F> {
     type At<'gc> = GcRwLock<F::At<'gc>>;
 }
 
-/// A field that is set once, by whoever comes first, and read without a lock from then on.
+/// A field that is set once, by the first session that tries, and read without a lock from then on.
 pub struct GcOnce<T> {
     value: OnceLock<T>,
 }
 
 impl<T> GcOnce<T> {
-    /// A field that is not set yet.
+    /// Makes a field that is not set yet.
     pub const fn new() -> Self {
         GcOnce { value: OnceLock::new() }
     }
 
-    /// The value, if it is set. O(1), and waits for nobody.
+    /// Gives the value, if it is set. O(1), and does not wait.
     #[inline]
     pub fn get(&self) -> Option<&T> {
         self.value.get()
@@ -490,7 +493,7 @@ impl<T> GcOnce<T> {
         self.value.set(value)
     }
 
-    /// The value, set to what `f` makes if it is not set yet.
+    /// Gives the value, set to what `f` makes if it is not set yet.
     ///
     /// Of threads that come at the same time one makes it, and the others wait. If `f` panics, it
     /// is not set.
@@ -600,8 +603,8 @@ unsafe impl<F: Branded> Branded for GcOnce<F> {
 
 /// An atomic pointer field: `Option<Gc<'gc, T>>` that several threads may change.
 ///
-/// Every operation is acquire, release or both, so what was written to an object before its pointer
-/// was stored is seen by whoever loads the pointer.
+/// Every operation is acquire, release or both. So what was written to an object before its pointer
+/// was stored is seen by a thread that loads the pointer.
 pub struct GcAtomic<'gc, T> {
     object: AtomicPtr<T>,
     pointer: PhantomData<Gc<'gc, T>>,
@@ -609,7 +612,7 @@ pub struct GcAtomic<'gc, T> {
 }
 
 impl<'gc, T> GcAtomic<'gc, T> {
-    /// A field that holds `value`.
+    /// Makes a field that holds `value`.
     pub fn new(value: Option<Gc<'gc, T>>) -> Self {
         GcAtomic {
             object: AtomicPtr::new(into_raw(value)),
@@ -635,7 +638,7 @@ impl<'gc, T> GcAtomic<'gc, T> {
         unsafe { object.cast::<Option<Gc<'gc, T>>>().as_mut() }
     }
 
-    /// The pointer it holds.
+    /// Gives the pointer it holds.
     #[inline]
     pub fn load(&self) -> Option<Gc<'gc, T>> {
         // Acquire: pairs with the release of `store` and `compare_exchange`.
@@ -731,21 +734,21 @@ unsafe impl<F: Branded> Branded for GcAtomic<'static, F> {
 
 /// Holds any Rust value that has no `Gc` in it, `Drop` and all, and gives it out by `Deref`.
 ///
-/// The value is dropped by the sweep that finds its object dead, on the thread that collects; in a
-/// `Shared` heap perhaps on one that helps it. It is to wait for nobody who opens a session on the
-/// heap: that one waits for the end of the sweep.
+/// The value is dropped by the sweep that finds its object dead, on the thread that collects. In a
+/// `Shared` heap that may be one that helps it. The drop must not wait for a thread that opens a
+/// session on the heap, as that one waits for the end of the sweep.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Leaf<T: 'static> {
     value: T,
 }
 
 impl<T> Leaf<T> {
-    /// A leaf that holds `value`.
+    /// Makes a leaf that holds `value`.
     pub const fn new(value: T) -> Self {
         Leaf { value }
     }
 
-    /// The value, when the leaf is not in a heap.
+    /// Gives the value, when the leaf is not in a heap.
     pub fn into_inner(self) -> T {
         self.value
     }

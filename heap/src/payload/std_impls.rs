@@ -1,9 +1,9 @@
 //! `Trace` for the types of the standard library.
 //!
 //! Invariant: `NEEDS_TRACE` is false only for a type in which the brand does not occur. A type has
-//! the constant of its parameters, whether or not it stores a value of theirs; then whoever finds
-//! it false may conclude that the type, and every type that its traits associate with it, is the
-//! same in all sessions and owns no pointer.
+//! the constant of its parameters, whether or not it stores a value of theirs. If it is false, the
+//! type is the same in all sessions and owns no pointer. So is every type that its traits associate
+//! with it.
 //!
 //! Deliberately missing: a `Gc` inside `RefCell`, `OnceCell`, `Mutex` and the like, which would
 //! change pointers without a session in hand. They are here for `'static` contents only; for
@@ -70,8 +70,9 @@ without_pointers! {
     [T: 'static] RangeTo<T>; [T: 'static] RangeToInclusive<T>;
 
     // References and shared ownership. Not every `&'static T`: the compiler would offer `&value` to
-    // those who forgot to derive `Trace`. Others go into a leaf.
-    [] &'static str; [] &'static CStr; [] &'static OsStr; [] &'static Path; [T: 'static] &'static [T];
+    // code that forgot to derive `Trace`. Others go into a leaf.
+    [] &'static str; [] &'static CStr; [] &'static OsStr; [] &'static Path;
+    [T: 'static] &'static [T];
     [T: ?Sized + ToOwned + 'static] Cow<'static, T>;
     [T: ?Sized + 'static] Rc<T>; [T: ?Sized + 'static] rc::Weak<T>;
     [T: ?Sized + 'static] Arc<T>; [T: ?Sized + 'static] sync::Weak<T>;
@@ -99,7 +100,9 @@ without_pointers! { [] atomic::AtomicI64; [] atomic::AtomicU64; }
 /// `Type<A, B>; |self, tracer| statement`: types that own what their parameters say. The parameters
 /// after `;` are 'static and the same at every brand.
 macro_rules! owning {
-    ($($name:ident<$($param:ident),+ $(; $fixed:ident)?>: |$this:ident, $tracer:ident| $trace:expr;)*) => {$(
+    ($(
+        $name:ident<$($param:ident),+ $(; $fixed:ident)?>: |$this:ident, $tracer:ident| $trace:expr;
+    )*) => {$(
         // SAFETY: every value of a parameter that `self` owns is traced; the standard library's
         // `Drop` of it drops those values and reads none; the family is the same type over the
         // families.

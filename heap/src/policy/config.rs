@@ -15,10 +15,11 @@ pub struct HeapConfig {
     pub max_bytes: u64,
     /// When to collect at the end of a session.
     pub pacing: Pacing,
-    /// The most threads that mark, or sweep, the one that collects included; others are asked only
-    /// where there is much to do. By default one in a `Local` heap, and in a `Shared` one as many
-    /// as there are processors, four at most: while it is collected, those that its mutators use
-    /// are idle.
+    /// The most threads that mark, or sweep, the one that collects included.
+    ///
+    /// Others are asked only where there is much to do. By default it is one in a `Local` heap. In
+    /// a `Shared` one it is the number of processors, four at most: its mutators leave them idle
+    /// meanwhile.
     pub gc_threads: Option<usize>,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
@@ -26,8 +27,9 @@ pub struct HeapConfig {
     pub diagnostics: bool,
     /// What becomes of cleanups when the heap is dropped.
     pub on_drop: OnDrop,
-    /// How long a collection waits for a session before it complains, and to whom. In a `Local`
-    /// heap it waits for none.
+    /// How long a collection waits for a session before it calls the hook.
+    ///
+    /// In a `Local` heap it waits for none.
     pub slow_session: (Duration, SlowSessionHook),
 }
 
@@ -93,8 +95,9 @@ pub enum OnDrop {
 /// Is told about each session that a collection has waited long for, on the thread that collects.
 pub type SlowSessionHook = Arc<dyn Fn(&SlowSession) + Send + Sync>;
 
-/// A session that has been open for long while somebody waits to collect; and so does every mutator
-/// that would open another.
+/// A session that has been open for long while another thread waits to collect.
+///
+/// Every mutator that would open another session waits, too.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SlowSession {
@@ -104,7 +107,7 @@ pub struct SlowSession {
     pub thread: ThreadId,
     /// That thread's name, if it has one.
     pub thread_name: Option<String>,
-    /// For how long it has been waited for.
+    /// How long it has been waited for.
     pub waited: Duration,
 }
 
@@ -114,7 +117,8 @@ impl fmt::Display for SlowSession {
         let name = thread_name.as_deref().unwrap_or("unnamed");
         write!(
             f,
-            "{heap} has waited for {waited:.1?} to collect: thread `{name}` ({thread:?}) has a session open, and does not end it"
+            "{heap} has waited for {waited:.1?} to collect: thread `{name}` ({thread:?}) has a \
+             session open, and does not end it"
         )
     }
 }

@@ -39,7 +39,7 @@ impl History {
         }
     }
 
-    /// The number that the cycle after the last recorded one has.
+    /// Gives the number that the cycle after the last recorded one has.
     pub(crate) fn next_cycle(&self) -> u64 {
         self.cycles + 1
     }
@@ -70,7 +70,7 @@ impl History {
         self.last_report
     }
 
-    /// What statistics it has; the others are zero.
+    /// Tells what statistics it has; the others are zero.
     pub(crate) fn stats(&self) -> HeapStats {
         HeapStats {
             cycles: self.cycles,
@@ -84,7 +84,7 @@ impl History {
     }
 }
 
-/// The share of `period` that was not `paused`.
+/// Gives the share of `period` that was not `paused`.
 fn utilisation(paused: Duration, period: Duration) -> f64 {
     if period.is_zero() { 1.0 } else { (1.0 - paused.div_duration_f64(period)).clamp(0.0, 1.0) }
 }

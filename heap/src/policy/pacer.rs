@@ -1,8 +1,7 @@
 //! The pacer: when is it worth collecting?
 //!
 //! It compares what has been allocated since the last cycle with what survived that cycle, and both
-//! with the heap's limit. It knows neither how a collection works nor when sessions end; the heap
-//! asks it there.
+//! with the heap's limit. It knows neither how a collection works nor when sessions end.
 //!
 //! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a
 //! cycle due; so no heap stays full of garbage.
@@ -11,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// When a heap collects by itself. The question is asked at the end of every session.
 ///
-/// A limit (`max_bytes`) makes it collect earlier, `Manual` excepted: when half of what the limit
-/// leaves beside `live` has been allocated, whatever `min_bytes` and `growth` say, and when an
-/// allocation has been refused.
+/// A limit (`max_bytes`) makes it collect earlier, `Manual` excepted. It collects when half of what
+/// the limit leaves beside `live` has been allocated, and when an allocation has been refused.
+/// `min_bytes` and `growth` do not matter then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Pacing {
@@ -33,11 +32,10 @@ pub enum Pacing {
     /// geometric mean of `live` and [`BALANCE_BYTES`](Pacing::BALANCE_BYTES). A heap of 8 MiB grows
     /// by 32 before the next cycle, one of 128 MiB or more doubles.
     ///
-    /// A cycle costs time in proportion to `live`, and so does a byte allocated if cycles are as
-    /// far apart as `live` is large, whatever that is; but the memory saved by it is worth less in
-    /// a small heap. Where the sum of both prices is least, the heap grows by the square root of
-    /// `live` (Kirisame et al., *Optimal Heap Limits for Reducing Browser Memory Use*, OOPSLA
-    /// 2022).
+    /// A cycle costs time in proportion to `live`. With a growth of 1.0 its share for each byte
+    /// allocated is the same in every heap. But the memory saved by it is worth less in a small
+    /// heap. The sum of both prices is least if the heap grows by the square root of `live`. See
+    /// Kirisame et al., *Optimal Heap Limits for Reducing Browser Memory Use*, OOPSLA 2022.
     Balanced {
         /// As in `Automatic`.
         min_bytes: u64,
@@ -47,12 +45,12 @@ pub enum Pacing {
 }
 
 impl Pacing {
-    /// Bytes allocated before the first automatic collection, by default 1 MiB: small enough that a
-    /// program which makes only garbage stays in a second-level cache.
+    /// Bytes allocated before the first automatic collection, by default: 1 MiB.
+    ///
+    /// So a program which makes only garbage stays in a second-level cache.
     pub const DEFAULT_MIN_BYTES: u64 = 1 << 20;
 
-    /// Live bytes from which on a heap with [`Pacing::Balanced`] doubles before the next cycle: 128
-    /// MiB.
+    /// Live bytes from which on a heap with [`Pacing::Balanced`] doubles: 128 MiB.
     pub const BALANCE_BYTES: u64 = 128 << 20;
 }
 
@@ -94,7 +92,7 @@ impl Pacer {
         pacer
     }
 
-    /// Whether a cycle is due with this many bytes of slots in use.
+    /// Tells whether a cycle is due with this many bytes of slots in use.
     #[inline]
     pub(crate) fn is_due(&self, bytes_in_use: u64) -> bool {
         let cleanup_bytes = self.cleanup_bytes.load(Relaxed);
@@ -103,12 +101,12 @@ impl Pacer {
             || self.has_refused()
     }
 
-    /// Takes note that cleanups of so many bytes have been registered.
+    /// Takes note that cleanups of `bytes` bytes have been registered.
     pub(crate) fn charge_cleanups(&self, bytes: u64) {
         self.cleanup_bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Takes note that so many bytes found no room under the limit.
+    /// Takes note that `bytes` bytes found no room under the limit.
     pub(crate) fn refuse(&self, bytes: u64) {
         // What does not fit into an empty heap, no cycle makes room for.
         if self.pacing != Pacing::Manual && bytes <= self.max_bytes {
@@ -116,13 +114,13 @@ impl Pacer {
         }
     }
 
-    /// Whether an allocation that a cycle might make room for was refused since the last one.
+    /// Tells whether an allocation that a cycle might make room for was refused since the last one.
     #[inline]
     pub(crate) fn has_refused(&self) -> bool {
         self.refused.load(Relaxed)
     }
 
-    /// Sets the next triggers from what survived, for so many mutators that allocate.
+    /// Sets the next triggers from what survived, for `allocating` mutators that allocate.
     pub(crate) fn after_cycle(&self, live_bytes: u64, allocating: u64) {
         self.refused.store(false, Relaxed);
         self.cleanup_bytes.store(0, Relaxed);
@@ -157,7 +155,8 @@ mod tests {
     use super::*;
 
     impl Pacer {
-        /// Whether a cycle is due with so many bytes in use, and cleanups of so many registered.
+        /// Tells whether a cycle is due with `bytes` in use, and cleanups of `cleanup_bytes`
+        /// registered.
         fn would_be_due(&self, bytes: u64, cleanup_bytes: u64) -> bool {
             self.cleanup_bytes.store(cleanup_bytes, Relaxed);
             self.is_due(bytes)
@@ -167,7 +166,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const NO_LIMIT: u64 = u64::MAX;
 
-    /// Whether a cycle is due above so many bytes, and not before.
+    /// Tells whether a cycle is due above that number of bytes, and not before.
     fn is_due_above(pacer: &Pacer, bytes: u64) -> bool {
         !pacer.would_be_due(bytes, 0) && pacer.would_be_due(bytes + 1, 0)
     }

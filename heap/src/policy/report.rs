@@ -42,11 +42,14 @@ pub struct GcReport {
     pub swept_spans: u64,
     /// Spans that held no live object and went back to their region.
     pub emptied_spans: u64,
-    /// From the moment that the mutators were told to stop to the end of the last session. Zero in
-    /// a `Local` heap.
+    /// Time from the call to stop the mutators to the end of the last session.
+    ///
+    /// Zero in a `Local` heap.
     pub safepoint_time: Duration,
-    /// Time to take back the free slots that mutators have at hand, and to free the records of
-    /// settled cleanups. Those are freed when there are a thousand or more.
+    /// Time to take back the mutators' cached slots, and to free records of ended cleanups.
+    ///
+    /// Those are the records of cleanups that were stopped or run early. They are freed when there
+    /// are a thousand or more.
     pub prune_time: Duration,
     /// Time to mark, the clearing of weak records and the queueing of local cleanups included.
     pub mark_time: Duration,
@@ -58,18 +61,19 @@ pub struct GcReport {
     pub release_time: Duration,
     /// How long no session could be opened: the sum of the phases.
     pub pause_time: Duration,
-    /// The share of the time since the end of the last cycle, or since the heap was made, in which
-    /// sessions could be opened: 0 to 1.
+    /// The share of the time since the last cycle in which sessions could be opened: 0 to 1.
+    ///
+    /// Before the first cycle the time counts from the making of the heap.
     pub mutator_utilisation: f64,
 }
 
 impl GcReport {
-    /// Swept spans' objects, dead and alive, per second of sweep; 0 if nothing was swept.
+    /// Counts swept spans' objects, dead and alive, per second of sweep; 0 if nothing was swept.
     pub fn sweep_objects_per_second(&self) -> f64 {
         per_second(self.live_objects + self.swept_objects, self.sweep_time)
     }
 
-    /// Live objects per second of mark; 0 if nothing was marked.
+    /// Counts live objects per second of mark; 0 if nothing was marked.
     pub fn mark_objects_per_second(&self) -> f64 {
         per_second(self.live_objects, self.mark_time)
     }
@@ -82,7 +86,7 @@ pub(crate) struct PauseClock {
 }
 
 impl PauseClock {
-    /// The first phase begins at `began`.
+    /// Gives the first phase begins at `began`.
     pub(crate) fn from(began: Instant) -> Self {
         PauseClock { began }
     }
@@ -105,9 +109,9 @@ fn per_second(objects: u64, time: Duration) -> f64 {
 
 /// A heap's counters, read between two moments of its life.
 ///
-/// Exact in a `Local` heap. In a `Shared` one, while mutators are attached, what each has allocated
-/// lately is missing from objects, weak records and bytes: 64 KiB at most, or one object that is
-/// larger. The reports of cycles are exact.
+/// Exact in a `Local` heap. Approximate in a `Shared` one, while mutators are attached. What each
+/// has allocated lately is missing from objects, weak records and bytes: 64 KiB at most, or one
+/// larger object. The reports of cycles are exact.
 ///
 /// Cleanups run and are stopped beside any reading, in both modes. [`CleanupStats`] says which sums
 /// hold all the same.

@@ -1,9 +1,11 @@
 //! Which heaps the current thread has a mutator of.
 //!
-//! Invariant: a thread has at most one mutator of each heap; so a session is never opened within
+//! Invariant: a thread has at most one mutator of each heap. So a session is never opened within
 //! another one on the same heap, nor by drop glue or trace glue within a cycle. Either would wait
-//! for itself. (One exception: a thread that ends, and whose own memory is gone already. What it
-//! does then is sound, but may wait for itself.)
+//! for itself.
+//!
+//! One exception is a thread that ends, and whose own memory is gone already. What it does then is
+//! sound, but may wait for itself.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -18,7 +20,7 @@ thread_local! {
     static HERE: RefCell<Vec<HeapId>> = RefCell::default();
 }
 
-/// What has one of these stays on its thread. It takes no room.
+/// Keeps the value that has it on its thread. It takes no room.
 #[derive(Default)]
 pub(crate) struct NotSend {
     /// Not `PhantomData`, which the compiler's messages would show the source of, where there is
@@ -51,7 +53,7 @@ impl AttachGuard {
         }
     }
 
-    /// The place of a thread that was started to help with a cycle.
+    /// Gives the place of a thread that was started to help with a cycle.
     pub(crate) fn helper(heap: HeapId) -> Option<Self> {
         Self::new(heap).ok()
     }
@@ -74,8 +76,9 @@ impl fmt::Display for AlreadyAttached {
         let thread = thread::current();
         write!(
             f,
-            "thread `{}` has a mutator of {} already, or is collecting it; valid is one at a time: within a session use the \
-             `Mutation` at hand, between sessions the same mutator again, and in `Drop` of a payload neither",
+            "thread `{}` has a mutator of {} already, or is collecting it; valid is one at a \
+             time: within a session use the `Mutation` at hand, between sessions the same mutator \
+             again, and in `Drop` of a payload neither",
             thread.name().unwrap_or("unnamed"),
             self.heap
         )

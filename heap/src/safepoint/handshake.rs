@@ -1,10 +1,10 @@
-//! The handshake: many mutators open and close sessions, and who collects waits until none is open.
+//! The handshake: many mutators open and close sessions, and a collection waits until none is open.
 //!
 //! `HANDSHAKE.md` beside `Cargo.toml` has the protocol and why it holds; steps and fences here bear
 //! its names. Invariant: while a [`StopGuard`] exists, no [`Session`] does.
 //!
-//! It knows no heap: to it a mutator is a mutator with a context that it lends to nobody but the
-//! session's thread and the collector.
+//! It knows no heap. To it a mutator is a context, lent to the session's thread and to the
+//! collector only.
 
 #![forbid(unsafe_code)]
 
@@ -24,9 +24,9 @@ pub struct Handshake<C> {
     /// Sessions may not be opened. Read without the lock; written only with it.
     stopping: CachePadded<AtomicBool>,
     state: Mutex<State<C>>,
-    /// Whoever stopped the mutators waits here: for sessions to end, for helpers to leave.
+    /// The collector waits here: for sessions to end, for helpers to leave.
     all_inactive: Condvar,
-    /// Whoever may not open a session waits here: for that to change, or for a job.
+    /// A thread that may not open a session waits here: for that to change, or for a job.
     resumed: Condvar,
     /// How often to look before a thread sleeps.
     spins: u32,
@@ -51,14 +51,14 @@ struct State<C> {
     round: u64,
     /// Mutators that wait to open a session.
     entering: usize,
-    /// Of those, the ones that waited when the mutators were last resumed: nobody stops them again
-    /// before they are in.
+    /// Of those, the ones that waited when the mutators were last resumed. No collector stops the
+    /// mutators again before these are in.
     readmitted: usize,
     /// Threads that sleep at `resumed`.
     waiting: usize,
     /// What they can help with.
     job: Option<Arc<dyn Job>>,
-    /// So many more may help.
+    /// How many more threads may help.
     helper_slots: usize,
     /// Threads that help, and have not left yet.
     helping: usize,
@@ -88,12 +88,12 @@ pub(crate) struct StopGuard<'a, C> {
     pub(crate) safepoint_time: Duration,
 }
 
-/// When to complain about sessions that do not end, and to whom.
+/// When to report sessions that do not end, and to what.
 pub(crate) struct SlowSessionPolicy<'a> {
     pub(crate) after: Duration,
-    /// Told the thread of each session that is still open, and how long it has been waited for.
-    /// Called without the lock.
-    pub(crate) complain: &'a dyn Fn(&std::thread::Thread, Duration),
+    /// Called with the thread of each session that is still open, and how long it has been waited
+    /// for. Called without the lock.
+    pub(crate) report: &'a dyn Fn(&std::thread::Thread, Duration),
 }
 
 impl<C> Handshake<C> {
@@ -117,8 +117,8 @@ impl<C> Handshake<C> {
         }
     }
 
-    /// Adds a mutator of this thread's. Waits for nobody: if the mutators are stopped, its first
-    /// session will wait.
+    /// Adds a mutator of this thread's. Does not wait: if the mutators are stopped, its first
+    /// session will.
     pub(crate) fn attach(&self, context: C) -> Arc<MutatorState<C>> {
         let mutator = Arc::new(MutatorState {
             active: CachePadded(AtomicBool::new(false)),
@@ -162,7 +162,7 @@ impl<C> Handshake<C> {
     pub(crate) fn enter<'a>(&'a self, mutator: &'a MutatorState<C>) -> Session<'a, C> {
         debug_assert!(!mutator.active.load(Ordering::Relaxed), "a session is open already");
         let late = self.mutant.is(Mutant::LateEntry) && !self.is_stopping();
-        // E1. Relaxed: who sees it waits, and reads nothing of ours.
+        // E1. Relaxed: a collector that sees it waits, and reads nothing of ours.
         mutator.active.store(true, Ordering::Relaxed);
         // E2. EnterFence: pairs with StopFence. Of E1 and T2, the one that comes later in the order
         // of the fences is seen by the other side, at E3 or T4.
@@ -176,14 +176,14 @@ impl<C> Handshake<C> {
         Session { handshake: self, mutator }
     }
 
-    /// A session may not be opened now. Opens it when it may.
+    /// Gives a session may not be opened now. Opens it when it may.
     #[cold]
     #[inline(never)]
     fn back_out(&self, mutator: &MutatorState<C>) {
         // E4. Release: as X1; this session did nothing, but the one before did.
         mutator.active.store(false, Ordering::Release);
         let mut state = self.state.lock();
-        // E5. Whoever stops us may have seen E1, and wait for us.
+        // E5. The collector may have seen E1, and wait for us.
         if !self.mutant.is(Mutant::BackOutWithoutWake) {
             self.all_inactive.notify_all();
         }
@@ -209,8 +209,8 @@ impl<C> Handshake<C> {
         mutator.active.store(true, Ordering::Relaxed);
     }
 
-    /// Looks so often before a thread sleeps: some ten microseconds, where sleeping and being woken
-    /// take some fifty. Whether it saw what it looked for.
+    /// Looks `spins` times before a thread sleeps: some ten microseconds, where sleeping and being
+    /// woken take some fifty. Tells whether it saw what it looked for.
     fn spin_until(&self, is_so: impl Fn() -> bool) -> bool {
         (0..self.spins).any(|_| {
             let so = is_so();
@@ -221,8 +221,8 @@ impl<C> Handshake<C> {
         })
     }
 
-    /// Returns once the mutators are not stopped and, for one that would stop them, nothing is
-    /// readmitted; helps until then.
+    /// Returns once the mutators are not stopped; helps until then. With `to_stop` it also waits
+    /// until all readmitted mutators are in.
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<C>>,
@@ -249,10 +249,11 @@ impl<C> Handshake<C> {
         state
     }
 
-    /// Waits until no session is open and keeps it so; or, if `unless` says so when nobody else has
-    /// the mutators stopped, does nothing. Called on a thread that has no session open.
+    /// Waits until no session is open, and keeps it so. It asks `unless` when no other thread has
+    /// the mutators stopped, and does nothing if that says so. Called on a thread that has no
+    /// session open.
     ///
-    /// A session that does not end is waited for without end, and complained about.
+    /// A session that does not end is waited for without end, and reported.
     pub(crate) fn stop(
         &self,
         unless: impl FnOnce() -> bool,
@@ -274,7 +275,7 @@ impl<C> Handshake<C> {
         if !self.mutant.is(Mutant::NoStopFence) {
             fence(Ordering::SeqCst);
         }
-        // T4. Most sessions are short, too; whoever ends one needs the lock.
+        // T4. Most sessions are short, too; to end one takes the lock.
         let open: Vec<_> = state.active().cloned().collect();
         let mut lucky = false;
         if self.spins > 0 && !open.is_empty() {
@@ -283,33 +284,34 @@ impl<C> Handshake<C> {
                 .spin_until(|| open.iter().all(|mutator| !mutator.active.load(Ordering::Relaxed)));
             state = self.state.lock();
         }
-        let trusting = lucky && self.mutant.is(Mutant::QuietOnLuck);
-        let mut complain_at = policy.as_ref().and_then(|policy| since.checked_add(policy.after));
+        let trusting = lucky && self.mutant.is(Mutant::InactiveOnLuck);
+        let mut report_at = policy.as_ref().and_then(|policy| since.checked_add(policy.after));
         while !trusting && state.is_any_active() {
-            if !wait_until(&self.all_inactive, &mut state, complain_at) {
+            if !wait_until(&self.all_inactive, &mut state, report_at) {
                 continue;
             }
             let Some(policy) = &policy else { continue };
             let slow: Vec<_> = state.active().map(|mutator| mutator.thread.clone()).collect();
             drop(state);
             let waited = since.elapsed();
-            slow.iter().for_each(|thread| (policy.complain)(thread, waited));
+            slow.iter().for_each(|thread| (policy.report)(thread, waited));
             // Twice as late the next time: to be seen, and not to fill a log.
-            complain_at = since.checked_add(waited * 2);
+            report_at = since.checked_add(waited * 2);
             state = self.state.lock();
         }
         drop(state);
         Some(StopGuard { handshake: self, since, safepoint_time: since.elapsed() })
     }
 
-    /// Whether sessions may not be opened. A hint to whoever has one open, and could end it.
+    /// Tells whether sessions may not be opened. A hint to a thread that has one open, and could
+    /// end it.
     #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
         // Relaxed: nothing is read on the strength of it.
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// How many mutators there are.
+    /// Tells how many mutators there are.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().mutators.len()
     }
@@ -364,7 +366,7 @@ impl<C> State<C> {
 }
 
 impl<C> MutatorState<C> {
-    /// The mutator's context: for the thread that has its session open.
+    /// Gives the mutator's context: for the thread that has its session open.
     pub(crate) fn context(&self) -> &C {
         &self.context
     }
@@ -376,12 +378,12 @@ impl<C> Drop for Session<'_, C> {
         let Session { handshake, mutator } = self;
         // X1. Release: pairs with the acquire of T4.
         mutator.active.store(false, Ordering::Release);
-        // X2. ExitFence: pairs with StopFence. Either X3 sees that somebody waits, or T4 has seen
-        // X1.
+        // X2. ExitFence: pairs with StopFence. Either X3 sees that the collector waits, or T4 has
+        // seen X1.
         if !handshake.mutant.is(Mutant::NoExitFence) {
             fence(Ordering::SeqCst);
         }
-        // X3. Relaxed: who reads `true` takes the lock.
+        // X3. Relaxed: a thread that reads `true` takes the lock.
         if handshake.stopping.load(Ordering::Relaxed) {
             handshake.wake();
         }
@@ -389,8 +391,8 @@ impl<C> Drop for Session<'_, C> {
 }
 
 impl<C> Handshake<C> {
-    /// X4. Tells whoever waits for sessions to end that one has. The lock makes it come after T4's
-    /// look, or before it.
+    /// X4. Tells the collector that a session has ended. The lock makes it come after T4's look, or
+    /// before it.
     #[cold]
     #[inline(never)]
     fn wake(&self) {
@@ -423,7 +425,7 @@ impl<C> Drop for StopGuard<'_, C> {
 impl<C> Waiting for StopGuard<'_, C> {
     fn with_help(&self, job: Arc<dyn Job>, most: usize, work: &mut dyn FnMut(usize)) {
         let handshake = self.handshake;
-        // J1. Offer helper_slots to those that wait.
+        // J1. Offer helper slots to the threads that wait.
         let mut state = handshake.state.lock();
         let helper_slots = most.min(state.waiting);
         state.helper_slots = helper_slots;
@@ -437,7 +439,7 @@ impl<C> Waiting for StopGuard<'_, C> {
     }
 }
 
-/// J2. Offers no more helper_slots, and waits until the helpers have left.
+/// J2. Withdraws the helper slots, and waits until the helpers have left.
 struct Dismiss<'a, C>(&'a Handshake<C>);
 
 impl<C> Drop for Dismiss<'_, C> {
@@ -454,7 +456,7 @@ impl<C> Drop for Dismiss<'_, C> {
     }
 }
 
-/// Takes a helper's leave, be it that the job is done or that it has panicked.
+/// Counts a helper out, also when the job has panicked.
 struct Leave<'a, C>(&'a Handshake<C>);
 
 impl<C> Drop for Leave<'_, C> {

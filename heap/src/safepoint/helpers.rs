@@ -1,5 +1,5 @@
-//! Help for whoever collects: from mutators that wait for the end of the cycle, and from threads
-//! started for the purpose.
+//! Help for a collection: from mutators that wait for the end of the cycle, and from threads
+//! started for one phase of it.
 //!
 //! Invariant: when [`Helpers::with`] returns, or unwinds, no other thread is at the job any more.
 //!
@@ -13,7 +13,7 @@ use crate::id::HeapId;
 use crate::safepoint::attached::AttachGuard;
 use crate::safepoint::threads;
 
-/// How many processors there are. Asked once: the system looks into files for it.
+/// Tells how many processors there are. Asked once: the system looks into files for it.
 pub(crate) fn processors() -> usize {
     // 0 until it is known. Relaxed: whoever asks at the same time finds the same. Not a `OnceLock`,
     // which would keep the child of a `fork` waiting for a thread that was asking.
@@ -33,7 +33,7 @@ pub(crate) trait Job: Send + Sync {
     /// Takes part until nothing is left to do. Does not panic.
     fn help(&self);
 
-    /// Whether nothing is left to do. A hint: not to start a thread for it.
+    /// Tells whether nothing is left to do. A hint: not to start a thread for it.
     fn is_over(&self) -> bool;
 }
 
@@ -44,7 +44,7 @@ pub(crate) trait Waiting {
     fn with_help(&self, job: Arc<dyn Job>, most: usize, work: &mut dyn FnMut(usize));
 }
 
-/// NoneWaiting waits.
+/// No thread waits: the heap is `Local`, or going.
 pub(crate) struct NoneWaiting;
 
 impl Waiting for NoneWaiting {
@@ -53,17 +53,18 @@ impl Waiting for NoneWaiting {
     }
 }
 
-/// Who may help in one cycle.
+/// The threads that may help in one cycle.
 pub(crate) struct Helpers<'a> {
     pub(crate) heap: HeapId,
-    /// So many at a time, at most.
+    /// The most at a time.
     pub(crate) most: usize,
     pub(crate) waiting: &'a dyn Waiting,
 }
 
 impl Helpers<'_> {
-    /// Calls `work`, while up to `most` others help with the job: those who wait anyway, and for
-    /// the rest threads that end with it. One that cannot be started is done without.
+    /// Calls `work`, while up to `most` other threads help with the job. Threads that wait anyway
+    /// come first; the rest are started, and end with the job. One that cannot be started is done
+    /// without.
     pub(crate) fn with(&self, job: Arc<dyn Job>, most: usize, work: impl FnOnce()) {
         let most = most.min(self.most);
         let heap = self.heap;

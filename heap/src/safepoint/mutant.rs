@@ -21,7 +21,7 @@ pub(crate) enum Mutant {
     BackOutWithoutWake,
     /// E3 comes before E1.
     LateEntry,
-    /// Whoever resumes the mutators does not note who waited, and T1 waits for nobody.
+    /// R1 readmits no mutator, so T1 does not wait for any.
     NothingReadmitted,
     /// J2 does not wait.
     LeaveHelpersBehind,
@@ -30,7 +30,7 @@ pub(crate) enum Mutant {
     /// T1 does not look under the lock, if the look without it was a lucky one.
     StopOnLuck,
     /// T4 does not look under the lock, if the look without it was a lucky one.
-    QuietOnLuck,
+    InactiveOnLuck,
     /// D2 comes after the last session.
     RetireAfterSession,
     /// D3 comes before D2.
@@ -38,7 +38,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    /// Whether this is the step to break.
+    /// Tells whether this is the step to break.
     #[inline(always)]
     pub(crate) fn is(self, which: Mutant) -> bool {
         cfg!(all(test, loom)) && self == which

@@ -1,9 +1,9 @@
 //! The context of one mutator: what it allocates from, and where it registers cleanups.
 //!
-//! Invariant: a context is used by one thread at a time: that of its mutator within a session, or
-//! that which collects while no session is open. In a `Local` heap the borrow checker sees to it
-//! (`&mut self`), in a `Shared` one the handshake, which lends contexts to nobody else. User code
-//! that runs during a cycle (drop glue, trace glue) cannot reach it.
+//! Invariant: one thread at a time uses a context. It is its mutator's within a session, or the
+//! collecting one while no session is open. In a `Local` heap the borrow checker sees to it
+//! (`&mut self`). In a `Shared` one the handshake does, which lends contexts to no other thread.
+//! User code that runs during a cycle (drop glue, trace glue) cannot reach it.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::marker::PhantomData;
@@ -26,7 +26,7 @@ pub struct Context<M> {
 }
 
 // SAFETY: by the file's invariant one thread uses it at a time, and the handshake orders each use
-// before the next. What an allocator points to are free slots, which belong to nobody else.
+// before the next. An allocator points to free slots, which belong to it alone.
 unsafe impl Send for Context<Shared> {}
 // SAFETY: as above. A session's `Mutation`, which leads here, is not `Sync`.
 unsafe impl Sync for Context<Shared> {}

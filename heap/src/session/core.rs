@@ -5,12 +5,12 @@
 //! the roots, the origin, the pacer. In a `Local` heap, whose one context is the heap's own,
 //! nothing here takes a lock but making and dropping roots.
 //!
-//! Locks are taken in this order: a span's specials, the space; and by whoever has the mutators
-//! stopped, alone, the handshake's and the space's in either. Roots and history are locked for
-//! themselves.
+//! Locks are taken in this order: a span's specials, the space. The thread that has the mutators
+//! stopped takes the handshake's and the space's in either order, as it is alone. Roots and history
+//! are locked for themselves.
 //!
-//! Invariant: user code that runs during a cycle (drop glue, trace glue) finds nothing of this
-//! locked or borrowed that it can reach: it has no session.
+//! Invariant: user code that runs during a cycle (drop glue, trace glue) has no session. So it can
+//! reach nothing of this that is locked or borrowed.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -36,8 +36,8 @@ use crate::sweep::local_cleanups::LocalCleanups;
 
 /// All state of one heap but its root.
 pub(crate) struct Core<M: Mode> {
-    /// The heap's own context: its mutator's in a `Local` heap; in a `Shared` one that of whoever
-    /// makes the root or collects.
+    /// The heap's own context: its mutator's in a `Local` heap. In a `Shared` one it is used to
+    /// make the root, and by the collecting thread.
     context: Context<M>,
     mutators: M::Mutators,
     space: CommonSpace<M>,
@@ -66,7 +66,7 @@ impl<M: Mode> Core<M> {
         }
     }
 
-    /// The heap's own context.
+    /// Gives the heap's own context.
     pub(crate) fn context(&self) -> &Context<M> {
         &self.context
     }
@@ -98,27 +98,28 @@ impl<M: Mode> Core<M> {
         &self.locals
     }
 
-    /// Whether to collect at the end of every session, overwrite dead objects, verify every cycle.
+    /// Tells whether to collect at the end of every session, overwrite dead objects, verify every
+    /// cycle.
     pub(crate) fn zeal(&self) -> bool {
         self.zeal
     }
 
-    /// Whether registrations remember where they were made.
+    /// Tells whether registrations remember where they were made.
     #[inline]
     pub(crate) fn diagnostics(&self) -> bool {
         self.diagnostics
     }
 
-    /// What all mutators have in stock, and what they were reserved, goes back to the space; what
-    /// they have not told the pacer of, they tell. Gives how many have allocated since they did so
-    /// last. Called while no session is open.
+    /// Gives all cached slots and reserved bytes back to the space, and tells the pacer of all
+    /// cleanups. Returns how many mutators have allocated since it was called last. Called while no
+    /// session is open.
     pub(crate) fn retire_contexts(&self) -> u64 {
         let mut allocating = 0;
         self.for_each_context(|context| allocating += u64::from(self.retire_context(context)));
         allocating
     }
 
-    /// Likewise for one of them, whose session this is; whether it has allocated.
+    /// Does the same for one of them, whose session this is. Tells whether it has allocated.
     pub(crate) fn retire_context(&self, context: &Context<M>) -> bool {
         context.report_cleanups(&self.pacer);
         context.with_allocator(|allocator| {
@@ -128,9 +129,10 @@ impl<M: Mode> Core<M> {
         })
     }
 
-    /// Whether the pacer, or zeal, asks for a cycle, as far as the mutator of the context knows:
-    /// what others have allocated lately and not committed, 64 KiB each, or one object that is
-    /// larger, it does not. O(1) while the answer is no.
+    /// Tells whether the pacer, or zeal, asks for a cycle. O(1) while the answer is no.
+    ///
+    /// Approximate: allocations that other mutators have not committed yet are not counted. These
+    /// are at most 64 KiB each, or one larger object.
     pub(crate) fn collection_due(&self, context: &Context<M>) -> bool {
         context.report_cleanups(&self.pacer);
         context.with_allocator(|allocator| {
@@ -142,29 +144,30 @@ impl<M: Mode> Core<M> {
         })
     }
 
-    /// How many cycles have been run. Relaxed: a number to compare with another one.
+    /// Tells how many cycles have been run. Relaxed: a number to compare with another one.
     pub(crate) fn cycles(&self) -> u64 {
         self.cycles.load(Relaxed)
     }
 
-    /// Whether a session has been refused an object that a cycle might make room for.
+    /// Tells whether a session has been refused an object that a cycle might make room for.
     pub(crate) fn has_refused(&self) -> bool {
         self.pacer.has_refused()
     }
 
-    /// Sets when the next cycle is due, after one before which so many mutators have allocated.
+    /// Sets when the next cycle is due, after one before which `allocating` mutators have
+    /// allocated.
     pub(crate) fn pace(&self, live_bytes: u64, allocating: u64) {
         self.pacer.after_cycle(live_bytes, allocating);
         self.cycles.fetch_add(1, Relaxed);
     }
 
-    /// A mutator has come, or gone.
+    /// Gives a mutator has come, or gone.
     pub(crate) fn count_mutators(&self) {
         let mutators = self.mutators.len() as u64;
         self.space.with(|space| space.set_allocators(mutators));
     }
 
-    /// A free slot for a `T`, which the caller fills at once.
+    /// Gives a free slot for a `T`, which the caller fills at once.
     #[inline]
     pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(
         &self,
@@ -186,7 +189,7 @@ impl<M: Mode> Core<M> {
     ) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
         let slot = context.with_allocator(|allocator| {
             allocator.refill(&self.space, info)?;
-            Ok(allocator.take(info).expect("a refilled stock is not empty"))
+            Ok(allocator.take(info).expect("a refilled run is not empty"))
         });
         // Not if the system has no memory: a cycle takes some itself.
         if let Err(AllocError::Limit) = slot {
@@ -244,8 +247,8 @@ impl<M: Mode> Core<M> {
         context.registrar().borrow_mut().describe(cleanup, description);
     }
 
-    /// What is in use, as far as can be told without waiting: what is in the heap's own context
-    /// exactly, what other mutators have taken lately not at all.
+    /// Tells what is in use, without waiting. What is in the heap's own context is counted exactly.
+    /// What other mutators have taken lately is not counted.
     pub(crate) fn usage(&self) -> Usage {
         let committed = self.space.committed();
         if M::SHARED {

@@ -14,23 +14,24 @@ pub struct HeapFull<T> {
 }
 
 impl<T> HeapFull<T> {
-    /// The value that was not allocated.
+    /// Gives the value that was not allocated.
     pub fn into_value(self) -> T {
         self.value
     }
 
-    /// Bytes the object would have taken.
+    /// Gives the bytes the object would have taken.
     pub fn requested_bytes(&self) -> u64 {
         self.reason.requested
     }
 
-    /// Bytes in use when it was asked for, those that other mutators of a `Shared` heap had at hand
-    /// included.
+    /// Gives the bytes in use when it was asked for.
+    ///
+    /// Those that other mutators of a `Shared` heap had reserved are included.
     pub fn used_bytes(&self) -> u64 {
         self.reason.used
     }
 
-    /// The heap's limit in bytes.
+    /// Gives the heap's limit in bytes.
     pub fn max_bytes(&self) -> u64 {
         self.reason.max
     }
@@ -52,13 +53,13 @@ impl fmt::Display for HeapFullReason {
         match why {
             AllocError::Limit => write!(
                 f,
-                "{heap} is full: {requested} bytes for a `{type_name}` do not fit beside the {used} in \
-                 use of max_bytes = {max}"
+                "{heap} is full: {requested} bytes for a `{type_name}` do not fit beside the \
+                 {used} in use of max_bytes = {max}"
             ),
             AllocError::System => write!(
                 f,
-                "{heap} is full: the system gave no memory for {requested} bytes of a `{type_name}` \
-                 beside the {used} in use"
+                "{heap} is full: the system gave no memory for {requested} bytes of a \
+                 `{type_name}` beside the {used} in use"
             ),
         }
     }

@@ -1,10 +1,9 @@
 //! The modes of a heap: one mutator on one thread, or many.
 //!
-//! What differs is chosen at compile time: a [`Local`] heap's state lies in cells, a [`Shared`]
-//! heap's behind locks, and nothing of the handshake is compiled into a `Local` session.
+//! What differs is chosen at compile time. A [`Local`] heap's state lies in cells, a [`Shared`]
+//! heap's behind locks. Nothing of the handshake is compiled into a `Local` session.
 //!
-//! Invariant: a heap has one mode for life, its type's; so what is `Local` is never reached by two
-//! threads.
+//! Invariant: a heap has one mode for life, its type's.
 
 use std::rc::Rc;
 
@@ -19,16 +18,17 @@ pub trait Mode: parts::Parts {}
 impl Mode for Local {}
 impl Mode for Shared {}
 
-/// A value that may be allocated in a heap of the mode: any in a [`Local`] one; in a [`Shared`] one
-/// only what is `Send + Sync`, because other threads see it, and one of them may drop it.
-/// Implemented for those, and for nothing else.
+/// A value that may be allocated in a heap of the mode.
+///
+/// In a [`Local`] heap that is any value. In a [`Shared`] one it is `Send + Sync`, because other
+/// threads see it, and one of them may drop it. Implemented for those, and for nothing else.
 ///
 /// Asked of what is allocated and of the root, not of every type that one of them mentions: a field
 /// is part of its object.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in a heap of mode `{M}`",
-    note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, `GcMutex`, `GcRwLock` or \
-            `GcOnce` in place of `GcCell` and `GcRefCell`"
+    note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, \
+            `GcMutex`, `GcRwLock` or `GcOnce` in place of `GcCell` and `GcRefCell`"
 )]
 pub trait Payload<M: Mode>: parts::Fits<M> {}
 
@@ -37,12 +37,12 @@ impl<M: Mode, T: parts::Fits<M>> Payload<M> for T {}
 pub(crate) mod parts {
     use super::*;
 
-    /// What [`Payload`] says. Not to be named outside: a type that is not `Send` could say of
-    /// itself that it is a payload of a shared heap, if that were a trait for everybody.
+    /// What [`Payload`] says. It cannot be named outside. Otherwise a type that is not `Send` could
+    /// declare itself a payload of a shared heap.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` cannot live in a heap of mode `{M}`",
-        note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, `GcMutex`, `GcRwLock` or \
-                `GcOnce` in place of `GcCell` and `GcRefCell`"
+        note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, \
+                `GcMutex`, `GcRwLock` or `GcOnce` in place of `GcCell` and `GcRefCell`"
     )]
     pub trait Fits<M> {}
 
@@ -67,13 +67,13 @@ pub(crate) mod parts {
 
     /// The mutators of a heap, but for its own context.
     pub trait Mutators<M: Parts>: Default {
-        /// Whether a thread waits for sessions to end, in order to collect.
+        /// Tells whether a thread waits for sessions to end, in order to collect.
         fn is_stopping(&self) -> bool;
 
         /// Calls `each` with the context of every mutator. Called while none has a session open.
         fn for_each(&self, each: impl FnMut(&Context<M>));
 
-        /// How many there are.
+        /// Tells how many there are.
         fn len(&self) -> usize;
     }
 

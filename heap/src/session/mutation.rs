@@ -40,14 +40,15 @@ pub struct Mutation<'gc, M: Mode = Local> {
 }
 
 impl<'gc, M: Mode> Mutation<'gc, M> {
-    /// Called by whoever may use the context, which is one of the core's, for as long as the
-    /// session lasts.
+    /// Makes a session. Its thread is the user of the context, one of the core's, for as long as it
+    /// lasts.
     pub(crate) fn new(core: &'gc Core<M>, context: &'gc Context<M>) -> Self {
         Mutation { core, context, brand: PhantomData, _not_send: NotSend::default() }
     }
 
-    /// Puts a value into the heap. Never collects and never runs user code; O(1), a few
-    /// instructions unless the type's run of free slots is used up.
+    /// Puts a value into the heap. Never collects and never runs user code.
+    ///
+    /// O(1), and a few instructions unless the type's run of free slots is used up.
     ///
     /// # Panics
     ///
@@ -74,11 +75,11 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// # Errors
     ///
     /// [`HeapFull`] with the value, if the heap's `max_bytes` would be exceeded or the system gives
-    /// no memory. A collection after the session may make room: it is due if the limit is the
-    /// reason, unless pacing is manual or the heap could not hold the object if it were empty.
+    /// no memory. A collection after the session may make room. It is due if the limit is the
+    /// reason, unless pacing is manual or even the empty heap could not hold the object.
     ///
-    /// In a `Shared` heap what other mutators have at hand counts as used: 64 KiB each at most, and
-    /// all together no more than a quarter of what was left.
+    /// In a `Shared` heap, bytes that other mutators have reserved count as used. They are 64 KiB
+    /// each at most, and all together no more than a quarter of what was left.
     #[inline]
     pub fn try_alloc<T: Trace<'gc> + Payload<M>>(
         &self,
@@ -103,14 +104,14 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// Registers `f` to run on a worker thread some time after the object has died.
     ///
     /// An object may have any number of cleanups; their order is not specified. Takes no lock, but
-    /// for that of the object's span in a `Shared` heap, and allocates only when `f` captures more
-    /// than three words or a table has to grow. O(1) in the order of allocation; out of it a span's
-    /// packed table makes room, which moves up to 16 KiB.
+    /// for that of the object's span in a `Shared` heap. Allocates only when `f` captures more than
+    /// three words or a table has to grow. O(1) in the order of allocation; out of it a span's
+    /// table makes room, which moves up to 16 KiB.
     ///
-    /// A cleanup never reaches its object. What `f` captures is `'static` and `Send`, and that is
-    /// none of these: a `Gc`, a `Weak`, the session, a [`Root`], a [`SharedRoot`] of a heap that is
-    /// borrowed for less than `'static`. So `f` cannot keep the object alive, and cannot lead to it
-    /// when it has died.
+    /// A cleanup never reaches its object. What `f` captures is `'static` and `Send`. So it is no
+    /// `Gc`, no `Weak`, no session, no [`Root`], and no [`SharedRoot`] of a heap that is borrowed
+    /// for less than `'static`. So `f` cannot keep the object alive, and cannot lead to it when it
+    /// has died.
     ///
     /// ```compile_fail
     /// # use sexton_heap::{Gc, Leaf, Mutation};
@@ -155,8 +156,10 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         self.core.add_cleanup(self.context, span, span.slot_of_type::<T>(gc.as_address()), f)
     }
 
-    /// Registers `f` under a label, by which the pool's hooks and its dump name it; in
-    /// diagnostic mode with the place of this call, too. See [`add_cleanup`](Self::add_cleanup).
+    /// Registers `f` under a label, by which the pool's hooks and its dump name it.
+    ///
+    /// In diagnostic mode they give the place of this call, too. See
+    /// [`add_cleanup`](Self::add_cleanup).
     ///
     /// Takes a lock when the last label used was another.
     #[track_caller]
@@ -183,8 +186,9 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         self.add_cleanup(gc, move || f(arg))
     }
 
-    /// A pointer to the object that does not keep it alive. O(1), and allocates one word in the
-    /// heap the first time an object is downgraded.
+    /// Makes a pointer to the object that does not keep it alive.
+    ///
+    /// O(1), and allocates one word in the heap the first time an object is downgraded.
     ///
     /// # Panics
     ///
@@ -207,15 +211,16 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         unsafe { Weak::from_record(record) }
     }
 
-    /// Keeps the object alive until the [`Root`] is dropped. O(1). The place of this call is
-    /// remembered; see `Heap::old_roots`.
+    /// Keeps the object alive until the [`Root`] is dropped. O(1).
+    ///
+    /// The place of this call is remembered; see `Heap::old_roots`.
     #[track_caller]
     pub fn root<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> Root<T::Family> {
         // SAFETY: the object is a live `T`, which is `T::Family::At<'gc>`, of this heap.
         unsafe { Root::new(self.core.roots(), gc.as_address(), Location::caller()) }
     }
 
-    /// The object that a root keeps alive. O(1).
+    /// Gives the object that a root keeps alive. O(1).
     ///
     /// # Panics
     ///
@@ -229,21 +234,24 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         unsafe { Gc::from_object(object.cast()) }
     }
 
-    /// Whether the heap will collect when this session ends, as things stand. A session that runs
-    /// for long should end when this says so: within it, nothing is collected.
+    /// Tells whether the heap will collect when this session ends, as things stand.
+    ///
+    /// A session that runs for long should end when this says so: within it, nothing is collected.
     pub fn collection_due(&self) -> bool {
         self.core.collection_due(self.context)
     }
 
-    /// The heap this session is on.
+    /// Gives the heap this session is on.
     pub fn heap_id(&self) -> HeapId {
         self.core.roots().heap()
     }
 }
 
 impl<'gc> Mutation<'gc, Shared> {
-    /// Whether another mutator waits for this session to end, in order to collect; all of them wait
-    /// then. A session that may run for long asks now and then, and returns if so. One load.
+    /// Tells whether another mutator waits for this session to end, in order to collect. One load.
+    ///
+    /// All mutators wait then. A session that may run for long asks now and then, and returns if
+    /// so.
     ///
     /// [`collection_due`](Self::collection_due) says whether this mutator will collect itself.
     #[inline]
@@ -251,7 +259,7 @@ impl<'gc> Mutation<'gc, Shared> {
         self.core.mutators().is_stopping()
     }
 
-    /// The object that a shared root keeps alive. O(1).
+    /// Gives the object that a shared root keeps alive. O(1).
     ///
     /// # Panics
     ///
@@ -268,8 +276,9 @@ impl<'gc> Mutation<'gc, Shared> {
 }
 
 impl<'gc> Mutation<'gc, Local> {
-    /// Registers `f`, which need not be `Send`, to run on this thread when the heap's owner calls
-    /// `Heap::run_local_cleanups` some time after the object has died. For what belongs to one
+    /// Registers `f`, which need not be `Send`, to run on this thread after the object has died.
+    ///
+    /// It runs when the heap's owner calls `Heap::run_local_cleanups`. For what belongs to one
     /// thread: a window, a handle of an interpreter, an `Rc`.
     ///
     /// Allocates, and each collection looks at each local cleanup. The pool has no part in it:
@@ -278,9 +287,9 @@ impl<'gc> Mutation<'gc, Local> {
     /// `f` cannot hold a `Gc`. It can hold a [`Root`]. With one of its own object it keeps that
     /// alive, and runs when the heap is dropped; `Heap::old_roots` finds it.
     ///
-    /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`:
-    /// `run_local_cleanups` has it borrowed then, and `borrow_mut` panics ("already borrowed"),
-    /// which counts as a panic of the cleanup. Let `f` leave a note, in an `Rc<RefCell<Vec<_>>>` or
+    /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`.
+    /// `run_local_cleanups` has it borrowed then, and `borrow_mut` panics ("already borrowed").
+    /// That counts as a panic of the cleanup. Let `f` leave a note, in an `Rc<RefCell<Vec<_>>>` or
     /// a channel, for the program to act on afterwards.
     #[track_caller]
     pub fn add_cleanup_local<T, F>(&self, gc: Gc<'gc, T>, f: F) -> LocalCleanup
@@ -297,7 +306,7 @@ impl<'gc> Mutation<'gc, Local> {
 }
 
 impl<'gc, T> Weak<'gc, T> {
-    /// The target, or `None` if it has died. O(1).
+    /// Gives the target, or `None` if it has died. O(1).
     #[inline]
     pub fn upgrade<M: Mode>(self, _: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
         self.target()

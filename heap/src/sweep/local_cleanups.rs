@@ -1,14 +1,13 @@
 //! Local cleanups: closures that are not `Send`, run by the thread that owns the heap when it asks
 //! for it.
 //!
-//! Invariant: an armed entry's object is allocated. After mark and before anything is swept, the
-//! entries of objects that were not marked join the queue; so no armed entry ever names a free
-//! slot.
+//! Invariant: an armed entry's object is allocated. The entries of objects that were not marked
+//! join the queue after mark and before the sweep. So no armed entry ever names a free slot.
 //!
-//! They know neither blocks nor workers. That their closures cannot reach the heap is the
-//! compiler's doing, as for all cleanups, but for one thing: they can own a [`Root`](crate::Root),
-//! which is not `Send` either. One that owns a root of its own object keeps it alive until the heap
-//! goes; [`old_roots`](crate::RawHeap::old_roots) finds it.
+//! They know neither blocks nor workers. The compiler keeps their closures from reaching the heap,
+//! as for all cleanups, with one exception. They can own a [`Root`](crate::Root), which is not
+//! `Send` either. One that owns a root of its own object keeps it alive until the heap goes;
+//! [`old_roots`](crate::RawHeap::old_roots) finds it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -62,7 +61,7 @@ pub trait LocalCleanups {
         CleanupStats::default()
     }
 
-    /// The objects of the armed entries.
+    /// Gives the objects of the armed entries.
     fn for_each_armed(&self, _each: &mut dyn FnMut(NonNull<u8>)) {}
 }
 
@@ -86,8 +85,10 @@ pub struct LocalTable {
 }
 
 impl LocalCleanup {
-    /// Stops the cleanup: it will never run. Its captures are dropped before this returns. `false`
-    /// if it is too late: it has run, is running, or was stopped before. O(1).
+    /// Stops the cleanup: it will never run. O(1).
+    ///
+    /// Its captures are dropped before this returns. `false` if it is too late: it has run, is
+    /// running, or was stopped before.
     ///
     /// # Panics
     ///
@@ -101,13 +102,15 @@ impl LocalCleanup {
         true
     }
 
-    /// Runs the cleanup here and now, whether its object is dead or not; it will not run again.
-    /// `false` if it is too late. A panic in it is caught, counted and given to the pool's hook.
+    /// Runs the cleanup here and now, whether its object is dead or not.
+    ///
+    /// It will not run again. `false` if it is too late. A panic in it is caught, counted and given
+    /// to the pool's hook.
     pub fn run_now(&self) -> bool {
         self.table.run(&self.entry)
     }
 
-    /// What has become of the cleanup. O(1).
+    /// Tells what has become of the cleanup. O(1).
     pub fn state(&self) -> CleanupState {
         self.entry.state.get()
     }
@@ -159,7 +162,7 @@ impl LocalCleanups for Rc<LocalTable> {
         }
         for entry in doomed {
             if let Some(closure) = self.take(&entry, CleanupState::Stopped) {
-                // Not counted: the heap is going, and nobody will ask.
+                // Not counted: the heap is going, and its statistics with it.
                 self.origin.run_as_cleanup(|| drop(closure), entry.description);
             }
         }

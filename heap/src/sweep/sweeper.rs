@@ -1,7 +1,7 @@
 //! Sweep: what mark left unmarked dies.
 //!
 //! For a span of plain objects that is a pass over bitmap words: `alloc := mark`, `mark := 0`, and
-//! a popcount; no object is touched, and the old `alloc` bits are not even read. Only where
+//! a popcount. No object is touched, and the old `alloc` bits are not even read. Only where
 //! something must happen are dead slots walked one by one: those with cleanups, and those of types
 //! with drop glue.
 //!
@@ -11,10 +11,10 @@
 //! 2. drop glue runs; a panic in it is caught and counted, and the sweep goes on;
 //! 3. the slots are published as free.
 //!
-//! A [`Sweeper`] keeps all it changes to itself but for the span it is handed, so several can sweep
-//! the spans of one heap side by side. [`Sweepers`] do, where it pays: a plain span is swept in
-//! less time than it takes to hand it over, so they share those in which something must happen.
-//! Drop glue runs on their threads, so only in heaps whose payloads are `Send`.
+//! A [`Sweeper`] keeps all it changes to itself but for the span it is handed. So several can sweep
+//! the spans of one heap side by side, as in `parallel.rs`. They share only spans in which
+//! something must happen: a plain span is swept in less time than it takes to hand it over. Drop
+//! glue runs on their threads, so only in heaps whose payloads are `Send`.
 
 use std::cell::Cell;
 use std::mem;
@@ -77,22 +77,22 @@ pub(crate) fn or_abort<T>(sweep: impl FnOnce() -> T) -> T {
 }
 
 impl Sweeper {
-    /// Whether something must happen in a span, beyond its bitmaps.
+    /// Tells whether something must happen in a span, beyond its bitmaps.
     pub(crate) fn is_busy_with(span: SpanRef) -> bool {
         span.info().needs_drop || !span.cleanups().borrow().is_empty()
     }
 
-    /// A sweeper that queues into `local` and, if `poison`, overwrites dead objects.
+    /// Makes a sweeper that queues into `local` and, if `poison`, overwrites dead objects.
     pub(crate) fn new(local: LocalBlock, poison: bool) -> Self {
         Sweeper { local, poison, stats: SweepStats::default() }
     }
 
-    /// What it has found so far.
+    /// Tells what it has found so far.
     pub(crate) fn stats(&self) -> SweepStats {
         self.stats
     }
 
-    /// The local block, for the flush.
+    /// Gives the local block, for the flush.
     pub(crate) fn into_local_block(self) -> LocalBlock {
         self.local
     }
@@ -122,9 +122,8 @@ impl Sweeper {
         // Relaxed: the markers are done, and were joined before the sweep.
         let is_live = |index: usize| span.mark_bits()[index].load(Relaxed);
         // Holding the table, and the space, is harmless. Queueing runs no cleanup. A block that
-        // gets full is published, which may call the pool's hooks; those may hold a shared heap,
-        // but open no session on it here, and nothing else that they can call takes the space's
-        // lock.
+        // gets full is published, which may call the pool's hooks. Those may hold a shared heap,
+        // but open no session on it here. Nothing else that they can call takes the space's lock.
         span.cleanups()
             .borrow_mut()
             .retain_words(span.special_bits(), is_live, |head| local.push(head));
@@ -196,20 +195,20 @@ fn replace_with_avx512(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
     bitmap::replace(to, from)
 }
 
-/// [`bitmap::replace`] for processors that count the bits of a word: ten times faster than by
-/// shifts and masks, of which the baseline of the target has to make do.
+/// [`bitmap::replace`] for processors that count the bits of a word. It is ten times faster than
+/// shifts and masks, which the target's baseline uses.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "popcnt,avx2")]
 fn replace_with_popcnt(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
     bitmap::replace(to, from)
 }
 
-/// Zeal: whoever still follows a pointer to a dead object finds rubbish.
+/// Zeal: a stale pointer to a dead object leads to rubbish.
 fn poison_dead(span: &Span) {
     for (index, (alloc, mark)) in span.alloc_bits().iter().zip(span.mark_bits()).enumerate() {
         for slot in bitmap::ones_of(index, alloc.get() & !mark.load(Relaxed)) {
-            // SAFETY: the slot's object is dead and dropped; nobody reads it again, and the slot
-            // has that many bytes.
+            // SAFETY: the slot's object is dead and dropped, and is not read again; the slot has
+            // that many bytes.
             unsafe { span.object_at(slot).write_bytes(POISON, span.info().slot_bytes) };
         }
     }

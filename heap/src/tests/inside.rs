@@ -26,7 +26,7 @@ type TestHeap = RawHeap<Family>;
 type SharedFamily = GcMutex<Vec<Gc<'static, Leaf<u64>>>>;
 type TestSharedHeap = RawHeap<SharedFamily, Shared>;
 
-/// A heap of 100 live objects among 300.
+/// Makes a heap of 100 live objects among 300.
 fn heap() -> TestHeap {
     let pool = Pool::new(PoolConfig::default(), None);
     let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };

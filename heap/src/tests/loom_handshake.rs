@@ -1,8 +1,8 @@
 //! The handshake under loom: small programs of mutators and collectors, and one for each step that
 //! may be broken.
 //!
-//! Contexts are cells that loom watches: an access while another thread has one at the same time,
-//! or one that is not ordered after it, is a failure.
+//! Contexts are cells that loom watches. An access fails if another thread has one at the same
+//! time, or one that is not ordered before it.
 
 use std::sync::Arc as Plain;
 use std::sync::atomic::Ordering::Relaxed;
@@ -36,8 +36,8 @@ fn finds(what: &str, model: impl Fn() + Sync + Send + 'static) {
     assert!(text.contains(what), "it failed in another way: {text}");
 }
 
-/// Asserts that loom finds a failure, in words that contain `what`; and that nothing but the race
-/// is broken: where the mutator has gone before the cycle begins, or comes when it is over, all
+/// Asserts that loom finds a failure, in words that contain `what`, and that nothing but the race
+/// is broken. Where the mutator has gone before the cycle begins, or comes when it is over, all
 /// goes well.
 #[track_caller]
 fn breaks(mutant: Mutant, what: &str) {
@@ -69,7 +69,7 @@ fn touch(context: &Watched) {
     context.with_mut(|_| ());
 }
 
-/// A thread that attaches, opens so many sessions, and detaches.
+/// Gives a thread that attaches, opens `sessions` sessions, and detaches.
 fn mutator(handshake: &Kept, sessions: usize) -> thread::JoinHandle<()> {
     let handshake = handshake.0.clone();
     // Before the thread starts: who attaches late is another model.
@@ -91,7 +91,8 @@ fn collect(handshake: &Handshake<Watched>) {
     drop(stopped);
 }
 
-/// So many mutators with so many sessions each, and this thread, which collects so many times.
+/// Runs `mutators` mutators with `sessions` sessions each, and this thread, which collects `cycles`
+/// times.
 fn program(mutators: usize, sessions: usize, cycles: usize, mutant: Mutant) {
     let handshake = Kept::new(mutant);
     let threads: Vec<_> = (0..mutators).map(|_| mutator(&handshake, sessions)).collect();
@@ -176,7 +177,7 @@ fn touch_in_session(
 /// What sessions and cycles use in turn, without the handshake's lock, which would order the uses.
 struct Heap(Watched, loom::sync::atomic::AtomicUsize);
 
-// SAFETY: nobody follows the cell's pointers; loom says who is there at the same time as another.
+// SAFETY: no code follows the cell's pointers; loom says who is there at the same time as another.
 #[expect(unsafe_code, reason = "a cell that loom watches is not `Sync`")]
 unsafe impl Sync for Heap {}
 
@@ -205,8 +206,8 @@ fn collect_heap(handshake: &Handshake<Watched>, heap: &Heap) {
     drop(stopped);
 }
 
-/// A mutator leaves while another thread collects: what its last session does to the heap comes
-/// before the cycle, or after it.
+/// Gives a mutator leaves while another thread collects: what its last session does to the heap
+/// comes before the cycle, or after it.
 fn leave(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
     let mutator = handshake.0.attach(UnsafeCell::new(0));
@@ -229,7 +230,7 @@ fn a_mutator_that_leaves_gives_back_before_a_cycle_or_after_it() {
 /// Work on a cell that the collector uses before and after.
 struct Work(Watched, loom::sync::atomic::AtomicUsize);
 
-// SAFETY: nobody follows the cell's pointers; loom says who is there at the same time as another.
+// SAFETY: no code follows the cell's pointers; loom says who is there at the same time as another.
 #[expect(unsafe_code, reason = "a cell that loom watches is not `Sync`")]
 unsafe impl Sync for Work {}
 
@@ -246,7 +247,7 @@ impl Job for Work {
     }
 }
 
-/// A mutator that waits for a session helps; when the job is over, it has left.
+/// Gives a mutator that waits for a session helps; when the job is over, it has left.
 fn job(mutant: Mutant) {
     let handshake = Kept::new(mutant);
     let stopped = handshake.0.stop(|| false, None).expect("it is not to be left");
@@ -304,8 +305,8 @@ fn mutant_that_looks_before_it_says_that_it_enters() {
     breaks(Mutant::LateEntry, AT_A_TIME);
 }
 
-/// A collector that stops the mutators again at once; `enter` asserts that nobody waits for two
-/// cycles.
+/// Gives a collector that stops the mutators again at once; `enter` asserts that no mutator waits
+/// for two cycles.
 fn impatient(mutant: Mutant) {
     let handshake = Kept::new(mutant);
     let stopped = handshake.0.stop(|| false, None);
@@ -343,8 +344,8 @@ fn mutant_that_gives_back_when_it_is_forgotten() {
     finds(AT_A_TIME, || leave(Mutant::ForgetBeforeRetire));
 }
 
-/// A session that one cycle has put off comes to the next: the mutators have been resumed, and are
-/// stopped again.
+/// Gives a session that one cycle has put off comes to the next: the mutators have been resumed,
+/// and are stopped again.
 fn luck_at_the_door(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
     let mutator = handshake.0.attach(UnsafeCell::new(0));
@@ -377,7 +378,7 @@ fn mutant_that_enters_on_a_lucky_look() {
     finds(AT_A_TIME, || luck_at_the_door(Mutant::EnterOnLuck));
 }
 
-/// Two threads that collect, and nobody to wait for.
+/// Two threads that collect, and no session to wait for.
 fn luck_of_a_collector(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
     let other = {
@@ -398,7 +399,7 @@ fn mutant_that_stops_on_a_lucky_look() {
     finds(AT_A_TIME, || luck_of_a_collector(Mutant::StopOnLuck));
 }
 
-/// A session ends while the collector looks whether it has.
+/// Gives a session ends while the collector looks whether it has.
 fn luck_at_the_end(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
     let mutator = handshake.0.attach(UnsafeCell::new(0));
@@ -423,5 +424,5 @@ fn a_collector_that_saw_a_session_end_looks_again() {
 
 #[test]
 fn mutant_that_takes_a_lucky_look_for_the_end_of_all_sessions() {
-    finds(AT_A_TIME, || luck_at_the_end(Mutant::QuietOnLuck));
+    finds(AT_A_TIME, || luck_at_the_end(Mutant::InactiveOnLuck));
 }

@@ -2,8 +2,8 @@
 //! cycle is verified.
 //!
 //! Every lock that mutators share is the checker's (`sexton_cleanup::sync`), and so is every step
-//! of the handshake and of the cleanups; fields of objects are not, so a schedule changes hands
-//! between operations on the heap and not within one on a `GcAtomic`. One thread marks and sweeps:
+//! of the handshake and of the cleanups. Fields of objects are not. So a schedule changes hands
+//! between operations on the heap, and not within one on a `GcAtomic`. One thread marks and sweeps:
 //! threads that are started to help are the system's own, and no checker's.
 
 use std::sync::Arc;
@@ -79,7 +79,7 @@ fn push<'gc>(mc: &Mutation<'gc, Shared>, root: &Node<'gc>, id: u64) -> Gc<'gc, N
     }
 }
 
-/// A session, and the cycle that it has made due: what the facade does.
+/// Gives a session, and the cycle that it has made due: what the facade does.
 fn mutate<T>(
     mutator: &mut RawMutator<'_, Node<'static>>,
     f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc Node<'gc>) -> T,
@@ -99,7 +99,7 @@ fn ids(root: &Node<'_>) -> Vec<u64> {
     ids
 }
 
-/// Calls `work` on so many threads, and ends the heap when all are done. Gives how many cleanups
+/// Calls `work` on `threads` threads, and ends the heap when all are done. Gives how many cleanups
 /// ran.
 fn on_threads(
     scene: &Arc<Scene>,
@@ -189,7 +189,7 @@ fn detach_while_others_collect() {
     end(scene);
 }
 
-/// More than one crosses the threshold at a time; nobody's garbage stays, and not everybody
+/// More than one crosses the threshold at a time; no mutator's garbage stays, and not each of them
 /// collects.
 fn cross_the_threshold() {
     let scene = scene(false, Pacing::Automatic { min_bytes: 64, growth: 0.0 });

@@ -2,8 +2,8 @@
 //! them begins or ends.
 //!
 //! A pass that stops a word early, or skips a word's first slot, is wrong for few objects of few
-//! spans. So here are all slots of one span, for each size that shapes the bitmaps in another way,
-//! and the one at the place in question lives where all others die, or dies where they live.
+//! spans. So here are all slots of one span, for each size that shapes the bitmaps in another way.
+//! The one at the place in question lives where all others die, or dies where they live.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +80,7 @@ impl<const WORDS: usize> Shape for [GcCell<Option<Gc<'static, Leaf<u64>>>>; WORD
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Weak,
-    /// So many cleanups of one object.
+    /// The number of cleanups of one object.
     Cleanups(usize),
     Root,
     LocalCleanup,
@@ -110,7 +110,8 @@ impl Case {
     }
 }
 
-/// The first and the last slot of the first bitmap word, of one in the middle, and of the last.
+/// Gives the first and the last slot of the first bitmap word, of one in the middle, and of the
+/// last.
 fn places(slots: usize) -> BTreeSet<usize> {
     let words = slots.div_ceil(64);
     let of_word = |word: usize| [word * 64, (word * 64 + 63).min(slots - 1)];
@@ -243,8 +244,13 @@ fn run<Q: Shape>(objects: usize, case: Case) {
     }
 }
 
-/// Sizes in words by how they fill the bitmaps: whole words (0, 2, 4), a part of the last one (3,
-/// 17), one word exactly (128), one slot (8192), a large span (8193).
+/// Sizes in words by how they fill the bitmaps:
+///
+/// - whole words: 0, 2, 4
+/// - a part of the last one: 3, 17
+/// - one word exactly: 128
+/// - one slot: 8192
+/// - a large span: 8193
 macro_rules! at_every_place {
     ($($name:ident: $shape:ident of $($words:literal)+;)*) => {$(
         #[test]
