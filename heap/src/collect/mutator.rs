@@ -68,13 +68,14 @@ impl<R: Branded> RawHeap<R, Shared> {
         self.core.mutators()
     }
 
-    /// Other threads may have a session of an inherited heap open for ever, and hold its locks. A
-    /// system call.
+    /// Panics if the heap is inherited from before a `fork`. A system call.
+    ///
+    /// Other threads may have a session of such a heap open for ever, and hold its locks.
     fn assert_not_inherited(&self) {
         assert!(
             !self.core.origin().pool().is_inherited(),
-            "{} was made before a `fork`, and the threads that used it are not in this process; valid is to make a \
-             `Shared` heap after the `fork`, or to `exec`",
+            "{} was made before a `fork`, and the threads that used it are not in this process; valid \
+             is to make a `Shared` heap after the `fork`, or to `exec`",
             self.id()
         );
     }

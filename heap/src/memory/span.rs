@@ -23,8 +23,7 @@ use parking_lot::{Mutex, MutexGuard};
 #[cfg(any(loom, shuttle))]
 use sexton_cleanup::sync::{Mutex, MutexGuard};
 
-use crate::memory::layout::slot_bytes;
-use crate::memory::layout::{BITMAP_WORDS, REGION_BYTES, SPAN_BYTES, UNITS};
+use crate::memory::layout::{BITMAP_WORDS, REGION_BYTES, SPAN_BYTES, UNITS, slot_bytes};
 use crate::memory::locking::Locking;
 use crate::memory::rank_map::RankMap;
 use crate::memory::type_info::{TraceGlue, TypeInfo};

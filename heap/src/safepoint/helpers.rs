@@ -15,8 +15,8 @@ use crate::safepoint::threads;
 
 /// Tells how many processors there are. Asked once: the system looks into files for it.
 pub(crate) fn processors() -> usize {
-    // 0 until it is known. Relaxed: whoever asks at the same time finds the same. Not a `OnceLock`,
-    // which would keep the child of a `fork` waiting for a thread that was asking.
+    // 0 until it is known. Relaxed: threads that ask at the same time find the same. Not a
+    // `OnceLock`, which would keep the child of a `fork` waiting for a thread that was asking.
     static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
     match PROCESSORS.load(Relaxed) {
         0 => {

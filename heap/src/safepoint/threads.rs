@@ -6,16 +6,18 @@
 /// Bytes of a thread's name that Linux keeps.
 const SHOWN: usize = 15;
 
-/// A thread's name: `prefix-role`. Of a long prefix only so much as leaves the role to be seen on
-/// Linux.
+/// Gives a thread's name: `prefix-role`.
+///
+/// A long prefix is cut, so that the role is seen on Linux.
 pub fn name(prefix: &str, role: &str) -> String {
     let room = SHOWN.saturating_sub(role.len() + 1);
     let end = prefix.floor_char_boundary(room);
     format!("{}-{role}", &prefix[..end])
 }
 
-/// Calls `start`, and has the threads that it starts block the signals that any thread may handle.
-/// The program's handlers run on the program's threads, then.
+/// Calls `start`, whose threads block the signals that any thread may handle.
+///
+/// So the program's handlers run on the program's threads.
 ///
 /// Not blocked are the signals that tell of a fault of the thread itself, and a profiler's.
 pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
