@@ -42,7 +42,6 @@ mod safepoint {
     pub(crate) mod handshake;
     pub(crate) mod helpers;
     pub(crate) mod mutant;
-    pub mod threads;
 }
 
 mod policy {
@@ -166,12 +165,10 @@ pub use object::trace::{Branded, Trace, Tracer};
 pub use object::weak::Weak;
 pub use payload::cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
 pub use payload::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
-pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook};
+pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook, SpawnHelper};
 pub use policy::pacer::Pacing;
 pub use policy::report::{GcReport, HeapStats, Quantiles};
 pub use safepoint::attached::AlreadyAttached;
-#[doc(hidden)]
-pub use safepoint::threads;
 pub use session::error::HeapFull;
 pub use session::mode::{Mode, Payload};
 pub use session::mutation::Mutation;

@@ -70,6 +70,7 @@ fn config(rng: &mut Rng) -> HeapConfig {
             _ => Pacing::Balanced { min_bytes },
         },
         gc_threads: Some(rng.usize(1..3)),
+        spawn_helper: Some(Arc::new(|_, body| thread::Builder::new().spawn(body).map(drop))),
         zeal: rng.u8(0..4) == 0,
         diagnostics: rng.bool(),
         on_drop: rng.choice([OnDrop::RunAll, OnDrop::RunQueued, OnDrop::Discard]).unwrap(),

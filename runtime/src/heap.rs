@@ -19,6 +19,7 @@ use sexton_heap::{
 use crate::back_pressure::{BackPressure, HighWater};
 use crate::mutator::Mutator;
 use crate::pool::CleanupPool;
+use crate::threads;
 
 /// A mark-sweep heap with a typed root.
 ///
@@ -71,7 +72,10 @@ impl<R: Branded, M: Mode> Heap<R, M> {
     pub fn builder() -> HeapBuilder<R, M> {
         HeapBuilder {
             pool: None,
-            config: HeapConfig::default(),
+            config: HeapConfig {
+                spawn_helper: Some(Arc::new(threads::spawn_helper)),
+                ..HeapConfig::default()
+            },
             drop_timeout: DEFAULT_DROP_TIMEOUT,
             high_water: HighWater::default(),
             heap: PhantomData,

@@ -15,7 +15,7 @@ use crate::memory::locking::Lock;
 use crate::memory::mark_stack::{Marker, Pending};
 use crate::memory::space::{Space, Usage};
 use crate::memory::span::SpanRef;
-use crate::policy::config::HeapConfig;
+use crate::policy::config::{HeapConfig, SpawnHelper};
 use crate::policy::history::History;
 use crate::policy::report::{GcReport, PauseClock};
 use crate::safepoint::helpers::{Helpers, Job, NoneWaiting, Waiting, processors};
@@ -33,6 +33,7 @@ pub(crate) struct Collector<M: Mode> {
     cycle: M::Lock<Cycle>,
     /// The most threads that mark, or sweep, the one that collects included.
     gc_threads: usize,
+    spawn_helper: Option<SpawnHelper>,
 }
 
 /// Says how far a cycle has come.
@@ -90,6 +91,7 @@ impl<M: Mode> Collector<M> {
             history: Lock::new(History::new()),
             cycle: Lock::new(Cycle::idle()),
             gc_threads: config.gc_threads.unwrap_or_else(gc_threads_of::<M>).max(1),
+            spawn_helper: config.spawn_helper.clone(),
         }
     }
 
@@ -103,8 +105,13 @@ impl<M: Mode> Collector<M> {
     }
 
     /// Gives the threads that may help a cycle.
-    pub(crate) fn helpers<'a>(&self, core: &Core<M>, waiting: &'a dyn Waiting) -> Helpers<'a> {
-        Helpers { heap: core.roots().heap(), most: self.gc_threads - 1, waiting }
+    pub(crate) fn helpers<'a>(&'a self, core: &Core<M>, waiting: &'a dyn Waiting) -> Helpers<'a> {
+        Helpers {
+            heap: core.roots().heap(),
+            most: self.gc_threads - 1,
+            waiting,
+            spawn: self.spawn_helper.as_deref(),
+        }
     }
 
     /// `Idle -> Marking`: makes the mutators' cached slots free ones.
@@ -186,7 +193,8 @@ impl<M: Mode> Collector<M> {
 
     /// Sweeps a heap that is going. Nothing is marked, so everything dies.
     pub(crate) fn sweep_all(&self, core: &Core<M>) {
-        let alone = Helpers { heap: core.roots().heap(), most: 0, waiting: &NoneWaiting };
+        let alone =
+            Helpers { heap: core.roots().heap(), most: 0, waiting: &NoneWaiting, spawn: None };
         let mut report = GcReport::default();
         self.sweep_spans(core, &alone, &mut PauseClock::from(Instant::now()), &mut report);
         self.history.with(|history| history.count_drop_panics(report.drop_panics));

@@ -74,8 +74,8 @@ impl<R: Branded> RawHeap<R, Shared> {
     fn assert_not_inherited(&self) {
         assert!(
             !self.core.origin().pool().is_inherited(),
-            "{} was made before a `fork`, and the threads that used it are not in this process; valid \
-             is to make a `Shared` heap after the `fork`, or to `exec`",
+            "{} was made before a `fork`, and the threads that used it are not in this process; \
+             valid is to make a `Shared` heap after the `fork`, or to `exec`",
             self.id()
         );
     }

@@ -1,6 +1,7 @@
 //! The settings of a heap.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub struct HeapConfig {
     /// a `Shared` one it is the number of processors, four at most: its mutators leave them idle
     /// meanwhile.
     pub gc_threads: Option<usize>,
+    /// Starts the threads that help to collect; `None` to have no thread but those that wait.
+    pub spawn_helper: Option<SpawnHelper>,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
     /// Remember where cleanups were registered.
@@ -35,12 +38,21 @@ pub struct HeapConfig {
 
 impl fmt::Debug for HeapConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HeapConfig { max_bytes, pacing, gc_threads, zeal, diagnostics, on_drop, slow_session } =
-            self;
+        let HeapConfig {
+            max_bytes,
+            pacing,
+            gc_threads,
+            spawn_helper,
+            zeal,
+            diagnostics,
+            on_drop,
+            slow_session,
+        } = self;
         f.debug_struct("HeapConfig")
             .field("max_bytes", max_bytes)
             .field("pacing", pacing)
             .field("gc_threads", gc_threads)
+            .field("spawn_helper", &spawn_helper.is_some())
             .field("zeal", zeal)
             .field("diagnostics", diagnostics)
             .field("on_drop", on_drop)
@@ -55,6 +67,7 @@ impl Default for HeapConfig {
             max_bytes: u64::MAX,
             pacing: Pacing::default(),
             gc_threads: None,
+            spawn_helper: None,
             zeal: cfg!(gc_zeal),
             diagnostics: false,
             on_drop: OnDrop::default(),
@@ -91,6 +104,12 @@ pub enum OnDrop {
     /// No further cleanup begins to run.
     Discard,
 }
+
+/// Starts a thread that helps one phase of a cycle.
+///
+/// Given its number, from 1, and what it is to do. The thread runs that at once, and may end then.
+/// The collection waits until it has returned, or been dropped. An error means one helper less.
+pub type SpawnHelper = Arc<dyn Fn(usize, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync>;
 
 /// Is told about each session that a collection has waited long for, on the thread that collects.
 pub type SlowSessionHook = Arc<dyn Fn(&SlowSession) + Send + Sync>;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::sync::{Barrier, LazyLock};
+use std::sync::{Arc, Barrier, LazyLock};
 use std::{env, mem, thread};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
@@ -46,8 +46,13 @@ fn heap() -> TestHeap {
 
 fn shared_heap(pacing: Pacing) -> TestSharedHeap {
     let pool = Pool::new(PoolConfig::default(), None);
-    let gc_threads = Some(2);
-    let config = HeapConfig { pacing, zeal: false, gc_threads, ..HeapConfig::default() };
+    let config = HeapConfig {
+        pacing,
+        zeal: false,
+        gc_threads: Some(2),
+        spawn_helper: Some(Arc::new(|_, body| thread::Builder::new().spawn(body).map(drop))),
+        ..HeapConfig::default()
+    };
     RawHeap::new(Origin::new(&pool), config, |_| GcMutex::default())
 }
 

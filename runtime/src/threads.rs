@@ -3,13 +3,15 @@
 //! Invariant: a thread that is started here is never seen by the system without its mask. It
 //! inherits the mask of the thread that starts it.
 
+use std::{io, thread};
+
 /// Bytes of a thread's name that Linux keeps.
 const SHOWN: usize = 15;
 
 /// Gives a thread's name: `prefix-role`.
 ///
 /// A long prefix is cut, so that the role is seen on Linux.
-pub fn name(prefix: &str, role: &str) -> String {
+pub(crate) fn name(prefix: &str, role: &str) -> String {
     let room = SHOWN.saturating_sub(role.len() + 1);
     let end = prefix.floor_char_boundary(room);
     format!("{}-{role}", &prefix[..end])
@@ -20,9 +22,17 @@ pub fn name(prefix: &str, role: &str) -> String {
 /// So the program's handlers run on the program's threads.
 ///
 /// Not blocked are the signals that tell of a fault of the thread itself, and a profiler's.
-pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+pub(crate) fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     let _restore = blocked();
     start()
+}
+
+/// Starts a thread that helps to collect a heap, given its number.
+///
+/// It is not joined: the collection waits until `body` has returned.
+pub(crate) fn spawn_helper(number: usize, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name("sexton", &format!("gc-{number}")));
+    without_signals(|| thread.spawn(body)).map(drop)
 }
 
 /// Gives this thread its mask back.
