@@ -325,7 +325,7 @@ fn nobody_waits_for_two_cycles() {
 }
 
 #[test]
-fn mutant_that_owes_nothing() {
+fn mutant_that_readmits_nothing() {
     finds("two cycles have gone by", || impatient(Mutant::NothingReadmitted));
 }
 
