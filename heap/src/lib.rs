@@ -1,100 +1,175 @@
 //! The heap half of Sexton: spans, bitmaps, allocation, mark and sweep.
 //!
-//! Use it through the `sexton` crate, which adds the threads and the policy. The modules in the order
-//! an object meets them:
+//! Use it through the `sexton` crate, which adds the threads and the policy.
 //!
-//! | module | what it holds |
-//! |---|---|
-//! | `gc`, `cells`, `guards`, `trace` | what a program sees: pointers, payload building blocks, how a type is traced |
-//! | `mutation`, `mode`, `context`, `core` | a session, and the state it changes: a mutator's own and what all share |
-//! | `mutator`, `attached`, `handshake` | many mutators, and how a collection comes between their sessions |
-//! | `alloc` | a mutator's bump pointers and runs |
-//! | `space`, `region`, `span`, `type_info`, `bitmap`, `packed` | where objects lie, and the metadata beside them |
-//! | `peak` | what tables do after a peak |
-//! | `roots`, `mark`, `gang`, `weak` | what is reachable |
-//! | `sweep`, `local` | what becomes of the rest |
-//! | `heap`, `help`, `threads`, `pacer`, `history`, `report` | the cycle |
-//! | `verify` | the checker |
-//!
-//! Every module that opens `unsafe` is listed below with its reason; the others are safe code.
+//! The modules below are layers, the lowest first. A layer imports from lower ones only, and
+//! `.ci/layers.py` checks that. Each module that opens `unsafe` is listed here with its reason. All
+//! others are safe code.
 
-mod alloc;
-mod attached;
-mod bitmap;
-#[expect(unsafe_code, reason = "cells that are traced whatever their borrow state")]
-mod cells;
-#[expect(
-    unsafe_code,
-    reason = "the allocation context without a borrow flag, and on one thread at a time"
-)]
-mod context;
-mod core;
-#[expect(unsafe_code, reason = "hands objects to other markers")]
-mod gang;
-#[expect(unsafe_code, reason = "the pointer type: dereferences what the brand keeps alive")]
-mod gc;
-mod guards;
-mod handshake;
-#[expect(unsafe_code, reason = "casts the root between brands; has spans swept by several threads")]
-mod heap;
-mod help;
-mod history;
-mod local;
-#[expect(unsafe_code, reason = "calls trace glue by address; prefetches")]
-mod mark;
-mod mode;
-mod mutant;
-#[expect(unsafe_code, reason = "makes pointers: alloc, downgrade, fetch")]
-mod mutation;
-mod mutator;
-mod pacer;
-mod packed;
-mod peak;
-#[expect(unsafe_code, reason = "maps memory and places spans in it")]
-mod region;
-mod report;
-#[expect(unsafe_code, reason = "remembers objects by address under their family's type")]
-mod roots;
-#[expect(unsafe_code, reason = "closes emptied spans")]
-mod space;
-#[expect(unsafe_code, reason = "metadata by mask and shift from an object's address")]
-mod span;
-#[expect(unsafe_code, reason = "calls drop glue by address, on several threads")]
-mod sweep;
+mod id;
+
+mod memory {
+    //! Where objects lie, and the metadata beside them.
+    //!
+    //! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and no
+    //! allocator has it cached.
+
+    #[expect(unsafe_code, reason = "an address crosses threads")]
+    pub(crate) mod address;
+    pub(crate) mod allocator;
+    pub(crate) mod bitmap;
+    pub(crate) mod layout;
+    pub(crate) mod locking;
+    pub(crate) mod mark_stack;
+    pub(crate) mod peak;
+    pub(crate) mod rank_map;
+    #[expect(unsafe_code, reason = "maps memory and places spans in it")]
+    pub(crate) mod region;
+    #[expect(unsafe_code, reason = "closes emptied spans")]
+    pub(crate) mod space;
+    #[expect(unsafe_code, reason = "metadata by mask and shift from an object's address")]
+    pub(crate) mod span;
+    pub(crate) mod type_info;
+    pub(crate) mod weak_table;
+}
+
+mod safepoint {
+    //! How a collection comes between the sessions of many mutators, and which threads help it.
+    //!
+    //! Invariant: while the mutators are stopped, no session is open.
+
+    pub(crate) mod attached;
+    pub(crate) mod handshake;
+    pub(crate) mod helpers;
+    pub(crate) mod mutant;
+}
+
+mod policy {
+    //! The settings of a heap, when it collects, and its reports.
+    //!
+    //! Invariant: nothing here changes which objects live. A wrong number costs time or memory, and
+    //! never soundness.
+
+    pub(crate) mod config;
+    pub(crate) mod history;
+    pub(crate) mod pacer;
+    pub(crate) mod report;
+}
+
+mod mark {
+    //! Which objects are reachable.
+    //!
+    //! Invariant: each marked object with pointers waits exactly once, or has been traced.
+
+    #[expect(unsafe_code, reason = "calls trace glue by address")]
+    pub(crate) mod marker;
+    pub(crate) mod parallel;
+    pub(crate) mod root_table;
+    #[expect(unsafe_code, reason = "clears weak records")]
+    pub(crate) mod weaks;
+}
+
+mod sweep {
+    //! What becomes of the objects that are not marked.
+    //!
+    //! Invariant: the cleanups of a dead object are queued before its slot is free.
+
+    pub(crate) mod local_cleanups;
+    #[expect(unsafe_code, reason = "has spans swept by several threads")]
+    pub(crate) mod parallel;
+    #[expect(unsafe_code, reason = "calls drop glue by address")]
+    pub(crate) mod sweeper;
+}
+
+mod object {
+    //! The pointers that a program holds, and how the objects behind them are traced.
+    //!
+    //! Invariant: a pointer of brand `'gc` leads to a live object for all of `'gc`.
+
+    #[expect(unsafe_code, reason = "the pointer type: dereferences what the brand keeps alive")]
+    pub(crate) mod gc;
+    #[expect(unsafe_code, reason = "type-erased trace and drop glue")]
+    pub(crate) mod glue;
+    #[expect(unsafe_code, reason = "remembers objects by address under their family's type")]
+    pub(crate) mod root;
+    #[expect(unsafe_code, reason = "declares and implements the unsafe trait Trace")]
+    pub(crate) mod trace;
+    #[expect(unsafe_code, reason = "follows weak records")]
+    pub(crate) mod weak;
+}
+
+mod session {
+    //! A session, and the state that it changes: its mutator's own, and what all mutators share.
+    //!
+    //! Invariant: a mutator's context has one user at a time, and no cycle runs while a session is
+    //! open.
+
+    #[expect(
+        unsafe_code,
+        reason = "the allocation context without a borrow flag, and on one thread at a time"
+    )]
+    pub(crate) mod context;
+    pub(crate) mod core;
+    pub(crate) mod error;
+    pub(crate) mod mode;
+    #[expect(unsafe_code, reason = "makes pointers: alloc, downgrade, fetch")]
+    pub(crate) mod mutation;
+}
+
+mod payload {
+    //! The types that a program builds its objects from.
+    //!
+    //! Invariant: a pointer within an object changes only by a call that takes the session.
+
+    #[expect(unsafe_code, reason = "cells that are traced whatever their borrow state")]
+    pub(crate) mod cells;
+    pub(crate) mod guards;
+    #[expect(unsafe_code, reason = "implements Trace for foreign types")]
+    pub(crate) mod std_impls;
+}
+
+mod collect {
+    //! The heap with its root, its mutators, the cycle, and the checker.
+    //!
+    //! Invariant: between two cycles each reachable object is live, and each mark bit is clear.
+    //! Each cleanup of a swept object has been queued or has ended.
+
+    #[expect(unsafe_code, reason = "has spans swept by several threads")]
+    pub(crate) mod cycle;
+    #[expect(unsafe_code, reason = "casts the root between brands")]
+    pub(crate) mod heap;
+    pub(crate) mod mutator;
+    #[expect(unsafe_code, reason = "reads weak records")]
+    pub(crate) mod verify;
+}
+
 #[cfg(test)]
 mod tests;
-#[doc(hidden)]
-pub mod threads;
-#[expect(unsafe_code, reason = "declares and implements the unsafe trait Trace")]
-mod trace;
-#[expect(unsafe_code, reason = "implements Trace for foreign types")]
-mod trace_impls;
-#[expect(unsafe_code, reason = "type-erased trace and drop glue")]
-mod type_info;
-#[expect(unsafe_code, reason = "reads weak records")]
-mod verify;
-#[expect(unsafe_code, reason = "follows weak records")]
-mod weak;
 
 pub use sexton_derive::Trace;
 
 #[doc = include_str!("../HANDSHAKE.md")]
 pub mod protocol {}
 
-pub use attached::AlreadyAttached;
-pub use cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
-pub use gc::{Gc, GcKey};
-pub use guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
-pub use heap::{HeapConfig, OnDrop, RootedHeap};
-pub use local::LocalCleanup;
-pub use mode::{Local, Mode, Payload, Shared};
-pub use mutation::{HeapFull, Mutation};
-pub use mutator::{Due, RootedMutator, SlowSession, SlowSessionHook};
-pub use pacer::Pacing;
-pub use report::{GcReport, HeapStats, Quantiles};
-pub use roots::{HeapId, OldRoot, Root, SharedRoot};
+pub use collect::heap::RawHeap;
+pub use collect::mutator::{Due, RawMutator};
+pub use collect::verify::VerifyError;
+pub use id::HeapId;
+pub use mark::root_table::OldRoot;
+pub use memory::locking::{Local, Shared};
+pub use object::gc::{Gc, GcKey};
+pub use object::root::{Root, SharedRoot};
 #[doc(hidden)]
-pub use trace::private as __private;
-pub use trace::{Branded, Trace, Tracer};
-pub use verify::VerifyError;
-pub use weak::Weak;
+pub use object::trace::private as __private;
+pub use object::trace::{Branded, Trace, Tracer};
+pub use object::weak::Weak;
+pub use payload::cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
+pub use payload::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
+pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook, SpawnHelper};
+pub use policy::pacer::Pacing;
+pub use policy::report::{GcReport, HeapStats, Quantiles};
+pub use safepoint::attached::AlreadyAttached;
+pub use session::error::HeapFull;
+pub use session::mode::{Mode, Payload};
+pub use session::mutation::Mutation;
+pub use sweep::local_cleanups::LocalCleanup;

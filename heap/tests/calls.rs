@@ -3,8 +3,8 @@
 //! What payloads and closures own is from `malloc`. So under the address sanitizer
 //! (`.ci/sanitize.sh address`) a call that reaches what is gone is reported, and so is a leak.
 //!
-//! A failing program says `SEXTON_SEED=seed`, with which it alone is run. `SEXTON_ROUNDS` says how many
-//! are run.
+//! A failing program says `SEXTON_SEED=seed`, with which it alone is run. `SEXTON_ROUNDS` says how
+//! many are run.
 
 #![cfg(not(any(loom, shuttle)))]
 
@@ -18,8 +18,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use sexton_cleanup::{Cleanup, Origin, Pool, PoolConfig, Ticket};
 use sexton_heap::{
-    Gc, GcMutex, GcRefCell, HeapConfig, Leaf, LocalCleanup, Mode, Mutation, OnDrop, Pacing, Root,
-    RootedHeap, RootedMutator, Shared, SharedRoot, Weak,
+    Gc, GcMutex, GcRefCell, HeapConfig, Leaf, LocalCleanup, Mode, Mutation, OnDrop, Pacing,
+    RawHeap, RawMutator, Root, Shared, SharedRoot, Weak,
 };
 
 /// A number that is freed when the object dies, and read wherever the object is.
@@ -30,8 +30,8 @@ type SharedNumbers<'gc> = Gc<'gc, GcMutex<Vec<Number<'gc>>>>;
 type SharedWorld<'gc> = GcMutex<(Vec<SharedNumbers<'gc>>, Vec<Weak<'gc, Leaf<Box<u64>>>>)>;
 
 type Kept = Leaf<Box<u64>>;
-type LocalHeap = RootedHeap<World<'static>>;
-type SharedHeap = RootedHeap<SharedWorld<'static>, Shared>;
+type LocalHeap = RawHeap<World<'static>>;
+type SharedHeap = RawHeap<SharedWorld<'static>, Shared>;
 
 /// What each number is; anything else was read from where no number is.
 const NUMBER: u64 = 0x5e_c0_11_ec_7e_d0;
@@ -70,6 +70,7 @@ fn config(rng: &mut Rng) -> HeapConfig {
             _ => Pacing::Balanced { min_bytes },
         },
         gc_threads: Some(rng.usize(1..3)),
+        spawn_helper: Some(Arc::new(|_, body| thread::Builder::new().spawn(body).map(drop))),
         zeal: rng.u8(0..4) == 0,
         diagnostics: rng.bool(),
         on_drop: rng.choice([OnDrop::RunAll, OnDrop::RunQueued, OnDrop::Discard]).unwrap(),
@@ -123,7 +124,7 @@ impl Handles {
 }
 
 /// What both modes of heap tell.
-fn look<R: sexton_heap::Branded, M: Mode>(heap: &RootedHeap<R, M>, handles: &mut Handles) {
+fn look<R: sexton_heap::Branded, M: Mode>(heap: &RawHeap<R, M>, handles: &mut Handles) {
     _ = (heap.id(), heap.has_refused(), heap.last_report().map(|report| report.cycle));
     _ = (heap.old_roots(1), heap.stats(), heap.origin().stats());
     handles.tickets.push(heap.ticket());
@@ -165,7 +166,7 @@ impl Stage {
             let before = handles.ran.there();
             let ran = &handles.ran;
             let made = expected(|| -> LocalHeap {
-                RootedHeap::new(Origin::new(pool), config(rng), |mc| {
+                RawHeap::new(Origin::new(pool), config(rng), |mc| {
                     if let Ok(number) = mc.try_alloc(Leaf::new(Box::new(NUMBER))) {
                         mc.add_cleanup(number, ran.cleanup());
                         mc.add_cleanup_local(number, ran.cleanup());
@@ -176,7 +177,7 @@ impl Stage {
             assert!(made.is_none());
             assert_eq!(handles.ran.there(), before, "captures are left");
         }
-        let heap = RootedHeap::new(Origin::new(pool), config(rng), |_| GcRefCell::default());
+        let heap = RawHeap::new(Origin::new(pool), config(rng), |_| GcRefCell::default());
         Stage { heap, roots: Vec::new(), locals: Vec::new() }
     }
 
@@ -291,7 +292,7 @@ struct Common<'h> {
 fn shared_program(seed: u64) {
     let rng = &mut Rng::with_seed(seed);
     let pool = Pool::new(PoolConfig::default(), None);
-    let heap = RootedHeap::new(Origin::new(&pool), config(rng), |_| GcMutex::default());
+    let heap = RawHeap::new(Origin::new(&pool), config(rng), |_| GcMutex::default());
     let common = Common::default();
     let seeds = [(); 3].map(|()| rng.u64(..));
     let ends = thread::scope(|scope| {
@@ -312,7 +313,7 @@ fn shared_thread<'h>(
 ) -> Handles {
     let rng = &mut rng;
     let mut handles = Handles::default();
-    let mut mutator: Option<RootedMutator<'_, SharedWorld<'static>>> = None;
+    let mut mutator: Option<RawMutator<'_, SharedWorld<'static>>> = None;
     for _ in 0..rng.u32(1..60) {
         match (&mut mutator, rng.u8(0..12)) {
             (_, 0) => look(heap, &mut handles),
@@ -342,8 +343,8 @@ fn shared_thread<'h>(
     handles
 }
 
-/// Has the thread attached until the heap goes, with free slots at hand. A leak on purpose; named in
-/// `.ci/lsan.supp`.
+/// Has the thread attached until the heap goes, with free slots at hand. A leak on purpose; named
+/// in `.ci/lsan.supp`.
 #[inline(never)]
 fn attach_for_ever(heap: &SharedHeap) {
     let mut mutator = heap.attach().expect("the thread has left");
@@ -354,7 +355,7 @@ fn attach_for_ever(heap: &SharedHeap) {
 fn shared_session<'h>(
     rng: &mut Rng,
     heap: &'h SharedHeap,
-    mutator: &mut RootedMutator<'_, SharedWorld<'static>>,
+    mutator: &mut RawMutator<'_, SharedWorld<'static>>,
     handles: &mut Handles,
     common: &Common<'h>,
 ) -> Option<sexton_heap::Due> {

@@ -13,13 +13,13 @@ use std::time::Duration;
 use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
     AlreadyAttached, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation,
-    OldRoot, OnDrop, Pacing, Payload, Root, RootedHeap, Shared, SharedRoot, SlowSession,
-    VerifyError,
+    OldRoot, OnDrop, Pacing, Payload, RawHeap, Root, Shared, SharedRoot, SlowSession, VerifyError,
 };
 
 use crate::back_pressure::{BackPressure, HighWater};
 use crate::mutator::Mutator;
 use crate::pool::CleanupPool;
+use crate::threads;
 
 /// A mark-sweep heap with a typed root.
 ///
@@ -34,7 +34,7 @@ use crate::pool::CleanupPool;
 ///
 /// Dropping a heap drops all its objects. What becomes of their cleanups is its [`OnDrop`] policy.
 pub struct Heap<R: Branded, M: Mode = Local> {
-    pub(crate) inner: RootedHeap<R, M>,
+    pub(crate) inner: RawHeap<R, M>,
     high_water: HighWater,
     /// Behind `inner`, whose drop queues the cleanups.
     end: WaitOnDrop,
@@ -72,7 +72,10 @@ impl<R: Branded, M: Mode> Heap<R, M> {
     pub fn builder() -> HeapBuilder<R, M> {
         HeapBuilder {
             pool: None,
-            config: HeapConfig::default(),
+            config: HeapConfig {
+                spawn_helper: Some(Arc::new(threads::spawn_helper)),
+                ..HeapConfig::default()
+            },
             drop_timeout: DEFAULT_DROP_TIMEOUT,
             high_water: HighWater::default(),
             heap: PhantomData,
@@ -395,7 +398,7 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
         let pool = self.pool.unwrap_or_else(|| CleanupPool::global().clone());
         assert!(!pool.core().is_inherited(), "{}", WaitError::Forked);
         let origin = Origin::new(pool.core());
-        let inner = RootedHeap::new(origin.clone(), self.config, f);
+        let inner = RawHeap::new(origin.clone(), self.config, f);
         let end = WaitOnDrop { origin, pool, timeout: self.drop_timeout };
         Heap { inner, high_water: self.high_water, end }
     }

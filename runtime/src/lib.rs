@@ -47,6 +47,7 @@ mod back_pressure;
 mod heap;
 mod mutator;
 mod pool;
+mod threads;
 
 pub use back_pressure::{BackPressure, BackPressureHook, Backlog};
 pub use heap::{Heap, HeapBuilder};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sexton_cleanup::drop_quietly;
-use sexton_heap::{Branded, GcReport, Mutation, RootedMutator, Shared, VerifyError};
+use sexton_heap::{Branded, GcReport, Mutation, RawMutator, Shared, VerifyError};
 
 use crate::heap::Heap;
 
@@ -54,11 +54,11 @@ use crate::heap::Heap;
 /// ```
 pub struct Mutator<'h, R: Branded> {
     heap: &'h Heap<R, Shared>,
-    inner: RootedMutator<'h, R>,
+    inner: RawMutator<'h, R>,
 }
 
 impl<'h, R: Branded> Mutator<'h, R> {
-    pub(crate) fn new(heap: &'h Heap<R, Shared>, inner: RootedMutator<'h, R>) -> Self {
+    pub(crate) fn new(heap: &'h Heap<R, Shared>, inner: RawMutator<'h, R>) -> Self {
         Mutator { heap, inner }
     }
 

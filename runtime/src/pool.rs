@@ -19,7 +19,8 @@ use sexton_cleanup::{
     CleanupPanic, Monitor, PerProcess, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn,
     SpawnFailure, WaitError, Worker, in_cleanup,
 };
-use sexton_heap::threads;
+
+use crate::threads;
 
 /// A bounded set of worker threads that run the cleanups of any number of heaps.
 ///

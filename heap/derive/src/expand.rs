@@ -1,8 +1,7 @@
 //! The expansion, from the type's declaration to the three implementations.
 //!
 //! Invariant: no `unsafe` token carries a span of the user's own code, so that a crate which
-//! forbids `unsafe_code` can derive; what stands at a field's place in an error are only safe
-//! calls.
+//! forbids `unsafe_code` can derive. Only safe calls stand at a field's place in an error.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -153,13 +152,12 @@ fn trace(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> Token
 /// Traces every field but the leaves, which it asks to be `'static`.
 ///
 /// No token of a field's type stands in it. In the expansion such a type may be another than in the
-/// declaration: names may be shadowed, and an attribute macro may change the type after the derive.
+/// declaration. Names may be shadowed, and an attribute macro may change the type after the derive.
 /// So the compiler infers each type from the field.
 ///
-/// What it calls on the tracer are inherent methods, and the trait's signature fixes the tracer's
-/// type: no name that the user's crate defines can stand in for them. The patterns name every field
-/// and have no `..`, so that a field which an attribute macro adds behind the derive's back does
-/// not compile.
+/// It calls inherent methods of the tracer, whose type the trait's signature fixes. So no name that
+/// the user's crate defines can stand in for them. The patterns name every field and have no `..`,
+/// so that a field which an attribute macro adds behind the derive's back does not compile.
 fn body(krate: &Path, brand: &Lifetime, arms: &[Arm<'_>]) -> TokenStream {
     let here = Span::mixed_site();
     let most_fields = arms.iter().map(|arm| arm.fields.len()).max().unwrap_or(0);
@@ -238,7 +236,7 @@ fn tracer(span: Span) -> Ident {
 }
 
 /// Keeps a constant, static or unit struct of the user's from being taken for the binding of this
-/// name: a binding may have the name of a function, and this function is nearer.
+/// name. A binding may have the name of a function, and this function is nearer.
 fn shadow(name: &Ident) -> TokenStream {
     quote_spanned!(Span::mixed_site()=> fn #name() {})
 }
@@ -321,7 +319,8 @@ mod tests {
                 }
 
                 #[automatically_derived]
-                impl<'gc, T:> ::sexton::__private::MustNotImplementDropAsItDerivesTrace for Pair<'gc, T>
+                impl<'gc, T:> ::sexton::__private::MustNotImplementDropAsItDerivesTrace
+                    for Pair<'gc, T>
                 where
                 {
                     type HasDrop = ::sexton::__private::No;
@@ -367,7 +366,8 @@ mod tests {
                     T: PartialEq<[U; N]>,
                     <T as c::Trace<'__gc>>::Family: Ord,
                     <T as c::Trace<'__gc>>::Family: PartialEq<[U; N]>,
-                    Tree<<T as c::Trace<'__gc>>::Family, U, N>: c::Branded<At<'__gc> = Tree<T, U, N>>
+                    Tree<<T as c::Trace<'__gc>>::Family, U, N>:
+                        c::Branded<At<'__gc> = Tree<T, U, N>>
                 {
                     type Family = Tree<<T as c::Trace<'__gc>>::Family, U, N>;
                     const NEEDS_TRACE: bool = <T as c::Trace<'__gc>>::NEEDS_TRACE;

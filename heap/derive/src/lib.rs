@@ -53,7 +53,7 @@
 //! macros may change the type after it was derived. So safety rests on these:
 //!
 //! - **No type of a field stands in the expansion.** `_` is the type that the field has, found by
-//!   the compiler from the value: a `&_` takes a `&Gc<T>` as it is, where a `&T` would take it by
+//!   the compiler from the value. A `&_` takes a `&Gc<T>` as it is, where a `&T` would take it by
 //!   `Deref`. Lifetimes may differ by variance, which is nothing to the code that runs: a `Gc` is
 //!   invariant.
 //! - **The checks use no names.** `derived`, `none` and `leaf` are inherent methods of the tracer,
@@ -98,7 +98,7 @@ use proc_macro::TokenStream;
 ///
 /// - A type has no lifetime parameter, or one: the **brand** of the session, whatever its name.
 /// - A type parameter is traced: `T: Trace<'gc>`. One that is bounded by `'static` can hold no
-///   `Gc`; it needs no `Trace`, and fields that hold it are leaves (`#[trace(leaf)]`, or inside a
+///   `Gc`. It needs no `Trace`, and fields that hold it are leaves (`#[trace(leaf)]`, or inside a
 ///   `Leaf<T>`).
 /// - Bounds and `where` clauses must hold for the type at every brand, so `T: Ord` on the type asks
 ///   the same of `T`'s family. Bounds on functions ask less; prefer them.

@@ -1,7 +1,7 @@
 //! A type's parameters, and the type at other brands: which parameter becomes what.
 //!
-//! A predicate of the type holds at one brand; the implementations also name the type at `'static`
-//! and at every brand, so there it must hold too. [`Form`] says which of these is meant.
+//! A predicate of the type holds at one brand. The implementations also name the type at `'static`
+//! and at every brand, so there it must hold too. [`Form`] says which is meant.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
@@ -85,8 +85,9 @@ impl Params {
                     if brand.is_some() {
                         errors.push(syn::Error::new_spanned(
                             &param.lifetime,
-                            "a type that derives `Trace` has no lifetime parameter, or exactly one, the \
-                             brand of its session, as in `Node<'gc>`; references in it must be `'static`",
+                            "a type that derives `Trace` has no lifetime parameter, or exactly \
+                             one, the brand of its session, as in `Node<'gc>`; references in it \
+                             must be `'static`",
                         ));
                     }
                     if !param.bounds.is_empty() {
@@ -222,8 +223,8 @@ impl Params {
                 for binding in mentions.bindings {
                     errors.push(syn::Error::new_spanned(
                         binding,
-                        "a bound on a type that derives `Trace` cannot tie an associated type to a type \
-                         parameter: put the bound on the functions that need it",
+                        "a bound on a type that derives `Trace` cannot tie an associated type to \
+                         a type parameter: put the bound on the functions that need it",
                     ));
                 }
             }

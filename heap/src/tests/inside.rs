@@ -1,32 +1,36 @@
-//! Tests that need the heap's insides: the checker finds planted faults, and runs find every free slot.
+//! Tests that need the heap's insides: the checker finds planted faults, and runs find every free
+//! slot.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::sync::{Barrier, LazyLock};
+use std::sync::{Arc, Barrier, LazyLock};
 use std::{env, mem, thread};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::alloc::{Allocator, ENTRIES};
-use crate::bitmap;
-use crate::heap::{HeapConfig, RootedHeap};
-use crate::pacer::Pacing;
-use crate::space::{CommonSpace, NoRoom, Swept};
-use crate::span::{MIN_SLOT_BYTES, SPAN_BYTES, SpanRef};
-use crate::type_info::TypeInfo;
+use crate::collect::heap::RawHeap;
+use crate::memory::allocator::{Allocator, ENTRIES};
+use crate::memory::bitmap;
+use crate::memory::layout::{MIN_SLOT_BYTES, SPAN_BYTES};
+use crate::memory::space::{AllocError, CommonSpace, Swept};
+use crate::memory::span::SpanRef;
+use crate::memory::type_info::TypeInfo;
+use crate::object::glue;
+use crate::policy::config::HeapConfig;
+use crate::policy::pacer::Pacing;
 use crate::{Gc, GcMutex, GcRefCell, Leaf, Local, Shared};
 
 type Family = GcRefCell<Vec<Gc<'static, Leaf<u64>>>>;
-type TestHeap = RootedHeap<Family>;
+type TestHeap = RawHeap<Family>;
 type SharedFamily = GcMutex<Vec<Gc<'static, Leaf<u64>>>>;
-type TestSharedHeap = RootedHeap<SharedFamily, Shared>;
+type TestSharedHeap = RawHeap<SharedFamily, Shared>;
 
-/// A heap of 100 live objects among 300.
+/// Makes a heap of 100 live objects among 300.
 fn heap() -> TestHeap {
     let pool = Pool::new(PoolConfig::default(), None);
     let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };
-    let mut heap: TestHeap = RootedHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
+    let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
     heap.mutate(|mc, root| {
         for value in 0..300 {
             let leaf = mc.alloc(Leaf::new(value));
@@ -42,9 +46,14 @@ fn heap() -> TestHeap {
 
 fn shared_heap(pacing: Pacing) -> TestSharedHeap {
     let pool = Pool::new(PoolConfig::default(), None);
-    let gc_threads = Some(2);
-    let config = HeapConfig { pacing, zeal: false, gc_threads, ..HeapConfig::default() };
-    RootedHeap::new(Origin::new(&pool), config, |_| GcMutex::default())
+    let config = HeapConfig {
+        pacing,
+        zeal: false,
+        gc_threads: Some(2),
+        spawn_helper: Some(Arc::new(|_, body| thread::Builder::new().spawn(body).map(drop))),
+        ..HeapConfig::default()
+    };
+    RawHeap::new(Origin::new(&pool), config, |_| GcMutex::default())
 }
 
 /// Plants a fault, which must be undone by `undo`, and returns what the checker says.
@@ -130,7 +139,7 @@ fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
     for zeal in [false, true] {
         let pool = Pool::new(PoolConfig::default(), None);
         let config = HeapConfig { pacing: Pacing::Manual, zeal, ..HeapConfig::default() };
-        let mut heap: TestHeap = RootedHeap::new(Origin::new(&pool), config, |mc| {
+        let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |mc| {
             mc.alloc(Leaf::new(0x1111_u64));
             GcRefCell::new(vec![mc.alloc(Leaf::new(0x2222_u64))])
         });
@@ -138,7 +147,8 @@ fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
         let span = first_span(&heap);
         #[expect(unsafe_code, reason = "to see what is in a dead slot")]
         let word = |slot| {
-            // SAFETY: the span is open, so the slot's memory is mapped, and whatever is in it is a number.
+            // SAFETY: the span is open, so the slot's memory is mapped, and whatever is in it is a
+            // number.
             unsafe { span.object_at(slot).cast::<u64>().read() }
         };
         let dead = if zeal { 0xDBDB_DBDB_DBDB_DBDB } else { 0x1111 };
@@ -153,8 +163,7 @@ fn in_zeal_mode_the_dead_are_overwritten_in_every_slot_of_a_span() {
         let is_live = |slot: usize| slot.is_multiple_of(3) == lives;
         let pool = Pool::new(PoolConfig::default(), None);
         let config = HeapConfig { pacing: Pacing::Manual, zeal: true, ..HeapConfig::default() };
-        let mut heap: TestHeap =
-            RootedHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
+        let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
         heap.mutate(|mc, root| {
             for slot in 0..slots {
                 let leaf = mc.alloc(Leaf::new(slot as u64));
@@ -178,7 +187,7 @@ fn in_zeal_mode_the_dead_are_overwritten_in_every_slot_of_a_span() {
 
 #[test]
 fn runs_hand_out_every_free_slot_once_and_no_other() {
-    let info = TypeInfo::of::<Leaf<u64>>();
+    let info = glue::type_info::<Leaf<u64>>();
     let slots = SPAN_BYTES / MIN_SLOT_BYTES;
     // Patterns of slots taken before: none, all but a few, alternating, and blocks across words.
     let patterns: [fn(usize) -> bool; 6] = [
@@ -214,7 +223,7 @@ fn runs_hand_out_every_free_slot_once_and_no_other() {
 
 #[test]
 fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
-    let info = TypeInfo::of::<Leaf<u64>>();
+    let info = glue::type_info::<Leaf<u64>>();
     let space = CommonSpace::<Local>::new(1000);
     let mut allocator = Allocator::new();
     let mut count = 0;
@@ -227,14 +236,14 @@ fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
             },
         }
     };
-    assert_eq!((count, refused), (1000 / 16, NoRoom::Limit));
-    assert_eq!(space.settled().bytes, 992);
+    assert_eq!((count, refused), (1000 / 16, AllocError::Limit));
+    assert_eq!(space.committed().bytes, 992);
     close(space, allocator);
 }
 
 #[test]
 fn the_byte_limit_holds_where_free_slots_lie_scattered() {
-    let info = TypeInfo::of::<Leaf<u64>>();
+    let info = glue::type_info::<Leaf<u64>>();
     let space = CommonSpace::<Local>::new(1000);
     let mut allocator = Allocator::new();
     let span = space.with(|space| space.take_span(info)).expect("memory");
@@ -250,7 +259,7 @@ fn the_byte_limit_holds_where_free_slots_lie_scattered() {
             },
         }
     };
-    assert_eq!((slots.len(), refused), (1000 / 16, NoRoom::Limit));
+    assert_eq!((slots.len(), refused), (1000 / 16, AllocError::Limit));
     assert!(slots.iter().copied().eq((1..).step_by(2).take(1000 / 16)));
     close(space, allocator);
 }
@@ -320,8 +329,8 @@ fn the_checker_sees_a_local_cleanup_of_a_free_slot() {
 fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() {
     // The distance in memory between the first and the last is a multiple of the cache's size.
     static INFOS: LazyLock<Vec<TypeInfo>> = LazyLock::new(|| {
-        let like = TypeInfo::of::<Leaf<u64>>();
-        let other = TypeInfo::of::<Leaf<i64>>().type_id;
+        let like = glue::type_info::<Leaf<u64>>();
+        let other = glue::type_info::<Leaf<i64>>().type_id;
         let mut infos: Vec<_> = (0..ENTRIES).map(|_| TypeInfo { ..*like }).collect();
         infos.push(TypeInfo { type_id: other, ..*like });
         infos
@@ -348,7 +357,7 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
 #[test]
 fn what_is_free_is_found_under_each_address_that_a_type_info_has() {
     static INFOS: LazyLock<[TypeInfo; 2]> =
-        LazyLock::new(|| [(); 2].map(|()| TypeInfo { ..*TypeInfo::of::<Leaf<u64>>() }));
+        LazyLock::new(|| [(); 2].map(|()| TypeInfo { ..*glue::type_info::<Leaf<u64>>() }));
     let space = CommonSpace::<Local>::new(u64::MAX);
     for _ in 0..3 {
         for info in &*INFOS {

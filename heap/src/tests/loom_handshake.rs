@@ -1,6 +1,8 @@
-//! The handshake under loom: small programs of mutators and collectors, and one for each step that may be broken.
+//! The handshake under loom: small programs of mutators and collectors, and one for each step that
+//! may be broken.
 //!
-//! Contexts are cells that loom watches: an access while another thread has one at the same time, or one that is not ordered after it, is a failure.
+//! Contexts are cells that loom watches. An access fails if another thread has one at the same
+//! time, or one that is not ordered before it.
 
 use std::sync::Arc as Plain;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,13 +10,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-use crate::handshake::{Handshake, Session};
-use crate::help::{Job, Waiting};
-use crate::mutant::Mutant;
+use crate::safepoint::handshake::{Handshake, Session};
+use crate::safepoint::helpers::{Job, Waiting};
+use crate::safepoint::mutant::Mutant;
 
 type Watched = UnsafeCell<u32>;
 
-/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another
+/// bound.
 fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
@@ -33,8 +36,9 @@ fn finds(what: &str, model: impl Fn() + Sync + Send + 'static) {
     assert!(text.contains(what), "it failed in another way: {text}");
 }
 
-/// Asserts that loom finds a failure, in words that contain `what`; and that nothing but the race is broken: where the mutator has gone
-/// before the cycle begins, or comes when it is over, all goes well.
+/// Asserts that loom finds a failure, in words that contain `what`, and that nothing but the race
+/// is broken. Where the mutator has gone before the cycle begins, or comes when it is over, all
+/// goes well.
 #[track_caller]
 fn breaks(mutant: Mutant, what: &str) {
     explore(move || {
@@ -46,7 +50,8 @@ fn breaks(mutant: Mutant, what: &str) {
     finds(what, move || program(1, 1, 1, mutant));
 }
 
-/// A model that fails unwinds; a handshake that it would drop then would be looked at by a checker that is gone.
+/// A model that fails unwinds; a handshake that it would drop then would be looked at by a checker
+/// that is gone.
 struct Kept(Plain<Handshake<Watched>>);
 
 impl Kept {
@@ -64,18 +69,18 @@ fn touch(context: &Watched) {
     context.with_mut(|_| ());
 }
 
-/// A thread that attaches, opens so many sessions, and detaches.
+/// Gives a thread that attaches, opens `sessions` sessions, and detaches.
 fn mutator(handshake: &Kept, sessions: usize) -> thread::JoinHandle<()> {
     let handshake = handshake.0.clone();
     // Before the thread starts: who attaches late is another model.
-    let post = handshake.attach(UnsafeCell::new(0));
+    let mutator = handshake.attach(UnsafeCell::new(0));
     thread::spawn(move || {
         for _ in 0..sessions {
-            let session: Session<'_, _> = handshake.enter(&post);
-            touch(post.context());
+            let session: Session<'_, _> = handshake.enter(&mutator);
+            touch(mutator.context());
             drop(session);
         }
-        handshake.detach(&post, touch);
+        handshake.detach(&mutator, touch);
     })
 }
 
@@ -86,7 +91,8 @@ fn collect(handshake: &Handshake<Watched>) {
     drop(stopped);
 }
 
-/// So many mutators with so many sessions each, and this thread, which collects so many times.
+/// Runs `mutators` mutators with `sessions` sessions each, and this thread, which collects `cycles`
+/// times.
 fn program(mutators: usize, sessions: usize, cycles: usize, mutant: Mutant) {
     let handshake = Kept::new(mutant);
     let threads: Vec<_> = (0..mutators).map(|_| mutator(&handshake, sessions)).collect();
@@ -148,10 +154,10 @@ fn a_mutator_that_attaches_late_waits_as_well() {
         let late = {
             let handshake = handshake.0.clone();
             thread::spawn(move || {
-                let post = handshake.attach(UnsafeCell::new(0));
-                drop(handshake.enter(&post));
-                touch_in_session(&handshake, &post);
-                handshake.detach(&post, touch);
+                let mutator = handshake.attach(UnsafeCell::new(0));
+                drop(handshake.enter(&mutator));
+                touch_in_session(&handshake, &mutator);
+                handshake.detach(&mutator, touch);
             })
         };
         collect(&handshake.0);
@@ -159,16 +165,19 @@ fn a_mutator_that_attaches_late_waits_as_well() {
     });
 }
 
-fn touch_in_session(handshake: &Handshake<Watched>, post: &crate::handshake::Post<Watched>) {
-    let session = handshake.enter(post);
-    touch(post.context());
+fn touch_in_session(
+    handshake: &Handshake<Watched>,
+    mutator: &crate::safepoint::handshake::MutatorState<Watched>,
+) {
+    let session = handshake.enter(mutator);
+    touch(mutator.context());
     drop(session);
 }
 
 /// What sessions and cycles use in turn, without the handshake's lock, which would order the uses.
 struct Heap(Watched, loom::sync::atomic::AtomicUsize);
 
-// SAFETY: nobody follows the cell's pointers; loom says who is there at the same time as another.
+// SAFETY: no code follows the cell's pointers; loom says who is there at the same time as another.
 #[expect(unsafe_code, reason = "a cell that loom watches is not `Sync`")]
 unsafe impl Sync for Heap {}
 
@@ -197,15 +206,15 @@ fn collect_heap(handshake: &Handshake<Watched>, heap: &Heap) {
     drop(stopped);
 }
 
-/// A mutator leaves while another thread collects: what its last session does to the heap comes
-/// before the cycle, or after it.
+/// Gives a mutator leaves while another thread collects: what its last session does to the heap
+/// comes before the cycle, or after it.
 fn leave(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
-    let post = handshake.0.attach(UnsafeCell::new(0));
+    let mutator = handshake.0.attach(UnsafeCell::new(0));
     let leaves = {
         let (handshake, heap) = (handshake.0.clone(), heap.clone());
         thread::spawn(move || {
-            handshake.detach(&post, |_| heap.touch());
+            handshake.detach(&mutator, |_| heap.touch());
         })
     };
     collect_heap(&handshake.0, &heap);
@@ -221,7 +230,7 @@ fn a_mutator_that_leaves_gives_back_before_a_cycle_or_after_it() {
 /// Work on a cell that the collector uses before and after.
 struct Work(Watched, loom::sync::atomic::AtomicUsize);
 
-// SAFETY: nobody follows the cell's pointers; loom says who is there at the same time as another.
+// SAFETY: no code follows the cell's pointers; loom says who is there at the same time as another.
 #[expect(unsafe_code, reason = "a cell that loom watches is not `Sync`")]
 unsafe impl Sync for Work {}
 
@@ -238,7 +247,7 @@ impl Job for Work {
     }
 }
 
-/// A mutator that waits for a session helps; when the job is over, it has left.
+/// Gives a mutator that waits for a session helps; when the job is over, it has left.
 fn job(mutant: Mutant) {
     let handshake = Kept::new(mutant);
     let stopped = handshake.0.stop(|| false, None).expect("it is not to be left");
@@ -252,7 +261,7 @@ fn job(mutant: Mutant) {
     }
     touch(&work.0);
     let job: Plain<dyn Job> = work.clone();
-    stopped.with_help(job, 1, &mut |seats| assert_eq!(seats, 1));
+    stopped.with_help(job, 1, &mut |helper_slots| assert_eq!(helper_slots, 1));
     touch(&work.0);
     drop(stopped);
     thread.join().unwrap();
@@ -296,7 +305,8 @@ fn mutant_that_looks_before_it_says_that_it_enters() {
     breaks(Mutant::LateEntry, AT_A_TIME);
 }
 
-/// A collector that stops the mutators again at once; `enter` asserts that nobody waits for two cycles.
+/// Gives a collector that stops the mutators again at once; `enter` asserts that no mutator waits
+/// for two cycles.
 fn impatient(mutant: Mutant) {
     let handshake = Kept::new(mutant);
     let stopped = handshake.0.stop(|| false, None);
@@ -315,8 +325,8 @@ fn nobody_waits_for_two_cycles() {
 }
 
 #[test]
-fn mutant_that_owes_nothing() {
-    finds("two cycles have gone by", || impatient(Mutant::NothingOwed));
+fn mutant_that_readmits_nothing() {
+    finds("two cycles have gone by", || impatient(Mutant::NothingReadmitted));
 }
 
 #[test]
@@ -334,16 +344,16 @@ fn mutant_that_gives_back_when_it_is_forgotten() {
     finds(AT_A_TIME, || leave(Mutant::ForgetBeforeRetire));
 }
 
-/// A session that one cycle has put off comes to the next: the mutators have been resumed, and are
-/// stopped again.
+/// Gives a session that one cycle has put off comes to the next: the mutators have been resumed,
+/// and are stopped again.
 fn luck_at_the_door(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
-    let post = handshake.0.attach(UnsafeCell::new(0));
+    let mutator = handshake.0.attach(UnsafeCell::new(0));
     let done = Plain::new(loom::sync::atomic::AtomicBool::new(false));
     let mutator = {
         let (handshake, heap, done) = (handshake.0.clone(), heap.clone(), done.clone());
         thread::spawn(move || {
-            let session = handshake.enter(&post);
+            let session = handshake.enter(&mutator);
             heap.touch();
             drop(session);
             done.store(true, Relaxed);
@@ -368,7 +378,7 @@ fn mutant_that_enters_on_a_lucky_look() {
     finds(AT_A_TIME, || luck_at_the_door(Mutant::EnterOnLuck));
 }
 
-/// Two threads that collect, and nobody to wait for.
+/// Two threads that collect, and no session to wait for.
 fn luck_of_a_collector(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
     let other = {
@@ -389,14 +399,14 @@ fn mutant_that_stops_on_a_lucky_look() {
     finds(AT_A_TIME, || luck_of_a_collector(Mutant::StopOnLuck));
 }
 
-/// A session ends while the collector looks whether it has.
+/// Gives a session ends while the collector looks whether it has.
 fn luck_at_the_end(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
-    let post = handshake.0.attach(UnsafeCell::new(0));
+    let mutator = handshake.0.attach(UnsafeCell::new(0));
     let mutator = {
         let (handshake, heap) = (handshake.0.clone(), heap.clone());
         thread::spawn(move || {
-            let session = handshake.enter(&post);
+            let session = handshake.enter(&mutator);
             heap.touch();
             // It goes on for a while.
             thread::yield_now();
@@ -414,5 +424,5 @@ fn a_collector_that_saw_a_session_end_looks_again() {
 
 #[test]
 fn mutant_that_takes_a_lucky_look_for_the_end_of_all_sessions() {
-    finds(AT_A_TIME, || luck_at_the_end(Mutant::QuietOnLuck));
+    finds(AT_A_TIME, || luck_at_the_end(Mutant::InactiveOnLuck));
 }

@@ -1,8 +1,10 @@
-//! A `Shared` heap under shuttle: many schedules of small programs, in zeal mode, so that each cycle is verified.
+//! A `Shared` heap under shuttle: many schedules of small programs, in zeal mode, so that each
+//! cycle is verified.
 //!
-//! Every lock that mutators share is the checker's (`sexton_cleanup::sync`), and so is every step of the handshake and of the cleanups; fields of objects are
-//! not, so a schedule changes hands between operations on the heap and not within one on a `GcAtomic`. One thread marks and sweeps: threads
-//! that are started to help are the system's own, and no checker's.
+//! Every lock that mutators share is the checker's (`sexton_cleanup::sync`), and so is every step
+//! of the handshake and of the cleanups. Fields of objects are not. So a schedule changes hands
+//! between operations on the heap, and not within one on a `GcAtomic`. One thread marks and sweeps:
+//! threads that are started to help are the system's own, and no checker's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,10 +13,11 @@ use std::time::Duration;
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 use shuttle::thread;
 
-use crate::heap::{HeapConfig, RootedHeap};
+use crate::collect::heap::RawHeap;
+use crate::policy::config::HeapConfig;
 use crate::tests::shuttle_explorer::explored;
 use crate::{
-    Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RootedMutator, Shared, SharedRoot, Trace, Weak,
+    Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RawMutator, Shared, SharedRoot, Trace, Weak,
     trace::Branded,
 };
 
@@ -24,7 +27,8 @@ struct Node<'gc> {
     weak: GcOnce<Weak<'gc, Node<'gc>>>,
 }
 
-// SAFETY: both fields that hold pointers are traced; there is no `Drop`; the family is the type with its brand open.
+// SAFETY: both fields that hold pointers are traced; there is no `Drop`; the family is the type
+// with its brand open.
 unsafe impl<'gc> Trace<'gc> for Node<'gc> {
     type Family = Node<'static>;
     const NEEDS_TRACE: bool = true;
@@ -41,7 +45,7 @@ unsafe impl Branded for Node<'static> {
 }
 
 /// The root is a node, whose links are a stack.
-type SharedHeap = RootedHeap<Node<'static>, Shared>;
+type SharedHeap = RawHeap<Node<'static>, Shared>;
 
 /// A heap, its cleanups' pool, and how many of them ran.
 struct Scene {
@@ -55,7 +59,7 @@ fn scene(zeal: bool, pacing: Pacing) -> Arc<Scene> {
     // A model has no clock: what may be waited for until a time is not waited for at all.
     let never = (Duration::MAX, HeapConfig::default().slow_session.1);
     let config = HeapConfig { pacing, zeal, slow_session: never, ..HeapConfig::default() };
-    let heap = RootedHeap::new(Origin::new(&pool), config, |_| node(0));
+    let heap = RawHeap::new(Origin::new(&pool), config, |_| node(0));
     Arc::new(Scene { heap, pool, ran: Arc::default() })
 }
 
@@ -75,9 +79,9 @@ fn push<'gc>(mc: &Mutation<'gc, Shared>, root: &Node<'gc>, id: u64) -> Gc<'gc, N
     }
 }
 
-/// A session, and the cycle that it has made due: what the facade does.
+/// Gives a session, and the cycle that it has made due: what the facade does.
 fn mutate<T>(
-    mutator: &mut RootedMutator<'_, Node<'static>>,
+    mutator: &mut RawMutator<'_, Node<'static>>,
     f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc Node<'gc>) -> T,
 ) -> T {
     let (result, due) = mutator.mutate(f);
@@ -95,11 +99,12 @@ fn ids(root: &Node<'_>) -> Vec<u64> {
     ids
 }
 
-/// Calls `work` on so many threads, and ends the heap when all are done. Gives how many cleanups ran.
+/// Calls `work` on `threads` threads, and ends the heap when all are done. Gives how many cleanups
+/// ran.
 fn on_threads(
     scene: &Arc<Scene>,
     threads: u64,
-    work: impl Fn(u64, &Scene, RootedMutator<'_, Node<'static>>) + Send + Sync + 'static,
+    work: impl Fn(u64, &Scene, RawMutator<'_, Node<'static>>) + Send + Sync + 'static,
 ) {
     let work = Arc::new(work);
     let threads: Vec<_> = (0..threads)
@@ -184,7 +189,8 @@ fn detach_while_others_collect() {
     end(scene);
 }
 
-/// More than one crosses the threshold at a time; nobody's garbage stays, and not everybody collects.
+/// More than one crosses the threshold at a time; no mutator's garbage stays, and not each of them
+/// collects.
 fn cross_the_threshold() {
     let scene = scene(false, Pacing::Automatic { min_bytes: 64, growth: 0.0 });
     on_threads(&scene, 3, |_, _, mut mutator| {

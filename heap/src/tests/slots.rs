@@ -2,8 +2,8 @@
 //! them begins or ends.
 //!
 //! A pass that stops a word early, or skips a word's first slot, is wrong for few objects of few
-//! spans. So here are all slots of one span, for each size that shapes the bitmaps in another way,
-//! and the one at the place in question lives where all others die, or dies where they live.
+//! spans. So here are all slots of one span, for each size that shapes the bitmaps in another way.
+//! The one at the place in question lives where all others die, or dies where they live.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex};
 
 use sexton_cleanup::{Origin, Pool, PoolConfig};
 
-use crate::heap::{HeapConfig, RootedHeap};
-use crate::pacer::Pacing;
-use crate::span::{SPAN_BYTES, SpanRef};
-use crate::trace::Branded;
-use crate::type_info::slot_bytes;
+use crate::collect::heap::RawHeap;
+use crate::memory::layout::{SPAN_BYTES, slot_bytes};
+use crate::memory::span::SpanRef;
+use crate::object::trace::Branded;
+use crate::policy::config::HeapConfig;
+use crate::policy::pacer::Pacing;
 use crate::{Gc, GcCell, GcRefCell, Leaf, Root, Weak};
 
 /// The objects that live, and the weak pointers with the numbers of their targets.
@@ -79,7 +80,7 @@ impl<const WORDS: usize> Shape for [GcCell<Option<Gc<'static, Leaf<u64>>>>; WORD
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Weak,
-    /// So many cleanups of one object.
+    /// The number of cleanups of one object.
     Cleanups(usize),
     Root,
     LocalCleanup,
@@ -109,7 +110,8 @@ impl Case {
     }
 }
 
-/// The first and the last slot of the first bitmap word, of one in the middle, and of the last.
+/// Gives the first and the last slot of the first bitmap word, of one in the middle, and of the
+/// last.
 fn places(slots: usize) -> BTreeSet<usize> {
     let words = slots.div_ceil(64);
     let of_word = |word: usize| [word * 64, (word * 64 + 63).min(slots - 1)];
@@ -135,8 +137,8 @@ fn run<Q: Shape>(objects: usize, case: Case) {
     let name = format!("{case:?} of {objects} objects of {} bytes", Q::slot_bytes());
     let pool = Pool::new(PoolConfig::default(), None);
     let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };
-    let mut heap: RootedHeap<Family<Q>> =
-        RootedHeap::new(Origin::new(&pool), config, |_| Default::default());
+    let mut heap: RawHeap<Family<Q>> =
+        RawHeap::new(Origin::new(&pool), config, |_| Default::default());
     let numbers = |of: &dyn Fn(usize) -> bool| (0..objects).filter(|&n| of(n)).collect::<Vec<_>>();
     let live = numbers(&|number| case.is_live(number));
     let doomed = numbers(&|number| !case.is_live(number));
@@ -190,7 +192,7 @@ fn run<Q: Shape>(objects: usize, case: Case) {
 
     let times = if let Mark::Cleanups(count) = case.mark { count } else { 1 };
     let notes = |of: &[usize]| of.iter().flat_map(|&n| vec![n; times]).collect::<Vec<_>>();
-    let take_notes = |heap: &mut RootedHeap<Family<Q>>| {
+    let take_notes = |heap: &mut RawHeap<Family<Q>>| {
         pool.run_pending(usize::MAX);
         heap.run_local_cleanups(usize::MAX);
         let mut ran = std::mem::take(&mut *ran.lock().expect("nobody panics"));
@@ -242,8 +244,13 @@ fn run<Q: Shape>(objects: usize, case: Case) {
     }
 }
 
-/// Sizes in words by how they fill the bitmaps: whole words (0, 2, 4), a part of the last one (3,
-/// 17), one word exactly (128), one slot (8192), a large span (8193).
+/// Sizes in words by how they fill the bitmaps:
+///
+/// - whole words: 0, 2, 4
+/// - a part of the last one: 3, 17
+/// - one word exactly: 128
+/// - one slot: 8192
+/// - a large span: 8193
 macro_rules! at_every_place {
     ($($name:ident: $shape:ident of $($words:literal)+;)*) => {$(
         #[test]

@@ -1,0 +1,279 @@
+//! A heap with its root: sessions, the collection cycle, and the end.
+//!
+//! A cycle is [`RawHeap::cycle`], a table of contents of the [`Collector`]'s steps.
+//!
+//! Invariant: sessions and cycles exclude each other, by `&mut self` in a `Local` heap, by the
+//! handshake in a `Shared` one. Between them each reachable object is live, each mark bit is clear,
+//! and each cleanup of a swept object is queued or has ended.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use sexton_cleanup::{Origin, Ticket, drop_quietly};
+
+use crate::collect::cycle::Collector;
+use crate::collect::verify::{self, VerifyError};
+use crate::id::HeapId;
+use crate::mark::root_table::OldRoot;
+use crate::memory::locking::{Local, Lock};
+use crate::memory::mark_stack::{Marker, Pending};
+use crate::object::trace::{Branded, Trace, Tracer};
+use crate::policy::config::{HeapConfig, OnDrop, SlowSessionHook};
+use crate::policy::report::{GcReport, HeapStats};
+use crate::safepoint::helpers::{NoneWaiting, Waiting};
+use crate::session::context::Context;
+use crate::session::core::Core;
+use crate::session::mode::{Mode, Payload};
+use crate::session::mutation::Mutation;
+use crate::sweep::local_cleanups::LocalCleanups;
+
+/// A heap of objects reachable from one typed root.
+///
+/// The mechanism without the policy: the facade's `Heap` wraps it, and adds pools, deadlines and
+/// automatic collection.
+///
+/// Its end is its drop, so that no call can come after it. That drops the root and all objects, and
+/// does to their cleanups as [`OnDrop`] says. It waits for none.
+pub struct RawHeap<R: Branded, M: Mode = Local> {
+    /// `None` while it is being made and while the heap is dropped. Boxed: a session holds a
+    /// reference to the value while the heap's state changes.
+    root: Option<Box<R::At<'static>>>,
+    pub(crate) core: Core<M>,
+    collector: Collector<M>,
+    on_drop: OnDrop,
+    pub(crate) slow_session: (Duration, SlowSessionHook),
+}
+
+impl<R: Branded, M: Mode> RawHeap<R, M> {
+    /// Makes a heap with the root that `f` gives. Cleanups of its objects go to `origin`.
+    pub fn new(
+        origin: Origin,
+        config: HeapConfig,
+        f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>,
+    ) -> Self
+    where
+        for<'gc> R::At<'gc>: Payload<M>,
+    {
+        let mut heap = RawHeap {
+            root: None,
+            core: Core::new(origin, &config),
+            collector: Collector::new(&config),
+            // If `f` panics there is no heap, and nothing has died.
+            on_drop: OnDrop::RunQueued,
+            slow_session: config.slow_session,
+        };
+        let root = Box::new(f(&Mutation::new(&heap.core, heap.core.context())));
+        // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is
+        // not reached under the brand 'static, only under that of a session (`session`).
+        heap.root = Some(unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'static>>()) });
+        heap.on_drop = config.on_drop;
+        if M::SHARED {
+            // NoneWaiting will allocate from it again.
+            heap.core.retire_context(heap.core.context());
+        }
+        heap
+    }
+
+    /// Opens a session of the mutator whose context it is: calls `f` with the session and the root.
+    /// The caller is the context's user, and no cycle can begin.
+    pub(crate) fn session<'gc, T>(
+        &'gc self,
+        context: &'gc Context<M>,
+        f: impl FnOnce(&Mutation<'gc, M>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        let root = self.root.as_deref().expect("the root goes only with the heap");
+        // SAFETY: `Branded` promises that the type is the same at every brand, and the value's
+        // pointers are to live objects of this heap, whose session has the brand 'gc.
+        let root = unsafe { NonNull::from_ref(root).cast::<R::At<'gc>>().as_ref() };
+        f(&Mutation::new(&self.core, context), root)
+    }
+
+    /// Tells whether a cycle might make room for an object that was refused.
+    ///
+    /// That is one refused since the last cycle. It is false with
+    /// [`Pacing::Manual`](crate::Pacing::Manual).
+    pub fn has_refused(&self) -> bool {
+        self.core.has_refused()
+    }
+
+    /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep. Objects
+    /// that die cost something only if they have cleanups or drop glue.
+    ///
+    /// Called by one thread at a time, while no session is open and none can be opened. That was so
+    /// `safepoint_time` after `since`.
+    pub(crate) fn cycle(
+        &self,
+        since: Instant,
+        safepoint_time: Duration,
+        waiting: &dyn Waiting,
+    ) -> GcReport {
+        let (core, collector) = (&self.core, &self.collector);
+        let helpers = collector.helpers(core, waiting);
+        collector.begin(core, since, safepoint_time);
+        collector.mark(core, |marker| self.visit_roots(marker), &helpers);
+        collector.clear(core);
+        collector.sweep(core, &helpers);
+        let report = collector.finish(core);
+        if core.zeal()
+            && let Err(error) = self.verify_swept()
+        {
+            panic!("{} is inconsistent after cycle {}: {error}", self.id(), report.cycle);
+        }
+        report
+    }
+
+    fn visit_roots(&self, marker: &mut Marker) -> Pending {
+        let mut pending = Pending::NONE;
+        self.core.roots().for_each(|object| pending = marker.visit_untyped(pending, object));
+        let Some(root) = &self.root else { return pending };
+        let mut tracer = Tracer::new(marker, pending);
+        root.trace(&mut tracer);
+        tracer.pending()
+    }
+
+    /// Drops the root and all objects. What it leaves is an empty space.
+    fn tear_down(&mut self) {
+        if self.on_drop == OnDrop::Discard {
+            self.core.origin().discard_queued();
+        }
+        let root = self.root.take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
+            self.collector.history().with(|history| history.count_drop_panics(1));
+            drop_quietly(payload);
+        }
+        self.core.retire_contexts();
+        match self.on_drop {
+            OnDrop::RunAll => self.core.locals().queue_all(),
+            OnDrop::RunQueued | OnDrop::Discard => self.discard_cleanups(),
+        }
+        // Nothing is marked, so everything dies.
+        self.collector.sweep_all(&self.core);
+    }
+
+    fn discard_cleanups(&mut self) {
+        let mut doomed = Vec::new();
+        self.core.space().with(|space| {
+            for span in space.spans() {
+                span.cleanups().borrow_mut().retain(span.special_bits(), |_, head| {
+                    doomed.push(head);
+                    false
+                });
+            }
+        });
+        // Dropping captures runs user code. It cannot reach the registrar: the heap is going, and
+        // no session will be opened on it again.
+        let mut registrar = self.core.context().registrar().borrow_mut();
+        doomed.into_iter().for_each(|head| registrar.discard(head));
+        drop(registrar);
+        self.core.locals().discard(self.on_drop == OnDrop::Discard);
+    }
+
+    /// Runs at most `max` local cleanups of dead objects here, and gives how many it ran.
+    ///
+    /// A `Shared` heap has none.
+    pub fn run_local_cleanups(&mut self, max: usize) -> usize {
+        self.core.locals().run_queued(max)
+    }
+
+    /// Lists the roots that have lived for at least `cycles` cycles, the oldest first. O(roots).
+    pub fn old_roots(&self, cycles: u64) -> Vec<OldRoot> {
+        self.core.roots().old(cycles)
+    }
+
+    /// Gives the heap's number, as messages name it.
+    pub fn id(&self) -> HeapId {
+        self.core.roots().heap()
+    }
+
+    /// Gives the report of the last cycle; `None` before the first.
+    pub fn last_report(&self) -> Option<GcReport> {
+        self.collector.history().with(|history| history.last_report())
+    }
+
+    /// Gives a ticket for the cleanups queued so far, to wait for.
+    pub fn ticket(&self) -> Ticket {
+        self.core.origin().ticket()
+    }
+
+    /// Gives the heap's account with its pool.
+    pub fn origin(&self) -> &Origin {
+        self.core.origin()
+    }
+
+    /// Reads the counters. O(types in use).
+    pub fn stats(&self) -> HeapStats {
+        let core = &self.core;
+        let usage = core.usage();
+        let space = core.space();
+        let past = self.collector.history().with(|history| history.stats());
+        HeapStats {
+            objects: usage.objects,
+            weak_records: usage.weak_records,
+            bytes: usage.bytes,
+            mapped_bytes: space.mapped_bytes(),
+            max_bytes: Some(space.max_bytes()).filter(|&bytes| bytes < u64::MAX),
+            roots: core.roots().len() as u64,
+            cleanups: core.origin().stats(),
+            local_cleanups: core.locals().stats(),
+            ..past
+        }
+    }
+
+    /// Checks the heap right after a cycle, and that the cycle has swept all that was unreachable.
+    ///
+    /// A root that was dropped since mark began, by drop glue or by another thread, has left its
+    /// object to the next cycle.
+    fn verify_swept(&self) -> Result<(), VerifyError> {
+        let core = &self.core;
+        let swept_all = || core.roots().dropped() == self.collector.dropped_roots();
+        verify::verify(core, |marker| _ = self.visit_roots(marker), swept_all)
+    }
+
+    /// Called while no session is open.
+    pub(crate) fn verify_stopped(&self) -> Result<(), VerifyError> {
+        verify::verify(&self.core, |marker| _ = self.visit_roots(marker), || false)
+    }
+}
+
+impl<R: Branded> RawHeap<R, Local> {
+    /// Opens a session: calls `f` with the session and the root.
+    pub fn mutate<T>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        self.session(self.core.context(), f)
+    }
+
+    /// Tells whether the pacer, or zeal, asks for a cycle now.
+    pub fn wants_collection(&self) -> bool {
+        self.core.collection_due(self.core.context())
+    }
+
+    /// Runs one full cycle; see the facade's `collect`.
+    ///
+    /// # Panics
+    ///
+    /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
+    /// mode, if the heap fails its verification.
+    pub fn collect(&mut self) -> GcReport {
+        self.cycle(Instant::now(), Duration::ZERO, &NoneWaiting)
+    }
+
+    /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
+    ///
+    /// # Errors
+    ///
+    /// The first inconsistency found.
+    pub fn verify(&self) -> Result<(), VerifyError> {
+        self.verify_stopped()
+    }
+}
+
+impl<R: Branded, M: Mode> Drop for RawHeap<R, M> {
+    fn drop(&mut self) {
+        self.tear_down();
+        // No other thread may run them.
+        self.run_local_cleanups(usize::MAX);
+    }
+}

@@ -1,0 +1,190 @@
+//! A mutator of a `Shared` heap: one thread's way to open sessions, and to collect.
+//!
+//! Invariant: a mutator stays on its thread. Its context is used within its sessions only, or by
+//! the thread that has stopped all mutators.
+
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::Arc;
+use std::thread::Thread;
+use std::time::Duration;
+
+use sexton_cleanup::drop_quietly;
+
+use crate::collect::heap::RawHeap;
+use crate::collect::verify::VerifyError;
+use crate::memory::locking::Shared;
+use crate::object::root::{Root, SharedRoot};
+use crate::object::trace::Branded;
+use crate::policy::config::SlowSession;
+use crate::policy::report::GcReport;
+use crate::safepoint::attached::{AlreadyAttached, AttachGuard};
+use crate::safepoint::handshake::{Handshake, MutatorState, SlowSessionPolicy, StopGuard};
+use crate::session::context::Context;
+use crate::session::mutation::Mutation;
+
+/// One thread's mutator of a heap.
+///
+/// Dropping it detaches the thread; its spans are there for others then.
+///
+/// The mechanism without the policy: the facade's `Mutator` wraps it.
+pub struct RawMutator<'h, R: Branded> {
+    heap: &'h RawHeap<R, Shared>,
+    state: Arc<MutatorState<Context<Shared>>>,
+    /// Last, so that the thread attaches again only when this mutator is gone. Keeps it on its
+    /// thread.
+    _here: AttachGuard,
+}
+
+impl<R: Branded> RawHeap<R, Shared> {
+    /// Makes a mutator for this thread.
+    ///
+    /// # Errors
+    ///
+    /// If the thread has one, or is collecting the heap.
+    ///
+    /// # Panics
+    ///
+    /// If the heap was made before a `fork`, in another process.
+    pub fn attach(&self) -> Result<RawMutator<'_, R>, AlreadyAttached> {
+        self.assert_not_inherited();
+        let here = AttachGuard::new(self.id())?;
+        let state = self.handshake().attach(Context::new(self.core.origin()));
+        self.core.count_mutators();
+        Ok(RawMutator { heap: self, state, _here: here })
+    }
+
+    /// Makes a root for other threads of one that this thread has. See the facade's `share`.
+    ///
+    /// # Panics
+    ///
+    /// If the root belongs to another heap; the message names both.
+    #[track_caller]
+    pub fn share<Q: Branded>(&self, root: &Root<Q>) -> SharedRoot<'_, Q> {
+        let shared = SharedRoot::of(root, self.core.roots(), Location::caller());
+        shared.unwrap_or_else(|| panic!("a root of {} was shared in {}", root.heap_id(), self.id()))
+    }
+
+    fn handshake(&self) -> &Handshake<Context<Shared>> {
+        self.core.mutators()
+    }
+
+    /// Panics if the heap is inherited from before a `fork`. A system call.
+    ///
+    /// Other threads may have a session of such a heap open for ever, and hold its locks.
+    fn assert_not_inherited(&self) {
+        assert!(
+            !self.core.origin().pool().is_inherited(),
+            "{} was made before a `fork`, and the threads that used it are not in this process; \
+             valid is to make a `Shared` heap after the `fork`, or to `exec`",
+            self.id()
+        );
+    }
+}
+
+impl<R: Branded> RawMutator<'_, R> {
+    /// Opens a session: calls `f` with the session and the root.
+    ///
+    /// If the session has made a cycle due, it gives a [`Due`], for
+    /// [`collect_if_due`](Self::collect_if_due).
+    #[inline]
+    pub fn mutate<T>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
+    ) -> (T, Option<Due>) {
+        let (heap, context) = (self.heap, self.state.context());
+        let session = heap.handshake().enter(&self.state);
+        let result = heap.session(context, f);
+        // Within the session: it looks into the context.
+        let is_due = heap.core.collection_due(context);
+        let due = is_due.then(|| Due { after: heap.core.cycles() });
+        drop(session);
+        (result, due)
+    }
+
+    /// Runs one full cycle, even if another mutator has just run one.
+    ///
+    /// # Panics
+    ///
+    /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
+    /// mode, if the heap fails its verification. If the heap was made before a `fork`, in another
+    /// process.
+    pub fn collect(&mut self) -> GcReport {
+        let stopped = self.stop(|| false).expect("nothing was said against it");
+        self.run_cycle(&stopped)
+    }
+
+    /// Runs one full cycle, unless one has been run since it was due. Tells whether it did.
+    #[cold]
+    #[inline(never)]
+    pub fn collect_if_due(&mut self, due: Due) -> bool {
+        let stopped = self.stop(|| self.heap.core.cycles() != due.after);
+        stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
+    }
+
+    /// Runs one full cycle if an object has been refused since the last one. Tells whether it did.
+    pub fn collect_if_refused(&mut self) -> bool {
+        let stopped = self.stop(|| !self.heap.has_refused());
+        stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
+    }
+
+    fn run_cycle(&self, stopped: &StopGuard<'_, Context<Shared>>) -> GcReport {
+        self.heap.cycle(stopped.since, stopped.safepoint_time, stopped)
+    }
+
+    fn stop(&self, unless: impl FnOnce() -> bool) -> Option<StopGuard<'_, Context<Shared>>> {
+        self.heap.assert_not_inherited();
+        let (after, hook) = &self.heap.slow_session;
+        let report = |thread: &Thread, waited: Duration| {
+            let session = SlowSession {
+                heap: self.heap.id(),
+                thread: thread.id(),
+                thread_name: thread.name().map(str::to_owned),
+                waited,
+            };
+            // A hook that panics must not leave the mutators stopped, nor its panic become the
+            // collection's.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&session))) {
+                drop_quietly(payload);
+            }
+        };
+        self.heap
+            .handshake()
+            .stop(unless, Some(SlowSessionPolicy { after: *after, report: &report }))
+    }
+
+    /// Tells whether another mutator waits to collect, so that the next session would wait.
+    pub fn gc_pending(&self) -> bool {
+        self.heap.handshake().is_stopping()
+    }
+
+    /// Stops the other mutators, and compares all bookkeeping with what it finds the slow way.
+    ///
+    /// For tests; O(heap).
+    ///
+    /// # Errors
+    ///
+    /// The first inconsistency found.
+    pub fn verify(&mut self) -> Result<(), VerifyError> {
+        let _stopped = self.stop(|| false).expect("nothing was said against it");
+        self.heap.verify_stopped()
+    }
+}
+
+impl<R: Branded> Drop for RawMutator<'_, R> {
+    fn drop(&mut self) {
+        let core = &self.heap.core;
+        if core.origin().pool().is_inherited() {
+            // Its locks may be held for ever. No thread attaches or collects any more, so no thread
+            // needs what it had at hand.
+            return;
+        }
+        self.heap.handshake().detach(&self.state, |context| _ = core.retire_context(context));
+        core.count_mutators();
+    }
+}
+
+/// A cycle is due: as many had been run when that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    after: u64,
+}

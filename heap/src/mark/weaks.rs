@@ -1,0 +1,41 @@
+//! Weak records at the end of mark: those of dead targets are cleared.
+//!
+//! Invariant: it is done before any slot is swept or any cleanup is queued. So no `Weak` upgrades
+//! to an object that is about to go.
+
+use std::ptr::NonNull;
+
+use crate::memory::space::Space;
+use crate::memory::span::SpanRef;
+use crate::memory::weak_table::{WeakRecord, WeakTable};
+
+/// Clears the records of dead targets, and forgets those that no `Weak` reaches any more. Returns
+/// how many it cleared. O(spans and records).
+pub(crate) fn clear_dead(space: &Space) -> u64 {
+    let mut cleared = 0;
+    for span in space.spans() {
+        let mut table = span.weaks().borrow_mut();
+        if let Some(weaks) = &mut *table {
+            cleared += clear_dead_of(weaks, span);
+            if weaks.is_empty() {
+                *table = None;
+            }
+        }
+    }
+    cleared
+}
+
+fn clear_dead_of(weaks: &mut WeakTable, span: SpanRef) -> u64 {
+    let mut cleared = 0;
+    weaks.retain(|slot, record: NonNull<WeakRecord>| {
+        let target_lives = span.is_marked(slot);
+        let record_lives = SpanRef::containing(record.cast()).is_marked_at(record.cast());
+        if record_lives && !target_lives {
+            // SAFETY: the record is marked, so it is a live object.
+            unsafe { record.as_ref() }.clear();
+            cleared += 1;
+        }
+        target_lives && record_lives
+    });
+    cleared
+}

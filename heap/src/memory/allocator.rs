@@ -1,0 +1,401 @@
+//! The allocation context of one mutator: for each type, free slots of one span, taken a bitmap
+//! word at a time.
+//!
+//! Free slots that lie side by side are a *run*, through which allocation bumps. Where survivors
+//! lie scattered, runs are short, and their ends cannot be predicted. There the lowest bit of the
+//! word's free slots is taken instead, without a branch that guesses. The word decides which of the
+//! two, so that the choice is predictable.
+//!
+//! A type finds its slots in a small direct-mapped cache. Two types that share an entry push each
+//! other out, which costs time only.
+//!
+//! Invariant: all free slots of a word have their `alloc` bits set, and are charged, from the
+//! moment the word is taken. Those not handed out are *cached*: the run's rest, and the bits of
+//! `free`. They are given back when the entry is retired, before any other part of the heap reads
+//! the bitmap.
+//!
+//! Invariant: `reserved == taken.bytes + allowance`. The space reserves bytes for an allocator, so
+//! that it need not ask for each word. `taken`, which includes the cached slots, is what it has not
+//! committed to the space yet.
+//!
+//! Dead slots are never written to, so a refill touches no memory but the bitmap.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::ptr::{self, NonNull};
+
+use sexton_cleanup::prefetch;
+
+use crate::memory::bitmap;
+use crate::memory::layout::slot_bytes;
+use crate::memory::locking::Locking;
+use crate::memory::space::{AllocError, CommonSpace, Space, Usage};
+use crate::memory::span::SpanRef;
+use crate::memory::type_info::TypeInfo;
+
+/// Entries of the cache; a program's hot types are fewer.
+pub(crate) const ENTRIES: usize = 64;
+
+/// Words between the one that is taken and the one whose free slots are fetched.
+const AHEAD: usize = 3;
+
+/// The most free slots of a word that are fetched.
+const FEW: u32 = 16;
+
+/// What one mutator allocates from.
+pub(crate) struct Allocator {
+    runs: [CachedRun; ENTRIES],
+    /// What it has taken since it last committed, the cached slots included.
+    taken: Usage,
+    /// Bytes that it may still take.
+    allowance: u64,
+}
+
+/// One type's free slots at hand.
+#[repr(align(64))]
+struct CachedRun {
+    info: *const TypeInfo,
+    /// The rest of the run: from here
+    next: *mut u8,
+    /// to here.
+    end: *mut u8,
+    /// Single free slots, used when the run is used up: bits of the word that begins
+    free: u64,
+    /// at this slot.
+    word_base: *mut u8,
+    cursor: Option<Cursor>,
+}
+
+const _: () = assert!(size_of::<CachedRun>() == 64, "a run is one cache line");
+
+/// Where in a span the search for free slots goes on.
+struct Cursor {
+    span: SpanRef,
+    /// The first word not yet taken.
+    word: usize,
+}
+
+/// Slots that are charged and not handed out.
+pub(crate) struct CachedSlots {
+    pub(crate) span: SpanRef,
+    run: Range<usize>,
+    word: usize,
+    free: u64,
+}
+
+impl Allocator {
+    pub(crate) fn new() -> Self {
+        Allocator {
+            runs: [const { CachedRun::EMPTY }; ENTRIES],
+            taken: Usage::default(),
+            allowance: 0,
+        }
+    }
+
+    /// Takes a free slot from the type's run, or gives `None` if that is used up; then
+    /// [`refill`](Self::refill).
+    #[inline]
+    pub(crate) fn take<T>(&mut self, info: &'static TypeInfo) -> Option<NonNull<MaybeUninit<T>>> {
+        let run = &mut self.runs[entry(info)];
+        if !ptr::eq(run.info, info) {
+            return None;
+        }
+        let slot = if run.next != run.end {
+            let slot = run.next;
+            run.next = slot.wrapping_add(slot_bytes::<T>());
+            slot
+        } else if run.free != 0 {
+            let bit = run.free.trailing_zeros() as usize;
+            run.free &= run.free - 1;
+            run.word_base.wrapping_add(bit * slot_bytes::<T>())
+        } else {
+            return None;
+        };
+        // Addresses of slots are never null.
+        NonNull::new(slot.cast())
+    }
+
+    /// Finds more free slots for the type, one at least. Called when [`take`](Self::take) found
+    /// none.
+    #[inline(never)]
+    pub(crate) fn refill<M: Locking>(
+        &mut self,
+        space: &CommonSpace<M>,
+        info: &'static TypeInfo,
+    ) -> Result<(), AllocError> {
+        if !ptr::eq(self.runs[entry(info)].info, info) {
+            space.with(|space| self.retire_run(entry(info), space));
+        }
+        let bytes = info.charged_bytes() as u64;
+        // What other types have cached is of no use to this one; take it back before giving up.
+        if !self.reserve(space, bytes, bytes) {
+            space.with(|space| self.retire(space));
+            if !self.reserve(space, bytes, bytes) {
+                return Err(AllocError::Limit);
+            }
+        }
+        self.runs[entry(info)].info = info;
+        loop {
+            let run = &mut self.runs[entry(info)];
+            let cursor = match &mut run.cursor {
+                Some(cursor) => cursor,
+                None => {
+                    let span = space.with(|space| space.take_span(info))?;
+                    run.cursor.insert(Cursor::new(span))
+                }
+            };
+            let Some(found) = cursor.find() else {
+                run.cursor = None;
+                continue;
+            };
+            let wanted = found.len() as u64 * bytes;
+            // Rarely near the limit, so rarely a division.
+            let most = if self.reserve(space, wanted, bytes) {
+                found.len()
+            } else {
+                (self.allowance / bytes) as usize
+            };
+            let run = &mut self.runs[entry(info)];
+            let Some(cursor) = &mut run.cursor else { unreachable!("it was there above") };
+            let slots = cursor.take(found, most);
+            let taken = slots.len();
+            run.fill(slots, info);
+            self.taken.add(taken, info);
+            self.allowance -= taken as u64 * bytes;
+            return Ok(());
+        }
+    }
+
+    /// Tells whether the allowance covers `wanted` bytes, and reserves the missing ones if it does
+    /// not. The space may give fewer, or none if it cannot give enough for `least`.
+    #[inline]
+    fn reserve<M: Locking>(&mut self, space: &CommonSpace<M>, wanted: u64, least: u64) -> bool {
+        if self.allowance < wanted {
+            let (wanted, least) = (wanted - self.allowance, least.saturating_sub(self.allowance));
+            // Now and then, so that others see what is in use; and this is a lock that is taken
+            // anyway.
+            let handed_out = self.taken.minus(self.cached_usage());
+            self.taken = self.cached_usage();
+            self.allowance += space.with(|space| {
+                space.commit(handed_out);
+                space.reserve(wanted, least)
+            });
+        }
+        self.allowance >= wanted
+    }
+
+    /// Gives all cached slots, the spans, and the reserved bytes back to the space.
+    pub(crate) fn retire(&mut self, space: &mut Space) {
+        (0..ENTRIES).for_each(|entry| self.retire_run(entry, space));
+        space.commit(std::mem::take(&mut self.taken));
+        space.release(std::mem::take(&mut self.allowance));
+    }
+
+    fn retire_run(&mut self, entry: usize, space: &mut Space) {
+        let run = &mut self.runs[entry];
+        if let Some(cached) = run.cached_slots() {
+            let CachedSlots { span, ref run, word, free } = cached;
+            bitmap::clear_range(span.alloc_bits(), run.start, run.end);
+            let bits = &span.alloc_bits()[word];
+            bits.set(bits.get() & !free);
+            self.taken = self.taken.minus(cached.usage());
+            self.allowance += cached.usage().bytes;
+            space.return_span(span);
+        }
+        *run = CachedRun::EMPTY;
+    }
+
+    /// Gives what it has taken and not committed, the cached slots included.
+    pub(crate) fn taken(&self) -> Usage {
+        self.taken
+    }
+
+    /// Gives the bytes that are reserved for it and that it has not committed.
+    ///
+    /// There are some from its first allocation until it is retired. An exception is a heap whose
+    /// limit is reached.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.taken.bytes + self.allowance
+    }
+
+    /// Gives the bytes that it may still take.
+    pub(crate) fn allowance(&self) -> u64 {
+        self.allowance
+    }
+
+    /// Sums up what is cached. O(types allocated of lately).
+    pub(crate) fn cached_usage(&self) -> Usage {
+        self.cached_slots().fold(Usage::default(), |sum, cached| sum.plus(cached.usage()))
+    }
+
+    /// Lists what is cached.
+    pub(crate) fn cached_slots(&self) -> impl Iterator<Item = CachedSlots> + '_ {
+        self.runs.iter().filter_map(CachedRun::cached_slots)
+    }
+
+    /// Lists the spans that the allocator holds.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.runs.iter().filter_map(|run| Some(run.cursor.as_ref()?.span))
+    }
+}
+
+#[inline]
+fn entry(info: &'static TypeInfo) -> usize {
+    (&raw const *info).addr() / align_of::<TypeInfo>() % ENTRIES
+}
+
+impl CachedRun {
+    const EMPTY: CachedRun = CachedRun {
+        info: ptr::null(),
+        next: ptr::null_mut(),
+        end: ptr::null_mut(),
+        free: 0,
+        word_base: ptr::null_mut(),
+        cursor: None,
+    };
+
+    /// Takes in what the cursor has taken. Called with a cursor and with nothing cached.
+    fn fill(&mut self, slots: FreeSlots, info: &TypeInfo) {
+        let Some(Cursor { span, .. }) = self.cursor else { return };
+        let address = |slot: usize| span.base().as_ptr().wrapping_add(slot * info.slot_bytes);
+        match slots {
+            FreeSlots::Run { first, len } => {
+                self.next = address(first);
+                self.end = self.next.wrapping_add(len * info.slot_bytes);
+            }
+            FreeSlots::Scattered { word, bits } => {
+                self.free = bits;
+                self.word_base = address(word * 64);
+            }
+        }
+    }
+
+    fn cached_slots(&self) -> Option<CachedSlots> {
+        let span = self.cursor.as_ref()?.span;
+        let slot_bytes = span.info().slot_bytes;
+        let slot = |address: *mut u8| (address.addr() - span.base().addr().get()) / slot_bytes;
+        Some(CachedSlots {
+            span,
+            // An unset pointer counts from nowhere.
+            run: if self.next == self.end { 0..0 } else { slot(self.next)..slot(self.end) },
+            word: if self.free == 0 { 0 } else { slot(self.word_base) / 64 },
+            free: self.free,
+        })
+    }
+}
+
+impl CachedSlots {
+    fn len(&self) -> usize {
+        self.run.len() + self.free.count_ones() as usize
+    }
+
+    /// Tells what they are charged as.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        usage.add(self.len(), self.span.info());
+        usage
+    }
+
+    /// Gives the slots of a bitmap word that are among them.
+    pub(crate) fn in_word(&self, index: usize) -> u64 {
+        let from = self.run.start.clamp(index * 64, index * 64 + 64);
+        let to = self.run.end.clamp(from, index * 64 + 64);
+        let run = if from < to { bitmap::mask((from % 64) as u32, (to - from) as u32) } else { 0 };
+        if index == self.word { run | self.free } else { run }
+    }
+}
+
+/// Free slots of one span.
+enum FreeSlots {
+    /// Side by side.
+    Run { first: usize, len: usize },
+    /// Bits of one word.
+    Scattered { word: usize, bits: u64 },
+}
+
+impl FreeSlots {
+    fn len(&self) -> usize {
+        match *self {
+            FreeSlots::Run { len, .. } => len,
+            FreeSlots::Scattered { bits, .. } => bits.count_ones() as usize,
+        }
+    }
+}
+
+impl Cursor {
+    /// At the beginning of a span.
+    fn new(span: SpanRef) -> Self {
+        let cursor = Cursor { span, word: 0 };
+        (0..AHEAD).for_each(|word| cursor.prefetch(word));
+        cursor
+    }
+
+    /// Has the free slots of a word fetched, to be written to, if they are few: the processor does
+    /// not foresee where they are.
+    fn prefetch(&self, word: usize) {
+        if word < self.span.words() {
+            let free = self.free_slots(word);
+            if free.count_ones() <= FEW {
+                let slots = bitmap::ones_of(word, free);
+                slots.for_each(|slot| prefetch::to_write(self.span.object_at(slot).as_ptr()));
+            }
+        }
+    }
+
+    #[inline]
+    fn free_slots(&self, word: usize) -> u64 {
+        !self.span.alloc_bits()[word].get() & self.span.valid(word)
+    }
+
+    /// Gives the free slots of the next word that has any. If they are one run that ends with the
+    /// word, those that go on from there as well.
+    fn find(&mut self) -> Option<FreeSlots> {
+        let words = self.span.words();
+        let mut bits = 0;
+        while bits == 0 {
+            if self.word == words {
+                return None;
+            }
+            bits = self.free_slots(self.word);
+            self.word += 1;
+        }
+        self.word -= 1;
+        let word = self.word;
+        let run = bits >> bits.trailing_zeros();
+        if run & run.wrapping_add(1) != 0 {
+            return Some(FreeSlots::Scattered { word, bits });
+        }
+        let first = word * 64 + bits.trailing_zeros() as usize;
+        let mut end = first + run.trailing_ones() as usize;
+        while end.is_multiple_of(64) && end / 64 < words {
+            let more = self.free_slots(end / 64).trailing_ones() as usize;
+            if more == 0 {
+                break;
+            }
+            end += more;
+        }
+        Some(FreeSlots::Run { first, len: end - first })
+    }
+
+    /// Takes the first `most` of the slots that were found; the search goes on behind them.
+    fn take(&mut self, found: FreeSlots, most: usize) -> FreeSlots {
+        match found {
+            FreeSlots::Run { first, len } => {
+                let len = len.min(most);
+                bitmap::set_range(self.span.alloc_bits(), first, first + len);
+                self.word = (first + len) / 64;
+                FreeSlots::Run { first, len }
+            }
+            FreeSlots::Scattered { word, mut bits } => {
+                for _ in most..bits.count_ones() as usize {
+                    bits &= !(1 << (63 - bits.leading_zeros()));
+                }
+                let taken = &self.span.alloc_bits()[word];
+                taken.set(taken.get() | bits);
+                self.prefetch(word + AHEAD);
+                // If some had to stay, they will be found again.
+                FreeSlots::Scattered { word, bits }
+            }
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The space: all regions of one heap, its size classes, and how many bytes are in use.
+//!
+//! Hands spans with free slots to allocators and takes emptied ones back from sweep. A *size class*
+//! here is one type: spans are typed, so that an object needs no header.
+//!
+//! Invariant: every open span is in exactly one place: in its class's `partial` list, with one
+//! allocator, or full and in neither. A listed span that an allocator gave back may be full, too.
+//! Sweep sees all spans, and sorts them anew.
+//!
+//! Invariant: `usage.bytes + reserved <= max_bytes`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::memory::layout::SPAN_BYTES;
+use crate::memory::locking::{Lock, Locking};
+use crate::memory::region::Region;
+use crate::memory::span::SpanRef;
+use crate::memory::type_info::TypeInfo;
+
+/// The space as the mutators of a heap share it, and what can be told of it without waiting.
+pub(crate) struct CommonSpace<M: Locking> {
+    space: M::Lock<Space>,
+    gauges: Gauges,
+    max_bytes: u64,
+}
+
+/// Copies of the space's numbers, written when a change of it is complete. Relaxed: they inform,
+/// each for itself.
+#[derive(Default)]
+struct Gauges {
+    objects: AtomicU64,
+    weak_records: AtomicU64,
+    bytes: AtomicU64,
+    mapped_bytes: AtomicU64,
+}
+
+impl<M: Locking> CommonSpace<M> {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        let space = Lock::new(Space::new(max_bytes));
+        CommonSpace { space, gauges: Gauges::default(), max_bytes }
+    }
+
+    /// Calls `f` with the space. `f` does not come back here; user code that it runs cannot.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Space) -> T) -> T {
+        self.space.with(|space| {
+            let result = f(space);
+            let gauges = &self.gauges;
+            gauges.objects.store(space.usage.objects, Relaxed);
+            gauges.weak_records.store(space.usage.weak_records, Relaxed);
+            gauges.bytes.store(space.usage.bytes, Relaxed);
+            gauges.mapped_bytes.store(space.mapped_bytes, Relaxed);
+            result
+        })
+    }
+
+    /// Gives the bytes in use, and bytes that allocators have at hand.
+    pub(crate) fn charged_bytes(&self) -> u64 {
+        self.with(|space| space.usage.bytes + space.reserved)
+    }
+
+    /// Gives the bytes in use, as far as it has been committed.
+    #[inline]
+    pub(crate) fn committed_bytes(&self) -> u64 {
+        self.gauges.bytes.load(Relaxed)
+    }
+
+    /// Tells what is in use, as far as it has been committed.
+    pub(crate) fn committed(&self) -> Usage {
+        let Gauges { objects, weak_records, bytes, .. } = &self.gauges;
+        Usage {
+            objects: objects.load(Relaxed),
+            weak_records: weak_records.load(Relaxed),
+            bytes: bytes.load(Relaxed),
+        }
+    }
+
+    /// Gives the bytes of address space mapped, metadata included.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.gauges.mapped_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+}
+
+/// All memory of one heap.
+pub(crate) struct Space {
+    regions: Vec<Region>,
+    /// No region before this one has room.
+    first_with_room: usize,
+    classes: Vec<Class>,
+    /// By the address of a type's info, of which one type may have several.
+    class_of: HashMap<usize, u32>,
+    /// What allocators have told of. What they have taken since is part of `reserved`.
+    usage: Usage,
+    /// Bytes that allocators have been reserved and have not committed.
+    reserved: u64,
+    mapped_bytes: u64,
+    max_bytes: u64,
+    allocators: u64,
+}
+
+/// Bytes that are reserved for an allocator at a time, if the limit is not near.
+const RESERVATION: u64 = SPAN_BYTES as u64;
+
+/// What is in use, the slots that allocators have cached included.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// The program's own objects.
+    pub(crate) objects: u64,
+    /// Weak records, which are the heap's.
+    pub(crate) weak_records: u64,
+    /// Bytes of the slots of both.
+    pub(crate) bytes: u64,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, slots: usize, info: &TypeInfo) {
+        *self.counter(info) += slots as u64;
+        self.bytes += (slots * info.charged_bytes()) as u64;
+    }
+
+    pub(crate) fn plus(self, other: Usage) -> Usage {
+        Usage {
+            objects: self.objects + other.objects,
+            weak_records: self.weak_records + other.weak_records,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    pub(crate) fn minus(self, other: Usage) -> Usage {
+        Usage {
+            objects: self.objects - other.objects,
+            weak_records: self.weak_records - other.weak_records,
+            bytes: self.bytes - other.bytes,
+        }
+    }
+
+    fn counter(&mut self, info: &TypeInfo) -> &mut u64 {
+        if info.is_weak_record { &mut self.weak_records } else { &mut self.objects }
+    }
+}
+
+struct Class {
+    info: &'static TypeInfo,
+    /// Spans with free slots that no allocator holds; taken from the end.
+    partial: Vec<SpanRef>,
+}
+
+/// Why there is no room for another object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AllocError {
+    /// The heap's own limit.
+    Limit,
+    /// The system gave no memory.
+    System,
+}
+
+/// What sweep made of a span.
+#[derive(Clone, Copy)]
+pub(crate) enum Swept {
+    Empty,
+    Partial,
+    Full,
+}
+
+impl Swept {
+    /// As a number, to be left in an atomic.
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// No span's code: it has not been swept.
+    pub(crate) const NOT_YET: u8 = u8::MAX;
+
+    /// # Panics
+    ///
+    /// If the span has not been swept.
+    pub(crate) fn from_code(code: u8) -> Self {
+        match code {
+            0 => Swept::Empty,
+            1 => Swept::Partial,
+            2 => Swept::Full,
+            _ => panic!("a span was not swept: a sweeper has panicked"),
+        }
+    }
+}
+
+impl Space {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        Space {
+            regions: Vec::new(),
+            first_with_room: 0,
+            classes: Vec::new(),
+            class_of: HashMap::new(),
+            usage: Usage::default(),
+            reserved: 0,
+            mapped_bytes: 0,
+            max_bytes,
+            allocators: 1,
+        }
+    }
+
+    /// Tells what is in use, as far as it has been committed.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Gives the bytes reserved and not committed.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Reserves bytes for an allocator that wants `wanted`, and can use `least` or more. It gives
+    /// as many or more, so that the allocator need not ask for each run of slots. Near the limit it
+    /// gives fewer, and 0 if `least` are not left.
+    pub(crate) fn reserve(&mut self, wanted: u64, least: u64) -> u64 {
+        let budget = self.max_bytes.saturating_sub(self.usage.bytes + self.reserved);
+        if budget < least {
+            return 0;
+        }
+        // A quarter at most of what each has a share in: what one allocator has at hand, another
+        // one cannot take.
+        let share = budget / (4 * self.allocators.max(1));
+        let reserved = wanted.max(RESERVATION).min(share.max(least));
+        self.reserved += reserved;
+        reserved
+    }
+
+    /// Sets how many allocators there are from now on.
+    pub(crate) fn set_allocators(&mut self, allocators: u64) {
+        self.allocators = allocators;
+    }
+
+    /// Counts as used what an allocator has taken of its reserved bytes.
+    pub(crate) fn commit(&mut self, taken: Usage) {
+        self.usage = self.usage.plus(taken);
+        self.reserved -= taken.bytes;
+    }
+
+    /// Takes back reserved bytes for which an allocator has taken no slots.
+    pub(crate) fn release(&mut self, unspent: u64) {
+        self.reserved -= unspent;
+    }
+
+    /// Sets what is in use, as a sweep has found it. All allocators have committed.
+    pub(crate) fn recount(&mut self, live: Usage) {
+        debug_assert_eq!(self.reserved, 0, "an allocator has not committed");
+        self.usage = live;
+    }
+
+    pub(crate) fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// Lists every open span, in the order of the regions.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.regions.iter().flat_map(Region::spans)
+    }
+
+    pub(crate) fn partial(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.classes.iter().flat_map(|class| class.partial.iter().copied())
+    }
+
+    /// Makes a span of the type that may have free slots: one that survived a sweep, else a new
+    /// one.
+    pub(crate) fn take_span(&mut self, info: &'static TypeInfo) -> Result<SpanRef, AllocError> {
+        let class = self.class(info);
+        if let Some(span) = self.classes[class as usize].partial.pop() {
+            return Ok(span);
+        }
+        self.open_span(info, class).ok_or(AllocError::System)
+    }
+
+    /// Gives a span back that may still have free slots.
+    pub(crate) fn return_span(&mut self, span: SpanRef) {
+        self.classes[span.class() as usize].partial.push(span);
+    }
+
+    fn class(&mut self, info: &'static TypeInfo) -> u32 {
+        let classes = &mut self.classes;
+        *self.class_of.entry(&raw const *info as usize).or_insert_with(|| {
+            // Once for each address. Without this look, what one part of a program frees would be
+            // of no use to another.
+            if let Some(class) = classes.iter().position(|class| class.info.type_id == info.type_id)
+            {
+                return class as u32;
+            }
+            classes.push(Class { info, partial: Vec::new() });
+            (classes.len() - 1) as u32
+        })
+    }
+
+    fn open_span(&mut self, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
+        debug_assert!(self.classes[class as usize].info.type_id == info.type_id);
+        for (index, region) in self.regions.iter_mut().enumerate().skip(self.first_with_room) {
+            if let Some(span) = region.open(info, class) {
+                return Some(span);
+            }
+            if index == self.first_with_room && !region.has_room() {
+                self.first_with_room += 1;
+            }
+        }
+        // A heap of a few hundred objects should not cost 2 MiB.
+        let huge_pages = !self.regions.is_empty();
+        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES), huge_pages)?;
+        let span = region.open(info, class);
+        self.mapped_bytes += region.bytes() as u64;
+        self.regions.push(region);
+        span
+    }
+
+    /// Lists every open span, in the order in which [`sweep_spans`](Self::sweep_spans) sweeps them.
+    pub(crate) fn spans_to_sweep(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.regions.iter().rev().flat_map(Region::spans)
+    }
+
+    /// Sweeps every open span with `sweep` and sorts them: the emptied ones are closed, the partial
+    /// ones listed for allocation, lowest address first. No allocator holds a span meanwhile.
+    pub(crate) fn sweep_spans(&mut self, mut sweep: impl FnMut(SpanRef) -> Swept) {
+        self.classes.iter_mut().for_each(|class| class.partial.clear());
+        // Backwards, because spans are taken from the end of the list.
+        for region in self.regions.iter_mut().rev() {
+            for span in region.spans() {
+                match sweep(span) {
+                    Swept::Empty => {
+                        // SAFETY: it holds no object, so no pointer leads into it, and sweep left
+                        // its bitmaps zero.
+                        unsafe { region.close(span) };
+                    }
+                    Swept::Partial => self.classes[span.class() as usize].partial.push(span),
+                    Swept::Full => {}
+                }
+            }
+        }
+        self.first_with_room = 0;
+    }
+
+    /// Unmaps the regions that have stayed empty; see [`Region::expires`]. Called once per cycle,
+    /// after the sweep.
+    pub(crate) fn release_regions(&mut self) {
+        self.regions.retain_mut(|region| {
+            let expires = region.expires();
+            self.mapped_bytes -= if expires { region.bytes() as u64 } else { 0 };
+            !expires
+        });
+    }
+}

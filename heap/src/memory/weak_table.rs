@@ -1,0 +1,62 @@
+//! The weak records of a span's objects, and the table that finds them.
+//!
+//! Invariant: a target has one record, however often it is downgraded.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use crate::memory::layout::BITMAP_WORDS;
+use crate::memory::rank_map::RankMap;
+
+/// What a `Weak` points to: the target's address, until the target dies.
+pub(crate) struct WeakRecord {
+    target: Cell<Option<NonNull<u8>>>,
+}
+
+impl WeakRecord {
+    pub(crate) fn of(target: NonNull<u8>) -> Self {
+        WeakRecord { target: Cell::new(Some(target)) }
+    }
+
+    pub(crate) fn target(&self) -> Option<NonNull<u8>> {
+        self.target.get()
+    }
+
+    /// Called when the target has died.
+    pub(crate) fn clear(&self) {
+        self.target.set(None);
+    }
+}
+
+/// The weak records of one span's objects: slot -> record.
+pub(crate) struct WeakTable {
+    bits: [Cell<u64>; BITMAP_WORDS],
+    records: RankMap<NonNull<WeakRecord>>,
+}
+
+impl WeakTable {
+    pub(crate) fn new() -> Self {
+        WeakTable { bits: [const { Cell::new(0) }; BITMAP_WORDS], records: RankMap::new() }
+    }
+
+    pub(crate) fn get(&self, slot: usize) -> Option<NonNull<WeakRecord>> {
+        self.records.get(&self.bits, slot)
+    }
+
+    pub(crate) fn insert(&mut self, slot: usize, record: NonNull<WeakRecord>) {
+        self.records.insert(&self.bits, slot, record);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, NonNull<WeakRecord>)> + '_ {
+        self.records.iter(&self.bits)
+    }
+
+    /// Keeps the records for which `keep` says so.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(usize, NonNull<WeakRecord>) -> bool) {
+        self.records.retain(&self.bits, keep);
+    }
+}

@@ -1,0 +1,294 @@
+//! `Trace` for the types of the standard library.
+//!
+//! Invariant: `NEEDS_TRACE` is false only for a type in which the brand does not occur. A type has
+//! the constant of its parameters, whether or not it stores a value of theirs. If it is false, the
+//! type is the same in all sessions and owns no pointer. So is every type that its traits associate
+//! with it.
+//!
+//! Deliberately missing: a `Gc` inside `RefCell`, `OnceCell`, `Mutex` and the like, which would
+//! change pointers without a session in hand. They are here for `'static` contents only; for
+//! pointers there are `GcCell`, `GcRefCell`, `GcMutex` and `GcAtomic`.
+
+use std::any::TypeId;
+use std::borrow::Cow;
+use std::cell::{LazyCell, OnceCell, RefCell};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::marker::{PhantomData, PhantomPinned};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::num::{self, Saturating, Wrapping};
+use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
+use std::path::{Path, PathBuf};
+use std::rc::{self, Rc};
+use std::sync::{self, Arc, LazyLock, Mutex, OnceLock, RwLock, atomic};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::object::trace::{Branded, Trace, Tracer};
+
+/// `[parameters] Type;`: types in which no brand can occur.
+macro_rules! without_pointers {
+    ($([$($generics:tt)*] $ty:ty;)*) => {$(
+        // SAFETY: the type is 'static for every choice of its parameters, so no session's brand
+        // occurs in it: it owns no pointer, its `Drop` reads none, and it is its own family.
+        unsafe impl<'gc, $($generics)*> Trace<'gc> for $ty {
+            type Family = $ty;
+            const NEEDS_TRACE: bool = false;
+
+            #[inline]
+            fn trace(&self, _: &mut Tracer<'_>) {}
+        }
+
+        // SAFETY: no brand occurs in the type, so it is the same at every one.
+        unsafe impl<$($generics)*> Branded for $ty {
+            type At<'gc> = $ty;
+        }
+    )*};
+}
+
+without_pointers! {
+    // Numbers, text, paths.
+    [] (); [] bool; [] char; [] f32; [] f64;
+    [] i8; [] i16; [] i32; [] i64; [] i128; [] isize;
+    [] u8; [] u16; [] u32; [] u64; [] u128; [] usize;
+    [] num::NonZeroI8; [] num::NonZeroI16; [] num::NonZeroI32;
+    [] num::NonZeroI64; [] num::NonZeroI128; [] num::NonZeroIsize;
+    [] num::NonZeroU8; [] num::NonZeroU16; [] num::NonZeroU32;
+    [] num::NonZeroU64; [] num::NonZeroU128; [] num::NonZeroUsize;
+    [T: 'static] Wrapping<T>; [T: 'static] Saturating<T>;
+    [] String; [] Box<str>; [] CString; [] Box<CStr>; [] OsString; [] Box<OsStr>;
+    [] PathBuf; [] Box<Path>;
+
+    // What is told apart, compared, measured.
+    [] Infallible; [] Ordering; [] TypeId; [] ThreadId; [] PhantomPinned;
+    [] Duration; [] Instant; [] SystemTime;
+    [] IpAddr; [] Ipv4Addr; [] Ipv6Addr; [] SocketAddr; [] SocketAddrV4; [] SocketAddrV6;
+    [] sexton_cleanup::Cleanup;
+    [] RangeFull; [T: 'static] Range<T>; [T: 'static] RangeInclusive<T>; [T: 'static] RangeFrom<T>;
+    [T: 'static] RangeTo<T>; [T: 'static] RangeToInclusive<T>;
+
+    // References and shared ownership. Not every `&'static T`: the compiler would offer `&value` to
+    // code that forgot to derive `Trace`. Others go into a leaf.
+    [] &'static str; [] &'static CStr; [] &'static OsStr; [] &'static Path;
+    [T: 'static] &'static [T];
+    [T: ?Sized + ToOwned + 'static] Cow<'static, T>;
+    [T: ?Sized + 'static] Rc<T>; [T: ?Sized + 'static] rc::Weak<T>;
+    [T: ?Sized + 'static] Arc<T>; [T: ?Sized + 'static] sync::Weak<T>;
+
+    // Interior mutability; `Cell` stands beside `GcCell`.
+    [T: 'static] RefCell<T>; [T: 'static] OnceCell<T>; [T: 'static, F: 'static] LazyCell<T, F>;
+    [T: 'static] Mutex<T>; [T: 'static] RwLock<T>;
+    [T: 'static] OnceLock<T>; [T: 'static, F: 'static] LazyLock<T, F>;
+    [] atomic::AtomicBool;
+    [] atomic::AtomicI8; [] atomic::AtomicI16; [] atomic::AtomicI32; [] atomic::AtomicIsize;
+    [] atomic::AtomicU8; [] atomic::AtomicU16; [] atomic::AtomicU32; [] atomic::AtomicUsize;
+    [T: 'static] atomic::AtomicPtr<T>;
+
+    // Functions that name no lifetime but 'static.
+    [R: 'static] fn() -> R;
+    [A: 'static, R: 'static] fn(A) -> R;
+    [A: 'static, B: 'static, R: 'static] fn(A, B) -> R;
+    [A: 'static, B: 'static, C: 'static, R: 'static] fn(A, B, C) -> R;
+    [A: 'static, B: 'static, C: 'static, D: 'static, R: 'static] fn(A, B, C, D) -> R;
+}
+
+#[cfg(target_has_atomic = "64")]
+without_pointers! { [] atomic::AtomicI64; [] atomic::AtomicU64; }
+
+/// `Type<A, B>; |self, tracer| statement`: types that own what their parameters say. The parameters
+/// after `;` are 'static and the same at every brand.
+macro_rules! owning {
+    ($(
+        $name:ident<$($param:ident),+ $(; $fixed:ident)?>: |$this:ident, $tracer:ident| $trace:expr;
+    )*) => {$(
+        // SAFETY: every value of a parameter that `self` owns is traced; the standard library's
+        // `Drop` of it drops those values and reads none; the family is the same type over the
+        // families.
+        unsafe impl<'gc, $($param: Trace<'gc>,)+ $($fixed: 'static)?> Trace<'gc>
+            for $name<$($param,)+ $($fixed)?>
+        {
+            type Family = $name<$($param::Family,)+ $($fixed)?>;
+            const NEEDS_TRACE: bool = $($param::NEEDS_TRACE)||+;
+
+            #[inline]
+            fn trace(&self, $tracer: &mut Tracer<'_>) {
+                // A container of plain values is not walked.
+                if Self::NEEDS_TRACE {
+                    let $this = self;
+                    $trace
+                }
+            }
+        }
+
+        // SAFETY: the same type over the parameters at 'gc.
+        unsafe impl<$($param: Branded,)+ $($fixed: 'static)?> Branded
+            for $name<$($param,)+ $($fixed)?>
+        {
+            type At<'gc> = $name<$($param::At<'gc>,)+ $($fixed)?>;
+        }
+    )*};
+}
+
+type Slice<T> = Box<[T]>;
+
+owning! {
+    Option<T>: |this, tracer| if let Some(value) = this {
+        value.trace(tracer);
+    };
+    Box<T>: |this, tracer| (**this).trace(tracer);
+    Reverse<T>: |this, tracer| this.0.trace(tracer);
+    Slice<T>: |this, tracer| trace_all(this, tracer);
+    Vec<T>: |this, tracer| trace_all(this, tracer);
+    VecDeque<T>: |this, tracer| trace_all(this, tracer);
+    LinkedList<T>: |this, tracer| trace_all(this, tracer);
+    BinaryHeap<T>: |this, tracer| trace_all(this, tracer);
+    BTreeSet<T>: |this, tracer| trace_all(this, tracer);
+    HashSet<T; S>: |this, tracer| trace_all(this, tracer);
+    BTreeMap<K, V>: |this, tracer| trace_pairs(this, tracer);
+    HashMap<K, V; S>: |this, tracer| trace_pairs(this, tracer);
+    Bound<T>: |this, tracer| match this {
+        Bound::Included(value) | Bound::Excluded(value) => value.trace(tracer),
+        Bound::Unbounded => {}
+    };
+    Result<T, E>: |this, tracer| match this {
+        Ok(value) => value.trace(tracer),
+        Err(error) => error.trace(tracer),
+    };
+    // It owns nothing, but its parameter may be a brand's; see the invariant above.
+    PhantomData<T>: |_this, _tracer| {};
+}
+
+#[inline]
+fn trace_all<'a, 'gc, T: Trace<'gc> + 'a>(
+    values: impl IntoIterator<Item = &'a T>,
+    tracer: &mut Tracer<'_>,
+) {
+    for value in values {
+        value.trace(tracer);
+    }
+}
+
+#[inline]
+fn trace_pairs<'a, 'gc, K: Trace<'gc> + 'a, V: Trace<'gc> + 'a>(
+    pairs: impl IntoIterator<Item = (&'a K, &'a V)>,
+    tracer: &mut Tracer<'_>,
+) {
+    for (key, value) in pairs {
+        key.trace(tracer);
+        value.trace(tracer);
+    }
+}
+
+// SAFETY: every item is traced; an array has no `Drop` of its own; the family is the array of as
+// many families.
+unsafe impl<'gc, T: Trace<'gc>, const N: usize> Trace<'gc> for [T; N] {
+    type Family = [T::Family; N];
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        if T::NEEDS_TRACE {
+            trace_all(self, tracer);
+        }
+    }
+}
+
+// SAFETY: the same type over the parameter at 'gc.
+unsafe impl<F: Branded, const N: usize> Branded for [F; N] {
+    type At<'gc> = [F::At<'gc>; N];
+}
+
+macro_rules! tuples {
+    ($($($name:ident)+;)*) => {$(
+        // SAFETY: every part is traced; a tuple has no `Drop` of its own; the family is the tuple
+        // of the families.
+        unsafe impl<'gc, $($name: Trace<'gc>),+> Trace<'gc> for ($($name,)+) {
+            type Family = ($($name::Family,)+);
+            const NEEDS_TRACE: bool = $($name::NEEDS_TRACE)||+;
+
+            #[inline]
+            fn trace(&self, tracer: &mut Tracer<'_>) {
+                #[expect(non_snake_case, reason = "the parts are named by their types")]
+                let ($($name,)+) = self;
+                $($name.trace(tracer);)+
+            }
+        }
+
+        // SAFETY: the same type over the parameters at 'gc.
+        unsafe impl<$($name: Branded),+> Branded for ($($name,)+) {
+            type At<'gc> = ($($name::At<'gc>,)+);
+        }
+    )*};
+}
+
+tuples! {
+    A;
+    A B;
+    A B C;
+    A B C D;
+    A B C D E;
+    A B C D E F;
+    A B C D E F G;
+    A B C D E F G H;
+    A B C D E F G H I;
+    A B C D E F G H I J;
+    A B C D E F G H I J K;
+    A B C D E F G H I J K L;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::mark_stack::{Marker, Pending};
+
+    /// Says that it needs no tracing, and does not expect any.
+    #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+    struct Plain(u8);
+
+    // SAFETY: no brand occurs in it.
+    unsafe impl<'gc> Trace<'gc> for Plain {
+        type Family = Plain;
+        const NEEDS_TRACE: bool = false;
+
+        fn trace(&self, _: &mut Tracer<'_>) {
+            panic!("a plain value was visited");
+        }
+    }
+
+    // SAFETY: no brand occurs in it.
+    unsafe impl Branded for Plain {
+        type At<'gc> = Plain;
+    }
+
+    fn trace<T: Trace<'static>>(value: T) {
+        assert!(!T::NEEDS_TRACE);
+        let pointers =
+            Marker::audited(|marker| value.trace(&mut Tracer::new(marker, Pending::NONE)));
+        assert_eq!(pointers, []);
+    }
+
+    #[test]
+    fn containers_of_plain_values_are_not_walked() {
+        fn plain<C: FromIterator<Plain>>() -> C {
+            (0..3).map(Plain).collect()
+        }
+        fn plain_pairs<C: FromIterator<(Plain, Plain)>>() -> C {
+            (0..3).map(|n| (Plain(n), Plain(n))).collect()
+        }
+        trace(Some(Plain(0)));
+        trace(Ok::<_, Plain>(Plain(0)));
+        trace(Box::new(Plain(0)));
+        trace([Plain(0), Plain(1)]);
+        trace(plain::<Box<[Plain]>>());
+        trace(plain::<Vec<Plain>>());
+        trace(plain::<VecDeque<Plain>>());
+        trace(plain::<LinkedList<Plain>>());
+        trace(plain::<BinaryHeap<Plain>>());
+        trace(plain::<BTreeSet<Plain>>());
+        trace(plain::<HashSet<Plain>>());
+        trace(plain_pairs::<BTreeMap<Plain, Plain>>());
+        trace(plain_pairs::<HashMap<Plain, Plain>>());
+    }
+}

@@ -1,0 +1,290 @@
+//! The pacer: when is it worth collecting?
+//!
+//! It compares what has been allocated since the last cycle with what survived that cycle, and both
+//! with the heap's limit. It knows neither how a collection works nor when sessions end.
+//!
+//! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a
+//! cycle due; so no heap stays full of garbage.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// When a heap collects by itself. The question is asked at the end of every session.
+///
+/// A limit (`max_bytes`) makes it collect earlier, `Manual` excepted. It collects when half of what
+/// the limit leaves beside `live` has been allocated, and when an allocation has been refused.
+/// `min_bytes` and `growth` do not matter then.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Pacing {
+    /// Collect when the bytes allocated since the last cycle exceed
+    /// `max(min_bytes, live * growth)`, where `live` are the bytes that survived it.
+    Automatic {
+        /// Never collect before this many bytes have been allocated, unless the limit is near.
+        ///
+        /// In a `Shared` heap the number is multiplied by that of the mutators that allocate.
+        /// Those were attached at the last cycle, and had allocated since the cycle before it.
+        min_bytes: u64,
+        /// Garbage tolerated per live byte; 1.0 lets the heap double (Go's `GOGC=100`). A value
+        /// that is negative or not a number counts as 0.
+        growth: f64,
+    },
+    /// The default: as `Automatic` with a growth of 1.0, but a small heap may grow by more, by the
+    /// geometric mean of `live` and [`BALANCE_BYTES`](Pacing::BALANCE_BYTES). A heap of 8 MiB grows
+    /// by 32 before the next cycle, one of 128 MiB or more doubles.
+    ///
+    /// A cycle costs time in proportion to `live`. With a growth of 1.0 its share for each byte
+    /// allocated is the same in every heap. But the memory saved by it is worth less in a small
+    /// heap. The sum of both prices is least if the heap grows by the square root of `live`. See
+    /// Kirisame et al., *Optimal Heap Limits for Reducing Browser Memory Use*, OOPSLA 2022.
+    Balanced {
+        /// As in `Automatic`.
+        min_bytes: u64,
+    },
+    /// Only `Heap::collect` collects, even if the heap is full.
+    Manual,
+}
+
+impl Pacing {
+    /// Bytes allocated before the first automatic collection, by default: 1 MiB.
+    ///
+    /// So a program which makes only garbage stays in a second-level cache.
+    pub const DEFAULT_MIN_BYTES: u64 = 1 << 20;
+
+    /// Live bytes from which on a heap with [`Pacing::Balanced`] doubles: 128 MiB.
+    pub const BALANCE_BYTES: u64 = 128 << 20;
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Pacing::Balanced { min_bytes: Self::DEFAULT_MIN_BYTES }
+    }
+}
+
+/// The pacing of one heap. Its numbers are Relaxed: they say when to collect, and what a cycle
+/// frees does not depend on them.
+pub(crate) struct Pacer {
+    pacing: Pacing,
+    max_bytes: u64,
+    /// Bytes in use, cleanups counted in, above which the next cycle is due by the policy.
+    trigger: AtomicU64,
+    /// Bytes in use above which it is due because of the limit, which knows no cleanups.
+    limit_trigger: AtomicU64,
+    /// Bytes of cleanup records registered since the last cycle, as far as mutators have told.
+    cleanup_bytes: AtomicU64,
+    /// An allocation has been refused since the last cycle.
+    refused: AtomicBool,
+}
+
+/// Bytes that a registered cleanup counts for: its record and its place in the span's table.
+pub(crate) const CLEANUP_BYTES: u64 = 48;
+
+impl Pacer {
+    pub(crate) fn new(pacing: Pacing, max_bytes: u64) -> Self {
+        let pacer = Pacer {
+            pacing,
+            max_bytes,
+            trigger: AtomicU64::new(0),
+            limit_trigger: AtomicU64::new(0),
+            cleanup_bytes: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
+        };
+        pacer.after_cycle(0, 1);
+        pacer
+    }
+
+    /// Tells whether a cycle is due with this many bytes of slots in use.
+    #[inline]
+    pub(crate) fn is_due(&self, bytes_in_use: u64) -> bool {
+        let cleanup_bytes = self.cleanup_bytes.load(Relaxed);
+        bytes_in_use.saturating_add(cleanup_bytes) > self.trigger.load(Relaxed)
+            || bytes_in_use > self.limit_trigger.load(Relaxed)
+            || self.has_refused()
+    }
+
+    /// Takes note that cleanups of `bytes` bytes have been registered.
+    pub(crate) fn charge_cleanups(&self, bytes: u64) {
+        self.cleanup_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Takes note that `bytes` bytes found no room under the limit.
+    pub(crate) fn refuse(&self, bytes: u64) {
+        // What does not fit into an empty heap, no cycle makes room for.
+        if self.pacing != Pacing::Manual && bytes <= self.max_bytes {
+            self.refused.store(true, Relaxed);
+        }
+    }
+
+    /// Tells whether an allocation that a cycle might make room for was refused since the last one.
+    #[inline]
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.load(Relaxed)
+    }
+
+    /// Sets the next triggers from what survived, for `allocating` mutators that allocate.
+    pub(crate) fn after_cycle(&self, live_bytes: u64, allocating: u64) {
+        self.refused.store(false, Relaxed);
+        self.cleanup_bytes.store(0, Relaxed);
+        // Half, so that the session before the cycle has room, too: as much, at least, as has been
+        // used since the last one. A cycle can be put off by no more than as much again; so near
+        // the limit it is had at most twice as often as it must be. With nothing allocated it is
+        // never due, however little is left.
+        let limit_trigger = match self.pacing {
+            Pacing::Manual => u64::MAX,
+            _ => live_bytes.saturating_add(self.max_bytes.saturating_sub(live_bytes) / 2),
+        };
+        let least = |min_bytes: u64| min_bytes.saturating_mul(allocating.max(1));
+        let trigger = match self.pacing {
+            Pacing::Manual => u64::MAX,
+            Pacing::Automatic { min_bytes, growth } => {
+                // A float-to-integer cast saturates, and takes negative and NaN to 0.
+                let headroom = (live_bytes as f64 * growth) as u64;
+                live_bytes.saturating_add(headroom.max(least(min_bytes)))
+            }
+            Pacing::Balanced { min_bytes } => {
+                let mean = (live_bytes as f64 * Pacing::BALANCE_BYTES as f64).sqrt() as u64;
+                live_bytes.saturating_add(mean.max(live_bytes).max(least(min_bytes)))
+            }
+        };
+        self.limit_trigger.store(limit_trigger, Relaxed);
+        self.trigger.store(trigger, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Pacer {
+        /// Tells whether a cycle is due with `bytes` in use, and cleanups of `cleanup_bytes`
+        /// registered.
+        fn would_be_due(&self, bytes: u64, cleanup_bytes: u64) -> bool {
+            self.cleanup_bytes.store(cleanup_bytes, Relaxed);
+            self.is_due(bytes)
+        }
+    }
+
+    const MIB: u64 = 1 << 20;
+    const NO_LIMIT: u64 = u64::MAX;
+
+    /// Tells whether a cycle is due above that number of bytes, and not before.
+    fn is_due_above(pacer: &Pacer, bytes: u64) -> bool {
+        !pacer.would_be_due(bytes, 0) && pacer.would_be_due(bytes + 1, 0)
+    }
+
+    #[test]
+    fn a_cycle_is_due_when_garbage_exceeds_the_larger_of_minimum_and_growth() {
+        let pacer = Pacer::new(Pacing::Automatic { min_bytes: 100, growth: 0.5 }, NO_LIMIT);
+        assert!(is_due_above(&pacer, 100));
+        pacer.after_cycle(1000, 1);
+        assert!(is_due_above(&pacer, 1500));
+        assert!(!pacer.would_be_due(1400, 100) && pacer.would_be_due(1400, 101));
+        pacer.after_cycle(20, 1);
+        assert!(is_due_above(&pacer, 120));
+    }
+
+    #[test]
+    fn the_minimum_is_for_each_mutator_that_allocates() {
+        for pacing in [
+            Pacing::Automatic { min_bytes: 100, growth: 0.5 },
+            Pacing::Balanced { min_bytes: 50 << 20 },
+        ] {
+            let pacer = Pacer::new(pacing, NO_LIMIT);
+            let (Pacing::Automatic { min_bytes, .. } | Pacing::Balanced { min_bytes }) = pacing
+            else {
+                unreachable!("both have one")
+            };
+            for (allocating, times) in [(0, 1), (1, 1), (3, 3)] {
+                pacer.after_cycle(16, allocating);
+                assert!(is_due_above(&pacer, 16 + times * min_bytes), "{allocating}");
+            }
+            // Nor does it overflow.
+            pacer.after_cycle(1, u64::MAX);
+            assert!(!pacer.would_be_due(1 << 40, 0));
+        }
+    }
+
+    #[test]
+    fn a_small_heap_may_grow_by_more_than_it_holds() {
+        let pacer = Pacer::new(Pacing::Balanced { min_bytes: MIB }, NO_LIMIT);
+        for (live, headroom) in [
+            (0, MIB),
+            (1 << 10, MIB),
+            (2 * MIB, 16 * MIB),
+            (8 * MIB, 32 * MIB),
+            (128 * MIB, 128 * MIB),
+            (1 << 30, 1 << 30),
+        ] {
+            pacer.after_cycle(live, 1);
+            assert!(is_due_above(&pacer, live + headroom), "{live}");
+        }
+        pacer.after_cycle(u64::MAX, 1);
+        assert!(!pacer.would_be_due(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn half_of_what_the_limit_leaves_may_be_allocated() {
+        let pacer = Pacer::new(Pacing::default(), 24 * MIB);
+        assert!(is_due_above(&pacer, MIB), "the minimum comes first");
+        for (live, trigger) in [(8, 16), (16, 20), (22, 23)] {
+            pacer.after_cycle(live * MIB, 1);
+            assert!(is_due_above(&pacer, trigger * MIB), "{live}");
+        }
+        // The limit is above the minimum, and below what one cycle to the next may take.
+        assert!(is_due_above(&Pacer::new(Pacing::default(), MIB), MIB / 2));
+    }
+
+    #[test]
+    fn a_heap_that_is_almost_full_is_not_collected_for_nothing() {
+        let pacer = Pacer::new(Pacing::default(), MIB);
+        for left in [0, 1, 15, 16, 31] {
+            pacer.after_cycle(MIB - left, 1);
+            assert!(!pacer.would_be_due(MIB - left, 0), "{left}");
+            // Cleanups take no room that the limit knows.
+            assert!(!pacer.would_be_due(MIB - left, 1000), "{left}");
+        }
+        // One more would fit: it is not due yet. With that one, it is.
+        pacer.after_cycle(MIB - 32, 1);
+        assert!(!pacer.would_be_due(MIB - 16, 0) && pacer.would_be_due(MIB, 0));
+        for tiny in [0, 1, 16] {
+            assert!(is_due_above(&Pacer::new(Pacing::default(), tiny), tiny / 2), "{tiny}");
+        }
+    }
+
+    #[test]
+    fn a_refused_allocation_makes_a_cycle_due_once() {
+        let pacer = Pacer::new(Pacing::default(), 100);
+        pacer.refuse(16);
+        assert!(pacer.has_refused() && pacer.would_be_due(0, 0));
+        pacer.after_cycle(100, 1);
+        assert!(!pacer.has_refused() && !pacer.would_be_due(100, 0));
+    }
+
+    #[test]
+    fn what_could_never_fit_makes_no_cycle_due() {
+        let pacer = Pacer::new(Pacing::default(), 100);
+        pacer.refuse(101);
+        assert!(!pacer.would_be_due(0, 0));
+        pacer.refuse(100);
+        assert!(pacer.would_be_due(0, 0));
+    }
+
+    #[test]
+    fn with_manual_pacing_no_cycle_is_ever_due() {
+        let pacer = Pacer::new(Pacing::Manual, 100);
+        pacer.refuse(16);
+        assert!(!pacer.would_be_due(100, u64::MAX) && !pacer.has_refused());
+        pacer.after_cycle(100, 1);
+        assert!(!pacer.would_be_due(100, u64::MAX));
+    }
+
+    #[test]
+    fn odd_growths_never_overflow() {
+        for growth in [f64::NAN, -1.0, f64::INFINITY] {
+            for max_bytes in [0, 100, NO_LIMIT] {
+                let pacer = Pacer::new(Pacing::Automatic { min_bytes: 1, growth }, max_bytes);
+                pacer.after_cycle(u64::MAX / 2, 1);
+                pacer.would_be_due(u64::MAX, u64::MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What a heap tells about itself: the report of a cycle and the counters between cycles.
+
+use std::time::{Duration, Instant};
+
+use sexton_cleanup::CleanupStats;
+
+/// What one full cycle did.
+///
+/// Durations are wall time. The phases are `safepoint_time`, `prune_time`, `mark_time`,
+/// `sweep_time`, `flush_time` and `release_time`. They follow each other in this order without a
+/// gap. So their sum is `pause_time`.
+///
+/// Objects are the program's own, counted once each, however large. Bytes are slot bytes, which a
+/// type's size is rounded up to (to 8, at least 16), those of weak records included, without span
+/// metadata.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct GcReport {
+    /// The number of the cycle, from 1.
+    pub cycle: u64,
+    /// Objects that survived.
+    pub live_objects: u64,
+    /// Bytes of slots that survived.
+    pub live_bytes: u64,
+    /// Weak records that survived.
+    pub live_weak_records: u64,
+    /// Objects that died.
+    pub swept_objects: u64,
+    /// Bytes of slots that became free.
+    pub swept_bytes: u64,
+    /// Objects that died and were of types with drop glue.
+    pub dropped_objects: u64,
+    /// Panics in drop glue, caught by the sweep.
+    pub drop_panics: u64,
+    /// Weak records cleared because their target died.
+    pub cleared_weaks: u64,
+    /// Cleanups queued.
+    pub queued_cleanups: u64,
+    /// Blocks of cleanups published.
+    pub published_blocks: u64,
+    /// Spans swept.
+    pub swept_spans: u64,
+    /// Spans that held no live object and went back to their region.
+    pub emptied_spans: u64,
+    /// Time from the call to stop the mutators to the end of the last session.
+    ///
+    /// Zero in a `Local` heap.
+    pub safepoint_time: Duration,
+    /// Time to take back the mutators' cached slots, and to free records of ended cleanups.
+    ///
+    /// Those are the records of cleanups that were stopped or run early. They are freed when there
+    /// are a thousand or more.
+    pub prune_time: Duration,
+    /// Time to mark, the clearing of weak records and the queueing of local cleanups included.
+    pub mark_time: Duration,
+    /// Time to sweep every span, drop glue and the publication of full blocks included.
+    pub sweep_time: Duration,
+    /// Time to publish the partial blocks, and to wake or start workers for them.
+    pub flush_time: Duration,
+    /// Time to return long-empty regions to the system, and to decide when the next cycle is due.
+    pub release_time: Duration,
+    /// How long no session could be opened: the sum of the phases.
+    pub pause_time: Duration,
+    /// The share of the time since the last cycle in which sessions could be opened: 0 to 1.
+    ///
+    /// Before the first cycle the time counts from the making of the heap.
+    pub mutator_utilisation: f64,
+}
+
+impl GcReport {
+    /// Counts swept spans' objects, dead and alive, per second of sweep; 0 if nothing was swept.
+    pub fn sweep_objects_per_second(&self) -> f64 {
+        per_second(self.live_objects + self.swept_objects, self.sweep_time)
+    }
+
+    /// Counts live objects per second of mark; 0 if nothing was marked.
+    pub fn mark_objects_per_second(&self) -> f64 {
+        per_second(self.live_objects, self.mark_time)
+    }
+}
+
+/// Cuts a pause into phases. Each begins where the one before ended, so that no time is in none.
+pub(crate) struct PauseClock {
+    /// When the present one began.
+    began: Instant,
+}
+
+impl PauseClock {
+    /// Gives the first phase begins at `began`.
+    pub(crate) fn from(began: Instant) -> Self {
+        PauseClock { began }
+    }
+
+    /// Ends the present phase; how long it was. The next one begins.
+    pub(crate) fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut self.began, now)
+    }
+
+    /// From `since` to the end of the last phase.
+    pub(crate) fn since(&self, since: Instant) -> Duration {
+        self.began - since
+    }
+}
+
+fn per_second(objects: u64, time: Duration) -> f64 {
+    if objects == 0 { 0.0 } else { objects as f64 / time.as_secs_f64().max(1e-9) }
+}
+
+/// A heap's counters, read between two moments of its life.
+///
+/// Exact in a `Local` heap. Approximate in a `Shared` one, while mutators are attached. What each
+/// has allocated lately is missing from objects, weak records and bytes: 64 KiB at most, or one
+/// larger object. The reports of cycles are exact.
+///
+/// Cleanups run and are stopped beside any reading, in both modes. [`CleanupStats`] says which sums
+/// hold all the same.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct HeapStats {
+    /// Cycles run so far.
+    pub cycles: u64,
+    /// Objects in the heap: live ones, and dead ones not yet swept.
+    pub objects: u64,
+    /// Weak records, one per object that was downgraded and may still be upgraded.
+    pub weak_records: u64,
+    /// Bytes of those objects' slots.
+    pub bytes: u64,
+    /// Bytes of address space mapped for spans and their metadata.
+    pub mapped_bytes: u64,
+    /// The most bytes of slots the heap may use; `None` for no limit.
+    pub max_bytes: Option<u64>,
+    /// Objects swept since the heap was made.
+    pub swept_objects: u64,
+    /// Panics in drop glue since the heap was made.
+    pub drop_panics: u64,
+    /// Dynamic roots alive, shared ones included.
+    pub roots: u64,
+    /// How long sessions could not be opened, cycle by cycle.
+    pub pause: Quantiles,
+    /// How long cycles waited for sessions to end; all zero in a `Local` heap.
+    pub safepoint: Quantiles,
+    /// The share of the heap's life in which sessions could be opened: 0 to 1.
+    pub mutator_utilisation: f64,
+    /// The heap's cleanups, but for the local ones.
+    pub cleanups: CleanupStats,
+    /// The heap's local cleanups, those that its owner runs.
+    pub local_cleanups: CleanupStats,
+}
+
+/// How durations are distributed. Exact but for the last hundredth part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quantiles {
+    /// How many there were.
+    pub count: u64,
+    /// Half of them were no longer.
+    pub median: Duration,
+    /// One in a hundred was longer.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
+}

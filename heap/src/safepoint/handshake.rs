@@ -1,0 +1,469 @@
+//! The handshake: many mutators open and close sessions, and a collection waits until none is open.
+//!
+//! `HANDSHAKE.md` beside `Cargo.toml` has the protocol and why it holds; steps and fences here bear
+//! its names. Invariant: while a [`StopGuard`] exists, no [`Session`] does.
+//!
+//! It knows no heap. To it a mutator is a context, lent to the session's thread and to the
+//! collector only.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::mem;
+use std::time::{Duration, Instant};
+
+use sexton_cleanup::sync::{
+    Arc, AtomicBool, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
+};
+
+use crate::safepoint::helpers::{Job, Waiting, processors};
+use crate::safepoint::mutant::Mutant;
+
+/// The mutators of one heap, and the means to stop them.
+pub struct Handshake<C> {
+    /// Sessions may not be opened. Read without the lock; written only with it.
+    stopping: CachePadded<AtomicBool>,
+    state: Mutex<State<C>>,
+    /// The collector waits here: for sessions to end, for helpers to leave.
+    all_inactive: Condvar,
+    /// A thread that may not open a session waits here: for that to change, or for a job.
+    resumed: Condvar,
+    /// How often to look before a thread sleeps.
+    spins: u32,
+    mutant: Mutant,
+}
+
+/// On one processor nothing changes while one looks. A model looks once: it has no time, but it has
+/// to come to both outcomes of a look.
+fn spins() -> u32 {
+    if cfg!(any(loom, shuttle)) {
+        1
+    } else if processors() == 1 {
+        0
+    } else {
+        1000
+    }
+}
+
+struct State<C> {
+    mutators: Vec<Arc<MutatorState<C>>>,
+    /// How often the mutators have been resumed.
+    round: u64,
+    /// Mutators that wait to open a session.
+    entering: usize,
+    /// Of those, the ones that waited when the mutators were last resumed. No collector stops the
+    /// mutators again before these are in.
+    readmitted: usize,
+    /// Threads that sleep at `resumed`.
+    waiting: usize,
+    /// What they can help with.
+    job: Option<Arc<dyn Job>>,
+    /// How many more threads may help.
+    helper_slots: usize,
+    /// Threads that help, and have not left yet.
+    helping: usize,
+}
+
+/// One mutator, as the handshake sees it.
+pub(crate) struct MutatorState<C> {
+    /// A session is open, or is being opened. Written by the mutator's thread only.
+    active: CachePadded<AtomicBool>,
+    context: C,
+    /// The mutator's thread.
+    thread: std::thread::Thread,
+}
+
+/// A session of a mutator's. Dropping it closes it.
+pub(crate) struct Session<'a, C> {
+    handshake: &'a Handshake<C>,
+    mutator: &'a MutatorState<C>,
+}
+
+/// No session is open, and none will be until this is dropped.
+pub(crate) struct StopGuard<'a, C> {
+    handshake: &'a Handshake<C>,
+    /// When the mutators were told.
+    pub(crate) since: Instant,
+    /// How long the last session went on after that.
+    pub(crate) safepoint_time: Duration,
+}
+
+/// When to report sessions that do not end, and to what.
+pub(crate) struct SlowSessionPolicy<'a> {
+    pub(crate) after: Duration,
+    /// Called with the thread of each session that is still open, and how long it has been waited
+    /// for. Called without the lock.
+    pub(crate) report: &'a dyn Fn(&std::thread::Thread, Duration),
+}
+
+impl<C> Handshake<C> {
+    pub(crate) fn new(mutant: Mutant) -> Self {
+        Handshake {
+            stopping: CachePadded(AtomicBool::new(false)),
+            state: Mutex::new(State {
+                mutators: Vec::new(),
+                round: 0,
+                entering: 0,
+                readmitted: 0,
+                waiting: 0,
+                job: None,
+                helper_slots: 0,
+                helping: 0,
+            }),
+            all_inactive: Condvar::new(),
+            resumed: Condvar::new(),
+            spins: spins(),
+            mutant,
+        }
+    }
+
+    /// Adds a mutator of this thread's. Does not wait: if the mutators are stopped, its first
+    /// session will.
+    pub(crate) fn attach(&self, context: C) -> Arc<MutatorState<C>> {
+        let mutator = Arc::new(MutatorState {
+            active: CachePadded(AtomicBool::new(false)),
+            context,
+            thread: std::thread::current(),
+        });
+        self.state.lock().mutators.push(mutator.clone());
+        mutator
+    }
+
+    /// Ends a mutator, which has no session open: calls `retire` with its context in a last one,
+    /// and forgets it after that.
+    pub(crate) fn detach(&self, mutator: &Arc<MutatorState<C>>, retire: impl FnOnce(&C)) {
+        // D1.
+        let mut session = Some(self.enter(mutator));
+        if self.mutant.is(Mutant::RetireAfterSession) {
+            session = None;
+        }
+        if self.mutant.is(Mutant::ForgetBeforeRetire) {
+            self.forget(mutator);
+        }
+        // D2. Within the session, and on the list: a cycle uses the context, and what it is given
+        // back to.
+        retire(&mutator.context);
+        drop(session);
+        // D3.
+        self.forget(mutator);
+    }
+
+    fn forget(&self, mutator: &Arc<MutatorState<C>>) {
+        let mutators = &mut self.state.lock().mutators;
+        // From the end, where those are that come and go while others stay.
+        if let Some(at) = mutators.iter().rposition(|other| Arc::ptr_eq(other, mutator)) {
+            mutators.swap_remove(at);
+        }
+    }
+
+    /// Opens a session. If the mutators are stopped it waits until they are not, and helps
+    /// meanwhile. Called on the mutator's thread, without a session open.
+    #[inline]
+    pub(crate) fn enter<'a>(&'a self, mutator: &'a MutatorState<C>) -> Session<'a, C> {
+        debug_assert!(!mutator.active.load(Ordering::Relaxed), "a session is open already");
+        let late = self.mutant.is(Mutant::LateEntry) && !self.is_stopping();
+        // E1. Relaxed: a collector that sees it waits, and reads nothing of ours.
+        mutator.active.store(true, Ordering::Relaxed);
+        // E2. EnterFence: pairs with StopFence. Of E1 and T2, the one that comes later in the order
+        // of the fences is seen by the other side, at E3 or T4.
+        if !self.mutant.is(Mutant::NoEnterFence) {
+            fence(Ordering::SeqCst);
+        }
+        // E3. Acquire: pairs with the release of R1, so that the session sees what the cycle did.
+        if !late && self.stopping.load(Ordering::Acquire) {
+            self.back_out(mutator);
+        }
+        Session { handshake: self, mutator }
+    }
+
+    /// Gives a session may not be opened now. Opens it when it may.
+    #[cold]
+    #[inline(never)]
+    fn back_out(&self, mutator: &MutatorState<C>) {
+        // E4. Release: as X1; this session did nothing, but the one before did.
+        mutator.active.store(false, Ordering::Release);
+        let mut state = self.state.lock();
+        // E5. The collector may have seen E1, and wait for us.
+        if !self.mutant.is(Mutant::BackOutWithoutWake) {
+            self.all_inactive.notify_all();
+        }
+        state.entering += 1;
+        let round = state.round;
+        drop(state);
+        // Most cycles are short.
+        let lucky = self.spin_until(|| !self.is_stopping());
+        // E6.
+        let mut state = self.state.lock();
+        if !(lucky && self.mutant.is(Mutant::EnterOnLuck)) {
+            state = self.wait(state, false);
+        }
+        state.entering -= 1;
+        debug_assert!(state.round <= round + 1, "two cycles have gone by");
+        if state.round > round && !self.mutant.is(Mutant::NothingReadmitted) {
+            state.readmitted -= 1;
+            if state.readmitted == 0 {
+                self.resumed.notify_all();
+            }
+        }
+        // E7. Relaxed: with the lock held, so that T4, which comes after T2, sees it.
+        mutator.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks `spins` times before a thread sleeps: some ten microseconds, where sleeping and being
+    /// woken take some fifty. Tells whether it saw what it looked for.
+    fn spin_until(&self, is_so: impl Fn() -> bool) -> bool {
+        (0..self.spins).any(|_| {
+            let so = is_so();
+            if !so {
+                std::hint::spin_loop();
+            }
+            so
+        })
+    }
+
+    /// Returns once the mutators are not stopped; helps until then. With `to_stop` it also waits
+    /// until all readmitted mutators are in.
+    fn wait<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<C>>,
+        to_stop: bool,
+    ) -> MutexGuard<'a, State<C>> {
+        // Relaxed: it is written with the lock held, which we hold.
+        while self.stopping.load(Ordering::Relaxed) || (to_stop && state.readmitted > 0) {
+            match state.take_helper_slot() {
+                Some(job) => {
+                    drop(state);
+                    let leave = Leave(self);
+                    job.help();
+                    drop(job);
+                    drop(leave);
+                    state = self.state.lock();
+                }
+                None => {
+                    state.waiting += 1;
+                    self.resumed.wait(&mut state);
+                    state.waiting -= 1;
+                }
+            }
+        }
+        state
+    }
+
+    /// Waits until no session is open, and keeps it so. It asks `unless` when no other thread has
+    /// the mutators stopped, and does nothing if that says so. Called on a thread that has no
+    /// session open.
+    ///
+    /// A session that does not end is waited for without end, and reported.
+    pub(crate) fn stop(
+        &self,
+        unless: impl FnOnce() -> bool,
+        policy: Option<SlowSessionPolicy<'_>>,
+    ) -> Option<StopGuard<'_, C>> {
+        // T1. One at a time, and not before all are in that waited for the last.
+        let lucky = self.spin_until(|| !self.is_stopping());
+        let mut state = self.state.lock();
+        if !(lucky && self.mutant.is(Mutant::StopOnLuck)) {
+            state = self.wait(state, true);
+        }
+        if unless() {
+            return None;
+        }
+        // T2. Relaxed: what a session has to see is not ours yet.
+        self.stopping.store(true, Ordering::Relaxed);
+        let since = Instant::now();
+        // T3. StopFence: pairs with EnterFence and ExitFence.
+        if !self.mutant.is(Mutant::NoStopFence) {
+            fence(Ordering::SeqCst);
+        }
+        // T4. Most sessions are short, too; to end one takes the lock.
+        let open: Vec<_> = state.active().cloned().collect();
+        let mut lucky = false;
+        if self.spins > 0 && !open.is_empty() {
+            drop(state);
+            lucky = self
+                .spin_until(|| open.iter().all(|mutator| !mutator.active.load(Ordering::Relaxed)));
+            state = self.state.lock();
+        }
+        let trusting = lucky && self.mutant.is(Mutant::InactiveOnLuck);
+        let mut report_at = policy.as_ref().and_then(|policy| since.checked_add(policy.after));
+        while !trusting && state.is_any_active() {
+            if !wait_until(&self.all_inactive, &mut state, report_at) {
+                continue;
+            }
+            let Some(policy) = &policy else { continue };
+            let slow: Vec<_> = state.active().map(|mutator| mutator.thread.clone()).collect();
+            drop(state);
+            let waited = since.elapsed();
+            slow.iter().for_each(|thread| (policy.report)(thread, waited));
+            // Twice as late the next time: to be seen, and not to fill a log.
+            report_at = since.checked_add(waited * 2);
+            state = self.state.lock();
+        }
+        drop(state);
+        Some(StopGuard { handshake: self, since, safepoint_time: since.elapsed() })
+    }
+
+    /// Tells whether sessions may not be opened. A hint to a thread that has one open, and could
+    /// end it.
+    #[inline]
+    pub(crate) fn is_stopping(&self) -> bool {
+        // Relaxed: nothing is read on the strength of it.
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Tells how many mutators there are.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().mutators.len()
+    }
+
+    /// Calls `each` with the context of every mutator. Called while no session is open.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(&C)) {
+        self.state.lock().mutators.iter().for_each(|mutator| each(&mutator.context));
+    }
+}
+
+#[cfg(all(test, loom))]
+impl<C> Handshake<C> {
+    /// Threads that sleep until the mutators are resumed, or for a job.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+
+    /// Mutators that wait to open a session.
+    pub(crate) fn entering(&self) -> usize {
+        self.state.lock().entering
+    }
+}
+
+impl<C> Default for Handshake<C> {
+    fn default() -> Self {
+        Self::new(Mutant::None)
+    }
+}
+
+impl<C> fmt::Debug for Handshake<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake").field("stopping", &self.is_stopping()).finish_non_exhaustive()
+    }
+}
+
+impl<C> State<C> {
+    fn active(&self) -> impl Iterator<Item = &Arc<MutatorState<C>>> {
+        // Acquire: pairs with the release of X1 and E4, so that the collector sees what the session
+        // did.
+        self.mutators.iter().filter(|mutator| mutator.active.load(Ordering::Acquire))
+    }
+
+    fn is_any_active(&self) -> bool {
+        self.active().next().is_some()
+    }
+
+    fn take_helper_slot(&mut self) -> Option<Arc<dyn Job>> {
+        self.helper_slots = self.helper_slots.checked_sub(1)?;
+        self.helping += 1;
+        self.job.clone()
+    }
+}
+
+impl<C> MutatorState<C> {
+    /// Gives the mutator's context: for the thread that has its session open.
+    pub(crate) fn context(&self) -> &C {
+        &self.context
+    }
+}
+
+impl<C> Drop for Session<'_, C> {
+    #[inline]
+    fn drop(&mut self) {
+        let Session { handshake, mutator } = self;
+        // X1. Release: pairs with the acquire of T4.
+        mutator.active.store(false, Ordering::Release);
+        // X2. ExitFence: pairs with StopFence. Either X3 sees that the collector waits, or T4 has
+        // seen X1.
+        if !handshake.mutant.is(Mutant::NoExitFence) {
+            fence(Ordering::SeqCst);
+        }
+        // X3. Relaxed: a thread that reads `true` takes the lock.
+        if handshake.stopping.load(Ordering::Relaxed) {
+            handshake.wake();
+        }
+    }
+}
+
+impl<C> Handshake<C> {
+    /// X4. Tells the collector that a session has ended. The lock makes it come after T4's look, or
+    /// before it.
+    #[cold]
+    #[inline(never)]
+    fn wake(&self) {
+        if self.mutant.is(Mutant::ExitWithoutWake) {
+            return;
+        }
+        drop(self.state.lock());
+        self.all_inactive.notify_all();
+    }
+}
+
+impl<C> Drop for StopGuard<'_, C> {
+    fn drop(&mut self) {
+        let handshake = self.handshake;
+        let mut state = handshake.state.lock();
+        let is_clean = (state.helper_slots, state.helping, state.readmitted) == (0, 0, 0);
+        debug_assert!(is_clean || std::thread::panicking(), "a job or a debt is left over");
+        state.round += 1;
+        if !handshake.mutant.is(Mutant::NothingReadmitted) {
+            state.readmitted = state.entering;
+        }
+        // R1. Release: pairs with the acquire of E3.
+        handshake.stopping.store(false, Ordering::Release);
+        drop(state);
+        // R2.
+        handshake.resumed.notify_all();
+    }
+}
+
+impl<C> Waiting for StopGuard<'_, C> {
+    fn with_help(&self, job: Arc<dyn Job>, most: usize, work: &mut dyn FnMut(usize)) {
+        let handshake = self.handshake;
+        // J1. Offer helper slots to the threads that wait.
+        let mut state = handshake.state.lock();
+        let helper_slots = most.min(state.waiting);
+        state.helper_slots = helper_slots;
+        state.job = Some(job);
+        drop(state);
+        if helper_slots > 0 {
+            handshake.resumed.notify_all();
+        }
+        let _dismiss = Dismiss(handshake);
+        work(helper_slots);
+    }
+}
+
+/// J2. Withdraws the helper slots, and waits until the helpers have left.
+struct Dismiss<'a, C>(&'a Handshake<C>);
+
+impl<C> Drop for Dismiss<'_, C> {
+    fn drop(&mut self) {
+        let Dismiss(handshake) = self;
+        let mut state = handshake.state.lock();
+        state.helper_slots = 0;
+        let job = mem::take(&mut state.job);
+        while state.helping > 0 && !handshake.mutant.is(Mutant::LeaveHelpersBehind) {
+            handshake.all_inactive.wait(&mut state);
+        }
+        drop(state);
+        drop(job);
+    }
+}
+
+/// Counts a helper out, also when the job has panicked.
+struct Leave<'a, C>(&'a Handshake<C>);
+
+impl<C> Drop for Leave<'_, C> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.helping -= 1;
+        drop(state);
+        self.0.all_inactive.notify_all();
+    }
+}

@@ -1,0 +1,261 @@
+//! The core of a heap: all its state but the root, behind shared references, for the sessions that
+//! change it.
+//!
+//! What belongs to one mutator is in its [`Context`]; what all of them share is here: the space,
+//! the roots, the origin, the pacer. In a `Local` heap, whose one context is the heap's own,
+//! nothing here takes a lock but making and dropping roots.
+//!
+//! Locks are taken in this order: a span's specials, the space. The thread that has the mutators
+//! stopped takes the handshake's and the space's in either order, as it is alone. Roots and history
+//! are locked for themselves.
+//!
+//! Invariant: user code that runs during a cycle (drop glue, trace glue) has no session. So it can
+//! reach nothing of this that is locked or borrowed.
+
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use sexton_cleanup::{Cleanup, Description, Origin, Receipt};
+
+use crate::id::HeapId;
+use crate::mark::root_table::RootTable;
+use crate::memory::space::{AllocError, CommonSpace, Usage};
+use crate::memory::span::SpanRef;
+use crate::memory::type_info::TypeInfo;
+use crate::object::glue;
+use crate::object::trace::Trace;
+use crate::policy::config::HeapConfig;
+use crate::policy::pacer::Pacer;
+use crate::session::context::Context;
+use crate::session::error::HeapFullReason;
+use crate::session::mode::Mode;
+use crate::session::mode::parts::Mutators;
+use crate::sweep::local_cleanups::LocalCleanups;
+
+/// All state of one heap but its root.
+pub(crate) struct Core<M: Mode> {
+    /// The heap's own context: its mutator's in a `Local` heap. In a `Shared` one it is used to
+    /// make the root, and by the collecting thread.
+    context: Context<M>,
+    mutators: M::Mutators,
+    space: CommonSpace<M>,
+    roots: Arc<RootTable>,
+    origin: Origin,
+    pacer: Pacer,
+    zeal: bool,
+    diagnostics: bool,
+    locals: M::Locals,
+    cycles: AtomicU64,
+}
+
+impl<M: Mode> Core<M> {
+    pub(crate) fn new(origin: Origin, config: &HeapConfig) -> Self {
+        Core {
+            context: Context::new(&origin),
+            mutators: M::Mutators::default(),
+            space: CommonSpace::new(config.max_bytes),
+            roots: Arc::new(RootTable::new(HeapId::next())),
+            locals: M::Locals::new(&origin),
+            origin,
+            pacer: Pacer::new(config.pacing, config.max_bytes),
+            zeal: config.zeal,
+            diagnostics: config.diagnostics,
+            cycles: AtomicU64::new(0),
+        }
+    }
+
+    /// Gives the heap's own context.
+    pub(crate) fn context(&self) -> &Context<M> {
+        &self.context
+    }
+
+    pub(crate) fn mutators(&self) -> &M::Mutators {
+        &self.mutators
+    }
+
+    /// Calls `each` with the heap's own context and with those of all mutators. Called while no
+    /// session is open.
+    pub(crate) fn for_each_context(&self, mut each: impl FnMut(&Context<M>)) {
+        each(&self.context);
+        self.mutators.for_each(each);
+    }
+
+    pub(crate) fn roots(&self) -> &Arc<RootTable> {
+        &self.roots
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn space(&self) -> &CommonSpace<M> {
+        &self.space
+    }
+
+    pub(crate) fn locals(&self) -> &M::Locals {
+        &self.locals
+    }
+
+    /// Tells whether to collect at the end of every session, overwrite dead objects, verify every
+    /// cycle.
+    pub(crate) fn zeal(&self) -> bool {
+        self.zeal
+    }
+
+    /// Tells whether registrations remember where they were made.
+    #[inline]
+    pub(crate) fn diagnostics(&self) -> bool {
+        self.diagnostics
+    }
+
+    /// Gives all cached slots and reserved bytes back to the space, and tells the pacer of all
+    /// cleanups. Returns how many mutators have allocated since it was called last. Called while no
+    /// session is open.
+    pub(crate) fn retire_contexts(&self) -> u64 {
+        let mut allocating = 0;
+        self.for_each_context(|context| allocating += u64::from(self.retire_context(context)));
+        allocating
+    }
+
+    /// Does the same for one of them, whose session this is. Tells whether it has allocated.
+    pub(crate) fn retire_context(&self, context: &Context<M>) -> bool {
+        context.report_cleanups(&self.pacer);
+        context.with_allocator(|allocator| {
+            let has_allocated = allocator.reserved() > 0;
+            self.space.with(|space| allocator.retire(space));
+            has_allocated
+        })
+    }
+
+    /// Tells whether the pacer, or zeal, asks for a cycle. O(1) while the answer is no.
+    ///
+    /// Approximate: allocations that other mutators have not committed yet are not counted. These
+    /// are at most 64 KiB each, or one larger object.
+    pub(crate) fn collection_due(&self, context: &Context<M>) -> bool {
+        context.report_cleanups(&self.pacer);
+        context.with_allocator(|allocator| {
+            let taken = self.space.committed_bytes() + allocator.taken().bytes;
+            // The cheap number is never too low.
+            self.zeal
+                || (self.pacer.is_due(taken)
+                    && self.pacer.is_due(taken - allocator.cached_usage().bytes))
+        })
+    }
+
+    /// Tells how many cycles have been run. Relaxed: a number to compare with another one.
+    pub(crate) fn cycles(&self) -> u64 {
+        self.cycles.load(Relaxed)
+    }
+
+    /// Tells whether a session has been refused an object that a cycle might make room for.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.pacer.has_refused()
+    }
+
+    /// Sets when the next cycle is due, after one before which `allocating` mutators have
+    /// allocated.
+    pub(crate) fn pace(&self, live_bytes: u64, allocating: u64) {
+        self.pacer.after_cycle(live_bytes, allocating);
+        self.cycles.fetch_add(1, Relaxed);
+    }
+
+    /// Gives a mutator has come, or gone.
+    pub(crate) fn count_mutators(&self) {
+        let mutators = self.mutators.len() as u64;
+        self.space.with(|space| space.set_allocators(mutators));
+    }
+
+    /// Gives a free slot for a `T`, which the caller fills at once.
+    #[inline]
+    pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(
+        &self,
+        context: &Context<M>,
+    ) -> Result<NonNull<T>, AllocError> {
+        let info = glue::type_info::<T>();
+        let slot = match context.with_allocator(|allocator| allocator.take::<T>(info)) {
+            Some(slot) => slot,
+            None => self.alloc_slot_slowly::<T>(context, info)?,
+        };
+        Ok(slot.cast())
+    }
+
+    #[inline(never)]
+    fn alloc_slot_slowly<T>(
+        &self,
+        context: &Context<M>,
+        info: &'static TypeInfo,
+    ) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
+        let slot = context.with_allocator(|allocator| {
+            allocator.refill(&self.space, info)?;
+            Ok(allocator.take(info).expect("a refilled run is not empty"))
+        });
+        // Not if the system has no memory: a cycle takes some itself.
+        if let Err(AllocError::Limit) = slot {
+            self.pacer.refuse(info.charged_bytes() as u64);
+        }
+        slot
+    }
+
+    /// Why a `T` found no room, for the user.
+    #[cold]
+    pub(crate) fn heap_full_reason<'gc, T: Trace<'gc>>(&self, why: AllocError) -> HeapFullReason {
+        HeapFullReason {
+            heap: self.roots.heap(),
+            type_name: std::any::type_name::<T>(),
+            why,
+            requested: glue::type_info::<T>().charged_bytes() as u64,
+            used: self.space.charged_bytes(),
+            max: self.space.max_bytes(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn add_cleanup<F>(
+        &self,
+        context: &Context<M>,
+        span: SpanRef,
+        slot: usize,
+        f: F,
+    ) -> Receipt
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        context.charge_cleanup();
+        let mut registrar = context.registrar().borrow_mut();
+        let _held = span.hold_specials::<M>();
+        let mut cleanups = span.cleanups().borrow_mut();
+        let place = cleanups.place(span.special_words(), slot);
+        // One call for both cases, so that it is made part of this function.
+        let (head, receipt) = registrar.enter(place.map(|place| cleanups.at(place)), f);
+        match place {
+            Some(place) => cleanups.set(place, head),
+            None => cleanups.insert(span.special_words(), slot, head),
+        }
+        receipt
+    }
+
+    /// Describes a cleanup registered in the context.
+    #[cold]
+    pub(crate) fn describe(
+        &self,
+        context: &Context<M>,
+        cleanup: &Cleanup,
+        description: Description,
+    ) {
+        context.registrar().borrow_mut().describe(cleanup, description);
+    }
+
+    /// Tells what is in use, without waiting. What is in the heap's own context is counted exactly.
+    /// What other mutators have taken lately is not counted.
+    pub(crate) fn usage(&self) -> Usage {
+        let committed = self.space.committed();
+        if M::SHARED {
+            return committed;
+        }
+        self.context.with_allocator(|allocator| {
+            committed.plus(allocator.taken()).minus(allocator.cached_usage())
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! The error of an allocation that found no room.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::id::HeapId;
+use crate::memory::space::AllocError;
+
+/// There is no room for a value; it is given back.
+pub struct HeapFull<T> {
+    /// The value that was not allocated.
+    pub value: T,
+    pub(crate) reason: HeapFullReason,
+}
+
+impl<T> HeapFull<T> {
+    /// Gives the value that was not allocated.
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
+    /// Gives the bytes the object would have taken.
+    pub fn requested_bytes(&self) -> u64 {
+        self.reason.requested
+    }
+
+    /// Gives the bytes in use when it was asked for.
+    ///
+    /// Those that other mutators of a `Shared` heap had reserved are included.
+    pub fn used_bytes(&self) -> u64 {
+        self.reason.used
+    }
+
+    /// Gives the heap's limit in bytes.
+    pub fn max_bytes(&self) -> u64 {
+        self.reason.max
+    }
+}
+
+/// The reason, apart from the value, so that the message can be made without it.
+pub(crate) struct HeapFullReason {
+    pub(crate) heap: HeapId,
+    pub(crate) type_name: &'static str,
+    pub(crate) why: AllocError,
+    pub(crate) requested: u64,
+    pub(crate) used: u64,
+    pub(crate) max: u64,
+}
+
+impl fmt::Display for HeapFullReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HeapFullReason { heap, type_name, why, requested, used, max } = self;
+        match why {
+            AllocError::Limit => write!(
+                f,
+                "{heap} is full: {requested} bytes for a `{type_name}` do not fit beside the \
+                 {used} in use of max_bytes = {max}"
+            ),
+            AllocError::System => write!(
+                f,
+                "{heap} is full: the system gave no memory for {requested} bytes of a \
+                 `{type_name}` beside the {used} in use"
+            ),
+        }
+    }
+}
+
+impl<T> fmt::Display for HeapFull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<T> fmt::Debug for HeapFull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeapFull({})", self.reason)
+    }
+}
+
+impl<T> Error for HeapFull<T> {}

@@ -1,0 +1,107 @@
+//! The modes of a heap: one mutator on one thread, or many.
+//!
+//! What differs is chosen at compile time. A [`Local`] heap's state lies in cells, a [`Shared`]
+//! heap's behind locks. Nothing of the handshake is compiled into a `Local` session.
+//!
+//! Invariant: a heap has one mode for life, its type's.
+
+use std::rc::Rc;
+
+use crate::memory::locking::{Local, Locking, Shared};
+use crate::safepoint::handshake::Handshake;
+use crate::session::context::Context;
+use crate::sweep::local_cleanups::{LocalCleanups, LocalTable, NoLocals};
+
+/// A mode: [`Local`] or [`Shared`].
+pub trait Mode: parts::Parts {}
+
+impl Mode for Local {}
+impl Mode for Shared {}
+
+/// A value that may be allocated in a heap of the mode.
+///
+/// In a [`Local`] heap that is any value. In a [`Shared`] one it is `Send + Sync`, because other
+/// threads see it, and one of them may drop it. Implemented for those, and for nothing else.
+///
+/// Asked of what is allocated and of the root, not of every type that one of them mentions: a field
+/// is part of its object.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot live in a heap of mode `{M}`",
+    note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, \
+            `GcMutex`, `GcRwLock` or `GcOnce` in place of `GcCell` and `GcRefCell`"
+)]
+pub trait Payload<M: Mode>: parts::Fits<M> {}
+
+impl<M: Mode, T: parts::Fits<M>> Payload<M> for T {}
+
+pub(crate) mod parts {
+    use super::*;
+
+    /// What [`Payload`] says. It cannot be named outside. Otherwise a type that is not `Send` could
+    /// declare itself a payload of a shared heap.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot live in a heap of mode `{M}`",
+        note = "a heap that several threads use holds only what is `Send + Sync`: `GcAtomic`, \
+                `GcMutex`, `GcRwLock` or `GcOnce` in place of `GcCell` and `GcRefCell`"
+    )]
+    pub trait Fits<M> {}
+
+    impl<T> Fits<Local> for T {}
+    impl<T: Send + Sync> Fits<Shared> for T {}
+
+    /// What a mode is made of. Not to be named outside: so there are no other modes.
+    pub trait Parts: Locking + Sized {
+        type Locals: LocalCleanups;
+        type Mutators: Mutators<Self>;
+    }
+
+    impl Parts for Local {
+        type Locals = Rc<LocalTable>;
+        type Mutators = ();
+    }
+
+    impl Parts for Shared {
+        type Locals = NoLocals;
+        type Mutators = Handshake<Context<Shared>>;
+    }
+
+    /// The mutators of a heap, but for its own context.
+    pub trait Mutators<M: Parts>: Default {
+        /// Tells whether a thread waits for sessions to end, in order to collect.
+        fn is_stopping(&self) -> bool;
+
+        /// Calls `each` with the context of every mutator. Called while none has a session open.
+        fn for_each(&self, each: impl FnMut(&Context<M>));
+
+        /// Tells how many there are.
+        fn len(&self) -> usize;
+    }
+
+    impl Mutators<Local> for () {
+        #[inline]
+        fn is_stopping(&self) -> bool {
+            false
+        }
+
+        fn for_each(&self, _: impl FnMut(&Context<Local>)) {}
+
+        fn len(&self) -> usize {
+            0
+        }
+    }
+
+    impl Mutators<Shared> for Handshake<Context<Shared>> {
+        #[inline]
+        fn is_stopping(&self) -> bool {
+            self.is_stopping()
+        }
+
+        fn for_each(&self, each: impl FnMut(&Context<Shared>)) {
+            self.for_each(each);
+        }
+
+        fn len(&self) -> usize {
+            self.len()
+        }
+    }
+}

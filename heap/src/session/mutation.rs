@@ -1,0 +1,333 @@
+//! A session's access to its heap: allocation, cleanups, weak pointers and roots.
+//!
+//! Invariant: while a `Mutation<'gc>` exists, no collection runs on its heap, and its context is
+//! its own. A `Local` heap keeps it by taking `&mut self` for both, a `Shared` one by the
+//! handshake. Nothing here runs user code, so the heap's state is borrowed, or locked, only within
+//! a call.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::Location;
+
+use sexton_cleanup::{Cleanup, Description, Receipt};
+
+use crate::id::HeapId;
+use crate::memory::locking::{Local, Shared};
+use crate::memory::span::SpanRef;
+use crate::memory::weak_table::{WeakRecord, WeakTable};
+use crate::object::gc::{Brand, Gc};
+use crate::object::root::{Root, SharedRoot};
+use crate::object::trace::{Branded, Trace};
+use crate::object::weak::Weak;
+use crate::safepoint::attached::NotSend;
+use crate::session::context::Context;
+use crate::session::core::Core;
+use crate::session::error::{HeapFull, HeapFullReason};
+use crate::session::mode::{Mode, Payload};
+use crate::sweep::local_cleanups::LocalCleanup;
+
+/// A session on a heap: the proof that its objects stay where they are, and the way to change it.
+///
+/// Lent to the closures of `Heap::new`, `Heap::mutate` and `Mutator::mutate`. All pointers it gives
+/// out carry its brand `'gc` and end with it. It stays on its thread; pointers to what is `Sync`
+/// may go to scoped threads that end within the session.
+pub struct Mutation<'gc, M: Mode = Local> {
+    core: &'gc Core<M>,
+    context: &'gc Context<M>,
+    brand: Brand<'gc>,
+    /// A context has one user at a time, on its own thread.
+    _not_send: NotSend,
+}
+
+impl<'gc, M: Mode> Mutation<'gc, M> {
+    /// Makes a session. Its thread is the user of the context, one of the core's, for as long as it
+    /// lasts.
+    pub(crate) fn new(core: &'gc Core<M>, context: &'gc Context<M>) -> Self {
+        Mutation { core, context, brand: PhantomData, _not_send: NotSend::default() }
+    }
+
+    /// Puts a value into the heap. Never collects and never runs user code.
+    ///
+    /// O(1), and a few instructions unless the type's run of free slots is used up.
+    ///
+    /// # Panics
+    ///
+    /// If the heap's `max_bytes` would be exceeded or the system gives no memory; see
+    /// [`try_alloc`](Self::try_alloc).
+    #[inline]
+    #[track_caller]
+    pub fn alloc<T: Trace<'gc> + Payload<M>>(&self, value: T) -> Gc<'gc, T> {
+        self.alloc_any(value)
+    }
+
+    /// [`alloc`](Self::alloc), for what the heap itself answers for as well.
+    #[inline]
+    #[track_caller]
+    fn alloc_any<T: Trace<'gc>>(&self, value: T) -> Gc<'gc, T> {
+        match self.try_alloc_any(value) {
+            Ok(gc) => gc,
+            Err(full) => out_of_room(&full.reason),
+        }
+    }
+
+    /// Puts a value into the heap, or gives it back if there is no room.
+    ///
+    /// # Errors
+    ///
+    /// [`HeapFull`] with the value, if the heap's `max_bytes` would be exceeded or the system gives
+    /// no memory. A collection after the session may make room. It is due if the limit is the
+    /// reason, unless pacing is manual or even the empty heap could not hold the object.
+    ///
+    /// In a `Shared` heap, bytes that other mutators have reserved count as used. They are 64 KiB
+    /// each at most, and all together no more than a quarter of what was left.
+    #[inline]
+    pub fn try_alloc<T: Trace<'gc> + Payload<M>>(
+        &self,
+        value: T,
+    ) -> Result<Gc<'gc, T>, HeapFull<T>> {
+        self.try_alloc_any(value)
+    }
+
+    #[inline]
+    fn try_alloc_any<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
+        match self.core.alloc_slot::<T>(self.context) {
+            Ok(slot) => {
+                // SAFETY: the slot is free, fits a `T`, and is ours.
+                unsafe { slot.as_ptr().write(value) };
+                // SAFETY: it now holds a live object of this session's heap.
+                Ok(unsafe { Gc::from_object(slot) })
+            }
+            Err(why) => Err(HeapFull { value, reason: self.core.heap_full_reason::<T>(why) }),
+        }
+    }
+
+    /// Registers `f` to run on a worker thread some time after the object has died.
+    ///
+    /// An object may have any number of cleanups; their order is not specified. Takes no lock, but
+    /// for that of the object's span in a `Shared` heap. Allocates only when `f` captures more than
+    /// three words or a table has to grow. O(1) in the order of allocation; out of it a span's
+    /// table makes room, which moves up to 16 KiB.
+    ///
+    /// A cleanup never reaches its object. What `f` captures is `'static` and `Send`. So it is no
+    /// `Gc`, no `Weak`, no session, no [`Root`], and no [`SharedRoot`] of a heap that is borrowed
+    /// for less than `'static`. So `f` cannot keep the object alive, and cannot lead to it when it
+    /// has died.
+    ///
+    /// ```compile_fail
+    /// # use sexton_heap::{Gc, Leaf, Mutation};
+    /// fn wrong<'gc>(mc: &Mutation<'gc>, gc: Gc<'gc, Leaf<u32>>) {
+    ///     mc.add_cleanup(gc, move || println!("{}", **gc)); // `'gc` must outlive `'static`
+    /// }
+    /// ```
+    ///
+    /// A cleanup may open a session on its heap, if that is `Shared` and `f` owns an `Arc` or a
+    /// `std::sync::Weak` of it. The session reaches what the heap's roots reach, so not an object
+    /// that has died. Run early, by [`Cleanup::run_now`], it may meet its own object there, alive.
+    /// An `Arc` keeps the heap until `f` has run, so prefer the `Weak`.
+    ///
+    /// **One way is left.** A `Shared` heap that is borrowed for `'static` is never dropped, and
+    /// its [`SharedRoot`]s are `'static`. A cleanup that owns one of its own object keeps that
+    /// alive for ever, and does not run. `Heap::old_roots` finds it.
+    #[inline]
+    #[track_caller]
+    pub fn add_cleanup<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Cleanup
+    where
+        T: Trace<'gc>,
+        F: FnOnce() + Send + 'static,
+    {
+        let cleanup = self.register(gc, f).handle();
+        if self.core.diagnostics() {
+            self.core.describe(
+                self.context,
+                &cleanup,
+                Description::of::<F>(None, Some(Location::caller())),
+            );
+        }
+        cleanup
+    }
+
+    #[inline]
+    fn register<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Receipt
+    where
+        T: Trace<'gc>,
+        F: FnOnce() + Send + 'static,
+    {
+        let span = SpanRef::containing(gc.as_address());
+        self.core.add_cleanup(self.context, span, span.slot_of_type::<T>(gc.as_address()), f)
+    }
+
+    /// Registers `f` under a label, by which the pool's hooks and its dump name it.
+    ///
+    /// In diagnostic mode they give the place of this call, too. See
+    /// [`add_cleanup`](Self::add_cleanup).
+    ///
+    /// Takes a lock when the last label used was another.
+    #[track_caller]
+    pub fn add_cleanup_labelled<T, F>(&self, gc: Gc<'gc, T>, label: &'static str, f: F) -> Cleanup
+    where
+        T: Trace<'gc>,
+        F: FnOnce() + Send + 'static,
+    {
+        let cleanup = self.register(gc, f).handle();
+        // Not by `then`: the caller would be the standard library.
+        let site = if self.core.diagnostics() { Some(Location::caller()) } else { None };
+        self.core.describe(self.context, &cleanup, Description::of::<F>(Some(label), site));
+        cleanup
+    }
+
+    /// Registers `f(arg)`; see [`add_cleanup`](Self::add_cleanup).
+    #[inline]
+    #[track_caller]
+    pub fn add_cleanup_with<T, A>(&self, gc: Gc<'gc, T>, arg: A, f: fn(A)) -> Cleanup
+    where
+        T: Trace<'gc>,
+        A: Send + 'static,
+    {
+        self.add_cleanup(gc, move || f(arg))
+    }
+
+    /// Makes a pointer to the object that does not keep it alive.
+    ///
+    /// O(1), and allocates one word in the heap the first time an object is downgraded.
+    ///
+    /// # Panics
+    ///
+    /// As [`alloc`](Self::alloc).
+    #[track_caller]
+    pub fn downgrade<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> Weak<'gc, T> {
+        let object = gc.as_address();
+        let span = SpanRef::containing(object);
+        let slot = span.slot_of_type::<T>(object);
+        let _held = span.hold_specials::<M>();
+        let known = span.weaks().borrow().as_ref().and_then(|table| table.get(slot));
+        let record = known.unwrap_or_else(|| {
+            let record = self.alloc_any(WeakRecord::of(object)).as_address().cast();
+            let mut table = span.weaks().borrow_mut();
+            table.get_or_insert_with(|| Box::new(WeakTable::new())).insert(slot, record);
+            record
+        });
+        // SAFETY: the record is live: just made, or of a target that is, and records of live
+        // targets are forgotten only when no `Weak` is left. Its target is this `T`.
+        unsafe { Weak::from_record(record) }
+    }
+
+    /// Keeps the object alive until the [`Root`] is dropped. O(1).
+    ///
+    /// The place of this call is remembered; see `Heap::old_roots`.
+    #[track_caller]
+    pub fn root<T: Trace<'gc>>(&self, gc: Gc<'gc, T>) -> Root<T::Family> {
+        // SAFETY: the object is a live `T`, which is `T::Family::At<'gc>`, of this heap.
+        unsafe { Root::new(self.core.roots(), gc.as_address(), Location::caller()) }
+    }
+
+    /// Gives the object that a root keeps alive. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If the root belongs to another heap; the message names both.
+    #[track_caller]
+    pub fn fetch<Q: Branded>(&self, root: &Root<Q>) -> Gc<'gc, Q::At<'gc>> {
+        let Some(object) = root.object_in(self.core.roots()) else {
+            wrong_heap(root.heap_id(), self.heap_id())
+        };
+        // SAFETY: roots keep their objects alive, and a `Root<Q>`'s object is a `Q` at every brand.
+        unsafe { Gc::from_object(object.cast()) }
+    }
+
+    /// Tells whether the heap will collect when this session ends, as things stand.
+    ///
+    /// A session that runs for long should end when this says so: within it, nothing is collected.
+    pub fn collection_due(&self) -> bool {
+        self.core.collection_due(self.context)
+    }
+
+    /// Gives the heap this session is on.
+    pub fn heap_id(&self) -> HeapId {
+        self.core.roots().heap()
+    }
+}
+
+impl<'gc> Mutation<'gc, Shared> {
+    /// Tells whether another mutator waits for this session to end, in order to collect. One load.
+    ///
+    /// All mutators wait then. A session that may run for long asks now and then, and returns if
+    /// so.
+    ///
+    /// [`collection_due`](Self::collection_due) says whether this mutator will collect itself.
+    #[inline]
+    pub fn gc_pending(&self) -> bool {
+        self.core.mutators().is_stopping()
+    }
+
+    /// Gives the object that a shared root keeps alive. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If the root belongs to another heap; the message names both.
+    #[track_caller]
+    pub fn fetch_shared<Q: Branded>(&self, root: &SharedRoot<'_, Q>) -> Gc<'gc, Q::At<'gc>> {
+        let Some(object) = root.object_in(self.core.roots()) else {
+            wrong_heap(root.heap_id(), self.heap_id())
+        };
+        // SAFETY: roots keep their objects alive, and a `SharedRoot<Q>`'s object is a `Q` at every
+        // brand.
+        unsafe { Gc::from_object(object.cast()) }
+    }
+}
+
+impl<'gc> Mutation<'gc, Local> {
+    /// Registers `f`, which need not be `Send`, to run on this thread after the object has died.
+    ///
+    /// It runs when the heap's owner calls `Heap::run_local_cleanups`. For what belongs to one
+    /// thread: a window, a handle of an interpreter, an `Rc`.
+    ///
+    /// Allocates, and each collection looks at each local cleanup. The pool has no part in it:
+    /// waiting for cleanups does not wait for these.
+    ///
+    /// `f` cannot hold a `Gc`. It can hold a [`Root`]. With one of its own object it keeps that
+    /// alive, and runs when the heap is dropped; `Heap::old_roots` finds it.
+    ///
+    /// `f` cannot use its own heap where that is shared as an `Rc<RefCell<Heap>>`.
+    /// `run_local_cleanups` has it borrowed then, and `borrow_mut` panics ("already borrowed").
+    /// That counts as a panic of the cleanup. Let `f` leave a note, in an `Rc<RefCell<Vec<_>>>` or
+    /// a channel, for the program to act on afterwards.
+    #[track_caller]
+    pub fn add_cleanup_local<T, F>(&self, gc: Gc<'gc, T>, f: F) -> LocalCleanup
+    where
+        T: Trace<'gc>,
+        F: FnOnce() + 'static,
+    {
+        // Not by `then`: the caller would be the standard library.
+        let site = if self.core.diagnostics() { Some(Location::caller()) } else { None };
+        let description = Description::of::<F>(None, site);
+        self.context.charge_cleanup();
+        self.core.locals().add(gc.as_address(), description, Box::new(f))
+    }
+}
+
+impl<'gc, T> Weak<'gc, T> {
+    /// Gives the target, or `None` if it has died. O(1).
+    #[inline]
+    pub fn upgrade<M: Mode>(self, _: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
+        self.target()
+    }
+}
+
+impl<M: Mode> fmt::Debug for Mutation<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mutation({})", self.heap_id())
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn out_of_room(reason: &HeapFullReason) -> ! {
+    panic!("{reason}")
+}
+
+#[cold]
+#[track_caller]
+fn wrong_heap(of: HeapId, used_in: HeapId) -> ! {
+    panic!("a root of {of} was fetched in {used_in}")
+}

@@ -1,0 +1,245 @@
+//! Sweep: what mark left unmarked dies.
+//!
+//! For a span of plain objects that is a pass over bitmap words: `alloc := mark`, `mark := 0`, and
+//! a popcount. No object is touched, and the old `alloc` bits are not even read. Only where
+//! something must happen are dead slots walked one by one: those with cleanups, and those of types
+//! with drop glue.
+//!
+//! The order within a span is fixed (weak records were cleared before any span is swept):
+//!
+//! 1. the cleanup chains of dead objects are queued in the sweeper's local block;
+//! 2. drop glue runs; a panic in it is caught and counted, and the sweep goes on;
+//! 3. the slots are published as free.
+//!
+//! A [`Sweeper`] keeps all it changes to itself but for the span it is handed. So several can sweep
+//! the spans of one heap side by side, as in `parallel.rs`. They share only spans in which
+//! something must happen: a plain span is swept in less time than it takes to hand it over. Drop
+//! glue runs on their threads, so only in heaps whose payloads are `Send`.
+
+use std::cell::Cell;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
+
+use sexton_cleanup::{LocalBlock, drop_quietly};
+
+use crate::memory::bitmap;
+use crate::memory::space::{Swept, Usage};
+use crate::memory::span::{Span, SpanRef};
+
+/// One sweeper's output.
+pub(crate) struct Sweeper {
+    local: LocalBlock,
+    poison: bool,
+    stats: SweepStats,
+}
+
+/// What a sweep found.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct SweepStats {
+    /// What is in use after the sweep.
+    pub(crate) live: Usage,
+    pub(crate) dropped_objects: u64,
+    pub(crate) drop_panics: u64,
+    pub(crate) spans: u64,
+    pub(crate) emptied_spans: u64,
+}
+
+impl SweepStats {
+    pub(crate) fn plus(self, other: SweepStats) -> SweepStats {
+        SweepStats {
+            live: self.live.plus(other.live),
+            dropped_objects: self.dropped_objects + other.dropped_objects,
+            drop_panics: self.drop_panics + other.drop_panics,
+            spans: self.spans + other.spans,
+            emptied_spans: self.emptied_spans + other.emptied_spans,
+        }
+    }
+}
+
+/// Calls `sweep`, and ends the process if it panics.
+///
+/// Spans that were not swept keep their marks, which the next cycle would take for its own. No
+/// panic is expected here: those of drop glue and of hooks are caught where they come from.
+pub(crate) fn or_abort<T>(sweep: impl FnOnce() -> T) -> T {
+    struct Unfinished;
+
+    impl Drop for Unfinished {
+        fn drop(&mut self) {
+            std::process::abort();
+        }
+    }
+
+    let unfinished = Unfinished;
+    let swept = sweep();
+    mem::forget(unfinished);
+    swept
+}
+
+impl Sweeper {
+    /// Tells whether something must happen in a span, beyond its bitmaps.
+    pub(crate) fn is_busy_with(span: SpanRef) -> bool {
+        span.info().needs_drop || !span.cleanups().borrow().is_empty()
+    }
+
+    /// Makes a sweeper that queues into `local` and, if `poison`, overwrites dead objects.
+    pub(crate) fn new(local: LocalBlock, poison: bool) -> Self {
+        Sweeper { local, poison, stats: SweepStats::default() }
+    }
+
+    /// Tells what it has found so far.
+    pub(crate) fn stats(&self) -> SweepStats {
+        self.stats
+    }
+
+    /// Gives the local block, for the flush.
+    pub(crate) fn into_local_block(self) -> LocalBlock {
+        self.local
+    }
+
+    /// Sweeps one span whose mark bits are final.
+    pub(crate) fn sweep(&mut self, span: SpanRef) -> Swept {
+        if !span.cleanups().borrow().is_empty() {
+            self.queue_cleanups(&span);
+        }
+        if span.info().needs_drop {
+            self.drop_dead(&span);
+        }
+        if self.poison {
+            poison_dead(&span);
+        }
+        let live = free_unmarked(&span);
+        self.count(&span, live);
+        match live {
+            0 => Swept::Empty,
+            live if live == span.slots() => Swept::Full,
+            _ => Swept::Partial,
+        }
+    }
+
+    fn queue_cleanups(&mut self, span: &Span) {
+        let local = &mut self.local;
+        // Relaxed: the markers are done, and were joined before the sweep.
+        let is_live = |index: usize| span.mark_bits()[index].load(Relaxed);
+        // Holding the table, and the space, is harmless. Queueing runs no cleanup. A block that
+        // gets full is published, which may call the pool's hooks. Those may hold a shared heap,
+        // but open no session on it here. Nothing else that they can call takes the space's lock.
+        span.cleanups()
+            .borrow_mut()
+            .retain_words(span.special_bits(), is_live, |head| local.push(head));
+    }
+
+    fn drop_dead(&mut self, span: &Span) {
+        let drop = span.info().drop;
+        let mut dead = span.alloc_bits().iter().zip(span.mark_bits()).enumerate().flat_map(
+            |(index, (alloc, mark))| bitmap::ones_of(index, alloc.get() & !mark.load(Relaxed)),
+        );
+        let mut dropped = 0;
+        loop {
+            // One catch for many objects: after a panic the walk goes on behind the culprit.
+            let walked = catch_unwind(AssertUnwindSafe(|| {
+                for slot in dead.by_ref() {
+                    dropped += 1;
+                    // SAFETY: the slot is allocated and unmarked, so it holds a dead object of the
+                    // span's type, and the iterator yields it once.
+                    unsafe { drop(span.object_at(slot)) };
+                }
+            }));
+            match walked {
+                Ok(()) => break,
+                Err(payload) => {
+                    self.stats.drop_panics += 1;
+                    drop_quietly(payload);
+                }
+            }
+        }
+        self.stats.dropped_objects += dropped;
+    }
+
+    fn count(&mut self, span: &Span, live: usize) {
+        let stats = &mut self.stats;
+        stats.spans += 1;
+        stats.emptied_spans += u64::from(live == 0);
+        stats.live.add(live, span.info());
+    }
+}
+
+/// `alloc := mark`, `mark := 0`; how many slots stay.
+fn free_unmarked(span: &Span) -> usize {
+    // SAFETY: the markers are done, and were joined before the sweep; a span has one sweeper.
+    let mark = unsafe { span.final_marks() };
+    let alloc = span.alloc_bits();
+    debug_assert!(
+        mark.iter().zip(alloc).all(|(mark, alloc)| mark.get() & !alloc.get() == 0),
+        "a free slot was marked"
+    );
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vpopcntdq")
+        && is_x86_feature_detected!("popcnt")
+    {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { replace_with_avx512(alloc, mark) };
+    } else if is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("avx2") {
+        // SAFETY: as above.
+        return unsafe { replace_with_popcnt(alloc, mark) };
+    }
+    bitmap::replace(alloc, mark)
+}
+
+/// [`bitmap::replace`] for processors that count the bits of eight words at a time.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq,popcnt")]
+fn replace_with_avx512(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
+    bitmap::replace(to, from)
+}
+
+/// [`bitmap::replace`] for processors that count the bits of a word. It is ten times faster than
+/// shifts and masks, which the target's baseline uses.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "popcnt,avx2")]
+fn replace_with_popcnt(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
+    bitmap::replace(to, from)
+}
+
+/// Zeal: a stale pointer to a dead object leads to rubbish.
+fn poison_dead(span: &Span) {
+    for (index, (alloc, mark)) in span.alloc_bits().iter().zip(span.mark_bits()).enumerate() {
+        for slot in bitmap::ones_of(index, alloc.get() & !mark.load(Relaxed)) {
+            // SAFETY: the slot's object is dead and dropped, and is not read again; the slot has
+            // that many bytes.
+            unsafe { span.object_at(slot).write_bytes(POISON, span.info().slot_bytes) };
+        }
+    }
+}
+
+const POISON: u8 = 0xDB;
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    /// Of the functions for this processor and for lesser ones, a sweep calls one; so each is
+    /// called here.
+    #[test]
+    fn marks_replace_allocation_bits_in_the_same_way_on_every_processor() {
+        let from = || [0, 1, u64::MAX, 0x0123_4567_89ab_cdef, 1 << 63, 0, 7, 0, 5].map(Cell::new);
+        type Way = fn(&[Cell<u64>], &[Cell<u64>]) -> usize;
+        let mut ways: Vec<Way> = vec![bitmap::replace];
+        if is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has what the function is compiled for.
+            ways.push(|to, from| unsafe { replace_with_popcnt(to, from) });
+        }
+        if is_x86_feature_detected!("avx512vpopcntdq") && is_x86_feature_detected!("avx512vl") {
+            // SAFETY: as above.
+            ways.push(|to, from| unsafe { replace_with_avx512(to, from) });
+        }
+        for way in ways {
+            let (to, from, expected) = (from(), from(), from());
+            to.iter().for_each(|word| word.set(!word.get()));
+            assert_eq!(way(&to, &from), 1 + 64 + 32 + 1 + 3 + 2);
+            assert_eq!((to, from), (expected, [const { Cell::new(0) }; 9]));
+        }
+    }
+}
