@@ -1,7 +1,7 @@
 //! Back-pressure: what a heap does when its cleanups queue up faster than they run.
 //!
-//! Invariant: it is applied right after a collection, when no session is open and nothing is locked, and never
-//! inside a cleanup. So whatever it runs may do whatever a cleanup may do.
+//! Invariant: it is applied right after a collection, when no session is open and nothing is
+//! locked, and never inside a cleanup. So whatever it runs may do whatever a cleanup may do.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use crate::pool::CleanupPool;
 ///
 /// Never applied in the child of a `fork` to a heap made before: nothing is queued there.
 ///
-/// Registered cleanups take memory before they are queued, too; how many there are at most is a matter of when
-/// the heap collects. What waits is bounded by the mark, one collection's cleanups, and the blocks that are being
-/// run.
+/// Registered cleanups take memory before they are queued, too; how many there are at most is a
+/// matter of when the heap collects. What waits is bounded by the mark, one collection's cleanups,
+/// and the blocks that are being run.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum BackPressure {
     /// Nothing: the backlog may grow without bound.
     ///
-    /// The default, because each of the others makes a thread that collects wait for cleanups, or run them: it must
-    /// not hold a lock that they take.
+    /// The default, because each of the others makes a thread that collects wait for cleanups, or
+    /// run them: it must not hold a lock that they take.
     #[default]
     None,
-    /// The collecting thread runs cleanups, those of other heaps of its pool included, until the backlog is down
-    /// to the mark or nothing is left to take.
+    /// The collecting thread runs cleanups, those of other heaps of its pool included, until the
+    /// backlog is down to the mark or nothing is left to take.
     Help,
     /// The collecting thread waits until the backlog is down to the mark, for this long at most.
     ///
@@ -37,10 +37,11 @@ pub enum BackPressure {
     /// overrun the time by as long as some cleanups take, and waits only for what other threads
     /// have in hand.
     Wait(Duration),
-    /// The collecting thread calls this. If it is to bound the backlog, it has to run or to wait for cleanups, or
-    /// to see to it that fewer come.
+    /// The collecting thread calls this. If it is to bound the backlog, it has to run or to wait
+    /// for cleanups, or to see to it that fewer come.
     ///
-    /// A panic in it comes out of `Heap::collect`, or of the `Heap::mutate` whose end collected, and what that session returned is lost.
+    /// A panic in it comes out of `Heap::collect`, or of the `Heap::mutate` whose end collected,
+    /// and what that session returned is lost.
     Call(Arc<BackPressureHook>),
 }
 

@@ -1,8 +1,8 @@
-//! `Heap`: the rooted heap with its policy, that is when to collect, where cleanups go, and what the
-//! end of a heap means for them.
+//! `Heap`: the rooted heap with its policy, that is when to collect, where cleanups go, and what
+//! the end of a heap means for them.
 //!
-//! Invariant: a cleanup of a heap's object is, at any time, armed in the heap, queued in its pool, or
-//! ended; dropping the heap leaves none armed.
+//! Invariant: a cleanup of a heap's object is, at any time, armed in the heap, queued in its pool,
+//! or ended; dropping the heap leaves none armed.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,25 +12,27 @@ use std::time::Duration;
 
 use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
-    AlreadyAttached, Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation,
-    OldRoot, OnDrop, Pacing, Payload, RawHeap, Root, Shared, SharedRoot, SlowSession, VerifyError,
+    Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation, OldRoot, OnDrop,
+    Pacing, Payload, RawHeap, Root, Shared, SharedRoot, SlowSession, VerifyError,
 };
 
 use crate::back_pressure::{BackPressure, HighWater};
-use crate::mutator::Mutator;
 use crate::pool::CleanupPool;
 use crate::threads;
 
 /// A mark-sweep heap with a typed root.
 ///
-/// `R` is the root's type with its brand left open, such as `World<'static>`; see [`Branded`]. `M` is
-/// the mode:
+/// `R` is the root's type with its brand left open, such as `World<'static>`; see [`Branded`]. `M`
+/// is the mode:
 ///
-/// - [`Local`], the default: payloads of any kind, and one mutator, the heap itself. It stays on the thread that made it, and is neither
-///   `Send` nor `Sync`. To use one on another thread, make it there.
-/// - [`Shared`]: payloads that are `Send + Sync`, and any number of threads, each of which [attaches](Heap::attach) a
-///   [`Mutator`]. The heap is `Send` and `Sync`; share it by reference with scoped threads, or in an `Arc`. A cleanup or a payload that needs
-///   its heap has a `std::sync::Weak` of that: an `Arc` in there would keep the heap, and so itself, for ever.
+/// - [`Local`], the default: payloads of any kind, and one mutator, the heap itself. It stays on
+///   the thread that made it, and is neither `Send` nor `Sync`. To use one on another thread, make
+///   it there.
+/// - [`Shared`]: payloads that are `Send + Sync`, and any number of threads, each of which
+///   [attaches](Heap::attach) a [`Mutator`](crate::Mutator). The heap is `Send` and `Sync`; share
+///   it by reference with scoped threads, or in an `Arc`. A cleanup or a payload that needs its
+///   heap has a `std::sync::Weak` of that: an `Arc` in there would keep the heap, and so itself,
+///   for ever.
 ///
 /// Dropping a heap drops all its objects. What becomes of their cleanups is its [`OnDrop`] policy.
 pub struct Heap<R: Branded, M: Mode = Local> {
@@ -50,8 +52,9 @@ struct WaitOnDrop {
 impl Drop for WaitOnDrop {
     fn drop(&mut self) {
         if self.pool.runs_by_itself() && !in_cleanup() {
-            // A timeout loses nothing: what is left stays queued in the pool. Its workers run it even
-            // if the last handle goes, be it this one or that of a heap with nothing to wait for.
+            // A timeout loses nothing: what is left stays queued in the pool. Its workers run it
+            // even if the last handle goes, be it this one or that of a heap with nothing to wait
+            // for.
             if self.origin.ticket().wait(self.timeout).is_err() {
                 self.pool.leave_running();
             }
@@ -87,41 +90,43 @@ impl<R: Branded, M: Mode> Heap<R, M> {
         self.high_water.apply(self.inner.origin(), &self.end.pool);
     }
 
-    /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a session's
-    /// end; `None` before the first.
+    /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a
+    /// session's end; `None` before the first.
     pub fn last_report(&self) -> Option<GcReport> {
         self.inner.last_report()
     }
 
-    /// The heap's counters, those of its cleanups included. Waits for no cycle, session or cleanup. For what they leave out in a [`Shared`] heap see
-    /// [`HeapStats`].
+    /// The heap's counters, those of its cleanups included. Waits for no cycle, session or cleanup.
+    /// For what they leave out in a [`Shared`] heap see [`HeapStats`].
     pub fn stats(&self) -> HeapStats {
         self.inner.stats()
     }
 
     /// Waits until every cleanup of this heap that was queued before the call has ended. Cleanups
-    /// queued later, and those of other heaps, do not prolong it. Not to be called within a session of a [`Shared`] heap: that would keep every collection
-    /// waiting meanwhile, and with it cleanups that open a session.
+    /// queued later, and those of other heaps, do not prolong it. Not to be called within a session
+    /// of a [`Shared`] heap: that would keep every collection waiting meanwhile, and with it
+    /// cleanups that open a session.
     ///
-    /// `Ok` means that they have ended, not that each has run: some may have been stopped, or discarded by the pool's
-    /// shutdown; `stats().cleanups` has both numbers.
+    /// `Ok` means that they have ended, not that each has run: some may have been stopped, or
+    /// discarded by the pool's shutdown; `stats().cleanups` has both numbers.
     ///
     /// Nobody but the caller runs a manual pool's cleanups: call
-    /// [`run_pending`](CleanupPool::run_pending) there. If a pool has no worker, because none could be started or its bound
-    /// is 0, this thread runs cleanups itself, those of other heaps too, and may overrun `timeout` by as long as one takes.
+    /// [`run_pending`](CleanupPool::run_pending) there. If a pool has no worker, because none could
+    /// be started or its bound is 0, this thread runs cleanups itself, those of other heaps too,
+    /// and may overrun `timeout` by as long as one takes.
     ///
     /// # Errors
     ///
     /// [`WaitError::Timeout`] with the number still pending after `timeout`;
-    /// [`WaitError::FromCleanup`] at once if called within a cleanup; [`WaitError::Forked`] at once in the child of a `fork`,
-    /// if the heap was made before.
+    /// [`WaitError::FromCleanup`] at once if called within a cleanup; [`WaitError::Forked`] at once
+    /// in the child of a `fork`, if the heap was made before.
     pub fn wait_for_cleanups(&self, timeout: Duration) -> Result<(), WaitError> {
         self.inner.ticket().wait(timeout)
     }
 
-    /// The roots that have lived for at least `cycles` collections, with their types and where they were made,
-    /// the oldest first. A root is the one way left to keep an object, and so its cleanups, from dying by mistake.
-    /// O(roots).
+    /// The roots that have lived for at least `cycles` collections, with their types and where they
+    /// were made, the oldest first. A root is the one way left to keep an object, and so its
+    /// cleanups, from dying by mistake. O(roots).
     pub fn old_roots(&self, cycles: u64) -> Vec<OldRoot> {
         self.inner.old_roots(cycles)
     }
@@ -138,16 +143,17 @@ impl<R: Branded, M: Mode> Heap<R, M> {
 }
 
 impl<R: Branded> Heap<R> {
-    /// Opens a session: calls `f` with the means to change the heap, and its root. Collects when the
-    /// session ends, if the pacer says so; never before.
+    /// Opens a session: calls `f` with the means to change the heap, and its root. Collects when
+    /// the session ends, if the pacer says so; never before.
     ///
-    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the session was refused an
-    /// object because of [`max_bytes`](HeapBuilder::max_bytes), as the next one would find the heap as full.
+    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the
+    /// session was refused an object because of [`max_bytes`](HeapBuilder::max_bytes), as the next
+    /// one would find the heap as full.
     ///
     /// # Panics
     ///
-    /// If `f` does. And if the collection at the end does, for the reasons that [`collect`](Heap::collect) gives: then what `f`
-    /// returned is lost.
+    /// If `f` does. And if the collection at the end does, for the reasons that
+    /// [`collect`](Heap::collect) gives: then what `f` returned is lost.
     #[inline]
     pub fn mutate<T>(
         &mut self,
@@ -162,9 +168,9 @@ impl<R: Branded> Heap<R> {
         result
     }
 
-    /// Runs one full cycle: marks what the roots reach, sweeps everything, queues the cleanups of the
-    /// dead and wakes workers for them. Then it applies the heap's [`BackPressure`]. Linear in live
-    /// objects and in spans.
+    /// Runs one full cycle: marks what the roots reach, sweeps everything, queues the cleanups of
+    /// the dead and wakes workers for them. Then it applies the heap's [`BackPressure`]. Linear in
+    /// live objects and in spans.
     ///
     /// # Panics
     ///
@@ -176,9 +182,9 @@ impl<R: Branded> Heap<R> {
         report
     }
 
-    /// Runs up to `max` local cleanups of objects that were found dead, on this thread, and returns how
-    /// many it ran. See [`Mutation::add_cleanup_local`]. A panic in one is caught, counted and given to the pool's
-    /// hook.
+    /// Runs up to `max` local cleanups of objects that were found dead, on this thread, and returns
+    /// how many it ran. See [`Mutation::add_cleanup_local`]. A panic in one is caught, counted and
+    /// given to the pool's hook.
     pub fn run_local_cleanups(&mut self, max: usize) -> usize {
         self.inner.run_local_cleanups(max)
     }
@@ -194,36 +200,6 @@ impl<R: Branded> Heap<R> {
 }
 
 impl<R: Branded> Heap<R, Shared> {
-    /// A mutator for this thread, by which it opens sessions and collects. Dropping it detaches the thread. Takes locks for a moment, and some
-    /// kilobytes of memory; waits for no cycle.
-    ///
-    /// # Panics
-    ///
-    /// If the thread has a mutator of this heap, as [`try_attach`](Self::try_attach) says by an error. In the child of a
-    /// `fork`, if the heap was made before.
-    #[track_caller]
-    pub fn attach(&self) -> Mutator<'_, R> {
-        match self.try_attach() {
-            Ok(mutator) => mutator,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    /// As [`attach`](Self::attach), for code that does not know on which thread it runs: a cleanup usually runs on a worker, but
-    /// `run_now`, [`CleanupPool::run_pending`] and [`BackPressure::Help`] run it on a thread that may have a mutator.
-    ///
-    /// # Errors
-    ///
-    /// If the thread has a mutator of this heap; so also within a session of it, and in the `Drop` of a payload while the heap is
-    /// collected. A session opened there would wait for itself.
-    ///
-    /// # Panics
-    ///
-    /// In the child of a `fork`, if the heap was made before.
-    pub fn try_attach(&self) -> Result<Mutator<'_, R>, AlreadyAttached> {
-        Ok(Mutator::new(self, self.inner.attach()?))
-    }
-
     /// Makes a root for other threads of one that this thread has. O(1).
     ///
     /// Takes a lock for a moment, within a session or between two. The new root keeps the object by
@@ -304,18 +280,20 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     }
 
     /// The most bytes of objects' slots in use at a time; past it `alloc` panics and `try_alloc`
-    /// gives the value back. An object over 64 KiB counts as whole multiples of that. Memory that payloads own outside the heap (a `Vec`'s, a `String`'s)
-    /// does not count. Default: no limit.
+    /// gives the value back. An object over 64 KiB counts as whole multiples of that. Memory that
+    /// payloads own outside the heap (a `Vec`'s, a `String`'s) does not count. Default: no limit.
     ///
-    /// A limit brings collections forward, see [`Pacing`]; a program for which a full heap is nothing unusual, and a
-    /// collection after each session that found it full too much, has [`Pacing::Manual`].
+    /// A limit brings collections forward, see [`Pacing`]; a program for which a full heap is
+    /// nothing unusual, and a collection after each session that found it full too much, has
+    /// [`Pacing::Manual`].
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.config.max_bytes = bytes;
         self
     }
 
-    /// When to collect at the end of a session. Default: [`Pacing::Balanced`] from [`Pacing::DEFAULT_MIN_BYTES`] on; a
-    /// large heap doubles before the next cycle, a small one may grow by more.
+    /// When to collect at the end of a session. Default: [`Pacing::Balanced`] from
+    /// [`Pacing::DEFAULT_MIN_BYTES`] on; a large heap doubles before the next cycle, a small one
+    /// may grow by more.
     pub fn pacing(mut self, pacing: Pacing) -> Self {
         self.config.pacing = pacing;
         self
@@ -327,34 +305,40 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
         self
     }
 
-    /// How long dropping the heap waits for its cleanups. Default: 5 seconds. If the pool has no worker, the dropping thread
-    /// runs cleanups itself, and may overrun this by as long as one takes; see [`OnDrop`].
+    /// How long dropping the heap waits for its cleanups. Default: 5 seconds. If the pool has no
+    /// worker, the dropping thread runs cleanups itself, and may overrun this by as long as one
+    /// takes; see [`OnDrop`].
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
         self.drop_timeout = timeout;
         self
     }
 
-    /// What the heap does after a collection if more than `high_water_mark` of its cleanups are queued and
-    /// have not ended. Never while a session is open, and never inside a cleanup. Default: nothing.
+    /// What the heap does after a collection if more than `high_water_mark` of its cleanups are
+    /// queued and have not ended. Never while a session is open, and never inside a cleanup.
+    /// Default: nothing.
     pub fn back_pressure(mut self, high_water_mark: u64, policy: BackPressure) -> Self {
         self.high_water = HighWater { mark: high_water_mark, policy };
         self
     }
 
-    /// Diagnostic mode: each registration remembers where it was made, so that the pool's hooks and its dump can
-    /// tell. It costs a lock and 8 bytes a cleanup; off, it costs nothing. Default: off.
+    /// Diagnostic mode: each registration remembers where it was made, so that the pool's hooks and
+    /// its dump can tell. It costs a lock and 8 bytes a cleanup; off, it costs nothing. Default:
+    /// off.
     pub fn diagnostics(mut self, on: bool) -> Self {
         self.config.diagnostics = on;
         self
     }
 
-    /// The most threads that mark at a time, the one that collects included; 0 counts as 1. Others join only when tens of thousands of
-    /// objects wait to be traced: in a [`Shared`] heap threads that wait to open a session, and for the rest threads that are started, and end with
-    /// the cycle; if they cannot be started, nothing is lost. In a `Shared` heap as many sweep what has cleanups or drop glue, which then
-    /// runs on all of them; in a [`Local`] one this thread sweeps alone.
-    /// Default: 1 in a `Local` heap; in a `Shared` one, while whose mutators are stopped their processors have nothing to do, as many as there are
-    /// processors, 4 at most. What more are worth depends on the machine, so measure (`sexton-bench run W3`): on two cores, a random graph of four million
-    /// objects took nine tenths of the time where they shared a cache, and more than twice as long where they did not. Other graphs take the same.
+    /// The most threads that mark at a time, the one that collects included; 0 counts as 1. Others
+    /// join only when tens of thousands of objects wait to be traced: in a [`Shared`] heap threads
+    /// that wait to open a session, and for the rest threads that are started, and end with the
+    /// cycle; if they cannot be started, nothing is lost. In a `Shared` heap as many sweep what has
+    /// cleanups or drop glue, which then runs on all of them; in a [`Local`] one this thread sweeps
+    /// alone. Default: 1 in a `Local` heap; in a `Shared` one, while whose mutators are stopped
+    /// their processors have nothing to do, as many as there are processors, 4 at most. What more
+    /// are worth depends on the machine, so measure (`sexton-bench run W3`): on two cores, a random
+    /// graph of four million objects took nine tenths of the time where they shared a cache, and
+    /// more than twice as long where they did not. Other graphs take the same.
     pub fn gc_threads(mut self, threads: usize) -> Self {
         self.config.gc_threads = Some(threads.max(1));
         self
@@ -367,15 +351,17 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
         self
     }
 
-    /// How long a collection of a [`Shared`] heap waits for a session to end before it calls [`on_slow_session`](Self::on_slow_session); and again
-    /// when it has waited twice as long, and so on. [`Duration::MAX`] switches it off. Default: 10 seconds.
+    /// How long a collection of a [`Shared`] heap waits for a session to end before it calls
+    /// [`on_slow_session`](Self::on_slow_session); and again when it has waited twice as long, and
+    /// so on. [`Duration::MAX`] switches it off. Default: 10 seconds.
     pub fn slow_session_after(mut self, time: Duration) -> Self {
         self.config.slow_session.0 = time;
         self
     }
 
-    /// Calls `hook` for each session that keeps a collection waiting for long, on the thread that collects. While it runs, the collection, and
-    /// every thread that would open a session, waits for it as well. A panic in it goes nowhere. Default: a line to standard error that names the
+    /// Calls `hook` for each session that keeps a collection waiting for long, on the thread that
+    /// collects. While it runs, the collection, and every thread that would open a session, waits
+    /// for it as well. A panic in it goes nowhere. Default: a line to standard error that names the
     /// heap and the thread.
     pub fn on_slow_session(mut self, hook: impl Fn(&SlowSession) + Send + Sync + 'static) -> Self {
         self.config.slow_session.1 = Arc::new(hook);
@@ -384,8 +370,8 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
 
     /// The heap, with the root that `f` makes.
     ///
-    /// If `f` panics there is no heap: what it allocated is dropped, and the cleanups it registered are
-    /// discarded.
+    /// If `f` panics there is no heap: what it allocated is dropped, and the cleanups it registered
+    /// are discarded.
     ///
     /// # Panics
     ///

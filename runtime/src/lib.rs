@@ -27,19 +27,22 @@
 //!
 //! # The parts
 //!
-//! - A [`Heap`] owns objects. A program works on them in *sessions* ([`Heap::mutate`]), which lend it
-//!   a [`Mutation`] and the heap's root. Pointers ([`Gc`], [`Weak`]) belong to their session; a
+//! - A [`Heap`] owns objects. A program works on them in *sessions* ([`Heap::mutate`]), which lend
+//!   it a [`Mutation`] and the heap's root. Pointers ([`Gc`], [`Weak`]) belong to their session; a
 //!   [`Root`] keeps an object from one to the next.
-//! - A heap has a mode: [`Local`], the default, stays on its thread; in a [`Shared`] one each thread attaches a [`Mutator`], which has the sessions.
-//! - Payloads are types that derive [`Trace`], built of [`GcCell`], [`GcRefCell`], [`GcMutex`], [`GcRwLock`], [`GcOnce`],
-//!   [`GcAtomic`], [`Leaf`] and the standard containers; those of a shared heap of what is `Send + Sync`, so not of the first two.
+//! - A heap has a mode: [`Local`], the default, stays on its thread; in a [`Shared`] one each
+//!   thread attaches a [`Mutator`], which has the sessions.
+//! - Payloads are types that derive [`Trace`], built of [`GcCell`], [`GcRefCell`], [`GcMutex`],
+//!   [`GcRwLock`], [`GcOnce`], [`GcAtomic`], [`Leaf`] and the standard containers; those of a
+//!   shared heap of what is `Send + Sync`, so not of the first two.
 //! - [`Mutation::add_cleanup`] registers a cleanup and returns its handle, a [`Cleanup`].
 //! - A [`CleanupPool`] runs the cleanups of dead objects. All heaps share [`CleanupPool::global`]
 //!   unless told otherwise.
 //!
 //! # If it does not compile
 //!
-//! The module [`compile_errors`] says of each of the compiler's messages why it comes and how to mend it.
+//! The module [`compile_errors`] says of each of the compiler's messages why it comes and how to
+//! mend it.
 
 #![forbid(unsafe_code)]
 

@@ -1,19 +1,22 @@
 //! `Mutator`: one thread's access to a `Shared` heap, with the policy of when to collect.
 //!
-//! Invariant: back-pressure is applied after a collection, when the mutators have been resumed, by the thread that collected.
+//! Invariant: back-pressure is applied after a collection, when the mutators have been resumed, by
+//! the thread that collected.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sexton_cleanup::drop_quietly;
-use sexton_heap::{Branded, GcReport, Mutation, RawMutator, Shared, VerifyError};
+use sexton_heap::{AlreadyAttached, Branded, GcReport, Mutation, RawMutator, Shared, VerifyError};
 
 use crate::heap::Heap;
 
-/// One thread's mutator of a [`Shared`] heap, from [`Heap::attach`]: it opens sessions, and collects.
+/// One thread's mutator of a [`Shared`] heap, from [`Heap::attach`]: it opens sessions, and
+/// collects.
 ///
-/// It stays on its thread. Between sessions the thread may do whatever it likes, wait in a lock or for input, without delaying a
-/// collection. Dropping the mutator detaches the thread, and leaves the free slots it had at hand to others.
+/// It stays on its thread. Between sessions the thread may do whatever it likes, wait in a lock or
+/// for input, without delaying a collection. Dropping the mutator detaches the thread, and leaves
+/// the free slots it had at hand to others.
 ///
 /// ```
 /// use sexton::{Gc, GcAtomic, Heap, Shared, Trace};
@@ -57,25 +60,64 @@ pub struct Mutator<'h, R: Branded> {
     inner: RawMutator<'h, R>,
 }
 
-impl<'h, R: Branded> Mutator<'h, R> {
-    pub(crate) fn new(heap: &'h Heap<R, Shared>, inner: RawMutator<'h, R>) -> Self {
-        Mutator { heap, inner }
-    }
-
-    /// Opens a session: calls `f` with the means to change the heap, and its root. If another thread collects, or waits to, this one waits
-    /// for the end of that cycle first, and may help with it. Collects when the session ends, if the pacer says so; never before.
+impl<R: Branded> Heap<R, Shared> {
+    /// Makes a mutator for this thread, by which it opens sessions and collects.
     ///
-    /// All other sessions wait while a thread wants to collect and this one is open. So it should not be open for long: a
-    /// session that is asks [`gc_pending`](Mutation::gc_pending) now and then, and returns if so. Nor should it wait for what
-    /// another thread does in a session of its own, or after one, at whose end that may collect: it may wait for ever.
-    ///
-    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the session was refused an
-    /// object because of [`max_bytes`](crate::HeapBuilder::max_bytes), as the next one would find the heap as full.
+    /// Dropping the mutator detaches the thread. The call takes locks for a moment, and some
+    /// kilobytes of memory. It waits for no cycle.
     ///
     /// # Panics
     ///
-    /// If `f` does. And if the collection at the end does, for the reasons that [`collect`](Self::collect) gives: then what `f`
-    /// returned is lost.
+    /// If the thread has a mutator of this heap, as [`try_attach`](Self::try_attach) says by an
+    /// error. In the child of a `fork`, if the heap was made before.
+    #[track_caller]
+    pub fn attach(&self) -> Mutator<'_, R> {
+        match self.try_attach() {
+            Ok(mutator) => mutator,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Makes a mutator as [`attach`](Self::attach) does, for code that does not know its thread.
+    ///
+    /// A cleanup usually runs on a worker. But `run_now`, [`CleanupPool::run_pending`] and
+    /// [`BackPressure::Help`] run it on a thread that may have a mutator.
+    ///
+    /// # Errors
+    ///
+    /// If the thread has a mutator of this heap. So also within a session of the heap, and in the
+    /// `Drop` of a payload while the heap is collected. A session opened there would wait for
+    /// itself.
+    ///
+    /// # Panics
+    ///
+    /// In the child of a `fork`, if the heap was made before.
+    ///
+    /// [`CleanupPool::run_pending`]: crate::CleanupPool::run_pending
+    /// [`BackPressure::Help`]: crate::BackPressure::Help
+    pub fn try_attach(&self) -> Result<Mutator<'_, R>, AlreadyAttached> {
+        Ok(Mutator { heap: self, inner: self.inner.attach()? })
+    }
+}
+
+impl<'h, R: Branded> Mutator<'h, R> {
+    /// Opens a session: calls `f` with the means to change the heap, and its root. If another
+    /// thread collects, or waits to, this one waits for the end of that cycle first, and may help
+    /// with it. Collects when the session ends, if the pacer says so; never before.
+    ///
+    /// All other sessions wait while a thread wants to collect and this one is open. So it should
+    /// not be open for long: a session that is asks [`gc_pending`](Mutation::gc_pending) now and
+    /// then, and returns if so. Nor should it wait for what another thread does in a session of its
+    /// own, or after one, at whose end that may collect: it may wait for ever.
+    ///
+    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the
+    /// session was refused an object because of [`max_bytes`](crate::HeapBuilder::max_bytes), as
+    /// the next one would find the heap as full.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does. And if the collection at the end does, for the reasons that
+    /// [`collect`](Self::collect) gives: then what `f` returned is lost.
     #[inline]
     pub fn mutate<T>(
         &mut self,
@@ -92,24 +134,27 @@ impl<'h, R: Branded> Mutator<'h, R> {
         result
     }
 
-    /// Runs one full cycle: waits until no session is open, marks what the roots reach, sweeps everything, queues the cleanups of the
-    /// dead and wakes workers for them. Then it applies the heap's [`BackPressure`](crate::BackPressure). Linear in live
-    /// objects and in spans. If another thread is collecting it waits for that, and then runs a cycle of its own.
+    /// Runs one full cycle: waits until no session is open, marks what the roots reach, sweeps
+    /// everything, queues the cleanups of the dead and wakes workers for them. Then it applies the
+    /// heap's [`BackPressure`](crate::BackPressure). Linear in live objects and in spans. If
+    /// another thread is collecting it waits for that, and then runs a cycle of its own.
     ///
-    /// A session that does not end keeps it waiting; see [`slow_session_after`](crate::HeapBuilder::slow_session_after).
+    /// A session that does not end keeps it waiting; see
+    /// [`slow_session_after`](crate::HeapBuilder::slow_session_after).
     ///
     /// # Panics
     ///
     /// If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable. In zeal
-    /// mode, if the heap fails its verification. If the hook of a [`BackPressure::Call`](crate::BackPressure) panics.
+    /// mode, if the heap fails its verification. If the hook of a
+    /// [`BackPressure::Call`](crate::BackPressure) panics.
     pub fn collect(&mut self) -> GcReport {
         let report = self.inner.collect();
         self.heap.apply_back_pressure();
         report
     }
 
-    /// Whether another thread collects, or waits to, so that the next session of this one would wait.
-    /// Within a session: [`Mutation::gc_pending`].
+    /// Whether another thread collects, or waits to, so that the next session of this one would
+    /// wait. Within a session: [`Mutation::gc_pending`].
     pub fn gc_pending(&self) -> bool {
         self.inner.gc_pending()
     }
@@ -119,7 +164,8 @@ impl<'h, R: Branded> Mutator<'h, R> {
         self.heap
     }
 
-    /// Waits until no session is open, recomputes reachability and all bookkeeping the slow way, and compares. For tests; O(heap).
+    /// Waits until no session is open, recomputes reachability and all bookkeeping the slow way,
+    /// and compares. For tests; O(heap).
     ///
     /// # Errors
     ///

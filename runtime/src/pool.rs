@@ -3,8 +3,9 @@
 //! The protocols (who claims a block, who sleeps, who is woken, when a thread is wanted) are
 //! `sexton-cleanup`'s. This file starts the threads it is asked for and joins them.
 //!
-//! Invariant: after a shutdown every thread has ended, but for one that is stuck in a cleanup or in a hook when the
-//! deadline passes, or that itself drops the pool's last handle; those are left to end on their own.
+//! Invariant: after a shutdown every thread has ended, but for one that is stuck in a cleanup or in
+//! a hook when the deadline passes, or that itself drops the pool's last handle; those are left to
+//! end on their own.
 
 use std::error::Error;
 use std::fmt;
@@ -24,15 +25,17 @@ use crate::threads;
 
 /// A bounded set of worker threads that run the cleanups of any number of heaps.
 ///
-/// A cheap handle: clones share the pool. Threads are started when cleanups wait for them, never more
-/// than the bound. Dropping the last handle, heaps' handles included, shuts the pool down as
-/// [`shutdown`](CleanupPool::shutdown) with five seconds does; unless one of its heaps has waited in vain when it was
-/// dropped: then nobody waits any more, and the workers run what is queued and leave.
+/// A cheap handle: clones share the pool. Threads are started when cleanups wait for them, never
+/// more than the bound. Dropping the last handle, heaps' handles included, shuts the pool down as
+/// [`shutdown`](CleanupPool::shutdown) with five seconds does; unless one of its heaps has waited
+/// in vain when it was dropped: then nobody waits any more, and the workers run what is queued and
+/// leave.
 ///
 /// # After a `fork`
 ///
-/// The child of a `fork` has none of the threads of a pool made before. There the pool runs nothing, and its methods
-/// return at once. Its heaps drop the captures of cleanups that are due. Pools and heaps made in the child work.
+/// The child of a `fork` has none of the threads of a pool made before. There the pool runs
+/// nothing, and its methods return at once. Its heaps drop the captures of cleanups that are due.
+/// Pools and heaps made in the child work.
 #[derive(Clone)]
 pub struct CleanupPool {
     shared: Arc<Shared>,
@@ -42,8 +45,8 @@ struct Shared {
     core: Arc<Pool>,
     threads: Arc<Threads>,
     shut_down: AtomicBool,
-    /// The last handle's drop is not to wait: a heap has waited for its cleanups as long as it was told to, and has left
-    /// them to the workers. Set by heaps that are dropped, once.
+    /// The last handle's drop is not to wait: a heap has waited for its cleanups as long as it was
+    /// told to, and has left them to the workers. Set by heaps that are dropped, once.
     leave_running: AtomicBool,
 }
 
@@ -68,8 +71,8 @@ impl CleanupPool {
     }
 
     /// A pool without threads: cleanups wait until somebody calls
-    /// [`run_pending`](CleanupPool::run_pending). What its heaps queue when they are dropped waits like all the rest: call
-    /// it once more then, because the pool's end discards what was not run.
+    /// [`run_pending`](CleanupPool::run_pending). What its heaps queue when they are dropped waits
+    /// like all the rest: call it once more then, because the pool's end discards what was not run.
     pub fn manual() -> CleanupPool {
         Self::builder().max_workers(0).build()
     }
@@ -90,8 +93,8 @@ impl CleanupPool {
         self.shared.core.stats()
     }
 
-    /// What every worker and helping thread is doing at this moment, and the backlog: for a log, or for a person who
-    /// wonders why a cleanup has not run. Never blocks.
+    /// What every worker and helping thread is doing at this moment, and the backlog: for a log, or
+    /// for a person who wonders why a cleanup has not run. Never blocks.
     pub fn dump(&self) -> PoolDump {
         self.shared.core.dump()
     }
@@ -101,9 +104,10 @@ impl CleanupPool {
         self.shared.core.max_workers()
     }
 
-    /// Changes the most workers the pool has at a time. If cleanups wait, workers are added at once; a surplus
-    /// leaves as soon as it has no cleanup in hand. With 0 there are none, and what is queued waits until there
-    /// are, or until somebody calls [`run_pending`](Self::run_pending) or waits for it.
+    /// Changes the most workers the pool has at a time. If cleanups wait, workers are added at
+    /// once; a surplus leaves as soon as it has no cleanup in hand. With 0 there are none, and what
+    /// is queued waits until there are, or until somebody calls [`run_pending`](Self::run_pending)
+    /// or waits for it.
     ///
     /// # Panics
     ///
@@ -119,20 +123,21 @@ impl CleanupPool {
         self.shared.core.set_max_workers(workers);
     }
 
-    /// Ends the pool: its workers run what is queued, leave, and are joined. If there is no worker, because none can be
-    /// started or the bound is 0, this thread runs it. A manual pool's work is discarded; call
-    /// [`run_pending`](Self::run_pending) first. What has not been begun by the end of `timeout` is not run; its captures
-    /// are dropped, and so are those of cleanups that heaps queue afterwards. For all handles; a second call finds little
-    /// left to do.
+    /// Ends the pool: its workers run what is queued, leave, and are joined. If there is no worker,
+    /// because none can be started or the bound is 0, this thread runs it. A manual pool's work is
+    /// discarded; call [`run_pending`](Self::run_pending) first. What has not been begun by the end
+    /// of `timeout` is not run; its captures are dropped, and so are those of cleanups that heaps
+    /// queue afterwards. For all handles; a second call finds little left to do.
     ///
-    /// It takes longer than `timeout` if destructors of captures do, or a cleanup that this thread runs. A hook that has
-    /// not returned by then is left behind. Called within a cleanup or a hook it does not wait, and leaves the rest to the workers.
+    /// It takes longer than `timeout` if destructors of captures do, or a cleanup that this thread
+    /// runs. A hook that has not returned by then is left behind. Called within a cleanup or a hook
+    /// it does not wait, and leaves the rest to the workers.
     ///
     /// # Errors
     ///
-    /// [`ShutdownTimeout`] if not all that was queued has run: a worker was still in a cleanup when `timeout` had
-    /// passed, whose thread ends when that cleanup does; or cleanups were discarded. It has their
-    /// number. At once if the pool was made before a `fork`, in another process.
+    /// [`ShutdownTimeout`] if not all that was queued has run: a worker was still in a cleanup when
+    /// `timeout` had passed, whose thread ends when that cleanup does; or cleanups were discarded.
+    /// It has their number. At once if the pool was made before a `fork`, in another process.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         self.shared.shutdown(timeout)
     }
@@ -181,8 +186,8 @@ impl Shared {
         self.shut_down.store(true, Relaxed);
         // 1. Workers drain the list and leave.
         self.core.begin_shutdown();
-        // 2. Wait for them; but a cleanup cannot wait for the thread it runs on. The last worker to leave
-        //    then does what remains.
+        // 2. Wait for them; but a cleanup cannot wait for the thread it runs on. The last worker to
+        //    leave then does what remains.
         if in_cleanup() {
             self.core.discard_after_the_last();
             return Ok(());
@@ -274,8 +279,9 @@ impl Threads {
         Ok(())
     }
 
-    /// Joins the threads, but for the current one. All workers are past their last cleanup; a monitor that has not
-    /// returned by the deadline is left to itself, and so is a thread whose start has not.
+    /// Joins the threads, but for the current one. All workers are past their last cleanup; a
+    /// monitor that has not returned by the deadline is left to itself, and so is a thread whose
+    /// start has not.
     fn join(&self, deadline: Option<Instant>) {
         let mut started = self.started.lock();
         while started.starting + started.watching > 0 {
@@ -346,7 +352,8 @@ pub struct ShutdownTimeout {
     /// captures a worker drops, at this moment perhaps. Cleanups that heaps queue afterwards are in
     /// [`PoolStats::discarded`] only.
     pub discarded: u64,
-    /// This process is the child of a `fork`, and the pool was made before: its workers are not in this process.
+    /// This process is the child of a `fork`, and the pool was made before: its workers are not in
+    /// this process.
     pub forked: bool,
 }
 
@@ -377,8 +384,8 @@ pub struct CleanupPoolBuilder {
 impl CleanupPoolBuilder {
     /// The most worker threads; 0 makes a manual pool. Default: `max(1, cpus / 4)`.
     ///
-    /// With one worker, a cleanup that does not return holds up all others. With more, it costs itself: others
-    /// take over what is behind it.
+    /// With one worker, a cleanup that does not return holds up all others. With more, it costs
+    /// itself: others take over what is behind it.
     ///
     /// # Panics
     ///
@@ -390,24 +397,25 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// How long a worker is idle before its thread ends; the pool shrinks by one worker in that time, and not
-    /// within that time of having grown. [`Duration::MAX`] keeps them. Default: 10 seconds.
+    /// How long a worker is idle before its thread ends; the pool shrinks by one worker in that
+    /// time, and not within that time of having grown. [`Duration::MAX`] keeps them. Default: 10
+    /// seconds.
     pub fn keep_alive(mut self, time: Duration) -> Self {
         // A time that the clock cannot hold is for ever.
         self.config.keep_alive = std::time::Instant::now().checked_add(time).map(|_| time);
         self
     }
 
-    /// How long a cleanup runs before other workers take over those that wait behind it. Found out with a
-    /// delay of up to half of that time, and of a second at most. At least a millisecond counts; [`Duration::MAX`] switches
-    /// it off. Default: 20 milliseconds.
+    /// How long a cleanup runs before other workers take over those that wait behind it. Found out
+    /// with a delay of up to half of that time, and of a second at most. At least a millisecond
+    /// counts; [`Duration::MAX`] switches it off. Default: 20 milliseconds.
     pub fn stall_after(mut self, time: Duration) -> Self {
         self.config.stall_after = time.max(Duration::from_millis(1));
         self
     }
 
-    /// The name of the pool's threads, of which each appends its own part. Default: `sexton`, so that there are
-    /// `sexton-0`, `sexton-1` and so on, and the monitor `sexton-mon`.
+    /// The name of the pool's threads, of which each appends its own part. Default: `sexton`, so
+    /// that there are `sexton-0`, `sexton-1` and so on, and the monitor `sexton-mon`.
     ///
     /// A long name is cut so that the whole has at most 15 bytes, which is what Linux shows.
     ///
@@ -434,14 +442,16 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Starts the pool's threads by `spawn`, which is given a builder with name and stack size, and what the
-    /// thread is to do. For threads that need a priority, a place or a runtime of their own.
+    /// Starts the pool's threads by `spawn`, which is given a builder with name and stack size, and
+    /// what the thread is to do. For threads that need a priority, a place or a runtime of their
+    /// own.
     ///
-    /// A thread started here blocks all signals but those of its own faults and a profiler's, and so leaves the program's
-    /// handlers to the program's threads. They are blocked on the calling thread while `spawn` runs.
+    /// A thread started here blocks all signals but those of its own faults and a profiler's, and
+    /// so leaves the program's handlers to the program's threads. They are blocked on the calling
+    /// thread while `spawn` runs.
     ///
-    /// Called on threads that collect, so it should not wait for anything. A panic in it is a failure. The thread is joined by a
-    /// shutdown, so it should end when what it is given returns.
+    /// Called on threads that collect, so it should not wait for anything. A panic in it is a
+    /// failure. The thread is joined by a shutdown, so it should end when what it is given returns.
     pub fn spawn_hook(
         mut self,
         spawn: impl Fn(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>
@@ -460,16 +470,17 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Ends the process when a cleanup panics, once [`on_panic`](Self::on_panic) has been told: for programs in
-    /// which a cleanup that was not completed is worse. Default: off.
+    /// Ends the process when a cleanup panics, once [`on_panic`](Self::on_panic) has been told: for
+    /// programs in which a cleanup that was not completed is worse. Default: off.
     pub fn abort_on_panic(mut self, abort: bool) -> Self {
         self.config.hooks.abort_on_panic = abort;
         self
     }
 
-    /// Calls `hook` once for every cleanup that has run for longer than `after`: on the pool's monitor thread, or on one
-    /// that looks for work in [`run_pending`](CleanupPool::run_pending) meanwhile. A manual pool has only those. It should
-    /// not wait for anything: until it returns the monitor takes over nothing, and tries to start no worker.
+    /// Calls `hook` once for every cleanup that has run for longer than `after`: on the pool's
+    /// monitor thread, or on one that looks for work in [`run_pending`](CleanupPool::run_pending)
+    /// meanwhile. A manual pool has only those. It should not wait for anything: until it returns
+    /// the monitor takes over nothing, and tries to start no worker.
     pub fn on_slow(
         mut self,
         after: Duration,
@@ -479,9 +490,10 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Calls `hook` for every thread that could not be started, on the thread that wanted it. No cleanup is lost: the
-    /// monitor tries again, first after some milliseconds; the next collection or wait does, also where the monitor itself
-    /// could not be started; and a wait runs the cleanups itself if there is no worker.
+    /// Calls `hook` for every thread that could not be started, on the thread that wanted it. No
+    /// cleanup is lost: the monitor tries again, first after some milliseconds; the next collection
+    /// or wait does, also where the monitor itself could not be started; and a wait runs the
+    /// cleanups itself if there is no worker.
     pub fn on_spawn_failure(
         mut self,
         hook: impl Fn(&SpawnFailure<'_>) + Send + Sync + 'static,
@@ -490,9 +502,10 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Calls `hook` when there are cleanups for [`run_pending`](CleanupPool::run_pending), so that an event loop
-    /// need not ask. Called on the thread that queued them, in the middle of its collection; it is to wake the loop
-    /// and nothing else. Not called again before somebody has called `run_pending`.
+    /// Calls `hook` when there are cleanups for [`run_pending`](CleanupPool::run_pending), so that
+    /// an event loop need not ask. Called on the thread that queued them, in the middle of its
+    /// collection; it is to wake the loop and nothing else. Not called again before somebody has
+    /// called `run_pending`.
     pub fn on_ready(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.config.hooks.ready = Some(Arc::new(hook));
         self
