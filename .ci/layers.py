@@ -36,7 +36,7 @@ LAYERS = {
         ["pool"],
         ["client"],
     ],
-    "runtime/src": [["threads"], ["back_pressure", "pool"], ["heap"], ["mutator"]],
+    "runtime/src": [["threads"], ["pool"], ["back_pressure"], ["heap"], ["mutator"]],
     "benches/src": [
         ["grid", "heaps", "output", "values"],
         ["catalogue"],
