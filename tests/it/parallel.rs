@@ -269,7 +269,7 @@ struct Around<'gc> {
     others: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
 }
 
-/// All that waits is behind one object, which one member of the gang traces.
+/// All that waits is behind one object, which one of the markers traces.
 #[test]
 fn a_member_gives_of_what_it_has_too_much_of_and_each_object_is_traced_once() {
     let mut heap: Heap<Around<'static>> = Heap::builder()

@@ -960,7 +960,8 @@ fn dropping_the_heap_runs_all_cleanups_and_drops_all_objects() {
 fn statistics_count_no_object_that_was_not_allocated_and_soon_all_that_were() {
     let heap = calm_heap();
     let mut mutator = heap.attach();
-    // Of three types, so that slots of each are at hand; and one that is larger than what is granted at a time.
+    // Of three types, so that slots of each are cached; and one that is larger than what is reserved
+    // at a time.
     mutator.mutate(|mc, _| {
         (0..5).for_each(|id| _ = mc.alloc(Node::new(id)));
         mc.alloc(Leaf::new([0u64; 5]));

@@ -14,11 +14,11 @@ use sexton_cleanup::{Origin, Pool, PoolConfig};
 use shuttle::thread;
 
 use crate::collect::heap::RawHeap;
+use crate::object::trace::Branded;
 use crate::policy::config::HeapConfig;
 use crate::tests::shuttle_explorer::explored;
 use crate::{
     Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RawMutator, Shared, SharedRoot, Trace, Weak,
-    trace::Branded,
 };
 
 struct Node<'gc> {
