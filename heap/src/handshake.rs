@@ -96,7 +96,7 @@ pub(crate) struct Patience<'a> {
 impl<C> Handshake<C> {
     pub(crate) fn new(mutant: Mutant) -> Self {
         Handshake {
-            stopping: CachePadded(AtomicBool::new(false)),
+            stopping: CachePadded::new(AtomicBool::new(false)),
             state: Mutex::new(State {
                 posts: Vec::new(),
                 round: 0,
@@ -117,7 +117,7 @@ impl<C> Handshake<C> {
     /// Adds a mutator of this thread's. Waits for nobody: if the mutators are stopped, its first session will wait.
     pub(crate) fn attach(&self, context: C) -> Arc<Post<C>> {
         let post = Arc::new(Post {
-            active: CachePadded(AtomicBool::new(false)),
+            active: CachePadded::new(AtomicBool::new(false)),
             context,
             thread: std::thread::current(),
         });

@@ -12,11 +12,11 @@ use sexton_cleanup::{Origin, Pool, PoolConfig};
 use shuttle::thread;
 
 use crate::heap::{HeapConfig, RootedHeap};
-use crate::tests::shuttle_explorer::explored;
 use crate::{
     Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RootedMutator, Shared, SharedRoot, Trace, Weak,
     trace::Branded,
 };
+use sexton_sync::explored;
 
 struct Node<'gc> {
     id: u64,
