@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use sexton_bench::{add_and_stop, register, sample, suite_objects};
-use sexton_cleanup::{Cycle, Head, LocalBlock, Origin, Pool, PoolConfig, Registrar, Spawn, Worker};
+use sexton_cleanup::{Cycle, Head, LocalBlock, Origin, Pool, PoolConfig, Registrar, Role, Spawn};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -208,8 +208,11 @@ impl Started {
 struct Threads(Mutex<Vec<JoinHandle<()>>>);
 
 impl Spawn for Threads {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        let handle = thread::Builder::new().spawn(move || worker.run())?;
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let handle = thread::Builder::new().spawn(run)?;
         self.0.lock().expect("no holder panics").push(handle);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sexton::{CleanupPool, Heap, Pacing};
 use sexton_bench::{Nothing, per};
-use sexton_cleanup::{Origin, Pool, PoolConfig, Spawn, Worker};
+use sexton_cleanup::{Origin, Pool, PoolConfig, Role, Spawn};
 
 use super::Out;
 use super::limits::{nanos_at, pause};
@@ -67,8 +67,11 @@ impl Started {
 struct Threads;
 
 impl Spawn for Threads {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        thread::Builder::new().spawn(move || worker.run()).map(drop)
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        thread::Builder::new().spawn(run).map(drop)
     }
 }
 
