@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use sexton_bench::{add_and_stop, register, sample, suite_objects};
-use sexton_cleanup::{Cycle, Head, LocalBlock, Origin, Pool, PoolConfig, Registrar, Role, Spawn};
+use sexton_cleanup::{Client, Cycle, Head, LocalBlock, Pool, PoolConfig, Registrar, Role, Spawn};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -117,7 +117,7 @@ fn drain(c: &mut Criterion) {
     group.throughput(Throughput::Elements(count as u64));
 
     let pool = Pool::new(PoolConfig::default(), None);
-    let origin = Origin::new(&pool);
+    let origin = Client::new(&pool);
     let mut registrar = origin.registrar();
     group.bench_function("sexton", |b| {
         b.iter_custom(|iterations| {
@@ -149,12 +149,12 @@ fn drain(c: &mut Criterion) {
 }
 
 /// Publishes cleanups as a sweep does.
-fn publish(origin: &Origin, heads: Vec<Head>) {
+fn publish(origin: &Client, heads: Vec<Head>) {
     let (cycle, local) = queue(origin, heads);
     cycle.flush([local]);
 }
 
-fn queue(origin: &Origin, heads: Vec<Head>) -> (Cycle, LocalBlock) {
+fn queue(origin: &Client, heads: Vec<Head>) -> (Cycle, LocalBlock) {
     let cycle = origin.begin_cycle();
     let mut local = cycle.local_block();
     heads.into_iter().for_each(|head| local.push(head));
@@ -225,7 +225,7 @@ fn wake(c: &mut Criterion) {
 
     let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
     let pool = Pool::new(config, Some(Box::new(Threads(Mutex::default()))));
-    let origin = Origin::new(&pool);
+    let origin = Client::new(&pool);
     let mut registrar: Registrar = origin.registrar();
     group.bench_function("sexton", |b| {
         b.iter_custom(|iterations| {

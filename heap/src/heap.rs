@@ -244,7 +244,7 @@ impl<R: Branded, M: Mode> RootedHeap<R, M> {
     /// when they make up much of what there is.
     fn prune_settled(&self) {
         let mut own = self.core.context().registrar().borrow_mut();
-        if own.settled() < PRUNE_AT {
+        if own.ended_early() < PRUNE_AT {
             return;
         }
         // In a shared heap the own one will register nothing more: what it frees is to go back, for the others.

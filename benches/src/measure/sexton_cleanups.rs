@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sexton::{CleanupPool, Heap, Pacing};
 use sexton_bench::{Nothing, per};
-use sexton_cleanup::{Origin, Pool, PoolConfig, Role, Spawn};
+use sexton_cleanup::{Client, Pool, PoolConfig, Role, Spawn};
 
 use super::Out;
 use super::limits::{nanos_at, pause};
@@ -79,7 +79,7 @@ impl Spawn for Threads {
 fn publishes(count: usize) -> Vec<Duration> {
     let config = PoolConfig { max_workers: 1, keep_alive: None, ..PoolConfig::default() };
     let pool = Pool::new(config, Some(Box::new(Threads)));
-    let origin = Origin::new(&pool);
+    let origin = Client::new(&pool);
     let mut registrar = origin.registrar();
     let started = Started::new();
     let mut times = Vec::with_capacity(count);
