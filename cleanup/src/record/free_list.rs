@@ -3,9 +3,9 @@
 //! A list of free slots is kept in the slots themselves. It consists of groups, so that the memory
 //! of several slots is fetched at once. Slots freed together are used together. But objects die in
 //! no order, so one free slot says nothing of where the next one lies. In a list linked slot by
-//! slot each would have to come from memory before the next one's address is known. (That cost
-//! 140 ns a registration, where every second record of 400,000 had been freed at random.) Here the
-//! first slot of a *group* holds the indices of the others, and of the next group's first slot.
+//! slot each would have to come from memory before the next one's address is known. That cost 140
+//! ns a registration, where every second record of 400,000 had been freed at random. Here the first
+//! slot of a *group* holds the indices of the others, and of the next group's first slot.
 //!
 //! A *magazine* is a bounded list of groups. It changes hands as a whole, in O(1). The magazines
 //! that no thread holds lie in the storage's *depot*. A thread that needs slots takes one
@@ -14,9 +14,11 @@
 //! Invariant: a slot in a list is free, and in no other list; so what lies in its cell is the
 //! list's own.
 
-use super::{Index, Record, Slot, Storage};
-use crate::process::Process;
-use crate::sync::{Mutex, Ordering};
+use crate::record::head::Index;
+use crate::record::slot::{Record, Slot};
+use crate::record::storage::Storage;
+use sexton_sync::Process;
+use sexton_sync::{Mutex, Ordering};
 
 /// Slots of one group, its first one included: as many as have room in the cell of the first one.
 const GROUP: usize = 8;
@@ -31,13 +33,13 @@ const MAGAZINE: usize = 2;
 const IN_ROW: usize = 56;
 
 /// The content of a group's first slot. At [`NEXT`] stands the index of the next group's first
-/// slot, 0 if there is none; then come those of the group's other slots, and 0 in the rest.
+/// slot, 0 if there is none. Then come those of the group's other slots, and 0 in the rest.
 type Group = [u32; GROUP];
 
 const NEXT: usize = 0;
 
-const _: () = assert!(size_of::<Group>() <= size_of::<crate::thunk::Thunk>());
-const _: () = assert!(align_of::<Group>() <= align_of::<crate::thunk::Thunk>());
+const _: () = assert!(size_of::<Group>() <= size_of::<crate::record::thunk::Thunk>());
+const _: () = assert!(align_of::<Group>() <= align_of::<crate::record::thunk::Thunk>());
 
 /// Free slots owned by one thread, used in the order in which they came.
 #[derive(Debug)]
@@ -202,7 +204,8 @@ impl FreeList {
         let index = Index(self.open[self.at]);
         self.at += 1;
         let (record, mark) = self.storage.record_and_mark(index);
-        // Relaxed: nobody else changes the tag of a free slot, and it reached us together with the slot.
+        // Relaxed: no other thread changes the tag of a free slot, and it reached us together with
+        // the slot.
         let tag = record.load(Ordering::Relaxed);
         Some(Slot { record, mark, index, tag })
     }
@@ -254,8 +257,9 @@ impl FreeList {
         if next != 0 {
             self.closed.before_last -= len;
         }
-        // They will be here when they are used, and so will the next group when this one is used up. Where slots lie side by
-        // side the processor sees for itself what comes, but not early enough for what is to be written.
+        // They will be here when they are used, and so will the next group when this one is used
+        // up. Where slots lie side by side the processor sees for itself what comes, but not early
+        // enough for what is to be written.
         if next == first.0 + GROUP as u32 {
             self.storage.prefetch_row(first, IN_ROW, GROUP);
         }
@@ -289,12 +293,13 @@ impl FreeList {
     }
 }
 
-/// Writes the group of which this is the first slot. It is in a list of this thread's, or about to be.
+/// Writes the group of which this is the first slot. It is in a list of this thread's, or about to
+/// be.
 #[inline]
 fn begin(record: &Record, group: Group) {
     record.thunk.with_mut(|thunk| {
-        // SAFETY: the slot is free and this thread's (invariant 2 of `record.rs`), so nobody else looks at the cell; it is
-        // large and aligned enough for a group, as asserted above.
+        // SAFETY: the slot is free and this thread's (invariant 2 of `slot.rs`), so no other thread
+        // looks at the cell. It is large and aligned enough for a group, as asserted above.
         unsafe { thunk.cast::<Group>().write(group) };
     });
 }
@@ -303,7 +308,8 @@ fn begin(record: &Record, group: Group) {
 #[inline]
 fn change(record: &Record, at: usize, index: u32) {
     record.thunk.with_mut(|thunk| {
-        // SAFETY: as for `begin`, which has written a group there: the callers' record is the first slot of a group.
+        // SAFETY: as for `begin`, which has written a group there: the callers' record is the first
+        // slot of a group.
         let group = unsafe { &mut *thunk.cast::<Group>() };
         group[at] = index;
     });
@@ -321,7 +327,7 @@ fn read(record: &Record) -> Group {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use crate::record::tests::storage;
+    use crate::record::storage::tests::storage;
     use std::collections::VecDeque;
 
     fn indices(slots: &[Slot]) -> Vec<u32> {

@@ -1,6 +1,6 @@
 //! A way to make a runner die between two cleanups, which no cleanup can do.
 
-use crate::sync::thread_local;
+use sexton_sync::thread_local;
 use std::cell::Cell;
 
 thread_local! {
@@ -8,11 +8,11 @@ thread_local! {
     static COUNTDOWN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// What the dying runner throws.
+/// The payload that the dying runner throws.
 pub(crate) const FAULT: &str = "a fault injected between two cleanups";
 
-/// This thread's runner dies when it is about to run its `step`-th cleanup from now. The first is between its
-/// claim and its first cleanup.
+/// This thread's runner dies when it is about to run its `step`-th cleanup from now. The first is
+/// between its claim and its first cleanup.
 pub(crate) fn arm(step: u32) {
     COUNTDOWN.with(|left| left.set(step));
 }

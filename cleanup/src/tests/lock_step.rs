@@ -1,18 +1,19 @@
 //! Lock-step: the races of the protocols on a real machine, as often as possible.
 //!
-//! The next item is published just when the worker, done with the last one, is on its way to sleep; a little earlier
-//! or later each time. The real queue and the real worker's loop, without cleanups around them: hundreds of thousands
-//! of tries a second, where a model has every interleaving, but of a few steps only.
+//! The next item is published just when the worker, done with the last one, is on its way to sleep.
+//! It comes a little earlier or later each time. The real queue and the real worker's loop, without
+//! cleanups around them: hundreds of thousands of tries a second, where a model has every
+//! interleaving, but of a few steps only.
 //!
-//! A lost wake-up is not guessed at by a clock: when all publishers have returned, an unclaimed item beside workers
-//! who are all asleep *is* one, and is found at once.
+//! A lost wake-up is not guessed at by a clock: when all publishers have returned, an unclaimed
+//! item beside workers who are all asleep *is* one, and is found at once.
 
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::sleep::{Demand, Opening, Seat};
-use crate::sync::CachePadded;
-use crate::tally::Runner;
-use crate::{Origin, Pool, PoolConfig};
+use crate::account::counters::Runner;
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Demand, Parking, WorkerId};
+use crate::{Client, Pool, PoolConfig};
+use sexton_sync::CachePadded;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant};
 /// Rounds of the cheap scenarios: those in which no thread has to be found for a worker.
 const ROUNDS: u64 = 200_000;
 
-/// Longer than anything here takes. A lost wake-up is found long before; this is for what is not thought of.
+/// Longer than anything here takes. A lost wake-up is found long before; this is for what is not
+/// thought of.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long to wait for what has to come.
@@ -32,15 +34,16 @@ fn patience(mutant: Mutant) -> Duration {
     if mutant == Mutant::None { DEADLINE } else { Duration::from_secs(1) }
 }
 
-/// Lets a few hundred nanoseconds pass at most, another time each round, so that all moments have their turn.
+/// Lets a few hundred nanoseconds pass at most, another time each round, so that all moments have
+/// their turn.
 fn sweep(round: u64) {
     for step in 0..round * 7 % 509 {
         std::hint::black_box(step);
     }
 }
 
-/// Spins, about as long as a thread takes to wake up if there is a processor for it, and yields from then on. Whether
-/// it has spun.
+/// Spins, about as long as a thread takes to wake up if there is a processor for it, and yields
+/// from then on. Whether it has spun.
 fn spin_or_yield(tries: &mut u32) -> bool {
     *tries = tries.saturating_add(1);
     let spins = *tries < 300;
@@ -52,9 +55,11 @@ fn spin_or_yield(tries: &mut u32) -> bool {
     spins
 }
 
-// ---- threads -------------------------------------------------------------------------------------------
+// ---- threads
+// -------------------------------------------------------------------------------------------
 
-/// Threads that become workers and cease to be, as often as needed, without being started each time.
+/// Threads that become workers and cease to be, as often as needed, without being started each
+/// time.
 struct Hosts {
     jobs: Arc<(Mutex<Jobs>, Condvar)>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -102,7 +107,8 @@ impl Hosts {
     }
 }
 
-// ---- the scene -----------------------------------------------------------------------------------------
+// ---- the scene
+// -----------------------------------------------------------------------------------------
 
 /// How the workers of a scene behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +121,7 @@ enum Life {
     Dies,
 }
 
-/// What is tried, round after round.
+/// The scene that is tried, round after round.
 #[derive(Clone, Copy, Debug)]
 struct Scene {
     workers: usize,
@@ -152,7 +158,7 @@ struct Stage {
     round: CachePadded<AtomicU64>,
     /// Publications of all rounds that have returned.
     published: CachePadded<AtomicU64>,
-    /// What went wrong first.
+    /// The first failure.
     failure: Mutex<Option<String>>,
     failed: AtomicBool,
 }
@@ -165,10 +171,10 @@ impl Stage {
             hosts: hosts.clone(),
             life: scene.life,
             patience: patience(scene.mutant),
-            taken: CachePadded(AtomicU64::new(0)),
+            taken: CachePadded::new(AtomicU64::new(0)),
             sum: AtomicU64::new(0),
-            round: CachePadded(AtomicU64::new(0)),
-            published: CachePadded(AtomicU64::new(0)),
+            round: CachePadded::new(AtomicU64::new(0)),
+            published: CachePadded::new(AtomicU64::new(0)),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
         })
@@ -179,28 +185,30 @@ impl Stage {
         self.failed.store(true, Ordering::Release);
     }
 
-    /// Who is where, for a message.
+    /// The state of the scene, for a message.
     fn describe(&self) -> String {
-        let numbers = self.queue.crew().numbers();
+        let numbers = self.queue.sleep().numbers();
         format!(
             "{} items unclaimed, {} of at most {} workers, asleep: {:?}",
             self.queue.len(),
             numbers.workers,
-            self.queue.crew().max(),
-            self.queue.crew().sleepers(),
+            self.queue.sleep().max(),
+            self.queue.sleep().sleepers(),
         )
     }
 
-    /// Whether an item lies beside workers who are all asleep. Asked when no publisher is on its way.
+    /// Whether an item lies beside workers who are all asleep. Asked when no publisher is on its
+    /// way.
     fn has_lost_a_wake_up(&self) -> bool {
-        // In this order. Nobody publishes, so what is unclaimed at the end was unclaimed all the time.
-        let asleep = self.queue.crew().sleepers().len();
-        let workers = self.queue.crew().numbers().workers;
+        // In this order. No thread publishes, so an item that is unclaimed at the end was unclaimed
+        // all the time.
+        let asleep = self.queue.sleep().sleepers().len();
+        let workers = self.queue.sleep().numbers().workers;
         asleep == workers && self.queue.len() > 0
     }
 
-    /// Waits until `enough`. False if something has failed, or fails now: with `publications`, when all those have
-    /// returned and a wake-up was lost.
+    /// Waits until `enough`. False if something has failed, or fails now: with `publications`, when
+    /// all those have returned and a wake-up was lost.
     fn wait(&self, round: u64, publications: Option<u64>, enough: impl Fn() -> bool) -> bool {
         let mut tries = 0_u32;
         let mut deadline = None;
@@ -226,27 +234,27 @@ impl Stage {
     }
 }
 
-/// What a panic was thrown with.
+/// The text of a panic's payload.
 fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 /// The worker's loop, the real one but for what it does with an item.
-fn work(stage: &Arc<Stage>, opening: Opening) {
+fn work(stage: &Arc<Stage>, id: WorkerId) {
     let queue = &stage.queue;
-    queue.started(opening);
-    let seat = Seat::new(opening);
+    queue.started(id);
+    let parking = Parking::new(id);
     let worked = catch_unwind(AssertUnwindSafe(|| {
-        while let Some(item) = queue.next(&seat) {
+        while let Some(item) = queue.next(&parking) {
             stage.sum.fetch_add(item, Ordering::Relaxed);
             stage.taken.fetch_add(1, Ordering::Release);
-            // It takes a publisher on another processor some time to see this, and the worker to see what it publishes
-            // then. In that time the worker would have fallen asleep.
+            // It takes a publisher on another processor some time to see this, and the worker to
+            // see what it publishes then. In that time the worker would have fallen asleep.
             sweep(item);
             if stage.life == Life::Dies {
-                let demand = queue.lost(opening);
-                fulfil(stage, demand);
+                let demand = queue.lost(id);
+                start_workers(stage, demand);
                 return;
             }
         }
@@ -257,28 +265,29 @@ fn work(stage: &Arc<Stage>, opening: Opening) {
 }
 
 /// Finds threads for the workers that a publish demands, as a pool does.
-fn fulfil(stage: &Arc<Stage>, demand: Demand) {
-    for opening in demand.0 {
+fn start_workers(stage: &Arc<Stage>, demand: Demand) {
+    for id in demand.0 {
         let worker = stage.clone();
-        stage.hosts.run(move || work(&worker, opening));
+        stage.hosts.run(move || work(&worker, id));
     }
 }
 
 /// One producer's part of a round.
 fn publish(scene: Scene, stage: &Arc<Stage>, round: u64) {
     let demand = stage.queue.publish((0..scene.items).map(|_| round));
-    fulfil(stage, demand);
+    start_workers(stage, demand);
     if scene.bound_moves {
         for bound in [0, scene.workers] {
-            stage.queue.crew().set_max(bound);
-            let demand = stage.queue.look();
-            fulfil(stage, demand);
+            stage.queue.sleep().set_max(bound);
+            let demand = stage.queue.notify_workers();
+            start_workers(stage, demand);
         }
     }
     stage.published.fetch_add(1, Ordering::Release);
 }
 
-/// Plays a scene, on this thread as the first producer. How many rounds went well, and what went wrong.
+/// Plays a scene, on this thread as the first producer. How many rounds went well, and what went
+/// wrong.
 fn play(scene: Scene) -> (u64, Option<String>) {
     let hosts = Arc::new(Hosts::new(scene.workers));
     let stage = Stage::new(scene, &hosts);
@@ -308,15 +317,15 @@ fn play(scene: Scene) -> (u64, Option<String>) {
     }
     others.into_iter().for_each(|producer| producer.join().unwrap());
     if went_well == scene.rounds {
-        stage.queue.crew().shutdown();
-        if !stage.queue.crew().wait_until_left(Some(Instant::now() + stage.patience)) {
+        stage.queue.sleep().shutdown();
+        if !stage.queue.sleep().wait_until_left(Some(Instant::now() + stage.patience)) {
             stage.fail(format!("workers are still there: {}", stage.describe()));
         }
         let sum = each * scene.rounds * (scene.rounds + 1) / 2;
         if stage.sum.load(Ordering::Relaxed) != sum || stage.queue.len() > 0 {
             stage.fail(format!("not each item was taken once: {}", stage.describe()));
         }
-        let numbers = stage.queue.crew().numbers();
+        let numbers = stage.queue.sleep().numbers();
         if (numbers.workers, numbers.asleep) != (0, 0) {
             stage.fail(format!("the numbers are wrong at the end: {numbers:?}"));
         }
@@ -326,18 +335,20 @@ fn play(scene: Scene) -> (u64, Option<String>) {
     (went_well, failure)
 }
 
-// ---- the end of a pool ---------------------------------------------------------------------------------
+// ---- the end of a pool
+// ---------------------------------------------------------------------------------
 
-/// A queue of its own each round: two items are published, and a shutdown begins at once, when one or both of them have
-/// been taken, or just behind the second one, published while the worker falls asleep. Both are taken, and everybody
-/// leaves. How many rounds went well, and what went wrong.
+/// A queue of its own each round: two items are published, and a shutdown begins. It begins at
+/// once, or when one or both of them have been taken, or just behind the second one, which is
+/// published while the worker falls asleep. Both are taken, and every worker leaves. How many
+/// rounds went well, and what went wrong.
 fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     let hosts = Arc::new(Hosts::new(workers));
     for round in 0..rounds {
         let stage = Stage::new(Scene { workers, mutant, ..PLAIN }, &hosts);
         let publish = |publication| {
             let demand = stage.queue.publish([round]);
-            fulfil(&stage, demand);
+            start_workers(&stage, demand);
             stage.published.store(publication, Ordering::Release);
         };
         let taken = |n| {
@@ -366,8 +377,8 @@ fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String
             }
         };
         if goes_on {
-            stage.queue.crew().shutdown();
-            if !stage.queue.crew().wait_until_left(Some(Instant::now() + stage.patience)) {
+            stage.queue.sleep().shutdown();
+            if !stage.queue.sleep().wait_until_left(Some(Instant::now() + stage.patience)) {
                 stage.fail(format!("round {round}: workers stay: {}", stage.describe()));
             } else if stage.taken.load(Ordering::Acquire) != 2 {
                 stage.fail(format!("round {round}: not drained: {}", stage.describe()));
@@ -383,22 +394,23 @@ fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String
     (rounds, None)
 }
 
-// ---- the monitor ---------------------------------------------------------------------------------------
+// ---- the monitor
+// ---------------------------------------------------------------------------------------
 
-/// A runner takes a block up just when the monitor falls dormant. The monitor sees it, or is called. How many rounds
-/// went well, and what went wrong.
+/// A runner takes a block up just when the monitor falls dormant. The monitor sees it, or is
+/// called. How many rounds went well, and what went wrong.
 fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
-    let origin = Origin::new(&pool);
-    let cycle = origin.begin_cycle();
+    let client = Client::new(&pool);
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
-    local.push(origin.registrar().register(None, || {}).0);
+    local.push(client.registrar().register(None, || {}).0);
     cycle.flush([local]);
     let queued = pool.queue().try_next().expect("one block");
-    let desk = pool.desks().add(Runner::Worker(0));
+    let in_flight = pool.runners().add(Runner::Worker(0));
     assert!(pool.watch().call(), "there is no monitor yet");
-    let round = Arc::new(CachePadded(AtomicU64::new(0)));
-    let seen = Arc::new(CachePadded(AtomicU64::new(0)));
+    let round = Arc::new(CachePadded::new(AtomicU64::new(0)));
+    let seen = Arc::new(CachePadded::new(AtomicU64::new(0)));
     let monitor = {
         let (pool, round, seen) = (pool.clone(), round.clone(), seen.clone());
         std::thread::spawn(move || {
@@ -415,18 +427,19 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     };
     let mut answer = (rounds, None);
     for now in 1..=rounds {
-        // As long as the monitor takes to see that the last one was put down, and to say that it is dormant.
+        // As long as the monitor takes to see that the last one was put down, and to say that it is
+        // dormant.
         sweep(now);
         round.store(now, Ordering::Release);
-        desk.take_up(&queued);
-        desk.is_to_be_watched(|_| true);
+        in_flight.begin(&queued);
+        in_flight.is_to_be_watched(|_| true);
         let called_in_vain = pool.watch().begins();
         let deadline = Instant::now() + patience(mutant);
         let mut tries = 0_u32;
         while seen.load(Ordering::Acquire) < now && Instant::now() < deadline {
             spin_or_yield(&mut tries);
         }
-        desk.put_down();
+        in_flight.end();
         if called_in_vain || seen.load(Ordering::Acquire) < now {
             answer =
                 (now - 1, Some(format!("round {now}: a block in hand beside a dormant monitor")));
@@ -440,7 +453,8 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     answer
 }
 
-// ---- the promises --------------------------------------------------------------------------------------
+// ---- the promises
+// --------------------------------------------------------------------------------------
 
 /// One of these at a time: they need two processors for themselves.
 fn alone() -> MutexGuard<'static, ()> {
@@ -509,10 +523,12 @@ fn no_block_taken_up_while_the_monitor_falls_dormant_is_missed() {
     }
 }
 
-// ---- what they are good for ----------------------------------------------------------------------------
+// ---- what they are good for
+// ----------------------------------------------------------------------------
 
-/// Shows how soon these tests notice that a step is broken: on two processors that have nothing else to do within a
-/// few dozen rounds, on a busy machine perhaps not at all. So it is no test, but a measurement, made when asked for:
+/// Shows how soon these tests notice that a step is broken: on two processors that have nothing
+/// else to do within a few dozen rounds, on a busy machine perhaps not at all. So it is no test,
+/// but a measurement, made when asked for:
 ///
 /// `SEXTON_MEASURE=1 cargo test --release -p sexton-cleanup --lib -- --nocapture lock_step::how_soon`
 #[test]

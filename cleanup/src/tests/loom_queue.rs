@@ -1,13 +1,13 @@
-//! Both protocols together, in the real queue with the real worker's loop: nothing published is left to
-//! sleeping workers.
+//! Both protocols together, in the real queue with the real worker's loop: nothing published is
+//! left to sleeping workers.
 
 use super::models::{
     deliver, deliver_at_once, deliver_to_the_impatient, explore, shrink, shut_down,
 };
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::sleep::{Next, Seat};
-use crate::sync::Arc;
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Next, Parking};
+use sexton_sync::Arc;
 
 #[test]
 fn one_worker_falls_asleep_while_one_producer_publishes() {
@@ -30,7 +30,7 @@ fn two_workers_for_two_blocks_at_once() {
     explore(|| deliver_at_once(2, 1, &[&[2]], Mutant::None));
 }
 
-/// A worker dies while a producer publishes, who may have counted on it.
+/// A worker dies while a producer publishes that may have counted on it.
 #[test]
 fn a_worker_dies_while_a_producer_publishes() {
     explore(|| {
@@ -59,13 +59,13 @@ fn a_shutdown_waits_for_a_dead_workers_successor() {
             dying.started(first);
             for successor in dying.lost(first).0 {
                 dying.started(successor);
-                let seat = Seat::new(successor);
-                while dying.next(&seat).is_some() {}
+                let parking = Parking::new(successor);
+                while dying.next(&parking).is_some() {}
             }
         });
-        queue.crew().shutdown();
-        assert!(queue.crew().wait_until_left(None));
-        assert_eq!((queue.len(), queue.crew().numbers().workers), (0, 0));
+        queue.sleep().shutdown();
+        assert!(queue.sleep().wait_until_left(None));
+        assert_eq!((queue.len(), queue.sleep().numbers().workers), (0, 0));
     });
 }
 
@@ -91,7 +91,8 @@ fn a_surplus_worker_leaves_no_item_behind() {
     explore(|| shrink(true, Mutant::None));
 }
 
-/// The step in isolation: a worker that announces itself and a publisher that looks cannot miss each other.
+/// The step in isolation: a worker that announces itself and a publisher that looks cannot miss
+/// each other.
 #[test]
 fn announce_and_look_cannot_both_miss() {
     explore(|| {
@@ -102,7 +103,7 @@ fn announce_and_look_cannot_both_miss() {
         let other = queue.clone();
         let worker = loom::thread::spawn(move || {
             while other.try_next().is_none() {
-                assert_eq!(other.crew().sleep(&Seat::new(first), other.length()), Next::Again);
+                assert_eq!(other.sleep().sleep(&Parking::new(first), other.length()), Next::Again);
             }
         });
         assert!(queue.publish([2]).0.is_empty(), "the worker exists");

@@ -27,12 +27,10 @@ mod loom_queue;
 #[cfg(loom)]
 mod loom_record;
 #[cfg(loom)]
-mod loom_takeover;
+mod loom_requeue;
 #[cfg(loom)]
 mod loom_ticket;
 
-#[cfg(shuttle)]
-mod shuttle_explorer;
 #[cfg(shuttle)]
 mod shuttle_mutants;
 #[cfg(shuttle)]

@@ -1,17 +1,19 @@
-//! What the models share: loom's explorer, and the scenario of producers, workers and their queue.
+//! Common parts of the models: loom's explorer, and the scenario of producers, workers and their
+//! queue.
 
 use crate::Pool;
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::sleep::{Demand, Opening, Seat};
-use crate::sync::{Arc, Condvar, Mutex, thread};
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Demand, Parking, WorkerId};
+use sexton_sync::{Arc, Condvar, Mutex, thread};
 use std::time::{Duration, Instant};
 
 /// Name of the threads whose panics are expected, and not printed.
 #[cfg(loom)]
 const MUST_FAIL: &str = "must fail";
 
-/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another
+/// bound.
 #[cfg(loom)]
 pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -20,8 +22,8 @@ pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Asserts that loom finds a failure, and not in the first interleaving: who never gets anything right has more
-/// broken than one step. Gives its message.
+/// Asserts that loom finds a failure, and not in the first interleaving: a mutant that never gets
+/// anything right has more broken than one step. Gives its message.
 #[cfg(loom)]
 pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> String {
     static QUIET: std::sync::Once = std::sync::Once::new();
@@ -62,13 +64,13 @@ pub(super) fn keep_if_it_must_fail<T: Clone>(mutant: Mutant, value: &T) {
     }
 }
 
-/// What each producer publishes: rounds, and in each round so many items at a time. After a round the producers
-/// wait until everything has been taken; so each round ends with a publication that has no next one to cover up
-/// for a wake-up that it lost.
+/// The items that each producer publishes: rounds, and in each round a number of items at a time.
+/// After a round the producers wait until everything has been taken. So each round ends with a
+/// publication that has no next one to cover up for a lost wake-up.
 pub(super) type Rounds = &'static [&'static [u32]];
 
-/// `producers` threads publish items for at most `workers` workers. Everything has to be taken, once, before
-/// anybody asks the workers to leave; then all of them leave.
+/// `producers` threads publish items for at most `workers` workers. Everything has to be taken,
+/// once, before the workers are asked to leave. Then all of them leave.
 pub(super) fn deliver(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
     scenario(Queue::new(workers, None, mutant), 1, producers, rounds);
 }
@@ -83,8 +85,9 @@ pub(super) fn deliver_to_the_impatient(
     scenario(Queue::new(workers, Some(Duration::ZERO), mutant), 1, producers, rounds);
 }
 
-/// Likewise, but each worker holds its item until all workers have one. So it is not enough that one worker is awake
-/// and will come to everything in the end. Each round has to publish a multiple of `workers` items.
+/// Likewise, but each worker holds its item until all workers have one. So it is not enough that
+/// one worker is awake and will come to everything in the end. Each round has to publish a multiple
+/// of `workers` items.
 pub(super) fn deliver_at_once(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
     scenario(Queue::new(workers, None, mutant), workers, producers, rounds);
 }
@@ -99,7 +102,7 @@ fn scenario(queue: Queue<u32>, at_once: usize, producers: u32, rounds: Rounds) {
             for portion in portions.iter() {
                 let first = producer * each + published;
                 let demand = queue.publish(first..first + portion);
-                fulfil(queue, taken, demand);
+                start_workers(queue, taken, demand);
                 published += portion;
             }
             taken.wait_for((producers * published) as usize);
@@ -116,14 +119,14 @@ fn scenario(queue: Queue<u32>, at_once: usize, producers: u32, rounds: Rounds) {
         other.join().expect("a producer");
     }
     assert_eq!(taken.sorted(), (0..producers * each).collect::<Vec<_>>(), "each item once");
-    queue.crew().shutdown();
+    queue.sleep().shutdown();
     end(&queue);
 }
 
-/// Everybody leaves, and nothing is left.
+/// Every worker leaves, and nothing is left.
 fn end(queue: &Queue<u32>) {
-    assert!(queue.crew().wait_until_left(None));
-    let numbers = queue.crew().numbers();
+    assert!(queue.sleep().wait_until_left(None));
+    let numbers = queue.sleep().numbers();
     assert_eq!((numbers.workers, numbers.asleep), (0, 0));
     assert_eq!(queue.len(), 0);
 }
@@ -135,53 +138,53 @@ pub(super) fn shut_down(mutant: Mutant) {
     let taken = Arc::new(Taken::default());
     for item in 0..2 {
         let demand = queue.publish([item]);
-        fulfil(&queue, &taken, demand);
+        start_workers(&queue, &taken, demand);
     }
-    queue.crew().shutdown();
+    queue.sleep().shutdown();
     end(&queue);
     assert_eq!(taken.sorted(), [0, 1]);
 }
 
-/// The bound is lowered from two to one while two workers fall asleep; an item is published before that, or when those
-/// who stayed sleep.
+/// The bound is lowered from two to one while two workers fall asleep; an item is published before
+/// that, or when those who stayed sleep.
 #[cfg(loom)]
 pub(super) fn shrink(asleep: bool, mutant: Mutant) {
     let queue = Arc::new(Queue::new(2, None, mutant));
     let taken = Arc::new(Taken::default());
     let publish = |items: &[u32]| {
         let demand = queue.publish(items.iter().copied());
-        fulfil(&queue, &taken, demand);
+        start_workers(&queue, &taken, demand);
     };
     publish(&[0, 1]);
     taken.wait_for(2);
     if asleep {
-        queue.crew().set_max(1);
-        while queue.crew().numbers().asleep < queue.crew().numbers().workers {
+        queue.sleep().set_max(1);
+        while queue.sleep().numbers().asleep < queue.sleep().numbers().workers {
             thread::yield_now();
         }
         publish(&[2]);
     } else {
         publish(&[2]);
-        queue.crew().set_max(1);
+        queue.sleep().set_max(1);
     }
     taken.wait_for(3);
-    queue.crew().shutdown();
+    queue.sleep().shutdown();
     end(&queue);
 }
 
 /// Starts the workers that a publish demands, as a pool does.
-fn fulfil(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
-    for opening in demand.0 {
+fn start_workers(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
+    for id in demand.0 {
         let (queue, taken) = (queue.clone(), taken.clone());
-        thread::spawn(move || work(&queue, &taken, opening));
+        thread::spawn(move || work(&queue, &taken, id));
     }
 }
 
 /// The worker's loop, the real one but for what it does with an item.
-fn work(queue: &Queue<u32>, taken: &Taken, opening: Opening) {
-    queue.started(opening);
-    let seat = Seat::new(opening);
-    while let Some(item) = queue.next(&seat) {
+fn work(queue: &Queue<u32>, taken: &Taken, id: WorkerId) {
+    queue.started(id);
+    let parking = Parking::new(id);
+    while let Some(item) = queue.next(&parking) {
         taken.note(item);
     }
 }
@@ -222,19 +225,19 @@ impl Taken {
     }
 }
 
-/// Takes the tail over from whoever has a block in hand, as the monitor does with one that has stalled.
+/// Requeues the tail of every block in hand, as the monitor does with one that has stalled.
 pub(super) fn take_tails(pool: &Pool) {
-    for desk in pool.desks().all() {
-        if let Some(glance) = desk.glance(Instant::now()) {
-            pool.take_over(&desk, Some(glance.at));
+    for in_flight in pool.runners().all() {
+        if let Some(snapshot) = in_flight.snapshot(Instant::now()) {
+            pool.requeue_tail(&in_flight, Some(snapshot.at));
         }
     }
 }
 
 /// A whole cycle that finds one object dead.
 #[cfg(loom)]
-pub(super) fn sweep_one(origin: &crate::Origin, head: crate::Head) {
-    let cycle = origin.begin_cycle();
+pub(super) fn sweep_one(client: &crate::Client, head: crate::Head) {
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     local.push(head);
     cycle.flush([local]);

@@ -1,11 +1,11 @@
-//! A pause at every step of sleep and wake: whoever stops there, for however long, the others go on, and nothing
-//! is left behind.
+//! A pause at every step of sleep and wake: a thread stops there, for however long, the others go
+//! on, and nothing is left behind.
 
 use super::pause::{Pause, Step};
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::sleep::{Demand, Opening, Seat};
-use crate::{Cleanup, CleanupState, Origin, Pool, PoolConfig, Spawn, Worker};
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Demand, Parking, WorkerId};
+use crate::{Cleanup, CleanupState, Client, Pool, PoolConfig, Role, Spawn};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,27 +36,27 @@ impl Rig {
 
     fn publish(&self, item: u32) {
         let demand = self.queue.publish([item]);
-        self.fulfil(demand);
+        self.start_workers(demand);
     }
 
-    fn fulfil(&self, demand: Demand) {
-        for opening in demand.0 {
+    fn start_workers(&self, demand: Demand) {
+        for id in demand.0 {
             let rig = self.clone();
             let pause = self.next.lock().unwrap().take();
-            let thread = std::thread::spawn(move || rig.work(opening, pause));
+            let thread = std::thread::spawn(move || rig.work(id, pause));
             self.threads.lock().unwrap().push(thread);
         }
     }
 
-    fn work(&self, opening: Opening, pause: Option<Arc<Pause>>) {
+    fn work(&self, id: WorkerId, pause: Option<Arc<Pause>>) {
         pause.iter().for_each(Pause::arm);
-        self.queue.started(opening);
-        let seat = Seat::new(opening);
-        while let Some(item) = self.queue.next(&seat) {
+        self.queue.started(id);
+        let parking = Parking::new(id);
+        while let Some(item) = self.queue.next(&parking) {
             self.taken.lock().unwrap().push(item);
             if item == DIE {
-                let demand = self.queue.lost(opening);
-                return self.fulfil(demand);
+                let demand = self.queue.lost(id);
+                return self.start_workers(demand);
             }
         }
     }
@@ -68,17 +68,17 @@ impl Rig {
     fn wait_for(&self, n: usize, what: &str) {
         let deadline = Instant::now() + DEADLINE;
         while !self.has(n) {
-            let (taken, crew) = (self.taken.lock().unwrap().clone(), self.queue.crew().numbers());
+            let (taken, crew) = (self.taken.lock().unwrap().clone(), self.queue.sleep().numbers());
             assert!(Instant::now() < deadline, "{what}: {taken:?} taken, and then {crew:?}");
             std::thread::yield_now();
         }
     }
 
-    /// Everybody leaves, and each of `0..n` was taken once.
+    /// Every worker leaves, and each of `0..n` was taken once.
     fn end(self, n: u32, what: &str) {
         self.wait_for(n as usize, what);
-        self.queue.crew().shutdown();
-        assert!(self.queue.crew().wait_until_left(Instant::now().checked_add(DEADLINE)), "{what}");
+        self.queue.sleep().shutdown();
+        assert!(self.queue.sleep().wait_until_left(Instant::now().checked_add(DEADLINE)), "{what}");
         loop {
             let Some(thread) = self.threads.lock().unwrap().pop() else { break };
             thread.join().expect("a worker");
@@ -93,23 +93,25 @@ impl Rig {
 /// An item whose worker dies.
 const DIE: u32 = 0;
 
-/// The worker stops at the step; a producer publishes meanwhile. Only when it has, or hangs at the lock that the
-/// worker holds, the worker goes on.
+/// The worker stops at the step; a producer publishes meanwhile. Only when it has, or hangs at the
+/// lock that the worker holds, the worker goes on.
 fn worker_pauses(workers: usize, keep_alive: Option<Duration>, step: Step) -> bool {
     let what = format!("worker paused at {step:?}, {workers} workers");
     let rig = Rig::new(workers, keep_alive);
     let pause = Pause::at(step);
     *rig.next.lock().unwrap() = Some(pause.clone());
     rig.publish(1);
-    // It comes to all steps on its own but those of its death, for which it needs an item that kills it.
+    // It comes to all steps on its own but those of its death, for which it needs an item that
+    // kills it.
     let dies = matches!(step, Step::L1 | Step::L2);
-    let reached = pause.is_reached(|| dies && rig.queue.crew().numbers().asleep > 0);
+    let reached = pause.is_reached(|| dies && rig.queue.sleep().numbers().asleep > 0);
     let other = rig.clone();
     let producer = std::thread::spawn(move || {
         other.publish(2);
         other.publish(3);
     });
-    // Nobody can say when a thread waits for a lock; but whether it has finished or not, nothing may be lost.
+    // No test can tell when a thread waits for a lock. But whether it has finished or not, nothing
+    // may be lost.
     for _ in 0..1000 {
         std::thread::yield_now();
     }
@@ -178,7 +180,7 @@ fn a_producer_may_pause_at_every_step_of_publish_and_wake() {
         for step in [P1, P2, P3, P4] {
             assert!(producer_pauses(workers, step), "the producer never came to {step:?}");
         }
-        // Whether it wakes anybody depends on where the worker is; often enough it does.
+        // Whether it wakes a worker depends on where that is; often enough it does.
         for step in [W1, W2, W4, W5] {
             let reached = (0..20).filter(|_| producer_pauses(workers, step)).count();
             assert!(reached > 0, "the producer never came to {step:?}");
@@ -186,34 +188,31 @@ fn a_producer_may_pause_at_every_step_of_publish_and_wake() {
     }
 }
 
-/// Two workers have found no work and are about to sleep when the bound is lowered to one. The one too many must
-/// not go to sleep: woken for an item, it would leave without it.
+/// Two workers have found no work and are about to sleep when the bound is lowered to one. The one
+/// too many must not go to sleep: woken for an item, it would leave without it.
 #[test]
 fn a_worker_that_becomes_surplus_on_its_way_to_sleep_leaves() {
     let rig = Rig::new(2, None);
     let demand = rig.queue.publish([1, 2]).0;
     assert_eq!(demand.len(), 2);
     assert!(rig.queue.try_next().is_some() && rig.queue.try_next().is_some());
-    let pauses = demand.into_iter().map(|opening| {
+    let pauses = demand.into_iter().map(|id| {
         let pause = Pause::at(Step::S1);
         let (rig, armed) = (rig.clone(), pause.clone());
         let thread = rig.clone();
-        rig.threads
-            .lock()
-            .unwrap()
-            .push(std::thread::spawn(move || thread.work(opening, Some(armed))));
+        rig.threads.lock().unwrap().push(std::thread::spawn(move || thread.work(id, Some(armed))));
         pause
     });
     let pauses: Vec<_> = pauses.collect();
     pauses.iter().for_each(|pause| assert!(pause.is_reached(|| false)));
-    rig.queue.crew().set_max(1);
+    rig.queue.sleep().set_max(1);
     pauses.iter().for_each(|pause| pause.release());
     let deadline = Instant::now() + DEADLINE;
-    while rig.queue.crew().numbers().asleep != rig.queue.crew().numbers().workers {
-        assert!(Instant::now() < deadline, "{:?}", rig.queue.crew().numbers());
+    while rig.queue.sleep().numbers().asleep != rig.queue.sleep().numbers().workers {
+        assert!(Instant::now() < deadline, "{:?}", rig.queue.sleep().numbers());
         std::thread::yield_now();
     }
-    assert!(rig.queue.crew().numbers().workers <= 1);
+    assert!(rig.queue.sleep().numbers().workers <= 1);
     rig.publish(0);
     rig.end(1, "after the bound was lowered");
 }
@@ -222,29 +221,33 @@ fn a_worker_that_becomes_surplus_on_its_way_to_sleep_leaves() {
 struct Plain;
 
 impl Spawn for Plain {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        std::thread::spawn(move || worker.run());
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        std::thread::spawn(run);
         Ok(())
     }
 }
 
 /// Queues one cleanup.
-fn queue(origin: &Origin) -> Cleanup {
-    let (head, handle) = origin.registrar().register(None, || {});
-    let cycle = origin.begin_cycle();
+fn queue(client: &Client) -> Cleanup {
+    let (head, handle) = client.registrar().register(None, || {});
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     local.push(head);
     cycle.flush([local]);
     handle
 }
 
-/// A publisher stops between its push and the length. Another one publishes behind it, and the worker that takes
-/// its unit gets the other's block. A shutdown then must not take the list for empty.
+/// A publisher stops between its push and the length. Another one publishes behind it, and the
+/// worker that takes its unit gets the other's block. A shutdown then must not take the list for
+/// empty.
 #[test]
 fn a_block_that_was_overtaken_runs_before_a_shutdown_ends() {
     let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
     let pool = Pool::new(config, Some(Box::new(Plain)));
-    let [slow, quick] = [Origin::new(&pool), Origin::new(&pool)];
+    let [slow, quick] = [Client::new(&pool), Client::new(&pool)];
     let pause = Pause::at(Step::P2);
     let armed = pause.clone();
     let publisher = std::thread::spawn(move || {
@@ -281,8 +284,11 @@ struct ComeAndGone {
 }
 
 impl Spawn for ComeAndGone {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        let thread = std::thread::spawn(move || worker.run());
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let thread = std::thread::spawn(run);
         if self.at_once.load(Ordering::SeqCst) {
             thread.join().expect("a worker");
         }
@@ -290,23 +296,23 @@ impl Spawn for ComeAndGone {
     }
 }
 
-/// Two publishers stop between their push and the length; a third block is behind theirs. The worker that a shutdown
-/// demands takes another block than the one it was demanded for, and is gone when the shutdown looks for it. That is not
-/// a start that failed.
+/// Two publishers stop between their push and the length; a third block is behind theirs. The
+/// worker that a shutdown demands takes another block than the one it was demanded for, and is gone
+/// when the shutdown looks for it. That is not a start that failed.
 #[test]
 fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
     let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
     let spawn = ComeAndGone::default();
     let pool = Pool::new(config, Some(Box::new(spawn.clone())));
-    let quick = Origin::new(&pool);
+    let quick = Client::new(&pool);
     let mut slow: Vec<_> = (0..2)
         .map(|_| {
-            let origin = Origin::new(&pool);
+            let client = Client::new(&pool);
             let pause = Pause::at(Step::P2);
             let armed = pause.clone();
             let publisher = std::thread::spawn(move || {
                 armed.arm();
-                queue(&origin)
+                queue(&client)
             });
             assert!(pause.is_reached(|| publisher.is_finished()));
             (pause, publisher)
@@ -343,14 +349,14 @@ fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
     assert_eq!(overtaken.state(), CleanupState::Done);
 }
 
-/// A tail has been copied and not yet published when its first runner comes to a record that it leaves to the copy, and
-/// goes. Then the copy is all there is, and nobody has it in a list.
+/// A tail has been copied and not yet published when its first runner comes to a record that it
+/// leaves to the copy, and goes. Then the copy is all there is, and it is in no list.
 #[test]
-fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
+fn a_shutdown_waits_for_a_tail_that_is_being_requeued() {
     let config = PoolConfig { max_workers: 1, stall_after: Duration::MAX, ..PoolConfig::default() };
     let pool = Pool::new(config, Some(Box::new(Plain)));
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let (entered, enter) = std::sync::mpsc::channel();
     let (leave, left) = std::sync::mpsc::channel::<()>();
     let stalls = registrar.register(None, move || {
@@ -359,7 +365,7 @@ fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
     });
     let stopped = registrar.register(None, || {});
     let last = registrar.register(None, || {});
-    let cycle = origin.begin_cycle();
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     [stalls.0, stopped.0, last.0].into_iter().for_each(|head| local.push(head));
     cycle.flush([local]);
@@ -369,8 +375,8 @@ fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
     let (armed, taking) = (pause.clone(), pool.clone());
     let taker = std::thread::spawn(move || {
         armed.arm();
-        let [desk] = &taking.desks().all()[..] else { panic!("one worker, one desk") };
-        taking.take_over(desk, Some(1));
+        let [in_flight] = &taking.runners().all()[..] else { panic!("one worker, one desk") };
+        taking.requeue_tail(in_flight, Some(1));
     });
     assert!(pause.is_reached(|| taker.is_finished()));
     assert!(stopped.1.stop());

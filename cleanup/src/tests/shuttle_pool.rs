@@ -1,14 +1,16 @@
-//! The whole crate at work: heaps that register and collect, meddlers that stop cleanups and run them early, a
-//! helping thread, workers that come, die and leave, and a ledger that knows what became of each cleanup.
+//! The whole crate at work: heaps that register and collect, meddlers that stop cleanups and run
+//! them early, a helping thread, workers that come, die and leave, and a ledger that knows the end
+//! of each cleanup.
 
 use super::fault;
 use super::models::take_tails;
-use super::shuttle_explorer::{Strategy, explore, explored};
-use crate::sync::{Arc, Condvar, Mutex, thread};
 use crate::{
-    Cleanup, CleanupState, Head, Hooks, Origin, Pool, PoolConfig, Registrar, Spawn, Ticket,
-    WaitError, Worker, in_cleanup,
+    Cleanup, CleanupState, Client, Head, Hooks, Pool, PoolConfig, Registrar, Role, Spawn, Ticket,
+    WaitError, in_cleanup,
 };
+use sexton_sync::explored;
+use sexton_sync::explorer::{Strategy, explore};
+use sexton_sync::{Arc, Condvar, Mutex, thread};
 use shuttle::rand::{Rng, thread_rng};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,11 +25,12 @@ const CYCLES: usize = 3;
 
 explored! {
     four_workers_until_all_is_done: || day(4, Shutdown::AfterWork);
-    /// The pool is closed while heaps still collect: what it does not run, it discards.
+    /// The pool is closed while heaps still collect: the cleanups that it does not run, it
+    /// discards.
     four_workers_shut_down_amid_the_work: || day(4, Shutdown::AmidWork);
-    /// When it dies, nobody is left who could look after its work.
+    /// When it dies, no thread is left that could look after its work.
     one_mortal_worker_until_all_is_done: || day(1, Shutdown::AfterWork);
-    /// Whoever waits, helps.
+    /// A thread that waits helps.
     a_manual_pool_until_all_is_done: || day(0, Shutdown::AfterWork);
     a_manual_pool_closed_amid_the_work: || day(0, Shutdown::AmidWork);
 }
@@ -43,9 +46,11 @@ fn below(n: u32) -> u32 {
     thread_rng().gen_range(0..n)
 }
 
-// ---- the ledger ----------------------------------------------------------------------------------------
+// ---- the ledger
+// ----------------------------------------------------------------------------------------
 
-/// What became of one cleanup. These are the standard library's atomics: the ledger adds no scheduling points.
+/// The end of one cleanup. These are the standard library's atomics: the ledger adds no scheduling
+/// points.
 #[derive(Default)]
 struct Fate {
     panics: bool,
@@ -86,7 +91,7 @@ fn count(fates: &[Arc<Fate>], which: impl Fn(&Fate) -> bool) -> u64 {
     fates.iter().filter(|fate| which(fate)).count() as u64
 }
 
-/// What a cleanup captures.
+/// The captures of a cleanup.
 struct Capture(Arc<Fate>);
 
 impl Capture {
@@ -106,9 +111,10 @@ impl Drop for Capture {
     }
 }
 
-// ---- the actors ----------------------------------------------------------------------------------------
+// ---- the actors
+// ----------------------------------------------------------------------------------------
 
-/// What the actors share.
+/// The state that the actors share.
 struct World {
     pool: Arc<Pool>,
     /// Every cleanup there is. Not shuttle's lock: no scheduling points.
@@ -146,19 +152,21 @@ impl World {
         }
     }
 
-    /// Takes the tail of whatever block is in hand over, as the monitor does with one that has stalled.
-    fn take_over(self: &Arc<Self>) {
+    /// Takes the tail of whatever block is in hand over, as the monitor does with one that has
+    /// stalled.
+    fn requeue_tail(self: &Arc<Self>) {
         for _ in 0..12 {
             take_tails(&self.pool);
             thread::yield_now();
         }
     }
 
-    /// Registers a cleanup in front of `chain`; half of the handles are offered to the meddlers, some twice.
+    /// Registers a cleanup in front of `chain`; half of the handles are offered to the meddlers,
+    /// some twice.
     fn register(
         self: &Arc<Self>,
         registrar: &mut Registrar,
-        origin: &Origin,
+        client: &Client,
         chain: Option<Head>,
     ) -> (Head, Arc<Fate>) {
         let fate = Arc::new(Fate { panics: below(8) == 0, ..Fate::default() });
@@ -167,10 +175,10 @@ impl World {
         let (head, cleanup) = match below(4) {
             0 => {
                 // Boxed, and a nuisance: it does what cleanups must not.
-                let (world, origin, handle) = (self.clone(), origin.clone(), [0u8; 32]);
+                let (world, client, handle) = (self.clone(), client.clone(), [0u8; 32]);
                 registrar.register(chain, move || {
                     assert_eq!(world.pool.run_pending(1) + usize::from(handle[0]), 0);
-                    let waited = origin.ticket().wait(Duration::MAX);
+                    let waited = client.ticket().wait(Duration::MAX);
                     assert_eq!(waited, Err(WaitError::FromCleanup));
                     capture.run();
                 })
@@ -196,7 +204,8 @@ impl World {
         (n > 0).then(|| handles.0.swap_remove(below(n) as usize))
     }
 
-    /// Stops cleanups and runs them early, whatever their objects do. Gives the handles, for a last look.
+    /// Stops cleanups and runs them early, whatever their objects do. Gives the handles, for a last
+    /// look.
     fn meddle(self: &Arc<Self>) -> Vec<Arc<Handle>> {
         let mut seen = Vec::new();
         while let Some(handle) = self.handle() {
@@ -238,7 +247,7 @@ impl World {
     }
 
     /// One thread's heaps. Gives the last one's account, with all its cleanups.
-    fn mutate(self: &Arc<Self>) -> (Origin, Vec<Arc<Fate>>) {
+    fn mutate(self: &Arc<Self>) -> (Client, Vec<Arc<Fate>>) {
         for _ in 1..LIVES {
             self.live();
         }
@@ -246,9 +255,9 @@ impl World {
     }
 
     /// One heap, from its first object to its end.
-    fn live(self: &Arc<Self>) -> (Origin, Vec<Arc<Fate>>) {
-        let origin = Origin::new(&self.pool);
-        let mut registrar = origin.registrar();
+    fn live(self: &Arc<Self>) -> (Client, Vec<Arc<Fate>>) {
+        let client = Client::new(&self.pool);
+        let mut registrar = client.registrar();
         let mut alive: Vec<Object> = Vec::new();
         let mut dead: Vec<Arc<Fate>> = Vec::new();
         let mut all = Vec::new();
@@ -256,7 +265,7 @@ impl World {
             for _ in 0..=below(4) {
                 let (mut chain, mut fates) = (None, Vec::new());
                 for _ in 0..=below(3) {
-                    let (head, fate) = self.register(&mut registrar, &origin, chain);
+                    let (head, fate) = self.register(&mut registrar, &client, chain);
                     chain = Some(head);
                     fates.push(fate);
                 }
@@ -265,11 +274,11 @@ impl World {
             }
             let (dying, others) = alive.into_iter().partition(|_| below(3) > 0);
             alive = others;
-            dead.extend(collect(&origin, dying));
+            dead.extend(collect(&client, dying));
             match below(4) {
-                0 => origin.discard_queued(),
+                0 => client.discard_queued(),
                 1 | 2 => {
-                    self.wait(&origin.ticket());
+                    self.wait(&client.ticket());
                     assert!(
                         dead.iter().all(|fate| fate.has_ended()),
                         "they have when the wait returns"
@@ -283,11 +292,11 @@ impl World {
                 registrar.discard(chain);
             }
         }
-        (origin, all)
+        (client, all)
     }
 
-    /// Compares what everybody says of the day.
-    fn audit(&self, reported: u64, accounts: &[(Origin, Vec<Arc<Fate>>)], handles: &[Arc<Handle>]) {
+    /// Compares all accounts of the day.
+    fn audit(&self, reported: u64, accounts: &[(Client, Vec<Arc<Fate>>)], handles: &[Arc<Handle>]) {
         // Each cleanup has come to one end.
         let fates = std::mem::take(&mut *self.fates.lock().unwrap());
         for fate in &fates {
@@ -299,13 +308,13 @@ impl World {
         let stats = self.pool.stats();
         assert_eq!((stats.workers, stats.asleep, stats.running), (0, 0, 0));
         assert_eq!((stats.backlog, stats.blocks, stats.oldest), (0, 0, None));
-        assert_eq!(stats.queued, stats.executed + stats.settled + stats.discarded);
+        assert_eq!(stats.queued, stats.executed + stats.ended_early + stats.discarded);
         assert_eq!(stats.executed, count(&fates, |fate| fate.ran() && !fate.ran_early()));
         assert_eq!(stats.panicked, count(&fates, |fate| fate.panicked() && !fate.ran_early()));
         assert_eq!(reported, count(&fates, Fate::panicked));
         // The heaps' accounts.
-        for (origin, fates) in accounts {
-            let stats = origin.stats();
+        for (client, fates) in accounts {
+            let stats = client.stats();
             assert_eq!(stats.registered, fates.len() as u64);
             assert_eq!(stats.executed, count(fates, Fate::ran));
             assert_eq!(stats.panicked, count(fates, Fate::panicked));
@@ -326,9 +335,9 @@ impl World {
 }
 
 /// One collection with two sweepers. Gives the cleanups of the dead.
-fn collect(origin: &Origin, dying: Vec<Object>) -> Vec<Arc<Fate>> {
+fn collect(client: &Client, dying: Vec<Object>) -> Vec<Arc<Fate>> {
     let fates = dying.iter().flat_map(|object| object.fates.iter().cloned()).collect();
-    let cycle = origin.begin_cycle();
+    let cycle = client.begin_cycle();
     let (here, there): (Vec<_>, Vec<_>) = dying.iter().map(|o| o.chain).partition(|_| below(2) > 0);
     let mut local = cycle.local_block();
     let other = cycle.local_block();
@@ -345,14 +354,17 @@ fn collect(origin: &Origin, dying: Vec<Object>) -> Vec<Arc<Fate>> {
 
 /// Starts the workers, of which some die between two cleanups.
 #[derive(Clone)]
-struct Crew {
+struct Workers {
     /// Whether the next one is refused.
     refuse: Arc<AtomicBool>,
     threads: Arc<std::sync::Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
-impl Spawn for Crew {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
+impl Spawn for Workers {
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         if self.refuse.swap(false, Ordering::Relaxed) {
             return Err(io::Error::other("the first one is refused"));
         }
@@ -361,7 +373,7 @@ impl Spawn for Crew {
             if dies {
                 fault::arm(1 + below(6));
             }
-            let end = catch_unwind(AssertUnwindSafe(|| worker.run()));
+            let end = catch_unwind(AssertUnwindSafe(run));
             // That death is no failure of the model; every other one is.
             if let Err(payload) = end
                 && payload.downcast_ref() != Some(&fault::FAULT)
@@ -374,7 +386,8 @@ impl Spawn for Crew {
     }
 }
 
-// ---- the model -----------------------------------------------------------------------------------------
+// ---- the model
+// -----------------------------------------------------------------------------------------
 
 #[derive(Clone, Copy, PartialEq)]
 enum Shutdown {
@@ -386,7 +399,7 @@ enum Shutdown {
 fn day(max_workers: usize, shutdown: Shutdown) {
     // Not where there is but one: a heap that waits by then does not try again.
     let refuse = Arc::new(AtomicBool::new(max_workers > 1));
-    let crew = Crew { refuse, threads: Arc::default() };
+    let crew = Workers { refuse, threads: Arc::default() };
     let reported = Arc::new(AtomicU32::new(0));
     let reports = reported.clone();
     let hook = move |_: &crate::CleanupPanic<'_>| {
@@ -408,7 +421,7 @@ fn day(max_workers: usize, shutdown: Shutdown) {
     let heaps: Vec<_> = (0..HEAPS).map(|_| world.start(World::mutate)).collect();
     let meddlers: Vec<_> = (0..2).map(|_| world.start(World::meddle)).collect();
     let helper = world.start(World::help);
-    let taker = world.start(World::take_over);
+    let taker = world.start(World::requeue_tail);
     if shutdown == Shutdown::AmidWork {
         end(&pool, &crew);
     }
@@ -419,8 +432,8 @@ fn day(max_workers: usize, shutdown: Shutdown) {
     helper.join().expect("the helper");
     taker.join().expect("the one who takes over");
     if shutdown == Shutdown::AfterWork {
-        for (origin, _) in &accounts {
-            world.wait(&origin.ticket());
+        for (client, _) in &accounts {
+            world.wait(&client.ticket());
         }
         end(&pool, &crew);
     }
@@ -429,7 +442,7 @@ fn day(max_workers: usize, shutdown: Shutdown) {
 }
 
 /// The shutdown, as the pool's page describes it.
-fn end(pool: &Pool, crew: &Crew) {
+fn end(pool: &Pool, crew: &Workers) {
     pool.begin_shutdown();
     assert!(pool.wait_until_workers_left(Duration::MAX));
     let threads = std::mem::take(&mut *crew.threads.lock().unwrap());

@@ -1,6 +1,7 @@
-//! What the integration tests share: pools on real threads, and waiting for conditions with a deadline.
+//! What the integration tests share: pools on real threads, and waiting for conditions with a
+//! deadline.
 
-use sexton_cleanup::{Cleanup, Head, Monitor, Origin, Pool, PoolConfig, Registrar, Spawn, Worker};
+use sexton_cleanup::{Cleanup, Client, Head, Pool, PoolConfig, Registrar, Role, Spawn};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -61,36 +62,34 @@ impl Threads {
 }
 
 impl Spawn for Threads {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
-        if state.failures > 0 {
-            state.failures -= 1;
+        let failures = match role {
+            Role::Worker(_) => &mut state.failures,
+            Role::Monitor => &mut state.monitor_failures,
+        };
+        if *failures > 0 {
+            let never = *failures == usize::MAX;
+            *failures -= usize::from(!never);
             drop(state);
-            drop(worker);
-            return Err(io::Error::other("told to fail"));
-        }
-        state.spawned += 1;
-        let name = format!("cleanup-{}", worker.index());
-        state.threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run())?);
-        Ok(())
-    }
-
-    fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
-        let mut state = self.0.lock().unwrap();
-        if state.monitor_failures > 0 {
-            let never = state.monitor_failures == usize::MAX;
-            state.monitor_failures -= usize::from(!never);
-            drop(state);
-            drop(monitor);
+            drop(run);
             return Err(if never {
                 io::ErrorKind::Unsupported.into()
             } else {
                 io::Error::other("told to fail")
             });
         }
-        state.monitors += 1;
-        let thread = std::thread::Builder::new().name("monitor".into());
-        state.threads.push(thread.spawn(move || monitor.run())?);
+        let name = match role {
+            Role::Worker(index) => {
+                state.spawned += 1;
+                format!("cleanup-{index}")
+            }
+            Role::Monitor => {
+                state.monitors += 1;
+                "monitor".into()
+            }
+        };
+        state.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
         Ok(())
     }
 }
@@ -119,8 +118,8 @@ pub(crate) fn shut_down(pool: &Arc<Pool>, threads: &Threads) {
 }
 
 /// Queues the chains of dead objects, in one cycle with one sweeper.
-pub(crate) fn sweep(origin: &Origin, heads: impl IntoIterator<Item = Head>) -> u64 {
-    let cycle = origin.begin_cycle();
+pub(crate) fn sweep(client: &Client, heads: impl IntoIterator<Item = Head>) -> u64 {
+    let cycle = client.begin_cycle();
     let mut block = cycle.local_block();
     heads.into_iter().for_each(|head| block.push(head));
     cycle.flush([block]).cleanups
@@ -140,8 +139,9 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits for work to be done that nobody publishes meanwhile. Panics with a dump when the deadline passes, and at once
-/// if blocks lie beside workers who are all asleep: nobody would ever wake them.
+/// Waits for work to be done that nobody publishes meanwhile. Panics with a dump when the deadline
+/// passes, and at once if blocks lie beside workers who are all asleep: nobody would ever wake
+/// them.
 pub(crate) fn until_done(pool: &Pool, mut is_done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     let mut tries = 0_u32;
@@ -194,7 +194,7 @@ impl Gate {
 }
 
 /// How often each of `n` cleanups ran, and how often its captures were dropped.
-pub(crate) struct Ledger {
+pub(crate) struct BatchTable {
     entries: Arc<Vec<Entry>>,
 }
 
@@ -222,9 +222,9 @@ impl Drop for Capture {
     }
 }
 
-impl Ledger {
+impl BatchTable {
     pub(crate) fn new(n: usize) -> Self {
-        Ledger { entries: Arc::new((0..n).map(|_| Entry::default()).collect()) }
+        BatchTable { entries: Arc::new((0..n).map(|_| Entry::default()).collect()) }
     }
 
     pub(crate) fn capture(&self, at: usize) -> Capture {

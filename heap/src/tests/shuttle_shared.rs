@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use sexton_cleanup::{Origin, Pool, PoolConfig};
+use sexton_cleanup::{Client, Pool, PoolConfig};
 use shuttle::thread;
 
 use crate::collect::heap::RawHeap;
 use crate::object::trace::Branded;
 use crate::policy::config::HeapConfig;
-use crate::tests::shuttle_explorer::explored;
 use crate::{
     Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RawMutator, Shared, SharedRoot, Trace, Weak,
 };
+use sexton_sync::explored;
 
 struct Node<'gc> {
     id: u64,
@@ -59,7 +59,7 @@ fn scene(zeal: bool, pacing: Pacing) -> Arc<Scene> {
     // A model has no clock: what may be waited for until a time is not waited for at all.
     let never = (Duration::MAX, HeapConfig::default().slow_session.1);
     let config = HeapConfig { pacing, zeal, slow_session: never, ..HeapConfig::default() };
-    let heap = RawHeap::new(Origin::new(&pool), config, |_| node(0));
+    let heap = RawHeap::new(Client::new(&pool), config, |_| node(0));
     Arc::new(Scene { heap, pool, ran: Arc::default() })
 }
 
