@@ -30,41 +30,70 @@
 //!
 //! The two protocols, claim and sleep, are described in [`protocol`], with their proof.
 
+#[path = "block/entries.rs"]
 mod block;
+#[path = "protocol/claim.rs"]
 mod claim;
+#[path = "client/cycle.rs"]
 mod cycle;
+#[path = "observe/description.rs"]
 mod describe;
+#[path = "pool/in_flight.rs"]
 mod desk;
+#[path = "pool/dump.rs"]
 mod dump;
+#[path = "account/handle.rs"]
 mod handle;
+#[path = "observe/hooks.rs"]
 mod hooks;
+#[path = "pool/monitor.rs"]
 mod monitor;
+#[path = "protocol/mutant.rs"]
 mod mutant;
+#[path = "client/client.rs"]
 mod origin;
+#[path = "observe/panic.rs"]
 mod panic;
+#[path = "pool/state.rs"]
 mod pool;
+#[path = "../sync/src/process.rs"]
 mod process;
+#[path = "protocol/queue.rs"]
 mod queue;
+#[path = "account/registry.rs"]
 mod registry;
+#[path = "account/backlog.rs"]
 mod relief;
+#[path = "pool/run.rs"]
 mod run;
+#[path = "protocol/sleep.rs"]
 mod sleep;
+#[path = "observe/stats.rs"]
 mod stats;
 #[doc(hidden)]
+#[path = "../sync/src/locks.rs"]
 pub mod sync;
+#[path = "account/counters.rs"]
 mod tally;
+#[path = "account/thread_slot.rs"]
 mod thread;
+#[path = "client/ticket.rs"]
 mod ticket;
+#[path = "pool/worker.rs"]
 mod worker;
 
 // The doors to unsafe code. It is denied everywhere else, and the protocols' files forbid it.
 #[expect(unsafe_code, reason = "blocks live in a bump arena, behind handles that keep it alive")]
+#[path = "block/arena.rs"]
 mod arena;
 #[expect(unsafe_code, reason = "the instructions that prefetch")]
+#[path = "../sync/src/prefetch.rs"]
 pub mod prefetch;
 #[expect(unsafe_code, reason = "a record's closure is in a cell that the state of its tag guards")]
+#[path = "record/storage.rs"]
 mod record;
 #[expect(unsafe_code, reason = "closures of any type, inline in a record")]
+#[path = "record/thunk.rs"]
 mod thunk;
 
 #[cfg(test)]

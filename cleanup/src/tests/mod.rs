@@ -32,6 +32,7 @@ mod loom_takeover;
 mod loom_ticket;
 
 #[cfg(shuttle)]
+#[path = "../../sync/src/explorer.rs"]
 mod shuttle_explorer;
 #[cfg(shuttle)]
 mod shuttle_mutants;

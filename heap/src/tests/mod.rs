@@ -8,7 +8,7 @@ mod inside;
 mod loom_handshake;
 #[cfg(shuttle)]
 #[expect(dead_code, reason = "one explorer for two crates; mutants are the other's")]
-#[path = "../../../cleanup/src/tests/shuttle_explorer.rs"]
+#[path = "../../../cleanup/sync/src/explorer.rs"]
 mod shuttle_explorer;
 #[cfg(shuttle)]
 #[expect(unsafe_code, reason = "the derive names the facade, so here `Trace` is written by hand")]
