@@ -31,7 +31,7 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Car
 grep '^sexton.*path = ' Cargo.toml | grep -v "version = \"$version\"" &&
     complain "a member is asked for in another version than $version"
 
-for crate in heap/derive cleanup heap runtime; do
+for crate in heap/derive cleanup/sync cleanup heap runtime; do
     manifest=$crate/Cargo.toml
     for key in description readme keywords categories; do
         grep -q "^$key = " "$manifest" || complain "$manifest has no $key"

@@ -15,7 +15,7 @@ fail() {
 version=${1:?usage: .ci/release.sh VERSION [--semver REV]}
 tag=v$version
 # In the order in which one needs the other.
-crates=(sexton-derive sexton-cleanup sexton-heap sexton)
+crates=(sexton-derive sexton-sync sexton-cleanup sexton-heap sexton)
 
 # 1. The tree, the version, the changelog, the tag.
 [ -z "$(git status --porcelain)" ] || fail "there are changes that are not committed"

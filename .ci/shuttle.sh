@@ -4,7 +4,7 @@
 #   .ci/shuttle.sh [rounds [test]]
 #
 # One round (the default) takes half a minute; 50 are a long run. SHUTTLE_ITERATIONS (default 2000) is the number of schedules
-# of each test in a round. A failure prints its seed and schedule; cleanup/src/tests/shuttle_explorer.rs says how to replay it.
+# of each test in a round. A failure prints its seed and schedule; cleanup/sync/src/explorer.rs says how to replay it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for ((round = 0; round < ${1:-1}; round++)); do

@@ -56,8 +56,6 @@ mod origin;
 mod panic;
 #[path = "pool/state.rs"]
 mod pool;
-#[path = "../sync/src/process.rs"]
-mod process;
 #[path = "protocol/queue.rs"]
 mod queue;
 #[path = "account/registry.rs"]
@@ -70,9 +68,6 @@ mod run;
 mod sleep;
 #[path = "observe/stats.rs"]
 mod stats;
-#[doc(hidden)]
-#[path = "../sync/src/locks.rs"]
-pub mod sync;
 #[path = "account/counters.rs"]
 mod tally;
 #[path = "account/thread_slot.rs"]
@@ -86,9 +81,6 @@ mod worker;
 #[expect(unsafe_code, reason = "blocks live in a bump arena, behind handles that keep it alive")]
 #[path = "block/arena.rs"]
 mod arena;
-#[expect(unsafe_code, reason = "the instructions that prefetch")]
-#[path = "../sync/src/prefetch.rs"]
-pub mod prefetch;
 #[expect(unsafe_code, reason = "a record's closure is in a cell that the state of its tag guards")]
 #[path = "record/storage.rs"]
 mod record;
@@ -106,17 +98,15 @@ pub use cycle::{Cycle, Flushed, LocalBlock};
 pub use describe::Description;
 pub use dump::{Activity, PoolDump, RunnerDump};
 pub use handle::{Cleanup, CleanupState, Receipt};
-pub use hooks::{
-    Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook, drop_quietly,
-};
+pub use hooks::{Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook};
 pub use monitor::Monitor;
 pub use origin::{Origin, Registrar};
 pub use panic::CleanupPanic;
 pub use pool::{Pool, PoolConfig, Spawn};
-#[doc(hidden)]
-pub use process::{PerProcess, Process};
 pub use record::Head;
 pub use run::in_cleanup;
+#[doc(hidden)]
+pub use sexton_sync::{self as sync, PerProcess, Process, drop_quietly, prefetch};
 pub use stats::{CleanupStats, PoolStats};
 pub use ticket::{Ticket, WaitError};
 pub use worker::Worker;

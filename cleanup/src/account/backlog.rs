@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, fence, wait_until};
+use sexton_sync::{AtomicUsize, Condvar, Mutex, Ordering, fence, wait_until};
 use std::time::Instant;
 
 /// Where the threads wait that have queued too much.

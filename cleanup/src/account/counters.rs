@@ -6,10 +6,10 @@
 //! It does not know when a cleanup has ended; `run.rs` says so.
 
 use crate::describe::Description;
-use crate::hooks::{Hooks, drop_quietly};
+use crate::hooks::Hooks;
 use crate::mutant::Mutant;
-use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak};
 use crate::ticket::Batch;
+use sexton_sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak, drop_quietly};
 use std::any::Any;
 use std::fmt;
 use std::time::Instant;

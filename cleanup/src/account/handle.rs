@@ -8,7 +8,7 @@
 use crate::describe::{Description, DescriptionId};
 use crate::record::{Index, State};
 use crate::registry::{ARMED, Registry, SETTLED};
-use crate::sync::{AtomicU64, Ordering};
+use sexton_sync::{AtomicU64, Ordering};
 use std::fmt;
 use std::panic::resume_unwind;
 

@@ -31,18 +31,18 @@
 //! It does not know objects, blocks or workers.
 
 use crate::describe::Description;
-use crate::hooks::drop_quietly;
-#[cfg(not(any(loom, shuttle)))]
-use crate::process::PerProcess;
-use crate::process::Process;
 use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, Storage, Taker};
 use crate::relief::Relief;
 use crate::run::Inside;
 use crate::stats::CleanupStats;
-use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, Weak};
 use crate::tally::{Reading, Totals};
 use crate::thread;
 use crate::ticket::Batch;
+#[cfg(not(any(loom, shuttle)))]
+use sexton_sync::PerProcess;
+use sexton_sync::Process;
+use sexton_sync::drop_quietly;
+use sexton_sync::{Arc, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, Weak};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
 
@@ -176,7 +176,7 @@ fn all_recycled() -> &'static Recycled {
 
 #[cfg(shuttle)]
 fn all_recycled() -> &'static Recycled {
-    crate::sync::lazy_static! {
+    sexton_sync::lazy_static! {
         /// Those of one schedule; shuttle drops the list at its end.
         static ref RECYCLED: Recycled = Recycled::default();
     }

@@ -7,8 +7,8 @@
 
 use crate::block::Cells;
 use crate::record::Index;
-use crate::sync::{Arc, Mutex};
 use bumpalo::Bump;
+use sexton_sync::{Arc, Mutex};
 use std::ops::Deref;
 use std::ptr::NonNull;
 

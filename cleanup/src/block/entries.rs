@@ -8,7 +8,7 @@
 
 use crate::arena::{Arena, Block};
 use crate::record::Index;
-use crate::sync::{Arc, AtomicU32, Injector, Ordering, Steal};
+use sexton_sync::{Arc, AtomicU32, Injector, Ordering, Steal};
 
 /// Entries of one block: with the two header words, 512 bytes.
 #[cfg(not(any(loom, shuttle)))]

@@ -14,9 +14,9 @@ use crate::record::{FreeList, Fresh, Head, Slot};
 use crate::registry::{ARMED, Lease, Registered, Registry};
 use crate::run::{Inside, in_cleanup};
 use crate::stats::CleanupStats;
-use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::thunk::Thunk;
 use crate::ticket::{Batch, Ticket};
+use sexton_sync::{Arc, AtomicU64, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 

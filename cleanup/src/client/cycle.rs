@@ -11,8 +11,8 @@ use crate::desk::Grace;
 use crate::origin::Origin;
 use crate::record::{FreeList, Head, Index};
 use crate::registry::{ARMED, SETTLED};
-use crate::sync::{Arc, AtomicU8, Ordering};
 use crate::ticket::Batch;
+use sexton_sync::{Arc, AtomicU8, Ordering};
 
 /// A block in the full list, and the batch it belongs to.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use crate::mutant::Mutant;
 use crate::pool::{Pool, is_over};
 use crate::registry::Lease;
 use crate::run::in_cleanup;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
 use crate::tally::{Tally, Totals};
+use sexton_sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
 use std::fmt;
 use std::time::{Duration, Instant};
 

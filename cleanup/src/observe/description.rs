@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::process::PerProcess;
+use sexton_sync::PerProcess;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;

@@ -8,7 +8,7 @@
 use crate::describe::Description;
 use crate::panic::CleanupPanic;
 use crate::run::Inside;
-use crate::sync::Arc;
+use sexton_sync::{Arc, drop_quietly};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -62,14 +62,6 @@ pub(crate) fn call(hook: impl FnOnce()) {
         drop_quietly(payload);
     }
     drop(inside);
-}
-
-/// Drops what a panic threw. Never unwinds: if dropping it panics too, what that throws is leaked, because somewhere this
-/// has to end.
-pub fn drop_quietly(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
-    }
 }
 
 impl fmt::Debug for Hooks {

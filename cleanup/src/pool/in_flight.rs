@@ -21,9 +21,9 @@ use crate::cycle::Queued;
 use crate::describe::Description;
 use crate::pool::Pool;
 use crate::record::{FreeList, Index, Passed};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::tally::Runner;
 use crate::ticket::Batch;
+use sexton_sync::{Arc, AtomicBool, Mutex, Ordering};
 use std::time::{Duration, Instant};
 
 /// What one runner has in hand.

@@ -21,7 +21,7 @@
 
 use crate::mutant::Mutant;
 use crate::pool::Pool;
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, wait_until};
+use sexton_sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, wait_until};
 use std::time::{Duration, Instant};
 
 /// Ticks without a block in hand after which the monitor falls dormant: often enough that a steady stream of

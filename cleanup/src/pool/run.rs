@@ -14,8 +14,8 @@ use crate::desk::Desk;
 use crate::mutant::Mutant;
 use crate::pool::Pool;
 use crate::record::{FreeList, Index, Passed, Storage, Taker};
-use crate::sync::{AtomicU64, thread_local};
 use crate::tally::{Counting, Shard};
+use sexton_sync::{AtomicU64, thread_local};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -15,7 +15,7 @@
 
 use super::{Pool, is_over};
 use crate::run::run;
-use crate::sync::{Ordering, fence, yield_now};
+use sexton_sync::{Ordering, fence, yield_now};
 use std::time::{Duration, Instant};
 
 impl Pool {

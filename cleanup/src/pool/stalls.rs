@@ -11,8 +11,8 @@ use crate::desk::{Desk, Glance};
 use crate::hooks::{SlowCleanup, call};
 use crate::monitor::{Monitor, tick};
 use crate::mutant::step;
-use crate::sync::{Arc, Ordering};
 use crate::tally::Runner;
+use sexton_sync::{Arc, Ordering};
 use std::io;
 use std::time::{Duration, Instant};
 

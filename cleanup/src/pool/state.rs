@@ -36,14 +36,14 @@ use crate::dump::PoolDump;
 use crate::hooks::{Hooks, SpawnFailure, call};
 use crate::monitor::{Monitor, Watch};
 use crate::mutant::Mutant;
-use crate::process::Process;
 use crate::queue::Queue;
 use crate::run::{in_cleanup, run};
 use crate::sleep::{Demand, Numbers, Opening};
 use crate::stats::PoolStats;
-use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence};
 use crate::tally::Totals;
 use crate::worker::Worker;
+use sexton_sync::Process;
+use sexton_sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 

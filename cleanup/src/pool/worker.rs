@@ -11,8 +11,8 @@ use crate::desk::Desk;
 use crate::pool::Pool;
 use crate::run;
 use crate::sleep::{Opening, Seat};
-use crate::sync::Arc;
 use crate::tally::Runner;
+use sexton_sync::Arc;
 
 /// A worker, to be [run](Self::run) on a thread of its own.
 ///

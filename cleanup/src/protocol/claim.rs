@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicUsize, CachePadded, Ordering};
+use sexton_sync::{AtomicUsize, CachePadded, Ordering};
 
 /// How many items of the full list are unclaimed.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Length {
 
 impl Length {
     pub(crate) fn new() -> Self {
-        Length { length: CachePadded(AtomicUsize::new(0)) }
+        Length { length: CachePadded::new(AtomicUsize::new(0)) }
     }
 
     /// Makes `n` items claimable. Called only after all of them were pushed.

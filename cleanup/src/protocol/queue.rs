@@ -10,7 +10,7 @@
 use crate::claim::{Claim, Length};
 use crate::mutant::{Mutant, step};
 use crate::sleep::{Demand, Next, Opening, Seat, Sleep};
-use crate::sync::{Injector, Ordering, Steal, fence};
+use sexton_sync::{Injector, Ordering, Steal, fence};
 use std::time::Duration;
 
 /// The full list with its length and its crew.

@@ -13,7 +13,7 @@
 
 use crate::claim::Length;
 use crate::mutant::{Mutant, step};
-use crate::sync::{
+use sexton_sync::{
     Arc, AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
 };
 use std::time::{Duration, Instant};
@@ -133,7 +133,7 @@ pub(crate) struct Numbers {
 impl Sleep {
     pub(crate) fn new(max: usize, keep_alive: Option<Duration>, mutant: Mutant) -> Self {
         Sleep {
-            hints: CachePadded(Hints {
+            hints: CachePadded::new(Hints {
                 asleep: AtomicUsize::new(0),
                 workers: AtomicUsize::new(0),
                 max: AtomicUsize::new(max),

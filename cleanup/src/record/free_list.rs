@@ -15,8 +15,8 @@
 //! list's own.
 
 use super::{Index, Record, Slot, Storage};
-use crate::process::Process;
-use crate::sync::{Mutex, Ordering};
+use sexton_sync::Process;
+use sexton_sync::{Mutex, Ordering};
 
 /// Slots of one group, its first one included: as many as have room in the cell of the first one.
 const GROUP: usize = 8;

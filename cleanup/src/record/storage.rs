@@ -30,9 +30,9 @@ pub(crate) use free_list::FreeList;
 
 use self::free_list::Depot;
 use crate::describe::{Description, DescriptionId};
-use crate::prefetch;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell, yield_now};
 use crate::thunk::{Namer, Thunk};
+use sexton_sync::prefetch;
+use sexton_sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell, yield_now};
 use std::iter::Zip;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;

@@ -1,6 +1,6 @@
 //! A way to make a runner die between two cleanups, which no cleanup can do.
 
-use crate::sync::thread_local;
+use sexton_sync::thread_local;
 use std::cell::Cell;
 
 thread_local! {

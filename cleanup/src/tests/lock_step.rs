@@ -10,9 +10,9 @@
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Demand, Opening, Seat};
-use crate::sync::CachePadded;
 use crate::tally::Runner;
 use crate::{Origin, Pool, PoolConfig};
+use sexton_sync::CachePadded;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -165,10 +165,10 @@ impl Stage {
             hosts: hosts.clone(),
             life: scene.life,
             patience: patience(scene.mutant),
-            taken: CachePadded(AtomicU64::new(0)),
+            taken: CachePadded::new(AtomicU64::new(0)),
             sum: AtomicU64::new(0),
-            round: CachePadded(AtomicU64::new(0)),
-            published: CachePadded(AtomicU64::new(0)),
+            round: CachePadded::new(AtomicU64::new(0)),
+            published: CachePadded::new(AtomicU64::new(0)),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
         })
@@ -397,8 +397,8 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     let queued = pool.queue().try_next().expect("one block");
     let desk = pool.desks().add(Runner::Worker(0));
     assert!(pool.watch().call(), "there is no monitor yet");
-    let round = Arc::new(CachePadded(AtomicU64::new(0)));
-    let seen = Arc::new(CachePadded(AtomicU64::new(0)));
+    let round = Arc::new(CachePadded::new(AtomicU64::new(0)));
+    let seen = Arc::new(CachePadded::new(AtomicU64::new(0)));
     let monitor = {
         let (pool, round, seen) = (pool.clone(), round.clone(), seen.clone());
         std::thread::spawn(move || {

@@ -4,7 +4,7 @@ use super::models::explore;
 use crate::claim::Length;
 use crate::mutant::Mutant;
 use crate::queue::Queue;
-use crate::sync::Arc;
+use sexton_sync::Arc;
 
 #[test]
 fn two_claimers_share_one_unit() {

@@ -7,7 +7,7 @@ use super::models::{
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Next, Seat};
-use crate::sync::Arc;
+use sexton_sync::Arc;
 
 #[test]
 fn one_worker_falls_asleep_while_one_producer_publishes() {

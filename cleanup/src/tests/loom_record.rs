@@ -2,8 +2,8 @@
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one};
 use crate::mutant::Mutant;
-use crate::sync::Arc;
 use crate::{CleanupState, Origin, Pool, PoolConfig};
+use sexton_sync::Arc;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
 

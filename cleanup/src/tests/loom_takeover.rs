@@ -2,9 +2,9 @@
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one, take_tails};
 use crate::mutant::Mutant;
-use crate::sync::{Arc, Condvar, Mutex};
 use crate::tally::Runner;
 use crate::{Cleanup, Hooks, Origin, Pool, PoolConfig, Registrar};
+use sexton_sync::{Arc, Condvar, Mutex};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;

@@ -32,9 +32,6 @@ mod loom_takeover;
 mod loom_ticket;
 
 #[cfg(shuttle)]
-#[path = "../../sync/src/explorer.rs"]
-mod shuttle_explorer;
-#[cfg(shuttle)]
 mod shuttle_mutants;
 #[cfg(shuttle)]
 mod shuttle_pool;

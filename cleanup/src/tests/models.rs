@@ -4,7 +4,7 @@ use crate::Pool;
 use crate::mutant::Mutant;
 use crate::queue::Queue;
 use crate::sleep::{Demand, Opening, Seat};
-use crate::sync::{Arc, Condvar, Mutex, thread};
+use sexton_sync::{Arc, Condvar, Mutex, thread};
 use std::time::{Duration, Instant};
 
 /// Name of the threads whose panics are expected, and not printed.

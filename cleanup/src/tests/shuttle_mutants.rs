@@ -4,9 +4,9 @@
 //! (see `loom_mutants.rs`).
 
 use super::models::{Rounds, deliver, deliver_at_once};
-use super::shuttle_explorer::{Strategy, explore, finds_a_failure};
 use super::shuttle_queue::DOZENS;
 use crate::mutant::Mutant;
+use sexton_sync::explorer::{Strategy, explore, finds_a_failure};
 
 /// A worker, a producer, and five times the chance to lose the last wake-up.
 const PAIRS: Rounds = &[PAIR; 5];

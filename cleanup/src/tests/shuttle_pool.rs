@@ -3,12 +3,13 @@
 
 use super::fault;
 use super::models::take_tails;
-use super::shuttle_explorer::{Strategy, explore, explored};
-use crate::sync::{Arc, Condvar, Mutex, thread};
 use crate::{
     Cleanup, CleanupState, Head, Hooks, Origin, Pool, PoolConfig, Registrar, Spawn, Ticket,
     WaitError, Worker, in_cleanup,
 };
+use sexton_sync::explored;
+use sexton_sync::explorer::{Strategy, explore};
+use sexton_sync::{Arc, Condvar, Mutex, thread};
 use shuttle::rand::{Rng, thread_rng};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

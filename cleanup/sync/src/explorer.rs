@@ -30,7 +30,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How schedules are chosen.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Strategy {
+pub enum Strategy {
+    /// A random choice at each step.
     Random,
     /// With this depth.
     Pct(usize),
@@ -42,7 +43,7 @@ pub(super) enum Strategy {
 const ITERATIONS: usize = 2000;
 
 /// Runs `model` in some schedules of each strategy, or in the one that `SHUTTLE_REPLAY` gives.
-pub(super) fn explore(strategies: &[Strategy], model: impl Fn() + Send + Sync + Clone + 'static) {
+pub fn explore(strategies: &[Strategy], model: impl Fn() + Send + Sync + Clone + 'static) {
     if let Ok(schedule) = env::var("SHUTTLE_REPLAY") {
         let schedule = std::fs::read_to_string(&schedule).unwrap_or(schedule);
         return run(ReplayScheduler::new_from_encoded(&schedule), model);
@@ -60,7 +61,7 @@ pub(super) fn explore(strategies: &[Strategy], model: impl Fn() + Send + Sync + 
 
 /// Asserts that one of the first `limit` schedules fails, the same ones in each run; gives its message. And that
 /// another one does not: who never gets anything right has more broken than one step.
-pub(super) fn finds_a_failure(
+pub fn finds_a_failure(
     strategy: Strategy,
     limit: usize,
     model: impl Fn() + Send + Sync + Clone + 'static,
@@ -112,12 +113,13 @@ fn run(scheduler: impl Scheduler + 'static, model: impl Fn() + Send + Sync + 'st
 }
 
 /// A test per strategy for each model.
+#[macro_export]
 macro_rules! explored {
     ($($(#[$doc:meta])* $name:ident: $model:expr;)*) => {
         $($(#[$doc])*
         mod $name {
             use super::*;
-            use crate::tests::shuttle_explorer::{Strategy, explore};
+            use $crate::explorer::{Strategy, explore};
 
             #[test]
             fn at_random() {
@@ -131,4 +133,3 @@ macro_rules! explored {
         })*
     };
 }
-pub(super) use explored;

@@ -1,43 +1,18 @@
-//! The only source of atomics, fences, locks, condition variables and concurrent queues in this crate.
+//! Locks and condition variables: those of the standard library, or of a checker.
 //!
-//! Built as usual these are the standard library's atomics and locks, and crossbeam's `Injector`.
-//! Built with `--cfg loom` the same names are loom's, so that a model explores every interleaving of the code
-//! that ships; built with `--cfg shuttle` they are shuttle's, which tries some interleavings of models that
-//! are too large for that. `lock()` gives a guard, `wait(&mut guard)` keeps it, and nothing is ever poisoned.
+//! `lock()` gives a guard, `wait(&mut guard)` keeps it, and nothing is ever poisoned.
 //!
-//! The standard library's locks, because each stands for itself. parking_lot's have the queues of all locks in one
-//! table. The child of a `fork` inherits that table, with the threads in it that it does not have.
-//!
-//! The two checkers know different things. Loom knows the orderings of atomics and checks every access to an
-//! `UnsafeCell`. To shuttle every atomic operation is sequentially consistent, fences say nothing, and a
-//! cell is a cell.
-//!
-//! Two things stay the standard library's in models. `Arc` is one: the models are about the protocols, and
-//! a counted pointer adds branches without adding questions. `OnceLock` is the other: what it holds is made
-//! without a scheduling point, so no checker sees it half made.
+//! The standard library's locks, because each stands for itself. parking_lot keeps the queues of all
+//! locks in one table. The child of a `fork` inherits that table, with threads in it that the child
+//! does not have.
 
-pub use std::sync::Arc;
-pub(crate) use std::sync::{OnceLock, Weak};
-
+use crate::checker;
 use crate::process::Process;
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 #[cfg(not(any(loom, shuttle)))]
 use std::sync::TryLockError;
 use std::sync::atomic::Ordering::Relaxed;
-
-#[cfg(loom)]
-use loom as checker;
-#[cfg(shuttle)]
-use shuttle as checker;
-#[cfg(not(any(loom, shuttle)))]
-use std as checker;
-
-pub use checker::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-};
-pub(crate) use checker::thread::yield_now;
-pub use checker::thread_local;
 
 /// A mutex that a panic of its holder does not poison.
 #[derive(Debug, Default)]
@@ -178,117 +153,4 @@ pub fn wait_until<T>(
         condvar.wait(guard);
     }
     deadline.is_some()
-}
-
-#[cfg(not(any(loom, shuttle)))]
-pub(crate) use crossbeam_deque::{Injector, Steal};
-
-#[cfg(any(loom, shuttle))]
-mod imp {
-    use super::{AtomicUsize, Ordering};
-
-    #[cfg(test)]
-    pub(crate) use super::checker::thread;
-    pub(crate) use crossbeam_deque::Steal;
-    #[cfg(shuttle)]
-    pub(crate) use shuttle::lazy_static;
-
-    /// Stands in for crossbeam's `Injector`, which knows no checker: first in, first out.
-    ///
-    /// No stronger than the real one. The load of `tail` may give an old value, and `Empty` then is the answer
-    /// of a thread with no right to ask: a stand-in behind a mutex would order all pushes and steals, and hide
-    /// a claim without order. But steals synchronise with one another, as the real one's do by its `head`
-    /// (loaded with Acquire, moved by a SeqCst compare-exchange); protocol 1 needs that.
-    #[derive(Debug)]
-    pub(crate) struct Injector<T> {
-        /// How many have been stolen.
-        head: AtomicUsize,
-        /// How many have been pushed.
-        tail: AtomicUsize,
-        /// All that were ever pushed. Not the checker's mutex: it is to add no order.
-        items: std::sync::Mutex<Vec<Option<T>>>,
-    }
-
-    impl<T> Injector<T> {
-        pub(crate) fn new() -> Self {
-            Injector {
-                head: AtomicUsize::new(0),
-                tail: AtomicUsize::new(0),
-                items: std::sync::Mutex::default(),
-            }
-        }
-
-        #[track_caller]
-        pub(crate) fn push(&self, value: T) {
-            self.items.lock().expect("not poisoned").push(Some(value));
-            // Release: pairs with the Acquire in `steal`.
-            self.tail.fetch_add(1, Ordering::Release);
-        }
-
-        pub(crate) fn is_empty(&self) -> bool {
-            self.head.load(Ordering::Acquire) >= self.tail.load(Ordering::Acquire)
-        }
-
-        #[track_caller]
-        pub(crate) fn steal(&self) -> Steal<T> {
-            // Acquire, and AcqRel below: a stealer knows what those before it knew.
-            let head = self.head.load(Ordering::Acquire);
-            if head >= self.tail.load(Ordering::Acquire) {
-                return Steal::Empty;
-            }
-            match self.head.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => {
-                    let item = self.items.lock().expect("not poisoned")[head].take();
-                    Steal::Success(item.expect("each is stolen once"))
-                }
-                Err(_) => Steal::Retry,
-            }
-        }
-    }
-}
-
-#[cfg(any(loom, shuttle))]
-pub(crate) use imp::*;
-
-#[cfg(loom)]
-pub(crate) use loom::cell::UnsafeCell;
-
-/// A cell whose content is reached through a raw pointer; loom's checks every access.
-#[cfg(not(loom))]
-#[derive(Debug, Default)]
-#[repr(transparent)]
-pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
-
-#[cfg(not(loom))]
-impl<T> UnsafeCell<T> {
-    /// As built elsewhere, records begin as zeroed memory.
-    #[cfg(shuttle)]
-    pub(crate) fn new(value: T) -> Self {
-        UnsafeCell(std::cell::UnsafeCell::new(value))
-    }
-
-    /// Hands out the pointer for reading.
-    #[inline]
-    pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-        f(self.0.get())
-    }
-
-    /// Hands out the pointer for writing.
-    #[inline]
-    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-        f(self.0.get())
-    }
-}
-
-/// Keeps its content on cache lines of its own: 128 bytes, because some processors fetch lines in pairs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct CachePadded<T>(pub T);
-
-impl<T> std::ops::Deref for CachePadded<T> {
-    type Target = T;
-    #[inline]
-    fn deref(&self) -> &T {
-        &self.0
-    }
 }

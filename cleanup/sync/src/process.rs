@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::sync::OnceLock;
+use std::sync::OnceLock;
 
 /// One process, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

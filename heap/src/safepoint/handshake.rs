@@ -99,7 +99,7 @@ pub(crate) struct SlowSessionPolicy<'a> {
 impl<C> Handshake<C> {
     pub(crate) fn new(mutant: Mutant) -> Self {
         Handshake {
-            stopping: CachePadded(AtomicBool::new(false)),
+            stopping: CachePadded::new(AtomicBool::new(false)),
             state: Mutex::new(State {
                 mutators: Vec::new(),
                 round: 0,
@@ -121,7 +121,7 @@ impl<C> Handshake<C> {
     /// session will.
     pub(crate) fn attach(&self, context: C) -> Arc<MutatorState<C>> {
         let mutator = Arc::new(MutatorState {
-            active: CachePadded(AtomicBool::new(false)),
+            active: CachePadded::new(AtomicBool::new(false)),
             context,
             thread: std::thread::current(),
         });

@@ -7,10 +7,6 @@ mod inside;
 #[cfg(loom)]
 mod loom_handshake;
 #[cfg(shuttle)]
-#[expect(dead_code, reason = "one explorer for two crates; mutants are the other's")]
-#[path = "../../../cleanup/sync/src/explorer.rs"]
-mod shuttle_explorer;
-#[cfg(shuttle)]
 #[expect(unsafe_code, reason = "the derive names the facade, so here `Trace` is written by hand")]
 mod shuttle_shared;
 #[cfg(not(any(loom, shuttle)))]

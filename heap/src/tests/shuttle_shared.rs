@@ -15,11 +15,11 @@ use shuttle::thread;
 
 use crate::collect::heap::RawHeap;
 use crate::policy::config::HeapConfig;
-use crate::tests::shuttle_explorer::explored;
 use crate::{
     Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RawMutator, Shared, SharedRoot, Trace, Weak,
     trace::Branded,
 };
+use sexton_sync::explored;
 
 struct Node<'gc> {
     id: u64,
