@@ -30,83 +30,105 @@
 //!
 //! The two protocols, claim and sleep, are described in [`protocol`], with their proof.
 
-#[path = "block/entries.rs"]
-mod block;
-#[path = "protocol/claim.rs"]
-mod claim;
-#[path = "client/cycle.rs"]
-mod cycle;
-#[path = "observe/description.rs"]
-mod describe;
-#[path = "pool/in_flight.rs"]
-mod desk;
-#[path = "pool/dump.rs"]
-mod dump;
-#[path = "account/handle.rs"]
-mod handle;
-#[path = "observe/hooks.rs"]
-mod hooks;
-#[path = "pool/monitor.rs"]
-mod monitor;
-#[path = "protocol/mutant.rs"]
-mod mutant;
-#[path = "client/client.rs"]
-mod origin;
-#[path = "observe/panic.rs"]
-mod panic;
-#[path = "pool/state.rs"]
-mod pool;
-#[path = "protocol/queue.rs"]
-mod queue;
-#[path = "account/registry.rs"]
-mod registry;
-#[path = "account/backlog.rs"]
-mod relief;
-#[path = "pool/run.rs"]
-mod run;
-#[path = "protocol/sleep.rs"]
-mod sleep;
-#[path = "observe/stats.rs"]
-mod stats;
-#[path = "account/counters.rs"]
-mod tally;
-#[path = "account/thread_slot.rs"]
-mod thread;
-#[path = "client/ticket.rs"]
-mod ticket;
-#[path = "pool/worker.rs"]
-mod worker;
+// The layers, the lowest first: a file imports from its own layer and from those above it on this
+// page. `.ci/layers.py` checks that. The doors to unsafe code are here, too: a module without one
+// denies it, and the protocols' files forbid it.
 
-// The doors to unsafe code. It is denied everywhere else, and the protocols' files forbid it.
-#[expect(unsafe_code, reason = "blocks live in a bump arena, behind handles that keep it alive")]
-#[path = "block/arena.rs"]
-mod arena;
-#[expect(unsafe_code, reason = "a record's closure is in a cell that the state of its tag guards")]
-#[path = "record/storage.rs"]
-mod record;
-#[expect(unsafe_code, reason = "closures of any type, inline in a record")]
-#[path = "record/thunk.rs"]
-mod thunk;
+// What a queue of work promises, whatever the work is.
+//
+// Invariant: while something is unclaimed, no worker stays asleep that could take it.
+#[doc = include_str!("../PROTOCOL.md")]
+pub mod protocol {
+    pub(crate) mod claim;
+    pub(crate) mod mutant;
+    pub(crate) mod queue;
+    pub(crate) mod sleep;
+}
+
+/// What people are told: hooks, panics, descriptions, statistics.
+///
+/// Invariant: nothing here decides anything. A hook that panics or waits harms no one but its caller.
+mod observe {
+    pub(crate) mod description;
+    pub(crate) mod hooks;
+    pub(crate) mod panic;
+    pub(crate) mod stats;
+}
+
+/// Records: one slot for each registered cleanup, its state, and the lists of free slots.
+///
+/// Invariant: the closure of a record is taken out once, and its slot is freed once.
+mod record {
+    #[expect(unsafe_code, reason = "a free slot's cell holds the indices of other free slots")]
+    pub(crate) mod free_list;
+    #[expect(unsafe_code, reason = "a record's closure is in a cell that its tag's state guards")]
+    pub(crate) mod storage;
+    #[expect(unsafe_code, reason = "closures of any type, inline in a record")]
+    pub(crate) mod thunk;
+}
+
+/// Blocks: fixed room for the records of dead objects.
+///
+/// Invariant: a block has one owner, and only the owner writes to it.
+mod block {
+    #[expect(unsafe_code, reason = "blocks lie in a bump arena, behind handles that keep it alive")]
+    pub(crate) mod arena;
+    pub(crate) mod entries;
+}
+
+/// Accounts: one heap's records, batches and counters.
+///
+/// Invariant: the end of a cleanup is counted once.
+mod account {
+    pub(crate) mod backlog;
+    pub(crate) mod counters;
+    pub(crate) mod handle;
+    pub(crate) mod registry;
+    pub(crate) mod thread_slot;
+}
+
+/// The pool: the full list, its workers, and the monitor that looks after them.
+///
+/// Invariant: a queued cleanup is in the full list, in the hands of one runner, or has ended.
+mod pool {
+    pub(crate) mod dump;
+    pub(crate) mod in_flight;
+    pub(crate) mod monitor;
+    pub(crate) mod run;
+    mod shutdown;
+    mod stalls;
+    pub(crate) mod state;
+    pub(crate) mod worker;
+}
+
+/// What a heap sees: its account with one pool, its collection cycles, and its tickets.
+///
+/// Invariant: each record of a dead object's chain is in one block.
+mod client {
+    #[expect(clippy::module_inception, reason = "the layer has the name of its main type")]
+    pub(crate) mod client;
+    pub(crate) mod cycle;
+    pub(crate) mod ticket;
+}
 
 #[cfg(test)]
 mod tests;
 
-#[doc = include_str!("../PROTOCOL.md")]
-pub mod protocol {}
-
-pub use cycle::{Cycle, Flushed, LocalBlock};
-pub use describe::Description;
-pub use dump::{Activity, PoolDump, RunnerDump};
-pub use handle::{Cleanup, CleanupState, Receipt};
-pub use hooks::{Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook};
-pub use monitor::Monitor;
-pub use origin::{Origin, Registrar};
-pub use panic::CleanupPanic;
-pub use pool::{Pool, PoolConfig, Spawn};
-pub use record::Head;
-pub use run::in_cleanup;
+pub use account::handle::{Cleanup, CleanupState, Receipt};
+pub use client::client::{Origin, Registrar};
+pub use client::cycle::{Cycle, Flushed, LocalBlock};
+pub use client::ticket::{Ticket, WaitError};
+pub use observe::description::Description;
+pub use observe::hooks::{
+    Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook,
+};
+pub use observe::panic::CleanupPanic;
+pub use observe::stats::{CleanupStats, PoolStats};
+pub use pool::dump::{Activity, PoolDump, RunnerDump};
+pub use pool::monitor::Monitor;
+pub use pool::run::in_cleanup;
+pub use pool::state::{Pool, PoolConfig, Spawn};
+pub use pool::worker::Worker;
+pub use record::storage::Head;
 #[doc(hidden)]
 pub use sexton_sync::{self as sync, PerProcess, Process, drop_quietly, prefetch};
-pub use stats::{CleanupStats, PoolStats};
-pub use ticket::{Ticket, WaitError};
-pub use worker::Worker;

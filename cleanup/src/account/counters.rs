@@ -5,10 +5,10 @@
 //!
 //! It does not know when a cleanup has ended; `run.rs` says so.
 
-use crate::describe::Description;
-use crate::hooks::Hooks;
-use crate::mutant::Mutant;
-use crate::ticket::Batch;
+use crate::client::ticket::Batch;
+use crate::observe::description::Description;
+use crate::observe::hooks::Hooks;
+use crate::protocol::mutant::Mutant;
 use sexton_sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering, Weak, drop_quietly};
 use std::any::Any;
 use std::fmt;

@@ -5,9 +5,9 @@
 //!
 //! It does not know the object, nor the heap, and keeps neither alive.
 
-use crate::describe::{Description, DescriptionId};
-use crate::record::{Index, State};
-use crate::registry::{ARMED, Registry, SETTLED};
+use crate::account::registry::{ARMED, Registry, SETTLED};
+use crate::observe::description::{Description, DescriptionId};
+use crate::record::storage::{Index, State};
 use sexton_sync::{AtomicU64, Ordering};
 use std::fmt;
 use std::panic::resume_unwind;

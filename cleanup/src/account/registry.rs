@@ -30,14 +30,15 @@
 //!
 //! It does not know objects, blocks or workers.
 
-use crate::describe::Description;
-use crate::record::{Ending, FreeList, Head, Index, Passed, Slot, Storage, Taker};
-use crate::relief::Relief;
-use crate::run::Inside;
-use crate::stats::CleanupStats;
-use crate::tally::{Reading, Totals};
-use crate::thread;
-use crate::ticket::Batch;
+use crate::account::backlog::Relief;
+use crate::account::counters::{Reading, Totals};
+use crate::account::thread_slot;
+use crate::client::ticket::Batch;
+use crate::observe::description::Description;
+use crate::observe::stats::CleanupStats;
+use crate::pool::run::Inside;
+use crate::record::free_list::FreeList;
+use crate::record::storage::{Ending, Head, Index, Passed, Slot, Storage, Taker};
 #[cfg(not(any(loom, shuttle)))]
 use sexton_sync::PerProcess;
 use sexton_sync::Process;
@@ -86,7 +87,7 @@ struct Early {
 #[derive(Debug, Default)]
 struct Stopped {
     /// Each written by the thread of that number only, by plain load and store.
-    own: [CachePadded<AtomicU64>; thread::NUMBERS],
+    own: [CachePadded<AtomicU64>; thread_slot::NUMBERS],
     /// Written by the others, by `fetch_add`.
     shared: AtomicU64,
 }
@@ -95,7 +96,7 @@ impl Stopped {
     /// Counts one. Release: see [`Early`].
     #[inline]
     fn add_one(&self) {
-        match self.own.get(thread::number()) {
+        match self.own.get(thread_slot::number()) {
             Some(own) => own.store(own.load(Ordering::Relaxed) + 1, Ordering::Release),
             None => self.add_one_shared(),
         }

@@ -3,10 +3,10 @@
 //! Invariant: each [`Block`] is the only handle by which its memory is written, and keeps the arena alive. So
 //! the memory outlives every handle, and who holds a block owns it. A [`View`] only reads, at any time.
 //!
-//! It does not know what the entries mean; see [`block`](crate::block).
+//! It does not know what the entries mean; see [`block`](crate::block::entries).
 
-use crate::block::Cells;
-use crate::record::Index;
+use crate::block::entries::Cells;
+use crate::record::storage::Index;
 use bumpalo::Bump;
 use sexton_sync::{Arc, Mutex};
 use std::ops::Deref;

@@ -2,12 +2,12 @@
 //!
 //! Invariant: entries `cursor..len` are unrun; only the block's owner writes to it. The fields are atomics all
 //! the same, used as plain cells: it costs plain moves, and others may read the tail of a block that is being
-//! run, by a [`View`](crate::arena::View), to take it over.
+//! run, by a [`View`](crate::block::arena::View), to take it over.
 //!
 //! It does not know what running an entry means.
 
-use crate::arena::{Arena, Block};
-use crate::record::Index;
+use crate::block::arena::{Arena, Block};
+use crate::record::storage::Index;
 use sexton_sync::{Arc, AtomicU32, Injector, Ordering, Steal};
 
 /// Entries of one block: with the two header words, 512 bytes.
@@ -137,7 +137,7 @@ impl Blocks {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use crate::record::Index;
+    use crate::record::storage::Index;
 
     fn record(index: u32) -> Index {
         Index::from_raw(index).expect("not 0")

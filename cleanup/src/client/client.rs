@@ -6,16 +6,17 @@
 //!
 //! It does not know objects: whoever keeps a chain's head says whose it is.
 
-use crate::cycle::Cycle;
-use crate::describe::{Description, DescriptionId};
-use crate::handle::{Cleanup, Receipt};
-use crate::pool::{Pool, is_over};
-use crate::record::{FreeList, Fresh, Head, Slot};
-use crate::registry::{ARMED, Lease, Registered, Registry};
-use crate::run::{Inside, in_cleanup};
-use crate::stats::CleanupStats;
-use crate::thunk::Thunk;
-use crate::ticket::{Batch, Ticket};
+use crate::account::handle::{Cleanup, Receipt};
+use crate::account::registry::{ARMED, Lease, Registered, Registry};
+use crate::client::cycle::Cycle;
+use crate::client::ticket::{Batch, Ticket};
+use crate::observe::description::{Description, DescriptionId};
+use crate::observe::stats::CleanupStats;
+use crate::pool::run::{Inside, in_cleanup};
+use crate::pool::state::{Pool, is_over};
+use crate::record::free_list::FreeList;
+use crate::record::storage::{Fresh, Head, Slot};
+use crate::record::thunk::Thunk;
 use sexton_sync::{Arc, AtomicU64, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};

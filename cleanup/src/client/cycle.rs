@@ -5,13 +5,14 @@
 //!
 //! It does not know how objects are found dead.
 
-use crate::arena::Block;
-use crate::block::CAPACITY;
-use crate::desk::Grace;
-use crate::origin::Origin;
-use crate::record::{FreeList, Head, Index};
-use crate::registry::{ARMED, SETTLED};
-use crate::ticket::Batch;
+use crate::account::registry::{ARMED, SETTLED};
+use crate::block::arena::Block;
+use crate::block::entries::CAPACITY;
+use crate::client::client::Origin;
+use crate::client::ticket::Batch;
+use crate::pool::in_flight::Grace;
+use crate::record::free_list::FreeList;
+use crate::record::storage::{Head, Index};
 use sexton_sync::{Arc, AtomicU8, Ordering};
 
 /// A block in the full list, and the batch it belongs to.

@@ -8,11 +8,11 @@
 //!
 //! It does not know blocks or records; it is told numbers.
 
-use crate::mutant::Mutant;
-use crate::pool::{Pool, is_over};
-use crate::registry::Lease;
-use crate::run::in_cleanup;
-use crate::tally::{Tally, Totals};
+use crate::account::counters::{Tally, Totals};
+use crate::account::registry::Lease;
+use crate::pool::run::in_cleanup;
+use crate::pool::state::{Pool, is_over};
+use crate::protocol::mutant::Mutant;
 use sexton_sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -164,7 +164,7 @@ impl Batch {
         self.remaining.load(Ordering::Acquire) == 0
     }
 
-    /// Cleanups queued and not ended. See [`Reading::backlog`](crate::tally::Reading::backlog).
+    /// Cleanups queued and not ended. See [`Reading::backlog`](crate::account::counters::Reading::backlog).
     pub(crate) fn pending(&self) -> u64 {
         self.tally.read().backlog()
     }

@@ -1,6 +1,6 @@
 //! What a panic hook is told about a cleanup that panicked.
 
-use crate::describe::Description;
+use crate::observe::description::Description;
 use std::any::Any;
 use std::fmt;
 

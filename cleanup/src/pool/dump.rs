@@ -5,11 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::describe::Description;
-use crate::desk::Glance;
-use crate::pool::Pool;
-use crate::stats::PoolStats;
-use crate::tally::Runner;
+use crate::account::counters::Runner;
+use crate::observe::description::Description;
+use crate::observe::stats::PoolStats;
+use crate::pool::in_flight::Glance;
+use crate::pool::state::Pool;
 use std::fmt;
 use std::time::{Duration, Instant};
 

@@ -7,22 +7,23 @@
 //! Invariant: **while two blocks hold the same entry, no slot of those entries' records is used again.** The
 //! stalled runner may come back in the middle of the take-over and go on, so for a while it and the copy's runner
 //! may both come to a record. That its closure runs once is the record's own affair: only one of them wins the
-//! compare-exchange of [`take`](crate::record::Storage::take). But the loser must not mistake a slot that was
+//! compare-exchange of [`take`](crate::record::storage::Storage::take). But the loser must not mistake a slot that was
 //! freed and armed again, for an object that lives, for the record it was told of. So all parties to a take-over
 //! share a [`Grace`], which keeps the slots they free until the last party has put its block down.
 //!
-//! It does not know when a runner counts as stalled (see [`monitor`](crate::monitor)), nor who runs the copy.
+//! It does not know when a runner counts as stalled (see [`monitor`](crate::pool::monitor)), nor who runs the copy.
 
 #![forbid(unsafe_code)]
 
-use crate::arena::View;
-use crate::block::CAPACITY;
-use crate::cycle::Queued;
-use crate::describe::Description;
-use crate::pool::Pool;
-use crate::record::{FreeList, Index, Passed};
-use crate::tally::Runner;
-use crate::ticket::Batch;
+use crate::account::counters::Runner;
+use crate::block::arena::View;
+use crate::block::entries::CAPACITY;
+use crate::client::cycle::Queued;
+use crate::client::ticket::Batch;
+use crate::observe::description::Description;
+use crate::pool::state::Pool;
+use crate::record::free_list::FreeList;
+use crate::record::storage::{Index, Passed};
 use sexton_sync::{Arc, AtomicBool, Mutex, Ordering};
 use std::time::{Duration, Instant};
 
@@ -377,8 +378,8 @@ impl Drop for Grace {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use crate::record::{Ending, State, Taker};
-    use crate::thunk::Thunk;
+    use crate::record::storage::{Ending, State, Taker};
+    use crate::record::thunk::Thunk;
     use crate::{Cleanup, Head, Origin, PoolConfig, Ticket};
     use std::sync::mpsc::{Sender, channel};
 

@@ -19,8 +19,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::mutant::Mutant;
-use crate::pool::Pool;
+use crate::pool::state::Pool;
+use crate::protocol::mutant::Mutant;
 use sexton_sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, wait_until};
 use std::time::{Duration, Instant};
 

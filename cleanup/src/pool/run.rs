@@ -8,13 +8,14 @@
 
 #![forbid(unsafe_code)]
 
-use crate::block::Cells;
-use crate::cycle::Queued;
-use crate::desk::Desk;
-use crate::mutant::Mutant;
-use crate::pool::Pool;
-use crate::record::{FreeList, Index, Passed, Storage, Taker};
-use crate::tally::{Counting, Shard};
+use crate::account::counters::{Counting, Shard};
+use crate::block::entries::Cells;
+use crate::client::cycle::Queued;
+use crate::pool::in_flight::Desk;
+use crate::pool::state::Pool;
+use crate::protocol::mutant::Mutant;
+use crate::record::free_list::FreeList;
+use crate::record::storage::{Index, Passed, Storage, Taker};
 use sexton_sync::{AtomicU64, thread_local};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -13,8 +13,8 @@
 //! it finds what was published before. What does not run for that is counted when it is taken;
 //! `PROTOCOL.md` says how.
 
-use super::{Pool, is_over};
-use crate::run::run;
+use crate::pool::run::run;
+use crate::pool::state::{Pool, is_over};
 use sexton_sync::{Ordering, fence, yield_now};
 use std::time::{Duration, Instant};
 

@@ -6,12 +6,12 @@
 //!
 //! When the monitor looks is `monitor.rs`'s affair, what is on a desk `desk.rs`'s.
 
-use super::{Pool, attempt};
-use crate::desk::{Desk, Glance};
-use crate::hooks::{SlowCleanup, call};
-use crate::monitor::{Monitor, tick};
-use crate::mutant::step;
-use crate::tally::Runner;
+use crate::account::counters::Runner;
+use crate::observe::hooks::{SlowCleanup, call};
+use crate::pool::in_flight::{Desk, Glance};
+use crate::pool::monitor::{Monitor, tick};
+use crate::pool::state::{Pool, attempt};
+use crate::protocol::mutant::step;
 use sexton_sync::{Arc, Ordering};
 use std::io;
 use std::time::{Duration, Instant};

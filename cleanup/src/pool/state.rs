@@ -25,23 +25,20 @@
 
 #![forbid(unsafe_code)]
 
-mod shutdown;
-mod stalls;
-
-use crate::arena::Block;
-use crate::block::Blocks;
-use crate::cycle::Queued;
-use crate::desk::Desks;
-use crate::dump::PoolDump;
-use crate::hooks::{Hooks, SpawnFailure, call};
-use crate::monitor::{Monitor, Watch};
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::run::{in_cleanup, run};
-use crate::sleep::{Demand, Numbers, Opening};
-use crate::stats::PoolStats;
-use crate::tally::Totals;
-use crate::worker::Worker;
+use crate::account::counters::Totals;
+use crate::block::arena::Block;
+use crate::block::entries::Blocks;
+use crate::client::cycle::Queued;
+use crate::observe::hooks::{Hooks, SpawnFailure, call};
+use crate::observe::stats::PoolStats;
+use crate::pool::dump::PoolDump;
+use crate::pool::in_flight::Desks;
+use crate::pool::monitor::{Monitor, Watch};
+use crate::pool::run::{in_cleanup, run};
+use crate::pool::worker::Worker;
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Demand, Numbers, Opening};
 use sexton_sync::Process;
 use sexton_sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence};
 use std::time::{Duration, Instant};
@@ -107,40 +104,40 @@ impl Default for PoolConfig {
 
 /// A bounded set of workers and the cleanups that wait for them. One pool serves any number of heaps.
 pub struct Pool {
-    queue: Queue<Queued>,
-    blocks: Blocks,
-    desks: Desks,
-    watch: Watch,
-    totals: Arc<Totals>,
-    stall_after: Duration,
-    spawn: Option<Box<dyn Spawn>>,
+    pub(super) queue: Queue<Queued>,
+    pub(super) blocks: Blocks,
+    pub(super) desks: Desks,
+    pub(super) watch: Watch,
+    pub(super) totals: Arc<Totals>,
+    pub(super) stall_after: Duration,
+    pub(super) spawn: Option<Box<dyn Spawn>>,
     /// The ready hook has been told, and nobody has come yet. Set by publishers after their PublishFence,
     /// cleared by whoever comes, before a fence of its own: who does not see the other's work is seen by it.
-    told: AtomicBool,
+    pub(super) told: AtomicBool,
     /// A worker could not be started, and nobody has tried again. Relaxed: a hint to the monitor.
-    starving: AtomicBool,
+    pub(super) starving: AtomicBool,
     /// The monitor could not be started, and nobody has tried again. Relaxed: a hint.
-    unwatched: AtomicBool,
+    pub(super) unwatched: AtomicBool,
     /// Tails taken over. Relaxed: a counter.
-    taken_over: AtomicU64,
+    pub(super) taken_over: AtomicU64,
     /// Blocks that are on no desk and not in the full list yet, or may be: tails that are being
     /// copied, rests that go back. See [`transit`](Pool::transit).
-    in_transit: AtomicUsize,
+    pub(super) in_transit: AtomicUsize,
     /// Cleanups reported as slow. Relaxed: a counter.
-    slow: AtomicU64,
+    pub(super) slow: AtomicU64,
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
     /// publishers, after a fence.
-    closed: AtomicBool,
+    pub(super) closed: AtomicBool,
     /// Cleanups that were not run because the pool was closed. Added to by runners with their desk
     /// locked. Relaxed: ordered by that lock.
-    refused: AtomicU64,
+    pub(super) refused: AtomicU64,
     /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
-    discard_at_end: AtomicBool,
-    mutant: Mutant,
+    pub(super) discard_at_end: AtomicBool,
+    pub(super) mutant: Mutant,
     /// The process that made it, and in which its workers are.
-    home: Process,
+    pub(super) home: Process,
     /// This pool, for its workers to hold.
-    this: Weak<Pool>,
+    pub(super) this: Weak<Pool>,
 }
 
 impl Pool {
@@ -322,7 +319,7 @@ impl Pool {
     }
 
     /// Starts the workers demanded. Called with nothing locked.
-    fn fulfil(&self, demand: Demand) {
+    pub(super) fn fulfil(&self, demand: Demand) {
         if demand.0.is_empty() {
             return;
         }
@@ -363,14 +360,14 @@ impl Pool {
         }
     }
 
-    fn spawn_failed(&self, worker: Option<usize>, error: &io::Error) {
+    pub(super) fn spawn_failed(&self, worker: Option<usize>, error: &io::Error) {
         self.queue.crew().spawn_failed();
         let waiting_blocks = self.queue.len();
         self.totals.hooks.spawn_failed(&SpawnFailure { error, worker, waiting_blocks });
     }
 
     /// Tells the ready hook that there is work, unless it knows.
-    fn tell_ready(&self) {
+    pub(super) fn tell_ready(&self) {
         if let Some(ready) = &self.totals.hooks.ready
             && !self.told.swap(true, Ordering::Relaxed)
         {
@@ -409,7 +406,7 @@ impl Pool {
 
     // ---- for the rest of the crate -----------------------------------------------------------------
 
-    fn this(&self) -> Arc<Pool> {
+    pub(super) fn this(&self) -> Arc<Pool> {
         self.this.upgrade().expect("whoever publishes holds the pool")
     }
 
@@ -457,7 +454,7 @@ pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
 }
 
 /// Calls a method of [`Spawn`], whose panic is a failure like any other.
-fn attempt(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn attempt(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut result = Err(io::Error::other("the attempt to start a thread panicked"));
     call(|| result = spawn());
     result

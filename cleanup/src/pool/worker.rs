@@ -7,11 +7,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::desk::Desk;
-use crate::pool::Pool;
-use crate::run;
-use crate::sleep::{Opening, Seat};
-use crate::tally::Runner;
+use crate::account::counters::Runner;
+use crate::pool::in_flight::Desk;
+use crate::pool::run;
+use crate::pool::state::Pool;
+use crate::protocol::sleep::{Opening, Seat};
 use sexton_sync::Arc;
 
 /// A worker, to be [run](Self::run) on a thread of its own.

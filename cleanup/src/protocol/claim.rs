@@ -3,8 +3,8 @@
 //! Invariant: `length` plus the claims in hand never exceeds the number of items in the full list. So the
 //! holder of a [`Claim`] will find one, and whoever holds none has no business looking.
 //!
-//! It does not know what the list holds, nor who sleeps; see [`queue`](crate::queue) and
-//! [`sleep`](crate::sleep). `PROTOCOL.md` has the proof.
+//! It does not know what the list holds, nor who sleeps; see [`queue`](crate::protocol::queue) and
+//! [`sleep`](crate::protocol::sleep). `PROTOCOL.md` has the proof.
 
 #![forbid(unsafe_code)]
 

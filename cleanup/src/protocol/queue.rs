@@ -7,9 +7,9 @@
 
 #![forbid(unsafe_code)]
 
-use crate::claim::{Claim, Length};
-use crate::mutant::{Mutant, step};
-use crate::sleep::{Demand, Next, Opening, Seat, Sleep};
+use crate::protocol::claim::{Claim, Length};
+use crate::protocol::mutant::{Mutant, step};
+use crate::protocol::sleep::{Demand, Next, Opening, Seat, Sleep};
 use sexton_sync::{Injector, Ordering, Steal, fence};
 use std::time::Duration;
 

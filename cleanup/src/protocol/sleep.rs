@@ -7,12 +7,12 @@
 //! steps and the proof; the step numbers in the comments are that page's.
 //!
 //! It does not know what the work is, and it starts no threads: it answers with a [`Demand`], and the
-//! [`pool`](crate::pool) spawns outside every lock.
+//! [`pool`](crate::pool::state) spawns outside every lock.
 
 #![forbid(unsafe_code)]
 
-use crate::claim::Length;
-use crate::mutant::{Mutant, step};
+use crate::protocol::claim::Length;
+use crate::protocol::mutant::{Mutant, step};
 use sexton_sync::{
     Arc, AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
 };

@@ -14,7 +14,7 @@
 //! Invariant: a slot in a list is free, and in no other list; so what lies in its cell is the
 //! list's own.
 
-use super::{Index, Record, Slot, Storage};
+use crate::record::storage::{Index, Record, Slot, Storage};
 use sexton_sync::Process;
 use sexton_sync::{Mutex, Ordering};
 
@@ -36,8 +36,8 @@ type Group = [u32; GROUP];
 
 const NEXT: usize = 0;
 
-const _: () = assert!(size_of::<Group>() <= size_of::<crate::thunk::Thunk>());
-const _: () = assert!(align_of::<Group>() <= align_of::<crate::thunk::Thunk>());
+const _: () = assert!(size_of::<Group>() <= size_of::<crate::record::thunk::Thunk>());
+const _: () = assert!(align_of::<Group>() <= align_of::<crate::record::thunk::Thunk>());
 
 /// Free slots owned by one thread, used in the order in which they came.
 #[derive(Debug)]
@@ -321,7 +321,7 @@ fn read(record: &Record) -> Group {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use crate::record::tests::storage;
+    use crate::record::storage::tests::storage;
     use std::collections::VecDeque;
 
     fn indices(slots: &[Slot]) -> Vec<u32> {

@@ -24,13 +24,9 @@
 //! A head used twice, or after its object's death, can thus make a cleanup run early or not at all; it cannot
 //! break memory. This file does not know what a batch, a block or a heap is, and it counts nothing.
 
-mod free_list;
-
-pub(crate) use free_list::FreeList;
-
-use self::free_list::Depot;
-use crate::describe::{Description, DescriptionId};
-use crate::thunk::{Namer, Thunk};
+use crate::observe::description::{Description, DescriptionId};
+use crate::record::free_list::{Depot, FreeList};
+use crate::record::thunk::{Namer, Thunk};
 use sexton_sync::prefetch;
 use sexton_sync::{AtomicU8, AtomicU32, AtomicU64, OnceLock, Ordering, UnsafeCell, yield_now};
 use std::iter::Zip;
@@ -60,7 +56,7 @@ const MAX_INDEX: u32 = (1 << 31) - FIRST_CHUNK - 1;
 
 /// Which record, within its storage. Never 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Index(u32);
+pub(crate) struct Index(pub(super) u32);
 
 impl Index {
     /// From a number that [`raw`](Self::raw) gave; `None` for 0.
@@ -131,7 +127,7 @@ impl Head {
 
 /// How often the slot has been armed, and what has become of the last time. 28 and 4 bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Tag(u32);
+pub(super) struct Tag(u32);
 
 pub(crate) const MAX_GENERATION: u32 = (1 << 28) - 1;
 
@@ -243,18 +239,18 @@ impl Tag {
 
 /// One registered cleanup.
 #[derive(Debug)]
-struct Record {
+pub(super) struct Record {
     /// Generation and state. Written by whoever holds the slot's [`Slot`], [`Taken`], [`Ending`] or [`Bare`]; moved by
     /// compare-exchange from `Armed` and `ArmedBare` by anybody, and by the chain's owner from the settled states,
     /// `Running` and `Stopping`.
-    tag: AtomicU32,
+    pub(super) tag: AtomicU32,
     /// The next record's [`Head`] in raw form; means something only while this record's own head says
     /// "many". Once the record is an orphan: the note that its chain's owner has left for the taker.
     /// Written by the chain's owner. Relaxed: a chain changes owners by way of the heap's own
     /// synchronisation and then of the full list, a note by way of the tag.
-    next: AtomicU32,
+    pub(super) next: AtomicU32,
     /// The closure while the state is `Armed` or `ArmedBare`; a group of a free list while the slot is free and has one.
-    thunk: UnsafeCell<MaybeUninit<Thunk>>,
+    pub(super) thunk: UnsafeCell<MaybeUninit<Thunk>>,
 }
 
 #[cfg(not(any(loom, shuttle)))]
@@ -276,7 +272,7 @@ impl Record {
     }
 
     #[inline]
-    fn load(&self, ordering: Ordering) -> Tag {
+    pub(super) fn load(&self, ordering: Ordering) -> Tag {
         Tag(self.tag.load(ordering))
     }
 }
@@ -322,7 +318,7 @@ pub(crate) struct Storage {
     /// that is exchanged.
     fresh: AtomicU32,
     /// The free slots that no thread has.
-    depot: Depot,
+    pub(super) depot: Depot,
 }
 
 impl Storage {
@@ -352,13 +348,13 @@ impl Storage {
     }
 
     #[inline]
-    fn record(&self, index: Index) -> &Record {
+    pub(super) fn record(&self, index: Index) -> &Record {
         let (chunk, offset) = Self::place(index);
         &self.chunk(chunk).records[offset]
     }
 
     #[inline]
-    fn record_and_mark(&self, index: Index) -> (&Record, &AtomicU8) {
+    pub(super) fn record_and_mark(&self, index: Index) -> (&Record, &AtomicU8) {
         let (chunk, offset) = Self::place(index);
         let chunk = self.chunk(chunk);
         (&chunk.records[offset], &chunk.marks[offset])
@@ -639,7 +635,7 @@ impl Storage {
     /// Has the memory fetched, to be written soon, of `count` records, the first of which lies so many places ahead of this
     /// one in memory. There may be none so far ahead.
     #[inline]
-    fn prefetch_row(&self, from: Index, ahead: usize, count: usize) {
+    pub(super) fn prefetch_row(&self, from: Index, ahead: usize, count: usize) {
         let start = std::ptr::from_ref(self.record(from)).wrapping_add(ahead).cast::<u8>();
         for offset in (0..count * size_of::<Record>()).step_by(64) {
             prefetch::to_write(start.wrapping_add(offset));
@@ -698,11 +694,11 @@ pub(crate) enum Taker {
 #[derive(Debug)]
 #[must_use = "a slot that is dropped is lost until the process ends"]
 pub(crate) struct Slot {
-    record: &'static Record,
-    mark: &'static AtomicU8,
-    index: Index,
+    pub(super) record: &'static Record,
+    pub(super) mark: &'static AtomicU8,
+    pub(super) index: Index,
     /// Its tag, of a free state. Only the owner changes it.
-    tag: Tag,
+    pub(super) tag: Tag,
 }
 
 impl std::fmt::Debug for Tag {
@@ -917,11 +913,11 @@ impl Iterator for Fresh {
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    pub(super) fn storage() -> &'static Storage {
+    pub(in crate::record) fn storage() -> &'static Storage {
         Box::leak(Box::new(Storage::new()))
     }
 

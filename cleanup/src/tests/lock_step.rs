@@ -7,10 +7,10 @@
 //! A lost wake-up is not guessed at by a clock: when all publishers have returned, an unclaimed item beside workers
 //! who are all asleep *is* one, and is found at once.
 
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::sleep::{Demand, Opening, Seat};
-use crate::tally::Runner;
+use crate::account::counters::Runner;
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Demand, Opening, Seat};
 use crate::{Origin, Pool, PoolConfig};
 use sexton_sync::CachePadded;
 use std::any::Any;

@@ -1,9 +1,9 @@
 //! Protocol 1: as many claims as items, and what a claim promises is there.
 
 use super::models::explore;
-use crate::claim::Length;
-use crate::mutant::Mutant;
-use crate::queue::Queue;
+use crate::protocol::claim::Length;
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
 use sexton_sync::Arc;
 
 #[test]
@@ -12,10 +12,10 @@ fn two_claimers_share_one_unit() {
         let length = Arc::new(Length::new());
         let other = length.clone();
         let claimer = loom::thread::spawn(move || {
-            other.try_claim().map(crate::claim::Claim::redeem).is_some()
+            other.try_claim().map(crate::protocol::claim::Claim::redeem).is_some()
         });
         length.add(1);
-        let here = length.try_claim().map(crate::claim::Claim::redeem).is_some();
+        let here = length.try_claim().map(crate::protocol::claim::Claim::redeem).is_some();
         let there = claimer.join().expect("the claimer");
         let left = length.get();
         assert_eq!(usize::from(here) + usize::from(there) + left, 1);

@@ -6,7 +6,7 @@ use super::loom_ticket::two_runners;
 use super::models::{
     deliver, deliver_to_the_impatient, explore, finds_a_failure, shrink, shut_down,
 };
-use crate::mutant::Mutant;
+use crate::protocol::mutant::Mutant;
 
 /// Nothing but the race is broken: with one item, and so without a race, all goes well. A mutant that never starts a
 /// worker, or none that ever leaves, would be found as well, and would show nothing.

@@ -4,9 +4,9 @@
 use super::models::{
     deliver, deliver_at_once, deliver_to_the_impatient, explore, shrink, shut_down,
 };
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::sleep::{Next, Seat};
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Next, Seat};
 use sexton_sync::Arc;
 
 #[test]

@@ -1,7 +1,7 @@
 //! A record's tag and mark: handles against workers, sweepers and each other.
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one};
-use crate::mutant::Mutant;
+use crate::protocol::mutant::Mutant;
 use crate::{CleanupState, Origin, Pool, PoolConfig};
 use sexton_sync::Arc;
 use std::mem::ManuallyDrop;

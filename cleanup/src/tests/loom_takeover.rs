@@ -1,8 +1,8 @@
 //! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no block.
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one, take_tails};
-use crate::mutant::Mutant;
-use crate::tally::Runner;
+use crate::account::counters::Runner;
+use crate::protocol::mutant::Mutant;
 use crate::{Cleanup, Hooks, Origin, Pool, PoolConfig, Registrar};
 use sexton_sync::{Arc, Condvar, Mutex};
 use std::mem::ManuallyDrop;

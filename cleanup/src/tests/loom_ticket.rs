@@ -1,7 +1,7 @@
 //! Tickets: the waiter returns once the last cleanup has ended, and sees what it did.
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one};
-use crate::mutant::Mutant;
+use crate::protocol::mutant::Mutant;
 use crate::{CleanupState, Origin, Pool, PoolConfig};
 use loom::cell::UnsafeCell;
 use std::mem::ManuallyDrop;

@@ -1,9 +1,9 @@
 //! What the models share: loom's explorer, and the scenario of producers, workers and their queue.
 
 use crate::Pool;
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::sleep::{Demand, Opening, Seat};
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Demand, Opening, Seat};
 use sexton_sync::{Arc, Condvar, Mutex, thread};
 use std::time::{Duration, Instant};
 

@@ -2,9 +2,9 @@
 //! is left behind.
 
 use super::pause::{Pause, Step};
-use crate::mutant::Mutant;
-use crate::queue::Queue;
-use crate::sleep::{Demand, Opening, Seat};
+use crate::protocol::mutant::Mutant;
+use crate::protocol::queue::Queue;
+use crate::protocol::sleep::{Demand, Opening, Seat};
 use crate::{Cleanup, CleanupState, Origin, Pool, PoolConfig, Spawn, Worker};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,7 +5,7 @@
 
 use super::models::{Rounds, deliver, deliver_at_once};
 use super::shuttle_queue::DOZENS;
-use crate::mutant::Mutant;
+use crate::protocol::mutant::Mutant;
 use sexton_sync::explorer::{Strategy, explore, finds_a_failure};
 
 /// A worker, a producer, and five times the chance to lose the last wake-up.

@@ -5,7 +5,7 @@
 //! not one with too weak an ordering; that is loom's part.
 
 use super::models::{Rounds, deliver, deliver_at_once, deliver_to_the_impatient};
-use crate::mutant::Mutant;
+use crate::protocol::mutant::Mutant;
 use sexton_sync::explored;
 
 /// Rounds in which there is too little to do for four workers, and too much.
