@@ -34,6 +34,8 @@
 // page. `.ci/layers.py` checks that. The doors to unsafe code are here, too: a module without one
 // denies it, and the protocols' files forbid it.
 
+mod inside;
+
 // What a queue of work promises, whatever the work is.
 //
 // Invariant: while something is unclaimed, no worker stays asleep that could take it.
@@ -59,10 +61,20 @@ mod observe {
 ///
 /// Invariant: the closure of a record is taken out once, and its slot is freed once.
 mod record {
+    #[expect(unsafe_code, reason = "the one that takes a record moves its closure out of the cell")]
+    pub(crate) mod ending;
     #[expect(unsafe_code, reason = "a free slot's cell holds the indices of other free slots")]
     pub(crate) mod free_list;
+    pub(crate) mod head;
     #[expect(unsafe_code, reason = "a record's closure is in a cell that its tag's state guards")]
+    pub(crate) mod slot;
+    // A checker makes them one by one.
+    #[cfg_attr(
+        not(any(loom, shuttle)),
+        expect(unsafe_code, reason = "records and marks begin as zeroed memory")
+    )]
     pub(crate) mod storage;
+    pub(crate) mod tag;
     #[expect(unsafe_code, reason = "closures of any type, inline in a record")]
     pub(crate) mod thunk;
 }
@@ -74,6 +86,7 @@ mod block {
     #[expect(unsafe_code, reason = "blocks lie in a bump arena, behind handles that keep it alive")]
     pub(crate) mod arena;
     pub(crate) mod entries;
+    pub(crate) mod free_list;
 }
 
 /// Accounts: one heap's records, batches and counters.
@@ -118,6 +131,7 @@ pub use account::handle::{Cleanup, CleanupState, Receipt};
 pub use client::client::{Origin, Registrar};
 pub use client::cycle::{Cycle, Flushed, LocalBlock};
 pub use client::ticket::{Ticket, WaitError};
+pub use inside::in_cleanup;
 pub use observe::description::Description;
 pub use observe::hooks::{
     Hooks, PanicHook, ReadyHook, SlowCleanup, SlowHook, SpawnFailure, SpawnHook,
@@ -126,9 +140,8 @@ pub use observe::panic::CleanupPanic;
 pub use observe::stats::{CleanupStats, PoolStats};
 pub use pool::dump::{Activity, PoolDump, RunnerDump};
 pub use pool::monitor::Monitor;
-pub use pool::run::in_cleanup;
 pub use pool::state::{Pool, PoolConfig, Spawn};
 pub use pool::worker::Worker;
-pub use record::storage::Head;
+pub use record::head::Head;
 #[doc(hidden)]
 pub use sexton_sync::{self as sync, PerProcess, Process, drop_quietly, prefetch};

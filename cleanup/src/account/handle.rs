@@ -7,7 +7,8 @@
 
 use crate::account::registry::{ARMED, Registry, SETTLED};
 use crate::observe::description::{Description, DescriptionId};
-use crate::record::storage::{Index, State};
+use crate::record::head::Index;
+use crate::record::tag::State;
 use sexton_sync::{AtomicU64, Ordering};
 use std::fmt;
 use std::panic::resume_unwind;

@@ -34,11 +34,14 @@ use crate::account::backlog::Relief;
 use crate::account::counters::{Reading, Totals};
 use crate::account::thread_slot;
 use crate::client::ticket::Batch;
+use crate::inside::Inside;
 use crate::observe::description::Description;
 use crate::observe::stats::CleanupStats;
-use crate::pool::run::Inside;
+use crate::record::ending::{Ending, Passed, Taker};
 use crate::record::free_list::FreeList;
-use crate::record::storage::{Ending, Head, Index, Passed, Slot, Storage, Taker};
+use crate::record::head::{Head, Index};
+use crate::record::slot::Slot;
+use crate::record::storage::Storage;
 #[cfg(not(any(loom, shuttle)))]
 use sexton_sync::PerProcess;
 use sexton_sync::Process;

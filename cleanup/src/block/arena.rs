@@ -6,7 +6,7 @@
 //! It does not know what the entries mean; see [`block`](crate::block::entries).
 
 use crate::block::entries::Cells;
-use crate::record::storage::Index;
+use crate::record::head::Index;
 use bumpalo::Bump;
 use sexton_sync::{Arc, Mutex};
 use std::ops::Deref;

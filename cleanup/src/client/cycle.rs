@@ -12,7 +12,7 @@ use crate::client::client::Origin;
 use crate::client::ticket::Batch;
 use crate::pool::in_flight::Grace;
 use crate::record::free_list::FreeList;
-use crate::record::storage::{Head, Index};
+use crate::record::head::{Head, Index};
 use sexton_sync::{Arc, AtomicU8, Ordering};
 
 /// A block in the full list, and the batch it belongs to.

@@ -10,7 +10,7 @@
 
 use crate::account::counters::{Tally, Totals};
 use crate::account::registry::Lease;
-use crate::pool::run::in_cleanup;
+use crate::inside::in_cleanup;
 use crate::pool::state::{Pool, is_over};
 use crate::protocol::mutant::Mutant;
 use sexton_sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};

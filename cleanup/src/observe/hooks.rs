@@ -5,9 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+use crate::inside::Inside;
 use crate::observe::description::Description;
 use crate::observe::panic::CleanupPanic;
-use crate::pool::run::Inside;
 use sexton_sync::{Arc, drop_quietly};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

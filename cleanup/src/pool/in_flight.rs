@@ -22,8 +22,9 @@ use crate::client::cycle::Queued;
 use crate::client::ticket::Batch;
 use crate::observe::description::Description;
 use crate::pool::state::Pool;
+use crate::record::ending::Passed;
 use crate::record::free_list::FreeList;
-use crate::record::storage::{Index, Passed};
+use crate::record::head::Index;
 use sexton_sync::{Arc, AtomicBool, Mutex, Ordering};
 use std::time::{Duration, Instant};
 
@@ -378,7 +379,8 @@ impl Drop for Grace {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use crate::record::storage::{Ending, State, Taker};
+    use crate::record::ending::{Ending, Taker};
+    use crate::record::tag::State;
     use crate::record::thunk::Thunk;
     use crate::{Cleanup, Head, Origin, PoolConfig, Ticket};
     use std::sync::mpsc::{Sender, channel};

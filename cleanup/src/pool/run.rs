@@ -11,49 +11,16 @@
 use crate::account::counters::{Counting, Shard};
 use crate::block::entries::Cells;
 use crate::client::cycle::Queued;
+use crate::inside::Inside;
 use crate::pool::in_flight::Desk;
 use crate::pool::state::Pool;
 use crate::protocol::mutant::Mutant;
+use crate::record::ending::{Passed, Taker};
 use crate::record::free_list::FreeList;
-use crate::record::storage::{Index, Passed, Storage, Taker};
-use sexton_sync::{AtomicU64, thread_local};
-use std::cell::Cell;
+use crate::record::head::Index;
+use crate::record::storage::Storage;
+use sexton_sync::AtomicU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-#[cfg(not(loom))]
-thread_local! {
-    /// How many runs of blocks and calls of `run_now` this thread is inside.
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-}
-
-#[cfg(loom)]
-thread_local! {
-    static DEPTH: Cell<u32> = Cell::new(0);
-}
-
-/// Whether this thread is inside a cleanup, or inside the panic hook of one.
-///
-/// A thread that is inside one must not wait for cleanups, and [`Pool::run_pending`] does nothing there.
-pub fn in_cleanup() -> bool {
-    // A thread that is being torn down, its locals gone, runs no cleanup.
-    DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false)
-}
-
-/// Marks this thread as inside a cleanup, until dropped.
-pub(crate) struct Inside(());
-
-impl Inside {
-    pub(crate) fn enter() -> Self {
-        let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
-        Inside(())
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));
-    }
-}
 
 /// Runs the cleanups of a block that is on the desk, at most `max` of them; gives how many ran or
 /// were discarded. What is left goes back to the full list.

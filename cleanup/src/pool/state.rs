@@ -27,14 +27,15 @@
 
 use crate::account::counters::Totals;
 use crate::block::arena::Block;
-use crate::block::entries::Blocks;
+use crate::block::free_list::Blocks;
 use crate::client::cycle::Queued;
+use crate::inside::in_cleanup;
 use crate::observe::hooks::{Hooks, SpawnFailure, call};
 use crate::observe::stats::PoolStats;
 use crate::pool::dump::PoolDump;
 use crate::pool::in_flight::Desks;
 use crate::pool::monitor::{Monitor, Watch};
-use crate::pool::run::{in_cleanup, run};
+use crate::pool::run::run;
 use crate::pool::worker::Worker;
 use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;

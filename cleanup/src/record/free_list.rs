@@ -14,7 +14,9 @@
 //! Invariant: a slot in a list is free, and in no other list; so what lies in its cell is the
 //! list's own.
 
-use crate::record::storage::{Index, Record, Slot, Storage};
+use crate::record::head::Index;
+use crate::record::slot::{Record, Slot};
+use crate::record::storage::Storage;
 use sexton_sync::Process;
 use sexton_sync::{Mutex, Ordering};
 

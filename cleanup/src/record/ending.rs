@@ -1,0 +1,413 @@
+//! Taking a record, and declaring its end.
+
+use crate::observe::description::Description;
+use crate::record::free_list::FreeList;
+use crate::record::head::{Head, Index};
+use crate::record::slot::{Record, Slot};
+use crate::record::storage::Storage;
+use crate::record::tag::{State, Tag};
+use crate::record::thunk::{Namer, Thunk};
+use sexton_sync::{AtomicU8, Ordering, yield_now};
+
+impl Storage {
+    /// Takes an armed record, to run its closure or to drop it. At most one caller per `arm` succeeds.
+    #[inline]
+    pub(crate) fn take(&'static self, index: Index, taker: Taker, to_drop: bool) -> Option<Taken> {
+        let (record, mark) = self.record_and_mark(index);
+        // Relaxed: only a guess; the compare-exchange decides.
+        let tag = record.load(Ordering::Relaxed);
+        if !tag.is_armed() {
+            return None;
+        }
+        let taken = tag.with(match (taker, to_drop) {
+            (Taker::Handle { generation }, _) if generation != tag.generation() => return None,
+            (Taker::Handle { .. }, false) => State::Running,
+            (Taker::Handle { .. }, true) => State::Stopping,
+            (_, false) => State::Executing,
+            (_, true) => State::Dropping,
+        });
+        #[cfg(any(loom, shuttle))]
+        if let Taker::Careless = taker {
+            record.tag.store(taken.0, Ordering::Relaxed);
+            return Some(Taken(Ending { storage: self, record, mark, index, tag: taken }));
+        }
+        // Acquire: pairs with the Release in `arm`, so that the thunk is there. A failure means that another
+        // thread took it: from `Armed` there is no way back to `Armed` of the same generation.
+        record
+            .tag
+            .compare_exchange(tag.0, taken.0, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+            .then_some(Taken(Ending { storage: self, record, mark, index, tag: taken }))
+    }
+
+    /// Takes an armed record of this generation in order to stop it, if its captures need no destructor.
+    #[inline]
+    pub(crate) fn take_bare(&'static self, index: Index, generation: u32) -> Option<Bare> {
+        let (record, mark) = self.record_and_mark(index);
+        let tag = Tag::new(generation, State::ArmedBare);
+        // Not looked at before: who stops a cleanup expects to be in time, and in a short-lived one the look waits for the
+        // store that armed it.
+        // Acquire: pairs with the Release in `arm`, so that the mark is ours to look at. A failure: see `take`.
+        record
+            .tag
+            .compare_exchange(
+                tag.0,
+                tag.with(State::StoppingBare).0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+            .then_some(Bare { record, mark, generation })
+    }
+
+    /// Frees a record of a live object's chain, if its handle has ended it. Gives the slot, and the head of what is behind it
+    /// in the chain. Asked only by the chain's owner.
+    ///
+    /// Not if its handle's thread is still at it: its chain lives, and keeps the slot.
+    #[inline]
+    pub(crate) fn free_settled(&'static self, head: Head) -> Option<(Slot, Option<Head>)> {
+        let index = head.index();
+        let (record, mark) = self.record_and_mark(index);
+        // Relaxed: only a guess; the compare-exchange decides.
+        let tag = record.load(Ordering::Relaxed);
+        let free = tag.freed()?;
+        // Relaxed: see the field. Before the slot is free.
+        let rest = if head.many() { record.next.load(Ordering::Relaxed) } else { 0 };
+        // As in `pass`. It fails only if the head was used twice.
+        record
+            .tag
+            .compare_exchange(tag.0, free.0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+            .then_some((Slot { record, mark, index, tag: free }, Head::from_raw(rest)))
+    }
+
+    /// What the chain's owner does with a record that it could not take: frees the slot if the handle is
+    /// done with it, or leaves that, with a note, to the thread that is still at it. Without a note, it leaves
+    /// such a record as it is.
+    pub(crate) fn pass(&'static self, index: Index, note: Option<u8>) -> Passed {
+        let (record, mark) = self.record_and_mark(index);
+        // Relaxed: only a guess; the compare-exchange decides.
+        let mut tag = record.load(Ordering::Relaxed);
+        loop {
+            let next = match tag.state() {
+                State::Armed | State::ArmedBare => return Passed::Armed,
+                State::StoppingBare => {
+                    // Its handle's thread has a store left to do, and does not wait for us.
+                    yield_now();
+                    tag = record.load(Ordering::Relaxed);
+                    continue;
+                }
+                State::Done | State::DoneCounted => State::DoneFree,
+                State::Stopped | State::StoppedCounted => State::StoppedFree,
+                State::Running => State::RunningOrphan,
+                State::Stopping => State::StoppingOrphan,
+                State::DoneFree
+                | State::StoppedFree
+                | State::RunningOrphan
+                | State::StoppingOrphan
+                | State::Executing
+                | State::Dropping => return Passed::NotOurs,
+            };
+            let settled = tag.state().is_settled();
+            if !settled {
+                let Some(note) = note else { return Passed::Busy };
+                record.next.store(u32::from(note), Ordering::Relaxed);
+            }
+            let next = tag.with(next);
+            // Acquire: pairs with the Release in `Ending::close` and `Bare::close`; the taker is done with the thunk before the
+            // slot is used again. Release: pairs with the Acquire there; our reading of `next`, and the note
+            // in its place, come before the taker frees the slot.
+            match record.tag.compare_exchange(tag.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) if settled => {
+                    let counted = matches!(tag.state(), State::DoneCounted | State::StoppedCounted);
+                    return Passed::Freed(Slot { record, mark, index, tag: next }, counted);
+                }
+                Ok(_) => return Passed::Orphaned,
+                Err(now) => tag = Tag(now),
+            }
+        }
+    }
+
+    /// The mutant of [`pass`](Self::pass) that does not wait for a handle that has only to declare the end.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn pass_at_once(&'static self, index: Index, note: Option<u8>) -> Passed {
+        let (record, mark) = self.record_and_mark(index);
+        let now = record.load(Ordering::Relaxed);
+        let tag = now.with(State::StoppedFree);
+        let is_freed = now.state() == State::StoppingBare
+            && record
+                .tag
+                .compare_exchange(now.0, tag.0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        if is_freed {
+            return Passed::Freed(Slot { record, mark, index, tag }, false);
+        }
+        self.pass(index, note)
+    }
+}
+
+/// What [`Storage::pass`] found.
+#[derive(Debug)]
+pub(crate) enum Passed {
+    /// It is armed: take it.
+    Armed,
+    /// It had been settled by its handle; its slot is free now, and the caller's. Whether the handle had
+    /// counted the end.
+    Freed(Slot, bool),
+    /// Its handle's thread is still at it, and will free the slot.
+    Orphaned,
+    /// Its handle's thread is still at it, and will leave the slot to the chain's owner.
+    Busy,
+    /// Another runner has it or has ended it, or the head was used twice.
+    NotOurs,
+}
+
+/// Who takes a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Taker {
+    /// A handle, whose cleanup is of this generation. It leaves the slot to the chain's owner.
+    Handle { generation: u32 },
+    /// A runner, or whoever else owns the chain. It frees the slot.
+    Runner,
+    /// The mutant of a runner that takes without asking whether it was the first.
+    #[cfg(any(loom, shuttle))]
+    Careless,
+}
+
+/// A record that this thread has taken, with its closure still inside.
+#[derive(Debug)]
+#[must_use = "nobody else can run or drop the closure now"]
+pub(crate) struct Taken(Ending);
+
+impl Taken {
+    /// Moves the closure out, so that it runs on its taker's stack and may outlive the slot's next use.
+    #[inline]
+    pub(crate) fn extract(self) -> (Thunk, Ending) {
+        let thunk = self.0.record.thunk.with(|thunk| {
+            // SAFETY: the tag was `Armed` or `ArmedBare` when we took it, so `arm` had written a thunk; we are the one that
+            // took it (invariant 1), and this consumes the proof, so it is read out once.
+            unsafe { thunk.cast::<Thunk>().read() }
+        });
+        (thunk, self.0)
+    }
+}
+
+/// A record that this thread has taken and emptied, and whose end it has to declare.
+#[derive(Debug)]
+#[must_use = "until its end is declared, the record counts as running"]
+pub(crate) struct Ending {
+    storage: &'static Storage,
+    record: &'static Record,
+    mark: &'static AtomicU8,
+    index: Index,
+    /// The tag as taken.
+    tag: Tag,
+}
+
+impl Ending {
+    /// What is known of the cleanup, of whose closure this names the type.
+    #[cold]
+    pub(crate) fn describe(&self, closure: Namer) -> Description {
+        let known = self.storage.description(self.index);
+        Description { closure: known.closure.or(Some(closure.name())), ..known }
+    }
+
+    /// The record's byte.
+    pub(crate) fn mark(&self) -> &'static AtomicU8 {
+        self.mark
+    }
+
+    fn slot(&self, tag: Tag) -> Slot {
+        Slot { record: self.record, mark: self.mark, index: self.index, tag }
+    }
+
+    fn is_stop(&self) -> bool {
+        matches!(self.tag.state(), State::Stopping | State::Dropping)
+    }
+
+    /// Declares the end and frees the slot: for a taker that owns the chain.
+    #[inline]
+    pub(crate) fn free(self, freed: &mut FreeList) {
+        let tag = self.tag.with(if self.is_stop() { State::StoppedFree } else { State::DoneFree });
+        // A plain store: nobody moves the tag of a record that a runner has taken.
+        // Release: pairs with the Acquire in `look`.
+        self.record.tag.store(tag.0, Ordering::Release);
+        freed.push(self.slot(tag));
+    }
+
+    /// Declares the end and leaves the slot to its chain: for a handle. `counted` says whether the handle
+    /// counts the end in a batch. If the chain is gone already, its owner has left the slot to us.
+    pub(crate) fn close(self, counted: bool) -> Option<Orphan> {
+        let tag = self.tag.with(match (self.is_stop(), counted) {
+            (false, false) => State::Done,
+            (false, true) => State::DoneCounted,
+            (true, false) => State::Stopped,
+            (true, true) => State::StoppedCounted,
+        });
+        // A swap: whatever the owner did meanwhile, it is to see the end, and we are to see what it did.
+        // Release: pairs with the Acquire in `pass` and `look`. Acquire: pairs with the Release in `pass`.
+        let before = Tag(self.record.tag.swap(tag.0, Ordering::AcqRel));
+        matches!(before.state(), State::RunningOrphan | State::StoppingOrphan)
+            .then_some(Orphan(Ending { tag, ..self }))
+    }
+}
+
+/// A record that this thread has taken to stop it and that has nothing to drop. Nothing of the user's may be
+/// called before its end is declared: the chain's owner waits for that.
+#[derive(Debug)]
+#[must_use = "until its end is declared, others wait for it"]
+pub(crate) struct Bare {
+    record: &'static Record,
+    mark: &'static AtomicU8,
+    generation: u32,
+}
+
+impl Bare {
+    /// The record's byte.
+    #[inline]
+    pub(crate) fn mark(&self) -> &'static AtomicU8 {
+        self.mark
+    }
+
+    /// Declares the end and leaves the slot to its chain. `counted`: see [`Ending::close`].
+    #[inline]
+    pub(crate) fn close(self, counted: bool) {
+        let state = if counted { State::StoppedCounted } else { State::Stopped };
+        // A plain store: nobody moves the tag of a record in this state. The thunk stays where it is, like any
+        // value that is forgotten.
+        // Release: pairs with the Acquire in `pass` and `look`.
+        self.record.tag.store(Tag::new(self.generation, state).0, Ordering::Release);
+    }
+}
+
+/// A settled record whose chain is gone; the slot is to be freed by this thread.
+#[derive(Debug)]
+#[must_use = "nobody else will free the slot"]
+pub(crate) struct Orphan(Ending);
+
+impl Orphan {
+    /// What the chain's owner has left: see [`Storage::pass`].
+    pub(crate) fn note(&self) -> u8 {
+        // Relaxed: ordered by the swap in `close`.
+        self.0.record.next.load(Ordering::Relaxed) as u8
+    }
+
+    /// Frees the slot.
+    pub(crate) fn free(self) {
+        let Orphan(ending) = self;
+        let free = match ending.tag.state() {
+            State::Done | State::DoneCounted => State::DoneFree,
+            _ => State::StoppedFree,
+        };
+        let tag = ending.tag.with(free);
+        // Not a plain store but a compare-exchange: to a head that is (wrongly) used again the record looks
+        // settled, and it may be freed from there. Only who moves the tag frees the slot.
+        // Release: pairs with the Acquire in `look`.
+        if ending
+            .record
+            .tag
+            .compare_exchange(ending.tag.0, tag.0, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+        {
+            let mut list = ending.storage.free_list();
+            list.push(ending.slot(tag));
+            list.give_back();
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::record::storage::tests::storage;
+    use crate::record::tag::MAX_GENERATION;
+
+    fn arm(storage: &'static Storage) -> (Index, u32) {
+        storage.fresh().next().expect("fresh").arm(None, 0, || {})
+    }
+
+    #[test]
+    fn an_armed_record_is_taken_once() {
+        let storage = storage();
+        let (index, generation) = arm(storage);
+        assert!(
+            storage.take(index, Taker::Handle { generation: generation + 1 }, false).is_none(),
+            "another generation"
+        );
+        let (thunk, ending) =
+            storage.take(index, Taker::Handle { generation }, false).expect("armed").extract();
+        assert!(storage.take(index, Taker::Runner, true).is_none(), "taken");
+        thunk.run();
+        assert!(ending.close(false).is_none(), "the chain is still there");
+        assert_eq!(storage.look(index), (generation, State::Done));
+        assert!(matches!(storage.pass(index, Some(0)), Passed::Freed(_, false)));
+        assert!(matches!(storage.pass(index, Some(0)), Passed::NotOurs), "freed once");
+    }
+
+    #[test]
+    fn only_captures_without_a_destructor_are_stopped_as_bare() {
+        let storage = storage();
+        let mut slots = storage.fresh();
+        let mut arm = |boxed: Option<u8>| match boxed {
+            None => slots.next().expect("fresh").arm(None, 0, || {}),
+            Some(n) => {
+                let boxed = Box::new(n);
+                slots.next().expect("fresh").arm(None, 0, move || drop(boxed))
+            }
+        };
+        let (owning, generation) = arm(Some(7));
+        assert!(storage.take_bare(owning, generation).is_none());
+        assert_eq!(storage.look(owning), (generation, State::Armed));
+        let (index, generation) = arm(None);
+        assert!(storage.take_bare(index, generation + 1).is_none(), "another generation");
+        for (counted, state) in [(false, State::Stopped), (true, State::StoppedCounted)] {
+            let (index, generation) = arm(None);
+            storage.take_bare(index, generation).expect("armed").close(counted);
+            assert_eq!(storage.look(index), (generation, state));
+            assert!(storage.take_bare(index, generation).is_none(), "taken");
+            assert!(
+                matches!(storage.pass(index, Some(0)), Passed::Freed(_, was) if was == counted)
+            );
+        }
+    }
+
+    #[test]
+    fn a_slot_whose_chain_went_first_is_freed_by_its_taker() {
+        let storage = storage();
+        let (index, generation) = arm(storage);
+        let (thunk, ending) =
+            storage.take(index, Taker::Handle { generation }, true).expect("armed").extract();
+        assert!(matches!(storage.pass(index, Some(77)), Passed::Orphaned));
+        drop(thunk);
+        let orphan = ending.close(false).expect("left to us");
+        assert_eq!(orphan.note(), 77);
+        orphan.free();
+        let mut list = storage.free_list();
+        assert!(list.refill());
+        assert_eq!(list.pop().expect("freed").index, index);
+        assert!(list.pop().is_none());
+    }
+
+    #[test]
+    fn a_generation_is_used_once() {
+        let storage = storage();
+        let (index, first) = arm(storage);
+        let mut list = storage.free_list();
+        storage.take(index, Taker::Runner, false).expect("armed").extract().1.free(&mut list);
+        assert_eq!(storage.look(index), (first, State::DoneFree), "exact until used again");
+        let (again, second) = list.pop().expect("freed").arm(None, 0, || {});
+        assert_eq!((again, second), (index, first + 1));
+    }
+
+    #[test]
+    fn a_slot_that_has_seen_every_generation_is_retired() {
+        let storage = storage();
+        let mut slot = storage.fresh().next().expect("fresh");
+        slot.tag = Tag::new(MAX_GENERATION - 1, State::DoneFree);
+        let (index, generation) = slot.arm(None, 0, || {});
+        assert_eq!(generation, MAX_GENERATION);
+        let mut list = storage.free_list();
+        storage.take(index, Taker::Runner, false).expect("armed").extract().1.free(&mut list);
+        assert!(list.pop().is_none());
+    }
+}
