@@ -139,9 +139,7 @@ pub use observe::hooks::{
 pub use observe::panic::CleanupPanic;
 pub use observe::stats::{CleanupStats, PoolStats};
 pub use pool::dump::{Activity, PoolDump, RunnerDump};
-pub use pool::monitor::Monitor;
-pub use pool::state::{Pool, PoolConfig, Spawn};
-pub use pool::worker::Worker;
+pub use pool::state::{Pool, PoolConfig, Role, Spawn};
 pub use record::head::Head;
 #[doc(hidden)]
 pub use sexton_sync::{self as sync, PerProcess, Process, drop_quietly, prefetch};

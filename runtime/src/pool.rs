@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use sexton_cleanup::sync::{Condvar, Mutex, wait_until};
 use sexton_cleanup::{
-    CleanupPanic, Monitor, PerProcess, Pool, PoolConfig, PoolDump, PoolStats, SlowCleanup, Spawn,
-    SpawnFailure, WaitError, Worker, in_cleanup,
+    CleanupPanic, PerProcess, Pool, PoolConfig, PoolDump, PoolStats, Role, SlowCleanup, Spawn,
+    SpawnFailure, WaitError, in_cleanup,
 };
 
 use crate::threads;
@@ -261,7 +261,7 @@ impl Threads {
         self: &Arc<Self>,
         role: &str,
         list: fn(&mut Started) -> &mut Vec<JoinHandle<()>>,
-        body: impl FnOnce() + Send + 'static,
+        body: Box<dyn FnOnce() + Send>,
     ) -> io::Result<()> {
         let name = threads::name(&self.settings.name, role);
         let mut thread = thread::Builder::new().name(name);
@@ -270,7 +270,7 @@ impl Threads {
         }
         let _starting = self.count(|started| &mut started.starting);
         // Unlocked: the hook is the user's.
-        let spawn = || (self.settings.spawn)(thread, Box::new(body));
+        let spawn = || (self.settings.spawn)(thread, body);
         let handle = threads::without_signals(spawn)?;
         let mut started = self.started.lock();
         let handles = list(&mut started);
@@ -327,18 +327,20 @@ struct Spawner {
 }
 
 impl Spawn for Spawner {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        let role = worker.index().to_string();
-        self.threads.start(&role, |started| &mut started.handles, move || worker.run())
-    }
-
-    fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
-        let watching = self.threads.count(|started| &mut started.watching);
-        let body = move || {
-            monitor.run();
-            drop(watching);
-        };
-        self.threads.start("mon", |started| &mut started.monitors, body)
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        match role {
+            Role::Worker(index) => {
+                self.threads.start(&index.to_string(), |started| &mut started.handles, run)
+            }
+            Role::Monitor => {
+                let watching = self.threads.count(|started| &mut started.watching);
+                let body = Box::new(move || {
+                    run();
+                    drop(watching);
+                });
+                self.threads.start("mon", |started| &mut started.monitors, body)
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::catalogue::per;
 use crate::heaps::Nothing;
 use sexton::{CleanupPool, Heap, Pacing};
-use sexton_cleanup::{Origin, Pool, PoolConfig, Spawn, Worker};
+use sexton_cleanup::{Origin, Pool, PoolConfig, Role, Spawn};
 
 use super::limits::{nanos_at, pause};
 use crate::catalogue::Out;
@@ -68,8 +68,11 @@ impl Started {
 struct Threads;
 
 impl Spawn for Threads {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        thread::Builder::new().spawn(move || worker.run()).map(drop)
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        thread::Builder::new().spawn(run).map(drop)
     }
 }
 

@@ -176,7 +176,7 @@ impl Watch {
 /// A monitor, to be [run](Self::run) on a thread of its own. If it is dropped instead, another one is tried
 /// when it is wanted again.
 #[derive(Debug)]
-pub struct Monitor {
+pub(crate) struct Monitor {
     pool: Arc<Pool>,
     /// It has ended in order, and another one may be there already.
     ended: bool,
@@ -188,7 +188,7 @@ impl Monitor {
     }
 
     /// Watches the pool until it is shut down, or has been idle for long.
-    pub fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let watch = self.pool.watch();
         let mut quiet = Quiet::default();
         let mut patience = Patience::default();

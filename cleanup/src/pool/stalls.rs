@@ -10,7 +10,7 @@ use crate::account::counters::Runner;
 use crate::observe::hooks::{SlowCleanup, call};
 use crate::pool::in_flight::{Desk, Glance};
 use crate::pool::monitor::{Monitor, tick};
-use crate::pool::state::{Pool, attempt};
+use crate::pool::state::{Pool, Role, attempt};
 use crate::protocol::mutant::step;
 use sexton_sync::{Arc, Ordering};
 use std::io;
@@ -62,7 +62,7 @@ impl Pool {
     pub(super) fn start_monitor(&self) {
         let Some(spawn) = &self.spawn else { return };
         let monitor = Monitor::new(self.this());
-        match attempt(|| spawn.spawn_monitor(monitor)) {
+        match attempt(|| spawn.spawn(Role::Monitor, Box::new(move || monitor.run()))) {
             Err(error) if error.kind() != io::ErrorKind::Unsupported => {
                 self.unwatched.store(true, Ordering::Relaxed);
                 self.spawn_failed(None, &error);

@@ -34,7 +34,7 @@ use crate::observe::hooks::{Hooks, SpawnFailure, call};
 use crate::observe::stats::PoolStats;
 use crate::pool::dump::PoolDump;
 use crate::pool::in_flight::Desks;
-use crate::pool::monitor::{Monitor, Watch};
+use crate::pool::monitor::Watch;
 use crate::pool::run::run;
 use crate::pool::worker::Worker;
 use crate::protocol::mutant::Mutant;
@@ -45,30 +45,36 @@ use sexton_sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-/// Starts threads for a pool's workers.
+/// Starts threads for a pool.
 ///
-/// Its methods are called on whatever thread publishes cleanups, a collecting one for the most part, with no lock
-/// held, and as if inside a cleanup. They should not wait for anything. A panic in one is a failure.
+/// It is called on the thread that publishes cleanups, a collecting one for the most part. No lock is
+/// held, and the call counts as inside a cleanup. It should not wait for anything.
 pub trait Spawn: Send + Sync {
-    /// Starts a thread that calls [`Worker::run`].
+    /// Starts a thread that calls `run`.
+    ///
+    /// The pool counts a worker from before the call on. Dropping `run` uncalled corrects the count.
+    /// If a thread had been started for it and work waits, the pool asks for a replacement at once.
     ///
     /// # Errors
-    /// If no thread can be started. The worker has to be dropped, which corrects the pool's count; the
-    /// failure is counted and given to the hook, and the next publish, [`Ticket::wait`](crate::Ticket::wait) or
-    /// tick of the monitor tries again.
-    fn spawn(&self, worker: Worker) -> io::Result<()>;
+    /// If no thread can be started. `run` has to be dropped. A panic is an error like any other. The
+    /// failure is counted and given to the hook. The next publish, [`Ticket::wait`](crate::Ticket::wait)
+    /// or tick of the monitor tries again.
+    ///
+    /// Without a monitor, stalled cleanups keep the rest of their blocks, and slow ones are not reported.
+    /// [`Unsupported`](io::ErrorKind::Unsupported) for a [`Role::Monitor`] is no failure: the pool goes
+    /// without one, and tries again when one is wanted again.
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+}
 
-    /// Starts a thread that calls [`Monitor::run`].
+/// What a pool wants a thread for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed.
     ///
-    /// # Errors
-    /// If no thread can be started. Until one can, stalled cleanups keep the rest of their blocks, slow ones are not
-    /// reported, and nobody but publishers and waiters tries to start a worker again. A failure is counted and given to the
-    /// hook, and the next publish, wait or block tries again; but for [`Unsupported`](io::ErrorKind::Unsupported), as by
-    /// default: there is to be no monitor.
-    fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
-        drop(monitor);
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    /// The number is its index: below the largest `max_workers` there was, and no two workers' at a time.
+    Worker(usize),
+    /// Watches for cleanups that run for long. One per pool at a time.
+    Monitor,
 }
 
 /// How a pool is to be.
@@ -328,7 +334,8 @@ impl Pool {
         let mut failed = false;
         for opening in demand.0 {
             let worker = Worker::new(self.this(), opening);
-            if let Err(error) = attempt(|| spawn.spawn(worker)) {
+            let run = Box::new(move || worker.run());
+            if let Err(error) = attempt(|| spawn.spawn(Role::Worker(opening.index), run)) {
                 failed = true;
                 self.spawn_failed(Some(opening.index), &error);
             }
@@ -454,7 +461,7 @@ pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-/// Calls a method of [`Spawn`], whose panic is a failure like any other.
+/// Calls [`Spawn::spawn`], whose panic is a failure like any other.
 pub(super) fn attempt(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut result = Err(io::Error::other("the attempt to start a thread panicked"));
     call(|| result = spawn());

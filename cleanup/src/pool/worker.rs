@@ -14,13 +14,9 @@ use crate::pool::state::Pool;
 use crate::protocol::sleep::{Opening, Seat};
 use sexton_sync::Arc;
 
-/// A worker, to be [run](Self::run) on a thread of its own.
-///
-/// The pool counts it from before [`Spawn::spawn`](crate::Spawn::spawn) is called. Dropping it instead of
-/// running it corrects the count. If it was dropped by a thread that had started it, and work is waiting, the
-/// pool asks for a replacement at once; if nobody had started it, as soon as after a failure.
+/// A worker, to be [run](Self::run) on a thread of its own. See [`Spawn`](crate::Spawn).
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     pool: Arc<Pool>,
     opening: Opening,
     /// Once it runs.
@@ -34,16 +30,10 @@ impl Worker {
         Worker { pool, opening, desk: None, left: false }
     }
 
-    /// Its number among its pool's workers: below the largest `max_workers` there was, and no two workers' at a
-    /// time.
-    pub fn index(&self) -> usize {
-        self.opening.index
-    }
-
     /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed: the pool shuts
     /// down and its full list is empty, or the worker was idle for long, or the bound was lowered. Cleanups that
     /// panic do not end it.
-    pub fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let queue = self.pool.queue();
         queue.started(self.opening);
         let seat = Seat::new(self.opening);

@@ -1,7 +1,7 @@
 //! A runner that dies between two cleanups loses nothing.
 
 use super::fault;
-use crate::{Origin, Pool, PoolConfig, Spawn, Worker};
+use crate::{Origin, Pool, PoolConfig, Role, Spawn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,7 +46,10 @@ fn the_rest_of_its_block_goes_back_to_the_list() {
 struct Mortal(Mutex<u32>);
 
 impl Spawn for Mortal {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let mut spawned = self.0.lock().unwrap();
         *spawned += 1;
         let first = *spawned == 1;
@@ -54,7 +57,7 @@ impl Spawn for Mortal {
             if first {
                 fault::arm(10);
             }
-            worker.run();
+            run();
         });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! How long a monitor with nothing to do stays.
 
 use super::death::queue;
-use crate::{Hooks, Monitor, Origin, Pool, PoolConfig, Spawn, Worker};
+use crate::{Hooks, Origin, Pool, PoolConfig, Role, Spawn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,14 +16,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 struct Counting(Arc<AtomicU32>);
 
 impl Spawn for Counting {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        thread::spawn(move || worker.run());
-        Ok(())
-    }
-
-    fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        thread::spawn(move || monitor.run());
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.0.fetch_add(u32::from(role == Role::Monitor), Ordering::Relaxed);
+        thread::spawn(run);
         Ok(())
     }
 }

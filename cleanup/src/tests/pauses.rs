@@ -5,7 +5,7 @@ use super::pause::{Pause, Step};
 use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
 use crate::protocol::sleep::{Demand, Opening, Seat};
-use crate::{Cleanup, CleanupState, Origin, Pool, PoolConfig, Spawn, Worker};
+use crate::{Cleanup, CleanupState, Origin, Pool, PoolConfig, Role, Spawn};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -222,8 +222,11 @@ fn a_worker_that_becomes_surplus_on_its_way_to_sleep_leaves() {
 struct Plain;
 
 impl Spawn for Plain {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        std::thread::spawn(move || worker.run());
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        std::thread::spawn(run);
         Ok(())
     }
 }
@@ -281,8 +284,11 @@ struct ComeAndGone {
 }
 
 impl Spawn for ComeAndGone {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        let thread = std::thread::spawn(move || worker.run());
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let thread = std::thread::spawn(run);
         if self.at_once.load(Ordering::SeqCst) {
             thread.join().expect("a worker");
         }

@@ -4,8 +4,8 @@
 use super::fault;
 use super::models::take_tails;
 use crate::{
-    Cleanup, CleanupState, Head, Hooks, Origin, Pool, PoolConfig, Registrar, Spawn, Ticket,
-    WaitError, Worker, in_cleanup,
+    Cleanup, CleanupState, Head, Hooks, Origin, Pool, PoolConfig, Registrar, Role, Spawn, Ticket,
+    WaitError, in_cleanup,
 };
 use sexton_sync::explored;
 use sexton_sync::explorer::{Strategy, explore};
@@ -353,7 +353,10 @@ struct Crew {
 }
 
 impl Spawn for Crew {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         if self.refuse.swap(false, Ordering::Relaxed) {
             return Err(io::Error::other("the first one is refused"));
         }
@@ -362,7 +365,7 @@ impl Spawn for Crew {
             if dies {
                 fault::arm(1 + below(6));
             }
-            let end = catch_unwind(AssertUnwindSafe(|| worker.run()));
+            let end = catch_unwind(AssertUnwindSafe(run));
             // That death is no failure of the model; every other one is.
             if let Err(payload) = end
                 && payload.downcast_ref() != Some(&fault::FAULT)

@@ -1,6 +1,6 @@
 //! What the integration tests share: pools on real threads, and waiting for conditions with a deadline.
 
-use sexton_cleanup::{Cleanup, Head, Monitor, Origin, Pool, PoolConfig, Registrar, Spawn, Worker};
+use sexton_cleanup::{Cleanup, Head, Origin, Pool, PoolConfig, Registrar, Role, Spawn};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -61,36 +61,34 @@ impl Threads {
 }
 
 impl Spawn for Threads {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
-        if state.failures > 0 {
-            state.failures -= 1;
+        let failures = match role {
+            Role::Worker(_) => &mut state.failures,
+            Role::Monitor => &mut state.monitor_failures,
+        };
+        if *failures > 0 {
+            let never = *failures == usize::MAX;
+            *failures -= usize::from(!never);
             drop(state);
-            drop(worker);
-            return Err(io::Error::other("told to fail"));
-        }
-        state.spawned += 1;
-        let name = format!("cleanup-{}", worker.index());
-        state.threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run())?);
-        Ok(())
-    }
-
-    fn spawn_monitor(&self, monitor: Monitor) -> io::Result<()> {
-        let mut state = self.0.lock().unwrap();
-        if state.monitor_failures > 0 {
-            let never = state.monitor_failures == usize::MAX;
-            state.monitor_failures -= usize::from(!never);
-            drop(state);
-            drop(monitor);
+            drop(run);
             return Err(if never {
                 io::ErrorKind::Unsupported.into()
             } else {
                 io::Error::other("told to fail")
             });
         }
-        state.monitors += 1;
-        let thread = std::thread::Builder::new().name("monitor".into());
-        state.threads.push(thread.spawn(move || monitor.run())?);
+        let name = match role {
+            Role::Worker(index) => {
+                state.spawned += 1;
+                format!("cleanup-{index}")
+            }
+            Role::Monitor => {
+                state.monitors += 1;
+                "monitor".into()
+            }
+        };
+        state.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
         Ok(())
     }
 }

@@ -3,7 +3,6 @@
 use crate::common::*;
 use sexton_cleanup::{
     Cleanup, CleanupState, Cycle, Description, Head, LocalBlock, Origin, Pool, Registrar, Ticket,
-    Worker,
 };
 use std::sync::Arc;
 
@@ -13,7 +12,6 @@ fn everything_may_cross_threads_that_should() {
     fn sync<T: Sync>() {}
     send::<Registrar>();
     send::<LocalBlock>();
-    send::<Worker>();
     send::<Cycle>();
     sync::<Cycle>();
     send::<Origin>();

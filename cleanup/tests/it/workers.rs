@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use sexton_cleanup::{
-    Activity, CleanupState, Hooks, Origin, Pool, PoolConfig, Spawn, SpawnFailure, WaitError, Worker,
+    Activity, CleanupState, Hooks, Origin, Pool, PoolConfig, Role, Spawn, SpawnFailure, WaitError,
 };
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -193,13 +193,16 @@ struct FailsLate {
 }
 
 impl Spawn for FailsLate {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        if role == Role::Monitor {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         if self.attempts.fetch_add(1, Ordering::SeqCst) == 0 {
             self.gate.pass();
-            drop(worker);
+            drop(run);
             return Err(io::Error::other("told to fail"));
         }
-        self.threads.spawn(worker)
+        self.threads.spawn(role, run)
     }
 }
 
@@ -232,11 +235,15 @@ fn who_waits_looks_again_when_a_start_has_failed() {
 
 /// Keeps the workers it is to start.
 #[derive(Clone, Default)]
-struct Keep(Arc<Mutex<Vec<Worker>>>);
+struct Keep(Arc<Mutex<Vec<Kept>>>);
+
+/// The index of a worker, and its body.
+type Kept = (usize, Box<dyn FnOnce() + Send>);
 
 impl Spawn for Keep {
-    fn spawn(&self, worker: Worker) -> io::Result<()> {
-        self.0.lock().unwrap().push(worker);
+    fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        let Role::Worker(index) = role else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.0.lock().unwrap().push((index, run));
         Ok(())
     }
 }
@@ -252,7 +259,7 @@ fn a_worker_dropped_unrun_is_no_longer_counted() {
     sweep(&origin, [head]);
     assert_eq!(pool.stats().workers, 1);
     let worker = keep.0.lock().unwrap().pop().unwrap();
-    assert_eq!(worker.index(), 0);
+    assert_eq!(worker.0, 0);
     drop(worker);
     assert_eq!(pool.stats().workers, 0);
     assert_eq!(handle.state(), CleanupState::Queued);
@@ -262,7 +269,7 @@ fn a_worker_dropped_unrun_is_no_longer_counted() {
     let _ = origin.ticket().wait(Duration::ZERO);
     let worker = keep.0.lock().unwrap().pop().unwrap();
     pool.begin_shutdown();
-    worker.run();
+    worker.1();
     assert_eq!(handle.state(), CleanupState::Done);
     assert_eq!(pool.stats().workers, 0);
 }
@@ -274,7 +281,7 @@ fn workers_have_different_indices_and_those_of_workers_gone_are_used_again() {
     let pool = Pool::new(config, Some(Box::new(keep.clone())));
     let origin = Origin::new(&pool);
     let mut registrar = origin.registrar();
-    let indices = || keep.0.lock().unwrap().iter().map(Worker::index).collect::<Vec<_>>();
+    let indices = || keep.0.lock().unwrap().iter().map(|worker| worker.0).collect::<Vec<_>>();
     let heads: Vec<_> = (0..300).map(|_| add(&mut registrar, || {}).0).collect();
     sweep(&origin, heads);
     assert_eq!(indices(), [0, 1, 2], "three blocks");
@@ -284,7 +291,7 @@ fn workers_have_different_indices_and_those_of_workers_gone_are_used_again() {
     assert_eq!(indices(), [0, 2, 1]);
     pool.begin_shutdown();
     let workers = std::mem::take(&mut *keep.0.lock().unwrap());
-    workers.into_iter().for_each(Worker::run);
+    workers.into_iter().for_each(|(_, run)| run());
     assert_eq!(pool.stats().executed, 300);
 }
 
@@ -312,7 +319,7 @@ fn who_waits_for_want_of_workers_stops_at_its_deadline_and_when_its_own_have_run
 fn a_spawn_that_panics_has_failed() {
     struct Panics;
     impl Spawn for Panics {
-        fn spawn(&self, _: Worker) -> io::Result<()> {
+        fn spawn(&self, _: Role, _: Box<dyn FnOnce() + Send>) -> io::Result<()> {
             std::panic::resume_unwind(Box::new("no thread"));
         }
     }
