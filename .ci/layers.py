@@ -27,6 +27,7 @@ LAYERS = {
         ["payload"],
         ["collect"],
     ],
+    "cleanup/sync/src": [["cell", "explorer", "injector", "panic", "prefetch", "process"], ["locks"]],
     "cleanup/src": [
         ["inside"],
         ["protocol", "observe"],

@@ -94,23 +94,31 @@ mod block {
 /// Invariant: the end of a cleanup is counted once.
 mod account {
     pub(crate) mod backlog;
+    pub(crate) mod batch;
     pub(crate) mod counters;
     pub(crate) mod handle;
+    pub(crate) mod registrar;
     pub(crate) mod registry;
     pub(crate) mod thread_slot;
+    pub(crate) mod totals;
 }
 
 /// The pool: the full list, its workers, and the monitor that looks after them.
 ///
 /// Invariant: a queued cleanup is in the full list, in the hands of one runner, or has ended.
 mod pool {
+    pub(crate) mod deferred_free;
     pub(crate) mod dump;
+    pub(crate) mod help;
     pub(crate) mod in_flight;
     pub(crate) mod monitor;
+    pub(crate) mod queued;
     pub(crate) mod run;
     mod shutdown;
+    mod staffing;
     mod stalls;
     pub(crate) mod state;
+    pub(crate) mod watch;
     pub(crate) mod worker;
 }
 
@@ -128,7 +136,8 @@ mod client {
 mod tests;
 
 pub use account::handle::{Cleanup, CleanupState, Receipt};
-pub use client::client::{Origin, Registrar};
+pub use account::registrar::Registrar;
+pub use client::client::Origin;
 pub use client::cycle::{Cycle, Flushed, LocalBlock};
 pub use client::ticket::{Ticket, WaitError};
 pub use inside::in_cleanup;

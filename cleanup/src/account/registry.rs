@@ -31,12 +31,14 @@
 //! It does not know objects, blocks or workers.
 
 use crate::account::backlog::Relief;
-use crate::account::counters::{Reading, Totals};
+use crate::account::batch::{Batch, HOLD};
+use crate::account::counters::Reading;
 use crate::account::thread_slot;
-use crate::client::ticket::Batch;
+use crate::account::totals::Totals;
 use crate::inside::Inside;
 use crate::observe::description::Description;
 use crate::observe::stats::CleanupStats;
+use crate::protocol::mutant::Mutant;
 use crate::record::ending::{Ending, Passed, Taker};
 use crate::record::free_list::FreeList;
 use crate::record::head::{Head, Index};
@@ -48,7 +50,9 @@ use sexton_sync::Process;
 use sexton_sync::drop_quietly;
 use sexton_sync::{Arc, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, Weak};
 use std::any::Any;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 /// Mark of a record whose object was alive when last looked at.
 pub(crate) const ARMED: u8 = 0;
@@ -129,9 +133,9 @@ struct Ledger {
     /// must not keep the pool's hook, nor drop it at a moment that is nobody's.
     totals: Weak<Totals>,
     /// Unfinished batches, in the order of their cycles.
-    live: Vec<Arc<Batch>>,
+    live: Vec<Arc<BatchAccount>>,
     /// The batch of each cycle that is still sweeping. Holds a hold on it.
-    open: Vec<(u64, Arc<Batch>)>,
+    open: Vec<(u64, Arc<BatchAccount>)>,
     cycles: u64,
     next_byte: u8,
     /// The counters of each registrar; written by that registrar only.
@@ -227,6 +231,78 @@ impl Drop for Lease {
         if self.registry.home.is_current() {
             all_recycled().lock().push(self.registry);
         }
+    }
+}
+
+/// A batch in the accounts of its heap and of its pool. It keeps the registry from other heaps.
+#[derive(Debug)]
+pub(crate) struct BatchAccount {
+    batch: Arc<Batch>,
+    lease: Arc<Lease>,
+    totals: Arc<Totals>,
+    /// Its number in `totals`, for the age of the oldest.
+    number: u64,
+}
+
+impl Deref for BatchAccount {
+    type Target = Batch;
+    #[inline]
+    fn deref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl BatchAccount {
+    /// A batch with one hold.
+    fn new(lease: &Arc<Lease>, totals: &Arc<Totals>, workers: usize, byte: u8) -> Arc<Self> {
+        let batch = Batch::new(workers, byte, &lease.registry().relief);
+        let number = totals.batch_begins(Instant::now(), &batch);
+        Arc::new(BatchAccount { batch, lease: lease.clone(), totals: totals.clone(), number })
+    }
+
+    #[inline]
+    pub(crate) fn registry(&self) -> &'static Registry {
+        self.lease.registry()
+    }
+
+    /// Lets go of one hold.
+    pub(crate) fn release(&self) {
+        self.subtract(HOLD);
+    }
+
+    /// Counts cleanups that are about to be published. Called by the owner of a hold.
+    pub(crate) fn add(&self, cleanups: u64) {
+        self.totals.tally.queue(cleanups);
+        self.batch.add(cleanups);
+    }
+
+    /// `n` cleanups have ended, and their runner has counted them in its shard.
+    pub(crate) fn subtract(&self, n: u64) {
+        if n > 0 {
+            let unordered = self.totals.mutant.is(Mutant::UnorderedEnds);
+            let order = if unordered { Ordering::Relaxed } else { Ordering::AcqRel };
+            if self.batch.subtract(n, order) {
+                self.finish();
+            }
+            self.registry().relief.ended();
+        }
+    }
+
+    /// One cleanup has ended through its handle.
+    pub(crate) fn settle_one(&self) {
+        self.totals.tally.settle_one();
+        self.tally.settle_one();
+        self.subtract(1);
+    }
+
+    #[cold]
+    fn finish(&self) {
+        self.totals.batch_ends(self.number);
+        // Out of the ledger first: a waiter that returns finds the origin's counters complete.
+        let listed = self.registry().close_batch(self);
+        self.batch.tell_done();
+        // Last, and with no lock held: it may be what keeps the registry out of the recycled ones.
+        drop(listed);
     }
 }
 
@@ -484,7 +560,7 @@ impl Registry {
         lease: &Arc<Lease>,
         totals: &Arc<Totals>,
         workers: usize,
-    ) -> Arc<Batch> {
+    ) -> Arc<BatchAccount> {
         let mut ledger = self.ledger.lock();
         let open = ledger.open.iter().find(|(c, _)| *c == cycle);
         if let Some((_, batch)) = open {
@@ -495,7 +571,7 @@ impl Registry {
         let batch = loop {
             if let Some(byte) = ledger.free_byte() {
                 // The hold it is made with is the cycle's.
-                let batch = Batch::new(lease, totals, workers, byte);
+                let batch = BatchAccount::new(lease, totals, workers, byte);
                 ledger.live.push(batch.clone());
                 break batch;
             }
@@ -512,7 +588,7 @@ impl Registry {
     }
 
     /// The cycle adds no more. The answer is to be released by the caller, unlocked.
-    pub(crate) fn end_cycle(&self, cycle: u64) -> Option<Arc<Batch>> {
+    pub(crate) fn end_cycle(&self, cycle: u64) -> Option<Arc<BatchAccount>> {
         let mut ledger = self.ledger.lock();
         let at = ledger.open.iter().position(|(c, _)| *c == cycle)?;
         Some(ledger.open.swap_remove(at).1)
@@ -520,7 +596,7 @@ impl Registry {
 
     /// Moves a finished batch's numbers to the past ones. Gives the ledger's reference, to be dropped
     /// unlocked.
-    pub(crate) fn close_batch(&self, batch: &Batch) -> Option<Arc<Batch>> {
+    pub(crate) fn close_batch(&self, batch: &BatchAccount) -> Option<Arc<BatchAccount>> {
         let mut ledger = self.ledger.lock();
         let at = ledger.live.iter().position(|b| std::ptr::eq(&**b, batch))?;
         ledger.past.batches += batch.tally.read();
@@ -533,7 +609,7 @@ impl Registry {
     }
 
     /// The batches unfinished now.
-    pub(crate) fn live(&self) -> Vec<Arc<Batch>> {
+    pub(crate) fn live(&self) -> Vec<Arc<BatchAccount>> {
         let Some(ledger) = self.ledger() else { return Vec::new() };
         ledger.live.iter().filter(|b| !b.is_done()).cloned().collect()
     }

@@ -1,25 +1,17 @@
-//! A heap as this crate sees it: its account with one pool, and its mutators' registrars.
+//! A heap as this crate sees it: its account with one pool.
 //!
-//! Invariant: a registrar's slots are its own, so registering takes no lock and does no
-//! read-modify-write, but to fetch some hundred slots. It never owns more than a few hundred; all
-//! others that are free are there for every registrar.
-//!
-//! It does not know objects: whoever keeps a chain's head says whose it is.
+//! It does not know objects: the owner of a chain's head says which object it belongs to.
 
-use crate::account::handle::{Cleanup, Receipt};
-use crate::account::registry::{ARMED, Lease, Registered, Registry};
+use crate::account::registrar::Registrar;
+use crate::account::registry::{BatchAccount, Lease, Registry};
 use crate::client::cycle::Cycle;
-use crate::client::ticket::{Batch, Ticket};
+use crate::client::ticket::Ticket;
 use crate::inside::{Inside, in_cleanup};
-use crate::observe::description::{Description, DescriptionId};
+use crate::observe::description::Description;
 use crate::observe::stats::CleanupStats;
-use crate::pool::state::{Pool, is_over};
-use crate::record::free_list::FreeList;
-use crate::record::head::Head;
-use crate::record::slot::Slot;
-use crate::record::storage::Fresh;
-use crate::record::thunk::Thunk;
-use sexton_sync::{Arc, AtomicU64, Ordering};
+use crate::pool::help::is_over;
+use crate::pool::state::Pool;
+use sexton_sync::Arc;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -38,16 +30,7 @@ impl Origin {
 
     /// The registering side, for one mutator.
     pub fn registrar(&self) -> Registrar {
-        let registry = self.registry();
-        Registrar {
-            registry,
-            free: registry.storage.free_list(),
-            surplus: registry.storage.free_list(),
-            fresh: Fresh::empty(),
-            counts: registry.add_registrar(),
-            described: None,
-            _lease: self.lease.clone(),
-        }
+        Registrar::new(&self.lease)
     }
 
     /// Begins a collection cycle. Allocates nothing; the first cleanup that is queued does.
@@ -154,223 +137,11 @@ impl Origin {
         self.lease.registry()
     }
 
-    pub(crate) fn open_batch(&self, cycle: u64) -> Arc<Batch> {
+    pub(crate) fn open_batch(&self, cycle: u64) -> Arc<BatchAccount> {
         let pool = &self.pool;
         self.registry().open_batch(cycle, &self.lease, pool.totals(), pool.max_workers())
     }
 }
 
-/// The registering side of one mutator.
-///
-/// Owns a few hundred free record slots at most. To make a registrar and to use it takes O(1) time,
-/// whatever the heap has been through. To drop it takes O(registrars that were made later).
-#[derive(Debug)]
-pub struct Registrar {
-    registry: &'static Registry,
-    /// Used first. A magazine at most.
-    free: FreeList,
-    /// Used last: the slots that `free` has no room for: less than a magazine. With one list
-    /// alone, a full magazine could go to and fro between here and the storage, once a slot.
-    surplus: FreeList,
-    fresh: Fresh,
-    counts: Arc<Registered>,
-    /// The last description used, and its number.
-    described: Option<(Description, DescriptionId)>,
-    _lease: Arc<Lease>,
-}
-
 /// Cleanups that a relieving thread runs between two looks at the backlog.
 const RELIEF: usize = 64;
-
-impl Registrar {
-    /// Adds a cleanup in front of an object's chain (`None`: it has none yet). The answer is the chain's new
-    /// head, to be kept in place of the old one, and the handle.
-    ///
-    /// Takes no lock, but for one registration in some hundred. Allocates when the captures exceed
-    /// 24 bytes or are aligned to more than 8, and once in a while to grow. If the records in front
-    /// of the chain have been stopped or run, at most two of them are reclaimed. So adding and
-    /// stopping in turn on one object stays bounded.
-    ///
-    /// # Panics
-    /// When two billion records exist, or when `chain` comes from another heap.
-    #[inline]
-    pub fn register<F: FnOnce() + Send + 'static>(
-        &mut self,
-        chain: Option<Head>,
-        f: F,
-    ) -> (Head, Cleanup) {
-        let (head, receipt) = self.enter(chain, f);
-        (head, receipt.handle())
-    }
-
-    /// As [`register`](Self::register), for a caller that gives the handle to a caller of its own.
-    #[inline]
-    pub fn enter<F: FnOnce() + Send + 'static>(
-        &mut self,
-        chain: Option<Head>,
-        f: F,
-    ) -> (Head, Receipt) {
-        let (head, generation) = self.arm(chain, f);
-        (head, Receipt::new(self.registry, head.index(), generation, Thunk::is_bare::<F>()))
-    }
-
-    /// What [`register`](Self::register) does; gives the new head and the record's generation, in two registers.
-    #[inline]
-    fn arm<F: FnOnce() + Send + 'static>(&mut self, mut chain: Option<Head>, f: F) -> (Head, u32) {
-        if let Some(head) = chain
-            && let Some((slot, rest)) = self.registry.storage.free_settled(head)
-        {
-            chain = rest.and_then(|rest| self.glance(rest));
-            // The warmest slot there is.
-            if let Some(slot) = self.reclaimed(slot) {
-                return self.arm_slot(slot, chain, f);
-            }
-        }
-        let slot = match self.free.pop().or_else(|| self.fresh.next()) {
-            Some(slot) => slot,
-            None => self.refill(),
-        };
-        self.arm_slot(slot, chain, f)
-    }
-
-    #[inline]
-    fn arm_slot<F: FnOnce() + Send + 'static>(
-        &mut self,
-        slot: Slot,
-        chain: Option<Head>,
-        f: F,
-    ) -> (Head, u32) {
-        let (index, generation) = slot.arm(chain, ARMED, f);
-        add_one(&self.counts.registered);
-        (Head::new(index, chain.is_some()), generation)
-    }
-
-    /// Describes a cleanup that was registered here. Takes a lock, and memory for the first in a while; the
-    /// others' registration pays nothing for it.
-    pub fn describe(&mut self, cleanup: &Cleanup, description: Description) {
-        let id = match self.described {
-            // The same place in the program as last time.
-            Some((last, id)) if last == description => id,
-            _ => DescriptionId::of(description),
-        };
-        self.described = Some((description, id));
-        cleanup.describe(id);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn refill(&mut self) -> Slot {
-        if let Some(slot) = self.surplus.pop() {
-            std::mem::swap(&mut self.free, &mut self.surplus);
-            return slot;
-        }
-        if self.free.refill()
-            && let Some(slot) = self.free.pop()
-        {
-            return slot;
-        }
-        self.fresh = self.registry.storage.fresh();
-        self.fresh.next().expect("a range holds at least one slot")
-    }
-
-    /// Takes a settled record off a live object's chain, if one is in front. One at most: each registration takes two off and
-    /// puts one on, so the chain gets shorter.
-    #[cold]
-    fn glance(&mut self, head: Head) -> Option<Head> {
-        match self.registry.storage.free_settled(head) {
-            Some((slot, rest)) => {
-                if let Some(slot) = self.reclaimed(slot) {
-                    self.keep(slot);
-                }
-                rest
-            }
-            None => Some(head),
-        }
-    }
-
-    /// Counts a settled record that is in no chain any more. Gives its slot, if it can be used again.
-    #[inline]
-    fn reclaimed(&mut self, slot: Slot) -> Option<Slot> {
-        add_one(&self.counts.reclaimed);
-        (!slot.is_worn()).then_some(slot)
-    }
-
-    /// Frees the record if it is settled.
-    fn reclaim(&mut self, head: Head) -> bool {
-        let Some((slot, _)) = self.registry.storage.free_settled(head) else { return false };
-        if let Some(slot) = self.reclaimed(slot) {
-            self.keep(slot);
-        }
-        true
-    }
-
-    /// Keeps a slot, to be used next while it is warm. Of many, a magazine goes to the others.
-    fn keep(&mut self, slot: Slot) {
-        if self.free.is_full() {
-            self.surplus.push(slot);
-            self.surplus.give_back_if_full();
-        } else {
-            self.free.push_front(slot);
-        }
-    }
-
-    /// Takes every settled record out of a live object's chain, and gives what is left. O(length).
-    ///
-    /// # Panics
-    /// When `chain` comes from another heap.
-    pub fn prune(&mut self, chain: Head) -> Option<Head> {
-        let storage = &self.registry.storage;
-        storage.prune(chain, |head| self.reclaim(head))
-    }
-
-    /// How many settled (stopped, or run early) records are still in chains of live objects.
-    /// O(unfinished cycles).
-    pub fn settled(&self) -> u64 {
-        self.registry.settled()
-    }
-
-    /// Drops the captures of every cleanup in the chain without running it. The chain is used up.
-    ///
-    /// A panic in a destructor is given to the pool's hook, and the rest is dropped all the same. O(length).
-    ///
-    /// # Panics
-    /// When `chain` comes from another heap.
-    pub fn discard(&mut self, chain: Head) {
-        self.registry.discard(chain, &mut self.surplus);
-    }
-
-    /// Whether all cleanups of the chain have been stopped or run. O(length).
-    pub fn is_settled(&self, chain: Head) -> bool {
-        self.heads(chain).all(|head| self.registry.storage.look(head.index()).1.is_settled())
-    }
-
-    /// How many records the chain has, settled ones included. O(length).
-    pub fn len(&self, chain: Head) -> usize {
-        self.heads(chain).count()
-    }
-
-    fn heads(&self, chain: Head) -> impl Iterator<Item = Head> {
-        let storage = &self.registry.storage;
-        std::iter::successors(Some(chain), |&head| storage.next(head))
-    }
-}
-
-/// Adds to a counter of this registrar's, its only writer.
-#[inline]
-fn add_one(counter: &AtomicU64) {
-    // Relaxed, both: see `Registered`.
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-}
-
-impl Drop for Registrar {
-    fn drop(&mut self) {
-        // In their order in memory, in which they are fetched best.
-        for slot in self.fresh.by_ref() {
-            self.surplus.push(slot);
-            self.surplus.give_back_if_full();
-        }
-        self.surplus.give_back();
-        self.free.give_back();
-        self.registry.remove_registrar(&self.counts);
-    }
-}

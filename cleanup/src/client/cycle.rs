@@ -5,24 +5,15 @@
 //!
 //! It does not know how objects are found dead.
 
+use crate::account::registry::BatchAccount;
 use crate::account::registry::{ARMED, SETTLED};
 use crate::block::arena::Block;
 use crate::block::entries::CAPACITY;
 use crate::client::client::Origin;
-use crate::client::ticket::Batch;
-use crate::pool::in_flight::Grace;
+use crate::pool::queued::Queued;
 use crate::record::free_list::FreeList;
 use crate::record::head::{Head, Index};
 use sexton_sync::{Arc, AtomicU8, Ordering};
-
-/// A block in the full list, and the batch it belongs to.
-#[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) block: Block,
-    pub(crate) batch: Arc<Batch>,
-    /// With whom the block shares entries, if it is the tail of another one that stalled.
-    pub(crate) grace: Option<Arc<Grace>>,
-}
 
 /// One collection cycle. Ends with [`flush`](Self::flush), or by being dropped.
 #[derive(Debug)]
@@ -142,7 +133,7 @@ pub struct LocalBlock {
     len: usize,
     block: Option<Block>,
     /// The batch, with a hold on it; from the first push on.
-    batch: Option<Arc<Batch>>,
+    batch: Option<Arc<BatchAccount>>,
     origin: Origin,
     cycle: Option<u64>,
     /// Chains of an inherited heap, to be discarded when the sweep is over. There is never a block, then.

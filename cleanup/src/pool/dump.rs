@@ -59,6 +59,13 @@ pub enum Activity {
     },
 }
 
+impl Pool {
+    /// What everybody in the pool is doing, at this moment. O(workers); never waits for a cleanup.
+    pub fn dump(&self) -> PoolDump {
+        PoolDump::of(self)
+    }
+}
+
 impl PoolDump {
     pub(crate) fn of(pool: &Pool) -> Self {
         if pool.is_inherited() {

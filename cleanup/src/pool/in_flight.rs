@@ -16,15 +16,12 @@
 #![forbid(unsafe_code)]
 
 use crate::account::counters::Runner;
-use crate::block::arena::View;
+use crate::account::registry::BatchAccount;
+use crate::block::arena::{Block, View};
 use crate::block::entries::CAPACITY;
-use crate::client::cycle::Queued;
-use crate::client::ticket::Batch;
 use crate::observe::description::Description;
-use crate::pool::state::Pool;
-use crate::record::ending::Passed;
-use crate::record::free_list::FreeList;
-use crate::record::head::Index;
+use crate::pool::deferred_free::Grace;
+use crate::pool::queued::Queued;
 use sexton_sync::{Arc, AtomicBool, Mutex, Ordering};
 use std::time::{Duration, Instant};
 
@@ -45,7 +42,7 @@ pub(crate) struct Desk {
 #[derive(Debug)]
 struct InHand {
     view: View,
-    batch: Arc<Batch>,
+    batch: Arc<BatchAccount>,
     begun: Instant,
     /// Entries begun before that: in a rest, by the runner that put it back.
     before: usize,
@@ -224,7 +221,7 @@ impl Desk {
             self.let_go.store(false, Ordering::Relaxed);
         }
         let running = if in_hand.is_untouched(at) { None } else { in_hand.view.get(at - 1) };
-        let storage = &in_hand.batch.lease().registry().storage;
+        let storage = &in_hand.batch.registry().storage;
         Some(Glance {
             running: running.map(|record| storage.description(record)),
             at,
@@ -245,7 +242,11 @@ impl Desk {
 
     /// Copies the tail to a new block, to be published or discarded. `None` if there is none, if it was taken before, or if
     /// the runner is no longer `at` the cursor where it was found stalled.
-    pub(crate) fn take_tail(&self, pool: &Pool, at: Option<usize>) -> Option<Queued> {
+    pub(crate) fn take_tail(
+        &self,
+        new_block: impl FnOnce() -> Block,
+        at: Option<usize>,
+    ) -> Option<Queued> {
         let mut in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_mut()?;
         // It may be behind. What the runner has begun meanwhile is in both blocks then, like what it begins later.
@@ -254,7 +255,7 @@ impl Desk {
             return None;
         }
         in_hand.view.get(cursor)?;
-        let block = pool.block();
+        let block = new_block();
         let mut len = 0;
         for record in (cursor..CAPACITY).map_while(|at| in_hand.view.get(at)) {
             block.write(len, record);
@@ -320,69 +321,13 @@ impl Drop for GuestDesk<'_> {
     }
 }
 
-/// What the parties to a take-over share: the slots that they have freed, kept from use until the last of them
-/// has put its block down and dropped this.
-#[derive(Debug)]
-pub(crate) struct Grace {
-    batch: Arc<Batch>,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    freed: FreeList,
-    /// Records that a handle's thread was at. Left to it they would be freed at once; so they are passed last.
-    busy: Vec<Index>,
-}
-
-impl Grace {
-    fn new(batch: &Arc<Batch>) -> Arc<Self> {
-        let freed = batch.lease().registry().storage.free_list();
-        Arc::new(Grace { batch: batch.clone(), kept: Mutex::new(Kept { freed, busy: Vec::new() }) })
-    }
-
-    /// Keeps a party's slots.
-    pub(crate) fn keep(&self, freed: &mut FreeList) {
-        self.kept.lock().freed.append(freed);
-    }
-
-    /// Keeps in mind a record that a handle's thread is at.
-    pub(crate) fn keep_busy(&self, record: Index) {
-        self.kept.lock().busy.push(record);
-    }
-}
-
-impl Drop for Grace {
-    /// The last party is gone: nobody will come to any of these records again.
-    fn drop(&mut self) {
-        let (freed, busy) = {
-            let mut kept = self.kept.lock();
-            let empty = self.batch.lease().registry().storage.free_list();
-            (std::mem::replace(&mut kept.freed, empty), std::mem::take(&mut kept.busy))
-        };
-        let mut freed = freed;
-        let storage = &self.batch.lease().registry().storage;
-        let mut uncounted = 0;
-        for record in busy {
-            if let Passed::Freed(slot, counted) = storage.pass(record, Some(self.batch.byte())) {
-                freed.push(slot);
-                uncounted += u64::from(!counted);
-            }
-        }
-        freed.give_back();
-        for _ in 0..uncounted {
-            self.batch.settle_one();
-        }
-    }
-}
-
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::record::ending::{Ending, Taker};
     use crate::record::tag::State;
     use crate::record::thunk::Thunk;
-    use crate::{Cleanup, Head, Origin, PoolConfig, Ticket};
+    use crate::{Cleanup, Head, Origin, Pool, PoolConfig, Ticket};
     use std::sync::mpsc::{Sender, channel};
 
     /// A block of cleanups in the list of a manual pool where nothing counts as stalled.
@@ -445,7 +390,7 @@ mod tests {
         let (tell, told) = channel();
         let first = move |pool: &Pool, desk: &Desk| {
             for at in [0, 2, 1, 1] {
-                let tail = desk.take_tail(pool, Some(at));
+                let tail = desk.take_tail(|| pool.block(), Some(at));
                 tell.send((at, tail.as_ref().map(|tail| tail.block.len()))).expect("it is heard");
                 pool.publish(tail);
             }
@@ -553,7 +498,7 @@ mod tests {
         let (_scene, desk, queued) = desk_and_block();
         desk.take_up(&queued);
         queued.block.advance();
-        let tail = desk.take_tail(&scene.pool, None).expect("two");
+        let tail = desk.take_tail(|| scene.pool.block(), None).expect("two");
         assert_eq!(tail.block.len(), 2);
         let mut asked = None;
         desk.is_to_be_watched(|found| *asked.insert(found));

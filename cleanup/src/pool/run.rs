@@ -8,11 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+use crate::account::batch::Batch;
 use crate::account::counters::{Counting, Shard};
 use crate::block::entries::Cells;
-use crate::client::cycle::Queued;
 use crate::inside::Inside;
 use crate::pool::in_flight::Desk;
+use crate::pool::queued::Queued;
 use crate::pool::state::Pool;
 use crate::protocol::mutant::Mutant;
 use crate::record::ending::{Passed, Taker};
@@ -46,7 +47,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(pool: &'a Pool, queued: Queued, desk: &'a Desk) -> Self {
-        let freed = queued.batch.lease().registry().storage.free_list();
+        let freed = queued.batch.registry().storage.free_list();
         pool.totals().tally.of(desk.runner()).add(|s| &s.running, 1);
         // From here on the block is safe, should anything unwind.
         let run = Run { pool, desk, queued: Some(queued), freed, ended: 0 };
@@ -68,8 +69,8 @@ impl<'a> Run<'a> {
     fn cleanups(&mut self, max: usize) -> usize {
         let Queued { block, batch, .. } = self.queued.as_ref().expect("only drop takes it");
         let cells: &Cells = block;
-        let registry = batch.lease().registry();
-        let storage = &registry.storage;
+        let storage = &batch.registry().storage;
+        let batch: &Batch = batch;
         let totals = self.pool.totals();
         let runner = self.desk.runner();
         let shards = [totals.tally.of(runner), batch.tally.of(runner)];

@@ -13,8 +13,9 @@
 //! it finds what was published before. What does not run for that is counted when it is taken;
 //! `PROTOCOL.md` says how.
 
+use crate::pool::help::is_over;
 use crate::pool::run::run;
-use crate::pool::state::{Pool, is_over};
+use crate::pool::state::Pool;
 use sexton_sync::{Ordering, fence, yield_now};
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,7 @@ impl Pool {
         }
         self.drain();
         for desk in self.desks.all() {
-            if let Some(tail) = desk.take_tail(self, None) {
+            if let Some(tail) = desk.take_tail(|| self.block(), None) {
                 let desk = self.desks.guest();
                 desk.take_up(&tail);
                 run(self, tail, &desk, usize::MAX);

@@ -10,7 +10,8 @@ use crate::account::counters::Runner;
 use crate::observe::hooks::{SlowCleanup, call};
 use crate::pool::in_flight::{Desk, Glance};
 use crate::pool::monitor::{Monitor, tick};
-use crate::pool::state::{Pool, Role, attempt};
+use crate::pool::staffing::attempt;
+use crate::pool::state::{Pool, Role};
 use crate::protocol::mutant::step;
 use sexton_sync::{Arc, Ordering};
 use std::io;
@@ -124,7 +125,7 @@ impl Pool {
     pub(crate) fn take_over(&self, desk: &Desk, at: Option<usize>) {
         // A pool that closes takes all tails.
         let Some(transit) = self.transit() else { return };
-        let demand = desk.take_tail(self, at).map(|tail| {
+        let demand = desk.take_tail(|| self.block(), at).map(|tail| {
             self.taken_over.fetch_add(1, Ordering::Relaxed);
             step!(T3);
             self.queue.publish_for_stalled(tail)

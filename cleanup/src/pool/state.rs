@@ -6,17 +6,6 @@
 //! It owns no thread: [`Spawn`] makes them, and whoever made them joins them. What stalled cleanups need is in
 //! `stalls.rs`, the end in `shutdown.rs`.
 //!
-//! # What is tried again, and by whom
-//!
-//! | what has failed, or may have | how it is known | who tries again |
-//! |---|---|---|
-//! | to start a worker for work that waits | `starving` | the monitor; publishers and waiters; a raised bound |
-//! | to start the monitor | `unwatched` | publishers and waiters; whoever takes a block up |
-//! | to have any worker | no worker, and `length > 0` | waiters and a shutdown run the work themselves |
-//! | a worker that ended without being told to | `LossFence` in `sleep.rs` | its thread, on its way out |
-//!
-//! If neither a worker nor the monitor can be started, nobody is left to try by himself: the next publish or wait does.
-//!
 //! # After a `fork`
 //!
 //! The child has none of the pool's threads, and the pool is *inherited* there. Its locks may be held and its lists may be
@@ -25,24 +14,19 @@
 
 #![forbid(unsafe_code)]
 
-use crate::account::counters::Totals;
+use crate::account::totals::Totals;
 use crate::block::arena::Block;
 use crate::block::free_list::Blocks;
-use crate::client::cycle::Queued;
-use crate::inside::in_cleanup;
-use crate::observe::hooks::{Hooks, SpawnFailure, call};
+use crate::observe::hooks::Hooks;
 use crate::observe::stats::PoolStats;
-use crate::pool::dump::PoolDump;
 use crate::pool::in_flight::Desks;
-use crate::pool::monitor::Watch;
-use crate::pool::run::run;
-use crate::pool::worker::Worker;
+use crate::pool::queued::Queued;
+use crate::pool::watch::Watch;
 use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
-use crate::protocol::sleep::{Demand, Numbers, Opening};
-use sexton_sync::Process;
-use sexton_sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak, fence};
-use std::time::{Duration, Instant};
+use crate::protocol::sleep::Numbers;
+use sexton_sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Process, Weak};
+use std::time::Duration;
 use std::{fmt, io};
 
 /// Starts threads for a pool.
@@ -188,16 +172,6 @@ impl Pool {
         self.queue.crew().max()
     }
 
-    /// Changes the most workers at a time. A surplus leaves as soon as it has no cleanup in hand; if work waits,
-    /// workers are added at once. No effect on a manual pool, nor on an inherited one.
-    pub fn set_max_workers(&self, max: usize) {
-        if self.spawn.is_some() && !self.is_inherited() {
-            self.queue.crew().set_max(max);
-            self.watch_what_others_could_take();
-            self.look();
-        }
-    }
-
     /// Whether the pool was made by another process, before a `fork`. Then its workers are not in this one, and nothing
     /// it does is waited for or run here. A system call.
     pub fn is_inherited(&self) -> bool {
@@ -207,47 +181,6 @@ impl Pool {
     /// Whether the pool can have no workers, ever.
     pub fn is_manual(&self) -> bool {
         self.spawn.is_none()
-    }
-
-    /// Runs at most `max` cleanups on this thread; gives how many it ran.
-    ///
-    /// Any thread may call it at any time, whether the pool is manual or has workers. What is left of a
-    /// block goes back to the full list. If the list is empty, this takes over the tail of each
-    /// block that another thread has had in hand for `stall_after`. So when it gives less than
-    /// `max`, all that waits is behind a cleanup in a block that was begun later. From inside a
-    /// cleanup it does nothing: cleanups do not nest. Nor does it in an inherited pool, whose work
-    /// is its own process's.
-    pub fn run_pending(&self, max: usize) -> usize {
-        if self.is_inherited() { 0 } else { self.run_here(max) }
-    }
-
-    /// As [`run_pending`](Self::run_pending), in a pool that is known not to be inherited.
-    pub(crate) fn run_here(&self, max: usize) -> usize {
-        if in_cleanup() {
-            return 0;
-        }
-        if self.totals.hooks.ready.is_some() {
-            self.told.store(false, Ordering::Relaxed);
-            // ReadyFence: pairs with PublishFence. Either we see the addition to `length`, or the publisher sees that
-            // the hook has to be told again.
-            fence(Ordering::SeqCst);
-        }
-        let desk = self.desks.guest();
-        let mut ran = 0;
-        while ran < max {
-            let Some(block) = desk.take_up_next(|| self.queue.try_next()) else {
-                self.take_what_waits();
-                if self.queue.len() > 0 {
-                    continue;
-                }
-                break;
-            };
-            ran += run(self, block, &desk, max - ran);
-        }
-        if self.queue.len() > 0 {
-            self.tell_ready();
-        }
-        ran
     }
 
     /// The counters. Takes the crew's lock for a moment; never waits for a cleanup. An inherited pool has no workers; its
@@ -281,142 +214,12 @@ impl Pool {
         }
     }
 
-    /// What everybody in the pool is doing, at this moment. O(workers); never waits for a cleanup.
-    pub fn dump(&self) -> PoolDump {
-        PoolDump::of(self)
-    }
-
     /// Whether every cleanup that was queued has ended.
     pub fn is_idle(&self) -> bool {
         self.totals.tally.read().backlog() == 0
     }
 
-    // ---- workers and work --------------------------------------------------------------------------
-
-    /// Publishes blocks, and wakes or starts workers for them.
-    pub(crate) fn publish(&self, blocks: impl IntoIterator<Item = Queued>) {
-        let demand = self.queue.publish(blocks);
-        self.published(demand);
-    }
-
-    /// The rest of a publish, in which the user's hooks may be called.
-    pub(crate) fn published(&self, demand: Demand) {
-        self.fulfil(demand);
-        self.watch_again();
-        if self.queue.len() > 0 {
-            self.tell_ready();
-            if self.is_paused() && self.is_deserted() {
-                // Nobody is demanded here, who could fail to come. Who waits already runs it.
-                self.totals.nudge();
-            }
-        }
-    }
-
-    /// Wakes or starts workers for what is in the list, and the monitor, in case the last attempt failed.
-    pub(crate) fn look(&self) {
-        let demand = self.queue.look();
-        self.fulfil(demand);
-        self.watch_again();
-    }
-
-    /// A worker is gone without having been told to leave.
-    pub(crate) fn lost(&self, opening: Opening) {
-        let demand = self.queue.lost(opening);
-        self.fulfil(demand);
-    }
-
-    /// Starts the workers demanded. Called with nothing locked.
-    pub(super) fn fulfil(&self, demand: Demand) {
-        if demand.0.is_empty() {
-            return;
-        }
-        let Some(spawn) = &self.spawn else { unreachable!("a manual pool demands no workers") };
-        let mut failed = false;
-        for opening in demand.0 {
-            let worker = Worker::new(self.this(), opening);
-            let run = Box::new(move || worker.run());
-            if let Err(error) = attempt(|| spawn.spawn(Role::Worker(opening.index), run)) {
-                failed = true;
-                self.spawn_failed(Some(opening.index), &error);
-            }
-        }
-        if failed {
-            self.starving.store(true, Ordering::Relaxed);
-        }
-        if self.is_starving() {
-            if self.is_deserted() {
-                // Who waits already may have counted on this start. (With a worker there is somebody to count on.)
-                self.totals.nudge();
-            }
-            if self.watch.call() {
-                self.start_monitor();
-            }
-        }
-    }
-
-    /// Whether work waits, and no worker is there or on its way who could do it.
-    pub(crate) fn is_deserted(&self) -> bool {
-        self.queue.len() > 0 && self.queue.crew().numbers().workers == 0
-    }
-
-    /// A worker ended before it began: whoever was to start it forgot it, or its thread did not live that long.
-    pub(crate) fn never_began(&self) {
-        self.starving.store(true, Ordering::Relaxed);
-        // Not in the middle of the attempt to start it, which looks itself when it is over.
-        if !in_cleanup() && self.is_starving() && self.watch.call() {
-            self.start_monitor();
-        }
-    }
-
-    pub(super) fn spawn_failed(&self, worker: Option<usize>, error: &io::Error) {
-        self.queue.crew().spawn_failed();
-        let waiting_blocks = self.queue.len();
-        self.totals.hooks.spawn_failed(&SpawnFailure { error, worker, waiting_blocks });
-    }
-
-    /// Tells the ready hook that there is work, unless it knows.
-    pub(super) fn tell_ready(&self) {
-        if let Some(ready) = &self.totals.hooks.ready
-            && !self.told.swap(true, Ordering::Relaxed)
-        {
-            call(|| ready());
-        }
-    }
-
-    /// Whether work waits, and the bound allows no worker; but it is no manual pool.
-    pub(crate) fn is_paused(&self) -> bool {
-        !self.is_manual() && self.max_workers() == 0 && self.queue.len() > 0
-    }
-
-    /// Whether work waits for a worker that could not be started.
-    pub(crate) fn is_starving(&self) -> bool {
-        self.starving.load(Ordering::Relaxed) && self.max_workers() > 0 && self.queue.len() > 0
-    }
-
-    /// Tries again to start workers.
-    pub(crate) fn retry(&self) {
-        self.starving.store(false, Ordering::Relaxed);
-        self.look();
-    }
-
-    /// In a pool that has no workers because none could be started, or none is allowed: runs what is queued here,
-    /// until `enough`. A manual pool's owner has chosen the threads that run cleanups, so nothing runs here.
-    pub(crate) fn help_for_want_of_workers(&self, enough: impl Fn() -> bool) {
-        if !self.is_manual() {
-            self.help_without_workers(enough);
-        }
-    }
-
-    /// Likewise, in a manual pool, too. Not called in an inherited pool.
-    pub(crate) fn help_without_workers(&self, enough: impl Fn() -> bool) {
-        while self.queue.crew().numbers().workers == 0 && !enough() && self.run_here(STINT) > 0 {}
-    }
-
     // ---- for the rest of the crate -----------------------------------------------------------------
-
-    pub(super) fn this(&self) -> Arc<Pool> {
-        self.this.upgrade().expect("whoever publishes holds the pool")
-    }
 
     pub(crate) fn watch(&self) -> &Watch {
         &self.watch
@@ -451,21 +254,6 @@ impl Pool {
     pub(crate) fn queue(&self) -> &Queue<Queued> {
         &self.queue
     }
-}
-
-/// Cleanups that a helping thread runs between two looks at whether it is still needed.
-const STINT: usize = 16;
-
-/// Whether there is a deadline, and it has passed.
-pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| Instant::now() >= deadline)
-}
-
-/// Calls [`Spawn::spawn`], whose panic is a failure like any other.
-pub(super) fn attempt(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    let mut result = Err(io::Error::other("the attempt to start a thread panicked"));
-    call(|| result = spawn());
-    result
 }
 
 impl Drop for Pool {

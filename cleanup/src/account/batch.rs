@@ -1,0 +1,190 @@
+//! Batches: what one collection cycle queued.
+//!
+//! Invariant: `remaining` is zero exactly when the cycle has stopped adding and every cleanup of it has
+//! ended.
+//!
+//! It does not know its registry, nor its pool; see [`BatchAccount`](crate::account::registry::BatchAccount).
+
+use crate::account::backlog::Relief;
+use crate::account::counters::Tally;
+use sexton_sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
+use std::time::Instant;
+
+/// What the cycle and each of its sweepers add to `remaining` while they may still add cleanups. Larger than
+/// any number of cleanups, so that ends counted before their publication cannot bring it to zero.
+pub(super) const HOLD: u64 = 1 << 40;
+
+/// The cleanups that one cycle queued.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// What sweepers write into the marks of this batch's records. Unique among the unfinished batches of
+    /// its registry.
+    byte: u8,
+    /// Holds, and cleanups published and not ended. Added to by the cycle's sweepers; subtracted from by
+    /// runners, a block at a time, and by handles.
+    ///
+    /// Subtractions are AcqRel: Release, so that who brings it to zero sees what each ended cleanup did, and
+    /// Acquire, so that it does.
+    remaining: AtomicU64,
+    pub(crate) tally: Tally,
+    /// Drop the captures instead of running. Set at most once. Relaxed: a runner that sees it late has run
+    /// one more, which `discard_queued` allows.
+    discard: AtomicBool,
+    /// What the waiters are told.
+    told: Mutex<Told>,
+    finished: Condvar,
+    /// Where threads wait for the backlog of its heap to come down.
+    relief: &'static Relief,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// It has finished.
+    done: bool,
+    /// Changes with each nudge.
+    nudges: u64,
+}
+
+/// How a wait for a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Done,
+    TimedOut,
+    /// There may be no worker, and one may be had.
+    Nudged,
+}
+
+impl Batch {
+    /// A batch with one hold.
+    pub(crate) fn new(workers: usize, byte: u8, relief: &'static Relief) -> Arc<Self> {
+        Arc::new(Batch {
+            byte,
+            remaining: AtomicU64::new(HOLD),
+            tally: Tally::new(workers),
+            discard: AtomicBool::new(false),
+            told: Mutex::new(Told::default()),
+            finished: Condvar::new(),
+            relief,
+        })
+    }
+
+    pub(crate) fn byte(&self) -> u8 {
+        self.byte
+    }
+
+    // ---- the sweepers' side ------------------------------------------------------------------------
+
+    /// Keeps the batch unfinished; false if it has finished already.
+    pub(crate) fn hold(&self) -> bool {
+        // Relaxed: holders are ordered by the ledger's lock; the number is all that matters here.
+        let mut remaining = self.remaining.load(Ordering::Relaxed);
+        while remaining != 0 {
+            match self.remaining.compare_exchange_weak(
+                remaining,
+                remaining + HOLD,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(now) => remaining = now,
+            }
+        }
+        false
+    }
+
+    /// Counts cleanups that are about to be published. Called by the owner of a hold.
+    pub(super) fn add(&self, cleanups: u64) {
+        self.tally.queue(cleanups);
+        // Relaxed: the publication that follows is what makes the cleanups reachable.
+        self.remaining.fetch_add(cleanups, Ordering::Relaxed);
+    }
+
+    // ---- the ends ----------------------------------------------------------------------------------
+
+    /// `n` cleanups have ended. Whether nothing is left.
+    pub(super) fn subtract(&self, n: u64, order: Ordering) -> bool {
+        self.remaining.fetch_sub(n, order) == n
+    }
+
+    /// Tells those who wait that nothing is left.
+    pub(super) fn tell_done(&self) {
+        self.told.lock().done = true;
+        self.finished.notify_all();
+    }
+
+    // ---- what others ask ---------------------------------------------------------------------------
+
+    pub(crate) fn is_done(&self) -> bool {
+        // Acquire: pairs with the Release in `subtract`; who sees the end sees what the cleanups did.
+        self.remaining.load(Ordering::Acquire) == 0
+    }
+
+    /// Cleanups queued and not ended. See [`Reading::backlog`](crate::account::counters::Reading::backlog).
+    pub(crate) fn pending(&self) -> u64 {
+        self.tally.read().backlog()
+    }
+
+    pub(crate) fn discard(&self) {
+        self.discard.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_discarded(&self) -> bool {
+        self.discard.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the end, until the deadline, or for a nudge that is not in `nudges` yet.
+    pub(crate) fn wait(&self, deadline: Option<Instant>, nudges: u64) -> Waited {
+        let mut told = self.told.lock();
+        loop {
+            if told.done {
+                return Waited::Done;
+            }
+            if told.nudges != nudges {
+                return Waited::Nudged;
+            }
+            if wait_until(&self.finished, &mut told, deadline) && !told.done {
+                return Waited::TimedOut;
+            }
+        }
+    }
+
+    /// How often those who wait have been nudged.
+    pub(crate) fn nudges(&self) -> u64 {
+        self.told.lock().nudges
+    }
+
+    /// Has those who wait, for the batch or for its heap's backlog, look at the workers again.
+    pub(crate) fn nudge(&self) {
+        self.told.lock().nudges += 1;
+        self.finished.notify_all();
+        self.relief.tell();
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::{Origin, Pool, PoolConfig};
+
+    #[test]
+    fn a_wait_ends_at_a_nudge_that_is_new_to_it_and_sleeps_through_none() {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let origin = Origin::new(&pool);
+        let cycle = origin.begin_cycle();
+        let (head, _) = origin.registrar().register(None, || {});
+        let mut local = cycle.local_block();
+        local.push(head);
+        cycle.flush([local]);
+        let [batch] = &origin.registry().live()[..] else { panic!("one cycle, one batch") };
+        let now = || Some(Instant::now());
+        for _ in 0..2 {
+            let nudges = batch.nudges();
+            assert_eq!(batch.wait(now(), nudges), Waited::TimedOut, "nobody has nudged since");
+            batch.nudge();
+            assert_eq!(batch.wait(None, nudges), Waited::Nudged);
+        }
+        assert_eq!(pool.run_pending(1), 1);
+        assert_eq!(batch.wait(None, 0), Waited::Done, "whatever there was before");
+    }
+}

@@ -1,0 +1,75 @@
+//! Running cleanups on a thread that is no worker.
+//!
+//! Invariant: cleanups do not nest, so nothing runs here from inside one.
+
+#![forbid(unsafe_code)]
+
+use crate::inside::in_cleanup;
+use crate::pool::run::run;
+use crate::pool::state::Pool;
+use sexton_sync::{Ordering, fence};
+use std::time::Instant;
+
+/// Cleanups that a helping thread runs between two looks at whether it is still needed.
+const STINT: usize = 16;
+
+impl Pool {
+    /// Runs at most `max` cleanups on this thread; gives how many it ran.
+    ///
+    /// Any thread may call it at any time, whether the pool is manual or has workers. What is left of a
+    /// block goes back to the full list. If the list is empty, this takes over the tail of each
+    /// block that another thread has had in hand for `stall_after`. So when it gives less than
+    /// `max`, all that waits is behind a cleanup in a block that was begun later. From inside a
+    /// cleanup it does nothing: cleanups do not nest. Nor does it in an inherited pool, whose work
+    /// is its own process's.
+    pub fn run_pending(&self, max: usize) -> usize {
+        if self.is_inherited() { 0 } else { self.run_here(max) }
+    }
+
+    /// As [`run_pending`](Self::run_pending), in a pool that is known not to be inherited.
+    pub(crate) fn run_here(&self, max: usize) -> usize {
+        if in_cleanup() {
+            return 0;
+        }
+        if self.totals.hooks.ready.is_some() {
+            self.told.store(false, Ordering::Relaxed);
+            // ReadyFence: pairs with PublishFence. Either we see the addition to `length`, or the publisher sees that
+            // the hook has to be told again.
+            fence(Ordering::SeqCst);
+        }
+        let desk = self.desks.guest();
+        let mut ran = 0;
+        while ran < max {
+            let Some(block) = desk.take_up_next(|| self.queue.try_next()) else {
+                self.take_what_waits();
+                if self.queue.len() > 0 {
+                    continue;
+                }
+                break;
+            };
+            ran += run(self, block, &desk, max - ran);
+        }
+        if self.queue.len() > 0 {
+            self.tell_ready();
+        }
+        ran
+    }
+
+    /// In a pool that has no workers because none could be started, or none is allowed: runs what is queued here,
+    /// until `enough`. A manual pool's owner has chosen the threads that run cleanups, so nothing runs here.
+    pub(crate) fn help_for_want_of_workers(&self, enough: impl Fn() -> bool) {
+        if !self.is_manual() {
+            self.help_without_workers(enough);
+        }
+    }
+
+    /// Likewise, in a manual pool, too. Not called in an inherited pool.
+    pub(crate) fn help_without_workers(&self, enough: impl Fn() -> bool) {
+        while self.queue.crew().numbers().workers == 0 && !enough() && self.run_here(STINT) > 0 {}
+    }
+}
+
+/// Whether there is a deadline, and it has passed.
+pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}

@@ -1,0 +1,155 @@
+//! Staffing: which workers are started for the work that waits, and what is tried again.
+//!
+//! Invariant: the pool counts a worker from before its thread is asked for. It starts threads outside
+//! every lock.
+//!
+//! # What is tried again, and by whom
+//!
+//! | what has failed, or may have | how it is known | who tries again |
+//! |---|---|---|
+//! | to start a worker for work that waits | `starving` | the monitor; publishers and waiters; a raised bound |
+//! | to start the monitor | `unwatched` | publishers and waiters; whoever takes a block up |
+//! | to have any worker | no worker, and `length > 0` | waiters and a shutdown run the work themselves |
+//! | a worker that ended without being told to | `LossFence` in `sleep.rs` | its thread, on its way out |
+//!
+//! If neither a worker nor the monitor can be started, nobody is left to try by himself: the next publish or wait does.
+
+#![forbid(unsafe_code)]
+
+use crate::inside::in_cleanup;
+use crate::observe::hooks::{SpawnFailure, call};
+use crate::pool::queued::Queued;
+use crate::pool::state::{Pool, Role};
+use crate::pool::worker::Worker;
+use crate::protocol::sleep::{Demand, Opening};
+use sexton_sync::{Arc, Ordering};
+use std::io;
+
+impl Pool {
+    pub(super) fn this(&self) -> Arc<Pool> {
+        self.this.upgrade().expect("whoever publishes holds the pool")
+    }
+
+    /// Changes the most workers at a time. A surplus leaves as soon as it has no cleanup in hand; if work waits,
+    /// workers are added at once. No effect on a manual pool, nor on an inherited one.
+    pub fn set_max_workers(&self, max: usize) {
+        if self.spawn.is_some() && !self.is_inherited() {
+            self.queue.crew().set_max(max);
+            self.watch_what_others_could_take();
+            self.look();
+        }
+    }
+
+    /// Publishes blocks, and wakes or starts workers for them.
+    pub(crate) fn publish(&self, blocks: impl IntoIterator<Item = Queued>) {
+        let demand = self.queue.publish(blocks);
+        self.published(demand);
+    }
+
+    /// The rest of a publish, in which the user's hooks may be called.
+    pub(crate) fn published(&self, demand: Demand) {
+        self.fulfil(demand);
+        self.watch_again();
+        if self.queue.len() > 0 {
+            self.tell_ready();
+            if self.is_paused() && self.is_deserted() {
+                // Nobody is demanded here, who could fail to come. Who waits already runs it.
+                self.totals.nudge();
+            }
+        }
+    }
+
+    /// Wakes or starts workers for what is in the list, and the monitor, in case the last attempt failed.
+    pub(crate) fn look(&self) {
+        let demand = self.queue.look();
+        self.fulfil(demand);
+        self.watch_again();
+    }
+
+    /// A worker is gone without having been told to leave.
+    pub(crate) fn lost(&self, opening: Opening) {
+        let demand = self.queue.lost(opening);
+        self.fulfil(demand);
+    }
+
+    /// Starts the workers demanded. Called with nothing locked.
+    pub(super) fn fulfil(&self, demand: Demand) {
+        if demand.0.is_empty() {
+            return;
+        }
+        let Some(spawn) = &self.spawn else { unreachable!("a manual pool demands no workers") };
+        let mut failed = false;
+        for opening in demand.0 {
+            let worker = Worker::new(self.this(), opening);
+            let run = Box::new(move || worker.run());
+            if let Err(error) = attempt(|| spawn.spawn(Role::Worker(opening.index), run)) {
+                failed = true;
+                self.spawn_failed(Some(opening.index), &error);
+            }
+        }
+        if failed {
+            self.starving.store(true, Ordering::Relaxed);
+        }
+        if self.is_starving() {
+            if self.is_deserted() {
+                // Who waits already may have counted on this start. (With a worker there is somebody to count on.)
+                self.totals.nudge();
+            }
+            if self.watch.call() {
+                self.start_monitor();
+            }
+        }
+    }
+
+    /// Whether work waits, and no worker is there or on its way who could do it.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.queue.len() > 0 && self.queue.crew().numbers().workers == 0
+    }
+
+    /// A worker ended before it began: whoever was to start it forgot it, or its thread did not live that long.
+    pub(crate) fn never_began(&self) {
+        self.starving.store(true, Ordering::Relaxed);
+        // Not in the middle of the attempt to start it, which looks itself when it is over.
+        if !in_cleanup() && self.is_starving() && self.watch.call() {
+            self.start_monitor();
+        }
+    }
+
+    pub(super) fn spawn_failed(&self, worker: Option<usize>, error: &io::Error) {
+        self.queue.crew().spawn_failed();
+        let waiting_blocks = self.queue.len();
+        self.totals.hooks.spawn_failed(&SpawnFailure { error, worker, waiting_blocks });
+    }
+
+    /// Tells the ready hook that there is work, unless it knows.
+    pub(super) fn tell_ready(&self) {
+        if let Some(ready) = &self.totals.hooks.ready
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            call(|| ready());
+        }
+    }
+
+    /// Whether work waits, and the bound allows no worker; but it is no manual pool.
+    pub(crate) fn is_paused(&self) -> bool {
+        !self.is_manual() && self.max_workers() == 0 && self.queue.len() > 0
+    }
+
+    /// Whether work waits for a worker that could not be started.
+    pub(crate) fn is_starving(&self) -> bool {
+        self.starving.load(Ordering::Relaxed) && self.max_workers() > 0 && self.queue.len() > 0
+    }
+
+    /// Tries again to start workers.
+    pub(crate) fn retry(&self) {
+        self.starving.store(false, Ordering::Relaxed);
+        self.look();
+    }
+}
+
+/// Calls [`Spawn::spawn`], whose panic is a failure like any other.
+pub(super) fn attempt(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let mut result = Err(io::Error::other("the attempt to start a thread panicked"));
+    call(|| result = spawn());
+    result
+}
