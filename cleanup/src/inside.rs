@@ -27,16 +27,16 @@ pub fn in_cleanup() -> bool {
 }
 
 /// Marks this thread as inside a cleanup, until dropped.
-pub(crate) struct Inside(());
+pub(crate) struct CleanupScope(());
 
-impl Inside {
+impl CleanupScope {
     pub(crate) fn enter() -> Self {
         let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
-        Inside(())
+        CleanupScope(())
     }
 }
 
-impl Drop for Inside {
+impl Drop for CleanupScope {
     fn drop(&mut self) {
         let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));
     }

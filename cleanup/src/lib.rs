@@ -2,24 +2,24 @@
 //!
 //! ```text
 //! register -> (the object dies) -> local block -> full list -> claim -> run -> block free list
-//!    origin                            cycle         queue      claim    run       block
+//! account                          client         protocol     protocol pool   block
 //! ```
 //!
-//! A heap opens an [`Origin`] with a [`Pool`]. Its mutators register cleanups through a [`Registrar`] and keep
-//! a [`Head`] per object. When a collection finds objects dead, each sweeper pushes their heads into a
-//! [`LocalBlock`] of the [`Cycle`]; full blocks are published at once, the rest by [`Cycle::flush`]. Workers
-//! of the pool claim blocks and run the cleanups. A [`Ticket`] waits for what is queued now; a [`Cleanup`]
-//! handle stops one cleanup, or runs it early.
+//! A heap opens a [`Client`] of a [`Pool`]. Its mutators register cleanups through a [`Registrar`],
+//! and keep a [`Head`] per object. When a collection finds objects dead, each sweeper pushes their
+//! heads into a [`LocalBlock`] of the [`Cycle`]. Full blocks are published at once, the rest by
+//! [`Cycle::flush`]. Workers of the pool claim blocks and run the cleanups. A [`Ticket`] waits for the
+//! cleanups that are queued now. A [`Cleanup`] handle stops one cleanup, or runs it early.
 //!
 //! ```no_run
-//! use sexton_cleanup::{Origin, Pool, PoolConfig};
+//! use sexton_cleanup::{Client, Pool, PoolConfig};
 //!
 //! let pool = Pool::new(PoolConfig::default(), None); // manual: this thread will run the cleanups
-//! let origin = Origin::new(&pool);
-//! let mut registrar = origin.registrar();
+//! let client = Client::new(&pool);
+//! let mut registrar = client.registrar();
 //! let (head, handle) = registrar.register(None, || println!("the object is gone"));
 //!
-//! let cycle = origin.begin_cycle();
+//! let cycle = client.begin_cycle();
 //! let mut block = cycle.local_block();
 //! block.push(head); // its object was found dead
 //! assert_eq!(cycle.flush([block]).cleanups, 1);
@@ -28,7 +28,7 @@
 //! assert!(!handle.stop(), "too late");
 //! ```
 //!
-//! The two protocols, claim and sleep, are described in [`protocol`], with their proof.
+//! The protocols, claim and sleep, are described in [`protocol`], with their proof.
 
 // The layers, the lowest first: a file imports from its own layer and from those above it on this
 // page. `.ci/layers.py` checks that. The doors to unsafe code are here, too: a module without one
@@ -135,9 +135,10 @@ mod client {
 #[cfg(test)]
 mod tests;
 
-pub use account::handle::{Cleanup, CleanupState, Receipt};
+pub use account::handle::{Cleanup, CleanupState, RawHandle};
 pub use account::registrar::Registrar;
-pub use client::client::Origin;
+pub use client::client::Client;
+// The names that the heap still uses.
 pub use client::cycle::{Cycle, Flushed, LocalBlock};
 pub use client::ticket::{Ticket, WaitError};
 pub use inside::in_cleanup;
@@ -152,3 +153,5 @@ pub use pool::state::{Pool, PoolConfig, Role, Spawn};
 pub use record::head::Head;
 #[doc(hidden)]
 pub use sexton_sync::{self as sync, PerProcess, Process, drop_quietly, prefetch};
+#[doc(hidden)]
+pub use {account::handle::RawHandle as Receipt, client::client::Client as Origin};

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sexton_cleanup::{Origin, in_cleanup};
+use sexton_cleanup::{Client, in_cleanup};
 
 use crate::pool::CleanupPool;
 
@@ -87,7 +87,7 @@ pub(crate) struct HighWater {
 
 impl HighWater {
     /// Applies the policy. Called after a collection, between sessions.
-    pub(crate) fn apply(&self, origin: &Origin, pool: &CleanupPool) {
+    pub(crate) fn apply(&self, origin: &Client, pool: &CleanupPool) {
         if matches!(self.policy, BackPressure::None) || in_cleanup() || origin.pool().is_inherited()
         {
             return;

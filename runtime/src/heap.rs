@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sexton_cleanup::{Origin, WaitError, drop_quietly, in_cleanup};
+use sexton_cleanup::{Client, WaitError, drop_quietly, in_cleanup};
 use sexton_heap::{
     Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation, OldRoot, OnDrop,
     Pacing, Payload, RawHeap, Root, Shared, SharedRoot, SlowSession, VerifyError,
@@ -44,7 +44,7 @@ pub struct Heap<R: Branded, M: Mode = Local> {
 
 /// What the drop of a heap still does when the heap itself is gone: waits for its cleanups.
 struct WaitOnDrop {
-    origin: Origin,
+    origin: Client,
     pool: CleanupPool,
     timeout: Duration,
 }
@@ -383,7 +383,7 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     {
         let pool = self.pool.unwrap_or_else(|| CleanupPool::global().clone());
         assert!(!pool.core().is_inherited(), "{}", WaitError::Forked);
-        let origin = Origin::new(pool.core());
+        let origin = Client::new(pool.core());
         let inner = RawHeap::new(origin.clone(), self.config, f);
         let end = WaitOnDrop { origin, pool, timeout: self.drop_timeout };
         Heap { inner, high_water: self.high_water, end }

@@ -79,8 +79,8 @@ fn a_dump_shows_each_worker_what_it_runs_and_since_when_and_the_backlog() {
     let second = pool.dump();
     assert_eq!(first.runners.len(), 1);
     let age = |dump: &sexton::PoolDump| match dump.runners[0].activity {
-        Activity::Running { cleanup, age, block_age, begun, len, taken_over, .. } => {
-            assert_eq!((cleanup.label, begun, len, taken_over), (Some("the door"), 1, 1, false));
+        Activity::Running { cleanup, age, block_age, begun, len, requeued, .. } => {
+            assert_eq!((cleanup.label, begun, len, requeued), (Some("the door"), 1, 1, false));
             assert!(cleanup.site.is_some() && age <= block_age);
             age
         }

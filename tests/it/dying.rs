@@ -55,7 +55,7 @@ fn settle(pool: &CleanupPool) {
         (stats.backlog, stats.running, stats.blocks) == (0, 0, 0)
     });
     let stats = pool.stats();
-    assert_eq!(stats.queued, stats.executed + stats.settled + stats.discarded, "{stats:?}");
+    assert_eq!(stats.queued, stats.executed + stats.ended_early + stats.discarded, "{stats:?}");
     assert!(stats.workers <= stats.max_workers && stats.panicked <= stats.executed, "{stats:?}");
     assert_eq!(stats.oldest, None);
     let workers = pool.dump().runners.iter().filter(|runner| runner.worker.is_some()).count();
@@ -159,7 +159,7 @@ fn neither_a_hook_that_panics_nor_bombs_as_payloads_harm_anybody() {
             assert_eq!(told.get(), 400);
             assert_eq!(heap.stats().cleanups.panicked, 400);
             settle(&pool);
-            assert_eq!(pool.stats().settled as usize, here);
+            assert_eq!(pool.stats().ended_early as usize, here);
         }
     }
 }

@@ -559,7 +559,7 @@ promises! {
         late.assert_none_ran();
         let stats = stage.pool.stats();
         assert_eq!((stats.workers, stats.backlog), (0, 0));
-        assert_eq!(stats.queued, stats.executed + stats.settled + stats.discarded);
+        assert_eq!(stats.queued, stats.executed + stats.ended_early + stats.discarded);
     }
 
     fn it_may_drop_the_last_handle_but_the_heaps_of_a_pool_in_use(mut stage) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::catalogue::per;
 use crate::heaps::Nothing;
 use sexton::{CleanupPool, Heap, Pacing};
-use sexton_cleanup::{Origin, Pool, PoolConfig, Role, Spawn};
+use sexton_cleanup::{Client, Pool, PoolConfig, Role, Spawn};
 
 use super::limits::{nanos_at, pause};
 use crate::catalogue::Out;
@@ -80,7 +80,7 @@ impl Spawn for Threads {
 fn publishes(count: usize) -> Vec<Duration> {
     let config = PoolConfig { max_workers: 1, keep_alive: None, ..PoolConfig::default() };
     let pool = Pool::new(config, Some(Box::new(Threads)));
-    let origin = Origin::new(&pool);
+    let origin = Client::new(&pool);
     let mut registrar = origin.registrar();
     let started = Started::new();
     let mut times = Vec::with_capacity(count);

@@ -12,14 +12,14 @@ use std::time::Instant;
 
 /// Where the threads wait that have queued too much.
 #[derive(Debug, Default)]
-pub(crate) struct Relief {
+pub(crate) struct BacklogWaiters {
     /// Threads that wait, or are about to. Written with the lock held; read by runners after a fence.
     waiting: AtomicUsize,
     lock: Mutex<()>,
     condvar: Condvar,
 }
 
-impl Relief {
+impl BacklogWaiters {
     /// Some cleanups have ended, and been counted. Called with nothing locked.
     #[inline]
     pub(crate) fn ended(&self) {
@@ -71,24 +71,24 @@ mod tests {
 
     #[test]
     fn who_waits_looks_at_each_end_until_it_is_enough() {
-        let relief = Relief::default();
+        let backlog_waiters = BacklogWaiters::default();
         let deadline = Instant::now().checked_add(Duration::from_secs(60));
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| relief.wait(deadline, from_look(3)));
+            let waiter = scope.spawn(|| backlog_waiters.wait(deadline, from_look(3)));
             while !waiter.is_finished() {
-                relief.ended();
+                backlog_waiters.ended();
                 std::thread::yield_now();
             }
             assert!(waiter.join().expect("the waiter"));
         });
-        assert_eq!(relief.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(backlog_waiters.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn who_has_enough_does_not_wait_and_who_is_too_late_looks_once_more() {
-        let relief = Relief::default();
-        assert!(relief.wait(None, from_look(1)));
-        assert!(relief.wait(Some(Instant::now()), from_look(2)));
-        assert!(!relief.wait(Some(Instant::now()), from_look(3)));
+        let backlog_waiters = BacklogWaiters::default();
+        assert!(backlog_waiters.wait(None, from_look(1)));
+        assert!(backlog_waiters.wait(Some(Instant::now()), from_look(2)));
+        assert!(!backlog_waiters.wait(Some(Instant::now()), from_look(3)));
     }
 }

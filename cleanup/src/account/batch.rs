@@ -5,8 +5,8 @@
 //!
 //! It does not know its registry, nor its pool; see [`BatchAccount`](crate::account::registry::BatchAccount).
 
-use crate::account::backlog::Relief;
-use crate::account::counters::Tally;
+use crate::account::backlog::BacklogWaiters;
+use crate::account::counters::Counters;
 use sexton_sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ pub(crate) struct Batch {
     /// Subtractions are AcqRel: Release, so that who brings it to zero sees what each ended cleanup did, and
     /// Acquire, so that it does.
     remaining: AtomicU64,
-    pub(crate) tally: Tally,
+    pub(crate) counters: Counters,
     /// Drop the captures instead of running. Set at most once. Relaxed: a runner that sees it late has run
     /// one more, which `discard_queued` allows.
     discard: AtomicBool,
@@ -34,7 +34,7 @@ pub(crate) struct Batch {
     told: Mutex<Told>,
     finished: Condvar,
     /// Where threads wait for the backlog of its heap to come down.
-    relief: &'static Relief,
+    backlog_waiters: &'static BacklogWaiters,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ struct Told {
     /// It has finished.
     done: bool,
     /// Changes with each nudge.
-    nudges: u64,
+    wakes: u64,
 }
 
 /// How a wait for a batch ended.
@@ -51,20 +51,24 @@ pub(crate) enum Waited {
     Done,
     TimedOut,
     /// There may be no worker, and one may be had.
-    Nudged,
+    Woken,
 }
 
 impl Batch {
     /// A batch with one hold.
-    pub(crate) fn new(workers: usize, byte: u8, relief: &'static Relief) -> Arc<Self> {
+    pub(crate) fn new(
+        workers: usize,
+        byte: u8,
+        backlog_waiters: &'static BacklogWaiters,
+    ) -> Arc<Self> {
         Arc::new(Batch {
             byte,
             remaining: AtomicU64::new(HOLD),
-            tally: Tally::new(workers),
+            counters: Counters::new(workers),
             discard: AtomicBool::new(false),
             told: Mutex::new(Told::default()),
             finished: Condvar::new(),
-            relief,
+            backlog_waiters,
         })
     }
 
@@ -94,7 +98,7 @@ impl Batch {
 
     /// Counts cleanups that are about to be published. Called by the owner of a hold.
     pub(super) fn add(&self, cleanups: u64) {
-        self.tally.queue(cleanups);
+        self.counters.queue(cleanups);
         // Relaxed: the publication that follows is what makes the cleanups reachable.
         self.remaining.fetch_add(cleanups, Ordering::Relaxed);
     }
@@ -121,7 +125,7 @@ impl Batch {
 
     /// Cleanups queued and not ended. See [`Reading::backlog`](crate::account::counters::Reading::backlog).
     pub(crate) fn pending(&self) -> u64 {
-        self.tally.read().backlog()
+        self.counters.read().backlog()
     }
 
     pub(crate) fn discard(&self) {
@@ -133,15 +137,15 @@ impl Batch {
         self.discard.load(Ordering::Relaxed)
     }
 
-    /// Waits for the end, until the deadline, or for a nudge that is not in `nudges` yet.
-    pub(crate) fn wait(&self, deadline: Option<Instant>, nudges: u64) -> Waited {
+    /// Waits for the end, until the deadline, or for a nudge that is not in `wakes` yet.
+    pub(crate) fn wait(&self, deadline: Option<Instant>, wakes: u64) -> Waited {
         let mut told = self.told.lock();
         loop {
             if told.done {
                 return Waited::Done;
             }
-            if told.nudges != nudges {
-                return Waited::Nudged;
+            if told.wakes != wakes {
+                return Waited::Woken;
             }
             if wait_until(&self.finished, &mut told, deadline) && !told.done {
                 return Waited::TimedOut;
@@ -150,39 +154,39 @@ impl Batch {
     }
 
     /// How often those who wait have been nudged.
-    pub(crate) fn nudges(&self) -> u64 {
-        self.told.lock().nudges
+    pub(crate) fn wakes(&self) -> u64 {
+        self.told.lock().wakes
     }
 
     /// Has those who wait, for the batch or for its heap's backlog, look at the workers again.
-    pub(crate) fn nudge(&self) {
-        self.told.lock().nudges += 1;
+    pub(crate) fn wake_waiters(&self) {
+        self.told.lock().wakes += 1;
         self.finished.notify_all();
-        self.relief.tell();
+        self.backlog_waiters.tell();
     }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use crate::{Origin, Pool, PoolConfig};
+    use crate::{Client, Pool, PoolConfig};
 
     #[test]
-    fn a_wait_ends_at_a_nudge_that_is_new_to_it_and_sleeps_through_none() {
+    fn a_wait_ends_at_a_wake_that_is_new_to_it_and_sleeps_through_none() {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let cycle = origin.begin_cycle();
-        let (head, _) = origin.registrar().register(None, || {});
+        let client = Client::new(&pool);
+        let cycle = client.begin_cycle();
+        let (head, _) = client.registrar().register(None, || {});
         let mut local = cycle.local_block();
         local.push(head);
         cycle.flush([local]);
-        let [batch] = &origin.registry().live()[..] else { panic!("one cycle, one batch") };
+        let [batch] = &client.registry().live()[..] else { panic!("one cycle, one batch") };
         let now = || Some(Instant::now());
         for _ in 0..2 {
-            let nudges = batch.nudges();
-            assert_eq!(batch.wait(now(), nudges), Waited::TimedOut, "nobody has nudged since");
-            batch.nudge();
-            assert_eq!(batch.wait(None, nudges), Waited::Nudged);
+            let wakes = batch.wakes();
+            assert_eq!(batch.wait(now(), wakes), Waited::TimedOut, "nobody has nudged since");
+            batch.wake_waiters();
+            assert_eq!(batch.wait(None, wakes), Waited::Woken);
         }
         assert_eq!(pool.run_pending(1), 1);
         assert_eq!(batch.wait(None, 0), Waited::Done, "whatever there was before");

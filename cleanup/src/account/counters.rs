@@ -10,7 +10,7 @@ use sexton_sync::{AtomicU64, CachePadded, Ordering};
 /// Workers that get a shard of their own.
 const SHARDS: usize = 16;
 
-/// What one runner has counted. Added to with Release and read with Acquire: see [`Tally`].
+/// What one runner has counted. Added to with Release and read with Acquire: see [`Counters`].
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
     /// Cleanups that this runner ran, those that panicked included.
@@ -20,7 +20,7 @@ pub(crate) struct Shard {
     /// Cleanups that this runner dropped instead.
     pub(crate) discarded: AtomicU64,
     /// Cleanups that this runner found ended by their handle, and not counted by it.
-    pub(crate) settled: AtomicU64,
+    pub(crate) ended_early: AtomicU64,
     /// Whether (or how many times, in a shared shard) a block is being run right now.
     pub(crate) running: AtomicU64,
 }
@@ -92,20 +92,20 @@ impl Counting<'_> {
 /// A reading takes each counter once, the ends before the beginnings. An end is added with Release
 /// and read with Acquire, so a reading that has it also has what was queued before it.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     /// Cleanups queued. Added to by publishers, before they publish.
     queued: AtomicU64,
     /// Cleanups ended by their handle after they were queued. Added to by handles.
-    settled: AtomicU64,
+    ended_early: AtomicU64,
     shards: Shards,
 }
 
-impl Tally {
+impl Counters {
     /// A tally with shards for so many workers.
     pub(crate) fn new(workers: usize) -> Self {
-        Tally {
+        Counters {
             queued: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
+            ended_early: AtomicU64::new(0),
             shards: Shards::new(workers),
         }
     }
@@ -116,8 +116,8 @@ impl Tally {
     }
 
     /// Counts one that has ended through its handle.
-    pub(crate) fn settle_one(&self) {
-        self.settled.fetch_add(1, Ordering::Release);
+    pub(crate) fn end_one_early(&self) {
+        self.ended_early.fetch_add(1, Ordering::Release);
     }
 
     /// The shard that `runner` counts in.
@@ -137,7 +137,8 @@ impl Tally {
             panicked: self.shards.sum(|s| &s.panicked),
             executed: self.shards.sum(|s| &s.executed),
             discarded: self.shards.sum(|s| &s.discarded),
-            settled: self.shards.sum(|s| &s.settled) + self.settled.load(Ordering::Acquire),
+            ended_early: self.shards.sum(|s| &s.ended_early)
+                + self.ended_early.load(Ordering::Acquire),
         };
         // A handle may end a cleanup before its sweeper has counted its block. It was queued, too.
         reading.queued = self.queued.load(Ordering::Acquire).max(reading.ended());
@@ -145,7 +146,7 @@ impl Tally {
     }
 }
 
-/// A [`Tally`], read once. Invariant: no more have ended than were queued.
+/// A [`Counters`], read once. Invariant: no more have ended than were queued.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) queued: u64,
@@ -153,13 +154,13 @@ pub(crate) struct Reading {
     pub(crate) panicked: u64,
     pub(crate) discarded: u64,
     /// Ended by their handles.
-    pub(crate) settled: u64,
+    pub(crate) ended_early: u64,
 }
 
 impl Reading {
     /// Cleanups that have ended, in whatever way.
     pub(crate) fn ended(&self) -> u64 {
-        self.executed + self.discarded + self.settled
+        self.executed + self.discarded + self.ended_early
     }
 
     /// Cleanups queued and not ended: too many by what moved during the reading, never too few.
@@ -170,12 +171,12 @@ impl Reading {
 
 impl std::ops::AddAssign for Reading {
     fn add_assign(&mut self, other: Self) {
-        let Reading { queued, executed, panicked, discarded, settled } = other;
+        let Reading { queued, executed, panicked, discarded, ended_early } = other;
         self.queued += queued;
         self.executed += executed;
         self.panicked += panicked;
         self.discarded += discarded;
-        self.settled += settled;
+        self.ended_early += ended_early;
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! It does not know the object, nor the heap, and keeps neither alive.
 
-use crate::account::registry::{ARMED, Registry, SETTLED};
+use crate::account::registry::{ARMED, ENDED, Registry};
 use crate::observe::description::{Description, DescriptionId};
 use crate::record::head::Index;
 use crate::record::tag::State;
@@ -16,8 +16,8 @@ use std::panic::resume_unwind;
 /// Set in `name` when the cleanup was stopped through this handle. Generations have 28 bits.
 const STOPPED_HERE: u64 = 1 << 63;
 
-/// Set in `name` if the captures need no destructor; see [`Registry::stop_bare`].
-const BARE: u64 = 1 << 62;
+/// Set in `name` if the captures need no destructor; see [`Registry::stop_no_drop`].
+const NO_DROP: u64 = 1 << 62;
 
 /// The handle of one registered cleanup. Dropping it detaches: the cleanup runs all the same.
 ///
@@ -25,7 +25,7 @@ const BARE: u64 = 1 << 62;
 /// any time, also from inside a cleanup.
 pub struct Cleanup {
     registry: &'static Registry,
-    /// The record's index, its generation above that, perhaps [`BARE`], and [`STOPPED_HERE`], which the `stop` that succeeds
+    /// The record's index, its generation above that, perhaps [`NO_DROP`], and [`STOPPED_HERE`], which the `stop` that succeeds
     /// adds.
     name: AtomicU64,
 }
@@ -36,21 +36,21 @@ pub struct Cleanup {
 /// once, as a whole, waits for the stores of its parts: 5 ns of a registration.
 #[derive(Debug)]
 #[must_use = "it is the only way to the handle"]
-pub struct Receipt {
+pub struct RawHandle {
     registry: &'static Registry,
     name: u64,
 }
 
-impl Receipt {
+impl RawHandle {
     #[inline]
     pub(crate) fn new(
         registry: &'static Registry,
         index: Index,
         generation: u32,
-        bare: bool,
+        no_drop: bool,
     ) -> Self {
         let name = u64::from(generation) << 32 | u64::from(index.raw());
-        Receipt { registry, name: if bare { name | BARE } else { name } }
+        RawHandle { registry, name: if no_drop { name | NO_DROP } else { name } }
     }
 
     /// The handle.
@@ -83,7 +83,7 @@ impl Cleanup {
     #[inline]
     fn record(&self) -> (Index, u32) {
         let name = self.name();
-        (Index::of_handle(name as u32), ((name & !(STOPPED_HERE | BARE)) >> 32) as u32)
+        (Index::of_handle(name as u32), ((name & !(STOPPED_HERE | NO_DROP)) >> 32) as u32)
     }
 
     #[inline]
@@ -104,7 +104,7 @@ impl Cleanup {
         let (index, generation) = self.record();
         let description = storage.description(index);
         // The second look comes after: a description of a later cleanup belongs to a later generation.
-        if storage.look(index).0 == generation { description } else { Description::default() }
+        if storage.state(index).0 == generation { description } else { Description::default() }
     }
 
     /// Stops the cleanup: it will never run. Its captures are dropped, on this thread, before this returns.
@@ -117,10 +117,10 @@ impl Cleanup {
     #[inline]
     pub fn stop(&self) -> bool {
         let (index, generation) = self.record();
-        if self.name() & BARE == 0 {
+        if self.name() & NO_DROP == 0 {
             return self.stop_and_drop();
         }
-        self.registry.stop_bare(index, generation, || self.note_stop())
+        self.registry.stop_no_drop(index, generation, || self.note_stop())
     }
 
     #[inline(never)]
@@ -161,28 +161,28 @@ impl Cleanup {
         let storage = &self.registry.storage;
         let (index, ours) = self.record();
         loop {
-            let (generation, state) = storage.look(index);
+            let (generation, state) = storage.state(index);
             if generation != ours {
                 let stopped = self.name() & STOPPED_HERE != 0;
                 return if stopped { CleanupState::Stopped } else { CleanupState::Done };
             }
             return match state {
-                State::Armed | State::ArmedBare => {
+                State::Armed | State::ArmedNoDrop => {
                     // Acquire: the second look comes after this one, so that the byte belongs to the state.
                     let mark = storage.mark(index).load(Ordering::Acquire);
-                    if storage.look(index) != (generation, state) {
+                    if storage.state(index) != (generation, state) {
                         continue;
                     }
                     match mark {
-                        ARMED | SETTLED => CleanupState::Armed,
+                        ARMED | ENDED => CleanupState::Armed,
                         _ => CleanupState::Queued,
                     }
                 }
-                State::Running | State::RunningOrphan | State::Executing => CleanupState::Running,
+                State::Running | State::RunningDetached | State::Executing => CleanupState::Running,
                 State::Done | State::DoneCounted | State::DoneFree => CleanupState::Done,
                 State::Stopping
-                | State::StoppingBare
-                | State::StoppingOrphan
+                | State::StoppingNoDrop
+                | State::StoppingDetached
                 | State::Dropping
                 | State::Stopped
                 | State::StoppedCounted

@@ -4,8 +4,8 @@
 //! read-modify-write, but to fetch some hundred slots. It never owns more than a few hundred; all
 //! others that are free are there for every registrar.
 
-use crate::account::handle::{Cleanup, Receipt};
-use crate::account::registry::{ARMED, Lease, Registered, Registry};
+use crate::account::handle::{Cleanup, RawHandle};
+use crate::account::registry::{ARMED, RegistrarCounters, Registry, RegistryRef};
 use crate::observe::description::{Description, DescriptionId};
 use crate::record::free_list::FreeList;
 use crate::record::head::Head;
@@ -27,15 +27,15 @@ pub struct Registrar {
     /// alone, a full magazine could go to and fro between here and the storage, once a slot.
     surplus: FreeList,
     fresh: Fresh,
-    counts: Arc<Registered>,
+    counts: Arc<RegistrarCounters>,
     /// The last description used, and its number.
     described: Option<(Description, DescriptionId)>,
-    _lease: Arc<Lease>,
+    _registry_ref: Arc<RegistryRef>,
 }
 
 impl Registrar {
-    pub(crate) fn new(lease: &Arc<Lease>) -> Self {
-        let registry = lease.registry();
+    pub(crate) fn new(registry_ref: &Arc<RegistryRef>) -> Self {
+        let registry = registry_ref.registry();
         Registrar {
             registry,
             free: registry.storage.free_list(),
@@ -43,7 +43,7 @@ impl Registrar {
             fresh: Fresh::empty(),
             counts: registry.add_registrar(),
             described: None,
-            _lease: lease.clone(),
+            _registry_ref: registry_ref.clone(),
         }
     }
 
@@ -63,8 +63,8 @@ impl Registrar {
         chain: Option<Head>,
         f: F,
     ) -> (Head, Cleanup) {
-        let (head, receipt) = self.enter(chain, f);
-        (head, receipt.handle())
+        let (head, raw) = self.enter(chain, f);
+        (head, raw.handle())
     }
 
     /// As [`register`](Self::register), for a caller that gives the handle to a caller of its own.
@@ -73,18 +73,18 @@ impl Registrar {
         &mut self,
         chain: Option<Head>,
         f: F,
-    ) -> (Head, Receipt) {
+    ) -> (Head, RawHandle) {
         let (head, generation) = self.arm(chain, f);
-        (head, Receipt::new(self.registry, head.index(), generation, Thunk::is_bare::<F>()))
+        (head, RawHandle::new(self.registry, head.index(), generation, Thunk::is_no_drop::<F>()))
     }
 
     /// What [`register`](Self::register) does; gives the new head and the record's generation, in two registers.
     #[inline]
     fn arm<F: FnOnce() + Send + 'static>(&mut self, mut chain: Option<Head>, f: F) -> (Head, u32) {
         if let Some(head) = chain
-            && let Some((slot, rest)) = self.registry.storage.free_settled(head)
+            && let Some((slot, rest)) = self.registry.storage.free_ended(head)
         {
-            chain = rest.and_then(|rest| self.glance(rest));
+            chain = rest.and_then(|rest| self.prune_front(rest));
             // The warmest slot there is.
             if let Some(slot) = self.reclaimed(slot) {
                 return self.arm_slot(slot, chain, f);
@@ -140,8 +140,8 @@ impl Registrar {
     /// Takes a settled record off a live object's chain, if one is in front. One at most: each registration takes two off and
     /// puts one on, so the chain gets shorter.
     #[cold]
-    fn glance(&mut self, head: Head) -> Option<Head> {
-        match self.registry.storage.free_settled(head) {
+    fn prune_front(&mut self, head: Head) -> Option<Head> {
+        match self.registry.storage.free_ended(head) {
             Some((slot, rest)) => {
                 if let Some(slot) = self.reclaimed(slot) {
                     self.keep(slot);
@@ -161,7 +161,7 @@ impl Registrar {
 
     /// Frees the record if it is settled.
     fn reclaim(&mut self, head: Head) -> bool {
-        let Some((slot, _)) = self.registry.storage.free_settled(head) else { return false };
+        let Some((slot, _)) = self.registry.storage.free_ended(head) else { return false };
         if let Some(slot) = self.reclaimed(slot) {
             self.keep(slot);
         }
@@ -189,8 +189,8 @@ impl Registrar {
 
     /// How many settled (stopped, or run early) records are still in chains of live objects.
     /// O(unfinished cycles).
-    pub fn settled(&self) -> u64 {
-        self.registry.settled()
+    pub fn ended_early(&self) -> u64 {
+        self.registry.ended_early()
     }
 
     /// Drops the captures of every cleanup in the chain without running it. The chain is used up.
@@ -204,8 +204,8 @@ impl Registrar {
     }
 
     /// Whether all cleanups of the chain have been stopped or run. O(length).
-    pub fn is_settled(&self, chain: Head) -> bool {
-        self.heads(chain).all(|head| self.registry.storage.look(head.index()).1.is_settled())
+    pub fn has_ended(&self, chain: Head) -> bool {
+        self.heads(chain).all(|head| self.registry.storage.state(head.index()).1.has_ended_early())
     }
 
     /// How many records the chain has, settled ones included. O(length).
@@ -222,7 +222,7 @@ impl Registrar {
 /// Adds to a counter of this registrar's, its only writer.
 #[inline]
 fn add_one(counter: &AtomicU64) {
-    // Relaxed, both: see `Registered`.
+    // Relaxed, both: see `RegistrarCounters`.
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 

@@ -10,7 +10,7 @@
 //! # Marks and counts
 //!
 //! Each record has a byte, apart from the record, that says where its object stands: `ARMED` (alive when last
-//! looked at), the byte of the batch that it is queued in, or `SETTLED` (ended by its handle while not queued).
+//! looked at), the byte of the batch that it is queued in, or `ENDED` (ended by its handle while not queued).
 //! Sweepers and handles write it by plain stores. So it is a hint with one firm half: **a batch's byte is only
 //! ever written by the sweeper that queues the record, so who reads it knows the batch.** What was not read may
 //! be there all the same, a moment later.
@@ -30,16 +30,16 @@
 //!
 //! It does not know objects, blocks or workers.
 
-use crate::account::backlog::Relief;
+use crate::account::backlog::BacklogWaiters;
 use crate::account::batch::{Batch, HOLD};
 use crate::account::counters::Reading;
 use crate::account::thread_slot;
 use crate::account::totals::Totals;
-use crate::inside::Inside;
+use crate::inside::CleanupScope;
 use crate::observe::description::Description;
 use crate::observe::stats::CleanupStats;
 use crate::protocol::mutant::Mutant;
-use crate::record::ending::{Ending, Passed, Taker};
+use crate::record::ending::{Ending, Skip, Taker};
 use crate::record::free_list::FreeList;
 use crate::record::head::{Head, Index};
 use crate::record::slot::Slot;
@@ -57,7 +57,7 @@ use std::time::Instant;
 /// Mark of a record whose object was alive when last looked at.
 pub(crate) const ARMED: u8 = 0;
 /// Mark of a record that its handle has ended while it was not queued.
-pub(crate) const SETTLED: u8 = 1;
+pub(crate) const ENDED: u8 = 1;
 /// The first byte that names a batch.
 const FIRST_BATCH: u8 = 2;
 
@@ -67,9 +67,9 @@ pub(crate) struct Registry {
     pub(crate) storage: Storage,
     /// The process that made it. The child of a `fork` uses it no more than it must, and gives it to no new heap.
     home: Process,
-    early: CachePadded<Early>,
-    ledger: Mutex<Ledger>,
-    pub(crate) relief: Relief,
+    early_ends: CachePadded<EarlyEnds>,
+    table: Mutex<BatchTable>,
+    pub(crate) backlog_waiters: BacklogWaiters,
 }
 
 /// What is counted outside batches. Written by handles, registrars and sweepers by `fetch_add`, but for [`Stopped`].
@@ -78,7 +78,7 @@ pub(crate) struct Registry {
 /// `discarded`: those are added to with Release, as the last thing that is done to the registry, and pair
 /// with the Acquire in [`Registry::is_at_rest`].
 #[derive(Debug, Default)]
-struct Early {
+struct EarlyEnds {
     /// Stopped through the handle.
     stopped: Stopped,
     /// Run through the handle, panicked ones included.
@@ -100,7 +100,7 @@ struct Stopped {
 }
 
 impl Stopped {
-    /// Counts one. Release: see [`Early`].
+    /// Counts one. Release: see [`EarlyEnds`].
     #[inline]
     fn add_one(&self) {
         match self.own.get(thread_slot::number()) {
@@ -128,7 +128,7 @@ impl Stopped {
 
 /// What the lock guards. It is held for a few loads and stores, never while user code runs.
 #[derive(Debug, Default)]
-struct Ledger {
+struct BatchTable {
     /// The present heap's pool, to report panics of `run_now` to. Weak: the registry outlives the pool, and
     /// must not keep the pool's hook, nor drop it at a moment that is nobody's.
     totals: Weak<Totals>,
@@ -139,15 +139,15 @@ struct Ledger {
     cycles: u64,
     next_byte: u8,
     /// The counters of each registrar; written by that registrar only.
-    registrars: Vec<Arc<Registered>>,
+    registrars: Vec<Arc<RegistrarCounters>>,
     /// What finished batches and departed registrars had counted.
-    past: Past,
+    retired: Retired,
 }
 
 /// What one registrar counts. Written by it only, by plain load and store; Relaxed.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct Registered {
+pub(crate) struct RegistrarCounters {
     /// Cleanups registered.
     pub(crate) registered: AtomicU64,
     /// Settled records taken out of their chains.
@@ -155,15 +155,15 @@ pub(crate) struct Registered {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Past {
+struct Retired {
     registered: u64,
     reclaimed: u64,
     /// What was queued.
     batches: Reading,
 }
 
-impl Past {
-    fn add(&mut self, registrar: &Registered) {
+impl Retired {
+    fn add(&mut self, registrar: &RegistrarCounters) {
         self.registered += registrar.registered.load(Ordering::Relaxed);
         self.reclaimed += registrar.reclaimed.load(Ordering::Relaxed);
     }
@@ -208,16 +208,16 @@ fn recycled() -> Option<&'static Registry> {
 /// A heap's hold on its registry: shared by the origin, its registrars and its batches. When the last of
 /// them is gone, the registry can serve another heap.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct RegistryRef {
     registry: &'static Registry,
 }
 
-impl Lease {
+impl RegistryRef {
     /// Takes a recycled registry, or makes one.
     pub(crate) fn new(totals: &Arc<Totals>) -> Arc<Self> {
         let registry = recycled().unwrap_or_else(|| Box::leak(Box::new(Registry::new())));
         registry.begin(totals);
-        Arc::new(Lease { registry })
+        Arc::new(RegistryRef { registry })
     }
 
     pub(crate) fn registry(&self) -> &'static Registry {
@@ -225,7 +225,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for RegistryRef {
     fn drop(&mut self) {
         #[cfg(not(loom))]
         if self.registry.home.is_current() {
@@ -238,7 +238,7 @@ impl Drop for Lease {
 #[derive(Debug)]
 pub(crate) struct BatchAccount {
     batch: Arc<Batch>,
-    lease: Arc<Lease>,
+    registry_ref: Arc<RegistryRef>,
     totals: Arc<Totals>,
     /// Its number in `totals`, for the age of the oldest.
     number: u64,
@@ -254,15 +254,25 @@ impl Deref for BatchAccount {
 
 impl BatchAccount {
     /// A batch with one hold.
-    fn new(lease: &Arc<Lease>, totals: &Arc<Totals>, workers: usize, byte: u8) -> Arc<Self> {
-        let batch = Batch::new(workers, byte, &lease.registry().relief);
+    fn new(
+        registry_ref: &Arc<RegistryRef>,
+        totals: &Arc<Totals>,
+        workers: usize,
+        byte: u8,
+    ) -> Arc<Self> {
+        let batch = Batch::new(workers, byte, &registry_ref.registry().backlog_waiters);
         let number = totals.batch_begins(Instant::now(), &batch);
-        Arc::new(BatchAccount { batch, lease: lease.clone(), totals: totals.clone(), number })
+        Arc::new(BatchAccount {
+            batch,
+            registry_ref: registry_ref.clone(),
+            totals: totals.clone(),
+            number,
+        })
     }
 
     #[inline]
     pub(crate) fn registry(&self) -> &'static Registry {
-        self.lease.registry()
+        self.registry_ref.registry()
     }
 
     /// Lets go of one hold.
@@ -272,7 +282,7 @@ impl BatchAccount {
 
     /// Counts cleanups that are about to be published. Called by the owner of a hold.
     pub(crate) fn add(&self, cleanups: u64) {
-        self.totals.tally.queue(cleanups);
+        self.totals.counters.queue(cleanups);
         self.batch.add(cleanups);
     }
 
@@ -284,14 +294,14 @@ impl BatchAccount {
             if self.batch.subtract(n, order) {
                 self.finish();
             }
-            self.registry().relief.ended();
+            self.registry().backlog_waiters.ended();
         }
     }
 
     /// One cleanup has ended through its handle.
-    pub(crate) fn settle_one(&self) {
-        self.totals.tally.settle_one();
-        self.tally.settle_one();
+    pub(crate) fn end_one_early(&self) {
+        self.totals.counters.end_one_early();
+        self.counters.end_one_early();
         self.subtract(1);
     }
 
@@ -315,9 +325,9 @@ impl Registry {
         Registry {
             storage: Storage::new(),
             home: Process::current(),
-            early: CachePadded::default(),
-            ledger: Mutex::new(Ledger::default()),
-            relief: Relief::default(),
+            early_ends: CachePadded::default(),
+            table: Mutex::new(BatchTable::default()),
+            backlog_waiters: BacklogWaiters::default(),
         }
     }
 
@@ -326,49 +336,49 @@ impl Registry {
     /// in the accounts of the heap that it belongs to.
     #[cfg(not(loom))]
     fn is_at_rest(&self) -> bool {
-        // Acquire: pairs with the Release additions; see `Early`.
-        let early = self.early.stopped.sum(Ordering::Acquire)
-            + self.early.executed.load(Ordering::Acquire)
-            + self.early.discarded.load(Ordering::Acquire);
-        let past = &self.ledger.lock().past;
-        past.registered == past.batches.executed + past.batches.discarded + early
+        // Acquire: pairs with the Release additions; see `EarlyEnds`.
+        let early_ends = self.early_ends.stopped.sum(Ordering::Acquire)
+            + self.early_ends.executed.load(Ordering::Acquire)
+            + self.early_ends.discarded.load(Ordering::Acquire);
+        let retired = &self.table.lock().retired;
+        retired.registered == retired.batches.executed + retired.batches.discarded + early_ends
     }
 
     /// Clears the accounts for a new heap. Called by the only thread that knows the registry as its own.
     fn begin(&self, totals: &Arc<Totals>) {
-        let Early { stopped, executed, panicked, discarded, reclaimed } = &*self.early;
+        let EarlyEnds { stopped, executed, panicked, discarded, reclaimed } = &*self.early_ends;
         stopped.clear();
         for counter in [executed, panicked, discarded, reclaimed] {
             counter.store(0, Ordering::Relaxed);
         }
-        let mut ledger = self.ledger.lock();
-        debug_assert!(ledger.live.is_empty() && ledger.open.is_empty());
-        debug_assert!(ledger.registrars.is_empty());
-        *ledger = Ledger { totals: Arc::downgrade(totals), ..Ledger::default() };
+        let mut table = self.table.lock();
+        debug_assert!(table.live.is_empty() && table.open.is_empty());
+        debug_assert!(table.registrars.is_empty());
+        *table = BatchTable { totals: Arc::downgrade(totals), ..BatchTable::default() };
     }
 
     // ---- handles -----------------------------------------------------------------------------------
 
     /// As [`stop`](Self::stop), for a record whose captures need no destructor. Whether it was there to be stopped.
     #[inline]
-    pub(crate) fn stop_bare(
+    pub(crate) fn stop_no_drop(
         &'static self,
         index: Index,
         generation: u32,
         note: impl FnOnce(),
     ) -> bool {
-        let Some(bare) = self.storage.take_bare(index, generation) else { return false };
+        let Some(no_drop) = self.storage.take_no_drop(index, generation) else { return false };
         note();
-        // As in `settle`, but that nobody leaves us the slot.
-        let byte = bare.mark().load(Ordering::Relaxed);
+        // As in `end_early`, but that nobody leaves us the slot.
+        let byte = no_drop.mark().load(Ordering::Relaxed);
         let counted = byte >= FIRST_BATCH;
         if !counted {
-            bare.mark().store(SETTLED, Ordering::Relaxed);
+            no_drop.mark().store(ENDED, Ordering::Relaxed);
         }
-        bare.close(counted);
-        self.early.stopped.add_one();
+        no_drop.close(counted);
+        self.early_ends.stopped.add_one();
         if counted {
-            self.count_settled(byte);
+            self.count_early_end(byte);
         }
         true
     }
@@ -386,10 +396,10 @@ impl Registry {
         note();
         let (thunk, ending) = taken.extract();
         // A destructor that waited for its own heap would wait for this very cleanup's end.
-        let inside = Inside::enter();
+        let scope = CleanupScope::enter();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(thunk)));
-        drop(inside);
-        self.settle(ending, || self.early.stopped.add_one());
+        drop(scope);
+        self.end_early(ending, || self.early_ends.stopped.add_one());
         Some(dropped)
     }
 
@@ -399,55 +409,55 @@ impl Registry {
         let Some(taken) = self.storage.take(index, taker, false) else { return false };
         let (thunk, ending) = taken.extract();
         let name = thunk.namer();
-        let inside = Inside::enter();
+        let scope = CleanupScope::enter();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| thunk.run())) {
-            self.early.panicked.fetch_add(1, Ordering::Relaxed);
+            self.early_ends.panicked.fetch_add(1, Ordering::Relaxed);
             self.report(payload, ending.describe(name));
         }
-        drop(inside);
-        // Release: see `Early`.
-        self.settle(ending, || _ = self.early.executed.fetch_add(1, Ordering::Release));
+        drop(scope);
+        // Release: see `EarlyEnds`.
+        self.end_early(ending, || _ = self.early_ends.executed.fetch_add(1, Ordering::Release));
         true
     }
 
     /// Declares the end of a record taken through its handle, and counts it: by `count`, and perhaps in its batch. See
     /// "Marks and counts" above.
-    fn settle(&'static self, ending: Ending, count: impl FnOnce()) {
+    fn end_early(&'static self, ending: Ending, count: impl FnOnce()) {
         // Relaxed, both: the byte says all that is exchanged, and a batch is found under the ledger's lock.
         // Before the end is declared: after that the slot may be in use again.
         let mark = ending.mark();
         let byte = mark.load(Ordering::Relaxed);
         let mut batch = (byte >= FIRST_BATCH).then_some(byte);
         if batch.is_none() {
-            mark.store(SETTLED, Ordering::Relaxed);
+            mark.store(ENDED, Ordering::Relaxed);
         }
-        if let Some(orphan) = ending.close(batch.is_some()) {
-            let note = orphan.note();
+        if let Some(detached) = ending.close(batch.is_some()) {
+            let note = detached.note();
             if note >= FIRST_BATCH {
                 batch = Some(note);
             }
-            orphan.free();
+            detached.free();
         }
         // If the record is in a batch, that has a lease until we have counted there, too.
         count();
         // Last: whoever learns that the batch has finished finds every cleanup ended and counted.
         if let Some(byte) = batch {
-            self.count_settled(byte);
+            self.count_early_end(byte);
         }
     }
 
     /// Counts one end in the unfinished batch of this byte.
     #[cold]
-    fn count_settled(&self, byte: u8) {
+    fn count_early_end(&self, byte: u8) {
         // An inherited batch is the parent's affair: its locks may be held.
         if !self.home.is_current() {
             return;
         }
-        let ledger = self.ledger.lock();
-        let batch = ledger.live.iter().find(|b| b.byte() == byte && !b.is_done()).cloned();
-        drop(ledger);
+        let table = self.table.lock();
+        let batch = table.live.iter().find(|b| b.byte() == byte && !b.is_done()).cloned();
+        drop(table);
         match batch {
-            Some(batch) => batch.settle_one(),
+            Some(batch) => batch.end_one_early(),
             None => debug_assert!(false, "a queued cleanup's batch has finished without it"),
         }
     }
@@ -455,7 +465,7 @@ impl Registry {
     /// Tells the hook of the present heap's pool about a panic.
     #[cold]
     fn report(&self, payload: Box<dyn Any + Send>, cleanup: Description) {
-        let totals = self.ledger().and_then(|ledger| ledger.totals.upgrade());
+        let totals = self.table().and_then(|table| table.totals.upgrade());
         match totals {
             Some(totals) => totals.report(payload, cleanup),
             None => drop_quietly(payload),
@@ -465,29 +475,29 @@ impl Registry {
     // ---- owners of chains --------------------------------------------------------------------------
 
     /// A sweeper or registrar passes a record that its handle has settled while it was not queued.
-    pub(crate) fn pass_settled(&'static self, index: Index) -> Option<Slot> {
-        match self.storage.pass(index, Some(ARMED)) {
-            Passed::Freed(slot, _) => Some(slot),
-            Passed::Orphaned | Passed::Busy | Passed::NotOurs | Passed::Armed => None,
+    pub(crate) fn skip_ended(&'static self, index: Index) -> Option<Slot> {
+        match self.storage.skip(index, Some(ARMED)) {
+            Skip::Freed(slot, _) => Some(slot),
+            Skip::Detached | Skip::Busy | Skip::NotOurs | Skip::Armed => None,
         }
     }
 
     /// Settled records were taken out of their chains.
     pub(crate) fn reclaimed(&self, n: u64) {
         if n > 0 {
-            self.early.reclaimed.fetch_add(n, Ordering::Relaxed);
+            self.early_ends.reclaimed.fetch_add(n, Ordering::Relaxed);
         }
     }
 
     /// Settled records that are still in chains of live objects. O(unfinished cycles).
-    pub(crate) fn settled(&self) -> u64 {
-        let ended =
-            self.early.stopped.sum(Ordering::Relaxed) + self.early.executed.load(Ordering::Relaxed);
+    pub(crate) fn ended_early(&self) -> u64 {
+        let ended = self.early_ends.stopped.sum(Ordering::Relaxed)
+            + self.early_ends.executed.load(Ordering::Relaxed);
         // Without the lock, which a `fork` has caught, nothing is known, and nothing will be pruned.
         let Some(sums) = self.sums() else { return 0 };
-        let reclaimed = sums.reclaimed + self.early.reclaimed.load(Ordering::Relaxed);
+        let reclaimed = sums.reclaimed + self.early_ends.reclaimed.load(Ordering::Relaxed);
         // Those that were not queued, but for those that are in no chain any more.
-        ended.saturating_sub(sums.batches.settled).saturating_sub(reclaimed)
+        ended.saturating_sub(sums.batches.ended_early).saturating_sub(reclaimed)
     }
 
     /// Drops the captures of a whole chain, outside any batch. `freed` stays below a full magazine.
@@ -500,17 +510,17 @@ impl Registry {
             if let Some(taken) = self.storage.take(index, Taker::Runner, true) {
                 let (thunk, ending) = taken.extract();
                 let name = thunk.namer();
-                let inside = Inside::enter();
+                let scope = CleanupScope::enter();
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(thunk))) {
                     self.report(payload, ending.describe(name));
                 }
-                drop(inside);
+                drop(scope);
                 ending.free(freed);
-                // Release: see `Early`.
-                self.early.discarded.fetch_add(1, Ordering::Release);
+                // Release: see `EarlyEnds`.
+                self.early_ends.discarded.fetch_add(1, Ordering::Release);
             } else {
                 self.reclaimed(1);
-                if let Some(slot) = self.pass_settled(index) {
+                if let Some(slot) = self.skip_ended(index) {
                     freed.push(slot);
                 }
             }
@@ -521,33 +531,33 @@ impl Registry {
     // ---- the ledger --------------------------------------------------------------------------------
 
     /// The ledger; `None` if a thread may have it that a `fork` has left behind.
-    fn ledger(&self) -> Option<MutexGuard<'_, Ledger>> {
-        self.ledger.lock_at(self.home)
+    fn table(&self) -> Option<MutexGuard<'_, BatchTable>> {
+        self.table.lock_at(self.home)
     }
 
     /// A new registrar's counter.
-    pub(crate) fn add_registrar(&self) -> Arc<Registered> {
-        let registered = Arc::new(Registered::default());
-        if let Some(mut ledger) = self.ledger() {
-            ledger.registrars.push(registered.clone());
+    pub(crate) fn add_registrar(&self) -> Arc<RegistrarCounters> {
+        let registered = Arc::new(RegistrarCounters::default());
+        if let Some(mut table) = self.table() {
+            table.registrars.push(registered.clone());
         }
         registered
     }
 
-    pub(crate) fn remove_registrar(&self, registered: &Arc<Registered>) {
-        let Some(mut ledger) = self.ledger() else { return };
-        ledger.past.add(registered);
+    pub(crate) fn remove_registrar(&self, registered: &Arc<RegistrarCounters>) {
+        let Some(mut table) = self.table() else { return };
+        table.retired.add(registered);
         // From the end, where those are that come and go while others stay.
-        if let Some(at) = ledger.registrars.iter().rposition(|r| Arc::ptr_eq(r, registered)) {
-            ledger.registrars.swap_remove(at);
+        if let Some(at) = table.registrars.iter().rposition(|r| Arc::ptr_eq(r, registered)) {
+            table.registrars.swap_remove(at);
         }
     }
 
     /// A number for a new cycle.
     pub(crate) fn begin_cycle(&self) -> u64 {
-        let mut ledger = self.ledger.lock();
-        ledger.cycles += 1;
-        ledger.cycles
+        let mut table = self.table.lock();
+        table.cycles += 1;
+        table.cycles
     }
 
     /// The batch of a cycle, made at the first asking, with a hold for the asker.
@@ -557,25 +567,25 @@ impl Registry {
     pub(crate) fn open_batch(
         &self,
         cycle: u64,
-        lease: &Arc<Lease>,
+        registry_ref: &Arc<RegistryRef>,
         totals: &Arc<Totals>,
         workers: usize,
     ) -> Arc<BatchAccount> {
-        let mut ledger = self.ledger.lock();
-        let open = ledger.open.iter().find(|(c, _)| *c == cycle);
+        let mut table = self.table.lock();
+        let open = table.open.iter().find(|(c, _)| *c == cycle);
         if let Some((_, batch)) = open {
             let held = batch.hold();
             debug_assert!(held, "the cycle's own hold keeps it unfinished");
             return batch.clone();
         }
         let batch = loop {
-            if let Some(byte) = ledger.free_byte() {
+            if let Some(byte) = table.free_byte() {
                 // The hold it is made with is the cycle's.
-                let batch = BatchAccount::new(lease, totals, workers, byte);
-                ledger.live.push(batch.clone());
+                let batch = BatchAccount::new(registry_ref, totals, workers, byte);
+                table.live.push(batch.clone());
                 break batch;
             }
-            let newest = ledger.live.last().expect("254 bytes are taken").clone();
+            let newest = table.live.last().expect("254 bytes are taken").clone();
             if newest.hold() {
                 break newest;
             }
@@ -583,67 +593,67 @@ impl Registry {
         };
         let held = batch.hold();
         debug_assert!(held, "the cycle's own hold keeps it unfinished");
-        ledger.open.push((cycle, batch.clone()));
+        table.open.push((cycle, batch.clone()));
         batch
     }
 
     /// The cycle adds no more. The answer is to be released by the caller, unlocked.
     pub(crate) fn end_cycle(&self, cycle: u64) -> Option<Arc<BatchAccount>> {
-        let mut ledger = self.ledger.lock();
-        let at = ledger.open.iter().position(|(c, _)| *c == cycle)?;
-        Some(ledger.open.swap_remove(at).1)
+        let mut table = self.table.lock();
+        let at = table.open.iter().position(|(c, _)| *c == cycle)?;
+        Some(table.open.swap_remove(at).1)
     }
 
     /// Moves a finished batch's numbers to the past ones. Gives the ledger's reference, to be dropped
     /// unlocked.
     pub(crate) fn close_batch(&self, batch: &BatchAccount) -> Option<Arc<BatchAccount>> {
-        let mut ledger = self.ledger.lock();
-        let at = ledger.live.iter().position(|b| std::ptr::eq(&**b, batch))?;
-        ledger.past.batches += batch.tally.read();
-        Some(ledger.live.remove(at))
+        let mut table = self.table.lock();
+        let at = table.live.iter().position(|b| std::ptr::eq(&**b, batch))?;
+        table.retired.batches += batch.counters.read();
+        Some(table.live.remove(at))
     }
 
     /// Cleanups queued and not ended. O(unfinished cycles).
     pub(crate) fn backlog(&self) -> u64 {
-        self.ledger().map_or(0, |ledger| ledger.live.iter().map(|batch| batch.pending()).sum())
+        self.table().map_or(0, |table| table.live.iter().map(|batch| batch.pending()).sum())
     }
 
     /// The batches unfinished now.
     pub(crate) fn live(&self) -> Vec<Arc<BatchAccount>> {
-        let Some(ledger) = self.ledger() else { return Vec::new() };
-        ledger.live.iter().filter(|b| !b.is_done()).cloned().collect()
+        let Some(table) = self.table() else { return Vec::new() };
+        table.live.iter().filter(|b| !b.is_done()).cloned().collect()
     }
 
     /// The numbers of all batches and registrars, the ends before the beginnings. The lock is held
     /// for a few additions per unfinished batch. `None` if a `fork` has caught the lock.
-    fn sums(&self) -> Option<Past> {
-        let ledger = self.ledger()?;
-        let mut sums = ledger.past;
-        ledger.live.iter().for_each(|batch| sums.batches += batch.tally.read());
-        ledger.registrars.iter().for_each(|registrar| sums.add(registrar));
+    fn sums(&self) -> Option<Retired> {
+        let table = self.table()?;
+        let mut sums = table.retired;
+        table.live.iter().for_each(|batch| sums.batches += batch.counters.read());
+        table.registrars.iter().for_each(|registrar| sums.add(registrar));
         Some(sums)
     }
 
     /// The accounts. Each counter is read once, so that the promised sums hold.
     pub(crate) fn stats(&self) -> CleanupStats {
         // Acquire: pairs with the Release additions. A cleanup counted here is registered below.
-        let early = &*self.early;
-        let panicked = early.panicked.load(Ordering::Relaxed);
-        let run_early = early.executed.load(Ordering::Acquire);
-        let stopped = early.stopped.sum(Ordering::Acquire);
-        let discarded = early.discarded.load(Ordering::Acquire);
-        let Some(Past { registered, mut batches, .. }) = self.sums() else {
+        let early_ends = &*self.early_ends;
+        let panicked = early_ends.panicked.load(Ordering::Relaxed);
+        let run_early = early_ends.executed.load(Ordering::Acquire);
+        let stopped = early_ends.stopped.sum(Ordering::Acquire);
+        let discarded = early_ends.discarded.load(Ordering::Acquire);
+        let Some(Retired { registered, mut batches, .. }) = self.sums() else {
             return CleanupStats::default();
         };
         let by_handles = stopped + run_early;
         // A batch may know of more by now, and a runner may count a record before its handle does.
         // These still count as queued.
-        batches.settled = batches.settled.min(by_handles);
-        let gone = batches.queued + (by_handles - batches.settled) + discarded;
+        batches.ended_early = batches.ended_early.min(by_handles);
+        let gone = batches.queued + (by_handles - batches.ended_early) + discarded;
         // Case 3 of "Marks and counts": ended by its handle, and in the backlog until a runner gets
         // there. Here it has ended.
-        batches.settled += gone.saturating_sub(registered).min(batches.backlog());
-        let gone = batches.queued + by_handles.saturating_sub(batches.settled) + discarded;
+        batches.ended_early += gone.saturating_sub(registered).min(batches.backlog());
+        let gone = batches.queued + by_handles.saturating_sub(batches.ended_early) + discarded;
         debug_assert!(gone <= registered, "{gone} of {registered} are not armed any more");
         CleanupStats {
             registered,
@@ -658,7 +668,7 @@ impl Registry {
     }
 }
 
-impl Ledger {
+impl BatchTable {
     /// A byte that no unfinished batch has, in turn.
     fn free_byte(&mut self) -> Option<u8> {
         for _ in FIRST_BATCH..=u8::MAX {
@@ -677,7 +687,7 @@ impl Ledger {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::{Registry, all_recycled};
-    use crate::{CleanupState, Origin, Pool, PoolConfig};
+    use crate::{CleanupState, Client, Pool, PoolConfig};
     use std::sync::mpsc::channel;
     use std::time::{Duration, Instant};
 
@@ -693,8 +703,8 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let listed = all_recycled().lock().len();
-            let origins: Vec<_> = (0..listed).map(|_| Origin::new(&pool)).collect();
-            if origins.iter().any(|origin| std::ptr::eq(origin.registry(), registry)) {
+            let clients: Vec<_> = (0..listed).map(|_| Client::new(&pool)).collect();
+            if clients.iter().any(|client| std::ptr::eq(client.registry(), registry)) {
                 return;
             }
             assert!(Instant::now() < deadline, "the registry was not recycled");
@@ -703,11 +713,11 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_is_recycled_when_nobody_is_inside_and_old_handles_stay_harmless() {
+    fn a_registry_is_recycled_when_no_thread_is_inside_and_old_handles_stay_harmless() {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let registry = origin.registry();
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let registry = client.registry();
+        let mut registrar = client.registrar();
         let (entered, enter) = channel();
         let (leave, left) = channel::<()>();
         let (head, handle) = registrar.register(None, move || {
@@ -722,7 +732,7 @@ mod tests {
         // The heap goes while a handle's thread is inside the cleanup.
         registrar.discard(head);
         drop(registrar);
-        drop(origin);
+        drop(client);
         assert!(!is_free(registry), "its account is still open");
         leave.send(()).expect("it waits");
         let handle = runner.join().expect("it ran");
@@ -734,16 +744,16 @@ mod tests {
     #[test]
     fn cycles_that_sweep_at_a_time_have_a_batch_each() {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
-        let cycles = [origin.begin_cycle(), origin.begin_cycle()];
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
+        let cycles = [client.begin_cycle(), client.begin_cycle()];
         let locals = cycles.each_ref().map(|cycle| {
             let mut local = cycle.local_block();
             local.push(registrar.register(None, || {}).0);
             local
         });
-        assert_eq!(origin.registry().live().len(), 2);
-        let both = origin.ticket();
+        assert_eq!(client.registry().live().len(), 2);
+        let both = client.ticket();
         for (cycle, local) in cycles.into_iter().zip(locals) {
             cycle.flush([local]);
             assert_eq!(pool.run_pending(usize::MAX), 1);
@@ -754,14 +764,14 @@ mod tests {
     #[test]
     fn a_registry_waits_for_its_batches() {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let registry = origin.registry();
-        let (head, _) = origin.registrar().register(None, || {});
-        let cycle = origin.begin_cycle();
+        let client = Client::new(&pool);
+        let registry = client.registry();
+        let (head, _) = client.registrar().register(None, || {});
+        let cycle = client.begin_cycle();
         let mut local = cycle.local_block();
         local.push(head);
         cycle.flush([local]);
-        drop(origin);
+        drop(client);
         assert!(!is_free(registry));
         assert_eq!(pool.run_pending(1), 1);
         will_be_recycled(registry);

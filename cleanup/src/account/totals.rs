@@ -3,7 +3,7 @@
 //! Invariant: each unfinished batch is listed, the oldest first.
 
 use crate::account::batch::Batch;
-use crate::account::counters::Tally;
+use crate::account::counters::Counters;
 use crate::observe::description::Description;
 use crate::observe::hooks::Hooks;
 use crate::protocol::mutant::Mutant;
@@ -15,7 +15,7 @@ use std::time::Instant;
 /// What a pool counts, and the hook it reports to. Shared by the pool, its batches and the registries of its
 /// heaps, because a handle may end a queued cleanup without ever seeing the pool.
 pub(crate) struct Totals {
-    pub(crate) tally: Tally,
+    pub(crate) counters: Counters,
     /// Each unfinished batch, the oldest first.
     waiting: Mutex<Vec<Waiting>>,
     next: AtomicU64,
@@ -33,7 +33,7 @@ struct Waiting {
 impl Totals {
     pub(crate) fn new(workers: usize, hooks: Hooks, mutant: Mutant) -> Arc<Self> {
         Arc::new(Totals {
-            tally: Tally::new(workers),
+            counters: Counters::new(workers),
             waiting: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
             hooks,
@@ -54,11 +54,11 @@ impl Totals {
     }
 
     /// Has everybody who waits for a batch look at the workers again.
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn wake_waiters(&self) {
         // Unlocked: a batch has locks of its own.
         let batches: Vec<_> =
             self.waiting.lock().iter().filter_map(|waiting| waiting.batch.upgrade()).collect();
-        batches.iter().for_each(|batch| batch.nudge());
+        batches.iter().for_each(|batch| batch.wake_waiters());
     }
 
     /// When the oldest unfinished batch began.
@@ -76,6 +76,6 @@ impl Totals {
 
 impl fmt::Debug for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Totals").field("tally", &self.tally).finish_non_exhaustive()
+        f.debug_struct("Totals").field("tally", &self.counters).finish_non_exhaustive()
     }
 }

@@ -59,11 +59,11 @@ mod tests {
     #[test]
     fn blocks_that_were_run_are_used_again() {
         let pool = crate::Pool::new(crate::PoolConfig::default(), None);
-        let origin = crate::Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = crate::Client::new(&pool);
+        let mut registrar = client.registrar();
         let mut run = |n: usize| {
             let heads: Vec<_> = (0..n).map(|_| registrar.register(None, || {}).0).collect();
-            let cycle = origin.begin_cycle();
+            let cycle = client.begin_cycle();
             let mut local = cycle.local_block();
             heads.into_iter().for_each(|head| local.push(head));
             cycle.flush([local]);

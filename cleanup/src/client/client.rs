@@ -3,10 +3,10 @@
 //! It does not know objects: the owner of a chain's head says which object it belongs to.
 
 use crate::account::registrar::Registrar;
-use crate::account::registry::{BatchAccount, Lease, Registry};
+use crate::account::registry::{BatchAccount, Registry, RegistryRef};
 use crate::client::cycle::Cycle;
 use crate::client::ticket::Ticket;
-use crate::inside::{Inside, in_cleanup};
+use crate::inside::{CleanupScope, in_cleanup};
 use crate::observe::description::Description;
 use crate::observe::stats::CleanupStats;
 use crate::pool::help::is_over;
@@ -17,20 +17,20 @@ use std::time::{Duration, Instant};
 
 /// A heap's account with one pool. Cheap to clone; all clones are the same account.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct Client {
     pool: Arc<Pool>,
-    lease: Arc<Lease>,
+    registry_ref: Arc<RegistryRef>,
 }
 
-impl Origin {
+impl Client {
     /// An account for a new heap, with a pool of this process's. Reuses what a former heap has left behind, if any did.
-    pub fn new(pool: &Arc<Pool>) -> Origin {
-        Origin { pool: pool.clone(), lease: Lease::new(pool.totals()) }
+    pub fn new(pool: &Arc<Pool>) -> Client {
+        Client { pool: pool.clone(), registry_ref: RegistryRef::new(pool.totals()) }
     }
 
     /// The registering side, for one mutator.
     pub fn registrar(&self) -> Registrar {
-        Registrar::new(&self.lease)
+        Registrar::new(&self.registry_ref)
     }
 
     /// Begins a collection cycle. Allocates nothing; the first cleanup that is queued does.
@@ -60,11 +60,11 @@ impl Origin {
             let is_low = || self.backlog() <= at_most;
             let help = || self.pool.help_without_workers(|| is_low() || is_over(deadline));
             loop {
-                self.pool.look();
+                self.pool.notify_workers();
                 help();
                 // Until it is low, or there is nobody left to count on.
                 let is_news = || is_low() || self.pool.is_deserted();
-                let told = self.registry().relief.wait(deadline, is_news);
+                let told = self.registry().backlog_waiters.wait(deadline, is_news);
                 if !told || is_low() || is_over(deadline) {
                     break;
                 }
@@ -85,7 +85,7 @@ impl Origin {
         loop {
             let backlog = self.backlog();
             let surplus = usize::try_from(backlog.saturating_sub(at_most)).unwrap_or(usize::MAX);
-            if surplus == 0 || self.pool.run_here(surplus.min(RELIEF)) == 0 {
+            if surplus == 0 || self.pool.run_here(surplus.min(PORTION)) == 0 {
                 return backlog;
             }
         }
@@ -94,13 +94,13 @@ impl Origin {
     /// Runs a closure here as one of this heap's cleanups, though it was never registered: to the closure it is one,
     /// and a panic is given to the hook. Whether it returned. Counted nowhere.
     pub fn run_as_cleanup(&self, closure: impl FnOnce(), description: Description) -> bool {
-        let inside = Inside::enter();
+        let scope = CleanupScope::enter();
         let outcome = catch_unwind(AssertUnwindSafe(closure));
         let returned = outcome.is_ok();
         if let Err(payload) = outcome {
             self.pool.totals().report(payload, description);
         }
-        drop(inside);
+        drop(scope);
         returned
     }
 
@@ -134,14 +134,14 @@ impl Origin {
     }
 
     pub(crate) fn registry(&self) -> &'static Registry {
-        self.lease.registry()
+        self.registry_ref.registry()
     }
 
     pub(crate) fn open_batch(&self, cycle: u64) -> Arc<BatchAccount> {
         let pool = &self.pool;
-        self.registry().open_batch(cycle, &self.lease, pool.totals(), pool.max_workers())
+        self.registry().open_batch(cycle, &self.registry_ref, pool.totals(), pool.max_workers())
     }
 }
 
 /// Cleanups that a relieving thread runs between two looks at the backlog.
-const RELIEF: usize = 64;
+const PORTION: usize = 64;

@@ -6,10 +6,10 @@
 //! It does not know how objects are found dead.
 
 use crate::account::registry::BatchAccount;
-use crate::account::registry::{ARMED, SETTLED};
+use crate::account::registry::{ARMED, ENDED};
 use crate::block::arena::Block;
 use crate::block::entries::CAPACITY;
-use crate::client::client::Origin;
+use crate::client::client::Client;
 use crate::pool::queued::Queued;
 use crate::record::free_list::FreeList;
 use crate::record::head::{Head, Index};
@@ -18,7 +18,7 @@ use sexton_sync::{Arc, AtomicU8, Ordering};
 /// One collection cycle. Ends with [`flush`](Self::flush), or by being dropped.
 #[derive(Debug)]
 pub struct Cycle {
-    origin: Origin,
+    client: Client,
     /// `None` if the heap is inherited: nothing is queued, the captures are dropped.
     number: Option<u64>,
 }
@@ -34,15 +34,15 @@ pub struct Flushed {
 }
 
 impl Cycle {
-    pub(crate) fn new(origin: Origin) -> Self {
-        let inherited = origin.pool().is_inherited();
-        let number = (!inherited).then(|| origin.registry().begin_cycle());
-        Cycle { origin, number }
+    pub(crate) fn new(client: Client) -> Self {
+        let inherited = client.pool().is_inherited();
+        let number = (!inherited).then(|| client.registry().begin_cycle());
+        Cycle { client, number }
     }
 
     /// A block for one sweeper, who may be on another thread. Takes its memory at the first push.
     pub fn local_block(&self) -> LocalBlock {
-        LocalBlock::new(self.origin.clone(), self.number)
+        LocalBlock::new(self.client.clone(), self.number)
     }
 
     /// Publishes what is left in the local blocks, and wakes workers for it. Called after the last sweeper
@@ -71,7 +71,7 @@ impl Cycle {
             flushed.blocks += local.flushed.blocks;
         }
         // 2. Coalesce.
-        let pool = self.origin.pool();
+        let pool = self.client.pool();
         if self.number.is_none() {
             return flushed;
         }
@@ -89,10 +89,10 @@ impl Cycle {
 impl Drop for Cycle {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        if let Some(batch) = self.origin.registry().end_cycle(number) {
+        if let Some(batch) = self.client.registry().end_cycle(number) {
             batch.release();
         }
-        self.origin.pool().discard_if_closed();
+        self.client.pool().discard_if_closed();
     }
 }
 
@@ -134,7 +134,7 @@ pub struct LocalBlock {
     block: Option<Block>,
     /// The batch, with a hold on it; from the first push on.
     batch: Option<Arc<BatchAccount>>,
-    origin: Origin,
+    client: Client,
     cycle: Option<u64>,
     /// Chains of an inherited heap, to be discarded when the sweep is over. There is never a block, then.
     doomed: Vec<Head>,
@@ -147,7 +147,7 @@ pub struct LocalBlock {
 }
 
 impl LocalBlock {
-    fn new(origin: Origin, cycle: Option<u64>) -> Self {
+    fn new(client: Client, cycle: Option<u64>) -> Self {
         LocalBlock {
             marks: &[],
             first: 0,
@@ -155,8 +155,8 @@ impl LocalBlock {
             len: 0,
             block: None,
             batch: None,
-            freed: origin.registry().storage.free_list(),
-            origin,
+            freed: client.registry().storage.free_list(),
+            client,
             cycle,
             doomed: Vec::new(),
             reclaimed: 0,
@@ -204,16 +204,16 @@ impl LocalBlock {
     fn push_elsewhere(&mut self, head: Head) {
         let Some(cycle) = self.cycle else { return self.doomed.push(head) };
         self.begin_block(cycle);
-        (self.marks, self.first) = self.origin.registry().storage.marks_around(head.index());
+        (self.marks, self.first) = self.client.registry().storage.marks_around(head.index());
         self.push(head);
     }
 
     /// Makes sure that there is a block to write to.
     fn begin_block(&mut self, cycle: u64) {
         if self.block.is_none() {
-            let batch = self.batch.get_or_insert_with(|| self.origin.open_batch(cycle));
+            let batch = self.batch.get_or_insert_with(|| self.client.open_batch(cycle));
             self.byte = batch.byte();
-            self.block = Some(self.origin.pool().block());
+            self.block = Some(self.client.pool().block());
             self.len = 0;
         }
     }
@@ -223,20 +223,20 @@ impl LocalBlock {
     #[inline(never)]
     fn push_chain(&mut self, head: Head) {
         let cycle = self.cycle.expect("there are marks only where there is a block");
-        let registry = self.origin.registry();
+        let registry = self.client.registry();
         let storage = &registry.storage;
         // What ended early is freed here, so that only what is left to run is queued and counted.
         let mut rest = storage.prune(head, |head| {
-            // Relaxed: `SETTLED` is no hint. It was written after the taking, and there is no way back.
-            let settled = storage.mark(head.index()).load(Ordering::Relaxed) == SETTLED;
-            if settled {
+            // Relaxed: `ENDED` is no hint. It was written after the taking, and there is no way back.
+            let ended_early = storage.mark(head.index()).load(Ordering::Relaxed) == ENDED;
+            if ended_early {
                 self.reclaimed += 1;
-                if let Some(slot) = registry.pass_settled(head.index()) {
+                if let Some(slot) = registry.skip_ended(head.index()) {
                     self.freed.push(slot);
                     self.freed.give_back_if_full();
                 }
             }
-            settled
+            ended_early
         });
         while let Some(head) = rest {
             // Before the entry: a full block is published, and its records are not ours to read then.
@@ -252,14 +252,14 @@ impl LocalBlock {
         let block = self.block.take()?;
         self.marks = &[];
         if self.len == 0 {
-            self.origin.pool().recycle(block);
+            self.client.pool().recycle(block);
             return None;
         }
         block.set_len(self.len);
         let batch = self.batch.as_ref().expect("a block comes with a batch").clone();
         batch.add(self.len as u64);
         self.flushed.cleanups += self.len as u64;
-        Some(Queued { block, batch, grace: None })
+        Some(Queued { block, batch, deferred: None })
     }
 
     #[cold]
@@ -267,7 +267,7 @@ impl LocalBlock {
     fn publish(&mut self) {
         if let Some(queued) = self.take() {
             self.flushed.blocks += 1;
-            self.origin.pool().publish([queued]);
+            self.client.pool().publish([queued]);
         }
     }
 }
@@ -275,18 +275,18 @@ impl LocalBlock {
 impl Drop for LocalBlock {
     fn drop(&mut self) {
         if self.cycle.is_none() {
-            let registry = self.origin.registry();
+            let registry = self.client.registry();
             self.doomed.drain(..).for_each(|head| registry.discard(head, &mut self.freed));
             self.freed.give_back();
             return;
         }
         self.publish();
         self.freed.give_back();
-        self.origin.registry().reclaimed(self.reclaimed);
+        self.client.registry().reclaimed(self.reclaimed);
         if let Some(batch) = self.batch.take() {
             batch.release();
         }
         // For one that is later than its cycle.
-        self.origin.pool().discard_if_closed();
+        self.client.pool().discard_if_closed();
     }
 }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The cleanups of one heap that were queued and not ended at one moment. See
-/// [`Origin::ticket`](crate::Origin::ticket).
+/// [`Client::ticket`](crate::Client::ticket).
 #[derive(Debug)]
 pub struct Ticket {
     pool: Arc<Pool>,
@@ -49,20 +49,20 @@ impl Ticket {
         }
         let deadline = Instant::now().checked_add(timeout);
         let help = || {
-            self.pool.help_for_want_of_workers(|| self.is_done() || is_over(deadline));
+            self.pool.help_if_no_workers(|| self.is_done() || is_over(deadline));
         };
         for batch in &self.batches {
             loop {
                 // Before the look: who is nudged during it has to look once more.
-                let nudges = batch.nudges();
-                self.pool.look();
+                let wakes = batch.wakes();
+                self.pool.notify_workers();
                 help();
-                match batch.wait(deadline, nudges) {
+                match batch.wait(deadline, wakes) {
                     Waited::Done => break,
                     // Before the next look: its thread may not live long enough either. But not for ever: a look that
                     // fails to start a worker nudges, too.
-                    Waited::Nudged if !is_over(deadline) => help(),
-                    Waited::Nudged | Waited::TimedOut => {
+                    Waited::Woken if !is_over(deadline) => help(),
+                    Waited::Woken | Waited::TimedOut => {
                         let pending = self.pending();
                         // Zero: the last one ended just now, and only the telling is left.
                         return if pending == 0 {

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::inside::Inside;
+use crate::inside::CleanupScope;
 use crate::observe::description::Description;
 use crate::observe::panic::CleanupPanic;
 use sexton_sync::{Arc, drop_quietly};
@@ -57,11 +57,11 @@ impl Hooks {
 
 /// Calls a hook.
 pub(crate) fn call(hook: impl FnOnce()) {
-    let inside = Inside::enter();
+    let scope = CleanupScope::enter();
     if let Err(payload) = catch_unwind(AssertUnwindSafe(hook)) {
         drop_quietly(payload);
     }
-    drop(inside);
+    drop(scope);
 }
 
 impl fmt::Debug for Hooks {

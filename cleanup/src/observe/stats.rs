@@ -40,7 +40,7 @@ pub struct CleanupStats {
 ///
 /// These hold in every reading, also in one that is taken beside running threads:
 ///
-/// - `queued == executed + settled + discarded + backlog`;
+/// - `queued == executed + ended_early + discarded + backlog`;
 /// - `asleep <= workers`.
 ///
 /// A reading takes some time. A cleanup that ends meanwhile may still be counted in `backlog`.
@@ -64,7 +64,7 @@ pub struct PoolStats {
     /// Cleanups that ran in this pool and panicked.
     pub panicked: u64,
     /// Cleanups ended through their handle (stopped, or run by `run_now`) after they had been queued.
-    pub settled: u64,
+    pub ended_early: u64,
     /// Queued cleanups whose captures were dropped instead of running.
     pub discarded: u64,
     /// Cleanups queued and not ended yet.
@@ -76,7 +76,7 @@ pub struct PoolStats {
     /// Workers that left because they had been idle for long.
     pub retired: u64,
     /// Tails of stalled blocks that others took over.
-    pub taken_over: u64,
+    pub requeued: u64,
     /// Cleanups reported to the hook for slow ones.
     pub slow: u64,
     /// How long ago the collection cycle began whose cleanups have waited longest, if any wait.

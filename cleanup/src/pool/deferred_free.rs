@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::account::registry::BatchAccount;
-use crate::record::ending::Passed;
+use crate::record::ending::Skip;
 use crate::record::free_list::FreeList;
 use crate::record::head::Index;
 use sexton_sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use sexton_sync::{Arc, Mutex};
 /// What the parties to a take-over share: the slots that they have freed, kept from use until the last of them
 /// has put its block down and dropped this.
 #[derive(Debug)]
-pub(crate) struct Grace {
+pub(crate) struct DeferredFree {
     batch: Arc<BatchAccount>,
     kept: Mutex<Kept>,
 }
@@ -25,10 +25,13 @@ struct Kept {
     busy: Vec<Index>,
 }
 
-impl Grace {
+impl DeferredFree {
     pub(super) fn new(batch: &Arc<BatchAccount>) -> Arc<Self> {
         let freed = batch.registry().storage.free_list();
-        Arc::new(Grace { batch: batch.clone(), kept: Mutex::new(Kept { freed, busy: Vec::new() }) })
+        Arc::new(DeferredFree {
+            batch: batch.clone(),
+            kept: Mutex::new(Kept { freed, busy: Vec::new() }),
+        })
     }
 
     /// Keeps a party's slots.
@@ -42,7 +45,7 @@ impl Grace {
     }
 }
 
-impl Drop for Grace {
+impl Drop for DeferredFree {
     /// The last party is gone: nobody will come to any of these records again.
     fn drop(&mut self) {
         let (freed, busy) = {
@@ -54,14 +57,14 @@ impl Drop for Grace {
         let storage = &self.batch.registry().storage;
         let mut uncounted = 0;
         for record in busy {
-            if let Passed::Freed(slot, counted) = storage.pass(record, Some(self.batch.byte())) {
+            if let Skip::Freed(slot, counted) = storage.skip(record, Some(self.batch.byte())) {
                 freed.push(slot);
                 uncounted += u64::from(!counted);
             }
         }
         freed.give_back();
         for _ in 0..uncounted {
-            self.batch.settle_one();
+            self.batch.end_one_early();
         }
     }
 }

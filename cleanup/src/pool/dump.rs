@@ -8,7 +8,7 @@
 use crate::account::counters::Runner;
 use crate::observe::description::Description;
 use crate::observe::stats::PoolStats;
-use crate::pool::in_flight::Glance;
+use crate::pool::in_flight::Snapshot;
 use crate::pool::state::Pool;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ pub enum Activity {
         /// Cleanups of the block in all.
         len: usize,
         /// Somebody else sees to those not begun.
-        taken_over: bool,
+        requeued: bool,
     },
 }
 
@@ -72,22 +72,22 @@ impl PoolDump {
             return PoolDump { stats: pool.stats(), runners: Vec::new() };
         }
         let now = Instant::now();
-        let asleep = pool.queue().crew().sleepers();
+        let asleep = pool.queue().sleep().sleepers();
         let mut runners: Vec<RunnerDump> = pool
-            .desks()
+            .runners()
             .all()
             .iter()
-            .filter_map(|desk| match (desk.runner(), desk.glance(now)) {
+            .filter_map(|in_flight| match (in_flight.runner(), in_flight.snapshot(now)) {
                 (Runner::Worker(index), None) => {
                     let activity =
                         if asleep.contains(&index) { Activity::Asleep } else { Activity::Awake };
                     Some(RunnerDump { worker: Some(index), activity })
                 }
-                (Runner::Worker(index), Some(glance)) => {
-                    Some(RunnerDump { worker: Some(index), activity: glance.into() })
+                (Runner::Worker(index), Some(snapshot)) => {
+                    Some(RunnerDump { worker: Some(index), activity: snapshot.into() })
                 }
-                (Runner::Guest, glance) => {
-                    Some(RunnerDump { worker: None, activity: glance?.into() })
+                (Runner::Guest, snapshot) => {
+                    Some(RunnerDump { worker: None, activity: snapshot?.into() })
                 }
             })
             .collect();
@@ -96,15 +96,15 @@ impl PoolDump {
     }
 }
 
-impl From<Glance> for Activity {
-    fn from(glance: Glance) -> Self {
+impl From<Snapshot> for Activity {
+    fn from(snapshot: Snapshot) -> Self {
         Activity::Running {
-            cleanup: glance.running.unwrap_or_default(),
-            age: glance.age,
-            block_age: glance.block_age,
-            begun: glance.at,
-            len: glance.len,
-            taken_over: glance.taken_over,
+            cleanup: snapshot.running.unwrap_or_default(),
+            age: snapshot.age,
+            block_age: snapshot.block_age,
+            begun: snapshot.at,
+            len: snapshot.len,
+            requeued: snapshot.requeued,
         }
     }
 }
@@ -137,12 +137,12 @@ impl fmt::Display for Activity {
         match self {
             Activity::Asleep => f.write_str("asleep"),
             Activity::Awake => f.write_str("looks for work"),
-            Activity::Running { cleanup, age, block_age, begun, len, taken_over } => {
+            Activity::Running { cleanup, age, block_age, begun, len, requeued } => {
                 write!(
                     f,
                     "runs {cleanup}, for {age:.1?} to {block_age:.1?}; {begun} of {len} in its block"
                 )?;
-                if *taken_over { f.write_str(", the rest taken over") } else { Ok(()) }
+                if *requeued { f.write_str(", the rest queued again") } else { Ok(()) }
             }
         }
     }

@@ -37,17 +37,17 @@ impl Pool {
             // the hook has to be told again.
             fence(Ordering::SeqCst);
         }
-        let desk = self.desks.guest();
+        let in_flight = self.runners.guest();
         let mut ran = 0;
         while ran < max {
-            let Some(block) = desk.take_up_next(|| self.queue.try_next()) else {
+            let Some(block) = in_flight.begin_next(|| self.queue.try_next()) else {
                 self.take_what_waits();
                 if self.queue.len() > 0 {
                     continue;
                 }
                 break;
             };
-            ran += run(self, block, &desk, max - ran);
+            ran += run(self, block, &in_flight, max - ran);
         }
         if self.queue.len() > 0 {
             self.tell_ready();
@@ -57,7 +57,7 @@ impl Pool {
 
     /// In a pool that has no workers because none could be started, or none is allowed: runs what is queued here,
     /// until `enough`. A manual pool's owner has chosen the threads that run cleanups, so nothing runs here.
-    pub(crate) fn help_for_want_of_workers(&self, enough: impl Fn() -> bool) {
+    pub(crate) fn help_if_no_workers(&self, enough: impl Fn() -> bool) {
         if !self.is_manual() {
             self.help_without_workers(enough);
         }
@@ -65,7 +65,7 @@ impl Pool {
 
     /// Likewise, in a manual pool, too. Not called in an inherited pool.
     pub(crate) fn help_without_workers(&self, enough: impl Fn() -> bool) {
-        while self.queue.crew().numbers().workers == 0 && !enough() && self.run_here(STINT) > 0 {}
+        while self.queue.sleep().numbers().workers == 0 && !enough() && self.run_here(STINT) > 0 {}
     }
 }
 

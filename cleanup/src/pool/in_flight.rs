@@ -9,7 +9,7 @@
 //! may both come to a record. That its closure runs once is the record's own affair: only one of them wins the
 //! compare-exchange of [`take`](crate::record::storage::Storage::take). But the loser must not mistake a slot that was
 //! freed and armed again, for an object that lives, for the record it was told of. So all parties to a take-over
-//! share a [`Grace`], which keeps the slots they free until the last party has put its block down.
+//! share a [`DeferredFree`], which keeps the slots they free until the last party has put its block down.
 //!
 //! It does not know when a runner counts as stalled (see [`monitor`](crate::pool::monitor)), nor who runs the copy.
 
@@ -20,14 +20,14 @@ use crate::account::registry::BatchAccount;
 use crate::block::arena::{Block, View};
 use crate::block::entries::CAPACITY;
 use crate::observe::description::Description;
-use crate::pool::deferred_free::Grace;
+use crate::pool::deferred_free::DeferredFree;
 use crate::pool::queued::Queued;
 use sexton_sync::{Arc, AtomicBool, Mutex, Ordering};
 use std::time::{Duration, Instant};
 
 /// What one runner has in hand.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct InFlight {
     /// Who sits here, while anybody does.
     runner: Runner,
     /// Locked by the runner at the beginning and the end of a block, and where it has to know whether its tail
@@ -48,9 +48,9 @@ struct InHand {
     before: usize,
     watched: Watched,
     /// Set once the block shares entries with another.
-    grace: Option<Arc<Grace>>,
+    deferred: Option<Arc<DeferredFree>>,
     /// Somebody else has a copy of the tail. Whatever is still unrun is theirs to see to.
-    taken_over: bool,
+    requeued: bool,
     /// The cursor that the last look found, and when it was first found there.
     seen: Option<(usize, Instant)>,
     /// The hook has been told about the cleanup at this cursor.
@@ -78,13 +78,13 @@ impl InHand {
     fn has_tail(&self, cursor: usize) -> bool {
         // The first one to be run is its runner's own.
         let first = cursor + usize::from(self.is_untouched(cursor));
-        !self.taken_over && self.view.len() > first
+        !self.requeued && self.view.len() > first
     }
 }
 
 /// What a look at a desk found.
 #[derive(Clone, Debug)]
-pub(crate) struct Glance {
+pub(crate) struct Snapshot {
     /// What is known of the cleanup begun last. `None` if its runner has not begun any yet.
     pub(crate) running: Option<Description>,
     /// Entries begun, and entries in all.
@@ -95,12 +95,12 @@ pub(crate) struct Glance {
     /// How long the cleanup has run for certain: since the first look that found it, or since the block was
     /// taken up if it is the first one.
     pub(crate) age: Duration,
-    pub(crate) taken_over: bool,
+    pub(crate) requeued: bool,
 }
 
-impl Desk {
+impl InFlight {
     pub(crate) fn new(runner: Runner) -> Arc<Self> {
-        Arc::new(Desk { runner, in_hand: Mutex::new(None), let_go: AtomicBool::new(false) })
+        Arc::new(InFlight { runner, in_hand: Mutex::new(None), let_go: AtomicBool::new(false) })
     }
 
     pub(crate) fn runner(&self) -> Runner {
@@ -110,28 +110,28 @@ impl Desk {
     // ---- the runner's side -------------------------------------------------------------------------
 
     /// Takes up a block.
-    pub(crate) fn take_up(&self, queued: &Queued) {
-        self.put_on(&mut self.in_hand.lock(), queued);
+    pub(crate) fn begin(&self, queued: &Queued) {
+        self.set(&mut self.in_hand.lock(), queued);
     }
 
     /// Takes up the block that `claim` finds, if it finds one. With the desk locked meanwhile: a
     /// block that a runner has claimed is on a desk for all others to see.
-    pub(crate) fn take_up_next(&self, claim: impl FnOnce() -> Option<Queued>) -> Option<Queued> {
-        let mut desk = self.in_hand.lock();
+    pub(crate) fn begin_next(&self, claim: impl FnOnce() -> Option<Queued>) -> Option<Queued> {
+        let mut in_flight = self.in_hand.lock();
         let queued = claim()?;
-        self.put_on(&mut desk, &queued);
+        self.set(&mut in_flight, &queued);
         Some(queued)
     }
 
-    fn put_on(&self, desk: &mut Option<InHand>, queued: &Queued) {
-        let before = desk.replace(InHand {
+    fn set(&self, in_flight: &mut Option<InHand>, queued: &Queued) {
+        let before = in_flight.replace(InHand {
             view: queued.block.view(),
             batch: queued.batch.clone(),
             begun: Instant::now(),
             before: queued.block.cursor(),
             watched: Watched::No,
-            grace: queued.grace.clone(),
-            taken_over: false,
+            deferred: queued.deferred.clone(),
+            requeued: false,
             seen: None,
             told: None,
         });
@@ -140,17 +140,17 @@ impl Desk {
     }
 
     /// Puts the block down. Whether its rest belongs to others, and the grace it shares with them.
-    pub(crate) fn put_down(&self) -> (bool, Option<Arc<Grace>>) {
+    pub(crate) fn end(&self) -> (bool, Option<Arc<DeferredFree>>) {
         let in_hand = self.in_hand.lock().take().expect("a block in hand");
-        (in_hand.taken_over, in_hand.grace)
+        (in_hand.requeued, in_hand.deferred)
     }
 
     /// Calls `step` with the desk locked, so that nobody takes the tail over meanwhile. `None` if
     /// somebody has: then the front record, and all that follow, are theirs.
-    pub(crate) fn step<R>(&self, step: impl FnOnce(Option<&Grace>) -> R) -> Option<R> {
+    pub(crate) fn step<R>(&self, step: impl FnOnce(Option<&DeferredFree>) -> R) -> Option<R> {
         let in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_ref().expect("a block in hand");
-        (!in_hand.taken_over).then(|| step(in_hand.grace.as_deref()))
+        (!in_hand.requeued).then(|| step(in_hand.deferred.as_deref()))
     }
 
     /// Whether the monitor has let go of the block in hand, so that it has to be asked again to
@@ -206,7 +206,7 @@ impl Desk {
     }
 
     /// Looks at what is in hand, and remembers what it saw.
-    pub(crate) fn glance(&self, now: Instant) -> Option<Glance> {
+    pub(crate) fn snapshot(&self, now: Instant) -> Option<Snapshot> {
         let mut in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_mut()?;
         let at = in_hand.view.cursor();
@@ -222,13 +222,13 @@ impl Desk {
         }
         let running = if in_hand.is_untouched(at) { None } else { in_hand.view.get(at - 1) };
         let storage = &in_hand.batch.registry().storage;
-        Some(Glance {
+        Some(Snapshot {
             running: running.map(|record| storage.description(record)),
             at,
             len: in_hand.view.len(),
             block_age: now.saturating_duration_since(in_hand.begun),
             age: now.saturating_duration_since(since),
-            taken_over: in_hand.taken_over,
+            requeued: in_hand.requeued,
         })
     }
 
@@ -251,7 +251,7 @@ impl Desk {
         let in_hand = in_hand.as_mut()?;
         // It may be behind. What the runner has begun meanwhile is in both blocks then, like what it begins later.
         let cursor = in_hand.view.cursor();
-        if in_hand.taken_over || at.is_some_and(|at| at != cursor) {
+        if in_hand.requeued || at.is_some_and(|at| at != cursor) {
             return None;
         }
         in_hand.view.get(cursor)?;
@@ -263,61 +263,61 @@ impl Desk {
         }
         block.set_len(len);
         let batch = in_hand.batch.clone();
-        let grace = in_hand.grace.get_or_insert_with(|| Grace::new(&batch)).clone();
-        in_hand.taken_over = true;
-        Some(Queued { block, batch, grace: Some(grace) })
+        let deferred = in_hand.deferred.get_or_insert_with(|| DeferredFree::new(&batch)).clone();
+        in_hand.requeued = true;
+        Some(Queued { block, batch, deferred: Some(deferred) })
     }
 }
 
 /// The desks of a pool: one per worker, and as many as ever were helping threads at a time.
 #[derive(Debug, Default)]
-pub(crate) struct Desks {
-    all: Mutex<Vec<Arc<Desk>>>,
+pub(crate) struct Runners {
+    all: Mutex<Vec<Arc<InFlight>>>,
     /// Desks of helping threads at which nobody sits.
-    free: Mutex<Vec<Arc<Desk>>>,
+    free: Mutex<Vec<Arc<InFlight>>>,
 }
 
-impl Desks {
+impl Runners {
     /// A desk for a worker.
-    pub(crate) fn add(&self, runner: Runner) -> Arc<Desk> {
-        let desk = Desk::new(runner);
-        self.all.lock().push(desk.clone());
-        desk
+    pub(crate) fn add(&self, runner: Runner) -> Arc<InFlight> {
+        let in_flight = InFlight::new(runner);
+        self.all.lock().push(in_flight.clone());
+        in_flight
     }
 
     /// A worker has gone.
-    pub(crate) fn remove(&self, desk: &Arc<Desk>) {
-        self.all.lock().retain(|d| !Arc::ptr_eq(d, desk));
+    pub(crate) fn remove(&self, in_flight: &Arc<InFlight>) {
+        self.all.lock().retain(|d| !Arc::ptr_eq(d, in_flight));
     }
 
     /// A desk for a helping thread, until dropped.
-    pub(crate) fn guest(&self) -> GuestDesk<'_> {
+    pub(crate) fn guest(&self) -> Guest<'_> {
         let free = self.free.lock().pop();
-        GuestDesk { desks: self, desk: free.unwrap_or_else(|| self.add(Runner::Guest)) }
+        Guest { runners: self, in_flight: free.unwrap_or_else(|| self.add(Runner::Guest)) }
     }
 
     /// All desks.
-    pub(crate) fn all(&self) -> Vec<Arc<Desk>> {
+    pub(crate) fn all(&self) -> Vec<Arc<InFlight>> {
         self.all.lock().clone()
     }
 }
 
 /// A helping thread's desk.
-pub(crate) struct GuestDesk<'a> {
-    desks: &'a Desks,
-    desk: Arc<Desk>,
+pub(crate) struct Guest<'a> {
+    runners: &'a Runners,
+    in_flight: Arc<InFlight>,
 }
 
-impl std::ops::Deref for GuestDesk<'_> {
-    type Target = Desk;
-    fn deref(&self) -> &Desk {
-        &self.desk
+impl std::ops::Deref for Guest<'_> {
+    type Target = InFlight;
+    fn deref(&self) -> &InFlight {
+        &self.in_flight
     }
 }
 
-impl Drop for GuestDesk<'_> {
+impl Drop for Guest<'_> {
     fn drop(&mut self) {
-        self.desks.free.lock().push(self.desk.clone());
+        self.runners.free.lock().push(self.in_flight.clone());
     }
 }
 
@@ -327,13 +327,13 @@ mod tests {
     use crate::record::ending::{Ending, Taker};
     use crate::record::tag::State;
     use crate::record::thunk::Thunk;
-    use crate::{Cleanup, Head, Origin, Pool, PoolConfig, Ticket};
+    use crate::{Cleanup, Client, Head, Pool, PoolConfig, Ticket};
     use std::sync::mpsc::{Sender, channel};
 
     /// A block of cleanups in the list of a manual pool where nothing counts as stalled.
     struct Scene {
         pool: Arc<Pool>,
-        origin: Origin,
+        client: Client,
         queued: Vec<(Head, Cleanup)>,
         ticket: Ticket,
     }
@@ -342,43 +342,43 @@ mod tests {
 
     /// `first` is called by the first cleanup, which is in hand then, and the only one.
     fn scene(
-        first: impl FnOnce(&Pool, &Desk) + Send + 'static,
+        first: impl FnOnce(&Pool, &InFlight) + Send + 'static,
         others: impl IntoIterator<Item = Closure>,
     ) -> Scene {
         let config = PoolConfig { stall_after: Duration::MAX, ..PoolConfig::default() };
         let pool = Pool::new(config, None);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let weak = Arc::downgrade(&pool);
         let first: Closure = Box::new(move || {
             let pool = weak.upgrade().expect("it runs this");
-            let [desk] = &pool.desks().all()[..] else { panic!("one thread, one desk") };
-            first(&pool, desk);
+            let [in_flight] = &pool.runners().all()[..] else { panic!("one thread, one desk") };
+            first(&pool, in_flight);
         });
         let queued: Vec<_> =
             [first].into_iter().chain(others).map(|f| registrar.register(None, f)).collect();
-        let cycle = origin.begin_cycle();
+        let cycle = client.begin_cycle();
         let mut local = cycle.local_block();
         queued.iter().for_each(|&(head, _)| local.push(head));
         cycle.flush([local]);
-        let ticket = origin.ticket();
-        Scene { pool, origin, queued, ticket }
+        let ticket = client.ticket();
+        Scene { pool, client, queued, ticket }
     }
 
     impl Scene {
         fn states(&self) -> Vec<State> {
-            let storage = &self.origin.registry().storage;
-            self.queued.iter().map(|(head, _)| storage.look(head.index()).1).collect()
+            let storage = &self.client.registry().storage;
+            self.queued.iter().map(|(head, _)| storage.state(head.index()).1).collect()
         }
 
-        /// Each cleanup has ended and is counted once, `settled` of them by their handles; and each slot is used again.
-        fn has_ended(&self, settled: u64) {
+        /// Each cleanup has ended and is counted once, `ended_early` of them by their handles; and each slot is used again.
+        fn has_ended(&self, ended_early: u64) {
             let stats = self.pool.stats();
-            assert_eq!((stats.settled, stats.backlog, stats.panicked), (settled, 0, 0));
+            assert_eq!((stats.ended_early, stats.backlog, stats.panicked), (ended_early, 0, 0));
             assert!(self.ticket.is_done());
             assert_eq!(self.states(), vec![State::DoneFree; self.queued.len()]);
             // Slots that came back last are used first.
-            let mut registrar = self.origin.registrar();
+            let mut registrar = self.client.registrar();
             let heads: Vec<_> = (0..1000).map(|_| registrar.register(None, || {}).0).collect();
             assert!(self.queued.iter().all(|(head, _)| heads.contains(head)));
             heads.into_iter().for_each(|head| registrar.discard(head));
@@ -388,9 +388,9 @@ mod tests {
     #[test]
     fn a_tail_is_taken_once_and_only_at_the_cursor_where_its_runner_was_found() {
         let (tell, told) = channel();
-        let first = move |pool: &Pool, desk: &Desk| {
+        let first = move |pool: &Pool, in_flight: &InFlight| {
             for at in [0, 2, 1, 1] {
-                let tail = desk.take_tail(|| pool.block(), Some(at));
+                let tail = in_flight.take_tail(|| pool.block(), Some(at));
                 tell.send((at, tail.as_ref().map(|tail| tail.block.len()))).expect("it is heard");
                 pool.publish(tail);
             }
@@ -410,7 +410,7 @@ mod tests {
     }
 
     /// A desk, and a block of three that is never run: a copy of one that is, in the end.
-    fn desk_and_block() -> (Scene, Arc<Desk>, Queued) {
+    fn runner_and_block() -> (Scene, Arc<InFlight>, Queued) {
         let scene = scene(|_, _| {}, [Box::new(|| {}) as Closure, Box::new(|| {})]);
         let original = scene.pool.queue().try_next().expect("one block");
         let block = scene.pool.block();
@@ -418,37 +418,37 @@ mod tests {
             block.write(at, original.block.get(at).expect("an entry"));
         }
         block.set_len(original.block.len());
-        let copy = Queued { block, batch: original.batch.clone(), grace: None };
+        let copy = Queued { block, batch: original.batch.clone(), deferred: None };
         scene.pool.publish([original]);
-        (scene, Desk::new(Runner::Guest), copy)
+        (scene, InFlight::new(Runner::Guest), copy)
     }
 
     #[test]
-    fn a_desk_is_watched_while_a_block_is_in_hand_that_is_to_be() {
-        let (_scene, desk, queued) = desk_and_block();
+    fn a_runner_is_watched_while_its_block_is_to_be() {
+        let (_scene, in_flight, queued) = runner_and_block();
         for watched in [false, true, false] {
-            assert!(!desk.is_watched(), "nothing is in hand");
-            desk.take_up(&queued);
-            assert!(!desk.is_watched(), "nobody has said so");
-            assert_eq!(desk.is_to_be_watched(|_| watched), watched);
-            assert_eq!(desk.is_watched(), watched);
-            assert_eq!(desk.is_to_be_watched(|_| false), watched, "it stays so");
-            desk.put_down();
+            assert!(!in_flight.is_watched(), "nothing is in hand");
+            in_flight.begin(&queued);
+            assert!(!in_flight.is_watched(), "nobody has said so");
+            assert_eq!(in_flight.is_to_be_watched(|_| watched), watched);
+            assert_eq!(in_flight.is_watched(), watched);
+            assert_eq!(in_flight.is_to_be_watched(|_| false), watched, "it stays so");
+            in_flight.end();
         }
     }
 
     #[test]
     fn the_age_of_a_cleanup_counts_from_the_first_look_that_found_it() {
-        let (_scene, desk, queued) = desk_and_block();
+        let (_scene, in_flight, queued) = runner_and_block();
         let second = Duration::from_secs(1);
-        assert!(desk.glance(Instant::now()).is_none(), "nothing is in hand");
-        desk.take_up(&queued);
+        assert!(in_flight.snapshot(Instant::now()).is_none(), "nothing is in hand");
+        in_flight.begin(&queued);
         let begun = Instant::now();
         let look = |at: u32| {
-            let glance = desk.glance(begun + at * second).expect("a block in hand");
-            assert!(glance.block_age >= at * second);
+            let snapshot = in_flight.snapshot(begun + at * second).expect("a block in hand");
+            assert!(snapshot.block_age >= at * second);
             // Rounded: the block was taken up a little earlier.
-            (glance.at, glance.age.as_secs())
+            (snapshot.at, snapshot.age.as_secs())
         };
         queued.block.advance();
         assert_eq!(
@@ -463,66 +463,67 @@ mod tests {
     }
 
     #[test]
-    fn a_look_finds_no_cleanup_running_before_the_runner_has_begun_one() {
-        let (_scene, desk, queued) = desk_and_block();
-        let is_running = || desk.glance(Instant::now()).expect("a block in hand").running.is_some();
+    fn a_snapshot_has_no_cleanup_before_the_runner_has_begun_one() {
+        let (_scene, in_flight, queued) = runner_and_block();
+        let is_running =
+            || in_flight.snapshot(Instant::now()).expect("a block in hand").running.is_some();
         for begun_by_another in [0, 1] {
-            desk.take_up(&queued);
+            in_flight.begin(&queued);
             assert!(!is_running(), "{begun_by_another} have been run by another");
             queued.block.advance();
             assert!(is_running());
-            desk.put_down();
+            in_flight.end();
         }
     }
 
     #[test]
     fn the_one_to_be_run_first_is_no_tail_and_neither_is_what_was_taken() {
-        let (scene, desk, queued) = desk_and_block();
+        let (scene, in_flight, queued) = runner_and_block();
         let has_tail = || {
             let mut tail = None;
-            desk.is_to_be_watched(|found| {
+            in_flight.is_to_be_watched(|found| {
                 tail = Some(found);
                 false
             });
             tail.expect("it is asked for")
         };
-        desk.take_up(&queued);
+        in_flight.begin(&queued);
         assert!(has_tail(), "two behind the first");
         queued.block.advance();
         assert!(has_tail(), "two behind the one that runs");
         queued.block.advance();
-        desk.put_down();
-        desk.take_up(&queued);
+        in_flight.end();
+        in_flight.begin(&queued);
         assert!(!has_tail(), "the last one is the runner's own");
-        desk.put_down();
-        let (_scene, desk, queued) = desk_and_block();
-        desk.take_up(&queued);
+        in_flight.end();
+        let (_scene, in_flight, queued) = runner_and_block();
+        in_flight.begin(&queued);
         queued.block.advance();
-        let tail = desk.take_tail(|| scene.pool.block(), None).expect("two");
+        let tail = in_flight.take_tail(|| scene.pool.block(), None).expect("two");
         assert_eq!(tail.block.len(), 2);
         let mut asked = None;
-        desk.is_to_be_watched(|found| *asked.insert(found));
+        in_flight.is_to_be_watched(|found| *asked.insert(found));
         assert_eq!(asked, Some(false), "others have it");
     }
 
     #[test]
     fn the_hook_is_told_of_a_cleanup_once_and_only_while_it_runs() {
-        let (_scene, desk, queued) = desk_and_block();
-        assert!(!desk.is_news(1), "nothing is in hand");
-        desk.take_up(&queued);
+        let (_scene, in_flight, queued) = runner_and_block();
+        assert!(!in_flight.is_news(1), "nothing is in hand");
+        in_flight.begin(&queued);
         for at in 1..=3 {
             queued.block.advance();
-            assert_eq!([at - 1, at, at].map(|at| desk.is_news(at)), [false, true, false]);
+            assert_eq!([at - 1, at, at].map(|at| in_flight.is_news(at)), [false, true, false]);
         }
     }
 
     #[test]
-    fn there_are_as_many_guest_desks_as_there_were_guests_at_a_time() {
-        let desks = Desks::default();
+    fn there_are_as_many_guest_records_as_there_were_guests_at_a_time() {
+        let runners = Runners::default();
         for guests in [1, 2, 1, 3, 2] {
-            let _guests: Vec<_> = (0..guests).map(|_| desks.guest()).collect();
+            let _guests: Vec<_> = (0..guests).map(|_| runners.guest()).collect();
         }
-        assert_eq!(desks.all().len(), 3);
+        assert_eq!(runners.all().len(), 3);
     }
 
     /// The handle's thread is inside the second cleanup, when first its runner and then the copy's comes to it; and is
@@ -540,7 +541,7 @@ mod tests {
             leave.send(()).expect("the second waits");
             end.recv().expect("its thread tells");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
+        let first = |pool: &Pool, in_flight: &InFlight| pool.requeue_tail(in_flight, Some(1));
         let scene = scene(first, [Box::new(second) as Closure, Box::new(third)]);
         std::thread::scope(|scope| {
             let handle = &scene.queued[1].1;
@@ -563,7 +564,7 @@ mod tests {
             entered.send(()).expect("the test waits");
             left.recv().expect("the test tells");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
+        let first = |pool: &Pool, in_flight: &InFlight| pool.requeue_tail(in_flight, Some(1));
         let scene = scene(first, [Box::new(second) as Closure, Box::new(|| {})]);
         let (states, pending) = std::thread::scope(|scope| {
             let handle = &scene.queued[1].1;
@@ -574,7 +575,7 @@ mod tests {
             leave.send(()).expect("the second waits");
             halfway
         });
-        assert_eq!(states, [State::DoneFree, State::RunningOrphan, State::DoneFree]);
+        assert_eq!(states, [State::DoneFree, State::RunningDetached, State::DoneFree]);
         assert_eq!(pending, 1);
         scene.has_ended(1);
     }
@@ -584,7 +585,7 @@ mod tests {
     #[test]
     fn a_record_that_its_handle_has_not_counted_is_counted_by_the_runner() {
         let (hand, taken) = channel();
-        let first = move |_: &Pool, _: &Desk| {
+        let first = move |_: &Pool, _: &InFlight| {
             let (thunk, ending): (Thunk, Ending) = taken.recv().expect("the test has it");
             thunk.run();
             assert!(ending.close(false).is_none(), "the chain is still there");
@@ -594,14 +595,14 @@ mod tests {
 
     /// Likewise, by the last party.
     #[test]
-    fn a_record_that_its_handle_has_not_counted_is_counted_when_the_last_party_goes() {
+    fn a_record_that_its_handle_has_not_counted_is_counted_when_the_last_sharer_goes() {
         let (hand, taken) = channel();
         let third = move || {
             let (thunk, ending): (Thunk, Ending) = taken.recv().expect("the test has it");
             thunk.run();
             assert!(ending.close(false).is_none(), "the chain is still there");
         };
-        let first = |pool: &Pool, desk: &Desk| pool.take_over(desk, Some(1));
+        let first = |pool: &Pool, in_flight: &InFlight| pool.requeue_tail(in_flight, Some(1));
         not_counted_by_its_handle(
             scene(first, [Box::new(|| {}) as Closure, Box::new(third)]),
             hand,
@@ -610,9 +611,9 @@ mod tests {
 
     /// Takes the second record for its handle, and hands it to the cleanup that waits for it.
     fn not_counted_by_its_handle(scene: Scene, hand: Sender<(Thunk, Ending)>) {
-        let storage = &scene.origin.registry().storage;
+        let storage = &scene.client.registry().storage;
         let index = scene.queued[1].0.index();
-        let taker = Taker::Handle { generation: storage.look(index).0 };
+        let taker = Taker::Handle { generation: storage.state(index).0 };
         let taken = storage.take(index, taker, false).expect("armed");
         hand.send(taken.extract()).expect("the third waits");
         scene.pool.run_pending(usize::MAX);

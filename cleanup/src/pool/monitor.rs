@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 /// Ticks without a block in hand after which the monitor falls dormant: often enough that a steady stream of
 /// cleanups does not pay for a wake each time.
-const QUIET_TICKS: u32 = 50;
+const MOST_IDLE_TICKS: u32 = 50;
 
 /// Ticks between two attempts to start a worker, at most.
-const MOST_PATIENT: u32 = 64;
+const LONGEST_BACKOFF: u32 = 64;
 
 /// A monitor, to be [run](Self::run) on a thread of its own. If it is dropped instead, another one is tried
 /// when it is wanted again.
@@ -42,16 +42,16 @@ impl Monitor {
     /// Watches the pool until it is shut down, or has been idle for long.
     pub(crate) fn run(mut self) {
         let watch = self.pool.watch();
-        let mut quiet = Quiet::default();
-        let mut patience = Patience::default();
+        let mut idle = IdleTicks::default();
+        let mut backoff = Backoff::default();
         loop {
             let busy = self.pool.inspect(Instant::now());
             let starving = self.pool.is_starving();
-            if starving && patience.is_over() {
+            if starving && backoff.is_over() {
                 self.pool.retry();
             }
-            let goes_on = if quiet.lasts(busy, starving) {
-                patience = Patience::default();
+            let goes_on = if idle.lasts(busy, starving) {
+                backoff = Backoff::default();
                 let deadline =
                     self.pool.keep_alive().and_then(|time| Instant::now().checked_add(time));
                 watch.fall_dormant(deadline, || self.pool.is_watched())
@@ -76,32 +76,32 @@ impl Drop for Monitor {
 
 /// For how many ticks there has been nothing to look after.
 #[derive(Debug, Default)]
-struct Quiet {
+struct IdleTicks {
     ticks: u32,
 }
 
-impl Quiet {
+impl IdleTicks {
     /// Counts one more tick. Whether it is time to fall dormant.
     fn lasts(&mut self, busy: bool, starving: bool) -> bool {
         self.ticks = if busy || starving { 0 } else { self.ticks + 1 };
-        self.ticks >= QUIET_TICKS
+        self.ticks >= MOST_IDLE_TICKS
     }
 }
 
 /// When to try again what failed: after 1, 2, 4, ... ticks.
 #[derive(Debug, Default)]
-struct Patience {
+struct Backoff {
     ticks: u32,
     needed: u32,
 }
 
-impl Patience {
+impl Backoff {
     fn is_over(&mut self) -> bool {
         self.ticks += 1;
         let over = self.ticks > self.needed;
         if over {
             self.ticks = 0;
-            self.needed = (self.needed * 2).clamp(1, MOST_PATIENT);
+            self.needed = (self.needed * 2).clamp(1, LONGEST_BACKOFF);
         }
         over
     }
@@ -130,26 +130,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_monitor_falls_dormant_after_so_many_quiet_ticks_in_a_row() {
+    fn a_monitor_falls_dormant_after_fifty_idle_ticks_in_a_row() {
         for (busy, starving) in [(true, false), (false, true), (true, true)] {
-            let mut quiet = Quiet::default();
+            let mut idle = IdleTicks::default();
             for _ in 0..2 {
-                for _ in 1..QUIET_TICKS {
-                    assert!(!quiet.lasts(false, false));
+                for _ in 1..MOST_IDLE_TICKS {
+                    assert!(!idle.lasts(false, false));
                 }
-                assert!(!quiet.lasts(busy, starving));
+                assert!(!idle.lasts(busy, starving));
             }
-            for _ in 1..QUIET_TICKS {
-                assert!(!quiet.lasts(false, false));
+            for _ in 1..MOST_IDLE_TICKS {
+                assert!(!idle.lasts(false, false));
             }
-            assert!(quiet.lasts(false, false));
+            assert!(idle.lasts(false, false));
         }
     }
 
     #[test]
     fn what_fails_is_tried_again_ever_more_rarely() {
-        let mut patience = Patience::default();
-        let gaps = [0; 10].map(|_| 1 + (0..).take_while(|_| !patience.is_over()).count());
+        let mut backoff = Backoff::default();
+        let gaps = [0; 10].map(|_| 1 + (0..).take_while(|_| !backoff.is_over()).count());
         assert_eq!(gaps, [1, 2, 3, 5, 9, 17, 33, 65, 65, 65]);
     }
 
@@ -167,9 +167,9 @@ mod tests {
     #[test]
     fn a_patient_pool_has_a_monitor_that_falls_dormant_and_tries_again_to_start_workers() {
         let ms = Duration::from_millis;
-        for patience in [ms(5_000), Duration::MAX] {
-            assert_eq!(tick(patience, None, false), LONGEST_TICK);
-            assert_eq!(tick(patience, Some(patience), true), STARVING_TICK);
+        for backoff in [ms(5_000), Duration::MAX] {
+            assert_eq!(tick(backoff, None, false), LONGEST_TICK);
+            assert_eq!(tick(backoff, Some(backoff), true), STARVING_TICK);
         }
     }
 }

@@ -11,12 +11,12 @@
 use crate::account::batch::Batch;
 use crate::account::counters::{Counting, Shard};
 use crate::block::entries::Cells;
-use crate::inside::Inside;
-use crate::pool::in_flight::Desk;
+use crate::inside::CleanupScope;
+use crate::pool::in_flight::InFlight;
 use crate::pool::queued::Queued;
 use crate::pool::state::Pool;
 use crate::protocol::mutant::Mutant;
-use crate::record::ending::{Passed, Taker};
+use crate::record::ending::{Skip, Taker};
 use crate::record::free_list::FreeList;
 use crate::record::head::Index;
 use crate::record::storage::Storage;
@@ -25,8 +25,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the cleanups of a block that is on the desk, at most `max` of them; gives how many ran or
 /// were discarded. What is left goes back to the full list.
-pub(crate) fn run(pool: &Pool, block: Queued, desk: &Desk, max: usize) -> usize {
-    Run::new(pool, block, desk).go(max)
+pub(crate) fn run(pool: &Pool, block: Queued, in_flight: &InFlight, max: usize) -> usize {
+    Run::new(pool, block, in_flight).go(max)
 }
 
 /// How many entries ahead records are fetched. Objects die in no order, and a short cleanup takes less than a miss; where
@@ -36,7 +36,7 @@ const AHEAD: usize = 24;
 /// One block being run. Dropping it settles the accounts, at the end as in the middle.
 struct Run<'a> {
     pool: &'a Pool,
-    desk: &'a Desk,
+    in_flight: &'a InFlight,
     /// `None` only in `drop`.
     queued: Option<Queued>,
     /// Slots of records that this run has brought to their end.
@@ -46,19 +46,19 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(pool: &'a Pool, queued: Queued, desk: &'a Desk) -> Self {
+    fn new(pool: &'a Pool, queued: Queued, in_flight: &'a InFlight) -> Self {
         let freed = queued.batch.registry().storage.free_list();
-        pool.totals().tally.of(desk.runner()).add(|s| &s.running, 1);
+        pool.totals().counters.of(in_flight.runner()).add(|s| &s.running, 1);
         // From here on the block is safe, should anything unwind.
-        let run = Run { pool, desk, queued: Some(queued), freed, ended: 0 };
-        pool.watch_if_worth_it(desk); // B1, B2
+        let run = Run { pool, in_flight, queued: Some(queued), freed, ended: 0 };
+        pool.watch_if_worth_it(in_flight); // B1, B2
         run
     }
 
     /// Runs so many. `Run` is dropped, and with it a rest published, when the thread is outside
     /// again.
     fn go(&mut self, max: usize) -> usize {
-        let _inside = Inside::enter();
+        let _scope = CleanupScope::enter();
         self.cleanups(max)
     }
 
@@ -72,8 +72,8 @@ impl<'a> Run<'a> {
         let storage = &batch.registry().storage;
         let batch: &Batch = batch;
         let totals = self.pool.totals();
-        let runner = self.desk.runner();
-        let shards = [totals.tally.of(runner), batch.tally.of(runner)];
+        let runner = self.in_flight.runner();
+        let shards = [totals.counters.of(runner), batch.counters.of(runner)];
         let taker = taker(self.pool);
         let mut ran = 0;
         while ran < max {
@@ -89,27 +89,27 @@ impl<'a> Run<'a> {
             let take = || storage.take(record, taker, discard).inspect(|_| cells.advance());
             let taken = if closed {
                 // The thread that closes the pool takes the tail, or finds this one counted.
-                let step = self.desk.step(|_| take().inspect(|_| self.pool.refuses_one()));
+                let step = self.in_flight.step(|_| take().inspect(|_| self.pool.refuses_one()));
                 let Some(taken) = step else { break };
                 taken
             } else {
                 take()
             };
             let Some(taken) = taken else {
-                let step = self.desk.step(|grace| {
+                let step = self.in_flight.step(|deferred| {
                     // Without a note while others may come to the record: its handle must not free the slot.
-                    let note = grace.is_none().then_some(batch.byte());
-                    match (pass(self.pool, storage, record, note), grace) {
-                        (Passed::Freed(slot, counted), _) => {
+                    let note = deferred.is_none().then_some(batch.byte());
+                    match (skip(self.pool, storage, record, note), deferred) {
+                        (Skip::Freed(slot, counted), _) => {
                             if !counted {
-                                count(&shards, |s| &s.settled, &mut self.ended);
+                                count(&shards, |s| &s.ended_early, &mut self.ended);
                             }
                             self.freed.push(slot);
                         }
-                        (Passed::Busy, Some(grace)) => grace.keep_busy(record),
-                        (Passed::Busy | Passed::Orphaned | Passed::NotOurs, _) => {}
+                        (Skip::Busy, Some(deferred)) => deferred.keep_busy(record),
+                        (Skip::Busy | Skip::Detached | Skip::NotOurs, _) => {}
                         // Only ever a guess gone stale: ask again.
-                        (Passed::Armed, _) => return,
+                        (Skip::Armed, _) => return,
                     }
                     cells.advance();
                 });
@@ -118,8 +118,8 @@ impl<'a> Run<'a> {
                 }
                 continue;
             };
-            if self.desk.is_let_go() {
-                self.pool.watch_if_worth_it(self.desk);
+            if self.in_flight.is_let_go() {
+                self.pool.watch_if_worth_it(self.in_flight);
             }
             let (thunk, ending) = taken.extract();
             let name = thunk.namer();
@@ -150,12 +150,12 @@ fn taker(_pool: &Pool) -> Taker {
 }
 
 /// How runners of this pool pass records that they could not take.
-fn pass(_pool: &Pool, storage: &'static Storage, record: Index, note: Option<u8>) -> Passed {
+fn skip(_pool: &Pool, storage: &'static Storage, record: Index, note: Option<u8>) -> Skip {
     #[cfg(any(loom, shuttle))]
     if _pool.mutant().is(Mutant::NoWaitForStop) {
-        return storage.pass_at_once(record, note);
+        return storage.skip_at_once(record, note);
     }
-    storage.pass(record, note)
+    storage.skip(record, note)
 }
 
 /// Counts one end, and how it came.
@@ -176,16 +176,16 @@ impl Drop for Run<'_> {
             }
         }
         let queued = self.queued.take().expect("only drop takes it");
-        let (taken_over, grace) = self.desk.put_down();
-        let taken_over = taken_over && !self.pool.mutant().is(Mutant::ForgetTakeOver);
+        let (requeued, deferred) = self.in_flight.end();
+        let requeued = requeued && !self.pool.mutant().is(Mutant::ForgetRequeue);
         // 1. The slots first: whoever waits for the batch may register again at once.
-        match &grace {
+        match &deferred {
             None => self.freed.give_back(),
-            Some(_) if self.pool.mutant().is(Mutant::NoGrace) => self.freed.give_back(),
-            Some(grace) => grace.keep(&mut self.freed),
+            Some(_) if self.pool.mutant().is(Mutant::NoDeferredFree) => self.freed.give_back(),
+            Some(deferred) => deferred.keep(&mut self.freed),
         }
-        self.pool.totals().tally.of(self.desk.runner()).add(|s| &s.running, u64::MAX);
-        if queued.block.front().is_some() && !taken_over {
+        self.pool.totals().counters.of(self.in_flight.runner()).add(|s| &s.running, u64::MAX);
+        if queued.block.front().is_some() && !requeued {
             // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished.
             let batch = queued.batch.clone();
             let demand = self.pool.queue().publish([queued]);
@@ -198,11 +198,11 @@ impl Drop for Run<'_> {
         } else {
             drop(transit);
             // A rest that was taken over is in the list already, or run.
-            let Queued { block, batch, grace: own } = queued;
+            let Queued { block, batch, deferred: own } = queued;
             self.pool.recycle(block);
             // 3. The last of those who share entries gives all their slots back.
             drop(own);
-            drop(grace);
+            drop(deferred);
             // 4. Last: whoever waits for the batch finds all of this done.
             batch.subtract(self.ended);
         }

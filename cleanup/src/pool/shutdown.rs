@@ -27,8 +27,8 @@ impl Pool {
             return;
         }
         // A last chance for work whose worker could not be started.
-        self.look();
-        self.queue.crew().shutdown();
+        self.notify_workers();
+        self.queue.sleep().shutdown();
         self.a_worker_left();
     }
 
@@ -44,12 +44,12 @@ impl Pool {
         }
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            if !self.queue.crew().wait_until_left(deadline) {
+            if !self.queue.sleep().wait_until_left(deadline) {
                 return false;
             }
             // Before the last look: what has failed to start once may fail again.
             if self.is_starving() || self.is_paused() {
-                self.help_for_want_of_workers(|| is_over(deadline));
+                self.help_if_no_workers(|| is_over(deadline));
                 if is_over(deadline) {
                     return self.queue.len() == 0;
                 }
@@ -80,10 +80,10 @@ impl Pool {
                 if self.max_workers() == 0 {
                     return true;
                 }
-                let before = self.queue.crew().numbers();
+                let before = self.queue.sleep().numbers();
                 let demand = self.queue.replace();
-                self.fulfil(demand);
-                let now = self.queue.crew().numbers();
+                self.start_workers(demand);
+                let now = self.queue.sleep().numbers();
                 if now.workers > 0 {
                     return false;
                 }
@@ -121,11 +121,11 @@ impl Pool {
             yield_now();
         }
         self.drain();
-        for desk in self.desks.all() {
-            if let Some(tail) = desk.take_tail(|| self.block(), None) {
-                let desk = self.desks.guest();
-                desk.take_up(&tail);
-                run(self, tail, &desk, usize::MAX);
+        for in_flight in self.runners.all() {
+            if let Some(tail) = in_flight.take_tail(|| self.block(), None) {
+                let in_flight = self.runners.guest();
+                in_flight.begin(&tail);
+                run(self, tail, &in_flight, usize::MAX);
             }
         }
         (self.refused.load(Ordering::Relaxed) - before) as usize
@@ -163,13 +163,13 @@ impl Pool {
     /// A worker's post has been vacated, or may have been.
     pub(crate) fn a_worker_left(&self) {
         if self.is_deserted() {
-            self.totals.nudge();
+            self.totals.wake_waiters();
         }
-        if self.queue.crew().has_ended() {
+        if self.queue.sleep().has_ended() {
             self.watch.stop();
         }
         if self.discard_at_end.load(Ordering::Relaxed)
-            && self.queue.crew().numbers().workers == 0
+            && self.queue.sleep().numbers().workers == 0
             && self.last_look()
         {
             self.discard_pending();
@@ -177,9 +177,9 @@ impl Pool {
     }
 
     fn drain(&self) {
-        let desk = self.desks.guest();
-        while let Some(block) = desk.take_up_next(|| self.queue.try_next()) {
-            run(self, block, &desk, usize::MAX);
+        let in_flight = self.runners.guest();
+        while let Some(block) = in_flight.begin_next(|| self.queue.try_next()) {
+            run(self, block, &in_flight, usize::MAX);
         }
     }
 
@@ -203,14 +203,14 @@ impl Pool {
         if !self.is_manual() || self.is_inherited() {
             return;
         }
-        let desk = self.desks.guest();
+        let in_flight = self.runners.guest();
         for _ in 0..self.queue.len() {
             let Some(transit) = self.transit() else { break };
             let Some(block) = self.queue.try_next() else { break };
             if block.batch.is_discarded() {
-                desk.take_up(&block);
+                in_flight.begin(&block);
                 drop(transit);
-                run(self, block, &desk, usize::MAX);
+                run(self, block, &in_flight, usize::MAX);
             } else {
                 let demand = self.queue.publish([block]);
                 drop(transit);

@@ -21,7 +21,7 @@ use crate::observe::hooks::{SpawnFailure, call};
 use crate::pool::queued::Queued;
 use crate::pool::state::{Pool, Role};
 use crate::pool::worker::Worker;
-use crate::protocol::sleep::{Demand, Opening};
+use crate::protocol::sleep::{Demand, WorkerId};
 use sexton_sync::{Arc, Ordering};
 use std::io;
 
@@ -34,9 +34,9 @@ impl Pool {
     /// workers are added at once. No effect on a manual pool, nor on an inherited one.
     pub fn set_max_workers(&self, max: usize) {
         if self.spawn.is_some() && !self.is_inherited() {
-            self.queue.crew().set_max(max);
+            self.queue.sleep().set_max(max);
             self.watch_what_others_could_take();
-            self.look();
+            self.notify_workers();
         }
     }
 
@@ -48,43 +48,43 @@ impl Pool {
 
     /// The rest of a publish, in which the user's hooks may be called.
     pub(crate) fn published(&self, demand: Demand) {
-        self.fulfil(demand);
+        self.start_workers(demand);
         self.watch_again();
         if self.queue.len() > 0 {
             self.tell_ready();
             if self.is_paused() && self.is_deserted() {
                 // Nobody is demanded here, who could fail to come. Who waits already runs it.
-                self.totals.nudge();
+                self.totals.wake_waiters();
             }
         }
     }
 
     /// Wakes or starts workers for what is in the list, and the monitor, in case the last attempt failed.
-    pub(crate) fn look(&self) {
-        let demand = self.queue.look();
-        self.fulfil(demand);
+    pub(crate) fn notify_workers(&self) {
+        let demand = self.queue.notify_workers();
+        self.start_workers(demand);
         self.watch_again();
     }
 
     /// A worker is gone without having been told to leave.
-    pub(crate) fn lost(&self, opening: Opening) {
-        let demand = self.queue.lost(opening);
-        self.fulfil(demand);
+    pub(crate) fn lost(&self, id: WorkerId) {
+        let demand = self.queue.lost(id);
+        self.start_workers(demand);
     }
 
     /// Starts the workers demanded. Called with nothing locked.
-    pub(super) fn fulfil(&self, demand: Demand) {
+    pub(super) fn start_workers(&self, demand: Demand) {
         if demand.0.is_empty() {
             return;
         }
         let Some(spawn) = &self.spawn else { unreachable!("a manual pool demands no workers") };
         let mut failed = false;
-        for opening in demand.0 {
-            let worker = Worker::new(self.this(), opening);
+        for id in demand.0 {
+            let worker = Worker::new(self.this(), id);
             let run = Box::new(move || worker.run());
-            if let Err(error) = attempt(|| spawn.spawn(Role::Worker(opening.index), run)) {
+            if let Err(error) = attempt(|| spawn.spawn(Role::Worker(id.index), run)) {
                 failed = true;
-                self.spawn_failed(Some(opening.index), &error);
+                self.spawn_failed(Some(id.index), &error);
             }
         }
         if failed {
@@ -93,7 +93,7 @@ impl Pool {
         if self.is_starving() {
             if self.is_deserted() {
                 // Who waits already may have counted on this start. (With a worker there is somebody to count on.)
-                self.totals.nudge();
+                self.totals.wake_waiters();
             }
             if self.watch.call() {
                 self.start_monitor();
@@ -103,7 +103,7 @@ impl Pool {
 
     /// Whether work waits, and no worker is there or on its way who could do it.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.queue.len() > 0 && self.queue.crew().numbers().workers == 0
+        self.queue.len() > 0 && self.queue.sleep().numbers().workers == 0
     }
 
     /// A worker ended before it began: whoever was to start it forgot it, or its thread did not live that long.
@@ -116,7 +116,7 @@ impl Pool {
     }
 
     pub(super) fn spawn_failed(&self, worker: Option<usize>, error: &io::Error) {
-        self.queue.crew().spawn_failed();
+        self.queue.sleep().spawn_failed();
         let waiting_blocks = self.queue.len();
         self.totals.hooks.spawn_failed(&SpawnFailure { error, worker, waiting_blocks });
     }
@@ -143,7 +143,7 @@ impl Pool {
     /// Tries again to start workers.
     pub(crate) fn retry(&self) {
         self.starving.store(false, Ordering::Relaxed);
-        self.look();
+        self.notify_workers();
     }
 }
 

@@ -4,11 +4,11 @@
 //! started, by whoever tries again. Whether others could is asked with the desk locked, by the runner when it takes the
 //! block up, and for all desks when the bound is raised; so one of the two sees the other's change.
 //!
-//! When the monitor looks is `monitor.rs`'s affair, what is on a desk `desk.rs`'s.
+//! When the monitor looks is `monitor.rs`'s affair, what is on a desk `in_flight.rs`'s.
 
 use crate::account::counters::Runner;
 use crate::observe::hooks::{SlowCleanup, call};
-use crate::pool::in_flight::{Desk, Glance};
+use crate::pool::in_flight::{InFlight, Snapshot};
 use crate::pool::monitor::{Monitor, tick};
 use crate::pool::staffing::attempt;
 use crate::pool::state::{Pool, Role};
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 impl Pool {
     /// A block has been put on a desk: the second half of B1, and B2.
-    pub(crate) fn watch_if_worth_it(&self, desk: &Desk) {
-        if desk.is_to_be_watched(|tail| self.is_worth_watching(tail, desk.runner())) {
+    pub(crate) fn watch_if_worth_it(&self, in_flight: &InFlight) {
+        if in_flight.is_to_be_watched(|tail| self.is_worth_watching(tail, in_flight.runner())) {
             if self.watch.begins() {
                 self.start_monitor();
             }
@@ -39,8 +39,9 @@ impl Pool {
     /// The bound has changed: there may be others now for blocks that were taken up when there were none.
     pub(super) fn watch_what_others_could_take(&self) {
         let mut any = false;
-        for desk in self.desks.all() {
-            any |= desk.is_to_be_watched(|tail| self.is_worth_watching(tail, desk.runner()));
+        for in_flight in self.runners.all() {
+            any |=
+                in_flight.is_to_be_watched(|tail| self.is_worth_watching(tail, in_flight.runner()));
         }
         if any && self.watch.begins() {
             self.start_monitor();
@@ -75,64 +76,66 @@ impl Pool {
     /// Looks at all desks, for the monitor: takes over the tails of stalled blocks, and reports
     /// slow cleanups. Whether there is a block in hand that is to be watched.
     pub(crate) fn inspect(&self, now: Instant) -> bool {
-        let desks = self.desks.all();
-        let in_hand = glances(&desks, now);
+        let runners = self.runners.all();
+        let in_hand = snapshots(&runners, now);
         // All tails before the first call of the hook, which may take its time.
-        for (desk, glance) in &in_hand {
-            if glance.age >= self.stall_after {
-                self.take_over(desk, Some(glance.at));
+        for (in_flight, snapshot) in &in_hand {
+            if snapshot.age >= self.stall_after {
+                self.requeue_tail(in_flight, Some(snapshot.at));
             }
         }
         self.tell_slow(&in_hand);
         let to_take = self.stall_after < Duration::MAX;
         let to_tell = self.totals.hooks.slow.is_some();
-        in_hand.iter().fold(false, |any, (desk, _)| desk.stays_watched(to_take, to_tell) || any)
+        in_hand
+            .iter()
+            .fold(false, |any, (in_flight, _)| in_flight.stays_watched(to_take, to_tell) || any)
     }
 
     /// Likewise, for a thread that has nothing else to run. What waits behind a cleanup for long is
     /// to be run at the first look, which does not know how long that cleanup has run. So what
     /// counts is how long the block has been in hand.
     pub(crate) fn take_what_waits(&self) {
-        let desks = self.desks.all();
-        let in_hand = glances(&desks, Instant::now());
-        for (desk, glance) in &in_hand {
-            if glance.block_age >= self.stall_after {
-                self.take_over(desk, None);
+        let runners = self.runners.all();
+        let in_hand = snapshots(&runners, Instant::now());
+        for (in_flight, snapshot) in &in_hand {
+            if snapshot.block_age >= self.stall_after {
+                self.requeue_tail(in_flight, None);
             }
         }
         self.tell_slow(&in_hand);
     }
 
     /// Reports the cleanups that have been slow and not been reported.
-    fn tell_slow(&self, in_hand: &[(&Arc<Desk>, Glance)]) {
+    fn tell_slow(&self, in_hand: &[(&Arc<InFlight>, Snapshot)]) {
         let Some((after, slow)) = &self.totals.hooks.slow else { return };
-        for (desk, glance) in in_hand {
-            let Some(cleanup) = glance.running else { continue };
-            if glance.age < *after || !desk.is_news(glance.at) {
+        for (in_flight, snapshot) in in_hand {
+            let Some(cleanup) = snapshot.running else { continue };
+            if snapshot.age < *after || !in_flight.is_news(snapshot.at) {
                 continue;
             }
             self.slow.fetch_add(1, Ordering::Relaxed);
-            let worker = match desk.runner() {
+            let worker = match in_flight.runner() {
                 Runner::Worker(index) => Some(index),
                 Runner::Guest => None,
             };
-            call(|| slow(&SlowCleanup { cleanup, age: glance.age, worker }));
+            call(|| slow(&SlowCleanup { cleanup, age: snapshot.age, worker }));
         }
     }
 
     /// Publishes the tail of the block on a desk, if there is one and it was not taken before. With
     /// `at`, only if the cursor is there.
-    pub(crate) fn take_over(&self, desk: &Desk, at: Option<usize>) {
+    pub(crate) fn requeue_tail(&self, in_flight: &InFlight, at: Option<usize>) {
         // A pool that closes takes all tails.
         let Some(transit) = self.transit() else { return };
-        let demand = desk.take_tail(|| self.block(), at).map(|tail| {
-            self.taken_over.fetch_add(1, Ordering::Relaxed);
+        let demand = in_flight.take_tail(|| self.block(), at).map(|tail| {
+            self.requeued.fetch_add(1, Ordering::Relaxed);
             step!(T3);
             self.queue.publish_for_stalled(tail)
         });
         drop(transit);
         let Some(demand) = demand else { return };
-        self.fulfil(demand);
+        self.start_workers(demand);
         self.tell_ready();
         // After the PublishFence: if the pool was closed meanwhile, nobody else will come.
         self.discard_if_closed();
@@ -140,12 +143,12 @@ impl Pool {
 
     /// Whether there is a block in hand that is to be watched.
     pub(crate) fn is_watched(&self) -> bool {
-        self.desks.all().iter().any(|desk| desk.is_watched())
+        self.runners.all().iter().any(|in_flight| in_flight.is_watched())
     }
 
     /// How long an idle thread stays.
     pub(crate) fn keep_alive(&self) -> Option<Duration> {
-        self.queue.crew().keep_alive()
+        self.queue.sleep().keep_alive()
     }
 
     /// The time between two looks of the monitor.
@@ -156,6 +159,9 @@ impl Pool {
 }
 
 /// What is in hand at these desks.
-fn glances(desks: &[Arc<Desk>], now: Instant) -> Vec<(&Arc<Desk>, Glance)> {
-    desks.iter().filter_map(|desk| desk.glance(now).map(|glance| (desk, glance))).collect()
+fn snapshots(runners: &[Arc<InFlight>], now: Instant) -> Vec<(&Arc<InFlight>, Snapshot)> {
+    runners
+        .iter()
+        .filter_map(|in_flight| in_flight.snapshot(now).map(|snapshot| (in_flight, snapshot)))
+        .collect()
 }

@@ -19,7 +19,7 @@ use crate::block::arena::Block;
 use crate::block::free_list::Blocks;
 use crate::observe::hooks::Hooks;
 use crate::observe::stats::PoolStats;
-use crate::pool::in_flight::Desks;
+use crate::pool::in_flight::Runners;
 use crate::pool::queued::Queued;
 use crate::pool::watch::Watch;
 use crate::protocol::mutant::Mutant;
@@ -97,7 +97,7 @@ impl Default for PoolConfig {
 pub struct Pool {
     pub(super) queue: Queue<Queued>,
     pub(super) blocks: Blocks,
-    pub(super) desks: Desks,
+    pub(super) runners: Runners,
     pub(super) watch: Watch,
     pub(super) totals: Arc<Totals>,
     pub(super) stall_after: Duration,
@@ -110,7 +110,7 @@ pub struct Pool {
     /// The monitor could not be started, and nobody has tried again. Relaxed: a hint.
     pub(super) unwatched: AtomicBool,
     /// Tails taken over. Relaxed: a counter.
-    pub(super) taken_over: AtomicU64,
+    pub(super) requeued: AtomicU64,
     /// Blocks that are on no desk and not in the full list yet, or may be: tails that are being
     /// copied, rests that go back. See [`transit`](Pool::transit).
     pub(super) in_transit: AtomicUsize,
@@ -147,7 +147,7 @@ impl Pool {
         Arc::new_cyclic(|this| Pool {
             queue: Queue::new(max_workers, config.keep_alive, mutant),
             blocks: Blocks::new(),
-            desks: Desks::default(),
+            runners: Runners::default(),
             watch: Watch::new(mutant),
             totals: Totals::new(max_workers, config.hooks, mutant),
             stall_after: config.stall_after,
@@ -155,7 +155,7 @@ impl Pool {
             told: AtomicBool::new(false),
             starving: AtomicBool::new(false),
             unwatched: AtomicBool::new(false),
-            taken_over: AtomicU64::new(0),
+            requeued: AtomicU64::new(0),
             in_transit: AtomicUsize::new(0),
             slow: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -169,7 +169,7 @@ impl Pool {
 
     /// The most workers at a time; 0 for none.
     pub fn max_workers(&self) -> usize {
-        self.queue.crew().max()
+        self.queue.sleep().max()
     }
 
     /// Whether the pool was made by another process, before a `fork`. Then its workers are not in this one, and nothing
@@ -188,24 +188,24 @@ impl Pool {
     pub fn stats(&self) -> PoolStats {
         let totals = &*self.totals;
         let inherited = self.is_inherited();
-        let crew = if inherited { Numbers::default() } else { self.queue.crew().numbers() };
-        let tally = totals.tally.read();
-        let backlog = tally.backlog();
+        let numbers = if inherited { Numbers::default() } else { self.queue.sleep().numbers() };
+        let counters = totals.counters.read();
+        let backlog = counters.backlog();
         PoolStats {
-            workers: crew.workers,
+            workers: numbers.workers,
             max_workers: self.max_workers(),
-            asleep: crew.asleep,
-            running: if inherited { 0 } else { totals.tally.running() as usize },
-            queued: tally.queued,
-            executed: tally.executed,
-            panicked: tally.panicked,
-            settled: tally.settled,
-            discarded: tally.discarded,
+            asleep: numbers.asleep,
+            running: if inherited { 0 } else { totals.counters.running() as usize },
+            queued: counters.queued,
+            executed: counters.executed,
+            panicked: counters.panicked,
+            ended_early: counters.ended_early,
+            discarded: counters.discarded,
             backlog,
             blocks: self.queue.len(),
-            spawn_failures: crew.spawn_failures,
-            retired: crew.retired,
-            taken_over: self.taken_over.load(Ordering::Relaxed),
+            spawn_failures: numbers.spawn_failures,
+            retired: numbers.retired,
+            requeued: self.requeued.load(Ordering::Relaxed),
             slow: self.slow.load(Ordering::Relaxed),
             // A batch is struck off a moment after its last cleanup was counted.
             oldest: (backlog > 0 && !inherited)
@@ -216,7 +216,7 @@ impl Pool {
 
     /// Whether every cleanup that was queued has ended.
     pub fn is_idle(&self) -> bool {
-        self.totals.tally.read().backlog() == 0
+        self.totals.counters.read().backlog() == 0
     }
 
     // ---- for the rest of the crate -----------------------------------------------------------------
@@ -225,8 +225,8 @@ impl Pool {
         &self.watch
     }
 
-    pub(crate) fn desks(&self) -> &Desks {
-        &self.desks
+    pub(crate) fn runners(&self) -> &Runners {
+        &self.runners
     }
 
     #[inline]

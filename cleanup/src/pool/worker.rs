@@ -8,26 +8,26 @@
 #![forbid(unsafe_code)]
 
 use crate::account::counters::Runner;
-use crate::pool::in_flight::Desk;
+use crate::pool::in_flight::InFlight;
 use crate::pool::run;
 use crate::pool::state::Pool;
-use crate::protocol::sleep::{Opening, Seat};
+use crate::protocol::sleep::{Parking, WorkerId};
 use sexton_sync::Arc;
 
 /// A worker, to be [run](Self::run) on a thread of its own. See [`Spawn`](crate::Spawn).
 #[derive(Debug)]
 pub(crate) struct Worker {
     pool: Arc<Pool>,
-    opening: Opening,
+    id: WorkerId,
     /// Once it runs.
-    desk: Option<Arc<Desk>>,
+    in_flight: Option<Arc<InFlight>>,
     /// It has been told to leave, and is no longer counted.
     left: bool,
 }
 
 impl Worker {
-    pub(crate) fn new(pool: Arc<Pool>, opening: Opening) -> Self {
-        Worker { pool, opening, desk: None, left: false }
+    pub(crate) fn new(pool: Arc<Pool>, id: WorkerId) -> Self {
+        Worker { pool, id, in_flight: None, left: false }
     }
 
     /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed: the pool shuts
@@ -35,12 +35,13 @@ impl Worker {
     /// panic do not end it.
     pub(crate) fn run(mut self) {
         let queue = self.pool.queue();
-        queue.started(self.opening);
-        let seat = Seat::new(self.opening);
-        let desk = self.desk.insert(self.pool.desks().add(Runner::Worker(seat.index)));
-        let claim = || desk.take_up_next(|| queue.try_next());
-        while let Some(block) = queue.next_by(&seat, claim) {
-            run::run(&self.pool, block, desk, usize::MAX);
+        queue.started(self.id);
+        let parking = Parking::new(self.id);
+        let in_flight =
+            self.in_flight.insert(self.pool.runners().add(Runner::Worker(parking.index)));
+        let claim = || in_flight.begin_next(|| queue.try_next());
+        while let Some(block) = queue.next_by(&parking, claim) {
+            run::run(&self.pool, block, in_flight, usize::MAX);
         }
         self.left = true;
     }
@@ -48,13 +49,13 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if let Some(desk) = &self.desk {
-            self.pool.desks().remove(desk);
+        if let Some(in_flight) = &self.in_flight {
+            self.pool.runners().remove(in_flight);
         }
         if !self.left {
-            self.pool.lost(self.opening);
+            self.pool.lost(self.id);
         }
-        if self.desk.is_none() {
+        if self.in_flight.is_none() {
             self.pool.never_began();
         }
         self.pool.a_worker_left();

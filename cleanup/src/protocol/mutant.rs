@@ -58,11 +58,11 @@ pub(crate) enum Mutant {
     /// A runner takes a record that is being stopped, and has nothing to drop, for one that has been stopped.
     NoWaitForStop,
     /// The parties to a take-over give their slots back as they end, and not when the last one has.
-    NoGrace,
+    NoDeferredFree,
     /// The monitor falls dormant first, and looks for blocks in hand before it says so.
     DormantAfterLook,
     /// A runner whose tail was taken over publishes it as a rest.
-    ForgetTakeOver,
+    ForgetRequeue,
     /// A batch is told of ended cleanups without order.
     UnorderedEnds,
 }

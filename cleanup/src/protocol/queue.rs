@@ -9,7 +9,7 @@
 
 use crate::protocol::claim::{Claim, Length};
 use crate::protocol::mutant::{Mutant, step};
-use crate::protocol::sleep::{Demand, Next, Opening, Seat, Sleep};
+use crate::protocol::sleep::{Demand, Next, Parking, Sleep, WorkerId};
 use sexton_sync::{Injector, Ordering, Steal, fence};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl<T> Queue<T> {
             let items: Vec<T> = items.into_iter().collect();
             self.length.add(items.len());
             items.into_iter().for_each(|item| self.list.push(item));
-            return self.look();
+            return self.notify_workers();
         }
         let mut n = 0;
         for item in items {
@@ -58,14 +58,14 @@ impl<T> Queue<T> {
         step!(P2);
         self.length.add(n); // P2
         step!(P3);
-        self.look()
+        self.notify_workers()
     }
 
     /// Steps P3 and P4 alone: is there work, and somebody to be told?
     ///
     /// Publishers end with it. A waiter for the work's end begins with it, so that a worker that could not
     /// be started at the publish is tried again.
-    pub(crate) fn look(&self) -> Demand {
+    pub(crate) fn notify_workers(&self) -> Demand {
         if !self.mutant.is(Mutant::NoPublishFence) {
             // PublishFence: pairs with SleepFence and LossFence in `sleep.rs`. Our addition to `length`
             // comes before our look at `asleep` and `workers`.
@@ -93,20 +93,20 @@ impl<T> Queue<T> {
     /// no longer counted; because the pool is shutting down and the list is empty, because there are more
     /// workers than there may be, or because it was idle for long.
     #[cfg(test)]
-    pub(crate) fn next(&self, seat: &Seat) -> Option<T> {
-        self.next_by(seat, || self.try_next())
+    pub(crate) fn next(&self, parking: &Parking) -> Option<T> {
+        self.next_by(parking, || self.try_next())
     }
 
     /// As [`next`](Self::next), but `claim` asks for it.
-    pub(crate) fn next_by(&self, seat: &Seat, claim: impl Fn() -> Option<T>) -> Option<T> {
+    pub(crate) fn next_by(&self, parking: &Parking, claim: impl Fn() -> Option<T>) -> Option<T> {
         loop {
-            if self.sleep.has_surplus() && self.sleep.leave_surplus(seat.index) {
+            if self.sleep.has_surplus() && self.sleep.leave_surplus(parking.index) {
                 return None;
             }
             if let Some(item) = claim() {
                 return Some(item);
             }
-            match self.sleep.sleep(seat, &self.length) {
+            match self.sleep.sleep(parking, &self.length) {
                 Next::Again => {}
                 Next::Leave => return None,
             }
@@ -157,13 +157,13 @@ impl<T> Queue<T> {
     }
 
     /// The worker of this opening is on its thread.
-    pub(crate) fn started(&self, opening: Opening) {
-        self.sleep.started(opening);
+    pub(crate) fn started(&self, id: WorkerId) {
+        self.sleep.started(id);
     }
 
     /// A worker is gone without having been told to leave. See [`Sleep::lost`].
-    pub(crate) fn lost(&self, opening: Opening) -> Demand {
-        self.sleep.lost(opening, &self.length)
+    pub(crate) fn lost(&self, id: WorkerId) -> Demand {
+        self.sleep.lost(id, &self.length)
     }
 
     /// The length, for the models that take the steps one by one.
@@ -173,7 +173,7 @@ impl<T> Queue<T> {
     }
 
     /// The crew, for shutdown and numbers.
-    pub(crate) fn crew(&self) -> &Sleep {
+    pub(crate) fn sleep(&self) -> &Sleep {
         &self.sleep
     }
 }
@@ -194,7 +194,7 @@ mod tests {
     fn publishing_nothing_wakes_nobody() {
         let queue = Queue::<u32>::new(1, None, Mutant::None);
         assert!(queue.publish([]).0.is_empty());
-        assert_eq!(queue.crew().numbers().workers, 0);
+        assert_eq!(queue.sleep().numbers().workers, 0);
     }
 
     #[test]

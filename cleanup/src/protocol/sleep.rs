@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Sleep {
     hints: CachePadded<Hints>,
-    crew: Mutex<Crew>,
+    synced: Mutex<Synced>,
     /// How long a worker sleeps before it leaves, and how long the crew keeps its size. `None`: for ever.
     keep_alive: Option<Duration>,
-    /// Notified, with `crew` locked, whenever a worker leaves.
+    /// Notified, with `synced` locked, whenever a worker leaves.
     left: Condvar,
     mutant: Mutant,
 }
@@ -52,14 +52,14 @@ struct Hints {
 
 /// What the lock guards.
 #[derive(Debug, Default)]
-struct Crew {
+struct Synced {
     /// The sleepers: parked, or on the way to the parker with nothing left to decide. The last one in is
     /// the first to be woken, because its caches are warm.
     sleeping: Vec<Sleeper>,
-    /// Indices below the length of `posts` that no worker has.
+    /// Indices below the length of `slots` that no worker has.
     vacant: Vec<usize>,
     /// One per worker index ever used.
-    posts: Vec<Post>,
+    slots: Vec<WorkerSlot>,
     /// Counts the posts filled so far, so that a late word about an old holder is recognised.
     serial: u64,
     /// No worker goes to sleep any more and none is added, except in place of one that died.
@@ -77,7 +77,7 @@ struct Crew {
 type Sleeper = (usize, Arc<Parker>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Post {
+enum WorkerSlot {
     Vacant,
     /// Demanded, and not yet heard of.
     Starting(u64),
@@ -87,7 +87,7 @@ enum Post {
 
 /// A worker to be started: its index, and the serial number of its post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Opening {
+pub(crate) struct WorkerId {
     pub(crate) index: usize,
     pub(crate) serial: u64,
 }
@@ -95,7 +95,7 @@ pub(crate) struct Opening {
 /// Workers that the work at hand calls for and that do not exist yet. They are counted already.
 #[derive(Debug, Default)]
 #[must_use = "these workers are counted as existing: start them or report them lost"]
-pub(crate) struct Demand(pub(crate) Vec<Opening>);
+pub(crate) struct Demand(pub(crate) Vec<WorkerId>);
 
 /// What a worker that found nothing does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,14 +109,14 @@ pub(crate) enum Next {
 
 /// A worker's place: its index, and where it parks.
 #[derive(Clone, Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Parking {
     pub(crate) index: usize,
     parker: Arc<Parker>,
 }
 
-impl Seat {
-    pub(crate) fn new(opening: Opening) -> Self {
-        Seat { index: opening.index, parker: Arc::new(Parker::default()) }
+impl Parking {
+    pub(crate) fn new(id: WorkerId) -> Self {
+        Parking { index: id.index, parker: Arc::new(Parker::default()) }
     }
 }
 
@@ -138,7 +138,7 @@ impl Sleep {
                 workers: AtomicUsize::new(0),
                 max: AtomicUsize::new(max),
             }),
-            crew: Mutex::new(Crew::default()),
+            synced: Mutex::new(Synced::default()),
             keep_alive,
             left: Condvar::new(),
             mutant,
@@ -150,19 +150,19 @@ impl Sleep {
     /// Steps S1 to S6: sleeps until there may be work.
     ///
     /// Called by the worker of this seat after a claim failed.
-    pub(crate) fn sleep(&self, seat: &Seat, length: &Length) -> Next {
+    pub(crate) fn sleep(&self, parking: &Parking, length: &Length) -> Next {
         let early = self.mutant.is(Mutant::AnnounceAfterRead) && length.get() > 0;
         step!(S1);
-        let mut crew = self.crew.lock(); // S1
+        let mut synced = self.synced.lock(); // S1
         if self.mutant.is(Mutant::RecheckBeforeAnnounce) && length.get() > 0 {
             return Next::Again;
         }
-        if self.mutant.is(Mutant::LeaveBeforeDrained) && crew.shutdown {
-            self.vacate(&mut crew, seat.index);
+        if self.mutant.is(Mutant::LeaveBeforeDrained) && synced.shutdown {
+            self.vacate(&mut synced, parking.index);
             return Next::Leave;
         }
         step!(S2);
-        self.add_asleep(&crew, 1); // S2
+        self.add_asleep(&synced, 1); // S2
         if !self.mutant.is(Mutant::NoSleepFence) {
             // SleepFence: pairs with PublishFence in `Queue::publish`. Our announcement in `asleep` comes
             // before our look at `length`; the publisher's addition to `length` before its look at `asleep`.
@@ -175,28 +175,28 @@ impl Sleep {
             _ => length.get() > 0, // S4
         };
         if found {
-            self.sub_asleep(&crew, 1);
+            self.sub_asleep(&synced, 1);
             return Next::Again;
         }
         if self.mutant.is(Mutant::UncommittedSignal) {
-            drop(crew);
-            crew = self.crew.lock();
+            drop(synced);
+            synced = self.synced.lock();
         }
         step!(S5);
         // A surplus worker does not join: were it woken for a block later, it would leave without it.
-        if crew.shutdown || self.has_surplus() && !self.mutant.is(Mutant::SurplusSleeps) {
+        if synced.shutdown || self.has_surplus() && !self.mutant.is(Mutant::SurplusSleeps) {
             // In the order of R3.
-            self.vacate(&mut crew, seat.index);
-            self.sub_asleep(&crew, 1);
+            self.vacate(&mut synced, parking.index);
+            self.sub_asleep(&synced, 1);
             return Next::Leave;
         }
-        crew.sleeping.push((seat.index, seat.parker.clone())); // S5: committed.
+        synced.sleeping.push((parking.index, parking.parker.clone())); // S5: committed.
         let mut deadline = self.keep_alive.and_then(|time| Instant::now().checked_add(time));
-        drop(crew);
+        drop(synced);
         step!(S6);
         // S6. Only a waker takes us off the list, or we ourselves in R1 to R3.
-        while !seat.parker.park(deadline) {
-            match self.retire(seat) {
+        while !parking.parker.park(deadline) {
+            match self.retire(parking) {
                 Retire::Left => return Next::Leave,
                 Retire::NotYet(until) => deadline = until,
                 Retire::Chosen => deadline = None,
@@ -209,12 +209,12 @@ impl Sleep {
     /// Steps R1 to R3: leaves, after a long sleep.
     ///
     /// No look at `length`: a look would only find what a lost wake-up has left behind, and hide it.
-    fn retire(&self, seat: &Seat) -> Retire {
+    fn retire(&self, parking: &Parking) -> Retire {
         step!(R1);
-        let mut crew = self.crew.lock(); // R1
-        let Some(at) = crew.sleeping.iter().position(|&(index, _)| index == seat.index) else {
+        let mut synced = self.synced.lock(); // R1
+        let Some(at) = synced.sleeping.iter().position(|&(index, _)| index == parking.index) else {
             if self.mutant.is(Mutant::RetireThoughChosen) {
-                self.vacate(&mut crew, seat.index);
+                self.vacate(&mut synced, parking.index);
                 return Retire::Left;
             }
             // R2. A waker has counted on us: the unpark that belongs to this park is on its way.
@@ -222,21 +222,21 @@ impl Sleep {
         };
         // The crew shrinks by one in `keep_alive`, and not so soon after it grew: a burst now and then does not
         // end and start threads each time.
-        if let (Some(resized), Some(keep_alive)) = (crew.resized, self.keep_alive)
+        if let (Some(resized), Some(keep_alive)) = (synced.resized, self.keep_alive)
             && resized.elapsed() < keep_alive
         {
             return Retire::NotYet(resized.checked_add(keep_alive));
         }
         step!(R3);
-        crew.sleeping.remove(at); // R3
-        crew.retired += 1;
+        synced.sleeping.remove(at); // R3
+        synced.retired += 1;
         // In this order: a publisher that reads `asleep` without us in it has to read `workers` without us, too.
         if self.mutant.is(Mutant::RetireInDisorder) {
-            self.sub_asleep(&crew, 1);
-            self.vacate(&mut crew, seat.index);
+            self.sub_asleep(&synced, 1);
+            self.vacate(&mut synced, parking.index);
         } else {
-            self.vacate(&mut crew, seat.index);
-            self.sub_asleep(&crew, 1);
+            self.vacate(&mut synced, parking.index);
+            self.sub_asleep(&synced, 1);
         }
         Retire::Left
     }
@@ -252,20 +252,20 @@ impl Sleep {
     ///
     /// It may have been woken for work that it now does not take. That strands nothing: see `PROTOCOL.md`.
     pub(crate) fn leave_surplus(&self, index: usize) -> bool {
-        let mut crew = self.crew.lock();
+        let mut synced = self.synced.lock();
         let leaves = self.has_surplus();
         if leaves {
-            self.vacate(&mut crew, index);
+            self.vacate(&mut synced, index);
         }
         leaves
     }
 
     /// The worker of this opening is on its thread. Called by it, once, first of all.
-    pub(crate) fn started(&self, opening: Opening) {
-        let mut crew = self.crew.lock();
-        if crew.posts[opening.index] == Post::Starting(opening.serial) {
-            crew.posts[opening.index] = Post::Started;
-            crew.begun += 1;
+    pub(crate) fn started(&self, id: WorkerId) {
+        let mut synced = self.synced.lock();
+        if synced.slots[id.index] == WorkerSlot::Starting(id.serial) {
+            synced.slots[id.index] = WorkerSlot::Started;
+            synced.begun += 1;
         }
     }
 
@@ -273,11 +273,11 @@ impl Sleep {
     ///
     /// One that was lost before it started is not replaced here: whoever tried to start it learns of the
     /// failure, and an immediate second try could fail for ever.
-    pub(crate) fn lost(&self, opening: Opening, length: &Length) -> Demand {
+    pub(crate) fn lost(&self, id: WorkerId, length: &Length) -> Demand {
         step!(L1);
-        let mut crew = self.crew.lock();
-        let started = crew.posts[opening.index] != Post::Starting(opening.serial);
-        self.vacate(&mut crew, opening.index); // L1
+        let mut synced = self.synced.lock();
+        let started = synced.slots[id.index] != WorkerSlot::Starting(id.serial);
+        self.vacate(&mut synced, id.index); // L1
         // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of workers
         // with us in it made its addition to `length` visible to the look that follows: ours at L2, or, if we had not
         // started, that of whoever tried to start us.
@@ -287,15 +287,15 @@ impl Sleep {
         }
         step!(L2);
         // L2, with the lock still held: whoever waits for the workers to leave sees the replacement with them.
-        let (woken, demand) = self.call(&mut crew, length, true);
-        drop(crew);
+        let (woken, demand) = self.call(&mut synced, length, true);
+        drop(synced);
         woken.iter().for_each(|(_, parker)| parker.unpark());
         demand
     }
 
     /// A worker could not be started, and its post has been vacated by [`lost`](Self::lost).
     pub(crate) fn spawn_failed(&self) {
-        self.crew.lock().spawn_failures += 1;
+        self.synced.lock().spawn_failures += 1;
     }
 
     // ---- the publisher's side ----------------------------------------------------------------------
@@ -327,19 +327,19 @@ impl Sleep {
             .is(Mutant::TrustEstimate)
             .then(|| (length.get(), self.hints.asleep.load(Ordering::Relaxed)));
         step!(W1);
-        let mut crew = self.crew.lock(); // W1
+        let mut synced = self.synced.lock(); // W1
         if let Some((waiting, asleep)) = estimate {
             let signals = waiting.min(asleep);
-            let keep = crew.sleeping.len().saturating_sub(signals);
-            let woken = crew.sleeping.split_off(keep);
-            self.sub_asleep(&crew, signals.min(self.hints.asleep.load(Ordering::Relaxed)));
-            let demand = self.demand(&mut crew, waiting - signals, replace);
-            drop(crew);
+            let keep = synced.sleeping.len().saturating_sub(signals);
+            let woken = synced.sleeping.split_off(keep);
+            self.sub_asleep(&synced, signals.min(self.hints.asleep.load(Ordering::Relaxed)));
+            let demand = self.demand(&mut synced, waiting - signals, replace);
+            drop(synced);
             woken.iter().for_each(|(_, parker)| parker.unpark());
             return demand;
         }
-        let (woken, demand) = self.call(&mut crew, length, replace);
-        drop(crew);
+        let (woken, demand) = self.call(&mut synced, length, replace);
+        drop(synced);
         step!(W5);
         // W5, unlocked: a worker that woke up to a locked lock would go straight back to sleep.
         woken.iter().for_each(|(_, parker)| parker.unpark());
@@ -349,7 +349,7 @@ impl Sleep {
     /// Steps W2 to W4: who is to be unparked, and who is to be started.
     fn call(
         &self,
-        crew: &mut MutexGuard<'_, Crew>,
+        synced: &mut MutexGuard<'_, Synced>,
         length: &Length,
         replace: bool,
     ) -> (Vec<Sleeper>, Demand) {
@@ -358,32 +358,32 @@ impl Sleep {
         let listed = if self.mutant.is(Mutant::UncommittedSignal) {
             self.hints.asleep.load(Ordering::Relaxed)
         } else {
-            crew.sleeping.len()
+            synced.sleeping.len()
         };
         let n = waiting.min(listed); // W3
-        let keep = crew.sleeping.len().saturating_sub(n);
-        let woken = crew.sleeping.split_off(keep);
+        let keep = synced.sleeping.len().saturating_sub(n);
+        let woken = synced.sleeping.split_off(keep);
         // On their behalf: were it left to them, a second publisher would count on sleepers that are
         // already spoken for, and take the lock to find none.
-        self.sub_asleep(crew, woken.len());
+        self.sub_asleep(synced, woken.len());
         step!(W4);
-        let demand = self.demand(crew, waiting - n, replace); // W4
+        let demand = self.demand(synced, waiting - n, replace); // W4
         (woken, demand)
     }
 
     /// Step W4: a worker for each of so many items, as far as there is room.
-    fn demand(&self, crew: &mut MutexGuard<'_, Crew>, items: usize, replace: bool) -> Demand {
+    fn demand(&self, synced: &mut MutexGuard<'_, Synced>, items: usize, replace: bool) -> Demand {
         let mut demand = Demand::default();
-        if !crew.shutdown || replace {
+        if !synced.shutdown || replace {
             let workers = self.hints.workers.load(Ordering::Relaxed);
             let room = self.hints.max.load(Ordering::Relaxed).saturating_sub(workers);
             let added = items.min(room);
             for _ in 0..added {
-                demand.0.push(crew.open_post());
+                demand.0.push(synced.fill_slot());
             }
             if added > 0 {
                 self.hints.workers.store(workers + added, Ordering::Relaxed);
-                self.resized(crew);
+                self.resized(synced);
             }
         }
         demand
@@ -392,14 +392,14 @@ impl Sleep {
     /// Changes the largest number of workers. Surplus workers leave when they come back for work; those asleep
     /// are woken to find out. The caller looks at the work afterwards, for which there may be more workers now.
     pub(crate) fn set_max(&self, max: usize) {
-        let mut crew = self.crew.lock();
+        let mut synced = self.synced.lock();
         self.hints.max.store(max, Ordering::Relaxed);
         let surplus = self.hints.workers.load(Ordering::Relaxed).saturating_sub(max);
         // The longest asleep go.
-        let n = surplus.min(crew.sleeping.len());
-        let woken: Vec<_> = crew.sleeping.drain(..n).collect();
-        self.sub_asleep(&crew, n);
-        drop(crew);
+        let n = surplus.min(synced.sleeping.len());
+        let woken: Vec<_> = synced.sleeping.drain(..n).collect();
+        self.sub_asleep(&synced, n);
+        drop(synced);
         woken.iter().for_each(|(_, parker)| parker.unpark());
     }
 
@@ -412,21 +412,21 @@ impl Sleep {
 
     /// From now on workers leave instead of going to sleep. Those asleep are woken to find out.
     pub(crate) fn shutdown(&self) {
-        let mut crew = self.crew.lock();
-        crew.shutdown = !self.mutant.is(Mutant::ShutdownUnlocked);
-        let woken = std::mem::take(&mut crew.sleeping);
-        self.sub_asleep(&crew, woken.len());
-        drop(crew);
+        let mut synced = self.synced.lock();
+        synced.shutdown = !self.mutant.is(Mutant::ShutdownUnlocked);
+        let woken = std::mem::take(&mut synced.sleeping);
+        self.sub_asleep(&synced, woken.len());
+        drop(synced);
         if self.mutant.is(Mutant::ShutdownUnlocked) {
-            self.crew.lock().shutdown = true;
+            self.synced.lock().shutdown = true;
         }
         woken.iter().for_each(|(_, parker)| parker.unpark());
     }
 
     /// Whether a shutdown has begun and no worker is left.
     pub(crate) fn has_ended(&self) -> bool {
-        let crew = self.crew.lock();
-        crew.shutdown && self.hints.workers.load(Ordering::Relaxed) == 0
+        let synced = self.synced.lock();
+        synced.shutdown && self.hints.workers.load(Ordering::Relaxed) == 0
     }
 
     /// How long a worker sleeps before it leaves.
@@ -436,9 +436,9 @@ impl Sleep {
 
     /// Waits until no worker is left, or until the deadline. Whether none is left.
     pub(crate) fn wait_until_left(&self, deadline: Option<Instant>) -> bool {
-        let mut crew = self.crew.lock();
+        let mut synced = self.synced.lock();
         while self.hints.workers.load(Ordering::Relaxed) > 0 {
-            if wait_until(&self.left, &mut crew, deadline) {
+            if wait_until(&self.left, &mut synced, deadline) {
                 return self.hints.workers.load(Ordering::Relaxed) == 0;
             }
         }
@@ -449,60 +449,60 @@ impl Sleep {
 
     /// The crew, as one instant's truth.
     pub(crate) fn numbers(&self) -> Numbers {
-        let crew = self.crew.lock();
+        let synced = self.synced.lock();
         Numbers {
             workers: self.hints.workers.load(Ordering::Relaxed),
             asleep: self.hints.asleep.load(Ordering::Relaxed),
-            spawn_failures: crew.spawn_failures,
-            begun: crew.begun,
-            retired: crew.retired,
+            spawn_failures: synced.spawn_failures,
+            begun: synced.begun,
+            retired: synced.retired,
         }
     }
 
     /// Indices of the sleepers, those first that were the first to fall asleep.
     pub(crate) fn sleepers(&self) -> Vec<usize> {
-        self.crew.lock().sleeping.iter().map(|&(index, _)| index).collect()
+        self.synced.lock().sleeping.iter().map(|&(index, _)| index).collect()
     }
 
-    fn vacate(&self, crew: &mut MutexGuard<'_, Crew>, index: usize) {
-        crew.posts[index] = Post::Vacant;
-        crew.vacant.push(index);
+    fn vacate(&self, synced: &mut MutexGuard<'_, Synced>, index: usize) {
+        synced.slots[index] = WorkerSlot::Vacant;
+        synced.vacant.push(index);
         let workers = self.hints.workers.load(Ordering::Relaxed);
         self.hints.workers.store(workers - 1, Ordering::Relaxed);
-        self.resized(crew);
+        self.resized(synced);
         self.left.notify_all();
     }
 
-    fn resized(&self, crew: &mut MutexGuard<'_, Crew>) {
+    fn resized(&self, synced: &mut MutexGuard<'_, Synced>) {
         if self.keep_alive.is_some() {
-            crew.resized = Some(Instant::now());
+            synced.resized = Some(Instant::now());
         }
     }
 
     /// The guard is the proof that the lock is held, so that load and store need not be one operation.
-    fn add_asleep(&self, _crew: &MutexGuard<'_, Crew>, n: usize) {
+    fn add_asleep(&self, _crew: &MutexGuard<'_, Synced>, n: usize) {
         let asleep = self.hints.asleep.load(Ordering::Relaxed);
         // Release: a publisher may read this instead of a lowering before it.
         self.hints.asleep.store(asleep + n, Ordering::Release);
     }
 
-    fn sub_asleep(&self, _crew: &MutexGuard<'_, Crew>, n: usize) {
+    fn sub_asleep(&self, _crew: &MutexGuard<'_, Synced>, n: usize) {
         let asleep = self.hints.asleep.load(Ordering::Relaxed);
         // Release: pairs with the Acquire in `could_help`.
         self.hints.asleep.store(asleep - n, Ordering::Release);
     }
 }
 
-impl Crew {
+impl Synced {
     /// Fills a vacant post, for a worker that is to be started.
-    fn open_post(&mut self) -> Opening {
+    fn fill_slot(&mut self) -> WorkerId {
         let index = self.vacant.pop().unwrap_or_else(|| {
-            self.posts.push(Post::Vacant);
-            self.posts.len() - 1
+            self.slots.push(WorkerSlot::Vacant);
+            self.slots.len() - 1
         });
         self.serial += 1;
-        self.posts[index] = Post::Starting(self.serial);
-        Opening { index, serial: self.serial }
+        self.slots[index] = WorkerSlot::Starting(self.serial);
+        WorkerId { index, serial: self.serial }
     }
 }
 
@@ -568,8 +568,8 @@ mod tests {
     fn a_worker_lost_before_it_started_is_not_replaced_at_once() {
         let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
         length.add(1);
-        let opening = sleep.wake(&length).0[0];
-        assert!(sleep.lost(opening, &length).0.is_empty());
+        let id = sleep.wake(&length).0[0];
+        assert!(sleep.lost(id, &length).0.is_empty());
         assert_eq!(sleep.numbers().workers, 0);
         assert!(sleep.could_help(), "the next publisher tries again");
         assert_eq!(sleep.wake(&length).0.len(), 1);
@@ -579,9 +579,9 @@ mod tests {
     fn a_worker_that_dies_at_work_is_replaced_if_there_is_work() {
         let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
         length.add(1);
-        let opening = sleep.wake(&length).0[0];
-        sleep.started(opening);
-        let next = sleep.lost(opening, &length).0;
+        let id = sleep.wake(&length).0[0];
+        sleep.started(id);
+        let next = sleep.lost(id, &length).0;
         assert_eq!(next.len(), 1);
         sleep.started(next[0]);
         length.try_claim().expect("one was added").redeem();
@@ -589,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_word_about_an_old_holder_of_a_post_changes_nothing() {
+    fn a_late_word_about_an_old_holder_of_a_slot_changes_nothing() {
         let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
         length.add(1);
         let old = sleep.wake(&length).0[0];
@@ -601,24 +601,24 @@ mod tests {
     }
 
     /// Two workers for two items, both asleep now, and nobody has taken the items.
-    fn two_asleep(keep_alive: Option<Duration>) -> (Sleep, Length, Vec<Seat>) {
+    fn two_asleep(keep_alive: Option<Duration>) -> (Sleep, Length, Vec<Parking>) {
         let (sleep, length) = (Sleep::new(3, keep_alive, Mutant::None), Length::new());
         length.add(2);
-        let seats: Vec<_> = sleep.wake(&length).0.into_iter().map(Seat::new).collect();
-        for seat in &seats {
-            let mut crew = sleep.crew.lock();
-            sleep.add_asleep(&crew, 1);
-            crew.sleeping.push((seat.index, seat.parker.clone()));
+        let parkings: Vec<_> = sleep.wake(&length).0.into_iter().map(Parking::new).collect();
+        for parking in &parkings {
+            let mut synced = sleep.synced.lock();
+            sleep.add_asleep(&synced, 1);
+            synced.sleeping.push((parking.index, parking.parker.clone()));
         }
-        (sleep, length, seats)
+        (sleep, length, parkings)
     }
 
     #[test]
     fn sleepers_are_woken_before_workers_are_added() {
-        let (sleep, length, seats) = two_asleep(None);
+        let (sleep, length, parkings) = two_asleep(None);
         assert!(sleep.wake(&length).0.is_empty(), "two items, two sleepers");
         assert_eq!((sleep.numbers().workers, sleep.numbers().asleep), (2, 0));
-        assert!(seats.iter().all(|seat| seat.parker.park(None)));
+        assert!(parkings.iter().all(|parking| parking.parker.park(None)));
         let (sleep, length, _seats) = two_asleep(None);
         length.add(3);
         assert_eq!(sleep.wake(&length).0.len(), 1, "as far as there is room");
@@ -626,13 +626,16 @@ mod tests {
     }
 
     #[test]
-    fn the_crew_shrinks_by_one_in_keep_alive_and_not_so_soon_after_it_grew() {
-        let (sleep, _, seats) = two_asleep(Some(Duration::from_secs(3600)));
-        assert!(matches!(sleep.retire(&seats[0]), Retire::NotYet(Some(_))), "it has just grown");
-        sleep.crew.lock().resized = None;
+    fn the_pool_shrinks_by_one_in_keep_alive_and_not_so_soon_after_it_grew() {
+        let (sleep, _, parkings) = two_asleep(Some(Duration::from_secs(3600)));
+        assert!(matches!(sleep.retire(&parkings[0]), Retire::NotYet(Some(_))), "it has just grown");
+        sleep.synced.lock().resized = None;
         assert!(sleep.wake(&Length::new()).0.is_empty(), "nobody is woken, and nobody added");
-        assert!(matches!(sleep.retire(&seats[0]), Retire::Left), "it grew long ago");
-        assert!(matches!(sleep.retire(&seats[1]), Retire::NotYet(Some(_))), "it has just shrunk");
+        assert!(matches!(sleep.retire(&parkings[0]), Retire::Left), "it grew long ago");
+        assert!(
+            matches!(sleep.retire(&parkings[1]), Retire::NotYet(Some(_))),
+            "it has just shrunk"
+        );
         let numbers = sleep.numbers();
         assert_eq!((numbers.workers, numbers.asleep, numbers.retired), (1, 1, 1));
     }
@@ -641,17 +644,17 @@ mod tests {
     fn after_shutdown_an_idle_worker_leaves_and_none_is_added() {
         let (sleep, length) = (Sleep::new(2, None, Mutant::None), Length::new());
         length.add(1);
-        let opening = sleep.wake(&length).0[0];
-        sleep.started(opening);
+        let id = sleep.wake(&length).0[0];
+        sleep.started(id);
         sleep.shutdown();
         assert_eq!(
-            sleep.sleep(&Seat::new(opening), &length),
+            sleep.sleep(&Parking::new(id), &length),
             Next::Again,
             "the list is drained first"
         );
         assert!(!sleep.wait_until_left(Some(Instant::now())), "it is still there");
         length.try_claim().expect("one was added").redeem();
-        assert_eq!(sleep.sleep(&Seat::new(opening), &length), Next::Leave);
+        assert_eq!(sleep.sleep(&Parking::new(id), &length), Next::Leave);
         length.add(1);
         assert!(sleep.wake(&length).0.is_empty());
         assert!(sleep.wait_until_left(None));

@@ -42,9 +42,9 @@ impl Storage {
 
     /// Takes an armed record of this generation in order to stop it, if its captures need no destructor.
     #[inline]
-    pub(crate) fn take_bare(&'static self, index: Index, generation: u32) -> Option<Bare> {
+    pub(crate) fn take_no_drop(&'static self, index: Index, generation: u32) -> Option<NoDrop> {
         let (record, mark) = self.record_and_mark(index);
-        let tag = Tag::new(generation, State::ArmedBare);
+        let tag = Tag::new(generation, State::ArmedNoDrop);
         // Not looked at before: who stops a cleanup expects to be in time, and in a short-lived one the look waits for the
         // store that armed it.
         // Acquire: pairs with the Release in `arm`, so that the mark is ours to look at. A failure: see `take`.
@@ -52,12 +52,12 @@ impl Storage {
             .tag
             .compare_exchange(
                 tag.0,
-                tag.with(State::StoppingBare).0,
+                tag.with(State::StoppingNoDrop).0,
                 Ordering::Acquire,
                 Ordering::Relaxed,
             )
             .is_ok()
-            .then_some(Bare { record, mark, generation })
+            .then_some(NoDrop { record, mark, generation })
     }
 
     /// Frees a record of a live object's chain, if its handle has ended it. Gives the slot, and the head of what is behind it
@@ -65,7 +65,7 @@ impl Storage {
     ///
     /// Not if its handle's thread is still at it: its chain lives, and keeps the slot.
     #[inline]
-    pub(crate) fn free_settled(&'static self, head: Head) -> Option<(Slot, Option<Head>)> {
+    pub(crate) fn free_ended(&'static self, head: Head) -> Option<(Slot, Option<Head>)> {
         let index = head.index();
         let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
@@ -84,14 +84,14 @@ impl Storage {
     /// What the chain's owner does with a record that it could not take: frees the slot if the handle is
     /// done with it, or leaves that, with a note, to the thread that is still at it. Without a note, it leaves
     /// such a record as it is.
-    pub(crate) fn pass(&'static self, index: Index, note: Option<u8>) -> Passed {
+    pub(crate) fn skip(&'static self, index: Index, note: Option<u8>) -> Skip {
         let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
         let mut tag = record.load(Ordering::Relaxed);
         loop {
             let next = match tag.state() {
-                State::Armed | State::ArmedBare => return Passed::Armed,
-                State::StoppingBare => {
+                State::Armed | State::ArmedNoDrop => return Skip::Armed,
+                State::StoppingNoDrop => {
                     // Its handle's thread has a store left to do, and does not wait for us.
                     yield_now();
                     tag = record.load(Ordering::Relaxed);
@@ -99,30 +99,30 @@ impl Storage {
                 }
                 State::Done | State::DoneCounted => State::DoneFree,
                 State::Stopped | State::StoppedCounted => State::StoppedFree,
-                State::Running => State::RunningOrphan,
-                State::Stopping => State::StoppingOrphan,
+                State::Running => State::RunningDetached,
+                State::Stopping => State::StoppingDetached,
                 State::DoneFree
                 | State::StoppedFree
-                | State::RunningOrphan
-                | State::StoppingOrphan
+                | State::RunningDetached
+                | State::StoppingDetached
                 | State::Executing
-                | State::Dropping => return Passed::NotOurs,
+                | State::Dropping => return Skip::NotOurs,
             };
-            let settled = tag.state().is_settled();
-            if !settled {
-                let Some(note) = note else { return Passed::Busy };
+            let ended_early = tag.state().has_ended_early();
+            if !ended_early {
+                let Some(note) = note else { return Skip::Busy };
                 record.next.store(u32::from(note), Ordering::Relaxed);
             }
             let next = tag.with(next);
-            // Acquire: pairs with the Release in `Ending::close` and `Bare::close`; the taker is done with the thunk before the
+            // Acquire: pairs with the Release in `Ending::close` and `NoDrop::close`; the taker is done with the thunk before the
             // slot is used again. Release: pairs with the Acquire there; our reading of `next`, and the note
             // in its place, come before the taker frees the slot.
             match record.tag.compare_exchange(tag.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) if settled => {
+                Ok(_) if ended_early => {
                     let counted = matches!(tag.state(), State::DoneCounted | State::StoppedCounted);
-                    return Passed::Freed(Slot { record, mark, index, tag: next }, counted);
+                    return Skip::Freed(Slot { record, mark, index, tag: next }, counted);
                 }
-                Ok(_) => return Passed::Orphaned,
+                Ok(_) => return Skip::Detached,
                 Err(now) => tag = Tag(now),
             }
         }
@@ -130,32 +130,32 @@ impl Storage {
 
     /// The mutant of [`pass`](Self::pass) that does not wait for a handle that has only to declare the end.
     #[cfg(any(loom, shuttle))]
-    pub(crate) fn pass_at_once(&'static self, index: Index, note: Option<u8>) -> Passed {
+    pub(crate) fn skip_at_once(&'static self, index: Index, note: Option<u8>) -> Skip {
         let (record, mark) = self.record_and_mark(index);
         let now = record.load(Ordering::Relaxed);
         let tag = now.with(State::StoppedFree);
-        let is_freed = now.state() == State::StoppingBare
+        let is_freed = now.state() == State::StoppingNoDrop
             && record
                 .tag
                 .compare_exchange(now.0, tag.0, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok();
         if is_freed {
-            return Passed::Freed(Slot { record, mark, index, tag }, false);
+            return Skip::Freed(Slot { record, mark, index, tag }, false);
         }
-        self.pass(index, note)
+        self.skip(index, note)
     }
 }
 
 /// What [`Storage::pass`] found.
 #[derive(Debug)]
-pub(crate) enum Passed {
+pub(crate) enum Skip {
     /// It is armed: take it.
     Armed,
     /// It had been settled by its handle; its slot is free now, and the caller's. Whether the handle had
     /// counted the end.
     Freed(Slot, bool),
     /// Its handle's thread is still at it, and will free the slot.
-    Orphaned,
+    Detached,
     /// Its handle's thread is still at it, and will leave the slot to the chain's owner.
     Busy,
     /// Another runner has it or has ended it, or the head was used twice.
@@ -184,7 +184,7 @@ impl Taken {
     #[inline]
     pub(crate) fn extract(self) -> (Thunk, Ending) {
         let thunk = self.0.record.thunk.with(|thunk| {
-            // SAFETY: the tag was `Armed` or `ArmedBare` when we took it, so `arm` had written a thunk; we are the one that
+            // SAFETY: the tag was `Armed` or `ArmedNoDrop` when we took it, so `arm` had written a thunk; we are the one that
             // took it (invariant 1), and this consumes the proof, so it is read out once.
             unsafe { thunk.cast::<Thunk>().read() }
         });
@@ -237,7 +237,7 @@ impl Ending {
 
     /// Declares the end and leaves the slot to its chain: for a handle. `counted` says whether the handle
     /// counts the end in a batch. If the chain is gone already, its owner has left the slot to us.
-    pub(crate) fn close(self, counted: bool) -> Option<Orphan> {
+    pub(crate) fn close(self, counted: bool) -> Option<Detached> {
         let tag = self.tag.with(match (self.is_stop(), counted) {
             (false, false) => State::Done,
             (false, true) => State::DoneCounted,
@@ -247,8 +247,8 @@ impl Ending {
         // A swap: whatever the owner did meanwhile, it is to see the end, and we are to see what it did.
         // Release: pairs with the Acquire in `pass` and `look`. Acquire: pairs with the Release in `pass`.
         let before = Tag(self.record.tag.swap(tag.0, Ordering::AcqRel));
-        matches!(before.state(), State::RunningOrphan | State::StoppingOrphan)
-            .then_some(Orphan(Ending { tag, ..self }))
+        matches!(before.state(), State::RunningDetached | State::StoppingDetached)
+            .then_some(Detached(Ending { tag, ..self }))
     }
 }
 
@@ -256,13 +256,13 @@ impl Ending {
 /// called before its end is declared: the chain's owner waits for that.
 #[derive(Debug)]
 #[must_use = "until its end is declared, others wait for it"]
-pub(crate) struct Bare {
+pub(crate) struct NoDrop {
     record: &'static Record,
     mark: &'static AtomicU8,
     generation: u32,
 }
 
-impl Bare {
+impl NoDrop {
     /// The record's byte.
     #[inline]
     pub(crate) fn mark(&self) -> &'static AtomicU8 {
@@ -283,9 +283,9 @@ impl Bare {
 /// A settled record whose chain is gone; the slot is to be freed by this thread.
 #[derive(Debug)]
 #[must_use = "nobody else will free the slot"]
-pub(crate) struct Orphan(Ending);
+pub(crate) struct Detached(Ending);
 
-impl Orphan {
+impl Detached {
     /// What the chain's owner has left: see [`Storage::pass`].
     pub(crate) fn note(&self) -> u8 {
         // Relaxed: ordered by the swap in `close`.
@@ -294,7 +294,7 @@ impl Orphan {
 
     /// Frees the slot.
     pub(crate) fn free(self) {
-        let Orphan(ending) = self;
+        let Detached(ending) = self;
         let free = match ending.tag.state() {
             State::Done | State::DoneCounted => State::DoneFree,
             _ => State::StoppedFree,
@@ -339,13 +339,13 @@ mod tests {
         assert!(storage.take(index, Taker::Runner, true).is_none(), "taken");
         thunk.run();
         assert!(ending.close(false).is_none(), "the chain is still there");
-        assert_eq!(storage.look(index), (generation, State::Done));
-        assert!(matches!(storage.pass(index, Some(0)), Passed::Freed(_, false)));
-        assert!(matches!(storage.pass(index, Some(0)), Passed::NotOurs), "freed once");
+        assert_eq!(storage.state(index), (generation, State::Done));
+        assert!(matches!(storage.skip(index, Some(0)), Skip::Freed(_, false)));
+        assert!(matches!(storage.skip(index, Some(0)), Skip::NotOurs), "freed once");
     }
 
     #[test]
-    fn only_captures_without_a_destructor_are_stopped_as_bare() {
+    fn only_captures_without_a_destructor_are_stopped_without_a_drop() {
         let storage = storage();
         let mut slots = storage.fresh();
         let mut arm = |boxed: Option<u8>| match boxed {
@@ -356,18 +356,16 @@ mod tests {
             }
         };
         let (owning, generation) = arm(Some(7));
-        assert!(storage.take_bare(owning, generation).is_none());
-        assert_eq!(storage.look(owning), (generation, State::Armed));
+        assert!(storage.take_no_drop(owning, generation).is_none());
+        assert_eq!(storage.state(owning), (generation, State::Armed));
         let (index, generation) = arm(None);
-        assert!(storage.take_bare(index, generation + 1).is_none(), "another generation");
+        assert!(storage.take_no_drop(index, generation + 1).is_none(), "another generation");
         for (counted, state) in [(false, State::Stopped), (true, State::StoppedCounted)] {
             let (index, generation) = arm(None);
-            storage.take_bare(index, generation).expect("armed").close(counted);
-            assert_eq!(storage.look(index), (generation, state));
-            assert!(storage.take_bare(index, generation).is_none(), "taken");
-            assert!(
-                matches!(storage.pass(index, Some(0)), Passed::Freed(_, was) if was == counted)
-            );
+            storage.take_no_drop(index, generation).expect("armed").close(counted);
+            assert_eq!(storage.state(index), (generation, state));
+            assert!(storage.take_no_drop(index, generation).is_none(), "taken");
+            assert!(matches!(storage.skip(index, Some(0)), Skip::Freed(_, was) if was == counted));
         }
     }
 
@@ -377,11 +375,11 @@ mod tests {
         let (index, generation) = arm(storage);
         let (thunk, ending) =
             storage.take(index, Taker::Handle { generation }, true).expect("armed").extract();
-        assert!(matches!(storage.pass(index, Some(77)), Passed::Orphaned));
+        assert!(matches!(storage.skip(index, Some(77)), Skip::Detached));
         drop(thunk);
-        let orphan = ending.close(false).expect("left to us");
-        assert_eq!(orphan.note(), 77);
-        orphan.free();
+        let detached = ending.close(false).expect("left to us");
+        assert_eq!(detached.note(), 77);
+        detached.free();
         let mut list = storage.free_list();
         assert!(list.refill());
         assert_eq!(list.pop().expect("freed").index, index);
@@ -394,7 +392,7 @@ mod tests {
         let (index, first) = arm(storage);
         let mut list = storage.free_list();
         storage.take(index, Taker::Runner, false).expect("armed").extract().1.free(&mut list);
-        assert_eq!(storage.look(index), (first, State::DoneFree), "exact until used again");
+        assert_eq!(storage.state(index), (first, State::DoneFree), "exact until used again");
         let (again, second) = list.pop().expect("freed").arm(None, 0, || {});
         assert_eq!((again, second), (index, first + 1));
     }

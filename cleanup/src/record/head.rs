@@ -36,7 +36,7 @@ impl Index {
 ///
 /// The first record's index, and whether there is a second one: a sweeper that meets a head of a single
 /// record need not touch the record. 4 bytes, and so is `Option<Head>`. A head means something only to the
-/// registrars and cycles of the [`Origin`](crate::Origin) it came from.
+/// registrars and cycles of the [`Client`](crate::Client) it came from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Head(NonZeroU32);
 

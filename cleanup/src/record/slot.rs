@@ -20,8 +20,8 @@ use std::mem::MaybeUninit;
 /// One registered cleanup.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// Generation and state. Written by whoever holds the slot's [`Slot`], [`Taken`], [`Ending`] or [`Bare`]; moved by
-    /// compare-exchange from `Armed` and `ArmedBare` by anybody, and by the chain's owner from the settled states,
+    /// Generation and state. Written by whoever holds the slot's [`Slot`], [`Taken`], [`Ending`] or [`NoDrop`]; moved by
+    /// compare-exchange from `Armed` and `ArmedNoDrop` by anybody, and by the chain's owner from the settled states,
     /// `Running` and `Stopping`.
     pub(super) tag: AtomicU32,
     /// The next record's [`Head`] in raw form; means something only while this record's own head says
@@ -29,7 +29,7 @@ pub(super) struct Record {
     /// Written by the chain's owner. Relaxed: a chain changes owners by way of the heap's own
     /// synchronisation and then of the full list, a note by way of the tag.
     pub(super) next: AtomicU32,
-    /// The closure while the state is `Armed` or `ArmedBare`; a group of a free list while the slot is free and has one.
+    /// The closure while the state is `Armed` or `ArmedNoDrop`; a group of a free list while the slot is free and has one.
     pub(super) thunk: UnsafeCell<MaybeUninit<Thunk>>,
 }
 
@@ -84,7 +84,7 @@ impl Slot {
         f: F,
     ) -> (Index, u32) {
         let record = self.record;
-        let state = if Thunk::is_bare::<F>() { State::ArmedBare } else { State::Armed };
+        let state = if Thunk::is_no_drop::<F>() { State::ArmedNoDrop } else { State::Armed };
         let tag = Tag::new(self.tag.generation() + 1, state);
         if let Some(next) = next {
             // Relaxed, both: published by the Release below, or by the heap to its sweeper.
@@ -96,7 +96,7 @@ impl Slot {
             // needs no drop: a group, what is left of a thunk that was moved out, or one that was bare.
             unsafe { (*thunk).write(Thunk::new(f)) };
         });
-        // Release: pairs with the Acquire in `take` and `take_bare`. Every way by which another thread gets hold of a head or a
+        // Release: pairs with the Acquire in `take` and `take_no_drop`. Every way by which another thread gets hold of a head or a
         // handle synchronises by itself, so no model can miss this; but the taker's right to the thunk
         // should not hang on how it was told.
         record.tag.store(tag.0, Ordering::Release);

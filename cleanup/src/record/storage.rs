@@ -153,7 +153,7 @@ impl Storage {
 
     /// What is known of the cleanup that the record holds, or held last.
     pub(crate) fn description(&self, index: Index) -> Description {
-        let (generation, _) = self.look(index);
+        let (generation, _) = self.state(index);
         let (chunk, offset) = Self::place(index);
         let Some(descriptions) = self.chunk(chunk).descriptions.get() else {
             return Description::default();
@@ -203,8 +203,8 @@ impl Storage {
 
     /// Generation and state of a record. Acquire: who sees that a cleanup has ended sees what it did.
     #[inline]
-    pub(crate) fn look(&self, index: Index) -> (u32, State) {
-        // Pairs with the Release stores of `arm`, `Ending`, `Bare` and `pass`.
+    pub(crate) fn state(&self, index: Index) -> (u32, State) {
+        // Pairs with the Release stores of `arm`, `Ending`, `NoDrop` and `pass`.
         let tag = self.record(index).load(Ordering::Acquire);
         (tag.generation(), tag.state())
     }
@@ -358,6 +358,6 @@ pub(super) mod tests {
     #[test]
     #[should_panic(expected = "belongs to another heap")]
     fn a_head_of_another_heap_is_refused() {
-        storage().look(Index(5));
+        storage().state(Index(5));
     }
 }

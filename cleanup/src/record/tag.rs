@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `Armed` comes in two kinds, and so does `Stopping`. Captures that own nothing need no destructor, so nothing
-//! of the user's happens between taking such a record and declaring its end: `ArmedBare` --> `StoppingBare` -->
+//! of the user's happens between taking such a record and declaring its end: `ArmedNoDrop` --> `StoppingNoDrop` -->
 //! `Stopped` is a compare-exchange and a store a few instructions later, for which whoever meets the record in
 //! between waits. Taken in any other way it is like any other.
 
@@ -40,17 +40,17 @@ pub(crate) enum State {
     /// Waits for whoever takes it.
     Armed = 6,
     /// The same, and its captures need no destructor.
-    ArmedBare = 7,
+    ArmedNoDrop = 7,
     /// Taken by a handle, to be run.
     Running = 8,
     /// Taken by a handle, to be dropped.
     Stopping = 9,
     /// Taken by a handle, which has nothing to drop and is about to declare the end: wait for it.
-    StoppingBare = 10,
+    StoppingNoDrop = 10,
     /// Running, and the chain is gone: who took it frees the slot.
-    RunningOrphan = 11,
+    RunningDetached = 11,
     /// Stopping, and the chain is gone: who took it frees the slot.
-    StoppingOrphan = 12,
+    StoppingDetached = 12,
     /// Taken by a runner, to be run. It frees the slot.
     Executing = 13,
     /// Taken by a runner, to be dropped. It frees the slot.
@@ -59,7 +59,7 @@ pub(crate) enum State {
 
 impl State {
     /// Ended by its handle, with the slot still in the chain.
-    pub(crate) fn is_settled(self) -> bool {
+    pub(crate) fn has_ended_early(self) -> bool {
         matches!(self, State::Done | State::Stopped | State::DoneCounted | State::StoppedCounted)
     }
 }
@@ -85,12 +85,12 @@ impl Tag {
             4 => State::DoneCounted,
             5 => State::StoppedCounted,
             6 => State::Armed,
-            7 => State::ArmedBare,
+            7 => State::ArmedNoDrop,
             8 => State::Running,
             9 => State::Stopping,
-            10 => State::StoppingBare,
-            11 => State::RunningOrphan,
-            12 => State::StoppingOrphan,
+            10 => State::StoppingNoDrop,
+            11 => State::RunningDetached,
+            12 => State::StoppingDetached,
             13 => State::Executing,
             14 => State::Dropping,
             _ => unreachable!("tags are made by Tag::new only"),
@@ -100,8 +100,8 @@ impl Tag {
     /// Whether the state is one of the two kinds of `Armed`; cheaper than to ask for the state.
     #[inline]
     pub(super) fn is_armed(self) -> bool {
-        const { assert!(State::Armed as u32 | 1 == State::ArmedBare as u32) };
-        self.0 & 15 | 1 == State::ArmedBare as u32
+        const { assert!(State::Armed as u32 | 1 == State::ArmedNoDrop as u32) };
+        self.0 & 15 | 1 == State::ArmedNoDrop as u32
     }
 
     #[inline]

@@ -38,7 +38,7 @@ impl Thunk {
     }
 
     /// Whether a thunk of such a closure may as well be forgotten as dropped.
-    pub(crate) const fn is_bare<F>() -> bool {
+    pub(crate) const fn is_no_drop<F>() -> bool {
         Self::fits::<F>() && !std::mem::needs_drop::<F>()
     }
 
@@ -210,10 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_inline_and_without_a_destructor_is_bare() {
-        assert!(Thunk::is_bare::<[u64; 3]>());
-        assert!(!Thunk::is_bare::<[u64; 4]>(), "a box");
-        assert!(!Thunk::is_bare::<Box<u64>>());
+    fn only_what_is_inline_and_without_a_destructor_needs_no_drop() {
+        assert!(Thunk::is_no_drop::<[u64; 3]>());
+        assert!(!Thunk::is_no_drop::<[u64; 4]>(), "a box");
+        assert!(!Thunk::is_no_drop::<Box<u64>>());
     }
 
     #[test]

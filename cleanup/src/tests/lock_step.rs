@@ -10,8 +10,8 @@
 use crate::account::counters::Runner;
 use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
-use crate::protocol::sleep::{Demand, Opening, Seat};
-use crate::{Origin, Pool, PoolConfig};
+use crate::protocol::sleep::{Demand, Parking, WorkerId};
+use crate::{Client, Pool, PoolConfig};
 use sexton_sync::CachePadded;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -181,21 +181,21 @@ impl Stage {
 
     /// Who is where, for a message.
     fn describe(&self) -> String {
-        let numbers = self.queue.crew().numbers();
+        let numbers = self.queue.sleep().numbers();
         format!(
             "{} items unclaimed, {} of at most {} workers, asleep: {:?}",
             self.queue.len(),
             numbers.workers,
-            self.queue.crew().max(),
-            self.queue.crew().sleepers(),
+            self.queue.sleep().max(),
+            self.queue.sleep().sleepers(),
         )
     }
 
     /// Whether an item lies beside workers who are all asleep. Asked when no publisher is on its way.
     fn has_lost_a_wake_up(&self) -> bool {
         // In this order. Nobody publishes, so what is unclaimed at the end was unclaimed all the time.
-        let asleep = self.queue.crew().sleepers().len();
-        let workers = self.queue.crew().numbers().workers;
+        let asleep = self.queue.sleep().sleepers().len();
+        let workers = self.queue.sleep().numbers().workers;
         asleep == workers && self.queue.len() > 0
     }
 
@@ -233,20 +233,20 @@ fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 /// The worker's loop, the real one but for what it does with an item.
-fn work(stage: &Arc<Stage>, opening: Opening) {
+fn work(stage: &Arc<Stage>, id: WorkerId) {
     let queue = &stage.queue;
-    queue.started(opening);
-    let seat = Seat::new(opening);
+    queue.started(id);
+    let parking = Parking::new(id);
     let worked = catch_unwind(AssertUnwindSafe(|| {
-        while let Some(item) = queue.next(&seat) {
+        while let Some(item) = queue.next(&parking) {
             stage.sum.fetch_add(item, Ordering::Relaxed);
             stage.taken.fetch_add(1, Ordering::Release);
             // It takes a publisher on another processor some time to see this, and the worker to see what it publishes
             // then. In that time the worker would have fallen asleep.
             sweep(item);
             if stage.life == Life::Dies {
-                let demand = queue.lost(opening);
-                fulfil(stage, demand);
+                let demand = queue.lost(id);
+                start_workers(stage, demand);
                 return;
             }
         }
@@ -257,22 +257,22 @@ fn work(stage: &Arc<Stage>, opening: Opening) {
 }
 
 /// Finds threads for the workers that a publish demands, as a pool does.
-fn fulfil(stage: &Arc<Stage>, demand: Demand) {
-    for opening in demand.0 {
+fn start_workers(stage: &Arc<Stage>, demand: Demand) {
+    for id in demand.0 {
         let worker = stage.clone();
-        stage.hosts.run(move || work(&worker, opening));
+        stage.hosts.run(move || work(&worker, id));
     }
 }
 
 /// One producer's part of a round.
 fn publish(scene: Scene, stage: &Arc<Stage>, round: u64) {
     let demand = stage.queue.publish((0..scene.items).map(|_| round));
-    fulfil(stage, demand);
+    start_workers(stage, demand);
     if scene.bound_moves {
         for bound in [0, scene.workers] {
-            stage.queue.crew().set_max(bound);
-            let demand = stage.queue.look();
-            fulfil(stage, demand);
+            stage.queue.sleep().set_max(bound);
+            let demand = stage.queue.notify_workers();
+            start_workers(stage, demand);
         }
     }
     stage.published.fetch_add(1, Ordering::Release);
@@ -308,15 +308,15 @@ fn play(scene: Scene) -> (u64, Option<String>) {
     }
     others.into_iter().for_each(|producer| producer.join().unwrap());
     if went_well == scene.rounds {
-        stage.queue.crew().shutdown();
-        if !stage.queue.crew().wait_until_left(Some(Instant::now() + stage.patience)) {
+        stage.queue.sleep().shutdown();
+        if !stage.queue.sleep().wait_until_left(Some(Instant::now() + stage.patience)) {
             stage.fail(format!("workers are still there: {}", stage.describe()));
         }
         let sum = each * scene.rounds * (scene.rounds + 1) / 2;
         if stage.sum.load(Ordering::Relaxed) != sum || stage.queue.len() > 0 {
             stage.fail(format!("not each item was taken once: {}", stage.describe()));
         }
-        let numbers = stage.queue.crew().numbers();
+        let numbers = stage.queue.sleep().numbers();
         if (numbers.workers, numbers.asleep) != (0, 0) {
             stage.fail(format!("the numbers are wrong at the end: {numbers:?}"));
         }
@@ -337,7 +337,7 @@ fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String
         let stage = Stage::new(Scene { workers, mutant, ..PLAIN }, &hosts);
         let publish = |publication| {
             let demand = stage.queue.publish([round]);
-            fulfil(&stage, demand);
+            start_workers(&stage, demand);
             stage.published.store(publication, Ordering::Release);
         };
         let taken = |n| {
@@ -366,8 +366,8 @@ fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String
             }
         };
         if goes_on {
-            stage.queue.crew().shutdown();
-            if !stage.queue.crew().wait_until_left(Some(Instant::now() + stage.patience)) {
+            stage.queue.sleep().shutdown();
+            if !stage.queue.sleep().wait_until_left(Some(Instant::now() + stage.patience)) {
                 stage.fail(format!("round {round}: workers stay: {}", stage.describe()));
             } else if stage.taken.load(Ordering::Acquire) != 2 {
                 stage.fail(format!("round {round}: not drained: {}", stage.describe()));
@@ -389,13 +389,13 @@ fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String
 /// went well, and what went wrong.
 fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
-    let origin = Origin::new(&pool);
-    let cycle = origin.begin_cycle();
+    let client = Client::new(&pool);
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
-    local.push(origin.registrar().register(None, || {}).0);
+    local.push(client.registrar().register(None, || {}).0);
     cycle.flush([local]);
     let queued = pool.queue().try_next().expect("one block");
-    let desk = pool.desks().add(Runner::Worker(0));
+    let in_flight = pool.runners().add(Runner::Worker(0));
     assert!(pool.watch().call(), "there is no monitor yet");
     let round = Arc::new(CachePadded::new(AtomicU64::new(0)));
     let seen = Arc::new(CachePadded::new(AtomicU64::new(0)));
@@ -418,15 +418,15 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
         // As long as the monitor takes to see that the last one was put down, and to say that it is dormant.
         sweep(now);
         round.store(now, Ordering::Release);
-        desk.take_up(&queued);
-        desk.is_to_be_watched(|_| true);
+        in_flight.begin(&queued);
+        in_flight.is_to_be_watched(|_| true);
         let called_in_vain = pool.watch().begins();
         let deadline = Instant::now() + patience(mutant);
         let mut tries = 0_u32;
         while seen.load(Ordering::Acquire) < now && Instant::now() < deadline {
             spin_or_yield(&mut tries);
         }
-        desk.put_down();
+        in_flight.end();
         if called_in_vain || seen.load(Ordering::Acquire) < now {
             answer =
                 (now - 1, Some(format!("round {now}: a block in hand beside a dormant monitor")));

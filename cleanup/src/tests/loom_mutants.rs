@@ -1,7 +1,7 @@
 //! The protocol with one step broken: each of these has to fail, or the models above prove nothing.
 
-use super::loom_record::stop_of_a_bare_cleanup;
-use super::loom_takeover::{fall_dormant, take_over};
+use super::loom_record::stop_without_a_drop;
+use super::loom_requeue::{fall_dormant, requeue_tail};
 use super::loom_ticket::two_runners;
 use super::models::{
     deliver, deliver_to_the_impatient, explore, finds_a_failure, shrink, shut_down,
@@ -102,25 +102,25 @@ fn a_surplus_worker_goes_to_sleep() {
 }
 
 #[test]
-fn a_tail_is_taken_over_without_the_records_compare_exchange() {
-    finds_a_failure(|| take_over(2, Mutant::TakeWithoutCompareExchange));
+fn a_tail_is_requeued_without_the_records_compare_exchange() {
+    finds_a_failure(|| requeue_tail(2, Mutant::TakeWithoutCompareExchange));
 }
 
 #[test]
 fn a_runner_does_not_wait_for_a_stop() {
-    let message = finds_a_failure(|| stop_of_a_bare_cleanup(Mutant::NoWaitForStop));
+    let message = finds_a_failure(|| stop_without_a_drop(Mutant::NoWaitForStop));
     assert!(message.contains("its object lives"), "{message}");
 }
 
 #[test]
-fn a_party_to_a_take_over_gives_its_slots_back_before_the_other_has_ended() {
-    let message = finds_a_failure(|| take_over(2, Mutant::NoGrace));
+fn a_sharer_gives_its_slots_back_before_the_other_has_ended() {
+    let message = finds_a_failure(|| requeue_tail(2, Mutant::NoDeferredFree));
     assert!(message.contains("its object lives"), "{message}");
 }
 
 #[test]
-fn a_runner_publishes_a_tail_that_was_taken_over() {
-    let message = finds_a_failure(|| take_over(1, Mutant::ForgetTakeOver));
+fn a_runner_publishes_a_tail_that_was_requeued() {
+    let message = finds_a_failure(|| requeue_tail(1, Mutant::ForgetRequeue));
     assert!(message.contains("its object lives"), "{message}");
 }
 

@@ -6,7 +6,7 @@ use super::models::{
 };
 use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
-use crate::protocol::sleep::{Next, Seat};
+use crate::protocol::sleep::{Next, Parking};
 use sexton_sync::Arc;
 
 #[test]
@@ -59,13 +59,13 @@ fn a_shutdown_waits_for_a_dead_workers_successor() {
             dying.started(first);
             for successor in dying.lost(first).0 {
                 dying.started(successor);
-                let seat = Seat::new(successor);
-                while dying.next(&seat).is_some() {}
+                let parking = Parking::new(successor);
+                while dying.next(&parking).is_some() {}
             }
         });
-        queue.crew().shutdown();
-        assert!(queue.crew().wait_until_left(None));
-        assert_eq!((queue.len(), queue.crew().numbers().workers), (0, 0));
+        queue.sleep().shutdown();
+        assert!(queue.sleep().wait_until_left(None));
+        assert_eq!((queue.len(), queue.sleep().numbers().workers), (0, 0));
     });
 }
 
@@ -102,7 +102,7 @@ fn announce_and_look_cannot_both_miss() {
         let other = queue.clone();
         let worker = loom::thread::spawn(move || {
             while other.try_next().is_none() {
-                assert_eq!(other.crew().sleep(&Seat::new(first), other.length()), Next::Again);
+                assert_eq!(other.sleep().sleep(&Parking::new(first), other.length()), Next::Again);
             }
         });
         assert!(queue.publish([2]).0.is_empty(), "the worker exists");

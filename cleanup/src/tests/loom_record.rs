@@ -2,7 +2,7 @@
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one};
 use crate::protocol::mutant::Mutant;
-use crate::{CleanupState, Origin, Pool, PoolConfig};
+use crate::{CleanupState, Client, Pool, PoolConfig};
 use sexton_sync::Arc;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -40,19 +40,19 @@ fn manual() -> Arc<Pool> {
 fn stop_against_the_runner() {
     explore(|| {
         let pool = manual();
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let witness = Witness::default();
         let (head, handle) = registrar.register(None, witness.closure());
-        sweep_one(&origin, head);
+        sweep_one(&client, head);
         let stopper = loom::thread::spawn(move || handle.stop());
         let ran = pool.run_pending(1);
         let stopped = stopper.join().expect("the stopper");
         assert_eq!(ran + usize::from(stopped), 1);
         assert_eq!(witness.counts(), (ran as u32, 1));
-        let stats = origin.stats();
+        let stats = client.stats();
         assert_eq!((stats.backlog, stats.executed, stats.armed), (0, ran as u64, 0));
-        assert!(origin.ticket().is_done());
+        assert!(client.ticket().is_done());
         // The slot is free whoever came last: the next record gets it or a fresh one, never a taken one.
         let (again, _) = registrar.register(None, || {});
         assert_eq!(registrar.len(again), 1);
@@ -61,16 +61,16 @@ fn stop_against_the_runner() {
 
 /// Whose captures need no destructor: whoever meets it in between waits for its end, and gets the slot. A cleanup of an object
 /// that lives is given that slot as soon as it is free, and nothing of the old one touches it.
-pub(super) fn stop_of_a_bare_cleanup(mutant: Mutant) {
+pub(super) fn stop_without_a_drop(mutant: Mutant) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
     keep_if_it_must_fail(mutant, &pool);
-    let origin = Origin::new(&pool);
-    keep_if_it_must_fail(mutant, &origin);
-    let mut registrar = ManuallyDrop::new(origin.registrar());
+    let client = Client::new(&pool);
+    keep_if_it_must_fail(mutant, &client);
+    let mut registrar = ManuallyDrop::new(client.registrar());
     let (head, handle) = registrar.register(None, || {});
     let stopper = loom::thread::spawn(move || handle.stop());
-    sweep_one(&origin, head);
-    let ticket = origin.ticket();
+    sweep_one(&client, head);
+    let ticket = client.ticket();
     let ran = pool.run_pending(1);
     let (next, alive) = registrar.register(None, || panic!("its object lives"));
     let stopped = stopper.join().expect("the stopper");
@@ -78,24 +78,24 @@ pub(super) fn stop_of_a_bare_cleanup(mutant: Mutant) {
     assert_eq!(registrar.len(next), 1);
     assert_eq!(ran + usize::from(stopped), 1);
     assert!(ticket.is_done(), "counted by whoever came last:");
-    let stats = origin.stats();
+    let stats = client.stats();
     assert_eq!((stats.backlog, stats.executed, stats.armed), (0, ran as u64, 1));
-    assert_eq!((stats.stopped, registrar.settled()), (u64::from(stopped), 0));
+    assert_eq!((stats.stopped, registrar.ended_early()), (u64::from(stopped), 0));
     drop(ManuallyDrop::into_inner(registrar));
 }
 
 #[test]
-fn stop_of_a_bare_cleanup_against_the_sweeper_and_the_runner() {
-    explore(|| stop_of_a_bare_cleanup(Mutant::None));
+fn stop_without_a_drop_against_the_sweeper_and_the_runner() {
+    explore(|| stop_without_a_drop(Mutant::None));
 }
 
 /// The slot serves the next cleanup as soon as the end is declared, and the old handle knows what became of its own.
 #[test]
-fn stop_of_a_bare_cleanup_against_the_next_registration() {
+fn stop_without_a_drop_against_the_next_registration() {
     explore(|| {
         let pool = manual();
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let (head, handle) = registrar.register(None, || {});
         let handle = Arc::new(handle);
         let other = handle.clone();
@@ -108,7 +108,7 @@ fn stop_of_a_bare_cleanup_against_the_next_registration() {
         assert!(stopper.join().expect("the stopper"));
         assert_eq!(handle.state(), CleanupState::Stopped);
         assert_eq!(next.state(), CleanupState::Armed);
-        let stats = origin.stats();
+        let stats = client.stats();
         assert_eq!((stats.registered, stats.stopped, stats.armed), (2, 1, 1));
     });
 }
@@ -117,21 +117,21 @@ fn stop_of_a_bare_cleanup_against_the_next_registration() {
 fn run_now_against_the_sweeper() {
     explore(|| {
         let pool = manual();
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let witness = Witness::default();
         let (head, handle) = registrar.register(None, witness.closure());
         let runner = loom::thread::spawn(move || handle.run_now());
-        sweep_one(&origin, head);
-        let ticket = origin.ticket();
+        sweep_one(&client, head);
+        let ticket = client.ticket();
         let ran = pool.run_pending(1);
         let early = runner.join().expect("the runner");
         assert_eq!(ran + usize::from(early), 1);
         assert_eq!(witness.counts(), (1, 1));
         assert!(ticket.is_done(), "counted by whoever came last:");
-        let stats = origin.stats();
+        let stats = client.stats();
         assert_eq!((stats.backlog, stats.executed, stats.armed), (0, 1, 0));
-        assert_eq!(registrar.settled(), 0);
+        assert_eq!(registrar.ended_early(), 0);
     });
 }
 
@@ -139,8 +139,8 @@ fn run_now_against_the_sweeper() {
 fn stop_against_run_now() {
     explore(|| {
         let pool = manual();
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let witness = Witness::default();
         let (head, handle) = registrar.register(None, witness.closure());
         let handle = Arc::new(handle);
@@ -150,9 +150,9 @@ fn stop_against_run_now() {
         let stopped = stopper.join().expect("the stopper");
         assert!(ran != stopped);
         assert_eq!(witness.counts(), (u32::from(ran), 1));
-        assert_eq!(registrar.settled(), 1);
+        assert_eq!(registrar.ended_early(), 1);
         assert_eq!(registrar.prune(head), None);
-        assert_eq!(registrar.settled(), 0);
+        assert_eq!(registrar.ended_early(), 0);
     });
 }
 
@@ -161,24 +161,24 @@ fn stop_against_run_now() {
 fn records_go_from_mutator_to_mutator() {
     explore(|| {
         let pool = manual();
-        let origin = Origin::new(&pool);
-        let first = origin.clone();
-        let once = move |origin: Origin| {
-            let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let first = client.clone();
+        let once = move |client: Client| {
+            let mut registrar = client.registrar();
             let (head, _) = registrar.register(None, || {});
             registrar.discard(head);
         };
         once(first);
-        let second = origin.clone();
+        let second = client.clone();
         let other = loom::thread::spawn(move || once(second));
-        let mut registrar = origin.registrar();
+        let mut registrar = client.registrar();
         let cleanups = [(); 2].map(|()| registrar.register(None, || panic!("its object lives")));
         other.join().expect("the other mutator");
         assert_ne!(cleanups[0].0, cleanups[1].0);
         for (head, handle) in cleanups {
             assert_eq!((registrar.len(head), handle.state()), (1, CleanupState::Armed));
         }
-        let stats = origin.stats();
+        let stats = client.stats();
         assert_eq!((stats.registered, stats.discarded, stats.armed), (4, 2, 2));
     });
 }

@@ -2,7 +2,7 @@
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one};
 use crate::protocol::mutant::Mutant;
-use crate::{CleanupState, Origin, Pool, PoolConfig};
+use crate::{CleanupState, Client, Pool, PoolConfig};
 use loom::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ fn bump(shared: &Shared) {
 fn a_waiter_sees_what_the_cleanups_did() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let shared = Arc::new(Shared(UnsafeCell::new(0)));
         let captured = shared.clone();
         let (head, _handle) = registrar.register(None, move || bump(&captured));
-        sweep_one(&origin, head);
-        let ticket = origin.ticket();
+        sweep_one(&client, head);
+        let ticket = client.ticket();
         let helper = loom::thread::spawn(move || pool.run_pending(1));
         ticket.wait(Duration::MAX).expect("no deadline");
         assert!(ticket.is_done());
@@ -50,13 +50,13 @@ fn a_waiter_sees_what_the_cleanups_did() {
 fn a_look_that_finds_the_end_sees_what_the_cleanup_did() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let shared = Arc::new(Shared(UnsafeCell::new(0)));
         let captured = shared.clone();
         let (head, _handle) = registrar.register(None, move || bump(&captured));
-        sweep_one(&origin, head);
-        let ticket = origin.ticket();
+        sweep_one(&client, head);
+        let ticket = client.ticket();
         let helper = loom::thread::spawn(move || pool.run_pending(1));
         if ticket.is_done() {
             bump(&shared);
@@ -70,13 +70,13 @@ fn a_look_that_finds_the_end_sees_what_the_cleanup_did() {
 fn a_handle_that_finds_the_end_sees_what_the_cleanup_did() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let shared = Arc::new(Shared(UnsafeCell::new(0)));
         let captured = shared.clone();
         let (head, handle) = registrar.register(None, move || bump(&captured));
-        sweep_one(&origin, head);
-        let counted = origin.clone();
+        sweep_one(&client, head);
+        let counted = client.clone();
         let looks = loom::thread::spawn(move || {
             if handle.state() == CleanupState::Done {
                 bump(&shared);
@@ -92,12 +92,12 @@ fn a_handle_that_finds_the_end_sees_what_the_cleanup_did() {
 /// of them was the last. It hears of that one alone.
 pub(super) fn two_runners(mutant: Mutant) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
-    let origin = Origin::new(&pool);
-    keep_if_it_must_fail(mutant, &(pool.clone(), origin.clone()));
-    let mut registrar = ManuallyDrop::new(origin.registrar());
+    let client = Client::new(&pool);
+    keep_if_it_must_fail(mutant, &(pool.clone(), client.clone()));
+    let mut registrar = ManuallyDrop::new(client.registrar());
     let shared: [_; 3] = std::array::from_fn(|_| Arc::new(Shared(UnsafeCell::new(0))));
     keep_if_it_must_fail(mutant, &shared);
-    let cycle = origin.begin_cycle();
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     let mut heads = Vec::new();
     for shared in &shared {
@@ -109,7 +109,7 @@ pub(super) fn two_runners(mutant: Mutant) {
     // The registrar has used up the slots that it has taken: there are three below index 4.
     // Two blocks: two entries fill the first.
     assert_eq!(cycle.flush([local]).cleanups, 3);
-    let ticket = ManuallyDrop::new(origin.ticket());
+    let ticket = ManuallyDrop::new(client.ticket());
     let runners = [(); 2].map(|()| {
         let pool = pool.clone();
         loom::thread::spawn(move || pool.run_pending(2))
@@ -117,7 +117,7 @@ pub(super) fn two_runners(mutant: Mutant) {
     ticket.wait(Duration::MAX).expect("no deadline");
     shared.iter().for_each(|shared| bump(shared));
     // Nothing is left to be done but to leave: all is counted, and each slot is there again.
-    let stats = origin.stats();
+    let stats = client.stats();
     assert_eq!((stats.executed, stats.backlog, pool.stats().oldest), (3, 0, None));
     for _ in &heads {
         let (head, _) = registrar.register(None, || {});
@@ -139,22 +139,22 @@ fn a_waiter_sees_what_two_runners_did() {
 fn a_cycle_keeps_its_batch_unfinished() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let heads: Vec<_> = (0..3).map(|_| registrar.register(None, || {}).0).collect();
-        let cycle = origin.begin_cycle();
+        let cycle = client.begin_cycle();
         let mut local = cycle.local_block();
         let helping = pool.clone();
         let helper = loom::thread::spawn(move || helping.run_pending(2));
         // Two fill a block, which is published at once; the helper may be done with it before the third.
         heads.into_iter().for_each(|head| local.push(head));
-        let ticket = origin.ticket();
+        let ticket = client.ticket();
         assert!(!ticket.is_done());
         assert_eq!(cycle.flush([local]).cleanups, 3);
         let ran = helper.join().expect("the helper");
         assert!(!ticket.is_done());
         assert_eq!(ran + pool.run_pending(3), 3);
         assert!(ticket.is_done());
-        assert_eq!(origin.stats().executed, 3);
+        assert_eq!(client.stats().executed, 3);
     });
 }

@@ -27,7 +27,7 @@ mod loom_queue;
 #[cfg(loom)]
 mod loom_record;
 #[cfg(loom)]
-mod loom_takeover;
+mod loom_requeue;
 #[cfg(loom)]
 mod loom_ticket;
 

@@ -3,7 +3,7 @@
 use crate::Pool;
 use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
-use crate::protocol::sleep::{Demand, Opening, Seat};
+use crate::protocol::sleep::{Demand, Parking, WorkerId};
 use sexton_sync::{Arc, Condvar, Mutex, thread};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ fn scenario(queue: Queue<u32>, at_once: usize, producers: u32, rounds: Rounds) {
             for portion in portions.iter() {
                 let first = producer * each + published;
                 let demand = queue.publish(first..first + portion);
-                fulfil(queue, taken, demand);
+                start_workers(queue, taken, demand);
                 published += portion;
             }
             taken.wait_for((producers * published) as usize);
@@ -116,14 +116,14 @@ fn scenario(queue: Queue<u32>, at_once: usize, producers: u32, rounds: Rounds) {
         other.join().expect("a producer");
     }
     assert_eq!(taken.sorted(), (0..producers * each).collect::<Vec<_>>(), "each item once");
-    queue.crew().shutdown();
+    queue.sleep().shutdown();
     end(&queue);
 }
 
 /// Everybody leaves, and nothing is left.
 fn end(queue: &Queue<u32>) {
-    assert!(queue.crew().wait_until_left(None));
-    let numbers = queue.crew().numbers();
+    assert!(queue.sleep().wait_until_left(None));
+    let numbers = queue.sleep().numbers();
     assert_eq!((numbers.workers, numbers.asleep), (0, 0));
     assert_eq!(queue.len(), 0);
 }
@@ -135,9 +135,9 @@ pub(super) fn shut_down(mutant: Mutant) {
     let taken = Arc::new(Taken::default());
     for item in 0..2 {
         let demand = queue.publish([item]);
-        fulfil(&queue, &taken, demand);
+        start_workers(&queue, &taken, demand);
     }
-    queue.crew().shutdown();
+    queue.sleep().shutdown();
     end(&queue);
     assert_eq!(taken.sorted(), [0, 1]);
 }
@@ -150,38 +150,38 @@ pub(super) fn shrink(asleep: bool, mutant: Mutant) {
     let taken = Arc::new(Taken::default());
     let publish = |items: &[u32]| {
         let demand = queue.publish(items.iter().copied());
-        fulfil(&queue, &taken, demand);
+        start_workers(&queue, &taken, demand);
     };
     publish(&[0, 1]);
     taken.wait_for(2);
     if asleep {
-        queue.crew().set_max(1);
-        while queue.crew().numbers().asleep < queue.crew().numbers().workers {
+        queue.sleep().set_max(1);
+        while queue.sleep().numbers().asleep < queue.sleep().numbers().workers {
             thread::yield_now();
         }
         publish(&[2]);
     } else {
         publish(&[2]);
-        queue.crew().set_max(1);
+        queue.sleep().set_max(1);
     }
     taken.wait_for(3);
-    queue.crew().shutdown();
+    queue.sleep().shutdown();
     end(&queue);
 }
 
 /// Starts the workers that a publish demands, as a pool does.
-fn fulfil(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
-    for opening in demand.0 {
+fn start_workers(queue: &Arc<Queue<u32>>, taken: &Arc<Taken>, demand: Demand) {
+    for id in demand.0 {
         let (queue, taken) = (queue.clone(), taken.clone());
-        thread::spawn(move || work(&queue, &taken, opening));
+        thread::spawn(move || work(&queue, &taken, id));
     }
 }
 
 /// The worker's loop, the real one but for what it does with an item.
-fn work(queue: &Queue<u32>, taken: &Taken, opening: Opening) {
-    queue.started(opening);
-    let seat = Seat::new(opening);
-    while let Some(item) = queue.next(&seat) {
+fn work(queue: &Queue<u32>, taken: &Taken, id: WorkerId) {
+    queue.started(id);
+    let parking = Parking::new(id);
+    while let Some(item) = queue.next(&parking) {
         taken.note(item);
     }
 }
@@ -224,17 +224,17 @@ impl Taken {
 
 /// Takes the tail over from whoever has a block in hand, as the monitor does with one that has stalled.
 pub(super) fn take_tails(pool: &Pool) {
-    for desk in pool.desks().all() {
-        if let Some(glance) = desk.glance(Instant::now()) {
-            pool.take_over(&desk, Some(glance.at));
+    for in_flight in pool.runners().all() {
+        if let Some(snapshot) = in_flight.snapshot(Instant::now()) {
+            pool.requeue_tail(&in_flight, Some(snapshot.at));
         }
     }
 }
 
 /// A whole cycle that finds one object dead.
 #[cfg(loom)]
-pub(super) fn sweep_one(origin: &crate::Origin, head: crate::Head) {
-    let cycle = origin.begin_cycle();
+pub(super) fn sweep_one(client: &crate::Client, head: crate::Head) {
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     local.push(head);
     cycle.flush([local]);

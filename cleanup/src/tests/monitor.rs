@@ -1,7 +1,7 @@
 //! How long a monitor with nothing to do stays.
 
 use super::death::queue;
-use crate::{Hooks, Origin, Pool, PoolConfig, Role, Spawn};
+use crate::{Client, Hooks, Pool, PoolConfig, Role, Spawn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -55,10 +55,10 @@ fn shut_down(pool: &Pool) {
 #[test]
 fn it_stays_as_long_as_an_idle_worker() {
     let (pool, monitors) = scene(DEADLINE);
-    let origin = Origin::new(&pool);
+    let client = Client::new(&pool);
     for _ in 0..5 {
-        queue(&origin, 2);
-        origin.ticket().wait(DEADLINE).unwrap();
+        queue(&client, 2);
+        client.ticket().wait(DEADLINE).unwrap();
         until("there is a monitor, and it is dormant", || pool.watch().rests());
     }
     assert_eq!(monitors.load(Ordering::Relaxed), 1);
@@ -68,10 +68,10 @@ fn it_stays_as_long_as_an_idle_worker() {
 #[test]
 fn it_leaves_with_the_idle_workers_and_another_one_comes_with_the_next_block() {
     let (pool, monitors) = scene(Duration::from_millis(1));
-    let origin = Origin::new(&pool);
+    let client = Client::new(&pool);
     for round in 1..=3 {
-        queue(&origin, 2);
-        origin.ticket().wait(DEADLINE).unwrap();
+        queue(&client, 2);
+        client.ticket().wait(DEADLINE).unwrap();
         assert_eq!(monitors.load(Ordering::Relaxed), round);
         until("the monitor is gone", || !pool.watch().exists());
     }
@@ -92,9 +92,9 @@ fn telling(config: PoolConfig) -> (Arc<Pool>, Arc<AtomicU32>) {
 }
 
 /// Queues a block of two cleanups that do not return before they are told.
-fn two_that_stall(origin: &Origin) -> [Sender<()>; 2] {
-    let mut registrar = origin.registrar();
-    let cycle = origin.begin_cycle();
+fn two_that_stall(client: &Client) -> [Sender<()>; 2] {
+    let mut registrar = client.registrar();
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     let doors = [(); 2].map(|()| {
         let (open, door) = channel();
@@ -118,19 +118,19 @@ fn it_does_not_tick_for_cleanups_that_never_return() {
         } else {
             (Pool::new(config(), Some(Box::new(Counting::default()))), Arc::default())
         };
-        let origin = Origin::new(&pool);
-        let doors = two_that_stall(&origin);
+        let client = Client::new(&pool);
+        let doors = two_that_stall(&client);
         until("the tail has been taken over", || pool.stats().running == 2);
         falls_dormant(&pool);
         let waits = pool.watch().waits();
         assert_eq!(told.load(Ordering::Relaxed), if hook { 2 } else { 0 });
-        assert_eq!(pool.stats().taken_over, 1);
+        assert_eq!(pool.stats().requeued, 1);
         // Something new to be watched brings it back.
         pool.set_max_workers(3);
-        queue(&origin, 2);
+        queue(&client, 2);
         until("it is back", || pool.watch().waits() > waits);
         drop(doors);
-        origin.ticket().wait(DEADLINE).unwrap();
+        client.ticket().wait(DEADLINE).unwrap();
         shut_down(&pool);
     }
 }
@@ -139,12 +139,12 @@ fn it_does_not_tick_for_cleanups_that_never_return() {
 fn a_runner_that_goes_on_in_a_block_that_was_let_go_is_watched_again() {
     let (pool, told) =
         telling(PoolConfig { max_workers: 1, stall_after: Duration::MAX, ..config() });
-    let origin = Origin::new(&pool);
-    for (at, door) in two_that_stall(&origin).into_iter().enumerate() {
+    let client = Client::new(&pool);
+    for (at, door) in two_that_stall(&client).into_iter().enumerate() {
         until("the hook is told", || told.load(Ordering::Relaxed) as usize == at + 1);
         until("it is dormant", || pool.watch().rests());
         drop(door);
     }
-    origin.ticket().wait(DEADLINE).unwrap();
+    client.ticket().wait(DEADLINE).unwrap();
     shut_down(&pool);
 }

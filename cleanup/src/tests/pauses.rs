@@ -4,8 +4,8 @@
 use super::pause::{Pause, Step};
 use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
-use crate::protocol::sleep::{Demand, Opening, Seat};
-use crate::{Cleanup, CleanupState, Origin, Pool, PoolConfig, Role, Spawn};
+use crate::protocol::sleep::{Demand, Parking, WorkerId};
+use crate::{Cleanup, CleanupState, Client, Pool, PoolConfig, Role, Spawn};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,27 +36,27 @@ impl Rig {
 
     fn publish(&self, item: u32) {
         let demand = self.queue.publish([item]);
-        self.fulfil(demand);
+        self.start_workers(demand);
     }
 
-    fn fulfil(&self, demand: Demand) {
-        for opening in demand.0 {
+    fn start_workers(&self, demand: Demand) {
+        for id in demand.0 {
             let rig = self.clone();
             let pause = self.next.lock().unwrap().take();
-            let thread = std::thread::spawn(move || rig.work(opening, pause));
+            let thread = std::thread::spawn(move || rig.work(id, pause));
             self.threads.lock().unwrap().push(thread);
         }
     }
 
-    fn work(&self, opening: Opening, pause: Option<Arc<Pause>>) {
+    fn work(&self, id: WorkerId, pause: Option<Arc<Pause>>) {
         pause.iter().for_each(Pause::arm);
-        self.queue.started(opening);
-        let seat = Seat::new(opening);
-        while let Some(item) = self.queue.next(&seat) {
+        self.queue.started(id);
+        let parking = Parking::new(id);
+        while let Some(item) = self.queue.next(&parking) {
             self.taken.lock().unwrap().push(item);
             if item == DIE {
-                let demand = self.queue.lost(opening);
-                return self.fulfil(demand);
+                let demand = self.queue.lost(id);
+                return self.start_workers(demand);
             }
         }
     }
@@ -68,7 +68,7 @@ impl Rig {
     fn wait_for(&self, n: usize, what: &str) {
         let deadline = Instant::now() + DEADLINE;
         while !self.has(n) {
-            let (taken, crew) = (self.taken.lock().unwrap().clone(), self.queue.crew().numbers());
+            let (taken, crew) = (self.taken.lock().unwrap().clone(), self.queue.sleep().numbers());
             assert!(Instant::now() < deadline, "{what}: {taken:?} taken, and then {crew:?}");
             std::thread::yield_now();
         }
@@ -77,8 +77,8 @@ impl Rig {
     /// Everybody leaves, and each of `0..n` was taken once.
     fn end(self, n: u32, what: &str) {
         self.wait_for(n as usize, what);
-        self.queue.crew().shutdown();
-        assert!(self.queue.crew().wait_until_left(Instant::now().checked_add(DEADLINE)), "{what}");
+        self.queue.sleep().shutdown();
+        assert!(self.queue.sleep().wait_until_left(Instant::now().checked_add(DEADLINE)), "{what}");
         loop {
             let Some(thread) = self.threads.lock().unwrap().pop() else { break };
             thread.join().expect("a worker");
@@ -103,7 +103,7 @@ fn worker_pauses(workers: usize, keep_alive: Option<Duration>, step: Step) -> bo
     rig.publish(1);
     // It comes to all steps on its own but those of its death, for which it needs an item that kills it.
     let dies = matches!(step, Step::L1 | Step::L2);
-    let reached = pause.is_reached(|| dies && rig.queue.crew().numbers().asleep > 0);
+    let reached = pause.is_reached(|| dies && rig.queue.sleep().numbers().asleep > 0);
     let other = rig.clone();
     let producer = std::thread::spawn(move || {
         other.publish(2);
@@ -194,26 +194,23 @@ fn a_worker_that_becomes_surplus_on_its_way_to_sleep_leaves() {
     let demand = rig.queue.publish([1, 2]).0;
     assert_eq!(demand.len(), 2);
     assert!(rig.queue.try_next().is_some() && rig.queue.try_next().is_some());
-    let pauses = demand.into_iter().map(|opening| {
+    let pauses = demand.into_iter().map(|id| {
         let pause = Pause::at(Step::S1);
         let (rig, armed) = (rig.clone(), pause.clone());
         let thread = rig.clone();
-        rig.threads
-            .lock()
-            .unwrap()
-            .push(std::thread::spawn(move || thread.work(opening, Some(armed))));
+        rig.threads.lock().unwrap().push(std::thread::spawn(move || thread.work(id, Some(armed))));
         pause
     });
     let pauses: Vec<_> = pauses.collect();
     pauses.iter().for_each(|pause| assert!(pause.is_reached(|| false)));
-    rig.queue.crew().set_max(1);
+    rig.queue.sleep().set_max(1);
     pauses.iter().for_each(|pause| pause.release());
     let deadline = Instant::now() + DEADLINE;
-    while rig.queue.crew().numbers().asleep != rig.queue.crew().numbers().workers {
-        assert!(Instant::now() < deadline, "{:?}", rig.queue.crew().numbers());
+    while rig.queue.sleep().numbers().asleep != rig.queue.sleep().numbers().workers {
+        assert!(Instant::now() < deadline, "{:?}", rig.queue.sleep().numbers());
         std::thread::yield_now();
     }
-    assert!(rig.queue.crew().numbers().workers <= 1);
+    assert!(rig.queue.sleep().numbers().workers <= 1);
     rig.publish(0);
     rig.end(1, "after the bound was lowered");
 }
@@ -232,9 +229,9 @@ impl Spawn for Plain {
 }
 
 /// Queues one cleanup.
-fn queue(origin: &Origin) -> Cleanup {
-    let (head, handle) = origin.registrar().register(None, || {});
-    let cycle = origin.begin_cycle();
+fn queue(client: &Client) -> Cleanup {
+    let (head, handle) = client.registrar().register(None, || {});
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     local.push(head);
     cycle.flush([local]);
@@ -247,7 +244,7 @@ fn queue(origin: &Origin) -> Cleanup {
 fn a_block_that_was_overtaken_runs_before_a_shutdown_ends() {
     let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
     let pool = Pool::new(config, Some(Box::new(Plain)));
-    let [slow, quick] = [Origin::new(&pool), Origin::new(&pool)];
+    let [slow, quick] = [Client::new(&pool), Client::new(&pool)];
     let pause = Pause::at(Step::P2);
     let armed = pause.clone();
     let publisher = std::thread::spawn(move || {
@@ -304,15 +301,15 @@ fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
     let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
     let spawn = ComeAndGone::default();
     let pool = Pool::new(config, Some(Box::new(spawn.clone())));
-    let quick = Origin::new(&pool);
+    let quick = Client::new(&pool);
     let mut slow: Vec<_> = (0..2)
         .map(|_| {
-            let origin = Origin::new(&pool);
+            let client = Client::new(&pool);
             let pause = Pause::at(Step::P2);
             let armed = pause.clone();
             let publisher = std::thread::spawn(move || {
                 armed.arm();
-                queue(&origin)
+                queue(&client)
             });
             assert!(pause.is_reached(|| publisher.is_finished()));
             (pause, publisher)
@@ -352,11 +349,11 @@ fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
 /// A tail has been copied and not yet published when its first runner comes to a record that it leaves to the copy, and
 /// goes. Then the copy is all there is, and nobody has it in a list.
 #[test]
-fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
+fn a_shutdown_waits_for_a_tail_that_is_being_requeued() {
     let config = PoolConfig { max_workers: 1, stall_after: Duration::MAX, ..PoolConfig::default() };
     let pool = Pool::new(config, Some(Box::new(Plain)));
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let (entered, enter) = std::sync::mpsc::channel();
     let (leave, left) = std::sync::mpsc::channel::<()>();
     let stalls = registrar.register(None, move || {
@@ -365,7 +362,7 @@ fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
     });
     let stopped = registrar.register(None, || {});
     let last = registrar.register(None, || {});
-    let cycle = origin.begin_cycle();
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     [stalls.0, stopped.0, last.0].into_iter().for_each(|head| local.push(head));
     cycle.flush([local]);
@@ -375,8 +372,8 @@ fn a_shutdown_waits_for_a_tail_that_is_being_taken_over() {
     let (armed, taking) = (pause.clone(), pool.clone());
     let taker = std::thread::spawn(move || {
         armed.arm();
-        let [desk] = &taking.desks().all()[..] else { panic!("one worker, one desk") };
-        taking.take_over(desk, Some(1));
+        let [in_flight] = &taking.runners().all()[..] else { panic!("one worker, one desk") };
+        taking.requeue_tail(in_flight, Some(1));
     });
     assert!(pause.is_reached(|| taker.is_finished()));
     assert!(stopped.1.stop());

@@ -4,7 +4,7 @@
 use super::fault;
 use super::models::take_tails;
 use crate::{
-    Cleanup, CleanupState, Head, Hooks, Origin, Pool, PoolConfig, Registrar, Role, Spawn, Ticket,
+    Cleanup, CleanupState, Client, Head, Hooks, Pool, PoolConfig, Registrar, Role, Spawn, Ticket,
     WaitError, in_cleanup,
 };
 use sexton_sync::explored;
@@ -148,7 +148,7 @@ impl World {
     }
 
     /// Takes the tail of whatever block is in hand over, as the monitor does with one that has stalled.
-    fn take_over(self: &Arc<Self>) {
+    fn requeue_tail(self: &Arc<Self>) {
         for _ in 0..12 {
             take_tails(&self.pool);
             thread::yield_now();
@@ -159,7 +159,7 @@ impl World {
     fn register(
         self: &Arc<Self>,
         registrar: &mut Registrar,
-        origin: &Origin,
+        client: &Client,
         chain: Option<Head>,
     ) -> (Head, Arc<Fate>) {
         let fate = Arc::new(Fate { panics: below(8) == 0, ..Fate::default() });
@@ -168,10 +168,10 @@ impl World {
         let (head, cleanup) = match below(4) {
             0 => {
                 // Boxed, and a nuisance: it does what cleanups must not.
-                let (world, origin, handle) = (self.clone(), origin.clone(), [0u8; 32]);
+                let (world, client, handle) = (self.clone(), client.clone(), [0u8; 32]);
                 registrar.register(chain, move || {
                     assert_eq!(world.pool.run_pending(1) + usize::from(handle[0]), 0);
-                    let waited = origin.ticket().wait(Duration::MAX);
+                    let waited = client.ticket().wait(Duration::MAX);
                     assert_eq!(waited, Err(WaitError::FromCleanup));
                     capture.run();
                 })
@@ -239,7 +239,7 @@ impl World {
     }
 
     /// One thread's heaps. Gives the last one's account, with all its cleanups.
-    fn mutate(self: &Arc<Self>) -> (Origin, Vec<Arc<Fate>>) {
+    fn mutate(self: &Arc<Self>) -> (Client, Vec<Arc<Fate>>) {
         for _ in 1..LIVES {
             self.live();
         }
@@ -247,9 +247,9 @@ impl World {
     }
 
     /// One heap, from its first object to its end.
-    fn live(self: &Arc<Self>) -> (Origin, Vec<Arc<Fate>>) {
-        let origin = Origin::new(&self.pool);
-        let mut registrar = origin.registrar();
+    fn live(self: &Arc<Self>) -> (Client, Vec<Arc<Fate>>) {
+        let client = Client::new(&self.pool);
+        let mut registrar = client.registrar();
         let mut alive: Vec<Object> = Vec::new();
         let mut dead: Vec<Arc<Fate>> = Vec::new();
         let mut all = Vec::new();
@@ -257,7 +257,7 @@ impl World {
             for _ in 0..=below(4) {
                 let (mut chain, mut fates) = (None, Vec::new());
                 for _ in 0..=below(3) {
-                    let (head, fate) = self.register(&mut registrar, &origin, chain);
+                    let (head, fate) = self.register(&mut registrar, &client, chain);
                     chain = Some(head);
                     fates.push(fate);
                 }
@@ -266,11 +266,11 @@ impl World {
             }
             let (dying, others) = alive.into_iter().partition(|_| below(3) > 0);
             alive = others;
-            dead.extend(collect(&origin, dying));
+            dead.extend(collect(&client, dying));
             match below(4) {
-                0 => origin.discard_queued(),
+                0 => client.discard_queued(),
                 1 | 2 => {
-                    self.wait(&origin.ticket());
+                    self.wait(&client.ticket());
                     assert!(
                         dead.iter().all(|fate| fate.has_ended()),
                         "they have when the wait returns"
@@ -284,11 +284,11 @@ impl World {
                 registrar.discard(chain);
             }
         }
-        (origin, all)
+        (client, all)
     }
 
     /// Compares what everybody says of the day.
-    fn audit(&self, reported: u64, accounts: &[(Origin, Vec<Arc<Fate>>)], handles: &[Arc<Handle>]) {
+    fn audit(&self, reported: u64, accounts: &[(Client, Vec<Arc<Fate>>)], handles: &[Arc<Handle>]) {
         // Each cleanup has come to one end.
         let fates = std::mem::take(&mut *self.fates.lock().unwrap());
         for fate in &fates {
@@ -300,13 +300,13 @@ impl World {
         let stats = self.pool.stats();
         assert_eq!((stats.workers, stats.asleep, stats.running), (0, 0, 0));
         assert_eq!((stats.backlog, stats.blocks, stats.oldest), (0, 0, None));
-        assert_eq!(stats.queued, stats.executed + stats.settled + stats.discarded);
+        assert_eq!(stats.queued, stats.executed + stats.ended_early + stats.discarded);
         assert_eq!(stats.executed, count(&fates, |fate| fate.ran() && !fate.ran_early()));
         assert_eq!(stats.panicked, count(&fates, |fate| fate.panicked() && !fate.ran_early()));
         assert_eq!(reported, count(&fates, Fate::panicked));
         // The heaps' accounts.
-        for (origin, fates) in accounts {
-            let stats = origin.stats();
+        for (client, fates) in accounts {
+            let stats = client.stats();
             assert_eq!(stats.registered, fates.len() as u64);
             assert_eq!(stats.executed, count(fates, Fate::ran));
             assert_eq!(stats.panicked, count(fates, Fate::panicked));
@@ -327,9 +327,9 @@ impl World {
 }
 
 /// One collection with two sweepers. Gives the cleanups of the dead.
-fn collect(origin: &Origin, dying: Vec<Object>) -> Vec<Arc<Fate>> {
+fn collect(client: &Client, dying: Vec<Object>) -> Vec<Arc<Fate>> {
     let fates = dying.iter().flat_map(|object| object.fates.iter().cloned()).collect();
-    let cycle = origin.begin_cycle();
+    let cycle = client.begin_cycle();
     let (here, there): (Vec<_>, Vec<_>) = dying.iter().map(|o| o.chain).partition(|_| below(2) > 0);
     let mut local = cycle.local_block();
     let other = cycle.local_block();
@@ -346,13 +346,13 @@ fn collect(origin: &Origin, dying: Vec<Object>) -> Vec<Arc<Fate>> {
 
 /// Starts the workers, of which some die between two cleanups.
 #[derive(Clone)]
-struct Crew {
+struct Workers {
     /// Whether the next one is refused.
     refuse: Arc<AtomicBool>,
     threads: Arc<std::sync::Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
-impl Spawn for Crew {
+impl Spawn for Workers {
     fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         if role == Role::Monitor {
             return Err(io::ErrorKind::Unsupported.into());
@@ -390,7 +390,7 @@ enum Shutdown {
 fn day(max_workers: usize, shutdown: Shutdown) {
     // Not where there is but one: a heap that waits by then does not try again.
     let refuse = Arc::new(AtomicBool::new(max_workers > 1));
-    let crew = Crew { refuse, threads: Arc::default() };
+    let crew = Workers { refuse, threads: Arc::default() };
     let reported = Arc::new(AtomicU32::new(0));
     let reports = reported.clone();
     let hook = move |_: &crate::CleanupPanic<'_>| {
@@ -412,7 +412,7 @@ fn day(max_workers: usize, shutdown: Shutdown) {
     let heaps: Vec<_> = (0..HEAPS).map(|_| world.start(World::mutate)).collect();
     let meddlers: Vec<_> = (0..2).map(|_| world.start(World::meddle)).collect();
     let helper = world.start(World::help);
-    let taker = world.start(World::take_over);
+    let taker = world.start(World::requeue_tail);
     if shutdown == Shutdown::AmidWork {
         end(&pool, &crew);
     }
@@ -423,8 +423,8 @@ fn day(max_workers: usize, shutdown: Shutdown) {
     helper.join().expect("the helper");
     taker.join().expect("the one who takes over");
     if shutdown == Shutdown::AfterWork {
-        for (origin, _) in &accounts {
-            world.wait(&origin.ticket());
+        for (client, _) in &accounts {
+            world.wait(&client.ticket());
         }
         end(&pool, &crew);
     }
@@ -433,7 +433,7 @@ fn day(max_workers: usize, shutdown: Shutdown) {
 }
 
 /// The shutdown, as the pool's page describes it.
-fn end(pool: &Pool, crew: &Crew) {
+fn end(pool: &Pool, crew: &Workers) {
     pool.begin_shutdown();
     assert!(pool.wait_until_workers_left(Duration::MAX));
     let threads = std::mem::take(&mut *crew.threads.lock().unwrap());

@@ -1,6 +1,6 @@
 //! What the integration tests share: pools on real threads, and waiting for conditions with a deadline.
 
-use sexton_cleanup::{Cleanup, Head, Origin, Pool, PoolConfig, Registrar, Role, Spawn};
+use sexton_cleanup::{Cleanup, Client, Head, Pool, PoolConfig, Registrar, Role, Spawn};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -117,8 +117,8 @@ pub(crate) fn shut_down(pool: &Arc<Pool>, threads: &Threads) {
 }
 
 /// Queues the chains of dead objects, in one cycle with one sweeper.
-pub(crate) fn sweep(origin: &Origin, heads: impl IntoIterator<Item = Head>) -> u64 {
-    let cycle = origin.begin_cycle();
+pub(crate) fn sweep(client: &Client, heads: impl IntoIterator<Item = Head>) -> u64 {
+    let cycle = client.begin_cycle();
     let mut block = cycle.local_block();
     heads.into_iter().for_each(|head| block.push(head));
     cycle.flush([block]).cleanups
@@ -192,7 +192,7 @@ impl Gate {
 }
 
 /// How often each of `n` cleanups ran, and how often its captures were dropped.
-pub(crate) struct Ledger {
+pub(crate) struct BatchTable {
     entries: Arc<Vec<Entry>>,
 }
 
@@ -220,9 +220,9 @@ impl Drop for Capture {
     }
 }
 
-impl Ledger {
+impl BatchTable {
     pub(crate) fn new(n: usize) -> Self {
-        Ledger { entries: Arc::new((0..n).map(|_| Entry::default()).collect()) }
+        BatchTable { entries: Arc::new((0..n).map(|_| Entry::default()).collect()) }
     }
 
     pub(crate) fn capture(&self, at: usize) -> Capture {

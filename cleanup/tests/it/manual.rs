@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use sexton_cleanup::{
-    Description, Hooks, Origin, PanicHook, Pool, PoolConfig, ReadyHook, in_cleanup,
+    Client, Description, Hooks, PanicHook, Pool, PoolConfig, ReadyHook, in_cleanup,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 #[test]
 fn run_pending_runs_as_many_as_asked_and_loses_none() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(1000);
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let table = BatchTable::new(1000);
     let heads: Vec<_> = (0..1000)
         .map(|at| {
-            let capture = ledger.capture(at);
+            let capture = table.capture(at);
             add(&mut registrar, move || capture.ran()).0
         })
         .collect();
     assert!(pool.is_idle());
-    sweep(&origin, heads);
+    sweep(&client, heads);
     assert!(!pool.is_idle());
     let mut ran = 0;
     for max in (0..).step_by(7) {
         let got = pool.run_pending(max);
         assert_eq!(got, max.min(1000 - ran));
         ran += got;
-        assert_eq!(origin.stats().backlog as usize, 1000 - ran);
+        assert_eq!(client.stats().backlog as usize, 1000 - ran);
         if ran == 1000 {
             break;
         }
     }
-    ledger.all_ran_once();
+    table.all_ran_once();
     assert!(pool.is_idle());
     assert_eq!(pool.run_pending(1), 0);
 }
@@ -41,16 +41,16 @@ fn run_pending_runs_as_many_as_asked_and_loses_none() {
 #[test]
 fn many_threads_may_help() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(20_000);
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let table = BatchTable::new(20_000);
     let heads: Vec<_> = (0..20_000)
         .map(|at| {
-            let capture = ledger.capture(at);
+            let capture = table.capture(at);
             add(&mut registrar, move || capture.ran()).0
         })
         .collect();
-    sweep(&origin, heads);
+    sweep(&client, heads);
     let ran = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -67,7 +67,7 @@ fn many_threads_may_help() {
         }
     });
     assert_eq!(ran.into_inner(), 20_000);
-    ledger.all_ran_once();
+    table.all_ran_once();
     let stats = pool.stats();
     assert_eq!((stats.executed, stats.running, stats.blocks), (20_000, 0, 0));
 }
@@ -82,10 +82,10 @@ fn who_leaves_some_is_told_again_and_who_leaves_none_is_not() {
     });
     let hooks = Hooks { ready: Some(ready), ..Hooks::default() };
     let pool = Pool::new(PoolConfig { hooks, ..PoolConfig::default() }, None);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let heads: Vec<_> = (0..10).map(|_| add(&mut registrar, || {}).0).collect();
-    sweep(&origin, heads);
+    sweep(&client, heads);
     for (max, ran, calls) in [(0, 0, 2), (4, 4, 3), (4, 4, 4), (2, 2, 4), (1, 0, 4)] {
         assert_eq!(pool.run_pending(max), ran);
         assert_eq!(told.load(Ordering::Relaxed), calls, "after {ran} of at most {max}");
@@ -95,16 +95,16 @@ fn who_leaves_some_is_told_again_and_who_leaves_none_is_not() {
 #[test]
 fn the_oldest_age_is_that_of_the_oldest_cycle_that_has_not_ended() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     assert_eq!(pool.stats().oldest, None);
     let begin = Instant::now();
     let (first, handle) = add(&mut registrar, || {});
-    sweep(&origin, [first]);
+    sweep(&client, [first]);
     until("the clock goes on", || begin.elapsed() > Duration::from_millis(2));
     let middle = Instant::now();
     let (second, _) = add(&mut registrar, || {});
-    sweep(&origin, [second]);
+    sweep(&client, [second]);
     let oldest = pool.stats().oldest.expect("both wait");
     assert!(oldest > Duration::from_millis(1), "{oldest:?}");
     assert!(handle.stop());
@@ -115,38 +115,38 @@ fn the_oldest_age_is_that_of_the_oldest_cycle_that_has_not_ended() {
 }
 
 #[test]
-fn relief_runs_what_is_queued_until_the_backlog_is_down_to_the_mark() {
+fn relieving_runs_what_is_queued_until_the_backlog_is_low() {
     let pool = manual();
-    let [origin, other] = [(); 2].map(|()| Origin::new(&pool));
-    let queue = |origin: &Origin, n: usize| {
-        let mut registrar = origin.registrar();
+    let [client, other] = [(); 2].map(|()| Client::new(&pool));
+    let queue = |client: &Client, n: usize| {
+        let mut registrar = client.registrar();
         let heads: Vec<_> = (0..n).map(|_| add(&mut registrar, || {}).0).collect();
-        sweep(origin, heads)
+        sweep(client, heads)
     };
-    queue(&origin, 500);
-    assert_eq!([600, 500, 450, 449].map(|mark| origin.relieve(mark)), [500, 500, 450, 449]);
+    queue(&client, 500);
+    assert_eq!([600, 500, 450, 449].map(|mark| client.relieve(mark)), [500, 500, 450, 449]);
     assert_eq!(pool.stats().executed, 51);
-    assert_eq!(origin.relieve(0), 0);
+    assert_eq!(client.relieve(0), 0);
     // What is in front of its own is run, too.
     queue(&other, 300);
-    queue(&origin, 10);
-    assert_eq!(origin.relieve(5), 5);
+    queue(&client, 10);
+    assert_eq!(client.relieve(5), 5);
     assert!((1..300).contains(&other.backlog()));
     pool.run_pending(usize::MAX);
 }
 
 #[test]
-fn relief_ends_when_there_is_nothing_to_take() {
+fn relieving_ends_when_there_is_nothing_to_take() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let inner = origin.clone();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let inner = client.clone();
     let heads = [
         add(&mut registrar, move || assert_eq!(inner.relieve(0), 2, "itself, and the other")).0,
         add(&mut registrar, || {}).0,
     ];
-    sweep(&origin, heads);
-    assert_eq!(origin.relieve(0), 0);
+    sweep(&client, heads);
+    assert_eq!(client.relieve(0), 0);
     assert_eq!((pool.stats().executed, pool.stats().panicked), (2, 0));
 }
 
@@ -158,8 +158,8 @@ fn a_closure_run_as_a_cleanup_is_inside_one_and_its_panic_is_told() {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let hooks = Hooks { panic: Some(panic), ..Hooks::default() };
-    let origin = Origin::new(&Pool::new(PoolConfig { hooks, ..PoolConfig::default() }, None));
-    let run = |closure: fn()| origin.run_as_cleanup(closure, Description::default());
+    let client = Client::new(&Pool::new(PoolConfig { hooks, ..PoolConfig::default() }, None));
+    let run = |closure: fn()| client.run_as_cleanup(closure, Description::default());
     assert!(run(|| assert!(in_cleanup())));
     assert_eq!(told.load(Ordering::Relaxed), 0);
     assert!(!run(|| std::panic::resume_unwind(Box::new("on purpose"))));
@@ -168,24 +168,24 @@ fn a_closure_run_as_a_cleanup_is_inside_one_and_its_panic_is_told() {
 }
 
 #[test]
-fn a_chain_is_settled_when_all_of_it_is() {
-    let origin = Origin::new(&manual());
-    let mut registrar = origin.registrar();
+fn a_chain_has_ended_when_all_of_it_has() {
+    let client = Client::new(&manual());
+    let mut registrar = client.registrar();
     let (head, first) = add(&mut registrar, || {});
     let (head, second) = registrar.register(Some(head), || {});
     for handle in [&second, &first] {
-        assert!(!registrar.is_settled(head));
+        assert!(!registrar.has_ended(head));
         assert!(handle.stop());
     }
-    assert!(registrar.is_settled(head));
+    assert!(registrar.has_ended(head));
     registrar.discard(head);
 }
 
 #[test]
 fn cleanups_do_not_nest() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let inner = pool.clone();
     let heads = [
         add(&mut registrar, move || assert_eq!(inner.run_pending(9), 0)).0,
@@ -193,10 +193,10 @@ fn cleanups_do_not_nest() {
     ];
     // Two cycles, two blocks.
     for head in heads {
-        sweep(&origin, [head]);
+        sweep(&client, [head]);
     }
     assert_eq!(pool.run_pending(usize::MAX), 2);
-    assert_eq!(origin.stats().panicked, 0);
+    assert_eq!(client.stats().panicked, 0);
 }
 
 #[test]
@@ -219,18 +219,18 @@ fn a_flush_fills_blocks_and_publishes_no_empty_one() {
         vec![FULL - 1, FULL - 1, FULL - 1],
     ] {
         let pool = manual();
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let sum: usize = pushes.iter().sum();
-        let ledger = Ledger::new(sum);
-        let cycle = origin.begin_cycle();
+        let table = BatchTable::new(sum);
+        let cycle = client.begin_cycle();
         let mut at = 0;
         let locals: Vec<_> = pushes
             .iter()
             .map(|&n| {
                 let mut local = cycle.local_block();
                 for _ in 0..n {
-                    let capture = ledger.capture(at);
+                    let capture = table.capture(at);
                     local.push(add(&mut registrar, move || capture.ran()).0);
                     at += 1;
                 }
@@ -242,16 +242,16 @@ fn a_flush_fills_blocks_and_publishes_no_empty_one() {
         assert_eq!(flushed.blocks as usize, sum.div_ceil(FULL), "{pushes:?}");
         assert_eq!(pool.stats().blocks, sum.div_ceil(FULL), "{pushes:?}");
         assert_eq!(pool.run_pending(usize::MAX), sum, "{pushes:?}");
-        ledger.all_ran_once();
-        assert!(origin.ticket().is_done());
+        table.all_ran_once();
+        assert!(client.ticket().is_done());
     }
 }
 
 #[test]
-fn a_cycle_of_settled_cleanups_publishes_nothing() {
+fn a_cycle_of_ended_cleanups_publishes_nothing() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let heads: Vec<_> = (0..300)
         .map(|_| {
             let (head, handle) = add(&mut registrar, || {});
@@ -259,20 +259,20 @@ fn a_cycle_of_settled_cleanups_publishes_nothing() {
             head
         })
         .collect();
-    assert_eq!(registrar.settled(), 300);
-    assert_eq!(sweep(&origin, heads), 0);
-    assert_eq!(registrar.settled(), 0);
+    assert_eq!(registrar.ended_early(), 300);
+    assert_eq!(sweep(&client, heads), 0);
+    assert_eq!(registrar.ended_early(), 0);
     assert_eq!((pool.stats().blocks, pool.stats().queued), (0, 0));
-    assert!(origin.ticket().is_done(), "an empty batch is a finished one");
+    assert!(client.ticket().is_done(), "an empty batch is a finished one");
 }
 
 #[test]
-fn a_dropped_local_block_of_settled_cleanups_publishes_nothing() {
+fn a_dropped_local_block_of_ended_cleanups_publishes_nothing() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let (head, handle) = add(&mut origin.registrar(), || {});
+    let client = Client::new(&pool);
+    let (head, handle) = add(&mut client.registrar(), || {});
     assert!(handle.stop());
-    let cycle = origin.begin_cycle();
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     local.push(head);
     drop(local);
@@ -283,30 +283,30 @@ fn a_dropped_local_block_of_settled_cleanups_publishes_nothing() {
 #[test]
 fn what_a_dropped_cycle_had_collected_is_published_all_the_same() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(2);
-    let cycle = origin.begin_cycle();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let table = BatchTable::new(2);
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     for at in 0..2 {
-        let capture = ledger.capture(at);
+        let capture = table.capture(at);
         local.push(add(&mut registrar, move || capture.ran()).0);
     }
     drop(cycle);
     assert_eq!(pool.run_pending(9), 0);
     drop(local);
-    let ticket = origin.ticket();
+    let ticket = client.ticket();
     assert!(!ticket.is_done());
     assert_eq!(pool.run_pending(9), 2);
     assert!(ticket.is_done());
-    ledger.all_ran_once();
+    table.all_ran_once();
 }
 
 #[test]
 fn cleanups_may_do_anything() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let ran = Arc::new(AtomicUsize::new(0));
     let (_, other) = add(&mut registrar, || panic!("stopped before"));
     let (late, now) = add(&mut registrar, {
@@ -322,18 +322,18 @@ fn cleanups_may_do_anything() {
         assert!(now.run_now());
         assert!(in_cleanup(), "still, after an inner one");
         // Another heap is born, collects and dies.
-        let origin = Origin::new(&inner_pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&inner_pool);
+        let mut registrar = client.registrar();
         let ran = inner_ran.clone();
         let (head, _) = add(&mut registrar, move || {
             ran.fetch_add(10, Ordering::Relaxed);
         });
-        sweep(&origin, [head]);
+        sweep(&client, [head]);
         inner_ran.fetch_add(100, Ordering::Relaxed);
     });
-    sweep(&origin, [head]);
+    sweep(&client, [head]);
     assert_eq!(pool.run_pending(usize::MAX), 2);
     assert_eq!(ran.load(Ordering::Relaxed), 111);
-    assert!(registrar.is_settled(late));
-    assert_eq!(origin.stats().panicked, 0);
+    assert!(registrar.has_ended(late));
+    assert_eq!(client.stats().panicked, 0);
 }

@@ -3,32 +3,32 @@
 //! Their number is bounded by the most cleanups alive at a time, and their number costs no time.
 
 use crate::common::*;
-use sexton_cleanup::{Origin, Pool, Registrar};
+use sexton_cleanup::{Client, Pool, Registrar};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// An account to which no former heap has left records.
-fn new_origin(pool: &Arc<Pool>) -> Origin {
+fn new_client(pool: &Arc<Pool>) -> Client {
     let mut recycled = Vec::new();
     loop {
-        let origin = Origin::new(pool);
-        if origin.records() == 0 {
-            return origin;
+        let client = Client::new(pool);
+        if client.records() == 0 {
+            return client;
         }
-        recycled.push(origin);
+        recycled.push(client);
     }
 }
 
 /// Registers cleanups of objects that die at once, and runs them.
-fn live_and_die(pool: &Pool, origin: &Origin, registrar: &mut Registrar, n: usize) {
+fn live_and_die(pool: &Pool, client: &Client, registrar: &mut Registrar, n: usize) {
     let heads: Vec<_> = (0..n).map(|_| add(registrar, || {}).0).collect();
-    sweep(origin, heads);
+    sweep(client, heads);
     assert_eq!(pool.run_pending(usize::MAX), n);
 }
 
 /// Asserts that there are at most 1.2 times as many records as cleanups were alive at a time.
-fn assert_few_records(origin: &Origin) {
-    assert!(origin.records() <= PEAK + PEAK / 5, "{} records for {PEAK}", origin.records());
+fn assert_few_records(client: &Client) {
+    assert!(client.records() <= PEAK + PEAK / 5, "{} records for {PEAK}", client.records());
 }
 
 /// Cleanups alive at a time. A fifth of it is more than what eight mutators may hold on to.
@@ -38,26 +38,26 @@ const PEAK: usize = 30_000;
 #[test]
 fn mutators_that_take_turns_use_the_same_records() {
     let pool = manual();
-    let origin = new_origin(&pool);
+    let client = new_client(&pool);
     for _ in 0..50 {
-        let mut first = origin.registrar();
-        live_and_die(&pool, &origin, &mut first, 1);
-        live_and_die(&pool, &origin, &mut origin.registrar(), PEAK);
+        let mut first = client.registrar();
+        live_and_die(&pool, &client, &mut first, 1);
+        live_and_die(&pool, &client, &mut client.registrar(), PEAK);
     }
-    assert_few_records(&origin);
+    assert_few_records(&client);
 }
 
 /// The others register one cleanup each after each turn.
 #[test]
 fn attached_mutators_that_take_turns_use_the_same_records() {
     let pool = manual();
-    let origin = new_origin(&pool);
-    let mut registrars: Vec<_> = (0..8).map(|_| origin.registrar()).collect();
+    let client = new_client(&pool);
+    let mut registrars: Vec<_> = (0..8).map(|_| client.registrar()).collect();
     for turn in 0..registrars.len() {
-        live_and_die(&pool, &origin, &mut registrars[turn], PEAK);
-        registrars.iter_mut().for_each(|idle| live_and_die(&pool, &origin, idle, 1));
+        live_and_die(&pool, &client, &mut registrars[turn], PEAK);
+        registrars.iter_mut().for_each(|idle| live_and_die(&pool, &client, idle, 1));
     }
-    assert_few_records(&origin);
+    assert_few_records(&client);
 }
 
 /// Records of discarded cleanups come back, too. So do those of stopped ones: by pruning, by a
@@ -65,12 +65,12 @@ fn attached_mutators_that_take_turns_use_the_same_records() {
 #[test]
 fn mutators_that_take_turns_use_records_of_cleanups_that_never_ran() {
     let pool = manual();
-    let origin = new_origin(&pool);
-    let mut registrars: Vec<_> = (0..8).map(|_| origin.registrar()).collect();
+    let client = new_client(&pool);
+    let mut registrars: Vec<_> = (0..8).map(|_| client.registrar()).collect();
     for registrar in &mut registrars {
         let heads: Vec<_> = (0..PEAK).map(|_| add(registrar, || {}).0).collect();
         heads.into_iter().for_each(|head| registrar.discard(head));
-        for ends in [prune, sweep_settled, register_again] {
+        for ends in [prune, sweep_ended, register_again] {
             let mut chains = Vec::new();
             let mut handles = Vec::new();
             for _ in 0..PEAK / 4 {
@@ -83,24 +83,24 @@ fn mutators_that_take_turns_use_records_of_cleanups_that_never_ran() {
                 chains.extend(chain);
             }
             assert!(handles.iter().all(|handle| handle.stop()));
-            ends(&origin, registrar, chains);
-            assert_eq!(registrar.settled(), 0);
+            ends(&client, registrar, chains);
+            assert_eq!(registrar.ended_early(), 0);
         }
     }
-    assert_few_records(&origin);
+    assert_few_records(&client);
 }
 
 type Chains = Vec<sexton_cleanup::Head>;
 
-fn prune(_: &Origin, registrar: &mut Registrar, chains: Chains) {
+fn prune(_: &Client, registrar: &mut Registrar, chains: Chains) {
     assert!(chains.into_iter().all(|chain| registrar.prune(chain).is_none()));
 }
 
-fn sweep_settled(origin: &Origin, _: &mut Registrar, chains: Chains) {
-    assert_eq!(sweep(origin, chains), 0);
+fn sweep_ended(client: &Client, _: &mut Registrar, chains: Chains) {
+    assert_eq!(sweep(client, chains), 0);
 }
 
-fn register_again(_: &Origin, registrar: &mut Registrar, chains: Chains) {
+fn register_again(_: &Client, registrar: &mut Registrar, chains: Chains) {
     for mut chain in chains {
         // Two of four are reclaimed by each of the first two registrations.
         for _ in 0..3 {
@@ -117,10 +117,10 @@ fn register_again(_: &Origin, registrar: &mut Registrar, chains: Chains) {
 #[test]
 fn a_mutator_for_one_cleanup_costs_the_same_whatever_its_heap_has_been_through() {
     /// The least of many: other tests run beside this one.
-    fn cost(origin: &Origin) -> Duration {
+    fn cost(client: &Client) -> Duration {
         let once = || {
             let start = Instant::now();
-            let mut registrar = origin.registrar();
+            let mut registrar = client.registrar();
             std::hint::black_box(add(&mut registrar, || {}));
             drop(registrar);
             start.elapsed()
@@ -128,9 +128,9 @@ fn a_mutator_for_one_cleanup_costs_the_same_whatever_its_heap_has_been_through()
         (0..200).map(|_| once()).min().expect("200")
     }
     let pool = manual();
-    let origin = new_origin(&pool);
-    let before = cost(&origin);
-    live_and_die(&pool, &origin, &mut origin.registrar(), 500_000);
-    let after = cost(&origin);
+    let client = new_client(&pool);
+    let before = cost(&client);
+    live_and_die(&pool, &client, &mut client.registrar(), 500_000);
+    let after = cost(&client);
     assert!(after <= 20 * before, "{after:?}, and {before:?} before");
 }

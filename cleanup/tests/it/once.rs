@@ -1,6 +1,6 @@
 //! Each cleanup ends once: it runs, is stopped or is discarded, and its captures are dropped once.
 use crate::common::*;
-use sexton_cleanup::{Cleanup, CleanupState, Origin};
+use sexton_cleanup::{Cleanup, CleanupState, Client};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -10,19 +10,19 @@ use std::thread;
 #[test]
 fn every_cleanup_of_100_000_objects_runs_once() {
     let (pool, threads) = pool(2);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(100_000);
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let table = BatchTable::new(100_000);
     let heads: Vec<_> = (0..100_000)
         .map(|at| {
-            let capture = ledger.capture(at);
+            let capture = table.capture(at);
             add(&mut registrar, move || capture.ran()).0
         })
         .collect();
-    assert_eq!(sweep(&origin, heads), 100_000);
-    origin.ticket().wait(DEADLINE).unwrap();
-    ledger.all_ran_once();
-    let stats = origin.stats();
+    assert_eq!(sweep(&client, heads), 100_000);
+    client.ticket().wait(DEADLINE).unwrap();
+    table.all_ran_once();
+    let stats = client.stats();
     assert_eq!((stats.registered, stats.queued, stats.executed), (100_000, 100_000, 100_000));
     assert_eq!((stats.backlog, stats.armed), (0, 0));
     shut_down(&pool, &threads);
@@ -35,21 +35,21 @@ fn ten_heaps_share_a_pool_and_each_gets_its_own_cleanups() {
     thread::scope(|scope| {
         for _ in 0..10 {
             scope.spawn(|| {
-                let origin = Origin::new(&pool);
-                let mut registrar = origin.registrar();
-                let ledger = Ledger::new(10_000);
+                let client = Client::new(&pool);
+                let mut registrar = client.registrar();
+                let table = BatchTable::new(10_000);
                 for round in 0..10 {
                     let heads: Vec<_> = (0..1000)
                         .map(|at| {
-                            let capture = ledger.capture(round * 1000 + at);
+                            let capture = table.capture(round * 1000 + at);
                             add(&mut registrar, move || capture.ran()).0
                         })
                         .collect();
-                    sweep(&origin, heads);
+                    sweep(&client, heads);
                 }
-                origin.ticket().wait(DEADLINE).unwrap();
-                ledger.all_ran_once();
-                assert_eq!(origin.stats().executed, 10_000);
+                client.ticket().wait(DEADLINE).unwrap();
+                table.all_ran_once();
+                assert_eq!(client.stats().executed, 10_000);
             });
         }
     });
@@ -65,14 +65,14 @@ fn stop_and_run_now_race_with_sweeper_and_workers() {
     const ROUNDS: usize = 30;
     let (pool, threads) = pool(2);
     for round in 0..ROUNDS {
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
-        let ledger = Ledger::new(OBJECTS);
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
+        let table = BatchTable::new(OBJECTS);
         let mut heads = Vec::new();
         let mut handles: Vec<Cleanup> = Vec::new();
         let mut chain = None;
         for at in 0..OBJECTS {
-            let capture = ledger.capture(at);
+            let capture = table.capture(at);
             let (head, handle) = registrar.register(chain.take(), move || capture.ran());
             handles.push(handle);
             // Chains of one, two and three records.
@@ -95,18 +95,18 @@ fn stop_and_run_now_race_with_sweeper_and_workers() {
                     ran.fetch_add(usize::from(handle.run_now()), Ordering::Relaxed);
                 }
             });
-            sweep(&origin, heads);
+            sweep(&client, heads);
         });
-        origin.ticket().wait(DEADLINE).unwrap();
-        let runs = ledger.ended_once();
+        client.ticket().wait(DEADLINE).unwrap();
+        let runs = table.ended_once();
         let (stopped, ran) = (stopped.into_inner(), ran.into_inner());
         assert_eq!(runs + stopped, OBJECTS);
-        let stats = origin.stats();
+        let stats = client.stats();
         assert_eq!(stats.executed as usize, runs, "{stats:?}");
         assert_eq!(stats.stopped as usize, stopped, "{stats:?}");
         assert!(ran <= runs);
         assert_eq!((stats.backlog, stats.armed), (0, 0), "{stats:?}");
-        assert_eq!(registrar.settled(), 0, "no object is alive");
+        assert_eq!(registrar.ended_early(), 0, "no object is alive");
         for handle in handles.iter() {
             assert!(matches!(handle.state(), CleanupState::Done | CleanupState::Stopped));
         }
@@ -119,29 +119,29 @@ fn stop_and_run_now_race_with_sweeper_and_workers() {
 #[test]
 fn slots_are_used_again_under_races_and_no_two_cleanups_meet() {
     let (pool, threads) = pool(1);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     // Few slots, many generations: a mix-up of slots would lose or repeat a run.
     const N: usize = 200_000;
-    let ledger = Ledger::new(N);
+    let table = BatchTable::new(N);
     let (sender, receiver) = std::sync::mpsc::sync_channel::<Cleanup>(64);
     let meddler = thread::spawn(move || receiver.iter().filter(Cleanup::stop).count());
     let mut batch = Vec::new();
     for at in 0..N {
-        let capture = ledger.capture(at);
+        let capture = table.capture(at);
         let (head, handle) = add(&mut registrar, move || capture.ran());
         if at % 3 == 0 {
             sender.send(handle).unwrap();
         }
         batch.push(head);
         if batch.len() == 50 {
-            sweep(&origin, batch.drain(..));
+            sweep(&client, batch.drain(..));
         }
     }
     drop(sender);
     let stopped = meddler.join().unwrap();
-    origin.ticket().wait(DEADLINE).unwrap();
-    assert_eq!(ledger.ended_once() + stopped, N);
+    client.ticket().wait(DEADLINE).unwrap();
+    assert_eq!(table.ended_once() + stopped, N);
     shut_down(&pool, &threads);
 }
 
@@ -153,8 +153,8 @@ fn stop_and_run_now_race_with_sweeper_and_workers_where_there_is_nothing_to_drop
     static RUNS: [AtomicUsize; OBJECTS] = [const { AtomicUsize::new(0) }; OBJECTS];
     let (pool, threads) = pool(2);
     for round in 0..ROUNDS {
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         RUNS.iter().for_each(|runs| runs.store(0, Ordering::Relaxed));
         let mut heads = Vec::new();
         let mut handles: Vec<Cleanup> = Vec::new();
@@ -182,7 +182,7 @@ fn stop_and_run_now_race_with_sweeper_and_workers_where_there_is_nothing_to_drop
                 let handles = handles.iter().skip(round % 3).step_by(3);
                 handles.filter(|handle| handle.run_now()).count()
             });
-            sweep(&origin, heads);
+            sweep(&client, heads);
             // The slots that come back serve others while there are threads about that may have stopped what was in them.
             let others: Vec<_> = (0..OBJECTS).map(|_| registrar.register(None, || {}).1).collect();
             let stopped: usize = stoppers.into_iter().map(|thread| thread.join().unwrap()).sum();
@@ -191,13 +191,13 @@ fn stop_and_run_now_race_with_sweeper_and_workers_where_there_is_nothing_to_drop
             assert_eq!(stop(&mut others.iter()), OBJECTS);
             (stopped, ran)
         });
-        origin.ticket().wait(DEADLINE).unwrap();
+        client.ticket().wait(DEADLINE).unwrap();
         let runs =
             RUNS.iter().map(|runs| runs.load(Ordering::Relaxed)).inspect(|&n| assert!(n < 2));
         let runs: usize = runs.sum();
         assert_eq!(runs + stopped, OBJECTS);
         assert!(ran <= runs);
-        let stats = origin.stats();
+        let stats = client.stats();
         assert_eq!((stats.executed as usize, stats.stopped as usize), (runs, stopped + OBJECTS));
         assert_eq!((stats.backlog, stats.armed), (0, 0), "{stats:?}");
         for (handle, runs) in handles.iter().zip(&RUNS) {
@@ -215,8 +215,8 @@ fn stop_and_run_now_race_with_sweeper_and_workers_where_there_is_nothing_to_drop
 fn the_handle_of_a_slot_that_is_used_again_stops_nothing_else() {
     const ROUNDS: u64 = 20_000;
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let (give, taken) = channel::<Arc<Cleanup>>();
     let stopper = thread::spawn(move || taken.iter().map(|handle| u64::from(handle.stop())).sum());
     let mut chain = None;
@@ -238,10 +238,10 @@ fn the_handle_of_a_slot_that_is_used_again_stops_nothing_else() {
     drop(give);
     let by_other: u64 = stopper.join().unwrap();
     assert_eq!(stopped + by_other, ROUNDS);
-    let stats = origin.stats();
+    let stats = client.stats();
     assert_eq!((stats.registered, stats.stopped, stats.armed), (ROUNDS, ROUNDS, 0));
     registrar.discard(chain.unwrap());
-    assert_eq!(registrar.settled(), 0);
+    assert_eq!(registrar.ended_early(), 0);
 }
 
 /// Stops what it holds when its thread ends.
@@ -267,8 +267,8 @@ fn each_stop_is_counted_whoever_stops() {
     const ROUNDS: usize = 3;
     const EACH: usize = 4000;
     let pool = manual();
-    let heaps = [(); 2].map(|()| Origin::new(&pool));
-    let mut registrars = heaps.each_ref().map(Origin::registrar);
+    let heaps = [(); 2].map(|()| Client::new(&pool));
+    let mut registrars = heaps.each_ref().map(Client::registrar);
     let all = Arc::new(Barrier::new(THREADS));
     for round in 1..=ROUNDS {
         let threads: Vec<_> = (0..THREADS)

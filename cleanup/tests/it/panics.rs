@@ -1,7 +1,7 @@
 //! Panics: in cleanups, in their hook, in what they throw, in captures.
 
 use crate::common::*;
-use sexton_cleanup::{CleanupPanic, CleanupState, Hooks, Origin, Pool, PoolConfig};
+use sexton_cleanup::{CleanupPanic, CleanupState, Client, Hooks, Pool, PoolConfig};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
@@ -45,13 +45,13 @@ impl Drop for LastBomb {
 #[test]
 fn a_panic_is_counted_and_told_and_the_rest_of_the_block_runs() {
     let (pool, heard) = listening();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(30);
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let table = BatchTable::new(30);
     let mut handles = Vec::new();
     let heads: Vec<_> = (0..30)
         .map(|at| {
-            let capture = ledger.capture(at);
+            let capture = table.capture(at);
             let (head, handle) = add(&mut registrar, move || {
                 capture.ran();
                 match at {
@@ -67,10 +67,10 @@ fn a_panic_is_counted_and_told_and_the_rest_of_the_block_runs() {
             head
         })
         .collect();
-    sweep(&origin, heads);
+    sweep(&client, heads);
     assert_eq!(pool.run_pending(usize::MAX), 30);
-    ledger.all_ran_once();
-    let stats = origin.stats();
+    table.all_ran_once();
+    let stats = client.stats();
     assert_eq!((stats.executed, stats.panicked, stats.backlog), (30, 4, 0));
     assert_eq!((pool.stats().executed, pool.stats().panicked), (30, 4));
     let other = "(the panic's payload is not a string)";
@@ -84,23 +84,23 @@ fn a_hook_that_panics_disturbs_nobody() {
     let hook = |_: &CleanupPanic<'_>| resume_unwind(Box::new(LastBomb));
     let config = config(hook);
     let pool = Pool::new(config, None);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let heads = [0, 1].map(|_| add(&mut registrar, || resume_unwind(Box::new("first"))).0);
-    sweep(&origin, heads);
+    sweep(&client, heads);
     assert_eq!(pool.run_pending(usize::MAX), 2);
-    assert_eq!((origin.stats().panicked, origin.stats().backlog), (2, 0));
+    assert_eq!((client.stats().panicked, client.stats().backlog), (2, 0));
 }
 
 #[test]
 fn a_panic_in_run_now_is_treated_like_one_on_a_worker() {
     let (pool, heard) = listening();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let (_, handle) = add(&mut registrar, || resume_unwind(Box::new("early")));
     assert!(handle.run_now());
     assert_eq!(handle.state(), CleanupState::Done);
-    assert_eq!((origin.stats().executed, origin.stats().panicked), (1, 1));
+    assert_eq!((client.stats().executed, client.stats().panicked), (1, 1));
     assert_eq!(*heard.lock().unwrap(), ["early"]);
 }
 
@@ -108,20 +108,20 @@ fn a_panic_in_run_now_is_treated_like_one_on_a_worker() {
 fn a_panic_in_a_destructor_leaves_stop_after_the_books_are_done() {
     for queued in [false, true] {
         let pool = manual();
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let bomb = Bomb;
         let (head, handle) = add(&mut registrar, move || {
             let _bomb = &bomb;
         });
         if queued {
-            sweep(&origin, [head]);
+            sweep(&client, [head]);
         }
         let thrown = std::panic::catch_unwind(|| handle.stop()).unwrap_err();
         assert_eq!(*thrown.downcast::<&str>().unwrap(), "the bomb");
         assert_eq!(handle.state(), CleanupState::Stopped);
-        assert_eq!((origin.stats().stopped, origin.stats().backlog), (1, 0));
-        assert!(origin.ticket().is_done());
+        assert_eq!((client.stats().stopped, client.stats().backlog), (1, 0));
+        assert!(client.ticket().is_done());
         assert_eq!(pool.run_pending(9), 0);
     }
 }
@@ -129,12 +129,12 @@ fn a_panic_in_a_destructor_leaves_stop_after_the_books_are_done() {
 #[test]
 fn a_panic_in_a_destructor_does_not_stop_a_discard() {
     let (pool, heard) = listening();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(4);
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let table = BatchTable::new(4);
     let mut heads = Vec::new();
     for at in 0..4 {
-        let (capture, bomb) = (ledger.capture(at), (at % 2 == 0).then(|| Bomb));
+        let (capture, bomb) = (table.capture(at), (at % 2 == 0).then(|| Bomb));
         let (head, _) = add(&mut registrar, move || {
             let _bomb = &bomb;
             capture.ran();
@@ -143,10 +143,10 @@ fn a_panic_in_a_destructor_does_not_stop_a_discard() {
     }
     registrar.discard(heads.remove(0));
     registrar.discard(heads.remove(0));
-    sweep(&origin, heads);
+    sweep(&client, heads);
     assert_eq!(pool.discard_pending(), 2);
-    assert_eq!(ledger.ended_once(), 0);
-    let stats = origin.stats();
+    assert_eq!(table.ended_once(), 0);
+    let stats = client.stats();
     assert_eq!((stats.discarded, stats.panicked, stats.backlog, stats.armed), (4, 0, 0, 0));
     assert_eq!(heard.lock().unwrap().len(), 2);
 }

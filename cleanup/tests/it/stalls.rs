@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use sexton_cleanup::{
-    Activity, CleanupState, Description, Hooks, Origin, Pool, PoolConfig, Registrar, SlowCleanup,
+    Activity, CleanupState, Client, Description, Hooks, Pool, PoolConfig, Registrar, SlowCleanup,
 };
 use std::panic::Location;
 use std::sync::{Arc, Mutex};
@@ -18,14 +18,14 @@ fn config(max_workers: usize) -> PoolConfig {
 /// `n` cleanups that are noted in the ledger; those in `stalls` wait at the gate first.
 fn heads(
     registrar: &mut Registrar,
-    ledger: &Ledger,
+    table: &BatchTable,
     gate: &Gate,
     n: usize,
     stalls: &[usize],
 ) -> Vec<sexton_cleanup::Head> {
     (0..n)
         .map(|at| {
-            let capture = ledger.capture(at);
+            let capture = table.capture(at);
             let gate = stalls.contains(&at).then(|| gate.clone());
             let cleanup = move || {
                 if let Some(gate) = gate {
@@ -44,8 +44,8 @@ fn one_that_blocks_for_ever_among_two_thousand_costs_exactly_itself() {
         let scene = Scene::stalled(2, 2000, &[stalled]);
         // Nothing is registered, queued or asked for any more.
         scene.until_only_those_that_stall_are_left(1);
-        assert_eq!((0..2000).filter(|&at| scene.ledger.runs(at) == 1).count(), 1999);
-        assert_eq!(scene.ledger.runs(stalled), 0);
+        assert_eq!((0..2000).filter(|&at| scene.table.runs(at) == 1).count(), 1999);
+        assert_eq!(scene.table.runs(stalled), 0);
         assert!(scene.threads.spawned() <= 2);
         scene.end();
     }
@@ -55,18 +55,18 @@ fn one_that_blocks_for_ever_among_two_thousand_costs_exactly_itself() {
 struct Scene {
     pool: Arc<Pool>,
     threads: Threads,
-    origin: Origin,
+    client: Client,
     registrar: Registrar,
     gate: Gate,
-    ledger: Ledger,
+    table: BatchTable,
 }
 
 impl Scene {
     fn new((pool, threads): (Arc<Pool>, Threads), n: usize) -> Self {
-        let origin = Origin::new(&pool);
-        let registrar = origin.registrar();
-        let (gate, ledger) = (Gate::default(), Ledger::new(n));
-        Scene { pool, threads, origin, registrar, gate, ledger }
+        let client = Client::new(&pool);
+        let registrar = client.registrar();
+        let (gate, table) = (Gate::default(), BatchTable::new(n));
+        Scene { pool, threads, client, registrar, gate, table }
     }
 
     /// A pool with workers, where `n` cleanups are queued, and those in `stalls` do not return.
@@ -77,20 +77,20 @@ impl Scene {
     }
 
     fn queue(&mut self, n: usize, stalls: &[usize]) {
-        let Scene { registrar, ledger, gate, .. } = self;
-        let heads = heads(registrar, ledger, gate, n, stalls);
-        sweep(&self.origin, heads);
+        let Scene { registrar, table, gate, .. } = self;
+        let heads = heads(registrar, table, gate, n, stalls);
+        sweep(&self.client, heads);
     }
 
     fn until_only_those_that_stall_are_left(&self, n: u64) {
-        until("only those that stall are left", || self.origin.stats().backlog == n);
+        until("only those that stall are left", || self.client.stats().backlog == n);
     }
 
     /// Lets those that stall go on; then each has run once.
     fn end(self) {
         self.gate.open();
         shut_down(&self.pool, &self.threads);
-        self.ledger.all_ran_once();
+        self.table.all_ran_once();
     }
 }
 
@@ -115,7 +115,7 @@ fn the_block_mates_of_a_stalled_cleanup_run_though_everybody_else_sleeps() {
     scene.until_only_those_that_stall_are_left(1);
     until("who ran them has put them down", || scene.pool.stats().running == 1);
     let stats = scene.pool.stats();
-    assert_eq!((stats.taken_over, stats.workers), (1, 2));
+    assert_eq!((stats.requeued, stats.workers), (1, 2));
     assert_eq!(scene.threads.monitors(), 1);
     scene.end();
 }
@@ -148,7 +148,7 @@ fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
     let mut ran = 0;
     until("this thread has run the rest", || {
         ran += scene.pool.run_pending(usize::MAX);
-        scene.origin.stats().backlog == 1
+        scene.client.stats().backlog == 1
     });
     assert!(ran >= 115, "the stalled block's tail at least: {ran}");
     scene.end();
@@ -165,9 +165,9 @@ fn one_call_runs_all_that_waits_behind_a_stalled_cleanup() {
         scene.queue(2000, &[stalled]);
         scene.gate.wait_for(1);
         let before = scene.pool.stats();
-        assert_eq!((before.taken_over, scene.threads.monitors()), (0, 0));
+        assert_eq!((before.requeued, scene.threads.monitors()), (0, 0));
         let ran = scene.pool.run_pending(usize::MAX) as u64;
-        assert_eq!((before.executed + ran, scene.origin.stats().executed), (1999, 1999));
+        assert_eq!((before.executed + ran, scene.client.stats().executed), (1999, 1999));
         assert_eq!(scene.pool.run_pending(usize::MAX), 0);
         scene.end();
     }
@@ -186,12 +186,12 @@ fn a_helping_thread_runs_the_tail_that_it_takes_over() {
 }
 
 #[test]
-fn helping_threads_take_over_from_each_other() {
+fn helping_threads_requeue_tails_of_each_other() {
     let pool = Pool::new(config(0), None);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let (ledger, gate) = (Ledger::new(50), Gate::default());
-    sweep(&origin, heads(&mut registrar, &ledger, &gate, 50, &[20]));
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let (table, gate) = (BatchTable::new(50), Gate::default());
+    sweep(&client, heads(&mut registrar, &table, &gate, 50, &[20]));
     std::thread::scope(|scope| {
         let stalls = scope.spawn(|| pool.run_pending(usize::MAX));
         gate.wait_for(1);
@@ -203,8 +203,8 @@ fn helping_threads_take_over_from_each_other() {
         gate.open();
         assert_eq!(stalls.join().unwrap(), 21);
     });
-    ledger.all_ran_once();
-    assert!(origin.ticket().is_done());
+    table.all_ran_once();
+    assert!(client.ticket().is_done());
 }
 
 /// Whoever comes back from a stall finds the rest of the block in other hands, run or not. Nothing runs twice, and
@@ -213,14 +213,14 @@ fn helping_threads_take_over_from_each_other() {
 fn a_runner_that_comes_back_in_the_middle_of_its_tail_runs_nothing_twice() {
     let (pool, threads) =
         pool_with(PoolConfig { stall_after: Duration::from_millis(1), ..config(3) });
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
-    let ledger = Ledger::new(60_000);
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
+    let table = BatchTable::new(60_000);
     let mut handles = Vec::new();
     for round in 0..200 {
         let mut heads = Vec::new();
         for at in round * 300..(round + 1) * 300 {
-            let capture = ledger.capture(at);
+            let capture = table.capture(at);
             let (head, handle) = add(&mut registrar, move || {
                 if at % 97 == 0 {
                     // About as long as it takes to be found stalled: not a proof, but the race.
@@ -231,7 +231,7 @@ fn a_runner_that_comes_back_in_the_middle_of_its_tail_runs_nothing_twice() {
             heads.push(head);
             handles.push(handle);
         }
-        sweep(&origin, heads);
+        sweep(&client, heads);
         // Slots that came back are used at once, for objects that live.
         let alive: Vec<_> = (0..50).map(|_| add(&mut registrar, || panic!("it lives")).0).collect();
         for handle in handles.iter().step_by(7) {
@@ -240,22 +240,22 @@ fn a_runner_that_comes_back_in_the_middle_of_its_tail_runs_nothing_twice() {
         alive.into_iter().for_each(|head| registrar.discard(head));
         handles.clear();
     }
-    origin.ticket().wait(DEADLINE).unwrap();
+    client.ticket().wait(DEADLINE).unwrap();
     shut_down(&pool, &threads);
-    let ran = ledger.ended_once() as u64;
-    let stats = origin.stats();
+    let ran = table.ended_once() as u64;
+    let stats = client.stats();
     assert_eq!((stats.executed, stats.panicked, stats.backlog), (ran, 0, 0));
     assert_eq!(stats.executed + stats.stopped, 60_000);
-    assert!(pool.stats().taken_over > 0, "no tail was taken over");
+    assert!(pool.stats().requeued > 0, "no tail was taken over");
 }
 
 #[test]
-fn a_cleanup_stopped_in_a_tail_that_was_taken_over_does_not_run() {
+fn a_cleanup_stopped_in_a_tail_that_was_requeued_does_not_run() {
     let (pool, threads) = pool_with(config(2));
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let gates = [Gate::default(), Gate::default()];
-    let ledger = Ledger::new(3);
+    let table = BatchTable::new(3);
     let mut queued = Vec::new();
     // Two stalls in one block keep both workers; the third cleanup waits in a tail of a tail.
     for gate in &gates {
@@ -263,20 +263,20 @@ fn a_cleanup_stopped_in_a_tail_that_was_taken_over_does_not_run() {
         queued.push(add(&mut registrar, move || gate.pass()));
     }
     for at in 0..3 {
-        let capture = ledger.capture(at);
+        let capture = table.capture(at);
         queued.push(add(&mut registrar, move || capture.ran()));
     }
-    sweep(&origin, queued.iter().map(|&(head, _)| head).collect::<Vec<_>>());
+    sweep(&client, queued.iter().map(|&(head, _)| head).collect::<Vec<_>>());
     gates.iter().for_each(|gate| gate.wait_for(1));
     until("the second tail is published", || pool.stats().blocks == 1);
     assert!(queued[3].1.stop());
     assert!(queued[4].1.run_now());
     assert_eq!(queued[2].1.state(), CleanupState::Queued);
-    assert_eq!(origin.ticket().pending(), 3);
+    assert_eq!(client.ticket().pending(), 3);
     gates.iter().for_each(Gate::open);
     shut_down(&pool, &threads);
-    assert_eq!([0, 1, 2].map(|at| (ledger.runs(at), ledger.drops(at))), [(1, 1), (0, 1), (1, 1)]);
-    assert_eq!(pool.stats().taken_over, 2);
+    assert_eq!([0, 1, 2].map(|at| (table.runs(at), table.drops(at))), [(1, 1), (0, 1), (1, 1)]);
+    assert_eq!(pool.stats().requeued, 2);
 }
 
 #[test]
@@ -292,14 +292,14 @@ fn a_slow_cleanup_is_reported_once_with_label_site_and_age() {
     let hooks = Hooks { slow: Some((slow_after, Arc::new(hook))), ..Hooks::default() };
     // With a bound of one, too, and in a block of its own.
     let (pool, threads) = pool_with(PoolConfig { hooks, ..config(1) });
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let gate = Gate::default();
     let door = gate.clone();
     let (head, handle) = add(&mut registrar, move || door.pass());
     let site = Location::caller();
     registrar.describe(&handle, Description::of::<()>(Some("the door"), Some(site)));
-    sweep(&origin, [head]);
+    sweep(&client, [head]);
     until("it is reported", || !heard.lock().unwrap().is_empty());
     let seen = pool.dump();
     assert!(matches!(
@@ -321,11 +321,11 @@ fn a_slow_cleanup_is_reported_once_with_label_site_and_age() {
 }
 
 #[test]
-fn nothing_is_taken_over_before_its_time() {
+fn nothing_is_requeued_before_its_time() {
     let patient = PoolConfig { stall_after: Duration::MAX, ..config(1) };
     beside_a_stalled_helper(patient, |scene| {
         (0..10).for_each(|_| assert_eq!(scene.pool.run_pending(usize::MAX), 0));
-        assert_eq!(scene.pool.stats().taken_over, 0);
+        assert_eq!(scene.pool.stats().requeued, 0);
     });
 }
 
@@ -342,17 +342,17 @@ fn a_bound_that_moves_starts_no_monitor() {
 fn a_pool_with_nothing_to_watch_starts_no_monitor_and_an_idle_monitor_ends() {
     let keep_alive = Some(Duration::from_millis(20));
     let (pool, threads) = pool_with(PoolConfig { keep_alive, ..config(2) });
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     for _ in 0..10 {
-        sweep(&origin, [add(&mut registrar, || {}).0]);
-        origin.ticket().wait(DEADLINE).unwrap();
+        sweep(&client, [add(&mut registrar, || {}).0]);
+        client.ticket().wait(DEADLINE).unwrap();
     }
     assert_eq!(threads.monitors(), 0, "blocks of one have no tail");
     for round in 1..=2 {
         let pair = [add(&mut registrar, || {}).0, add(&mut registrar, || {}).0];
-        sweep(&origin, pair);
-        origin.ticket().wait(DEADLINE).unwrap();
+        sweep(&client, pair);
+        client.ticket().wait(DEADLINE).unwrap();
         assert_eq!(threads.monitors(), round);
         until("all threads have ended", || threads.alive() == 0);
     }
@@ -368,9 +368,9 @@ fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
     scene.queue(10, &[0]);
     scene.gate.wait_for(1);
     assert_eq!(scene.threads.monitors(), 0);
-    let others = Ledger::new(10);
+    let others = BatchTable::new(10);
     let others_heads = heads(&mut scene.registrar, &others, &scene.gate, 10, &[0]);
-    sweep(&scene.origin, others_heads);
+    sweep(&scene.client, others_heads);
     scene.until_only_those_that_stall_are_left(2);
     assert_eq!(scene.threads.monitors(), 1);
     scene.end();
@@ -388,12 +388,12 @@ fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish
         let mut others = 0;
         until("only the one that stalls is left", || {
             if wait {
-                let _ = scene.origin.ticket().wait(Duration::ZERO);
+                let _ = scene.client.ticket().wait(Duration::ZERO);
             } else if others < 2 {
                 let (head, _) = add(&mut scene.registrar, || {});
-                others += sweep(&scene.origin, [head]);
+                others += sweep(&scene.client, [head]);
             }
-            scene.origin.stats().executed >= 99 + others
+            scene.client.stats().executed >= 99 + others
         });
         assert_eq!((scene.threads.monitors(), scene.pool.stats().spawn_failures), (1, 2));
         scene.end();
@@ -402,7 +402,7 @@ fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish
 
 /// The block was taken up when nobody could have helped.
 #[test]
-fn when_the_bound_is_raised_others_take_over_what_waits_behind_a_stalled_cleanup() {
+fn when_the_bound_is_raised_others_run_what_waits_behind_a_stalled_cleanup() {
     let scene = Scene::stalled(1, 100, &[0]);
     scene.gate.wait_for(1);
     assert_eq!(scene.threads.monitors(), 0);
@@ -413,7 +413,7 @@ fn when_the_bound_is_raised_others_take_over_what_waits_behind_a_stalled_cleanup
 
 /// Likewise, with a helping thread.
 #[test]
-fn when_the_bound_is_raised_from_zero_workers_take_over_what_waits_behind_a_stalled_helper() {
+fn when_the_bound_is_raised_from_zero_workers_run_what_waits_behind_a_stalled_helper() {
     beside_a_stalled_helper(config(1), |scene| {
         scene.pool.set_max_workers(1);
         scene.until_only_those_that_stall_are_left(1);

@@ -1,15 +1,15 @@
 //! Tickets: what they cover, and what they do not.
 
 use crate::common::*;
-use sexton_cleanup::{Origin, Pool, WaitError};
+use sexton_cleanup::{Client, Pool, WaitError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[test]
 fn a_ticket_times_out_with_the_true_number() {
     let (pool, threads) = pool(1);
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let gate = Gate::default();
     let mut handles = Vec::new();
     let heads: Vec<_> = (0..500)
@@ -24,9 +24,9 @@ fn a_ticket_times_out_with_the_true_number() {
             head
         })
         .collect();
-    sweep(&origin, heads);
+    sweep(&client, heads);
     gate.wait_for(1);
-    let ticket = origin.ticket();
+    let ticket = client.ticket();
     let wait = Duration::from_millis(1);
     assert_eq!(ticket.wait(wait), Err(WaitError::Timeout { pending: 460 }));
     // Ends through handles count at once, in the running block and in others.
@@ -34,14 +34,14 @@ fn a_ticket_times_out_with_the_true_number() {
     assert_eq!(ticket.wait(wait), Err(WaitError::Timeout { pending: 458 }));
     // A later cycle does not.
     let late: Vec<_> = (0..10).map(|_| add(&mut registrar, || {}).0).collect();
-    sweep(&origin, late);
+    sweep(&client, late);
     assert_eq!(ticket.wait(wait), Err(WaitError::Timeout { pending: 458 }));
-    assert_eq!((origin.stats().backlog, pool.stats().backlog), (468, 468));
+    assert_eq!((client.stats().backlog, pool.stats().backlog), (468, 468));
     assert!(pool.stats().oldest.is_some());
     gate.open();
     ticket.wait(DEADLINE).unwrap();
     assert_eq!(ticket.pending(), 0);
-    origin.ticket().wait(DEADLINE).unwrap();
+    client.ticket().wait(DEADLINE).unwrap();
     assert_eq!(pool.stats().oldest, None);
     shut_down(&pool, &threads);
 }
@@ -49,7 +49,7 @@ fn a_ticket_times_out_with_the_true_number() {
 #[test]
 fn a_ticket_of_nothing_is_done() {
     let pool = manual();
-    let ticket = Origin::new(&pool).ticket();
+    let ticket = Client::new(&pool).ticket();
     assert!(ticket.is_done());
     ticket.wait(Duration::ZERO).unwrap();
 }
@@ -57,18 +57,18 @@ fn a_ticket_of_nothing_is_done() {
 #[test]
 fn a_cleanup_is_told_that_it_cannot_wait() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let answers = Arc::new(Mutex::new(Vec::new()));
-    let (inner, noted) = (Mutex::new(Some(origin.clone())), answers.clone());
+    let (inner, noted) = (Mutex::new(Some(client.clone())), answers.clone());
     let (head, _) = add(&mut registrar, move || {
-        let origin = inner.lock().unwrap().take().unwrap();
-        let empty = Origin::new(origin.pool()).ticket();
-        for ticket in [origin.ticket(), empty] {
+        let client = inner.lock().unwrap().take().unwrap();
+        let empty = Client::new(client.pool()).ticket();
+        for ticket in [client.ticket(), empty] {
             noted.lock().unwrap().push(ticket.wait(DEADLINE));
         }
     });
-    sweep(&origin, [head]);
+    sweep(&client, [head]);
     pool.run_pending(1);
     assert_eq!(*answers.lock().unwrap(), [Err(WaitError::FromCleanup); 2]);
     assert!(WaitError::FromCleanup.to_string().contains("waiting for itself"));
@@ -78,7 +78,7 @@ fn a_cleanup_is_told_that_it_cannot_wait() {
 #[test]
 fn a_stall_of_another_heap_does_not_prolong_the_wait() {
     let (pool, threads) = pool(2);
-    let (stalled, mine) = (Origin::new(&pool), Origin::new(&pool));
+    let (stalled, mine) = (Client::new(&pool), Client::new(&pool));
     let gate = Gate::default();
     let door = gate.clone();
     let mut registrar = stalled.registrar();
@@ -94,29 +94,29 @@ fn a_stall_of_another_heap_does_not_prolong_the_wait() {
 }
 
 /// Each cleanup of this chain registers and queues the next one, until the gate is open.
-fn rearm(origin: &Origin, gate: Arc<Mutex<bool>>) {
-    let again = origin.clone();
-    let mut registrar = origin.registrar();
+fn rearm(client: &Client, gate: Arc<Mutex<bool>>) {
+    let again = client.clone();
+    let mut registrar = client.registrar();
     let (head, _) = add(&mut registrar, move || {
         if !*gate.lock().unwrap() {
             rearm(&again, gate);
         }
     });
-    sweep(origin, [head]);
+    sweep(client, [head]);
 }
 
 #[test]
 fn cleanups_that_rearm_themselves_do_not_prolong_the_wait() {
     let (pool, threads) = pool(1);
-    let origin = Origin::new(&pool);
+    let client = Client::new(&pool);
     let stop = Arc::new(Mutex::new(false));
-    rearm(&origin, stop.clone());
+    rearm(&client, stop.clone());
     for _ in 0..100 {
-        origin.ticket().wait(DEADLINE).unwrap();
+        client.ticket().wait(DEADLINE).unwrap();
     }
     *stop.lock().unwrap() = true;
     until("the last one has ended", || pool.is_idle());
-    drop(origin);
+    drop(client);
     shut_down(&pool, &threads);
 }
 
@@ -124,8 +124,8 @@ fn cleanups_that_rearm_themselves_do_not_prolong_the_wait() {
 #[test]
 fn a_thousand_unfinished_cycles_are_counted_right() {
     let pool = manual();
-    let origin = Origin::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let mut handles = Vec::new();
     for _ in 0..1000 {
         let mut block = Vec::new();
@@ -134,23 +134,23 @@ fn a_thousand_unfinished_cycles_are_counted_right() {
             block.push(head);
             handles.push(handle);
         }
-        sweep(&origin, block);
+        sweep(&client, block);
     }
-    let ticket = origin.ticket();
+    let ticket = client.ticket();
     for handle in handles.iter().step_by(3) {
         assert!(handle.stop());
     }
-    assert_eq!((ticket.pending(), origin.stats().backlog), (2000, 2000));
+    assert_eq!((ticket.pending(), client.stats().backlog), (2000, 2000));
     assert_eq!(pool.run_pending(1999), 1999);
     assert_eq!((ticket.pending(), ticket.is_done()), (1, false));
     assert_eq!(pool.run_pending(1), 1);
     assert!(ticket.is_done());
-    let stats = origin.stats();
+    let stats = client.stats();
     assert_eq!((stats.queued, stats.executed, stats.stopped), (3000, 2000, 1000));
-    check_settled_in_total(&pool);
+    check_ended_early_in_total(&pool);
 }
 
-fn check_settled_in_total(pool: &Pool) {
+fn check_ended_early_in_total(pool: &Pool) {
     let stats = pool.stats();
-    assert_eq!((stats.settled, stats.backlog, stats.blocks), (1000, 0, 0));
+    assert_eq!((stats.ended_early, stats.backlog, stats.blocks), (1000, 0, 0));
 }

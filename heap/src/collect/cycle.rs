@@ -257,7 +257,7 @@ impl<M: Mode> Collector<M> {
 /// when they make up much of what there is.
 fn prune_ended_early<M: Mode>(core: &Core<M>) {
     let mut own = core.context().registrar().borrow_mut();
-    if own.settled() < PRUNE_AT {
+    if own.ended_early() < PRUNE_AT {
         return;
     }
     // In a shared heap the own one will register nothing more: what it frees is to go back, for the

@@ -127,9 +127,9 @@ fn a_cycle_takes_stopped_records_out_of_the_chains_of_living_objects() {
         let handles: Vec<_> = (0..5000).map(|_| mc.add_cleanup(object, || {})).collect();
         assert!(handles.iter().skip(1).all(|handle| handle.stop()));
     });
-    assert_eq!(heap.core.context().registrar().borrow().settled(), 4999);
+    assert_eq!(heap.core.context().registrar().borrow().ended_early(), 4999);
     heap.collect();
-    assert_eq!(heap.core.context().registrar().borrow().settled(), 0);
+    assert_eq!(heap.core.context().registrar().borrow().ended_early(), 0);
     assert_eq!(heap.stats().cleanups.armed, 1);
     heap.verify().expect("the chain is whole");
 }

@@ -360,7 +360,7 @@ impl Stage {
         self.count(|tally| {
             tally.cleanups += used as u64;
             for stats in houses.iter().map(|house| house.pool.stats()) {
-                tally.tails_taken_over += stats.taken_over;
+                tally.tails_taken_over += stats.requeued;
                 tally.starts_failed += stats.spawn_failures;
                 tally.workers_retired += stats.retired;
             }
@@ -509,8 +509,8 @@ impl House {
             )
         });
         // Those that their handles ended before they were queued are not in the pool's books.
-        let ends = stats.executed + stats.settled + stats.discarded;
-        let plausible = stats.settled <= by_handle && stats.queued <= queued_or_in_hand;
+        let ends = stats.executed + stats.ended_early + stats.discarded;
+        let plausible = stats.ended_early <= by_handle && stats.queued <= queued_or_in_hand;
         stage.check(stats.queued == ends && plausible && stats.oldest.is_none(), || {
             format!("pool {}: {stats:?}, {by_handle} ended by handle", self.number)
         });

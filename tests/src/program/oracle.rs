@@ -867,13 +867,13 @@ impl<K: ObjectKind> Oracle<K> {
             queued: stats.queued,
             executed: stats.executed,
             panicked: stats.panicked,
-            settled: stats.settled,
+            settled: stats.ended_early,
             discarded: stats.discarded,
             backlog: stats.backlog,
         };
         assert_eq!(
             stats.queued,
-            stats.executed + stats.settled + stats.discarded + stats.backlog,
+            stats.executed + stats.ended_early + stats.discarded + stats.backlog,
             "{stats:?}"
         );
         if !self.exact {

@@ -3,7 +3,7 @@
 use super::models::{explore, keep_if_it_must_fail, sweep_one, take_tails};
 use crate::account::counters::Runner;
 use crate::protocol::mutant::Mutant;
-use crate::{Cleanup, Hooks, Origin, Pool, PoolConfig, Registrar};
+use crate::{Cleanup, Client, Hooks, Pool, PoolConfig, Registrar};
 use sexton_sync::{Arc, Condvar, Mutex};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,12 +14,12 @@ type Runs = Arc<[AtomicU32; 2]>;
 
 /// One block of two cleanups in the list of a manual pool. No slot is left that was never used, so the
 /// registrar's next cleanup gets the first slot that is free again, if one is.
-fn two_queued(pool: &Arc<Pool>) -> (Origin, Registrar, Runs, Vec<Cleanup>) {
-    let origin = Origin::new(pool);
-    let mut registrar = origin.registrar();
+fn two_queued(pool: &Arc<Pool>) -> (Client, Registrar, Runs, Vec<Cleanup>) {
+    let client = Client::new(pool);
+    let mut registrar = client.registrar();
     let runs: Runs = Arc::default();
     let mut handles = Vec::new();
-    let cycle = origin.begin_cycle();
+    let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     for at in 0..2 {
         let runs = runs.clone();
@@ -34,16 +34,16 @@ fn two_queued(pool: &Arc<Pool>) -> (Origin, Registrar, Runs, Vec<Cleanup>) {
     let (kept, _) = registrar.register(None, || {});
     std::hint::black_box(kept);
     cycle.flush([local]);
-    (origin, registrar, runs, handles)
+    (client, registrar, runs, handles)
 }
 
 /// One thread runs the block, or at most so many of it; another takes its tail over at any moment,
 /// runs it, and registers a cleanup of an object that lives, which may get a slot that came back.
-pub(super) fn take_over(at_most: usize, mutant: Mutant) {
+pub(super) fn requeue_tail(at_most: usize, mutant: Mutant) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
     keep_if_it_must_fail(mutant, &pool);
-    let (origin, registrar, runs, handles) = two_queued(&pool);
-    keep_if_it_must_fail(mutant, &origin);
+    let (client, registrar, runs, handles) = two_queued(&pool);
+    keep_if_it_must_fail(mutant, &client);
     let mut registrar = ManuallyDrop::new(registrar);
     let other = pool.clone();
     let owner = loom::thread::spawn(move || other.run_pending(at_most));
@@ -61,28 +61,28 @@ pub(super) fn take_over(at_most: usize, mutant: Mutant) {
     assert_eq!([0, 1].map(|at| runs[at].load(Ordering::Relaxed)), [1, 1], "each once");
     assert_eq!(alive.state(), crate::CleanupState::Armed, "its object lives");
     assert_eq!(ran, 2);
-    assert_eq!((origin.stats().backlog, origin.stats().executed), (0, 2));
-    assert!(origin.ticket().is_done());
+    assert_eq!((client.stats().backlog, client.stats().executed), (0, 2));
+    assert!(client.ticket().is_done());
     drop(handles);
 }
 
 #[test]
-fn each_entry_of_a_tail_that_was_taken_over_runs_once() {
-    explore(|| take_over(2, Mutant::None));
+fn each_entry_of_a_tail_that_was_requeued_runs_once() {
+    explore(|| requeue_tail(2, Mutant::None));
 }
 
 /// Its runner stops in the middle: what is left is a rest, or it is the others' by then.
 #[test]
-fn each_entry_of_a_rest_whose_tail_was_taken_over_runs_once() {
-    explore(|| take_over(1, Mutant::None));
+fn each_entry_of_a_rest_whose_tail_was_requeued_runs_once() {
+    explore(|| requeue_tail(1, Mutant::None));
 }
 
 /// A handle stops the second cleanup meanwhile: exactly one of the three gets it, and its slot comes back once.
 #[test]
-fn stop_against_both_parties_of_a_take_over() {
+fn stop_against_both_sharers_of_a_tail() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
-        let (origin, mut registrar, runs, mut handles) = two_queued(&pool);
+        let (client, mut registrar, runs, mut handles) = two_queued(&pool);
         let (other, handle) = (pool.clone(), handles.pop().expect("two"));
         let owner = loom::thread::spawn(move || other.run_pending(2));
         let stopper = loom::thread::spawn(move || handle.stop());
@@ -93,9 +93,9 @@ fn stop_against_both_parties_of_a_take_over() {
         pool.run_pending(2);
         let runs = [0, 1].map(|at| runs[at].load(Ordering::Relaxed));
         assert_eq!(runs, [1, u32::from(!stopped)]);
-        let stats = origin.stats();
+        let stats = client.stats();
         assert_eq!((stats.backlog, stats.stopped), (0, u64::from(stopped)));
-        assert!(origin.ticket().is_done());
+        assert!(client.ticket().is_done());
         // Each slot came back once: the next records are four different ones.
         let heads: Vec<_> = (0..4).map(|_| registrar.register(None, || {}).0.raw()).collect();
         let different: std::collections::BTreeSet<_> = heads.iter().collect();
@@ -108,7 +108,7 @@ pub(super) fn fall_dormant(mutant: Mutant) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
     keep_if_it_must_fail(mutant, &pool);
     let _parts = ManuallyDrop::new(two_queued(&pool));
-    let desk = pool.desks().add(Runner::Worker(0));
+    let in_flight = pool.runners().add(Runner::Worker(0));
     let queued = ManuallyDrop::new(pool.queue().try_next().expect("one block"));
     assert!(pool.watch().call(), "there is none yet");
     let other = pool.clone();
@@ -117,11 +117,11 @@ pub(super) fn fall_dormant(mutant: Mutant) {
             assert!(other.watch().fall_dormant(None, || other.is_watched()));
         }
     });
-    desk.take_up(&queued);
-    desk.is_to_be_watched(|_| true);
+    in_flight.begin(&queued);
+    in_flight.is_to_be_watched(|_| true);
     assert!(!pool.watch().begins(), "there is one");
     monitor.join().expect("it sees the block");
-    desk.put_down();
+    in_flight.end();
     pool.publish([ManuallyDrop::into_inner(queued)]);
 }
 
@@ -136,21 +136,21 @@ fn no_block_in_hand_beside_a_dormant_monitor() {
 fn a_look_names_no_cleanup_that_its_runner_has_not_begun() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
-        let (origin, ..) = two_queued(&pool);
+        let (client, ..) = two_queued(&pool);
         assert_eq!(pool.run_pending(1), 1);
-        let desk = pool.desks().add(Runner::Worker(0));
+        let in_flight = pool.runners().add(Runner::Worker(0));
         let queued = pool.queue().try_next().expect("the rest");
-        desk.take_up(&queued);
-        let other = desk.clone();
+        in_flight.begin(&queued);
+        let other = in_flight.clone();
         let looker = loom::thread::spawn(move || {
-            let glance = other.glance(Instant::now()).expect("a block in hand");
-            assert_eq!(glance.running.is_some(), glance.at > 1, "begun: {}", glance.at);
+            let snapshot = other.snapshot(Instant::now()).expect("a block in hand");
+            assert_eq!(snapshot.running.is_some(), snapshot.at > 1, "begun: {}", snapshot.at);
         });
         queued.block.advance();
         looker.join().expect("the looker");
-        desk.put_down();
+        in_flight.end();
         pool.recycle(queued.block);
-        std::mem::forget((queued.batch, origin));
+        std::mem::forget((queued.batch, client));
     });
 }
 
@@ -202,8 +202,8 @@ fn who_is_told_that_work_is_ready_misses_none() {
         };
         let hooks = Hooks { ready: Some(std::sync::Arc::new(ready)), ..Hooks::default() };
         let pool = Pool::new(PoolConfig { hooks, ..PoolConfig::default() }, None);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
         let other = pool.clone();
         let owner = loom::thread::spawn(move || {
             let mut ran = 0;
@@ -219,7 +219,7 @@ fn who_is_told_that_work_is_ready_misses_none() {
         });
         for _ in 0..2 {
             let (head, _) = registrar.register(None, || {});
-            sweep_one(&origin, head);
+            sweep_one(&client, head);
         }
         owner.join().expect("it runs both");
     });
@@ -227,12 +227,12 @@ fn who_is_told_that_work_is_ready_misses_none() {
 
 /// Likewise where no batch ends with it, whose end takes locks that would order the look.
 #[test]
-fn who_waits_for_some_relief_gets_it() {
+fn a_wait_for_some_of_the_backlog_ends_when_it_is_low() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
-        let origin = Origin::new(&pool);
-        let mut registrar = origin.registrar();
-        let cycle = origin.begin_cycle();
+        let client = Client::new(&pool);
+        let mut registrar = client.registrar();
+        let cycle = client.begin_cycle();
         let mut local = cycle.local_block();
         // Two fill a block, which is published; their cycle goes on.
         for _ in 0..2 {
@@ -240,7 +240,7 @@ fn who_waits_for_some_relief_gets_it() {
         }
         let runner = loom::thread::spawn(move || pool.run_pending(2));
         // Not by `wait_for_backlog`, which helps in a manual pool.
-        assert!(origin.registry().relief.wait(None, || origin.backlog() == 0));
+        assert!(client.registry().backlog_waiters.wait(None, || client.backlog() == 0));
         assert_eq!(runner.join().expect("the runner"), 2);
         assert_eq!(cycle.flush([local]).cleanups, 2);
     });
@@ -248,13 +248,13 @@ fn who_waits_for_some_relief_gets_it() {
 
 /// Whoever waits for the backlog to come down is told when it has.
 #[test]
-fn who_waits_for_relief_gets_it() {
+fn a_wait_for_the_backlog_ends_when_it_is_low() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
-        let (origin, _registrar, _, _) = two_queued(&pool);
+        let (client, _registrar, _, _) = two_queued(&pool);
         let other = pool.clone();
         let runner = loom::thread::spawn(move || other.run_pending(2));
-        assert_eq!(origin.wait_for_backlog(0, std::time::Duration::MAX), 0);
+        assert_eq!(client.wait_for_backlog(0, std::time::Duration::MAX), 0);
         runner.join().expect("the runner");
     });
 }
