@@ -8,8 +8,8 @@
 //! A heap opens a [`Client`] of a [`Pool`]. Its mutators register cleanups through a [`Registrar`],
 //! and keep a [`Head`] per object. When a collection finds objects dead, each sweeper pushes their
 //! heads into a [`LocalBlock`] of the [`Cycle`]. Full blocks are published at once, the rest by
-//! [`Cycle::flush`]. Workers of the pool claim blocks and run the cleanups. A [`Ticket`] waits for the
-//! cleanups that are queued now. A [`Cleanup`] handle stops one cleanup, or runs it early.
+//! [`Cycle::flush`]. Workers of the pool claim blocks and run the cleanups. A [`Ticket`] waits for
+//! the cleanups that are queued now. A [`Cleanup`] handle stops one cleanup, or runs it early.
 //!
 //! ```no_run
 //! use sexton_cleanup::{Client, Pool, PoolConfig};
@@ -49,7 +49,8 @@ pub mod protocol {
 
 /// What people are told: hooks, panics, descriptions, statistics.
 ///
-/// Invariant: nothing here decides anything. A hook that panics or waits harms no one but its caller.
+/// Invariant: nothing here decides anything. A hook that panics or waits harms no one but its
+/// caller.
 mod observe {
     pub(crate) mod description;
     pub(crate) mod hooks;

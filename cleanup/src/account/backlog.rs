@@ -1,7 +1,7 @@
 //! Relief: waiting until a heap's backlog has come down.
 //!
-//! Invariant: a waiter returns once the backlog is low enough, or at its deadline. Runners ask whether anybody
-//! waits after each block that they have put down, and pay one fence for it.
+//! Invariant: a waiter returns once the backlog is low enough, or at its deadline. Runners ask
+//! whether anybody waits after each block that they have put down, and pay one fence for it.
 //!
 //! It does not know how high is too high; whoever applies back-pressure does.
 
@@ -13,7 +13,8 @@ use std::time::Instant;
 /// Where the threads wait that have queued too much.
 #[derive(Debug, Default)]
 pub(crate) struct BacklogWaiters {
-    /// Threads that wait, or are about to. Written with the lock held; read by runners after a fence.
+    /// Threads that wait, or are about to. Written with the lock held; read by runners after a
+    /// fence.
     waiting: AtomicUsize,
     lock: Mutex<()>,
     condvar: Condvar,
@@ -23,8 +24,8 @@ impl BacklogWaiters {
     /// Some cleanups have ended, and been counted. Called with nothing locked.
     #[inline]
     pub(crate) fn ended(&self) {
-        // ReliefFence: pairs with that in `wait`. Our count of the ends comes before our look at `waiting`, the
-        // waiter's announcement before its look at the counts.
+        // ReliefFence: pairs with that in `wait`. Our count of the ends comes before our look at
+        // `waiting`, the waiter's announcement before its look at the counts.
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.tell();

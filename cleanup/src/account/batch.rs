@@ -1,34 +1,36 @@
 //! Batches: what one collection cycle queued.
 //!
-//! Invariant: `remaining` is zero exactly when the cycle has stopped adding and every cleanup of it has
-//! ended.
+//! Invariant: `remaining` is zero exactly when the cycle has stopped adding and every cleanup of it
+//! has ended.
 //!
-//! It does not know its registry, nor its pool; see [`BatchAccount`](crate::account::registry::BatchAccount).
+//! It does not know its registry, nor its pool; see
+//! [`BatchAccount`](crate::account::registry::BatchAccount).
 
 use crate::account::backlog::BacklogWaiters;
 use crate::account::counters::Counters;
 use sexton_sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
 use std::time::Instant;
 
-/// What the cycle and each of its sweepers add to `remaining` while they may still add cleanups. Larger than
-/// any number of cleanups, so that ends counted before their publication cannot bring it to zero.
+/// What the cycle and each of its sweepers add to `remaining` while they may still add cleanups.
+/// Larger than any number of cleanups, so that ends counted before their publication cannot bring
+/// it to zero.
 pub(super) const HOLD: u64 = 1 << 40;
 
 /// The cleanups that one cycle queued.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// What sweepers write into the marks of this batch's records. Unique among the unfinished batches of
-    /// its registry.
+    /// What sweepers write into the marks of this batch's records. Unique among the unfinished
+    /// batches of its registry.
     byte: u8,
-    /// Holds, and cleanups published and not ended. Added to by the cycle's sweepers; subtracted from by
-    /// runners, a block at a time, and by handles.
+    /// Holds, and cleanups published and not ended. Added to by the cycle's sweepers; subtracted
+    /// from by runners, a block at a time, and by handles.
     ///
-    /// Subtractions are AcqRel: Release, so that who brings it to zero sees what each ended cleanup did, and
-    /// Acquire, so that it does.
+    /// Subtractions are AcqRel: Release, so that who brings it to zero sees what each ended cleanup
+    /// did, and Acquire, so that it does.
     remaining: AtomicU64,
     pub(crate) counters: Counters,
-    /// Drop the captures instead of running. Set at most once. Relaxed: a runner that sees it late has run
-    /// one more, which `discard_queued` allows.
+    /// Drop the captures instead of running. Set at most once. Relaxed: a runner that sees it late
+    /// has run one more, which `discard_queued` allows.
     discard: AtomicBool,
     /// What the waiters are told.
     told: Mutex<Told>,
@@ -76,7 +78,8 @@ impl Batch {
         self.byte
     }
 
-    // ---- the sweepers' side ------------------------------------------------------------------------
+    // ---- the sweepers' side
+    // ------------------------------------------------------------------------
 
     /// Keeps the batch unfinished; false if it has finished already.
     pub(crate) fn hold(&self) -> bool {
@@ -103,7 +106,8 @@ impl Batch {
         self.remaining.fetch_add(cleanups, Ordering::Relaxed);
     }
 
-    // ---- the ends ----------------------------------------------------------------------------------
+    // ---- the ends
+    // ----------------------------------------------------------------------------------
 
     /// `n` cleanups have ended. Whether nothing is left.
     pub(super) fn subtract(&self, n: u64, order: Ordering) -> bool {
@@ -116,14 +120,17 @@ impl Batch {
         self.finished.notify_all();
     }
 
-    // ---- what others ask ---------------------------------------------------------------------------
+    // ---- what others ask
+    // ---------------------------------------------------------------------------
 
     pub(crate) fn is_done(&self) -> bool {
-        // Acquire: pairs with the Release in `subtract`; who sees the end sees what the cleanups did.
+        // Acquire: pairs with the Release in `subtract`; who sees the end sees what the cleanups
+        // did.
         self.remaining.load(Ordering::Acquire) == 0
     }
 
-    /// Cleanups queued and not ended. See [`Reading::backlog`](crate::account::counters::Reading::backlog).
+    /// Cleanups queued and not ended. See
+    /// [`Reading::backlog`](crate::account::counters::Reading::backlog).
     pub(crate) fn pending(&self) -> u64 {
         self.counters.read().backlog()
     }

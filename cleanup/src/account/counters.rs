@@ -1,7 +1,8 @@
 //! Counters that many runners write and anybody reads: exact per cleanup, without contention.
 //!
-//! Invariant: the shard of one of the first workers has one writer at a time, who adds by plain load and store.
-//! All others, helping threads and the workers of a crowd, share a shard, and add by `fetch_add`.
+//! Invariant: the shard of one of the first workers has one writer at a time, who adds by plain
+//! load and store. All others, helping threads and the workers of a crowd, share a shard, and add
+//! by `fetch_add`.
 //!
 //! It does not know when a cleanup has ended; `run.rs` says so.
 
@@ -25,7 +26,8 @@ pub(crate) struct Shard {
     pub(crate) running: AtomicU64,
 }
 
-/// The shards of a pool or of a batch: one for each of the first workers, and a shared one for all others.
+/// The shards of a pool or of a batch: one for each of the first workers, and a shared one for all
+/// others.
 #[derive(Debug)]
 pub(crate) struct Shards {
     shards: Box<[CachePadded<Shard>]>,

@@ -1,7 +1,7 @@
 //! The user's handle of one cleanup.
 //!
-//! Invariant: a handle names a record by index and generation, never by address of an object; once the slot
-//! is used again, the handle has no effect on it.
+//! Invariant: a handle names a record by index and generation, never by address of an object; once
+//! the slot is used again, the handle has no effect on it.
 //!
 //! It does not know the object, nor the heap, and keeps neither alive.
 
@@ -21,19 +21,20 @@ const NO_DROP: u64 = 1 << 62;
 
 /// The handle of one registered cleanup. Dropping it detaches: the cleanup runs all the same.
 ///
-/// 16 bytes. It may outlive the object, the heap and the pool. All methods may be called from any thread, at
-/// any time, also from inside a cleanup.
+/// 16 bytes. It may outlive the object, the heap and the pool. All methods may be called from any
+/// thread, at any time, also from inside a cleanup.
 pub struct Cleanup {
     registry: &'static Registry,
-    /// The record's index, its generation above that, perhaps [`NO_DROP`], and [`STOPPED_HERE`], which the `stop` that succeeds
-    /// adds.
+    /// The record's index, its generation above that, perhaps [`NO_DROP`], and [`STOPPED_HERE`],
+    /// which the `stop` that succeeds adds.
     name: AtomicU64,
 }
 
 /// What a [`Cleanup`] is made of, on its way to the caller of a registration.
 ///
-/// Two plain words, which a function returns in registers. A handle it would put together in memory, and moving it on at
-/// once, as a whole, waits for the stores of its parts: 5 ns of a registration.
+/// Two plain words, which a function returns in registers. A handle it would put together in
+/// memory, and moving it on at once, as a whole, waits for the stores of its parts: 5 ns of a
+/// registration.
 #[derive(Debug)]
 #[must_use = "it is the only way to the handle"]
 pub struct RawHandle {
@@ -97,20 +98,22 @@ impl Cleanup {
         self.registry.storage.describe(index, generation, id);
     }
 
-    /// What is known of the cleanup. Nothing, unless it was registered with a label or in diagnostic mode, and
-    /// nothing more once its record serves another cleanup.
+    /// What is known of the cleanup. Nothing, unless it was registered with a label or in
+    /// diagnostic mode, and nothing more once its record serves another cleanup.
     pub fn description(&self) -> Description {
         let storage = &self.registry.storage;
         let (index, generation) = self.record();
         let description = storage.description(index);
-        // The second look comes after: a description of a later cleanup belongs to a later generation.
+        // The second look comes after: a description of a later cleanup belongs to a later
+        // generation.
         if storage.state(index).0 == generation { description } else { Description::default() }
     }
 
-    /// Stops the cleanup: it will never run. Its captures are dropped, on this thread, before this returns.
+    /// Stops the cleanup: it will never run. Its captures are dropped, on this thread, before this
+    /// returns.
     ///
-    /// `false` if it is too late: it has run, is running, or was stopped before. O(1), and O(unfinished
-    /// cycles of its heap) if it was queued already.
+    /// `false` if it is too late: it has run, is running, or was stopped before. O(1), and
+    /// O(unfinished cycles of its heap) if it was queued already.
     ///
     /// # Panics
     /// If a destructor of the captures does. The cleanup is stopped all the same.
@@ -135,8 +138,8 @@ impl Cleanup {
         true
     }
 
-    /// Notes that the cleanup was stopped here. Called by the one call that takes the record, and while it holds it: once
-    /// the slot is in use again, this is all that is known.
+    /// Notes that the cleanup was stopped here. Called by the one call that takes the record, and
+    /// while it holds it: once the slot is in use again, this is all that is known.
     #[inline]
     fn note_stop(&self) {
         // A plain store: see above.
@@ -145,9 +148,9 @@ impl Cleanup {
 
     /// Runs the cleanup here and now, whether its object is dead or not. It will not run again.
     ///
-    /// `false` if it is too late: it has run, is running, or was stopped. A panic in it is caught, counted
-    /// and given to the pool's hook, as on a worker; the answer is `true` then as well. Cost as for
-    /// [`stop`](Self::stop), plus the cleanup.
+    /// `false` if it is too late: it has run, is running, or was stopped. A panic in it is caught,
+    /// counted and given to the pool's hook, as on a worker; the answer is `true` then as well.
+    /// Cost as for [`stop`](Self::stop), plus the cleanup.
     pub fn run_now(&self) -> bool {
         let (index, generation) = self.record();
         self.registry.run_now(index, generation)
@@ -155,8 +158,8 @@ impl Cleanup {
 
     /// What has become of the cleanup, a moment ago. O(1).
     ///
-    /// Once the record serves another cleanup, this answers `Stopped` if the cleanup was stopped through
-    /// this handle, and `Done` otherwise.
+    /// Once the record serves another cleanup, this answers `Stopped` if the cleanup was stopped
+    /// through this handle, and `Done` otherwise.
     pub fn state(&self) -> CleanupState {
         let storage = &self.registry.storage;
         let (index, ours) = self.record();
@@ -168,7 +171,8 @@ impl Cleanup {
             }
             return match state {
                 State::Armed | State::ArmedNoDrop => {
-                    // Acquire: the second look comes after this one, so that the byte belongs to the state.
+                    // Acquire: the second look comes after this one, so that the byte belongs to
+                    // the state.
                     let mark = storage.mark(index).load(Ordering::Acquire);
                     if storage.state(index) != (generation, state) {
                         continue;

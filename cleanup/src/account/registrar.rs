@@ -47,8 +47,8 @@ impl Registrar {
         }
     }
 
-    /// Adds a cleanup in front of an object's chain (`None`: it has none yet). The answer is the chain's new
-    /// head, to be kept in place of the old one, and the handle.
+    /// Adds a cleanup in front of an object's chain (`None`: it has none yet). The answer is the
+    /// chain's new head, to be kept in place of the old one, and the handle.
     ///
     /// Takes no lock, but for one registration in some hundred. Allocates when the captures exceed
     /// 24 bytes or are aligned to more than 8, and once in a while to grow. If the records in front
@@ -78,7 +78,8 @@ impl Registrar {
         (head, RawHandle::new(self.registry, head.index(), generation, Thunk::is_no_drop::<F>()))
     }
 
-    /// What [`register`](Self::register) does; gives the new head and the record's generation, in two registers.
+    /// What [`register`](Self::register) does; gives the new head and the record's generation, in
+    /// two registers.
     #[inline]
     fn arm<F: FnOnce() + Send + 'static>(&mut self, mut chain: Option<Head>, f: F) -> (Head, u32) {
         if let Some(head) = chain
@@ -109,8 +110,8 @@ impl Registrar {
         (Head::new(index, chain.is_some()), generation)
     }
 
-    /// Describes a cleanup that was registered here. Takes a lock, and memory for the first in a while; the
-    /// others' registration pays nothing for it.
+    /// Describes a cleanup that was registered here. Takes a lock, and memory for the first in a
+    /// while; the others' registration pays nothing for it.
     pub fn describe(&mut self, cleanup: &Cleanup, description: Description) {
         let id = match self.described {
             // The same place in the program as last time.
@@ -137,8 +138,8 @@ impl Registrar {
         self.fresh.next().expect("a range holds at least one slot")
     }
 
-    /// Takes a settled record off a live object's chain, if one is in front. One at most: each registration takes two off and
-    /// puts one on, so the chain gets shorter.
+    /// Takes a settled record off a live object's chain, if one is in front. One at most: each
+    /// registration takes two off and puts one on, so the chain gets shorter.
     #[cold]
     fn prune_front(&mut self, head: Head) -> Option<Head> {
         match self.registry.storage.free_ended(head) {
@@ -152,7 +153,8 @@ impl Registrar {
         }
     }
 
-    /// Counts a settled record that is in no chain any more. Gives its slot, if it can be used again.
+    /// Counts a settled record that is in no chain any more. Gives its slot, if it can be used
+    /// again.
     #[inline]
     fn reclaimed(&mut self, slot: Slot) -> Option<Slot> {
         add_one(&self.counts.reclaimed);
@@ -195,7 +197,8 @@ impl Registrar {
 
     /// Drops the captures of every cleanup in the chain without running it. The chain is used up.
     ///
-    /// A panic in a destructor is given to the pool's hook, and the rest is dropped all the same. O(length).
+    /// A panic in a destructor is given to the pool's hook, and the rest is dropped all the same.
+    /// O(length).
     ///
     /// # Panics
     /// When `chain` comes from another heap.

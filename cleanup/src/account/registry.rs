@@ -9,24 +9,24 @@
 //!
 //! # Marks and counts
 //!
-//! Each record has a byte, apart from the record, that says where its object stands: `ARMED` (alive when last
-//! looked at), the byte of the batch that it is queued in, or `ENDED` (ended by its handle while not queued).
-//! Sweepers and handles write it by plain stores. So it is a hint with one firm half: **a batch's byte is only
-//! ever written by the sweeper that queues the record, so who reads it knows the batch.** What was not read may
-//! be there all the same, a moment later.
+//! Each record has a byte, apart from the record, that says where its object stands: `ARMED` (alive
+//! when last looked at), the byte of the batch that it is queued in, or `ENDED` (ended by its
+//! handle while not queued). Sweepers and handles write it by plain stores. So it is a hint with
+//! one firm half: **a batch's byte is only ever written by the sweeper that queues the record, so
+//! who reads it knows the batch.** What was not read may be there all the same, a moment later.
 //!
-//! Counting relies on the tag, not on the byte. Invariant: **the end of a queued cleanup is counted once, in
-//! its batch:** by
+//! Counting relies on the tag, not on the byte. Invariant: **the end of a queued cleanup is counted
+//! once, in its batch:** by
 //!
 //! 1. the runner that took and ran it; or
-//! 2. the handle that took it, if it read the batch's byte when the cleanup had ended; its tag then says
-//!    `Counted`, and the runner that frees the slot does not count; or
+//! 2. the handle that took it, if it read the batch's byte when the cleanup had ended; its tag then
+//!    says `Counted`, and the runner that frees the slot does not count; or
 //! 3. the runner that frees the slot of a settled record whose tag does not say so; or
-//! 4. the handle that was still at it when the runner passed, and so was left the slot. The runner has left it the
-//!    batch's byte as a note.
+//! 4. the handle that was still at it when the runner passed, and so was left the slot. The runner
+//!    has left it the batch's byte as a note.
 //!
-//! In case 3 the backlog is too high by one from the moment the cleanup ends until the runner gets there. It
-//! takes a handle that reads the byte just before the sweeper writes it.
+//! In case 3 the backlog is too high by one from the moment the cleanup ends until the runner gets
+//! there. It takes a handle that reads the byte just before the sweeper writes it.
 //!
 //! It does not know objects, blocks or workers.
 
@@ -65,18 +65,20 @@ const FIRST_BATCH: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) storage: Storage,
-    /// The process that made it. The child of a `fork` uses it no more than it must, and gives it to no new heap.
+    /// The process that made it. The child of a `fork` uses it no more than it must, and gives it
+    /// to no new heap.
     home: Process,
     early_ends: CachePadded<EarlyEnds>,
     table: Mutex<BatchTable>,
     pub(crate) backlog_waiters: BacklogWaiters,
 }
 
-/// What is counted outside batches. Written by handles, registrars and sweepers by `fetch_add`, but for [`Stopped`].
+/// What is counted outside batches. Written by handles, registrars and sweepers by `fetch_add`, but
+/// for [`Stopped`].
 ///
-/// Relaxed but for the three that together say that every cleanup has ended, `stopped`, `executed` and
-/// `discarded`: those are added to with Release, as the last thing that is done to the registry, and pair
-/// with the Acquire in [`Registry::is_at_rest`].
+/// Relaxed but for the three that together say that every cleanup has ended, `stopped`, `executed`
+/// and `discarded`: those are added to with Release, as the last thing that is done to the
+/// registry, and pair with the Acquire in [`Registry::is_at_rest`].
 #[derive(Debug, Default)]
 struct EarlyEnds {
     /// Stopped through the handle.
@@ -90,7 +92,8 @@ struct EarlyEnds {
     reclaimed: AtomicU64,
 }
 
-/// Cleanups stopped through their handles: a count for each of the first threads, and one for all others.
+/// Cleanups stopped through their handles: a count for each of the first threads, and one for all
+/// others.
 #[derive(Debug, Default)]
 struct Stopped {
     /// Each written by the thread of that number only, by plain load and store.
@@ -129,8 +132,8 @@ impl Stopped {
 /// What the lock guards. It is held for a few loads and stores, never while user code runs.
 #[derive(Debug, Default)]
 struct BatchTable {
-    /// The present heap's pool, to report panics of `run_now` to. Weak: the registry outlives the pool, and
-    /// must not keep the pool's hook, nor drop it at a moment that is nobody's.
+    /// The present heap's pool, to report panics of `run_now` to. Weak: the registry outlives the
+    /// pool, and must not keep the pool's hook, nor drop it at a moment that is nobody's.
     totals: Weak<Totals>,
     /// Unfinished batches, in the order of their cycles.
     live: Vec<Arc<BatchAccount>>,
@@ -169,7 +172,8 @@ impl Retired {
     }
 }
 
-// ---- recycling -----------------------------------------------------------------------------------------
+// ---- recycling
+// -----------------------------------------------------------------------------------------
 
 /// The registries that no heap uses.
 #[cfg(not(loom))]
@@ -205,8 +209,8 @@ fn recycled() -> Option<&'static Registry> {
     None
 }
 
-/// A heap's hold on its registry: shared by the origin, its registrars and its batches. When the last of
-/// them is gone, the registry can serve another heap.
+/// A heap's hold on its registry: shared by the origin, its registrars and its batches. When the
+/// last of them is gone, the registry can serve another heap.
 #[derive(Debug)]
 pub(crate) struct RegistryRef {
     registry: &'static Registry,
@@ -316,8 +320,8 @@ impl BatchAccount {
     }
 }
 
-// User code runs between two complete steps, never in the middle of one: what unwinds out of it leaves the
-// registry, and so a handle, in order.
+// User code runs between two complete steps, never in the middle of one: what unwinds out of it
+// leaves the registry, and so a handle, in order.
 impl RefUnwindSafe for Registry {}
 
 impl Registry {
@@ -331,9 +335,9 @@ impl Registry {
         }
     }
 
-    /// Whether every cleanup registered here has ended, and whoever ended it is done with the registry. Asked
-    /// when no lease is left. A handle's thread may still be inside a cleanup then; its end is to be counted
-    /// in the accounts of the heap that it belongs to.
+    /// Whether every cleanup registered here has ended, and whoever ended it is done with the
+    /// registry. Asked when no lease is left. A handle's thread may still be inside a cleanup then;
+    /// its end is to be counted in the accounts of the heap that it belongs to.
     #[cfg(not(loom))]
     fn is_at_rest(&self) -> bool {
         // Acquire: pairs with the Release additions; see `EarlyEnds`.
@@ -344,7 +348,8 @@ impl Registry {
         retired.registered == retired.batches.executed + retired.batches.discarded + early_ends
     }
 
-    /// Clears the accounts for a new heap. Called by the only thread that knows the registry as its own.
+    /// Clears the accounts for a new heap. Called by the only thread that knows the registry as its
+    /// own.
     fn begin(&self, totals: &Arc<Totals>) {
         let EarlyEnds { stopped, executed, panicked, discarded, reclaimed } = &*self.early_ends;
         stopped.clear();
@@ -357,9 +362,11 @@ impl Registry {
         *table = BatchTable { totals: Arc::downgrade(totals), ..BatchTable::default() };
     }
 
-    // ---- handles -----------------------------------------------------------------------------------
+    // ---- handles
+    // -----------------------------------------------------------------------------------
 
-    /// As [`stop`](Self::stop), for a record whose captures need no destructor. Whether it was there to be stopped.
+    /// As [`stop`](Self::stop), for a record whose captures need no destructor. Whether it was
+    /// there to be stopped.
     #[inline]
     pub(crate) fn stop_no_drop(
         &'static self,
@@ -383,8 +390,8 @@ impl Registry {
         true
     }
 
-    /// Takes the record, calls `note`, and drops the captures. If a destructor panics, the cleanup is stopped
-    /// all the same, and the answer is what was thrown.
+    /// Takes the record, calls `note`, and drops the captures. If a destructor panics, the cleanup
+    /// is stopped all the same, and the answer is what was thrown.
     #[inline(never)]
     pub(crate) fn stop(
         &'static self,
@@ -420,11 +427,11 @@ impl Registry {
         true
     }
 
-    /// Declares the end of a record taken through its handle, and counts it: by `count`, and perhaps in its batch. See
-    /// "Marks and counts" above.
+    /// Declares the end of a record taken through its handle, and counts it: by `count`, and
+    /// perhaps in its batch. See "Marks and counts" above.
     fn end_early(&'static self, ending: Ending, count: impl FnOnce()) {
-        // Relaxed, both: the byte says all that is exchanged, and a batch is found under the ledger's lock.
-        // Before the end is declared: after that the slot may be in use again.
+        // Relaxed, both: the byte says all that is exchanged, and a batch is found under the
+        // ledger's lock. Before the end is declared: after that the slot may be in use again.
         let mark = ending.mark();
         let byte = mark.load(Ordering::Relaxed);
         let mut batch = (byte >= FIRST_BATCH).then_some(byte);
@@ -472,7 +479,8 @@ impl Registry {
         }
     }
 
-    // ---- owners of chains --------------------------------------------------------------------------
+    // ---- owners of chains
+    // --------------------------------------------------------------------------
 
     /// A sweeper or registrar passes a record that its handle has settled while it was not queued.
     pub(crate) fn skip_ended(&'static self, index: Index) -> Option<Slot> {
@@ -493,7 +501,8 @@ impl Registry {
     pub(crate) fn ended_early(&self) -> u64 {
         let ended = self.early_ends.stopped.sum(Ordering::Relaxed)
             + self.early_ends.executed.load(Ordering::Relaxed);
-        // Without the lock, which a `fork` has caught, nothing is known, and nothing will be pruned.
+        // Without the lock, which a `fork` has caught, nothing is known, and nothing will be
+        // pruned.
         let Some(sums) = self.sums() else { return 0 };
         let reclaimed = sums.reclaimed + self.early_ends.reclaimed.load(Ordering::Relaxed);
         // Those that were not queued, but for those that are in no chain any more.
@@ -528,7 +537,8 @@ impl Registry {
         }
     }
 
-    // ---- the ledger --------------------------------------------------------------------------------
+    // ---- the ledger
+    // --------------------------------------------------------------------------------
 
     /// The ledger; `None` if a thread may have it that a `fork` has left behind.
     fn table(&self) -> Option<MutexGuard<'_, BatchTable>> {
@@ -562,8 +572,8 @@ impl Registry {
 
     /// The batch of a cycle, made at the first asking, with a hold for the asker.
     ///
-    /// Unfinished batches have different bytes. When all 254 are taken, the cycle shares the newest batch:
-    /// a ticket for that one then waits for this cycle, too.
+    /// Unfinished batches have different bytes. When all 254 are taken, the cycle shares the newest
+    /// batch: a ticket for that one then waits for this cycle, too.
     pub(crate) fn open_batch(
         &self,
         cycle: u64,
@@ -604,8 +614,8 @@ impl Registry {
         Some(table.open.swap_remove(at).1)
     }
 
-    /// Moves a finished batch's numbers to the past ones. Gives the ledger's reference, to be dropped
-    /// unlocked.
+    /// Moves a finished batch's numbers to the past ones. Gives the ledger's reference, to be
+    /// dropped unlocked.
     pub(crate) fn close_batch(&self, batch: &BatchAccount) -> Option<Arc<BatchAccount>> {
         let mut table = self.table.lock();
         let at = table.live.iter().position(|b| std::ptr::eq(&**b, batch))?;
@@ -696,8 +706,8 @@ mod tests {
         all_recycled().lock().iter().any(|&free| std::ptr::eq(free, registry) && free.is_at_rest())
     }
 
-    /// Waits until a new heap has been given the registry: other tests may have it for a while. Takes as many
-    /// as are listed, because the one looked for may lie under all the others.
+    /// Waits until a new heap has been given the registry: other tests may have it for a while.
+    /// Takes as many as are listed, because the one looked for may lie under all the others.
     fn will_be_recycled(registry: &'static Registry) {
         let pool = Pool::new(PoolConfig::default(), None);
         let deadline = Instant::now() + Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! A small number for each of the first threads, so that they can count apart from one another.
 //!
-//! Invariant: no two threads have the same number at a time, and what a thread did under its number happened before
-//! whatever the next one does that is given it.
+//! Invariant: no two threads have the same number at a time, and what a thread did under its number
+//! happened before whatever the next one does that is given it.
 //!
 //! It does not know what is counted.
 
@@ -28,7 +28,8 @@ mod imp {
 
     thread_local! {
         static NUMBER: Cell<u8> = const { Cell::new(UNKNOWN) };
-        /// Apart from the number, which can be read without a look at whether it has a destructor to register.
+        /// Apart from the number, which can be read without a look at whether it has a destructor
+        /// to register.
         static HOLD: Cell<Option<Hold>> = const { Cell::new(None) };
     }
 
@@ -54,8 +55,8 @@ mod imp {
 
     #[cold]
     fn take_number() -> usize {
-        // Acquire: pairs with the Release in `Hold::drop`, with all of them, because read-modify-writes continue a
-        // release sequence.
+        // Acquire: pairs with the Release in `Hold::drop`, with all of them, because
+        // read-modify-writes continue a release sequence.
         let taken = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| {
             (taken.trailing_ones() < NUMBERS as u32).then_some(taken | (taken + 1))
         });

@@ -12,8 +12,8 @@ use std::any::Any;
 use std::fmt;
 use std::time::Instant;
 
-/// What a pool counts, and the hook it reports to. Shared by the pool, its batches and the registries of its
-/// heaps, because a handle may end a queued cleanup without ever seeing the pool.
+/// What a pool counts, and the hook it reports to. Shared by the pool, its batches and the
+/// registries of its heaps, because a handle may end a queued cleanup without ever seeing the pool.
 pub(crate) struct Totals {
     pub(crate) counters: Counters,
     /// Each unfinished batch, the oldest first.

@@ -1,8 +1,8 @@
 //! Entries: fixed room for the cleanup records of dead objects.
 //!
-//! Invariant: entries `cursor..len` are unrun; only the block's owner writes to it. The fields are atomics all
-//! the same, used as plain cells: it costs plain moves, and others may read the tail of a block that is being
-//! run, by a [`View`](crate::block::arena::View), to take it over.
+//! Invariant: entries `cursor..len` are unrun; only the block's owner writes to it. The fields are
+//! atomics all the same, used as plain cells: it costs plain moves, and others may read the tail of
+//! a block that is being run, by a [`View`](crate::block::arena::View), to take it over.
 //!
 //! It does not know what running an entry means.
 
@@ -15,9 +15,9 @@ pub(crate) const CAPACITY: usize = 126;
 #[cfg(any(loom, shuttle))]
 pub(crate) const CAPACITY: usize = 2;
 
-/// A block's memory. All accesses are Relaxed: a block changes owners through the full list or the block free
-/// list, whose Release and Acquire carry everything before. Who only views it has the lock of its owner's desk,
-/// by which the owner has shown it, and gets a cursor that may be behind.
+/// A block's memory. All accesses are Relaxed: a block changes owners through the full list or the
+/// block free list, whose Release and Acquire carry everything before. Who only views it has the
+/// lock of its owner's desk, by which the owner has shown it, and gets a cursor that may be behind.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Cells {

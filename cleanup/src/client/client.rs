@@ -23,7 +23,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// An account for a new heap, with a pool of this process's. Reuses what a former heap has left behind, if any did.
+    /// An account for a new heap, with a pool of this process's. Reuses what a former heap has left
+    /// behind, if any did.
     pub fn new(pool: &Arc<Pool>) -> Client {
         Client { pool: pool.clone(), registry_ref: RegistryRef::new(pool.totals()) }
     }
@@ -75,9 +76,9 @@ impl Client {
         self.backlog()
     }
 
-    /// Runs cleanups of the pool here, those of other heaps included, until at most so many of this heap are queued
-    /// and not ended, or until there is none left to take. Gives how many are, in the end. From inside a cleanup, and in
-    /// an inherited pool, it runs none.
+    /// Runs cleanups of the pool here, those of other heaps included, until at most so many of this
+    /// heap are queued and not ended, or until there is none left to take. Gives how many are, in
+    /// the end. From inside a cleanup, and in an inherited pool, it runs none.
     pub fn relieve(&self, at_most: u64) -> u64 {
         if self.pool.is_inherited() {
             return self.backlog();
@@ -91,8 +92,8 @@ impl Client {
         }
     }
 
-    /// Runs a closure here as one of this heap's cleanups, though it was never registered: to the closure it is one,
-    /// and a panic is given to the hook. Whether it returned. Counted nowhere.
+    /// Runs a closure here as one of this heap's cleanups, though it was never registered: to the
+    /// closure it is one, and a panic is given to the hook. Whether it returned. Counted nowhere.
     pub fn run_as_cleanup(&self, closure: impl FnOnce(), description: Description) -> bool {
         let scope = CleanupScope::enter();
         let outcome = catch_unwind(AssertUnwindSafe(closure));
@@ -111,8 +112,8 @@ impl Client {
 
     /// Drops the captures of what is queued and not running, instead of running it.
     ///
-    /// In a manual pool this happens here and now; in a pool with workers, when one of them comes to it.
-    /// What is queued later runs as usual. O(blocks in the full list) in a manual pool.
+    /// In a manual pool this happens here and now; in a pool with workers, when one of them comes
+    /// to it. What is queued later runs as usual. O(blocks in the full list) in a manual pool.
     pub fn discard_queued(&self) {
         for batch in self.registry().live() {
             batch.discard();

@@ -1,7 +1,7 @@
 //! One collection cycle's output: local blocks, and the flush that publishes what is left in them.
 //!
-//! Invariant: each record of a chain that was pushed is in exactly one block: a sweeper's local block, then one
-//! in the full list. An empty block is never published.
+//! Invariant: each record of a chain that was pushed is in exactly one block: a sweeper's local
+//! block, then one in the full list. An empty block is never published.
 //!
 //! It does not know how objects are found dead.
 
@@ -45,22 +45,22 @@ impl Cycle {
         LocalBlock::new(self.client.clone(), self.number)
     }
 
-    /// Publishes what is left in the local blocks, and wakes workers for it. Called after the last sweeper
-    /// of the cycle is done, with the local blocks of all of them.
+    /// Publishes what is left in the local blocks, and wakes workers for it. Called after the last
+    /// sweeper of the cycle is done, with the local blocks of all of them.
     ///
-    /// Entries of partly filled blocks are moved together, so that as few blocks as possible are published;
-    /// blocks that become empty go back to the block free list. O(local blocks).
+    /// Entries of partly filled blocks are moved together, so that as few blocks as possible are
+    /// published; blocks that become empty go back to the block free list. O(local blocks).
     ///
-    /// If the pool has been shut down and told to discard, the captures are dropped here. So they are if the pool was
-    /// made before a `fork`.
+    /// If the pool has been shut down and told to discard, the captures are dropped here. So they
+    /// are if the pool was made before a `fork`.
     pub fn flush(self, locals: impl IntoIterator<Item = LocalBlock>) -> Flushed {
         let mut locals: Vec<LocalBlock> = locals.into_iter().collect();
         debug_assert!(
             locals.iter().all(|l| l.cycle == self.number),
             "a local block of another cycle"
         );
-        // 1. Collect the partial blocks, and count what they hold, while their sweepers' holds keep the
-        //    batch unfinished.
+        // 1. Collect the partial blocks, and count what they hold, while their sweepers' holds keep
+        //    the batch unfinished.
         let mut flushed = Flushed::default();
         let mut partial = Vec::new();
         for local in &mut locals {
@@ -96,7 +96,8 @@ impl Drop for Cycle {
     }
 }
 
-/// Moves entries together until at most one block is partly filled. Gives the blocks that hold entries.
+/// Moves entries together until at most one block is partly filled. Gives the blocks that hold
+/// entries.
 fn coalesce(mut blocks: Vec<Queued>, mut recycle: impl FnMut(Block)) -> Vec<Queued> {
     // The fullest first; they are topped up from the emptiest, so that few entries move.
     blocks.sort_by_key(|queued| std::cmp::Reverse(queued.block.len()));
@@ -123,8 +124,8 @@ fn coalesce(mut blocks: Vec<Queued>, mut recycle: impl FnMut(Block)) -> Vec<Queu
 /// One sweeper's cleanups that are not published yet. Dropping it publishes them.
 #[derive(Debug)]
 pub struct LocalBlock {
-    /// The marks of the chunk that the last head was in, and the index of its first record. Empty unless
-    /// there is a block to write to, so that one comparison asks for both.
+    /// The marks of the chunk that the last head was in, and the index of its first record. Empty
+    /// unless there is a block to write to, so that one comparison asks for both.
     marks: &'static [AtomicU8],
     first: u32,
     /// The batch's byte. Means something only if there is a block.
@@ -136,7 +137,8 @@ pub struct LocalBlock {
     batch: Option<Arc<BatchAccount>>,
     client: Client,
     cycle: Option<u64>,
-    /// Chains of an inherited heap, to be discarded when the sweep is over. There is never a block, then.
+    /// Chains of an inherited heap, to be discarded when the sweep is over. There is never a block,
+    /// then.
     doomed: Vec<Head>,
     /// Settled records met.
     reclaimed: u64,
@@ -164,12 +166,13 @@ impl LocalBlock {
         }
     }
 
-    /// Queues a dead object's chain. Called once per chain, by the sweeper that found the object dead; from
-    /// then on the chain belongs to this crate.
+    /// Queues a dead object's chain. Called once per chain, by the sweeper that found the object
+    /// dead; from then on the chain belongs to this crate.
     ///
-    /// If all of the chain's cleanups were stopped or run early, it is reclaimed instead. When the block is
-    /// full it is published, which may wake or start a worker. O(1) for a single record, which is not
-    /// touched; O(length) for a longer chain, whose records become entries of their own.
+    /// If all of the chain's cleanups were stopped or run early, it is reclaimed instead. When the
+    /// block is full it is published, which may wake or start a worker. O(1) for a single record,
+    /// which is not touched; O(length) for a longer chain, whose records become entries of their
+    /// own.
     ///
     /// # Panics
     /// When `head` comes from another heap.
@@ -227,7 +230,8 @@ impl LocalBlock {
         let storage = &registry.storage;
         // What ended early is freed here, so that only what is left to run is queued and counted.
         let mut rest = storage.prune(head, |head| {
-            // Relaxed: `ENDED` is no hint. It was written after the taking, and there is no way back.
+            // Relaxed: `ENDED` is no hint. It was written after the taking, and there is no way
+            // back.
             let ended_early = storage.mark(head.index()).load(Ordering::Relaxed) == ENDED;
             if ended_early {
                 self.reclaimed += 1;
@@ -239,7 +243,8 @@ impl LocalBlock {
             ended_early
         });
         while let Some(head) = rest {
-            // Before the entry: a full block is published, and its records are not ours to read then.
+            // Before the entry: a full block is published, and its records are not ours to read
+            // then.
             rest = storage.next(head);
             self.begin_block(cycle);
             storage.mark(head.index()).store(self.byte, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Tickets, which wait for batches.
 //!
-//! A [`Ticket`] is the list of batches that were unfinished when it was taken. So later cycles, cleanups that
-//! rearm themselves and other heaps' stalls do not prolong the wait.
+//! A [`Ticket`] is the list of batches that were unfinished when it was taken. So later cycles,
+//! cleanups that rearm themselves and other heaps' stalls do not prolong the wait.
 //!
 //! It does not know blocks or records.
 
@@ -27,16 +27,17 @@ impl Ticket {
         Ticket { pool, batches }
     }
 
-    /// Waits until all of them have ended: run, stopped or discarded. A timeout too long for the clock means
-    /// for ever.
+    /// Waits until all of them have ended: run, stopped or discarded. A timeout too long for the
+    /// clock means for ever.
     ///
-    /// In a manual pool somebody has to run them meanwhile. If no worker could be started when the cleanups were
-    /// queued, this tries again first, and if there is still none, runs what is queued on this thread.
+    /// In a manual pool somebody has to run them meanwhile. If no worker could be started when the
+    /// cleanups were queued, this tries again first, and if there is still none, runs what is
+    /// queued on this thread.
     ///
     /// # Errors
-    /// [`WaitError::Timeout`] with the number not ended when the time is up; [`WaitError::FromCleanup`],
-    /// always and at once, when called from inside a cleanup: it could be waiting for itself;
-    /// [`WaitError::Forked`], always and at once, in an inherited pool.
+    /// [`WaitError::Timeout`] with the number not ended when the time is up;
+    /// [`WaitError::FromCleanup`], always and at once, when called from inside a cleanup: it could
+    /// be waiting for itself; [`WaitError::Forked`], always and at once, in an inherited pool.
     pub fn wait(&self, timeout: Duration) -> Result<(), WaitError> {
         if in_cleanup() {
             return Err(WaitError::FromCleanup);
@@ -59,8 +60,8 @@ impl Ticket {
                 help();
                 match batch.wait(deadline, wakes) {
                     Waited::Done => break,
-                    // Before the next look: its thread may not live long enough either. But not for ever: a look that
-                    // fails to start a worker nudges, too.
+                    // Before the next look: its thread may not live long enough either. But not for
+                    // ever: a look that fails to start a worker nudges, too.
                     Waited::Woken if !is_over(deadline) => help(),
                     Waited::Woken | Waited::TimedOut => {
                         let pending = self.pending();
@@ -99,7 +100,8 @@ pub enum WaitError {
     },
     /// The wait was asked for from inside a cleanup.
     FromCleanup,
-    /// This process is the child of a `fork`, and the pool was made before: its workers are not in this process.
+    /// This process is the child of a `fork`, and the pool was made before: its workers are not in
+    /// this process.
     Forked,
 }
 

@@ -1,11 +1,12 @@
-//! Descriptions of cleanups: a label, the place of registration, the type of the closure. For people.
+//! Descriptions of cleanups: a label, the place of registration, the type of the closure. For
+//! people.
 //!
-//! Invariant: a record without a description costs nothing and says nothing. Descriptions lie apart from the
-//! records, in memory that the first one allocates, and each names the generation it is for, so that a slot's
-//! next cleanup is not described by its last one's words.
+//! Invariant: a record without a description costs nothing and says nothing. Descriptions lie apart
+//! from the records, in memory that the first one allocates, and each names the generation it is
+//! for, so that a slot's next cleanup is not described by its last one's words.
 //!
-//! Equal descriptions are kept once per process and never dropped: there are as many as there are places in the
-//! program's text that register cleanups.
+//! Equal descriptions are kept once per process and never dropped: there are as many as there are
+//! places in the program's text that register cleanups.
 
 #![forbid(unsafe_code)]
 
@@ -55,7 +56,8 @@ pub(crate) struct DescriptionId(pub(crate) u32);
 
 struct Known {
     ids: HashMap<Description, u32>,
-    /// The number of the first of `descriptions`. In the child of a `fork` the numbers up to there are its ancestors'.
+    /// The number of the first of `descriptions`. In the child of a `fork` the numbers up to there
+    /// are its ancestors'.
     first: u32,
     descriptions: Vec<Description>,
 }
@@ -70,7 +72,8 @@ impl Known {
     }
 }
 
-/// What this process knows. Not a checker's lock: no protocol depends on it, and it stands in a static.
+/// What this process knows. Not a checker's lock: no protocol depends on it, and it stands in a
+/// static.
 fn known() -> MutexGuard<'static, Known> {
     static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new();
     KNOWN.get(Known::new).lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,7 +1,8 @@
 //! The hooks: what a pool tells its user, and how.
 //!
 //! Invariant: a hook that panics harms nobody, and a hook that waits for cleanups gets
-//! [`WaitError::FromCleanup`](crate::WaitError), never a hang: to this crate it is inside a cleanup.
+//! [`WaitError::FromCleanup`](crate::WaitError), never a hang: to this crate it is inside a
+//! cleanup.
 
 #![forbid(unsafe_code)]
 
@@ -82,7 +83,8 @@ impl fmt::Debug for Hooks {
 pub struct SlowCleanup {
     /// What is known of it.
     pub cleanup: Description,
-    /// For how long it has run at least. It is looked at from time to time, so it may have run for a little more.
+    /// For how long it has run at least. It is looked at from time to time, so it may have run for
+    /// a little more.
     pub age: Duration,
     /// The worker that runs it; `None` for a helping thread.
     pub worker: Option<usize>,

@@ -10,8 +10,8 @@ use crate::record::free_list::FreeList;
 use crate::record::head::Index;
 use sexton_sync::{Arc, Mutex};
 
-/// What the parties to a take-over share: the slots that they have freed, kept from use until the last of them
-/// has put its block down and dropped this.
+/// What the parties to a take-over share: the slots that they have freed, kept from use until the
+/// last of them has put its block down and dropped this.
 #[derive(Debug)]
 pub(crate) struct DeferredFree {
     batch: Arc<BatchAccount>,
@@ -21,7 +21,8 @@ pub(crate) struct DeferredFree {
 #[derive(Debug)]
 struct Kept {
     freed: FreeList,
-    /// Records that a handle's thread was at. Left to it they would be freed at once; so they are passed last.
+    /// Records that a handle's thread was at. Left to it they would be freed at once; so they are
+    /// passed last.
     busy: Vec<Index>,
 }
 

@@ -1,7 +1,7 @@
 //! The dump: what everybody in a pool is doing, for a person who wonders why a cleanup has not run.
 //!
-//! It reads what is there anyway, desks, the list of sleepers and the counters, each at its own moment. It does not
-//! stop anybody.
+//! It reads what is there anyway, desks, the list of sleepers and the counters, each at its own
+//! moment. It does not stop anybody.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,8 @@ use crate::pool::state::Pool;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// A pool at one moment. Its `Display` is a line on the pool and one per runner. See [`Pool::dump`].
+/// A pool at one moment. Its `Display` is a line on the pool and one per runner. See
+/// [`Pool::dump`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolDump {

@@ -16,9 +16,9 @@ const STINT: usize = 16;
 impl Pool {
     /// Runs at most `max` cleanups on this thread; gives how many it ran.
     ///
-    /// Any thread may call it at any time, whether the pool is manual or has workers. What is left of a
-    /// block goes back to the full list. If the list is empty, this takes over the tail of each
-    /// block that another thread has had in hand for `stall_after`. So when it gives less than
+    /// Any thread may call it at any time, whether the pool is manual or has workers. What is left
+    /// of a block goes back to the full list. If the list is empty, this takes over the tail of
+    /// each block that another thread has had in hand for `stall_after`. So when it gives less than
     /// `max`, all that waits is behind a cleanup in a block that was begun later. From inside a
     /// cleanup it does nothing: cleanups do not nest. Nor does it in an inherited pool, whose work
     /// is its own process's.
@@ -33,8 +33,8 @@ impl Pool {
         }
         if self.totals.hooks.ready.is_some() {
             self.told.store(false, Ordering::Relaxed);
-            // ReadyFence: pairs with PublishFence. Either we see the addition to `length`, or the publisher sees that
-            // the hook has to be told again.
+            // ReadyFence: pairs with PublishFence. Either we see the addition to `length`, or the
+            // publisher sees that the hook has to be told again.
             fence(Ordering::SeqCst);
         }
         let in_flight = self.runners.guest();
@@ -55,8 +55,9 @@ impl Pool {
         ran
     }
 
-    /// In a pool that has no workers because none could be started, or none is allowed: runs what is queued here,
-    /// until `enough`. A manual pool's owner has chosen the threads that run cleanups, so nothing runs here.
+    /// In a pool that has no workers because none could be started, or none is allowed: runs what
+    /// is queued here, until `enough`. A manual pool's owner has chosen the threads that run
+    /// cleanups, so nothing runs here.
     pub(crate) fn help_if_no_workers(&self, enough: impl Fn() -> bool) {
         if !self.is_manual() {
             self.help_without_workers(enough);

@@ -1,17 +1,21 @@
 //! Desks: what each runner has in hand, for others to see and, when it stalls, to take over.
 //!
-//! A runner puts a block on its desk before it runs it and takes it off afterwards. In between it does not lock:
-//! others read how far it is from the block's cursor. When it has been at one cleanup for too long, the *tail* of
-//! its block, the entries behind that cleanup, is copied to a new block and published: the tail is *taken over*.
+//! A runner puts a block on its desk before it runs it and takes it off afterwards. In between it
+//! does not lock: others read how far it is from the block's cursor. When it has been at one
+//! cleanup for too long, the *tail* of its block, the entries behind that cleanup, is copied to a
+//! new block and published: the tail is *taken over*.
 //!
-//! Invariant: **while two blocks hold the same entry, no slot of those entries' records is used again.** The
-//! stalled runner may come back in the middle of the take-over and go on, so for a while it and the copy's runner
-//! may both come to a record. That its closure runs once is the record's own affair: only one of them wins the
-//! compare-exchange of [`take`](crate::record::storage::Storage::take). But the loser must not mistake a slot that was
-//! freed and armed again, for an object that lives, for the record it was told of. So all parties to a take-over
-//! share a [`DeferredFree`], which keeps the slots they free until the last party has put its block down.
+//! Invariant: **while two blocks hold the same entry, no slot of those entries' records is used
+//! again.** The stalled runner may come back in the middle of the take-over and go on, so for a
+//! while it and the copy's runner may both come to a record. That its closure runs once is the
+//! record's own affair: only one of them wins the compare-exchange of
+//! [`take`](crate::record::storage::Storage::take). But the loser must not mistake a slot that was
+//! freed and armed again, for an object that lives, for the record it was told of. So all parties
+//! to a take-over share a [`DeferredFree`], which keeps the slots they free until the last party
+//! has put its block down.
 //!
-//! It does not know when a runner counts as stalled (see [`monitor`](crate::pool::monitor)), nor who runs the copy.
+//! It does not know when a runner counts as stalled (see [`monitor`](crate::pool::monitor)), nor
+//! who runs the copy.
 
 #![forbid(unsafe_code)]
 
@@ -30,8 +34,9 @@ use std::time::{Duration, Instant};
 pub(crate) struct InFlight {
     /// Who sits here, while anybody does.
     runner: Runner,
-    /// Locked by the runner at the beginning and the end of a block, and where it has to know whether its tail
-    /// was taken; by others to look, or to take the tail. Never held while user code runs.
+    /// Locked by the runner at the beginning and the end of a block, and where it has to know
+    /// whether its tail was taken; by others to look, or to take the tail. Never held while user
+    /// code runs.
     in_hand: Mutex<Option<InHand>>,
     /// The monitor has let go of the block in hand. Written with that locked; read by the runner
     /// after each step of the cursor. Relaxed: see [`stays_watched`](Desk::stays_watched).
@@ -92,8 +97,8 @@ pub(crate) struct Snapshot {
     pub(crate) len: usize,
     /// Since the block was taken up.
     pub(crate) block_age: Duration,
-    /// How long the cleanup has run for certain: since the first look that found it, or since the block was
-    /// taken up if it is the first one.
+    /// How long the cleanup has run for certain: since the first look that found it, or since the
+    /// block was taken up if it is the first one.
     pub(crate) age: Duration,
     pub(crate) requeued: bool,
 }
@@ -107,7 +112,8 @@ impl InFlight {
         self.runner
     }
 
-    // ---- the runner's side -------------------------------------------------------------------------
+    // ---- the runner's side
+    // -------------------------------------------------------------------------
 
     /// Takes up a block.
     pub(crate) fn begin(&self, queued: &Queued) {
@@ -160,15 +166,17 @@ impl InFlight {
         self.let_go.load(Ordering::Relaxed)
     }
 
-    // ---- the others' side --------------------------------------------------------------------------
+    // ---- the others' side
+    // --------------------------------------------------------------------------
 
     /// Whether a block is in hand that is to be watched.
     pub(crate) fn is_watched(&self) -> bool {
         self.in_hand.lock().as_ref().is_some_and(|in_hand| in_hand.watched == Watched::Yes)
     }
 
-    /// Has what is in hand watched if `worth` says so, which is told whether there is a tail that others could take.
-    /// Whether it is watched. `worth` is not asked about a block that is watched already.
+    /// Has what is in hand watched if `worth` says so, which is told whether there is a tail that
+    /// others could take. Whether it is watched. `worth` is not asked about a block that is watched
+    /// already.
     pub(crate) fn is_to_be_watched(&self, worth: impl FnOnce(bool) -> bool) -> bool {
         let mut in_hand = self.in_hand.lock();
         in_hand.as_mut().is_some_and(|in_hand| {
@@ -240,8 +248,8 @@ impl InFlight {
         })
     }
 
-    /// Copies the tail to a new block, to be published or discarded. `None` if there is none, if it was taken before, or if
-    /// the runner is no longer `at` the cursor where it was found stalled.
+    /// Copies the tail to a new block, to be published or discarded. `None` if there is none, if it
+    /// was taken before, or if the runner is no longer `at` the cursor where it was found stalled.
     pub(crate) fn take_tail(
         &self,
         new_block: impl FnOnce() -> Block,
@@ -249,7 +257,8 @@ impl InFlight {
     ) -> Option<Queued> {
         let mut in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_mut()?;
-        // It may be behind. What the runner has begun meanwhile is in both blocks then, like what it begins later.
+        // It may be behind. What the runner has begun meanwhile is in both blocks then, like what
+        // it begins later.
         let cursor = in_hand.view.cursor();
         if in_hand.requeued || at.is_some_and(|at| at != cursor) {
             return None;
@@ -371,7 +380,8 @@ mod tests {
             self.queued.iter().map(|(head, _)| storage.state(head.index()).1).collect()
         }
 
-        /// Each cleanup has ended and is counted once, `ended_early` of them by their handles; and each slot is used again.
+        /// Each cleanup has ended and is counted once, `ended_early` of them by their handles; and
+        /// each slot is used again.
         fn has_ended(&self, ended_early: u64) {
             let stats = self.pool.stats();
             assert_eq!((stats.ended_early, stats.backlog, stats.panicked), (ended_early, 0, 0));
@@ -526,8 +536,8 @@ mod tests {
         assert_eq!(runners.all().len(), 3);
     }
 
-    /// The handle's thread is inside the second cleanup, when first its runner and then the copy's comes to it; and is
-    /// gone before the last party is.
+    /// The handle's thread is inside the second cleanup, when first its runner and then the copy's
+    /// comes to it; and is gone before the last party is.
     #[test]
     fn a_record_that_its_handle_was_at_is_freed_with_the_rest_and_not_counted_again() {
         let (entered, enter) = channel();
@@ -580,8 +590,8 @@ mod tests {
         scene.has_ended(1);
     }
 
-    /// The handle has read the record's byte just before the sweeper wrote it: it does not count, so the runner does that
-    /// comes to the record.
+    /// The handle has read the record's byte just before the sweeper wrote it: it does not count,
+    /// so the runner does that comes to the record.
     #[test]
     fn a_record_that_its_handle_has_not_counted_is_counted_by_the_runner() {
         let (hand, taken) = channel();

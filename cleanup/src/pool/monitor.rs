@@ -1,10 +1,12 @@
 //! The monitor: one thread per pool that looks after the workers, while they are at work.
 //!
-//! At each tick it looks at the desks. A cleanup that has run for long is reported to the pool's hook; if it has
-//! stalled, the tail of its block is taken over. A worker that could not be started is tried again.
+//! At each tick it looks at the desks. A cleanup that has run for long is reported to the pool's
+//! hook; if it has stalled, the tail of its block is taken over. A worker that could not be started
+//! is tried again.
 //!
-//! A tick is a timed wait, and sleeping workers rely on none: the monitor never looks for work that a publisher
-//! should have woken somebody for. Once no block is in hand it falls *dormant*, and waits without a deadline.
+//! A tick is a timed wait, and sleeping workers rely on none: the monitor never looks for work that
+//! a publisher should have woken somebody for. Once no block is in hand it falls *dormant*, and
+//! waits without a deadline.
 //!
 //! It *lets go* of a block whose tail was taken and whose cleanup was reported. A cleanup that
 //! never returns does not keep it awake. A runner that goes on in such a block asks again to be
@@ -18,15 +20,15 @@ use crate::pool::state::Pool;
 use sexton_sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Ticks without a block in hand after which the monitor falls dormant: often enough that a steady stream of
-/// cleanups does not pay for a wake each time.
+/// Ticks without a block in hand after which the monitor falls dormant: often enough that a steady
+/// stream of cleanups does not pay for a wake each time.
 const MOST_IDLE_TICKS: u32 = 50;
 
 /// Ticks between two attempts to start a worker, at most.
 const LONGEST_BACKOFF: u32 = 64;
 
-/// A monitor, to be [run](Self::run) on a thread of its own. If it is dropped instead, another one is tried
-/// when it is wanted again.
+/// A monitor, to be [run](Self::run) on a thread of its own. If it is dropped instead, another one
+/// is tried when it is wanted again.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     pool: Arc<Pool>,
@@ -107,14 +109,15 @@ impl Backoff {
     }
 }
 
-/// The longest time between two looks of a monitor that is awake, so that it falls dormant some day.
+/// The longest time between two looks of a monitor that is awake, so that it falls dormant some
+/// day.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
 /// The same while a worker could not be started, however patient the pool is with cleanups.
 const STARVING_TICK: Duration = Duration::from_millis(10);
 
-/// How often a monitor looks, for cleanups that stall or are slow after these times: at least twice in each, if that is
-/// not long.
+/// How often a monitor looks, for cleanups that stall or are slow after these times: at least twice
+/// in each, if that is not long.
 pub(crate) fn tick(
     stall_after: Duration,
     slow_after: Option<Duration>,

@@ -1,8 +1,9 @@
 //! Running blocks: one function for workers, manual pools and helping threads.
 //!
-//! Invariant: a block in the hands of a [`Run`] is either run to its end and recycled, or goes back to the
-//! full list with what is left of it, whatever happens in between. Nothing is locked or borrowed while a
-//! cleanup runs or captures are dropped, so both may do anything: register, stop, collect another heap.
+//! Invariant: a block in the hands of a [`Run`] is either run to its end and recycled, or goes back
+//! to the full list with what is left of it, whatever happens in between. Nothing is locked or
+//! borrowed while a cleanup runs or captures are dropped, so both may do anything: register, stop,
+//! collect another heap.
 //!
 //! It does not know where the block came from, nor who waits for it.
 
@@ -29,8 +30,9 @@ pub(crate) fn run(pool: &Pool, block: Queued, in_flight: &InFlight, max: usize) 
     Run::new(pool, block, in_flight).go(max)
 }
 
-/// How many entries ahead records are fetched. Objects die in no order, and a short cleanup takes less than a miss; where
-/// records lie in a row the processor sees them coming, but not early enough for what is to be written.
+/// How many entries ahead records are fetched. Objects die in no order, and a short cleanup takes
+/// less than a miss; where records lie in a row the processor sees them coming, but not early
+/// enough for what is to be written.
 const AHEAD: usize = 24;
 
 /// One block being run. Dropping it settles the accounts, at the end as in the middle.
@@ -97,7 +99,8 @@ impl<'a> Run<'a> {
             };
             let Some(taken) = taken else {
                 let step = self.in_flight.step(|deferred| {
-                    // Without a note while others may come to the record: its handle must not free the slot.
+                    // Without a note while others may come to the record: its handle must not free
+                    // the slot.
                     let note = deferred.is_none().then_some(batch.byte());
                     match (skip(self.pool, storage, record, note), deferred) {
                         (Skip::Freed(slot, counted), _) => {
@@ -186,14 +189,16 @@ impl Drop for Run<'_> {
         }
         self.pool.totals().counters.of(self.in_flight.runner()).add(|s| &s.running, u64::MAX);
         if queued.block.front().is_some() && !requeued {
-            // 2. A rest goes back to the list, for whoever comes next; it keeps the batch unfinished.
+            // 2. A rest goes back to the list, for whoever comes next; it keeps the batch
+            //    unfinished.
             let batch = queued.batch.clone();
             let demand = self.pool.queue().publish([queued]);
             drop(transit);
             self.pool.published(demand);
             // Afterwards: a thread that waits for relief in a manual pool finds the rest.
             batch.subtract(self.ended);
-            // After the PublishFence of that publish: if the pool was closed meanwhile, nobody else will come.
+            // After the PublishFence of that publish: if the pool was closed meanwhile, nobody else
+            // will come.
             self.pool.discard_if_closed();
         } else {
             drop(transit);

@@ -1,17 +1,21 @@
 //! The end of a pool.
 //!
-//! 1. [`Pool::begin_shutdown`]: workers leave instead of going to sleep; they drain the full list first.
+//! 1. [`Pool::begin_shutdown`]: workers leave instead of going to sleep; they drain the full list
+//!    first.
 //! 2. [`Pool::wait_until_workers_left`], with a deadline; then join the threads that have left.
-//! 3. [`Pool::discard_pending`]: what is left is dropped instead of run, what is behind a cleanup that still runs
-//!    included; from now on also by workers that come back from one, and by heaps that still collect. Tickets finish.
+//! 3. [`Pool::discard_pending`]: what is left is dropped instead of run, what is behind a cleanup
+//!    that still runs included; from now on also by workers that come back from one, and by heaps
+//!    that still collect. Tickets finish.
 //!
-//! Inside a cleanup there is no waiting: [`Pool::discard_after_the_last`] takes the place of steps 2 and 3.
+//! Inside a cleanup there is no waiting: [`Pool::discard_after_the_last`] takes the place of steps
+//! 2 and 3.
 //!
-//! None of this does anything in an inherited pool: what was queued at the `fork` is its own process's.
+//! None of this does anything in an inherited pool: what was queued at the `fork` is its own
+//! process's.
 //!
-//! Invariant: once the pool is closed, nothing stays queued: who publishes and sees it closed discards, and who closes
-//! it finds what was published before. What does not run for that is counted when it is taken;
-//! `PROTOCOL.md` says how.
+//! Invariant: once the pool is closed, nothing stays queued: who publishes and sees it closed
+//! discards, and who closes it finds what was published before. What does not run for that is
+//! counted when it is taken; `PROTOCOL.md` says how.
 
 use crate::pool::help::is_over;
 use crate::pool::run::run;
@@ -20,8 +24,8 @@ use sexton_sync::{Ordering, fence, yield_now};
 use std::time::{Duration, Instant};
 
 impl Pool {
-    /// From now on workers leave when the full list is empty, and none is added, except in place of one that
-    /// died. Idle workers are woken to find out. Does not wait.
+    /// From now on workers leave when the full list is empty, and none is added, except in place of
+    /// one that died. Idle workers are woken to find out. Does not wait.
     pub fn begin_shutdown(&self) {
         if self.is_inherited() {
             return;
@@ -32,12 +36,13 @@ impl Pool {
         self.a_worker_left();
     }
 
-    /// Waits until no worker is left. Whether that is so when it returns, and they have left nothing behind.
+    /// Waits until no worker is left. Whether that is so when it returns, and they have left
+    /// nothing behind.
     ///
-    /// If there can be none for what is queued, because none can be started or the bound is 0, this runs it here, as a
-    /// [`Ticket`](crate::Ticket) does; not so in a manual pool. Called by a worker of this pool, from inside a cleanup,
-    /// it would wait for itself until the timeout; see [`in_cleanup`](crate::in_cleanup). A timeout too long for the
-    /// clock means for ever.
+    /// If there can be none for what is queued, because none can be started or the bound is 0, this
+    /// runs it here, as a [`Ticket`](crate::Ticket) does; not so in a manual pool. Called by a
+    /// worker of this pool, from inside a cleanup, it would wait for itself until the timeout; see
+    /// [`in_cleanup`](crate::in_cleanup). A timeout too long for the clock means for ever.
     pub fn wait_until_workers_left(&self, timeout: Duration) -> bool {
         if self.is_inherited() {
             return true;
@@ -65,9 +70,10 @@ impl Pool {
 
     /// When no worker is left: whether the list is empty, or nobody can be had who would empty it.
     ///
-    /// A publisher may be between P1 and P2 while the workers leave. Its block is in the list and not claimable;
-    /// but one of them may have claimed the unit of a block published before, and taken this one. And a tail that was taken
-    /// over may be between T2 and T3, its first runner gone.
+    /// A publisher may be between P1 and P2 while the workers leave. Its block is in the list and
+    /// not claimable; but one of them may have claimed the unit of a block published before, and
+    /// taken this one. And a tail that was taken over may be between T2 and T3, its first runner
+    /// gone.
     fn last_look(&self) -> bool {
         // Acquire: pairs with the Release of `Transit`; what is not in transit any more is in the
         // list. A runner that has left a tail to its copy has seen the desk after the addition, and
@@ -90,7 +96,8 @@ impl Pool {
                 if now.begun == before.begun {
                     return true;
                 }
-                // One came and went. It may have taken another block than the one it was demanded for: look again.
+                // One came and went. It may have taken another block than the one it was demanded
+                // for: look again.
                 continue;
             }
             // Until that publisher has done P2, two instructions, or the tail is published.
@@ -112,8 +119,8 @@ impl Pool {
         let before = self.refused.load(Ordering::Relaxed);
         self.closed.store(true, Ordering::Relaxed);
         self.watch.stop();
-        // CloseFence: pairs with PublishFence. Either the publisher sees `closed` and discards what it has
-        // published, or we see what it has added to `length`. And with TransitFence.
+        // CloseFence: pairs with PublishFence. Either the publisher sees `closed` and discards what
+        // it has published, or we see what it has added to `length`. And with TransitFence.
         fence(Ordering::SeqCst);
         // From now on blocks go from the list to desks only. So we find all of them.
         while self.in_transit.load(Ordering::Acquire) > 0 {
@@ -142,20 +149,21 @@ impl Pool {
         // Relaxed: ordered by the fence.
         self.in_transit.fetch_add(1, Ordering::Relaxed);
         let transit = Transit { pool: self };
-        // TransitFence: pairs with CloseFence. Either we see `closed`, or the thread that closes sees
-        // us in transit.
+        // TransitFence: pairs with CloseFence. Either we see `closed`, or the thread that closes
+        // sees us in transit.
         fence(Ordering::SeqCst);
         (!self.is_closed()).then_some(transit)
     }
 
-    /// Has [`discard_pending`](Self::discard_pending) called as soon as no worker is left: now, or by the last one
-    /// on its way out. For a shutdown that cannot wait, because it is called from inside a cleanup.
+    /// Has [`discard_pending`](Self::discard_pending) called as soon as no worker is left: now, or
+    /// by the last one on its way out. For a shutdown that cannot wait, because it is called from
+    /// inside a cleanup.
     pub fn discard_after_the_last(&self) {
         if self.is_inherited() {
             return;
         }
-        // Relaxed: whoever vacates a post, or counts them below, does so under the crew's lock. Either we
-        // count no worker, or the last one vacates later and finds this set.
+        // Relaxed: whoever vacates a post, or counts them below, does so under the crew's lock.
+        // Either we count no worker, or the last one vacates later and finds this set.
         self.discard_at_end.store(true, Ordering::Relaxed);
         self.a_worker_left();
     }
@@ -183,8 +191,9 @@ impl Pool {
         }
     }
 
-    /// Discards what has been published, if the pool is closed. Called some time after each publish, by who can run
-    /// destructors then: at the end of a sweeper and of a cycle, and after a rest has gone back to the list.
+    /// Discards what has been published, if the pool is closed. Called some time after each
+    /// publish, by who can run destructors then: at the end of a sweeper and of a cycle, and after
+    /// a rest has gone back to the list.
     pub(crate) fn discard_if_closed(&self) {
         // Relaxed: after the PublishFence of the publish.
         if self.is_closed() {
@@ -197,8 +206,8 @@ impl Pool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// In a manual pool: runs (and so discards) the blocks whose batch is to be discarded, and puts the
-    /// others back.
+    /// In a manual pool: runs (and so discards) the blocks whose batch is to be discarded, and puts
+    /// the others back.
     pub(crate) fn help_to_discard(&self) {
         if !self.is_manual() || self.is_inherited() {
             return;

@@ -1,7 +1,7 @@
 //! Staffing: which workers are started for the work that waits, and what is tried again.
 //!
-//! Invariant: the pool counts a worker from before its thread is asked for. It starts threads outside
-//! every lock.
+//! Invariant: the pool counts a worker from before its thread is asked for. It starts threads
+//! outside every lock.
 //!
 //! # What is tried again, and by whom
 //!
@@ -12,7 +12,8 @@
 //! | to have any worker | no worker, and `length > 0` | waiters and a shutdown run the work themselves |
 //! | a worker that ended without being told to | `LossFence` in `sleep.rs` | its thread, on its way out |
 //!
-//! If neither a worker nor the monitor can be started, nobody is left to try by himself: the next publish or wait does.
+//! If neither a worker nor the monitor can be started, nobody is left to try by himself: the next
+//! publish or wait does.
 
 #![forbid(unsafe_code)]
 
@@ -30,8 +31,9 @@ impl Pool {
         self.this.upgrade().expect("whoever publishes holds the pool")
     }
 
-    /// Changes the most workers at a time. A surplus leaves as soon as it has no cleanup in hand; if work waits,
-    /// workers are added at once. No effect on a manual pool, nor on an inherited one.
+    /// Changes the most workers at a time. A surplus leaves as soon as it has no cleanup in hand;
+    /// if work waits, workers are added at once. No effect on a manual pool, nor on an inherited
+    /// one.
     pub fn set_max_workers(&self, max: usize) {
         if self.spawn.is_some() && !self.is_inherited() {
             self.queue.sleep().set_max(max);
@@ -59,7 +61,8 @@ impl Pool {
         }
     }
 
-    /// Wakes or starts workers for what is in the list, and the monitor, in case the last attempt failed.
+    /// Wakes or starts workers for what is in the list, and the monitor, in case the last attempt
+    /// failed.
     pub(crate) fn notify_workers(&self) {
         let demand = self.queue.notify_workers();
         self.start_workers(demand);
@@ -92,7 +95,8 @@ impl Pool {
         }
         if self.is_starving() {
             if self.is_deserted() {
-                // Who waits already may have counted on this start. (With a worker there is somebody to count on.)
+                // Who waits already may have counted on this start. (With a worker there is
+                // somebody to count on.)
                 self.totals.wake_waiters();
             }
             if self.watch.call() {
@@ -106,7 +110,8 @@ impl Pool {
         self.queue.len() > 0 && self.queue.sleep().numbers().workers == 0
     }
 
-    /// A worker ended before it began: whoever was to start it forgot it, or its thread did not live that long.
+    /// A worker ended before it began: whoever was to start it forgot it, or its thread did not
+    /// live that long.
     pub(crate) fn never_began(&self) {
         self.starving.store(true, Ordering::Relaxed);
         // Not in the middle of the attempt to start it, which looks itself when it is over.

@@ -1,8 +1,10 @@
-//! What a pool does about cleanups that run for long: which blocks are watched, and what becomes of what a look finds.
+//! What a pool does about cleanups that run for long: which blocks are watched, and what becomes of
+//! what a look finds.
 //!
-//! Invariant: a block in hand whose tail others could take over is watched: by the monitor, or, while that cannot be
-//! started, by whoever tries again. Whether others could is asked with the desk locked, by the runner when it takes the
-//! block up, and for all desks when the bound is raised; so one of the two sees the other's change.
+//! Invariant: a block in hand whose tail others could take over is watched: by the monitor, or,
+//! while that cannot be started, by whoever tries again. Whether others could is asked with the
+//! desk locked, by the runner when it takes the block up, and for all desks when the bound is
+//! raised; so one of the two sees the other's change.
 //!
 //! When the monitor looks is `monitor.rs`'s affair, what is on a desk `in_flight.rs`'s.
 
@@ -29,14 +31,16 @@ impl Pool {
         }
     }
 
-    /// Whether the monitor is to watch a block: others could take its tail over, or the hook wants to know.
+    /// Whether the monitor is to watch a block: others could take its tail over, or the hook wants
+    /// to know.
     fn is_worth_watching(&self, tail: bool, runner: Runner) -> bool {
         let others = if runner == Runner::Guest { 1 } else { 2 };
         self.spawn.is_some()
             && (tail && self.max_workers() >= others || self.totals.hooks.slow.is_some())
     }
 
-    /// The bound has changed: there may be others now for blocks that were taken up when there were none.
+    /// The bound has changed: there may be others now for blocks that were taken up when there were
+    /// none.
     pub(super) fn watch_what_others_could_take(&self) {
         let mut any = false;
         for in_flight in self.runners.all() {

@@ -1,16 +1,17 @@
 //! The pool: the full list, the blocks, the crew, and who is asked for when work waits.
 //!
-//! Invariant: the pool counts a worker from before its thread is asked for; it spawns outside every lock. A
-//! pool without [`Spawn`] is manual: it runs cleanups only on threads that ask to.
+//! Invariant: the pool counts a worker from before its thread is asked for; it spawns outside every
+//! lock. A pool without [`Spawn`] is manual: it runs cleanups only on threads that ask to.
 //!
-//! It owns no thread: [`Spawn`] makes them, and whoever made them joins them. What stalled cleanups need is in
-//! `stalls.rs`, the end in `shutdown.rs`.
+//! It owns no thread: [`Spawn`] makes them, and whoever made them joins them. What stalled cleanups
+//! need is in `stalls.rs`, the end in `shutdown.rs`.
 //!
 //! # After a `fork`
 //!
-//! The child has none of the pool's threads, and the pool is *inherited* there. Its locks may be held and its lists may be
-//! in the middle of a change, by threads that do not exist. So every way in asks [`Pool::is_inherited`] first, and then
-//! takes no lock, no block and no claim. Its memory stays: the threads left behind hold counted references for ever.
+//! The child has none of the pool's threads, and the pool is *inherited* there. Its locks may be
+//! held and its lists may be in the middle of a change, by threads that do not exist. So every way
+//! in asks [`Pool::is_inherited`] first, and then takes no lock, no block and no claim. Its memory
+//! stays: the threads left behind hold counted references for ever.
 
 #![forbid(unsafe_code)]
 
@@ -31,22 +32,23 @@ use std::{fmt, io};
 
 /// Starts threads for a pool.
 ///
-/// It is called on the thread that publishes cleanups, a collecting one for the most part. No lock is
-/// held, and the call counts as inside a cleanup. It should not wait for anything.
+/// It is called on the thread that publishes cleanups, a collecting one for the most part. No lock
+/// is held, and the call counts as inside a cleanup. It should not wait for anything.
 pub trait Spawn: Send + Sync {
     /// Starts a thread that calls `run`.
     ///
-    /// The pool counts a worker from before the call on. Dropping `run` uncalled corrects the count.
-    /// If a thread had been started for it and work waits, the pool asks for a replacement at once.
+    /// The pool counts a worker from before the call on. Dropping `run` uncalled corrects the
+    /// count. If a thread had been started for it and work waits, the pool asks for a replacement
+    /// at once.
     ///
     /// # Errors
-    /// If no thread can be started. `run` has to be dropped. A panic is an error like any other. The
-    /// failure is counted and given to the hook. The next publish, [`Ticket::wait`](crate::Ticket::wait)
-    /// or tick of the monitor tries again.
+    /// If no thread can be started. `run` has to be dropped. A panic is an error like any other.
+    /// The failure is counted and given to the hook. The next publish,
+    /// [`Ticket::wait`](crate::Ticket::wait) or tick of the monitor tries again.
     ///
-    /// Without a monitor, stalled cleanups keep the rest of their blocks, and slow ones are not reported.
-    /// [`Unsupported`](io::ErrorKind::Unsupported) for a [`Role::Monitor`] is no failure: the pool goes
-    /// without one, and tries again when one is wanted again.
+    /// Without a monitor, stalled cleanups keep the rest of their blocks, and slow ones are not
+    /// reported. [`Unsupported`](io::ErrorKind::Unsupported) for a [`Role::Monitor`] is no failure:
+    /// the pool goes without one, and tries again when one is wanted again.
     fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 }
 
@@ -55,7 +57,8 @@ pub trait Spawn: Send + Sync {
 pub enum Role {
     /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed.
     ///
-    /// The number is its index: below the largest `max_workers` there was, and no two workers' at a time.
+    /// The number is its index: below the largest `max_workers` there was, and no two workers' at a
+    /// time.
     Worker(usize),
     /// Watches for cleanups that run for long. One per pool at a time.
     Monitor,
@@ -64,13 +67,14 @@ pub enum Role {
 /// How a pool is to be.
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
-    /// The most workers at a time; 0 for none. A pool without [`Spawn`] has none whatever is said here.
+    /// The most workers at a time; 0 for none. A pool without [`Spawn`] has none whatever is said
+    /// here.
     pub max_workers: usize,
-    /// How long a worker is idle before it leaves. The crew shrinks by one in this time, and not within this
-    /// time of having grown. `None`: workers stay.
+    /// How long a worker is idle before it leaves. The crew shrinks by one in this time, and not
+    /// within this time of having grown. `None`: workers stay.
     pub keep_alive: Option<Duration>,
-    /// How long a cleanup runs before others take over the rest of its block. At least a millisecond; found out
-    /// with a delay of up to half of it.
+    /// How long a cleanup runs before others take over the rest of its block. At least a
+    /// millisecond; found out with a delay of up to half of it.
     pub stall_after: Duration,
     /// What the pool tells its user.
     pub hooks: Hooks,
@@ -93,7 +97,8 @@ impl Default for PoolConfig {
     }
 }
 
-/// A bounded set of workers and the cleanups that wait for them. One pool serves any number of heaps.
+/// A bounded set of workers and the cleanups that wait for them. One pool serves any number of
+/// heaps.
 pub struct Pool {
     pub(super) queue: Queue<Queued>,
     pub(super) blocks: Blocks,
@@ -102,8 +107,9 @@ pub struct Pool {
     pub(super) totals: Arc<Totals>,
     pub(super) stall_after: Duration,
     pub(super) spawn: Option<Box<dyn Spawn>>,
-    /// The ready hook has been told, and nobody has come yet. Set by publishers after their PublishFence,
-    /// cleared by whoever comes, before a fence of its own: who does not see the other's work is seen by it.
+    /// The ready hook has been told, and nobody has come yet. Set by publishers after their
+    /// PublishFence, cleared by whoever comes, before a fence of its own: who does not see the
+    /// other's work is seen by it.
     pub(super) told: AtomicBool,
     /// A worker could not be started, and nobody has tried again. Relaxed: a hint to the monitor.
     pub(super) starving: AtomicBool,
@@ -116,8 +122,8 @@ pub struct Pool {
     pub(super) in_transit: AtomicUsize,
     /// Cleanups reported as slow. Relaxed: a counter.
     pub(super) slow: AtomicU64,
-    /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners, Relaxed, and by
-    /// publishers, after a fence.
+    /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners,
+    /// Relaxed, and by publishers, after a fence.
     pub(super) closed: AtomicBool,
     /// Cleanups that were not run because the pool was closed. Added to by runners with their desk
     /// locked. Relaxed: ordered by that lock.
@@ -132,7 +138,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool that starts its workers through `spawn`, as work calls for them. Without `spawn` it is manual.
+    /// A pool that starts its workers through `spawn`, as work calls for them. Without `spawn` it
+    /// is manual.
     pub fn new(config: PoolConfig, spawn: Option<Box<dyn Spawn>>) -> Arc<Pool> {
         Self::with_mutant(config, spawn, Mutant::None)
     }
@@ -172,8 +179,8 @@ impl Pool {
         self.queue.sleep().max()
     }
 
-    /// Whether the pool was made by another process, before a `fork`. Then its workers are not in this one, and nothing
-    /// it does is waited for or run here. A system call.
+    /// Whether the pool was made by another process, before a `fork`. Then its workers are not in
+    /// this one, and nothing it does is waited for or run here. A system call.
     pub fn is_inherited(&self) -> bool {
         !self.home.is_current()
     }
@@ -183,8 +190,8 @@ impl Pool {
         self.spawn.is_none()
     }
 
-    /// The counters. Takes the crew's lock for a moment; never waits for a cleanup. An inherited pool has no workers; its
-    /// other numbers are those at the `fork`.
+    /// The counters. Takes the crew's lock for a moment; never waits for a cleanup. An inherited
+    /// pool has no workers; its other numbers are those at the `fork`.
     pub fn stats(&self) -> PoolStats {
         let totals = &*self.totals;
         let inherited = self.is_inherited();
@@ -219,7 +226,8 @@ impl Pool {
         self.totals.counters.read().backlog() == 0
     }
 
-    // ---- for the rest of the crate -----------------------------------------------------------------
+    // ---- for the rest of the crate
+    // -----------------------------------------------------------------
 
     pub(crate) fn watch(&self) -> &Watch {
         &self.watch

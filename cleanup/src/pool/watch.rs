@@ -1,9 +1,10 @@
 //! Whether there is a monitor, and whether it is dormant.
 //!
-//! Invariant: **no block in hand beside a dormant monitor, if it is to be watched.** The runner puts the block on
-//! its desk and then asks whether the monitor is dormant (steps B1, B2); the monitor says that it is, and then looks
-//! at the desks once more (M1, M2). Both lock the desk in between. If the runner was there first, the monitor sees
-//! the block; if the monitor was, the runner sees that it is dormant, and calls it.
+//! Invariant: **no block in hand beside a dormant monitor, if it is to be watched.** The runner
+//! puts the block on its desk and then asks whether the monitor is dormant (steps B1, B2); the
+//! monitor says that it is, and then looks at the desks once more (M1, M2). Both lock the desk in
+//! between. If the runner was there first, the monitor sees the block; if the monitor was, the
+//! runner sees that it is dormant, and calls it.
 
 #![forbid(unsafe_code)]
 
@@ -14,8 +15,8 @@ use std::time::Instant;
 /// Whether there is a monitor, and whether it is dormant.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// Nobody is looking. Read by runners after they have locked their desk; written by the monitor before it
-    /// locks the desks, and by callers.
+    /// Nobody is looking. Read by runners after they have locked their desk; written by the monitor
+    /// before it locks the desks, and by callers.
     dormant: AtomicBool,
     state: Mutex<State>,
     condvar: Condvar,
@@ -120,8 +121,9 @@ impl Watch {
         state
     }
 
-    /// Steps M1 and M2: waits for the next call, unless `is_busy` finds a block in hand. False if the monitor is
-    /// to end: because it was told to, or because nobody has called until `deadline`.
+    /// Steps M1 and M2: waits for the next call, unless `is_busy` finds a block in hand. False if
+    /// the monitor is to end: because it was told to, or because nobody has called until
+    /// `deadline`.
     pub(crate) fn fall_dormant(
         &self,
         deadline: Option<Instant>,

@@ -1,7 +1,7 @@
 //! A worker: the loop that one of the pool's threads runs.
 //!
-//! Invariant: the pool counts exactly the workers that exist. A worker that ends other than by being told to
-//! leave, unrun, unwound or never started, corrects the count by being dropped.
+//! Invariant: the pool counts exactly the workers that exist. A worker that ends other than by
+//! being told to leave, unrun, unwound or never started, corrects the count by being dropped.
 //!
 //! It does not know its thread; the pool's [`Spawn`](crate::Spawn) made that.
 
@@ -30,9 +30,9 @@ impl Worker {
         Worker { pool, id, in_flight: None, left: false }
     }
 
-    /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed: the pool shuts
-    /// down and its full list is empty, or the worker was idle for long, or the bound was lowered. Cleanups that
-    /// panic do not end it.
+    /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed:
+    /// the pool shuts down and its full list is empty, or the worker was idle for long, or the
+    /// bound was lowered. Cleanups that panic do not end it.
     pub(crate) fn run(mut self) {
         let queue = self.pool.queue();
         queue.started(self.id);

@@ -1,7 +1,7 @@
 //! Protocol 1: the length of the full list, and the claim that entitles to a pop.
 //!
-//! Invariant: `length` plus the claims in hand never exceeds the number of items in the full list. So the
-//! holder of a [`Claim`] will find one, and whoever holds none has no business looking.
+//! Invariant: `length` plus the claims in hand never exceeds the number of items in the full list.
+//! So the holder of a [`Claim`] will find one, and whoever holds none has no business looking.
 //!
 //! It does not know what the list holds, nor who sleeps; see [`queue`](crate::protocol::queue) and
 //! [`sleep`](crate::protocol::sleep). `PROTOCOL.md` has the proof.
@@ -13,8 +13,8 @@ use sexton_sync::{AtomicUsize, CachePadded, Ordering};
 /// How many items of the full list are unclaimed.
 #[derive(Debug)]
 pub(crate) struct Length {
-    /// Written by publishers (add) and claimers (decrement), always by read-modify-write, so that the
-    /// additions of all publishers form one release sequence. Read without a lock by everybody.
+    /// Written by publishers (add) and claimers (decrement), always by read-modify-write, so that
+    /// the additions of all publishers form one release sequence. Read without a lock by everybody.
     length: CachePadded<AtomicUsize>,
 }
 
@@ -26,7 +26,8 @@ impl Length {
     /// Makes `n` items claimable. Called only after all of them were pushed.
     #[inline]
     pub(crate) fn add(&self, n: usize) {
-        // Release: pairs with the Acquire of `try_claim`. The pushes come before the claim they allow.
+        // Release: pairs with the Acquire of `try_claim`. The pushes come before the claim they
+        // allow.
         self.length.fetch_add(n, Ordering::Release);
     }
 
@@ -41,15 +42,16 @@ impl Length {
 
     /// Takes one unit of length, if there is one: `n -> n - 1` for `n > 0`, by compare-exchange.
     ///
-    /// A plain subtraction would have to be undone at zero, and in between another claimer would see a
-    /// length that is too small.
+    /// A plain subtraction would have to be undone at zero, and in between another claimer would
+    /// see a length that is too small.
     #[inline]
     pub(crate) fn try_claim(&self) -> Option<Claim<'_>> {
         // Relaxed: only a guess; the compare-exchange decides.
         let mut n = self.length.load(Ordering::Relaxed);
         while n > 0 {
-            // Acquire: pairs with the Release in `add`, with all of them at once, because read-modify-writes
-            // continue a release sequence. Relaxed on failure: the value is only the next guess.
+            // Acquire: pairs with the Release in `add`, with all of them at once, because
+            // read-modify-writes continue a release sequence. Relaxed on failure: the value is only
+            // the next guess.
             match self.length.compare_exchange_weak(n, n - 1, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => return Some(Claim { length: self }),
@@ -60,7 +62,8 @@ impl Length {
     }
 }
 
-/// The right to take exactly one item from the full list. No claim, no pop; neither `Copy` nor `Clone`.
+/// The right to take exactly one item from the full list. No claim, no pop; neither `Copy` nor
+/// `Clone`.
 ///
 /// Dropping an unused claim gives the unit back, so that the item is not stranded.
 #[derive(Debug)]

@@ -1,12 +1,14 @@
-//! The protocol with one step broken, for the models that must fail; and with a pause at a step, for the tests.
+//! The protocol with one step broken, for the models that must fail; and with a pause at a step,
+//! for the tests.
 //!
-//! A proof that no model can contradict is worth little. Under `--cfg loom` and `--cfg shuttle` the queue carries
-//! one of these and leaves out or misplaces that one step; the tests assert that the checker finds the lost
-//! wake-up. In this crate's unit tests it does so, too, to measure how soon a real machine shows it. In every other
-//! build the only value is [`Mutant::None`], and the questions asked of it compile to
-//! nothing.
+//! A proof that no model can contradict is worth little. Under `--cfg loom` and `--cfg shuttle` the
+//! queue carries one of these and leaves out or misplaces that one step; the tests assert that the
+//! checker finds the lost wake-up. In this crate's unit tests it does so, too, to measure how soon
+//! a real machine shows it. In every other build the only value is [`Mutant::None`], and the
+//! questions asked of it compile to nothing.
 
-/// A named step of `PROTOCOL.md`, at which a test can make a thread pause. Nothing in any other build.
+/// A named step of `PROTOCOL.md`, at which a test can make a thread pause. Nothing in any other
+/// build.
 macro_rules! step {
     ($step:ident) => {
         #[cfg(all(test, not(any(loom, shuttle))))]
@@ -32,8 +34,8 @@ pub(crate) enum Mutant {
     LengthAfterLook,
     /// A worker looks at `length` before it takes the lock, and announces itself after that.
     AnnounceAfterRead,
-    /// A wake-up may go to a worker that has announced itself and not yet joined the list: it is counted
-    /// as woken, and nobody is.
+    /// A wake-up may go to a worker that has announced itself and not yet joined the list: it is
+    /// counted as woken, and nobody is.
     UncommittedSignal,
     /// The worker's fence is missing.
     NoSleepFence,
@@ -55,7 +57,8 @@ pub(crate) enum Mutant {
     SurplusSleeps,
     /// Two runners with the same entry take its record by load and store.
     TakeWithoutCompareExchange,
-    /// A runner takes a record that is being stopped, and has nothing to drop, for one that has been stopped.
+    /// A runner takes a record that is being stopped, and has nothing to drop, for one that has
+    /// been stopped.
     NoWaitForStop,
     /// The parties to a take-over give their slots back as they end, and not when the last one has.
     NoDeferredFree,

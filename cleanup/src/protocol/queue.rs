@@ -1,7 +1,8 @@
-//! The full list: what is published, by whom it is claimed, and the one place where the two protocols meet.
+//! The full list: what is published, by whom it is claimed, and the one place where the two
+//! protocols meet.
 //!
-//! Invariant: what was published is taken exactly once, and while something is unclaimed, no worker stays
-//! asleep and no vacancy stays open that somebody is not about to fill. See `PROTOCOL.md`.
+//! Invariant: what was published is taken exactly once, and while something is unclaimed, no worker
+//! stays asleep and no vacancy stays open that somebody is not about to fill. See `PROTOCOL.md`.
 //!
 //! It does not know what an item is. The crate publishes blocks; the models publish numbers.
 
@@ -23,7 +24,8 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// A queue for at most `max` workers, who leave after an idle time of `keep_alive`. `mutant` is [`Mutant::None`] but in models.
+    /// A queue for at most `max` workers, who leave after an idle time of `keep_alive`. `mutant` is
+    /// [`Mutant::None`] but in models.
     pub(crate) fn new(max: usize, keep_alive: Option<Duration>, mutant: Mutant) -> Self {
         Queue {
             list: Injector::new(),
@@ -63,12 +65,12 @@ impl<T> Queue<T> {
 
     /// Steps P3 and P4 alone: is there work, and somebody to be told?
     ///
-    /// Publishers end with it. A waiter for the work's end begins with it, so that a worker that could not
-    /// be started at the publish is tried again.
+    /// Publishers end with it. A waiter for the work's end begins with it, so that a worker that
+    /// could not be started at the publish is tried again.
     pub(crate) fn notify_workers(&self) -> Demand {
         if !self.mutant.is(Mutant::NoPublishFence) {
-            // PublishFence: pairs with SleepFence and LossFence in `sleep.rs`. Our addition to `length`
-            // comes before our look at `asleep` and `workers`.
+            // PublishFence: pairs with SleepFence and LossFence in `sleep.rs`. Our addition to
+            // `length` comes before our look at `asleep` and `workers`.
             fence(Ordering::SeqCst); // P3
         }
         step!(P4);
@@ -80,8 +82,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Publishes what a stalled worker cannot take care of. As [`publish`](Self::publish), but a worker may be added
-    /// during a shutdown, too, as in place of one that died.
+    /// Publishes what a stalled worker cannot take care of. As [`publish`](Self::publish), but a
+    /// worker may be added during a shutdown, too, as in place of one that died.
     pub(crate) fn publish_for_stalled(&self, item: T) -> Demand {
         self.list.push(item); // P1
         self.length.add(1); // P2
@@ -89,9 +91,9 @@ impl<T> Queue<T> {
         self.sleep.replace(&self.length)
     }
 
-    /// The next item for the worker of this seat, which sleeps until there is one. `None`: it is to leave, and
-    /// no longer counted; because the pool is shutting down and the list is empty, because there are more
-    /// workers than there may be, or because it was idle for long.
+    /// The next item for the worker of this seat, which sleeps until there is one. `None`: it is to
+    /// leave, and no longer counted; because the pool is shutting down and the list is empty,
+    /// because there are more workers than there may be, or because it was idle for long.
     #[cfg(test)]
     pub(crate) fn next(&self, parking: &Parking) -> Option<T> {
         self.next_by(parking, || self.try_next())
@@ -140,7 +142,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Whether the full list holds nothing, claimable or not: no publisher is between P1 and P2 either.
+    /// Whether the full list holds nothing, claimable or not: no publisher is between P1 and P2
+    /// either.
     pub(crate) fn is_drained(&self) -> bool {
         self.list.is_empty()
     }

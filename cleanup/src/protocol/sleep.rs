@@ -1,13 +1,14 @@
 //! Protocol 2: who sleeps, who wakes them, and when the crew grows.
 //!
-//! Invariant: a worker never parks while there is work that no publisher will tell it about. Either the
-//! publisher sees the worker in `asleep`, or the worker sees the work in `length`; the pair of fences
-//! SleepFence and PublishFence rules out that neither sees the other. A worker that has slept long enough
-//! leaves; who is still on the list of sleepers is nobody's hope, so that strands nothing. `PROTOCOL.md` has the
-//! steps and the proof; the step numbers in the comments are that page's.
+//! Invariant: a worker never parks while there is work that no publisher will tell it about. Either
+//! the publisher sees the worker in `asleep`, or the worker sees the work in `length`; the pair of
+//! fences SleepFence and PublishFence rules out that neither sees the other. A worker that has
+//! slept long enough leaves; who is still on the list of sleepers is nobody's hope, so that strands
+//! nothing. `PROTOCOL.md` has the steps and the proof; the step numbers in the comments are that
+//! page's.
 //!
-//! It does not know what the work is, and it starts no threads: it answers with a [`Demand`], and the
-//! [`pool`](crate::pool::state) spawns outside every lock.
+//! It does not know what the work is, and it starts no threads: it answers with a [`Demand`], and
+//! the [`pool`](crate::pool::state) spawns outside every lock.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +24,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Sleep {
     hints: CachePadded<Hints>,
     synced: Mutex<Synced>,
-    /// How long a worker sleeps before it leaves, and how long the crew keeps its size. `None`: for ever.
+    /// How long a worker sleeps before it leaves, and how long the crew keeps its size. `None`: for
+    /// ever.
     keep_alive: Option<Duration>,
     /// Notified, with `synced` locked, whenever a worker leaves.
     left: Condvar,
@@ -35,26 +37,27 @@ pub(crate) struct Sleep {
 struct Hints {
     /// Workers asleep: never less than the number really parked.
     ///
-    /// Read without the lock; written only with the lock held. While it is too high, a waker may take the
-    /// lock in vain; that is rare and harmless.
+    /// Read without the lock; written only with the lock held. While it is too high, a waker may
+    /// take the lock in vain; that is rare and harmless.
     asleep: AtomicUsize,
     /// Workers that exist or are being started.
     ///
-    /// Read without the lock; written only with the lock held. While it is too low, a publisher may take
-    /// the lock in vain. It is too high while a worker is dying; the worker's own look at `length`
-    /// (step L2) makes up for it.
+    /// Read without the lock; written only with the lock held. While it is too low, a publisher may
+    /// take the lock in vain. It is too high while a worker is dying; the worker's own look at
+    /// `length` (step L2) makes up for it.
     workers: AtomicUsize,
     /// The largest number of workers; 0 for a manual pool.
     ///
-    /// Read without the lock; written only with the lock held. Who raises it looks at `length` afterwards.
+    /// Read without the lock; written only with the lock held. Who raises it looks at `length`
+    /// afterwards.
     max: AtomicUsize,
 }
 
 /// What the lock guards.
 #[derive(Debug, Default)]
 struct Synced {
-    /// The sleepers: parked, or on the way to the parker with nothing left to decide. The last one in is
-    /// the first to be woken, because its caches are warm.
+    /// The sleepers: parked, or on the way to the parker with nothing left to decide. The last one
+    /// in is the first to be woken, because its caches are warm.
     sleeping: Vec<Sleeper>,
     /// Indices below the length of `slots` that no worker has.
     vacant: Vec<usize>,
@@ -102,8 +105,8 @@ pub(crate) struct Demand(pub(crate) Vec<WorkerId>);
 pub(crate) enum Next {
     /// Claim again: there is work, or somebody said so.
     Again,
-    /// Leave: the pool is shutting down and its list is empty, or the worker was idle for long. It is no longer
-    /// counted.
+    /// Leave: the pool is shutting down and its list is empty, or the worker was idle for long. It
+    /// is no longer counted.
     Leave,
 }
 
@@ -145,7 +148,8 @@ impl Sleep {
         }
     }
 
-    // ---- the worker's side -------------------------------------------------------------------------
+    // ---- the worker's side
+    // -------------------------------------------------------------------------
 
     /// Steps S1 to S6: sleeps until there may be work.
     ///
@@ -164,8 +168,9 @@ impl Sleep {
         step!(S2);
         self.add_asleep(&synced, 1); // S2
         if !self.mutant.is(Mutant::NoSleepFence) {
-            // SleepFence: pairs with PublishFence in `Queue::publish`. Our announcement in `asleep` comes
-            // before our look at `length`; the publisher's addition to `length` before its look at `asleep`.
+            // SleepFence: pairs with PublishFence in `Queue::publish`. Our announcement in `asleep`
+            // comes before our look at `length`; the publisher's addition to `length` before its
+            // look at `asleep`.
             fence(Ordering::SeqCst); // S3
         }
         step!(S4);
@@ -183,7 +188,8 @@ impl Sleep {
             synced = self.synced.lock();
         }
         step!(S5);
-        // A surplus worker does not join: were it woken for a block later, it would leave without it.
+        // A surplus worker does not join: were it woken for a block later, it would leave without
+        // it.
         if synced.shutdown || self.has_surplus() && !self.mutant.is(Mutant::SurplusSleeps) {
             // In the order of R3.
             self.vacate(&mut synced, parking.index);
@@ -208,7 +214,8 @@ impl Sleep {
 
     /// Steps R1 to R3: leaves, after a long sleep.
     ///
-    /// No look at `length`: a look would only find what a lost wake-up has left behind, and hide it.
+    /// No look at `length`: a look would only find what a lost wake-up has left behind, and hide
+    /// it.
     fn retire(&self, parking: &Parking) -> Retire {
         step!(R1);
         let mut synced = self.synced.lock(); // R1
@@ -220,8 +227,8 @@ impl Sleep {
             // R2. A waker has counted on us: the unpark that belongs to this park is on its way.
             return Retire::Chosen;
         };
-        // The crew shrinks by one in `keep_alive`, and not so soon after it grew: a burst now and then does not
-        // end and start threads each time.
+        // The crew shrinks by one in `keep_alive`, and not so soon after it grew: a burst now and
+        // then does not end and start threads each time.
         if let (Some(resized), Some(keep_alive)) = (synced.resized, self.keep_alive)
             && resized.elapsed() < keep_alive
         {
@@ -230,7 +237,8 @@ impl Sleep {
         step!(R3);
         synced.sleeping.remove(at); // R3
         synced.retired += 1;
-        // In this order: a publisher that reads `asleep` without us in it has to read `workers` without us, too.
+        // In this order: a publisher that reads `asleep` without us in it has to read `workers`
+        // without us, too.
         if self.mutant.is(Mutant::RetireInDisorder) {
             self.sub_asleep(&synced, 1);
             self.vacate(&mut synced, parking.index);
@@ -250,7 +258,8 @@ impl Sleep {
 
     /// The worker of this index leaves, if there are still more than there may be. Whether it has.
     ///
-    /// It may have been woken for work that it now does not take. That strands nothing: see `PROTOCOL.md`.
+    /// It may have been woken for work that it now does not take. That strands nothing: see
+    /// `PROTOCOL.md`.
     pub(crate) fn leave_surplus(&self, index: usize) -> bool {
         let mut synced = self.synced.lock();
         let leaves = self.has_surplus();
@@ -271,22 +280,23 @@ impl Sleep {
 
     /// Steps L1 and L2: this worker is gone without having left through [`sleep`](Self::sleep).
     ///
-    /// One that was lost before it started is not replaced here: whoever tried to start it learns of the
-    /// failure, and an immediate second try could fail for ever.
+    /// One that was lost before it started is not replaced here: whoever tried to start it learns
+    /// of the failure, and an immediate second try could fail for ever.
     pub(crate) fn lost(&self, id: WorkerId, length: &Length) -> Demand {
         step!(L1);
         let mut synced = self.synced.lock();
         let started = synced.slots[id.index] != WorkerSlot::Starting(id.serial);
         self.vacate(&mut synced, id.index); // L1
-        // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of workers
-        // with us in it made its addition to `length` visible to the look that follows: ours at L2, or, if we had not
-        // started, that of whoever tried to start us.
+        // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of
+        // workers with us in it made its addition to `length` visible to the look that follows:
+        // ours at L2, or, if we had not started, that of whoever tried to start us.
         fence(Ordering::SeqCst);
         if !started {
             return Demand::default();
         }
         step!(L2);
-        // L2, with the lock still held: whoever waits for the workers to leave sees the replacement with them.
+        // L2, with the lock still held: whoever waits for the workers to leave sees the replacement
+        // with them.
         let (woken, demand) = self.call(&mut synced, length, true);
         drop(synced);
         woken.iter().for_each(|(_, parker)| parker.unpark());
@@ -298,18 +308,22 @@ impl Sleep {
         self.synced.lock().spawn_failures += 1;
     }
 
-    // ---- the publisher's side ----------------------------------------------------------------------
+    // ---- the publisher's side
+    // ----------------------------------------------------------------------
 
-    /// Step P4: whether anybody could be woken or added. A publisher calls it after its PublishFence.
+    /// Step P4: whether anybody could be woken or added. A publisher calls it after its
+    /// PublishFence.
     #[inline]
     pub(crate) fn could_help(&self) -> bool {
-        // Ordered by the fence in front, PublishFence. Acquire: pairs with the Release in `sub_asleep`; who does
-        // not count a worker that has retired among the sleepers must not count it among the workers either.
+        // Ordered by the fence in front, PublishFence. Acquire: pairs with the Release in
+        // `sub_asleep`; who does not count a worker that has retired among the sleepers must not
+        // count it among the workers either.
         self.hints.asleep.load(Ordering::Acquire) > 0
             || self.hints.workers.load(Ordering::Relaxed) < self.hints.max.load(Ordering::Relaxed)
     }
 
-    /// Steps W1 to W5: wakes a sleeper per unclaimed item, and demands a worker for each one left over.
+    /// Steps W1 to W5: wakes a sleeper per unclaimed item, and demands a worker for each one left
+    /// over.
     #[cold]
     pub(crate) fn wake(&self, length: &Length) -> Demand {
         self.wake_for(length, false)
@@ -363,8 +377,8 @@ impl Sleep {
         let n = waiting.min(listed); // W3
         let keep = synced.sleeping.len().saturating_sub(n);
         let woken = synced.sleeping.split_off(keep);
-        // On their behalf: were it left to them, a second publisher would count on sleepers that are
-        // already spoken for, and take the lock to find none.
+        // On their behalf: were it left to them, a second publisher would count on sleepers that
+        // are already spoken for, and take the lock to find none.
         self.sub_asleep(synced, woken.len());
         step!(W4);
         let demand = self.demand(synced, waiting - n, replace); // W4
@@ -389,8 +403,9 @@ impl Sleep {
         demand
     }
 
-    /// Changes the largest number of workers. Surplus workers leave when they come back for work; those asleep
-    /// are woken to find out. The caller looks at the work afterwards, for which there may be more workers now.
+    /// Changes the largest number of workers. Surplus workers leave when they come back for work;
+    /// those asleep are woken to find out. The caller looks at the work afterwards, for which there
+    /// may be more workers now.
     pub(crate) fn set_max(&self, max: usize) {
         let mut synced = self.synced.lock();
         self.hints.max.store(max, Ordering::Relaxed);
@@ -408,7 +423,8 @@ impl Sleep {
         self.hints.max.load(Ordering::Relaxed)
     }
 
-    // ---- shutdown ----------------------------------------------------------------------------------
+    // ---- shutdown
+    // ----------------------------------------------------------------------------------
 
     /// From now on workers leave instead of going to sleep. Those asleep are woken to find out.
     pub(crate) fn shutdown(&self) {
@@ -445,7 +461,8 @@ impl Sleep {
         true
     }
 
-    // ---- numbers -----------------------------------------------------------------------------------
+    // ---- numbers
+    // -----------------------------------------------------------------------------------
 
     /// The crew, as one instant's truth.
     pub(crate) fn numbers(&self) -> Numbers {
@@ -479,7 +496,8 @@ impl Sleep {
         }
     }
 
-    /// The guard is the proof that the lock is held, so that load and store need not be one operation.
+    /// The guard is the proof that the lock is held, so that load and store need not be one
+    /// operation.
     fn add_asleep(&self, _crew: &MutexGuard<'_, Synced>, n: usize) {
         let asleep = self.hints.asleep.load(Ordering::Relaxed);
         // Release: a publisher may read this instead of a lowering before it.
@@ -518,9 +536,9 @@ enum Retire {
 
 /// Where one worker parks: a flag of its own.
 ///
-/// Not `std::thread::park`, whose token the cleanups share: one that unparks its own thread, or consumes
-/// the token, must not disturb the protocol. Every unpark belongs to exactly one park, because a waker has
-/// taken the worker off the list, so the flag needs no reset before the park.
+/// Not `std::thread::park`, whose token the cleanups share: one that unparks its own thread, or
+/// consumes the token, must not disturb the protocol. Every unpark belongs to exactly one park,
+/// because a waker has taken the worker off the list, so the flag needs no reset before the park.
 #[derive(Debug, Default)]
 struct Parker {
     /// Set by the waker, cleared by the worker.
@@ -529,9 +547,11 @@ struct Parker {
 }
 
 impl Parker {
-    /// Whether [`unpark`](Self::unpark) has been called, before or after; false if the deadline came first.
+    /// Whether [`unpark`](Self::unpark) has been called, before or after; false if the deadline
+    /// came first.
     ///
-    /// The deadline is for retiring only. A worker that looked for work then would hide a lost wake-up.
+    /// The deadline is for retiring only. A worker that looked for work then would hide a lost
+    /// wake-up.
     fn park(&self, deadline: Option<Instant>) -> bool {
         let mut called = self.called.lock();
         while !*called {

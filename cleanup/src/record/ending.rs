@@ -10,7 +10,8 @@ use crate::record::thunk::{Namer, Thunk};
 use sexton_sync::{AtomicU8, Ordering, yield_now};
 
 impl Storage {
-    /// Takes an armed record, to run its closure or to drop it. At most one caller per `arm` succeeds.
+    /// Takes an armed record, to run its closure or to drop it. At most one caller per `arm`
+    /// succeeds.
     #[inline]
     pub(crate) fn take(&'static self, index: Index, taker: Taker, to_drop: bool) -> Option<Taken> {
         let (record, mark) = self.record_and_mark(index);
@@ -31,8 +32,9 @@ impl Storage {
             record.tag.store(taken.0, Ordering::Relaxed);
             return Some(Taken(Ending { storage: self, record, mark, index, tag: taken }));
         }
-        // Acquire: pairs with the Release in `arm`, so that the thunk is there. A failure means that another
-        // thread took it: from `Armed` there is no way back to `Armed` of the same generation.
+        // Acquire: pairs with the Release in `arm`, so that the thunk is there. A failure means
+        // that another thread took it: from `Armed` there is no way back to `Armed` of the same
+        // generation.
         record
             .tag
             .compare_exchange(tag.0, taken.0, Ordering::Acquire, Ordering::Relaxed)
@@ -40,14 +42,15 @@ impl Storage {
             .then_some(Taken(Ending { storage: self, record, mark, index, tag: taken }))
     }
 
-    /// Takes an armed record of this generation in order to stop it, if its captures need no destructor.
+    /// Takes an armed record of this generation in order to stop it, if its captures need no
+    /// destructor.
     #[inline]
     pub(crate) fn take_no_drop(&'static self, index: Index, generation: u32) -> Option<NoDrop> {
         let (record, mark) = self.record_and_mark(index);
         let tag = Tag::new(generation, State::ArmedNoDrop);
-        // Not looked at before: who stops a cleanup expects to be in time, and in a short-lived one the look waits for the
-        // store that armed it.
-        // Acquire: pairs with the Release in `arm`, so that the mark is ours to look at. A failure: see `take`.
+        // Not looked at before: who stops a cleanup expects to be in time, and in a short-lived one
+        // the look waits for the store that armed it. Acquire: pairs with the Release in `arm`, so
+        // that the mark is ours to look at. A failure: see `take`.
         record
             .tag
             .compare_exchange(
@@ -60,8 +63,8 @@ impl Storage {
             .then_some(NoDrop { record, mark, generation })
     }
 
-    /// Frees a record of a live object's chain, if its handle has ended it. Gives the slot, and the head of what is behind it
-    /// in the chain. Asked only by the chain's owner.
+    /// Frees a record of a live object's chain, if its handle has ended it. Gives the slot, and the
+    /// head of what is behind it in the chain. Asked only by the chain's owner.
     ///
     /// Not if its handle's thread is still at it: its chain lives, and keeps the slot.
     #[inline]
@@ -81,9 +84,9 @@ impl Storage {
             .then_some((Slot { record, mark, index, tag: free }, Head::from_raw(rest)))
     }
 
-    /// What the chain's owner does with a record that it could not take: frees the slot if the handle is
-    /// done with it, or leaves that, with a note, to the thread that is still at it. Without a note, it leaves
-    /// such a record as it is.
+    /// What the chain's owner does with a record that it could not take: frees the slot if the
+    /// handle is done with it, or leaves that, with a note, to the thread that is still at it.
+    /// Without a note, it leaves such a record as it is.
     pub(crate) fn skip(&'static self, index: Index, note: Option<u8>) -> Skip {
         let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
@@ -114,9 +117,10 @@ impl Storage {
                 record.next.store(u32::from(note), Ordering::Relaxed);
             }
             let next = tag.with(next);
-            // Acquire: pairs with the Release in `Ending::close` and `NoDrop::close`; the taker is done with the thunk before the
-            // slot is used again. Release: pairs with the Acquire there; our reading of `next`, and the note
-            // in its place, come before the taker frees the slot.
+            // Acquire: pairs with the Release in `Ending::close` and `NoDrop::close`; the taker is
+            // done with the thunk before the slot is used again. Release: pairs with the Acquire
+            // there; our reading of `next`, and the note in its place, come before the taker frees
+            // the slot.
             match record.tag.compare_exchange(tag.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) if ended_early => {
                     let counted = matches!(tag.state(), State::DoneCounted | State::StoppedCounted);
@@ -128,7 +132,8 @@ impl Storage {
         }
     }
 
-    /// The mutant of [`pass`](Self::pass) that does not wait for a handle that has only to declare the end.
+    /// The mutant of [`pass`](Self::pass) that does not wait for a handle that has only to declare
+    /// the end.
     #[cfg(any(loom, shuttle))]
     pub(crate) fn skip_at_once(&'static self, index: Index, note: Option<u8>) -> Skip {
         let (record, mark) = self.record_and_mark(index);
@@ -151,8 +156,8 @@ impl Storage {
 pub(crate) enum Skip {
     /// It is armed: take it.
     Armed,
-    /// It had been settled by its handle; its slot is free now, and the caller's. Whether the handle had
-    /// counted the end.
+    /// It had been settled by its handle; its slot is free now, and the caller's. Whether the
+    /// handle had counted the end.
     Freed(Slot, bool),
     /// Its handle's thread is still at it, and will free the slot.
     Detached,
@@ -180,12 +185,14 @@ pub(crate) enum Taker {
 pub(crate) struct Taken(Ending);
 
 impl Taken {
-    /// Moves the closure out, so that it runs on its taker's stack and may outlive the slot's next use.
+    /// Moves the closure out, so that it runs on its taker's stack and may outlive the slot's next
+    /// use.
     #[inline]
     pub(crate) fn extract(self) -> (Thunk, Ending) {
         let thunk = self.0.record.thunk.with(|thunk| {
-            // SAFETY: the tag was `Armed` or `ArmedNoDrop` when we took it, so `arm` had written a thunk; we are the one that
-            // took it (invariant 1), and this consumes the proof, so it is read out once.
+            // SAFETY: the tag was `Armed` or `ArmedNoDrop` when we took it, so `arm` had written a
+            // thunk; we are the one that took it (invariant 1), and this consumes the proof, so it
+            // is read out once.
             unsafe { thunk.cast::<Thunk>().read() }
         });
         (thunk, self.0)
@@ -235,8 +242,9 @@ impl Ending {
         freed.push(self.slot(tag));
     }
 
-    /// Declares the end and leaves the slot to its chain: for a handle. `counted` says whether the handle
-    /// counts the end in a batch. If the chain is gone already, its owner has left the slot to us.
+    /// Declares the end and leaves the slot to its chain: for a handle. `counted` says whether the
+    /// handle counts the end in a batch. If the chain is gone already, its owner has left the slot
+    /// to us.
     pub(crate) fn close(self, counted: bool) -> Option<Detached> {
         let tag = self.tag.with(match (self.is_stop(), counted) {
             (false, false) => State::Done,
@@ -244,16 +252,17 @@ impl Ending {
             (true, false) => State::Stopped,
             (true, true) => State::StoppedCounted,
         });
-        // A swap: whatever the owner did meanwhile, it is to see the end, and we are to see what it did.
-        // Release: pairs with the Acquire in `pass` and `look`. Acquire: pairs with the Release in `pass`.
+        // A swap: whatever the owner did meanwhile, it is to see the end, and we are to see what it
+        // did. Release: pairs with the Acquire in `pass` and `look`. Acquire: pairs with the
+        // Release in `pass`.
         let before = Tag(self.record.tag.swap(tag.0, Ordering::AcqRel));
         matches!(before.state(), State::RunningDetached | State::StoppingDetached)
             .then_some(Detached(Ending { tag, ..self }))
     }
 }
 
-/// A record that this thread has taken to stop it and that has nothing to drop. Nothing of the user's may be
-/// called before its end is declared: the chain's owner waits for that.
+/// A record that this thread has taken to stop it and that has nothing to drop. Nothing of the
+/// user's may be called before its end is declared: the chain's owner waits for that.
 #[derive(Debug)]
 #[must_use = "until its end is declared, others wait for it"]
 pub(crate) struct NoDrop {
@@ -273,9 +282,9 @@ impl NoDrop {
     #[inline]
     pub(crate) fn close(self, counted: bool) {
         let state = if counted { State::StoppedCounted } else { State::Stopped };
-        // A plain store: nobody moves the tag of a record in this state. The thunk stays where it is, like any
-        // value that is forgotten.
-        // Release: pairs with the Acquire in `pass` and `look`.
+        // A plain store: nobody moves the tag of a record in this state. The thunk stays where it
+        // is, like any value that is forgotten. Release: pairs with the Acquire in `pass` and
+        // `look`.
         self.record.tag.store(Tag::new(self.generation, state).0, Ordering::Release);
     }
 }
@@ -300,9 +309,9 @@ impl Detached {
             _ => State::StoppedFree,
         };
         let tag = ending.tag.with(free);
-        // Not a plain store but a compare-exchange: to a head that is (wrongly) used again the record looks
-        // settled, and it may be freed from there. Only who moves the tag frees the slot.
-        // Release: pairs with the Acquire in `look`.
+        // Not a plain store but a compare-exchange: to a head that is (wrongly) used again the
+        // record looks settled, and it may be freed from there. Only who moves the tag frees the
+        // slot. Release: pairs with the Acquire in `look`.
         if ending
             .record
             .tag

@@ -204,7 +204,8 @@ impl FreeList {
         let index = Index(self.open[self.at]);
         self.at += 1;
         let (record, mark) = self.storage.record_and_mark(index);
-        // Relaxed: nobody else changes the tag of a free slot, and it reached us together with the slot.
+        // Relaxed: nobody else changes the tag of a free slot, and it reached us together with the
+        // slot.
         let tag = record.load(Ordering::Relaxed);
         Some(Slot { record, mark, index, tag })
     }
@@ -256,8 +257,9 @@ impl FreeList {
         if next != 0 {
             self.closed.before_last -= len;
         }
-        // They will be here when they are used, and so will the next group when this one is used up. Where slots lie side by
-        // side the processor sees for itself what comes, but not early enough for what is to be written.
+        // They will be here when they are used, and so will the next group when this one is used
+        // up. Where slots lie side by side the processor sees for itself what comes, but not early
+        // enough for what is to be written.
         if next == first.0 + GROUP as u32 {
             self.storage.prefetch_row(first, IN_ROW, GROUP);
         }
@@ -291,12 +293,13 @@ impl FreeList {
     }
 }
 
-/// Writes the group of which this is the first slot. It is in a list of this thread's, or about to be.
+/// Writes the group of which this is the first slot. It is in a list of this thread's, or about to
+/// be.
 #[inline]
 fn begin(record: &Record, group: Group) {
     record.thunk.with_mut(|thunk| {
-        // SAFETY: the slot is free and this thread's (invariant 2 of `record.rs`), so nobody else looks at the cell; it is
-        // large and aligned enough for a group, as asserted above.
+        // SAFETY: the slot is free and this thread's (invariant 2 of `record.rs`), so nobody else
+        // looks at the cell; it is large and aligned enough for a group, as asserted above.
         unsafe { thunk.cast::<Group>().write(group) };
     });
 }
@@ -305,7 +308,8 @@ fn begin(record: &Record, group: Group) {
 #[inline]
 fn change(record: &Record, at: usize, index: u32) {
     record.thunk.with_mut(|thunk| {
-        // SAFETY: as for `begin`, which has written a group there: the callers' record is the first slot of a group.
+        // SAFETY: as for `begin`, which has written a group there: the callers' record is the first
+        // slot of a group.
         let group = unsafe { &mut *thunk.cast::<Group>() };
         group[at] = index;
     });

@@ -34,9 +34,9 @@ impl Index {
 
 /// Head of one object's chain of cleanup records.
 ///
-/// The first record's index, and whether there is a second one: a sweeper that meets a head of a single
-/// record need not touch the record. 4 bytes, and so is `Option<Head>`. A head means something only to the
-/// registrars and cycles of the [`Client`](crate::Client) it came from.
+/// The first record's index, and whether there is a second one: a sweeper that meets a head of a
+/// single record need not touch the record. 4 bytes, and so is `Option<Head>`. A head means
+/// something only to the registrars and cycles of the [`Client`](crate::Client) it came from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Head(NonZeroU32);
 
@@ -44,8 +44,8 @@ impl Head {
     #[inline]
     pub(crate) fn new(index: Index, many: bool) -> Self {
         debug_assert!(index.0 != 0 && index.0 < 1 << 31);
-        // Not 0, because the index is not; the `| 1` never runs in a correct program and costs a cycle less
-        // than a check.
+        // Not 0, because the index is not; the `| 1` never runs in a correct program and costs a
+        // cycle less than a check.
         Head(NonZeroU32::new(index.0 << 1 | u32::from(many)).unwrap_or(NonZeroU32::MIN))
     }
 

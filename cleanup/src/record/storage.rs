@@ -22,7 +22,8 @@ const FIRST_CHUNK: u32 = 4;
 /// Chunks until an index needs 32 bits.
 const CHUNKS: usize = 31 - FIRST_CHUNK.ilog2() as usize;
 
-/// Fresh slots that one registrar takes at a time. Divides the chunk size, so a range never crosses chunks.
+/// Fresh slots that one registrar takes at a time. Divides the chunk size, so a range never crosses
+/// chunks.
 #[cfg(not(any(loom, shuttle)))]
 const RANGE: u32 = 128;
 #[cfg(any(loom, shuttle))]
@@ -35,8 +36,8 @@ const MAX_INDEX: u32 = (1 << 31) - FIRST_CHUNK - 1;
 #[derive(Debug)]
 struct Chunk {
     records: Box<[Record]>,
-    /// A byte per record, owned by `registry.rs`, which says what the values mean. Apart from the records,
-    /// so that a sweeper that marks a million cleanups touches one megabyte, not forty.
+    /// A byte per record, owned by `registry.rs`, which says what the values mean. Apart from the
+    /// records, so that a sweeper that marks a million cleanups touches one megabyte, not forty.
     marks: Box<[AtomicU8]>,
     /// Generation and description of each record that has one; made for the first that does.
     descriptions: OnceLock<Box<[AtomicU64]>>,
@@ -68,8 +69,8 @@ impl Chunk {
 #[derive(Debug)]
 pub(crate) struct Storage {
     chunks: [OnceLock<Chunk>; CHUNKS],
-    /// The first index never handed out. Written by registrars by `fetch_add`. Relaxed: the number is all
-    /// that is exchanged.
+    /// The first index never handed out. Written by registrars by `fetch_add`. Relaxed: the number
+    /// is all that is exchanged.
     fresh: AtomicU32,
     /// The free slots that no thread has.
     pub(super) depot: Depot,
@@ -127,8 +128,8 @@ impl Storage {
         (&self.chunk(chunk).marks, index.0 - offset as u32)
     }
 
-    /// The head of the chain behind `head`'s first record. Asked only by the chain's owner, and before the
-    /// record is freed or orphaned.
+    /// The head of the chain behind `head`'s first record. Asked only by the chain's owner, and
+    /// before the record is freed or orphaned.
     #[inline]
     pub(crate) fn next(&self, head: Head) -> Option<Head> {
         if head.many() {
@@ -172,8 +173,8 @@ impl Storage {
         self.record(index).next.store(next.raw(), Ordering::Relaxed);
     }
 
-    /// Takes records out of a chain: those that `reclaim`, called once for each, says it has freed or left to
-    /// another thread. Gives what is left. Asked only by the chain's owner.
+    /// Takes records out of a chain: those that `reclaim`, called once for each, says it has freed
+    /// or left to another thread. Gives what is left. Asked only by the chain's owner.
     pub(crate) fn prune(&self, chain: Head, mut reclaim: impl FnMut(Head) -> bool) -> Option<Head> {
         let mut rest = Some(chain);
         // The records kept: the first one's head, and the last two, whose heads may have to change.
@@ -201,7 +202,8 @@ impl Storage {
         first
     }
 
-    /// Generation and state of a record. Acquire: who sees that a cleanup has ended sees what it did.
+    /// Generation and state of a record. Acquire: who sees that a cleanup has ended sees what it
+    /// did.
     #[inline]
     pub(crate) fn state(&self, index: Index) -> (u32, State) {
         // Pairs with the Release stores of `arm`, `Ending`, `NoDrop` and `pass`.
@@ -251,8 +253,8 @@ impl Storage {
         prefetch::to_write(record.cast::<u8>().wrapping_add(size_of::<Record>() - 1));
     }
 
-    /// Has the memory fetched, to be written soon, of `count` records, the first of which lies so many places ahead of this
-    /// one in memory. There may be none so far ahead.
+    /// Has the memory fetched, to be written soon, of `count` records, the first of which lies so
+    /// many places ahead of this one in memory. There may be none so far ahead.
     #[inline]
     pub(super) fn prefetch_row(&self, from: Index, ahead: usize, count: usize) {
         let start = std::ptr::from_ref(self.record(from)).wrapping_add(ahead).cast::<u8>();

@@ -8,10 +8,11 @@
 //!                 +-- runner: discard --> Dropping --------------+
 //! ```
 //!
-//! `Armed` comes in two kinds, and so does `Stopping`. Captures that own nothing need no destructor, so nothing
-//! of the user's happens between taking such a record and declaring its end: `ArmedNoDrop` --> `StoppingNoDrop` -->
-//! `Stopped` is a compare-exchange and a store a few instructions later, for which whoever meets the record in
-//! between waits. Taken in any other way it is like any other.
+//! `Armed` comes in two kinds, and so does `Stopping`. Captures that own nothing need no
+//! destructor, so nothing of the user's happens between taking such a record and declaring its end:
+//! `ArmedNoDrop` --> `StoppingNoDrop` --> `Stopped` is a compare-exchange and a store a few
+//! instructions later, for which whoever meets the record in between waits. Taken in any other way
+//! it is like any other.
 
 use std::fmt;
 
@@ -21,7 +22,8 @@ pub(super) struct Tag(pub(super) u32);
 
 pub(crate) const MAX_GENERATION: u32 = (1 << 28) - 1;
 
-/// The state half of a tag. A zeroed record is a free one of generation 0, which no handle ever names.
+/// The state half of a tag. A zeroed record is a free one of generation 0, which no handle ever
+/// names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum State {
@@ -112,7 +114,8 @@ impl Tag {
     /// The tag of the free slot that a settled record becomes; `None` if it is not settled.
     #[inline]
     pub(super) fn freed(self) -> Option<Self> {
-        // Settled states lie side by side, and the free ones, which are the first two, go with them in turn.
+        // Settled states lie side by side, and the free ones, which are the first two, go with them
+        // in turn.
         const FIRST: u32 = State::Done as u32;
         const LAST: u32 = State::StoppedCounted as u32;
         const {

@@ -1,7 +1,7 @@
 //! A closure with its type forgotten, in 32 bytes: small captures inline, larger ones boxed.
 //!
-//! Invariant: a [`Thunk`] owns one closure that has been neither run nor dropped. Running it and dropping it
-//! both consume it, so its captures are dropped exactly once.
+//! Invariant: a [`Thunk`] owns one closure that has been neither run nor dropped. Running it and
+//! dropping it both consume it, so its captures are dropped exactly once.
 //!
 //! It does not know why it is run, or on which thread; that the closure is `Send` is all it needs.
 
@@ -13,8 +13,8 @@ type Payload = MaybeUninit<[u64; 3]>;
 /// Does one of three things with the closure that the pointer points to, and names its type.
 ///
 /// # Safety
-/// `Run` and `Drop` read the closure out: the pointer must be to the payload of a thunk made together with
-/// this function, and no later call may be `Run` or `Drop`. `Name` looks at nothing.
+/// `Run` and `Drop` read the closure out: the pointer must be to the payload of a thunk made
+/// together with this function, and no later call may be `Run` or `Drop`. `Name` looks at nothing.
 type Function = unsafe fn(*mut Payload, Op) -> &'static str;
 
 /// What to do with the closure.
@@ -42,7 +42,8 @@ impl Thunk {
         Self::fits::<F>() && !std::mem::needs_drop::<F>()
     }
 
-    /// Takes the closure in. Allocates only when its captures exceed 24 bytes or are aligned to more than 8.
+    /// Takes the closure in. Allocates only when its captures exceed 24 bytes or are aligned to
+    /// more than 8.
     #[inline]
     pub(crate) fn new<F: FnOnce() + Send + 'static>(f: F) -> Self {
         let mut payload = Payload::uninit();
@@ -62,8 +63,8 @@ impl Thunk {
     #[inline]
     pub(crate) fn run(self) {
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: function and payload were made together in `new`, and `self` is consumed without its
-        // `Drop`, so this is the only call that reads the closure out.
+        // SAFETY: function and payload were made together in `new`, and `self` is consumed without
+        // its `Drop`, so this is the only call that reads the closure out.
         unsafe { (this.function)(&raw mut this.payload, Op::Run) };
     }
 
@@ -76,8 +77,8 @@ impl Thunk {
 
 impl Drop for Thunk {
     fn drop(&mut self) {
-        // SAFETY: function and payload were made together in `new`, and `run` suppresses this destructor, so
-        // this is the only call that reads the closure out.
+        // SAFETY: function and payload were made together in `new`, and `run` suppresses this
+        // destructor, so this is the only call that reads the closure out.
         unsafe { (self.function)(&raw mut self.payload, Op::Drop) };
     }
 }
@@ -97,8 +98,8 @@ impl Namer {
 unsafe fn inline<F: FnOnce()>(payload: *mut Payload, op: Op) -> &'static str {
     match op {
         Op::Run => {
-            // SAFETY: the caller promises the payload of a thunk made with `inline::<F>`, whose closure
-            // nobody else reads out.
+            // SAFETY: the caller promises the payload of a thunk made with `inline::<F>`, whose
+            // closure nobody else reads out.
             let f = unsafe { payload.cast::<F>().read() };
             f();
         }

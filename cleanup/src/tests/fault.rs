@@ -11,8 +11,8 @@ thread_local! {
 /// What the dying runner throws.
 pub(crate) const FAULT: &str = "a fault injected between two cleanups";
 
-/// This thread's runner dies when it is about to run its `step`-th cleanup from now. The first is between its
-/// claim and its first cleanup.
+/// This thread's runner dies when it is about to run its `step`-th cleanup from now. The first is
+/// between its claim and its first cleanup.
 pub(crate) fn arm(step: u32) {
     COUNTDOWN.with(|left| left.set(step));
 }

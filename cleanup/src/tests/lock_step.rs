@@ -1,11 +1,12 @@
 //! Lock-step: the races of the protocols on a real machine, as often as possible.
 //!
-//! The next item is published just when the worker, done with the last one, is on its way to sleep; a little earlier
-//! or later each time. The real queue and the real worker's loop, without cleanups around them: hundreds of thousands
-//! of tries a second, where a model has every interleaving, but of a few steps only.
+//! The next item is published just when the worker, done with the last one, is on its way to sleep;
+//! a little earlier or later each time. The real queue and the real worker's loop, without cleanups
+//! around them: hundreds of thousands of tries a second, where a model has every interleaving, but
+//! of a few steps only.
 //!
-//! A lost wake-up is not guessed at by a clock: when all publishers have returned, an unclaimed item beside workers
-//! who are all asleep *is* one, and is found at once.
+//! A lost wake-up is not guessed at by a clock: when all publishers have returned, an unclaimed
+//! item beside workers who are all asleep *is* one, and is found at once.
 
 use crate::account::counters::Runner;
 use crate::protocol::mutant::Mutant;
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant};
 /// Rounds of the cheap scenarios: those in which no thread has to be found for a worker.
 const ROUNDS: u64 = 200_000;
 
-/// Longer than anything here takes. A lost wake-up is found long before; this is for what is not thought of.
+/// Longer than anything here takes. A lost wake-up is found long before; this is for what is not
+/// thought of.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long to wait for what has to come.
@@ -32,15 +34,16 @@ fn patience(mutant: Mutant) -> Duration {
     if mutant == Mutant::None { DEADLINE } else { Duration::from_secs(1) }
 }
 
-/// Lets a few hundred nanoseconds pass at most, another time each round, so that all moments have their turn.
+/// Lets a few hundred nanoseconds pass at most, another time each round, so that all moments have
+/// their turn.
 fn sweep(round: u64) {
     for step in 0..round * 7 % 509 {
         std::hint::black_box(step);
     }
 }
 
-/// Spins, about as long as a thread takes to wake up if there is a processor for it, and yields from then on. Whether
-/// it has spun.
+/// Spins, about as long as a thread takes to wake up if there is a processor for it, and yields
+/// from then on. Whether it has spun.
 fn spin_or_yield(tries: &mut u32) -> bool {
     *tries = tries.saturating_add(1);
     let spins = *tries < 300;
@@ -52,9 +55,11 @@ fn spin_or_yield(tries: &mut u32) -> bool {
     spins
 }
 
-// ---- threads -------------------------------------------------------------------------------------------
+// ---- threads
+// -------------------------------------------------------------------------------------------
 
-/// Threads that become workers and cease to be, as often as needed, without being started each time.
+/// Threads that become workers and cease to be, as often as needed, without being started each
+/// time.
 struct Hosts {
     jobs: Arc<(Mutex<Jobs>, Condvar)>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -102,7 +107,8 @@ impl Hosts {
     }
 }
 
-// ---- the scene -----------------------------------------------------------------------------------------
+// ---- the scene
+// -----------------------------------------------------------------------------------------
 
 /// How the workers of a scene behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,16 +197,18 @@ impl Stage {
         )
     }
 
-    /// Whether an item lies beside workers who are all asleep. Asked when no publisher is on its way.
+    /// Whether an item lies beside workers who are all asleep. Asked when no publisher is on its
+    /// way.
     fn has_lost_a_wake_up(&self) -> bool {
-        // In this order. Nobody publishes, so what is unclaimed at the end was unclaimed all the time.
+        // In this order. Nobody publishes, so what is unclaimed at the end was unclaimed all the
+        // time.
         let asleep = self.queue.sleep().sleepers().len();
         let workers = self.queue.sleep().numbers().workers;
         asleep == workers && self.queue.len() > 0
     }
 
-    /// Waits until `enough`. False if something has failed, or fails now: with `publications`, when all those have
-    /// returned and a wake-up was lost.
+    /// Waits until `enough`. False if something has failed, or fails now: with `publications`, when
+    /// all those have returned and a wake-up was lost.
     fn wait(&self, round: u64, publications: Option<u64>, enough: impl Fn() -> bool) -> bool {
         let mut tries = 0_u32;
         let mut deadline = None;
@@ -241,8 +249,8 @@ fn work(stage: &Arc<Stage>, id: WorkerId) {
         while let Some(item) = queue.next(&parking) {
             stage.sum.fetch_add(item, Ordering::Relaxed);
             stage.taken.fetch_add(1, Ordering::Release);
-            // It takes a publisher on another processor some time to see this, and the worker to see what it publishes
-            // then. In that time the worker would have fallen asleep.
+            // It takes a publisher on another processor some time to see this, and the worker to
+            // see what it publishes then. In that time the worker would have fallen asleep.
             sweep(item);
             if stage.life == Life::Dies {
                 let demand = queue.lost(id);
@@ -278,7 +286,8 @@ fn publish(scene: Scene, stage: &Arc<Stage>, round: u64) {
     stage.published.fetch_add(1, Ordering::Release);
 }
 
-/// Plays a scene, on this thread as the first producer. How many rounds went well, and what went wrong.
+/// Plays a scene, on this thread as the first producer. How many rounds went well, and what went
+/// wrong.
 fn play(scene: Scene) -> (u64, Option<String>) {
     let hosts = Arc::new(Hosts::new(scene.workers));
     let stage = Stage::new(scene, &hosts);
@@ -326,11 +335,12 @@ fn play(scene: Scene) -> (u64, Option<String>) {
     (went_well, failure)
 }
 
-// ---- the end of a pool ---------------------------------------------------------------------------------
+// ---- the end of a pool
+// ---------------------------------------------------------------------------------
 
-/// A queue of its own each round: two items are published, and a shutdown begins at once, when one or both of them have
-/// been taken, or just behind the second one, published while the worker falls asleep. Both are taken, and everybody
-/// leaves. How many rounds went well, and what went wrong.
+/// A queue of its own each round: two items are published, and a shutdown begins at once, when one
+/// or both of them have been taken, or just behind the second one, published while the worker falls
+/// asleep. Both are taken, and everybody leaves. How many rounds went well, and what went wrong.
 fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     let hosts = Arc::new(Hosts::new(workers));
     for round in 0..rounds {
@@ -383,10 +393,11 @@ fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String
     (rounds, None)
 }
 
-// ---- the monitor ---------------------------------------------------------------------------------------
+// ---- the monitor
+// ---------------------------------------------------------------------------------------
 
-/// A runner takes a block up just when the monitor falls dormant. The monitor sees it, or is called. How many rounds
-/// went well, and what went wrong.
+/// A runner takes a block up just when the monitor falls dormant. The monitor sees it, or is
+/// called. How many rounds went well, and what went wrong.
 fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
     let client = Client::new(&pool);
@@ -415,7 +426,8 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     };
     let mut answer = (rounds, None);
     for now in 1..=rounds {
-        // As long as the monitor takes to see that the last one was put down, and to say that it is dormant.
+        // As long as the monitor takes to see that the last one was put down, and to say that it is
+        // dormant.
         sweep(now);
         round.store(now, Ordering::Release);
         in_flight.begin(&queued);
@@ -440,7 +452,8 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     answer
 }
 
-// ---- the promises --------------------------------------------------------------------------------------
+// ---- the promises
+// --------------------------------------------------------------------------------------
 
 /// One of these at a time: they need two processors for themselves.
 fn alone() -> MutexGuard<'static, ()> {
@@ -509,10 +522,12 @@ fn no_block_taken_up_while_the_monitor_falls_dormant_is_missed() {
     }
 }
 
-// ---- what they are good for ----------------------------------------------------------------------------
+// ---- what they are good for
+// ----------------------------------------------------------------------------
 
-/// Shows how soon these tests notice that a step is broken: on two processors that have nothing else to do within a
-/// few dozen rounds, on a busy machine perhaps not at all. So it is no test, but a measurement, made when asked for:
+/// Shows how soon these tests notice that a step is broken: on two processors that have nothing
+/// else to do within a few dozen rounds, on a busy machine perhaps not at all. So it is no test,
+/// but a measurement, made when asked for:
 ///
 /// `SEXTON_MEASURE=1 cargo test --release -p sexton-cleanup --lib -- --nocapture lock_step::how_soon`
 #[test]

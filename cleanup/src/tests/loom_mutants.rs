@@ -8,8 +8,9 @@ use super::models::{
 };
 use crate::protocol::mutant::Mutant;
 
-/// Nothing but the race is broken: with one item, and so without a race, all goes well. A mutant that never starts a
-/// worker, or none that ever leaves, would be found as well, and would show nothing.
+/// Nothing but the race is broken: with one item, and so without a race, all goes well. A mutant
+/// that never starts a worker, or none that ever leaves, would be found as well, and would show
+/// nothing.
 fn works_without_a_race(mutant: Mutant) {
     explore(move || deliver(1, 1, &[&[1]], mutant));
 }

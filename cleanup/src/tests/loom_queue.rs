@@ -1,5 +1,5 @@
-//! Both protocols together, in the real queue with the real worker's loop: nothing published is left to
-//! sleeping workers.
+//! Both protocols together, in the real queue with the real worker's loop: nothing published is
+//! left to sleeping workers.
 
 use super::models::{
     deliver, deliver_at_once, deliver_to_the_impatient, explore, shrink, shut_down,
@@ -91,7 +91,8 @@ fn a_surplus_worker_leaves_no_item_behind() {
     explore(|| shrink(true, Mutant::None));
 }
 
-/// The step in isolation: a worker that announces itself and a publisher that looks cannot miss each other.
+/// The step in isolation: a worker that announces itself and a publisher that looks cannot miss
+/// each other.
 #[test]
 fn announce_and_look_cannot_both_miss() {
     explore(|| {

@@ -1,4 +1,5 @@
-//! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no block.
+//! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no
+//! block.
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one, take_tails};
 use crate::account::counters::Runner;
@@ -12,8 +13,8 @@ use std::time::Instant;
 /// How often each of two cleanups ran. Not loom's: counting adds no branches.
 type Runs = Arc<[AtomicU32; 2]>;
 
-/// One block of two cleanups in the list of a manual pool. No slot is left that was never used, so the
-/// registrar's next cleanup gets the first slot that is free again, if one is.
+/// One block of two cleanups in the list of a manual pool. No slot is left that was never used, so
+/// the registrar's next cleanup gets the first slot that is free again, if one is.
 fn two_queued(pool: &Arc<Pool>) -> (Client, Registrar, Runs, Vec<Cleanup>) {
     let client = Client::new(pool);
     let mut registrar = client.registrar();
@@ -77,7 +78,8 @@ fn each_entry_of_a_rest_whose_tail_was_requeued_runs_once() {
     explore(|| requeue_tail(1, Mutant::None));
 }
 
-/// A handle stops the second cleanup meanwhile: exactly one of the three gets it, and its slot comes back once.
+/// A handle stops the second cleanup meanwhile: exactly one of the three gets it, and its slot
+/// comes back once.
 #[test]
 fn stop_against_both_sharers_of_a_tail() {
     explore(|| {

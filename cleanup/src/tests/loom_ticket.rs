@@ -8,7 +8,8 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Written by a cleanup, read after the wait: loom reports a race if the end does not come before the return.
+/// Written by a cleanup, read after the wait: loom reports a race if the end does not come before
+/// the return.
 struct Shared(UnsafeCell<u32>);
 
 #[expect(unsafe_code, reason = "loom's cell is how a model asks for a happens-before relation")]
@@ -146,7 +147,8 @@ fn a_cycle_keeps_its_batch_unfinished() {
         let mut local = cycle.local_block();
         let helping = pool.clone();
         let helper = loom::thread::spawn(move || helping.run_pending(2));
-        // Two fill a block, which is published at once; the helper may be done with it before the third.
+        // Two fill a block, which is published at once; the helper may be done with it before the
+        // third.
         heads.into_iter().for_each(|head| local.push(head));
         let ticket = client.ticket();
         assert!(!ticket.is_done());

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 #[cfg(loom)]
 const MUST_FAIL: &str = "must fail";
 
-/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another
+/// bound.
 #[cfg(loom)]
 pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -20,8 +21,8 @@ pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Asserts that loom finds a failure, and not in the first interleaving: who never gets anything right has more
-/// broken than one step. Gives its message.
+/// Asserts that loom finds a failure, and not in the first interleaving: who never gets anything
+/// right has more broken than one step. Gives its message.
 #[cfg(loom)]
 pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> String {
     static QUIET: std::sync::Once = std::sync::Once::new();
@@ -62,13 +63,13 @@ pub(super) fn keep_if_it_must_fail<T: Clone>(mutant: Mutant, value: &T) {
     }
 }
 
-/// What each producer publishes: rounds, and in each round so many items at a time. After a round the producers
-/// wait until everything has been taken; so each round ends with a publication that has no next one to cover up
-/// for a wake-up that it lost.
+/// What each producer publishes: rounds, and in each round so many items at a time. After a round
+/// the producers wait until everything has been taken; so each round ends with a publication that
+/// has no next one to cover up for a wake-up that it lost.
 pub(super) type Rounds = &'static [&'static [u32]];
 
-/// `producers` threads publish items for at most `workers` workers. Everything has to be taken, once, before
-/// anybody asks the workers to leave; then all of them leave.
+/// `producers` threads publish items for at most `workers` workers. Everything has to be taken,
+/// once, before anybody asks the workers to leave; then all of them leave.
 pub(super) fn deliver(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
     scenario(Queue::new(workers, None, mutant), 1, producers, rounds);
 }
@@ -83,8 +84,9 @@ pub(super) fn deliver_to_the_impatient(
     scenario(Queue::new(workers, Some(Duration::ZERO), mutant), 1, producers, rounds);
 }
 
-/// Likewise, but each worker holds its item until all workers have one. So it is not enough that one worker is awake
-/// and will come to everything in the end. Each round has to publish a multiple of `workers` items.
+/// Likewise, but each worker holds its item until all workers have one. So it is not enough that
+/// one worker is awake and will come to everything in the end. Each round has to publish a multiple
+/// of `workers` items.
 pub(super) fn deliver_at_once(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
     scenario(Queue::new(workers, None, mutant), workers, producers, rounds);
 }
@@ -142,8 +144,8 @@ pub(super) fn shut_down(mutant: Mutant) {
     assert_eq!(taken.sorted(), [0, 1]);
 }
 
-/// The bound is lowered from two to one while two workers fall asleep; an item is published before that, or when those
-/// who stayed sleep.
+/// The bound is lowered from two to one while two workers fall asleep; an item is published before
+/// that, or when those who stayed sleep.
 #[cfg(loom)]
 pub(super) fn shrink(asleep: bool, mutant: Mutant) {
     let queue = Arc::new(Queue::new(2, None, mutant));
@@ -222,7 +224,8 @@ impl Taken {
     }
 }
 
-/// Takes the tail over from whoever has a block in hand, as the monitor does with one that has stalled.
+/// Takes the tail over from whoever has a block in hand, as the monitor does with one that has
+/// stalled.
 pub(super) fn take_tails(pool: &Pool) {
     for in_flight in pool.runners().all() {
         if let Some(snapshot) = in_flight.snapshot(Instant::now()) {

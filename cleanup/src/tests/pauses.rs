@@ -1,5 +1,5 @@
-//! A pause at every step of sleep and wake: whoever stops there, for however long, the others go on, and nothing
-//! is left behind.
+//! A pause at every step of sleep and wake: whoever stops there, for however long, the others go
+//! on, and nothing is left behind.
 
 use super::pause::{Pause, Step};
 use crate::protocol::mutant::Mutant;
@@ -93,15 +93,16 @@ impl Rig {
 /// An item whose worker dies.
 const DIE: u32 = 0;
 
-/// The worker stops at the step; a producer publishes meanwhile. Only when it has, or hangs at the lock that the
-/// worker holds, the worker goes on.
+/// The worker stops at the step; a producer publishes meanwhile. Only when it has, or hangs at the
+/// lock that the worker holds, the worker goes on.
 fn worker_pauses(workers: usize, keep_alive: Option<Duration>, step: Step) -> bool {
     let what = format!("worker paused at {step:?}, {workers} workers");
     let rig = Rig::new(workers, keep_alive);
     let pause = Pause::at(step);
     *rig.next.lock().unwrap() = Some(pause.clone());
     rig.publish(1);
-    // It comes to all steps on its own but those of its death, for which it needs an item that kills it.
+    // It comes to all steps on its own but those of its death, for which it needs an item that
+    // kills it.
     let dies = matches!(step, Step::L1 | Step::L2);
     let reached = pause.is_reached(|| dies && rig.queue.sleep().numbers().asleep > 0);
     let other = rig.clone();
@@ -109,7 +110,8 @@ fn worker_pauses(workers: usize, keep_alive: Option<Duration>, step: Step) -> bo
         other.publish(2);
         other.publish(3);
     });
-    // Nobody can say when a thread waits for a lock; but whether it has finished or not, nothing may be lost.
+    // Nobody can say when a thread waits for a lock; but whether it has finished or not, nothing
+    // may be lost.
     for _ in 0..1000 {
         std::thread::yield_now();
     }
@@ -186,8 +188,8 @@ fn a_producer_may_pause_at_every_step_of_publish_and_wake() {
     }
 }
 
-/// Two workers have found no work and are about to sleep when the bound is lowered to one. The one too many must
-/// not go to sleep: woken for an item, it would leave without it.
+/// Two workers have found no work and are about to sleep when the bound is lowered to one. The one
+/// too many must not go to sleep: woken for an item, it would leave without it.
 #[test]
 fn a_worker_that_becomes_surplus_on_its_way_to_sleep_leaves() {
     let rig = Rig::new(2, None);
@@ -238,8 +240,9 @@ fn queue(client: &Client) -> Cleanup {
     handle
 }
 
-/// A publisher stops between its push and the length. Another one publishes behind it, and the worker that takes
-/// its unit gets the other's block. A shutdown then must not take the list for empty.
+/// A publisher stops between its push and the length. Another one publishes behind it, and the
+/// worker that takes its unit gets the other's block. A shutdown then must not take the list for
+/// empty.
 #[test]
 fn a_block_that_was_overtaken_runs_before_a_shutdown_ends() {
     let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
@@ -293,9 +296,9 @@ impl Spawn for ComeAndGone {
     }
 }
 
-/// Two publishers stop between their push and the length; a third block is behind theirs. The worker that a shutdown
-/// demands takes another block than the one it was demanded for, and is gone when the shutdown looks for it. That is not
-/// a start that failed.
+/// Two publishers stop between their push and the length; a third block is behind theirs. The
+/// worker that a shutdown demands takes another block than the one it was demanded for, and is gone
+/// when the shutdown looks for it. That is not a start that failed.
 #[test]
 fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
     let config = PoolConfig { max_workers: 1, ..PoolConfig::default() };
@@ -346,8 +349,8 @@ fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
     assert_eq!(overtaken.state(), CleanupState::Done);
 }
 
-/// A tail has been copied and not yet published when its first runner comes to a record that it leaves to the copy, and
-/// goes. Then the copy is all there is, and nobody has it in a list.
+/// A tail has been copied and not yet published when its first runner comes to a record that it
+/// leaves to the copy, and goes. Then the copy is all there is, and nobody has it in a list.
 #[test]
 fn a_shutdown_waits_for_a_tail_that_is_being_requeued() {
     let config = PoolConfig { max_workers: 1, stall_after: Duration::MAX, ..PoolConfig::default() };

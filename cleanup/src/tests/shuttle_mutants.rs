@@ -1,7 +1,8 @@
-//! The protocol with one step broken: shuttle has to find it, or the models next door prove nothing.
+//! The protocol with one step broken: shuttle has to find it, or the models next door prove
+//! nothing.
 //!
-//! All but two, that is. To shuttle there is one order of all atomic operations, so it cannot miss a fence; loom does
-//! (see `loom_mutants.rs`).
+//! All but two, that is. To shuttle there is one order of all atomic operations, so it cannot miss
+//! a fence; loom does (see `loom_mutants.rs`).
 
 use super::models::{Rounds, deliver, deliver_at_once};
 use super::shuttle_queue::DOZENS;
@@ -22,7 +23,8 @@ fn loses_a_wake_up(
     assert!(message.contains("deadlock"), "it failed in another way: {message}");
 }
 
-/// About every fortieth schedule fails at random, every twelfth with few preemptions; the limits are far above that.
+/// About every fortieth schedule fails at random, every twelfth with few preemptions; the limits
+/// are far above that.
 macro_rules! lost {
     ($($name:ident: $mutant:expr;)*) => {
         $(mod $name {

@@ -1,5 +1,6 @@
-//! The whole crate at work: heaps that register and collect, meddlers that stop cleanups and run them early, a
-//! helping thread, workers that come, die and leave, and a ledger that knows what became of each cleanup.
+//! The whole crate at work: heaps that register and collect, meddlers that stop cleanups and run
+//! them early, a helping thread, workers that come, die and leave, and a ledger that knows what
+//! became of each cleanup.
 
 use super::fault;
 use super::models::take_tails;
@@ -44,9 +45,11 @@ fn below(n: u32) -> u32 {
     thread_rng().gen_range(0..n)
 }
 
-// ---- the ledger ----------------------------------------------------------------------------------------
+// ---- the ledger
+// ----------------------------------------------------------------------------------------
 
-/// What became of one cleanup. These are the standard library's atomics: the ledger adds no scheduling points.
+/// What became of one cleanup. These are the standard library's atomics: the ledger adds no
+/// scheduling points.
 #[derive(Default)]
 struct Fate {
     panics: bool,
@@ -107,7 +110,8 @@ impl Drop for Capture {
     }
 }
 
-// ---- the actors ----------------------------------------------------------------------------------------
+// ---- the actors
+// ----------------------------------------------------------------------------------------
 
 /// What the actors share.
 struct World {
@@ -147,7 +151,8 @@ impl World {
         }
     }
 
-    /// Takes the tail of whatever block is in hand over, as the monitor does with one that has stalled.
+    /// Takes the tail of whatever block is in hand over, as the monitor does with one that has
+    /// stalled.
     fn requeue_tail(self: &Arc<Self>) {
         for _ in 0..12 {
             take_tails(&self.pool);
@@ -155,7 +160,8 @@ impl World {
         }
     }
 
-    /// Registers a cleanup in front of `chain`; half of the handles are offered to the meddlers, some twice.
+    /// Registers a cleanup in front of `chain`; half of the handles are offered to the meddlers,
+    /// some twice.
     fn register(
         self: &Arc<Self>,
         registrar: &mut Registrar,
@@ -197,7 +203,8 @@ impl World {
         (n > 0).then(|| handles.0.swap_remove(below(n) as usize))
     }
 
-    /// Stops cleanups and runs them early, whatever their objects do. Gives the handles, for a last look.
+    /// Stops cleanups and runs them early, whatever their objects do. Gives the handles, for a last
+    /// look.
     fn meddle(self: &Arc<Self>) -> Vec<Arc<Handle>> {
         let mut seen = Vec::new();
         while let Some(handle) = self.handle() {
@@ -378,7 +385,8 @@ impl Spawn for Workers {
     }
 }
 
-// ---- the model -----------------------------------------------------------------------------------------
+// ---- the model
+// -----------------------------------------------------------------------------------------
 
 #[derive(Clone, Copy, PartialEq)]
 enum Shutdown {

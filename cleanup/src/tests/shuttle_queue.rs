@@ -1,8 +1,8 @@
-//! Both protocols together, as in `loom_queue.rs`, with more of everything than loom can explore: up to 4 workers,
-//! 3 producers and 200 items.
+//! Both protocols together, as in `loom_queue.rs`, with more of everything than loom can explore:
+//! up to 4 workers, 3 producers and 200 items.
 //!
-//! To shuttle, all atomic operations are sequentially consistent. What it can find is a step in the wrong place,
-//! not one with too weak an ordering; that is loom's part.
+//! To shuttle, all atomic operations are sequentially consistent. What it can find is a step in the
+//! wrong place, not one with too weak an ordering; that is loom's part.
 
 use super::models::{Rounds, deliver, deliver_at_once, deliver_to_the_impatient};
 use crate::protocol::mutant::Mutant;

@@ -1,8 +1,9 @@
 //! Shuttle's explorer: so many schedules of a model, and how to see one of them again.
 //!
-//! A random schedule chooses among the runnable threads at every step. PCT ("probabilistic concurrency testing")
-//! gives each thread a priority, lets the first runnable one go on, and demotes whoever runs at `depth - 1` random
-//! moments: few preemptions, but long ones, as on a real machine.
+//! A random schedule chooses among the runnable threads at every step. PCT ("probabilistic
+//! concurrency testing") gives each thread a priority, lets the first runnable one go on, and
+//! demotes whoever runs at `depth - 1` random moments: few preemptions, but long ones, as on a real
+//! machine.
 //!
 //! `SHUTTLE_ITERATIONS` is the number of schedules of each test. They are others in each run.
 //!
@@ -10,10 +11,10 @@
 //!
 //! Set one of two variables, and call `.ci/shuttle.sh 1 TEST`, so that no other test takes part:
 //!
-//! - `SHUTTLE_REPLAY`: the failing schedule, or the name of a file that holds it, runs that schedule alone. Shuttle
-//!   prints it with the failure, as many lines of hexadecimal digits.
-//! - `SHUTTLE_RANDOM_SEED`: the "failing seed" of a random schedule, which then is the first; or the seed of a whole
-//!   test under PCT, where each schedule depends on those before.
+//! - `SHUTTLE_REPLAY`: the failing schedule, or the name of a file that holds it, runs that
+//!   schedule alone. Shuttle prints it with the failure, as many lines of hexadecimal digits.
+//! - `SHUTTLE_RANDOM_SEED`: the "failing seed" of a random schedule, which then is the first; or
+//!   the seed of a whole test under PCT, where each schedule depends on those before.
 //!
 //! `SHUTTLE_CAPTURE_BACKTRACE=1` tells where each thread is in a deadlock.
 
@@ -59,8 +60,9 @@ pub fn explore(strategies: &[Strategy], model: impl Fn() + Send + Sync + Clone +
     }
 }
 
-/// Asserts that one of the first `limit` schedules fails, the same ones in each run; gives its message. And that
-/// another one does not: who never gets anything right has more broken than one step.
+/// Asserts that one of the first `limit` schedules fails, the same ones in each run; gives its
+/// message. And that another one does not: who never gets anything right has more broken than one
+/// step.
 pub fn finds_a_failure(
     strategy: Strategy,
     limit: usize,

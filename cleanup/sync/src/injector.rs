@@ -5,10 +5,11 @@ use crossbeam_deque::Steal;
 
 /// Stands in for crossbeam's `Injector`: first in, first out.
 ///
-/// No stronger than the real one. The load of `tail` may give an old value, and `Empty` then is the answer
-/// of a thread with no right to ask: a stand-in behind a mutex would order all pushes and steals, and hide
-/// a claim without order. But steals synchronise with one another, as the real one's do by its `head`
-/// (loaded with Acquire, moved by a SeqCst compare-exchange); protocol 1 needs that.
+/// No stronger than the real one. The load of `tail` may give an old value, and `Empty` then is the
+/// answer of a thread with no right to ask: a stand-in behind a mutex would order all pushes and
+/// steals, and hide a claim without order. But steals synchronise with one another, as the real
+/// one's do by its `head` (loaded with Acquire, moved by a SeqCst compare-exchange); protocol 1
+/// needs that.
 #[derive(Debug)]
 pub struct Injector<T> {
     /// How many have been stolen.

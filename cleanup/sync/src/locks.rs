@@ -2,9 +2,9 @@
 //!
 //! `lock()` gives a guard, `wait(&mut guard)` keeps it, and nothing is ever poisoned.
 //!
-//! The standard library's locks, because each stands for itself. parking_lot keeps the queues of all
-//! locks in one table. The child of a `fork` inherits that table, with threads in it that the child
-//! does not have.
+//! The standard library's locks, because each stands for itself. parking_lot keeps the queues of
+//! all locks in one table. The child of a `fork` inherits that table, with threads in it that the
+//! child does not have.
 
 use crate::checker;
 use crate::process::Process;
@@ -31,8 +31,8 @@ impl<T> Mutex<T> {
         MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Locks it, unless it is taken and `home` is another process: then a thread may have it that a `fork` has left
-    /// behind. A system call if the lock is taken.
+    /// Locks it, unless it is taken and `home` is another process: then a thread may have it that a
+    /// `fork` has left behind. A system call if the lock is taken.
     #[track_caller]
     pub fn lock_at(&self, home: Process) -> Option<MutexGuard<'_, T>> {
         // No model forks.
@@ -69,11 +69,13 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 
 /// A condition variable that keeps the guard. A notification that nobody waits for costs a load.
 ///
-/// Who notifies has locked the mutex after the change that it tells of, or before, as ever: so it sees who waits for that.
+/// Who notifies has locked the mutex after the change that it tells of, or before, as ever: so it
+/// sees who waits for that.
 #[derive(Debug, Default)]
 pub struct Condvar {
     inner: checker::sync::Condvar,
-    /// Threads that wait. Written with the mutex locked. Not for the checkers, to which it would be one more atomic.
+    /// Threads that wait. Written with the mutex locked. Not for the checkers, to which it would be
+    /// one more atomic.
     waiting: std::sync::atomic::AtomicUsize,
 }
 
@@ -126,7 +128,8 @@ impl Condvar {
     }
 }
 
-/// Waits for a notification until `deadline`, for ever when there is none. Whether the deadline passed.
+/// Waits for a notification until `deadline`, for ever when there is none. Whether the deadline
+/// passed.
 #[cfg(not(any(loom, shuttle)))]
 pub fn wait_until<T>(
     condvar: &Condvar,
@@ -141,7 +144,8 @@ pub fn wait_until<T>(
     time.is_zero() || condvar.wait_for(guard, time)
 }
 
-/// Waits for a notification. A model has no clock: a deadline passes at once, and no deadline never.
+/// Waits for a notification. A model has no clock: a deadline passes at once, and no deadline
+/// never.
 #[cfg(any(loom, shuttle))]
 #[track_caller]
 pub fn wait_until<T>(

@@ -1,11 +1,13 @@
 //! Processes: whether a value was made in this one, or came here through a `fork`.
 //!
-//! The child of a `fork` has a copy of all memory, and of its parent's threads only the one that forked. A lock that
-//! another thread held is never unlocked there, and a worker that is counted there does not exist. So what was made
-//! before the `fork` is *inherited*: it waits for nobody, wakes nobody, and takes no lock that may be held.
+//! The child of a `fork` has a copy of all memory, and of its parent's threads only the one that
+//! forked. A lock that another thread held is never unlocked there, and a worker that is counted
+//! there does not exist. So what was made before the `fork` is *inherited*: it waits for nobody,
+//! wakes nobody, and takes no lock that may be held.
 //!
-//! Invariant: the process is asked for (a system call) where a thread is started or waited for, once in a cycle, and
-//! where a lock is found taken. Never by an allocation, a registration or a session.
+//! Invariant: the process is asked for (a system call) where a thread is started or waited for,
+//! once in a cycle, and where a lock is found taken. Never by an allocation, a registration or a
+//! session.
 
 #![forbid(unsafe_code)]
 
@@ -27,9 +29,11 @@ impl Process {
     }
 }
 
-/// A static value of which each process has its own. A child of a `fork` makes a new one, and leaves its parent's alone.
+/// A static value of which each process has its own. A child of a `fork` makes a new one, and
+/// leaves its parent's alone.
 ///
-/// The values of a process and of its ancestors form a list. The last one is that of the youngest process.
+/// The values of a process and of its ancestors form a list. The last one is that of the youngest
+/// process.
 #[derive(Debug)]
 pub struct PerProcess<T> {
     own: OnceLock<Box<Own<T>>>,
@@ -49,8 +53,9 @@ impl<T> PerProcess<T> {
         PerProcess { own: OnceLock::new() }
     }
 
-    /// The value of this process. If there is none, `make` makes it; where threads race to be the first, several
-    /// may call it, and one result stays. A system call; O(forks between the first process and this one).
+    /// The value of this process. If there is none, `make` makes it; where threads race to be the
+    /// first, several may call it, and one result stays. A system call; O(forks between the first
+    /// process and this one).
     pub fn get(&self, make: impl Fn() -> T) -> &T {
         let process = Process::current();
         let mut place = self;
@@ -65,7 +70,8 @@ impl<T> PerProcess<T> {
             {
                 return &own.value;
             }
-            // Made first, and then set: a `fork` on another thread hardly ever comes in the middle of the latter.
+            // Made first, and then set: a `fork` on another thread hardly ever comes in the middle
+            // of the latter.
             let own = Box::new(Own { process, value: make(), next: PerProcess::new() });
             // Of two threads, the later one is refused, and finds the other one's value.
             let _ = place.own.set(own);

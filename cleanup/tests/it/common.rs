@@ -1,4 +1,5 @@
-//! What the integration tests share: pools on real threads, and waiting for conditions with a deadline.
+//! What the integration tests share: pools on real threads, and waiting for conditions with a
+//! deadline.
 
 use sexton_cleanup::{Cleanup, Client, Head, Pool, PoolConfig, Registrar, Role, Spawn};
 use std::io;
@@ -138,8 +139,9 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits for work to be done that nobody publishes meanwhile. Panics with a dump when the deadline passes, and at once
-/// if blocks lie beside workers who are all asleep: nobody would ever wake them.
+/// Waits for work to be done that nobody publishes meanwhile. Panics with a dump when the deadline
+/// passes, and at once if blocks lie beside workers who are all asleep: nobody would ever wake
+/// them.
 pub(crate) fn until_done(pool: &Pool, mut is_done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     let mut tries = 0_u32;

@@ -175,7 +175,8 @@ fn a_closed_pool_discards_what_heaps_still_queue() {
     assert_eq!(pool.stats().discarded, 2);
 }
 
-/// Those that a helping thread has taken and not run, and those of a sweeper that is later than its cycle.
+/// Those that a helping thread has taken and not run, and those of a sweeper that is later than its
+/// cycle.
 #[test]
 fn what_comes_to_a_closed_pool_late_is_discarded() {
     let pool = manual();

@@ -1,4 +1,5 @@
-//! The crate through its public interface, on real threads. The models of the protocols are in `src/tests`.
+//! The crate through its public interface, on real threads. The models of the protocols are in
+//! `src/tests`.
 #![cfg(not(any(loom, shuttle)))]
 
 mod common;

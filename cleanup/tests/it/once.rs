@@ -57,8 +57,8 @@ fn ten_heaps_share_a_pool_and_each_gets_its_own_cleanups() {
     assert_eq!((pool.stats().queued, pool.stats().executed), (100_000, 100_000));
 }
 
-/// Handles are used from other threads while the objects die and the workers run: exactly one of them wins,
-/// and the accounts agree with who did.
+/// Handles are used from other threads while the objects die and the workers run: exactly one of
+/// them wins, and the accounts agree with who did.
 #[test]
 fn stop_and_run_now_race_with_sweeper_and_workers() {
     const OBJECTS: usize = 2000;
@@ -183,7 +183,8 @@ fn stop_and_run_now_race_with_sweeper_and_workers_where_there_is_nothing_to_drop
                 handles.filter(|handle| handle.run_now()).count()
             });
             sweep(&client, heads);
-            // The slots that come back serve others while there are threads about that may have stopped what was in them.
+            // The slots that come back serve others while there are threads about that may have
+            // stopped what was in them.
             let others: Vec<_> = (0..OBJECTS).map(|_| registrar.register(None, || {}).1).collect();
             let stopped: usize = stoppers.into_iter().map(|thread| thread.join().unwrap()).sum();
             let ran = runner.join().unwrap();
@@ -210,7 +211,8 @@ fn stop_and_run_now_race_with_sweeper_and_workers_where_there_is_nothing_to_drop
     shut_down(&pool, &threads);
 }
 
-/// The slot of a stopped cleanup serves the next one of its object while the thread that stopped it may still be counting.
+/// The slot of a stopped cleanup serves the next one of its object while the thread that stopped it
+/// may still be counting.
 #[test]
 fn the_handle_of_a_slot_that_is_used_again_stops_nothing_else() {
     const ROUNDS: u64 = 20_000;
@@ -259,8 +261,8 @@ thread_local! {
     static AFTER: StopsAtTheEnd = StopsAtTheEnd::default();
 }
 
-/// Many threads at a time, short-lived ones among them, and some that stop cleanups while their locals are destroyed; every
-/// stop is counted, and where it belongs.
+/// Many threads at a time, short-lived ones among them, and some that stop cleanups while their
+/// locals are destroyed; every stop is counted, and where it belongs.
 #[test]
 fn each_stop_is_counted_whoever_stops() {
     const THREADS: usize = 48;

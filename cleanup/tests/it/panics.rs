@@ -32,8 +32,8 @@ impl Drop for Bomb {
     }
 }
 
-/// Thrown by a panic, and panics when it is dropped. What that one throws the crate leaks, so it has no size:
-/// whoever looks for leaks sees only those that nobody meant.
+/// Thrown by a panic, and panics when it is dropped. What that one throws the crate leaks, so it
+/// has no size: whoever looks for leaks sees only those that nobody meant.
 struct LastBomb;
 
 impl Drop for LastBomb {

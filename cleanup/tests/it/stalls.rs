@@ -94,7 +94,8 @@ impl Scene {
     }
 }
 
-/// Calls `act` in a paused pool, beside a helping thread that has stalled at the first of a block of a hundred.
+/// Calls `act` in a paused pool, beside a helping thread that has stalled at the first of a block
+/// of a hundred.
 fn beside_a_stalled_helper(config: PoolConfig, act: impl FnOnce(&Scene)) {
     let mut scene = Scene::new(pool_with(config), 100);
     scene.pool.set_max_workers(0);
@@ -207,8 +208,8 @@ fn helping_threads_requeue_tails_of_each_other() {
     assert!(client.ticket().is_done());
 }
 
-/// Whoever comes back from a stall finds the rest of the block in other hands, run or not. Nothing runs twice, and
-/// no slot of it serves another cleanup too early.
+/// Whoever comes back from a stall finds the rest of the block in other hands, run or not. Nothing
+/// runs twice, and no slot of it serves another cleanup too early.
 #[test]
 fn a_runner_that_comes_back_in_the_middle_of_its_tail_runs_nothing_twice() {
     let (pool, threads) =
@@ -377,7 +378,8 @@ fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
     others.all_ran_once();
 }
 
-/// Nobody takes up another block, or asks for work: the one who waits sees to it, or the one who publishes.
+/// Nobody takes up another block, or asks for work: the one who waits sees to it, or the one who
+/// publishes.
 #[test]
 fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish() {
     for wait in [true, false] {

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The race of the lost wake-up, on a real machine: the worker is about to sleep whenever the next block comes. With
-/// records, blocks and batches around it; `src/tests/lock_step.rs` has the queue alone, and more races.
+/// The race of the lost wake-up, on a real machine: the worker is about to sleep whenever the next
+/// block comes. With records, blocks and batches around it; `src/tests/lock_step.rs` has the queue
+/// alone, and more races.
 #[test]
 fn in_lock_step_no_block_is_missed() {
     for (workers, rounds) in [(1, 100_000), (3, 20_000)] {
@@ -129,7 +130,8 @@ fn the_attempts_to_start_a_worker_become_rarer_and_do_not_end() {
     let begin = Instant::now();
     sweep(&client, [head]);
     until("it has run", || handle.state() == CleanupState::Done);
-    // 1, 2, 3, 5, 9, 17, 33, 65 and 65 ticks, of which the first, and the one after each failure, take no time.
+    // 1, 2, 3, 5, 9, 17, 33, 65 and 65 ticks, of which the first, and the one after each failure,
+    // take no time.
     assert!(begin.elapsed() >= 120 * tick, "{:?}", begin.elapsed());
     assert_eq!(pool.stats().spawn_failures, 9);
     shut_down(&pool, &threads);
@@ -295,8 +297,8 @@ fn workers_have_different_indices_and_those_of_workers_gone_are_used_again() {
     assert_eq!(pool.stats().executed, 300);
 }
 
-/// Nobody else can run it. The wait ended never once its deadline had passed: each start that fails has those who wait
-/// look again, and the look starts again.
+/// Nobody else can run it. The wait ended never once its deadline had passed: each start that fails
+/// has those who wait look again, and the look starts again.
 #[test]
 fn who_waits_for_want_of_workers_stops_at_its_deadline_and_when_its_own_have_run() {
     let (pool, threads) = pool(2);
