@@ -36,7 +36,7 @@
 
 mod inside;
 
-// What a queue of work promises, whatever the work is.
+// The promises of a queue of work, of any kind of work.
 //
 // Invariant: while something is unclaimed, no worker stays asleep that could take it.
 #[doc = include_str!("../PROTOCOL.md")]
@@ -47,7 +47,7 @@ pub mod protocol {
     pub(crate) mod sleep;
 }
 
-/// What people are told: hooks, panics, descriptions, statistics.
+/// Telling people: hooks, panics, descriptions, statistics.
 ///
 /// Invariant: nothing here decides anything. A hook that panics or waits harms no one but its
 /// caller.
@@ -123,7 +123,7 @@ mod pool {
     pub(crate) mod worker;
 }
 
-/// What a heap sees: its account with one pool, its collection cycles, and its tickets.
+/// The side of the heap: its account with one pool, its collection cycles, and its tickets.
 ///
 /// Invariant: each record of a dead object's chain is in one block.
 mod client {

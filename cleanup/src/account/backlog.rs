@@ -1,9 +1,9 @@
-//! Relief: waiting until a heap's backlog has come down.
+//! Waiting until a heap's backlog has come down.
 //!
-//! Invariant: a waiter returns once the backlog is low enough, or at its deadline. Runners ask
-//! whether anybody waits after each block that they have put down, and pay one fence for it.
+//! Invariant: a waiter returns once the backlog is low enough, or at its deadline. After each block
+//! a runner asks whether a thread waits, and pays one fence for it.
 //!
-//! It does not know how high is too high; whoever applies back-pressure does.
+//! It does not know how high is too high: back-pressure is the policy of the heap.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Batches: what one collection cycle queued.
+//! Batches: the cleanups that one collection cycle queued.
 //!
 //! Invariant: `remaining` is zero exactly when the cycle has stopped adding and every cleanup of it
 //! has ended.
@@ -11,16 +11,16 @@ use crate::account::counters::Counters;
 use sexton_sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait_until};
 use std::time::Instant;
 
-/// What the cycle and each of its sweepers add to `remaining` while they may still add cleanups.
-/// Larger than any number of cleanups, so that ends counted before their publication cannot bring
-/// it to zero.
+/// The hold that the cycle and each of its sweepers add to `remaining` while they may still add
+/// cleanups. Larger than any number of cleanups, so that ends counted before their publication
+/// cannot bring it to zero.
 pub(super) const HOLD: u64 = 1 << 40;
 
 /// The cleanups that one cycle queued.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// What sweepers write into the marks of this batch's records. Unique among the unfinished
-    /// batches of its registry.
+    /// The byte that sweepers write into the marks of this batch's records. Unique among the
+    /// unfinished batches of its registry.
     byte: u8,
     /// Holds, and cleanups published and not ended. Added to by the cycle's sweepers; subtracted
     /// from by runners, a block at a time, and by handles.
@@ -32,7 +32,7 @@ pub(crate) struct Batch {
     /// Drop the captures instead of running. Set at most once. Relaxed: a runner that sees it late
     /// has run one more, which `discard_queued` allows.
     discard: AtomicBool,
-    /// What the waiters are told.
+    /// The state that waiters look at.
     told: Mutex<Told>,
     finished: Condvar,
     /// Where threads wait for the backlog of its heap to come down.
@@ -43,7 +43,7 @@ pub(crate) struct Batch {
 struct Told {
     /// It has finished.
     done: bool,
-    /// Changes with each nudge.
+    /// Changes each time that the waiters are woken.
     wakes: u64,
 }
 
@@ -83,7 +83,8 @@ impl Batch {
 
     /// Keeps the batch unfinished; false if it has finished already.
     pub(crate) fn hold(&self) -> bool {
-        // Relaxed: holders are ordered by the ledger's lock; the number is all that matters here.
+        // Relaxed: holders are ordered by the lock of the batch table; the number is all that
+        // matters here.
         let mut remaining = self.remaining.load(Ordering::Relaxed);
         while remaining != 0 {
             match self.remaining.compare_exchange_weak(
@@ -124,8 +125,8 @@ impl Batch {
     // ---------------------------------------------------------------------------
 
     pub(crate) fn is_done(&self) -> bool {
-        // Acquire: pairs with the Release in `subtract`; who sees the end sees what the cleanups
-        // did.
+        // Acquire: pairs with the Release in `subtract`; a thread that sees the end sees what the
+        // cleanups did.
         self.remaining.load(Ordering::Acquire) == 0
     }
 
@@ -144,7 +145,7 @@ impl Batch {
         self.discard.load(Ordering::Relaxed)
     }
 
-    /// Waits for the end, until the deadline, or for a nudge that is not in `wakes` yet.
+    /// Waits for the end, until the deadline, or until it is woken more often than `wakes` says.
     pub(crate) fn wait(&self, deadline: Option<Instant>, wakes: u64) -> Waited {
         let mut told = self.told.lock();
         loop {
@@ -160,7 +161,7 @@ impl Batch {
         }
     }
 
-    /// How often those who wait have been nudged.
+    /// How often the waiters have been woken.
     pub(crate) fn wakes(&self) -> u64 {
         self.told.lock().wakes
     }

@@ -1,6 +1,6 @@
-//! Counters that many runners write and anybody reads: exact per cleanup, without contention.
+//! Counters that many runners write and any thread reads: exact per cleanup, without contention.
 //!
-//! Invariant: the shard of one of the first workers has one writer at a time, who adds by plain
+//! Invariant: the shard of one of the first workers has one writer at a time, which adds by plain
 //! load and store. All others, helping threads and the workers of a crowd, share a shard, and add
 //! by `fetch_add`.
 //!
@@ -11,7 +11,7 @@ use sexton_sync::{AtomicU64, CachePadded, Ordering};
 /// Workers that get a shard of their own.
 const SHARDS: usize = 16;
 
-/// What one runner has counted. Added to with Release and read with Acquire: see [`Counters`].
+/// The counters of one runner. Added to with Release and read with Acquire: see [`Counters`].
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
     /// Cleanups that this runner ran, those that panicked included.
@@ -33,7 +33,7 @@ pub(crate) struct Shards {
     shards: Box<[CachePadded<Shard>]>,
 }
 
-/// Who is counting.
+/// The thread that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runner {
     /// The worker with this index.
@@ -43,7 +43,7 @@ pub(crate) enum Runner {
 }
 
 impl Shards {
-    /// Shards for so many workers. There may be more of them one day; those share.
+    /// Makes shards for this number of workers. There may be more of them one day; those share.
     pub(crate) fn new(workers: usize) -> Self {
         let own = workers.min(SHARDS);
         Shards { shards: (0..=own).map(|_| CachePadded::default()).collect() }
@@ -80,7 +80,7 @@ impl Counting<'_> {
     pub(crate) fn add(&self, field: impl Fn(&Shard) -> &AtomicU64, n: u64) {
         let counter = field(self.shard);
         if self.exclusive {
-            // Nobody else writes it.
+            // No other thread writes it.
             let now = counter.load(Ordering::Relaxed);
             counter.store(now.wrapping_add(n), Ordering::Release);
         } else {
@@ -89,7 +89,7 @@ impl Counting<'_> {
     }
 }
 
-/// What a pool counts, or one batch of it: cleanups queued, and their ends.
+/// The counters of a pool, or of one batch of it: cleanups queued, and their ends.
 ///
 /// A reading takes each counter once, the ends before the beginnings. An end is added with Release
 /// and read with Acquire, so a reading that has it also has what was queued before it.
@@ -103,7 +103,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// A tally with shards for so many workers.
+    /// Makes counters with shards for this number of workers.
     pub(crate) fn new(workers: usize) -> Self {
         Counters {
             queued: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 //! The user's handle of one cleanup.
 //!
-//! Invariant: a handle names a record by index and generation, never by address of an object; once
+//! Invariant: a handle names a record by index and generation, never by address of an object. Once
 //! the slot is used again, the handle has no effect on it.
 //!
 //! It does not know the object, nor the heap, and keeps neither alive.
@@ -19,7 +19,7 @@ const STOPPED_HERE: u64 = 1 << 63;
 /// Set in `name` if the captures need no destructor; see [`Registry::stop_no_drop`].
 const NO_DROP: u64 = 1 << 62;
 
-/// The handle of one registered cleanup. Dropping it detaches: the cleanup runs all the same.
+/// Names one registered cleanup. Dropping it detaches: the cleanup runs all the same.
 ///
 /// 16 bytes. It may outlive the object, the heap and the pool. All methods may be called from any
 /// thread, at any time, also from inside a cleanup.
@@ -30,7 +30,7 @@ pub struct Cleanup {
     name: AtomicU64,
 }
 
-/// What a [`Cleanup`] is made of, on its way to the caller of a registration.
+/// Holds the parts of a [`Cleanup`], on their way to the caller of a registration.
 ///
 /// Two plain words, which a function returns in registers. A handle it would put together in
 /// memory, and moving it on at once, as a whole, waits for the stores of its parts: 5 ns of a
@@ -64,7 +64,7 @@ impl RawHandle {
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Cleanup>() == 16, "a handle is 16 bytes");
 
-/// What has become of a cleanup. See [`Cleanup::state`].
+/// The state of a cleanup. See [`Cleanup::state`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CleanupState {
     /// Its object was alive when last looked at. It can be stopped, and run early.
@@ -98,8 +98,10 @@ impl Cleanup {
         self.registry.storage.describe(index, generation, id);
     }
 
-    /// What is known of the cleanup. Nothing, unless it was registered with a label or in
-    /// diagnostic mode, and nothing more once its record serves another cleanup.
+    /// Describes the cleanup, as far as it is known.
+    ///
+    /// Empty, unless it was registered with a label or in diagnostic mode, and nothing more once
+    /// its record serves another cleanup.
     pub fn description(&self) -> Description {
         let storage = &self.registry.storage;
         let (index, generation) = self.record();
@@ -109,8 +111,9 @@ impl Cleanup {
         if storage.state(index).0 == generation { description } else { Description::default() }
     }
 
-    /// Stops the cleanup: it will never run. Its captures are dropped, on this thread, before this
-    /// returns.
+    /// Stops the cleanup: it will never run.
+    ///
+    /// Its captures are dropped, on this thread, before this returns.
     ///
     /// `false` if it is too late: it has run, is running, or was stopped before. O(1), and
     /// O(unfinished cycles of its heap) if it was queued already.
@@ -156,7 +159,7 @@ impl Cleanup {
         self.registry.run_now(index, generation)
     }
 
-    /// What has become of the cleanup, a moment ago. O(1).
+    /// Tells the state of the cleanup, a moment ago. O(1).
     ///
     /// Once the record serves another cleanup, this answers `Stopped` if the cleanup was stopped
     /// through this handle, and `Done` otherwise.

@@ -47,8 +47,10 @@ impl Registrar {
         }
     }
 
-    /// Adds a cleanup in front of an object's chain (`None`: it has none yet). The answer is the
-    /// chain's new head, to be kept in place of the old one, and the handle.
+    /// Adds a cleanup in front of an object's chain.
+    ///
+    /// `None` is the chain of an object without cleanups. The answer is the chain's new head, to be
+    /// kept in place of the old one, and the handle.
     ///
     /// Takes no lock, but for one registration in some hundred. Allocates when the captures exceed
     /// 24 bytes or are aligned to more than 8, and once in a while to grow. If the records in front
@@ -78,8 +80,7 @@ impl Registrar {
         (head, RawHandle::new(self.registry, head.index(), generation, Thunk::is_no_drop::<F>()))
     }
 
-    /// What [`register`](Self::register) does; gives the new head and the record's generation, in
-    /// two registers.
+    /// Registers, and gives the new head and the record's generation, in two registers.
     #[inline]
     fn arm<F: FnOnce() + Send + 'static>(&mut self, mut chain: Option<Head>, f: F) -> (Head, u32) {
         if let Some(head) = chain
@@ -110,8 +111,10 @@ impl Registrar {
         (Head::new(index, chain.is_some()), generation)
     }
 
-    /// Describes a cleanup that was registered here. Takes a lock, and memory for the first in a
-    /// while; the others' registration pays nothing for it.
+    /// Describes a cleanup that was registered here.
+    ///
+    /// Takes a lock, and memory for the first in a while; the others' registration pays nothing for
+    /// it.
     pub fn describe(&mut self, cleanup: &Cleanup, description: Description) {
         let id = match self.described {
             // The same place in the program as last time.
@@ -138,8 +141,8 @@ impl Registrar {
         self.fresh.next().expect("a range holds at least one slot")
     }
 
-    /// Takes a settled record off a live object's chain, if one is in front. One at most: each
-    /// registration takes two off and puts one on, so the chain gets shorter.
+    /// Takes a record that ended early off a live object's chain, if one is in front. One at most:
+    /// each registration takes two off and puts one on, so the chain gets shorter.
     #[cold]
     fn prune_front(&mut self, head: Head) -> Option<Head> {
         match self.registry.storage.free_ended(head) {
@@ -153,15 +156,15 @@ impl Registrar {
         }
     }
 
-    /// Counts a settled record that is in no chain any more. Gives its slot, if it can be used
-    /// again.
+    /// Counts a record that ended early and is in no chain any more. Gives its slot, if it can be
+    /// used again.
     #[inline]
     fn reclaimed(&mut self, slot: Slot) -> Option<Slot> {
         add_one(&self.counts.reclaimed);
         (!slot.is_worn()).then_some(slot)
     }
 
-    /// Frees the record if it is settled.
+    /// Frees the record if it has ended early.
     fn reclaim(&mut self, head: Head) -> bool {
         let Some((slot, _)) = self.registry.storage.free_ended(head) else { return false };
         if let Some(slot) = self.reclaimed(slot) {
@@ -180,7 +183,8 @@ impl Registrar {
         }
     }
 
-    /// Takes every settled record out of a live object's chain, and gives what is left. O(length).
+    /// Takes every record that ended early out of a live object's chain, and gives the rest.
+    /// O(length).
     ///
     /// # Panics
     /// When `chain` comes from another heap.
@@ -189,8 +193,8 @@ impl Registrar {
         storage.prune(chain, |head| self.reclaim(head))
     }
 
-    /// How many settled (stopped, or run early) records are still in chains of live objects.
-    /// O(unfinished cycles).
+    /// Counts the records in chains of live objects that were stopped or run early. O(unfinished
+    /// cycles).
     pub fn ended_early(&self) -> u64 {
         self.registry.ended_early()
     }
@@ -211,7 +215,7 @@ impl Registrar {
         self.heads(chain).all(|head| self.registry.storage.state(head.index()).1.has_ended_early())
     }
 
-    /// How many records the chain has, settled ones included. O(length).
+    /// Counts the records of the chain, ended ones included. O(length).
     pub fn len(&self, chain: Head) -> usize {
         self.heads(chain).count()
     }

@@ -5,25 +5,26 @@
 //! no read-modify-write. The price: the memory of a heap's records, at their peak, is kept for the
 //! next heap and never returned to the system. The peak is that of all the heap's threads together:
 //! each of them holds a few hundred free records at most. Generations survive recycling, so a
-//! handle that is older than the registry's present heap finds its record settled.
+//! handle that is older than the registry's present heap finds that its record has ended.
 //!
 //! # Marks and counts
 //!
 //! Each record has a byte, apart from the record, that says where its object stands: `ARMED` (alive
 //! when last looked at), the byte of the batch that it is queued in, or `ENDED` (ended by its
 //! handle while not queued). Sweepers and handles write it by plain stores. So it is a hint with
-//! one firm half: **a batch's byte is only ever written by the sweeper that queues the record, so
-//! who reads it knows the batch.** What was not read may be there all the same, a moment later.
+//! one firm half: **a batch's byte is only ever written by the sweeper that queues the record, so a
+//! thread that reads it knows the batch.** A byte that was not read may be there all the same, a
+//! moment later.
 //!
 //! Counting relies on the tag, not on the byte. Invariant: **the end of a queued cleanup is counted
 //! once, in its batch:** by
 //!
 //! 1. the runner that took and ran it; or
-//! 2. the handle that took it, if it read the batch's byte when the cleanup had ended; its tag then
-//!    says `Counted`, and the runner that frees the slot does not count; or
-//! 3. the runner that frees the slot of a settled record whose tag does not say so; or
-//! 4. the handle that was still at it when the runner passed, and so was left the slot. The runner
-//!    has left it the batch's byte as a note.
+//! 2. the handle that took it, if it read the batch's byte when the cleanup had ended (its tag then
+//!    says `Counted`, and the runner that frees the slot does not count); or
+//! 3. the runner that frees the slot of a record that ended early, if its tag does not say so; or
+//! 4. the handle that was still at it when the runner skipped the record, and so was left the slot.
+//!    The runner has left it the batch's byte as a note.
 //!
 //! In case 3 the backlog is too high by one from the moment the cleanup ends until the runner gets
 //! there. It takes a handle that reads the byte just before the sweeper writes it.
@@ -73,7 +74,7 @@ pub(crate) struct Registry {
     pub(crate) backlog_waiters: BacklogWaiters,
 }
 
-/// What is counted outside batches. Written by handles, registrars and sweepers by `fetch_add`, but
+/// The counters outside batches. Written by handles, registrars and sweepers by `fetch_add`, but
 /// for [`Stopped`].
 ///
 /// Relaxed but for the three that together say that every cleanup has ended, `stopped`, `executed`
@@ -88,7 +89,8 @@ struct EarlyEnds {
     panicked: AtomicU64,
     /// Captures dropped by [`Registrar::discard`](crate::Registrar::discard).
     discarded: AtomicU64,
-    /// Settled records that sweepers and discarding registrars took out of their chains.
+    /// Records that had ended early, and that sweepers and discarding registrars took out of their
+    /// chains.
     reclaimed: AtomicU64,
 }
 
@@ -121,7 +123,7 @@ impl Stopped {
         self.own.iter().map(|own| own.load(ordering)).sum::<u64>() + self.shared.load(ordering)
     }
 
-    /// Called when nobody stops anything: see [`Registry::begin`].
+    /// Called when no thread stops anything: see [`Registry::begin`].
     fn clear(&self) {
         let Stopped { own, shared } = self;
         own.iter().for_each(|own| own.store(0, Ordering::Relaxed));
@@ -129,11 +131,12 @@ impl Stopped {
     }
 }
 
-/// What the lock guards. It is held for a few loads and stores, never while user code runs.
+/// The state behind the lock. The lock is held for a few loads and stores, never while user code
+/// runs.
 #[derive(Debug, Default)]
 struct BatchTable {
     /// The present heap's pool, to report panics of `run_now` to. Weak: the registry outlives the
-    /// pool, and must not keep the pool's hook, nor drop it at a moment that is nobody's.
+    /// pool, and must not keep the pool's hook, nor drop it at any moment.
     totals: Weak<Totals>,
     /// Unfinished batches, in the order of their cycles.
     live: Vec<Arc<BatchAccount>>,
@@ -143,17 +146,17 @@ struct BatchTable {
     next_byte: u8,
     /// The counters of each registrar; written by that registrar only.
     registrars: Vec<Arc<RegistrarCounters>>,
-    /// What finished batches and departed registrars had counted.
+    /// The counts of finished batches and departed registrars.
     retired: Retired,
 }
 
-/// What one registrar counts. Written by it only, by plain load and store; Relaxed.
+/// The counters of one registrar. Written by it only, by plain load and store; Relaxed.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct RegistrarCounters {
     /// Cleanups registered.
     pub(crate) registered: AtomicU64,
-    /// Settled records taken out of their chains.
+    /// Records that had ended early, taken out of their chains.
     pub(crate) reclaimed: AtomicU64,
 }
 
@@ -161,7 +164,7 @@ pub(crate) struct RegistrarCounters {
 struct Retired {
     registered: u64,
     reclaimed: u64,
-    /// What was queued.
+    /// The cleanups that were queued.
     batches: Reading,
 }
 
@@ -209,7 +212,7 @@ fn recycled() -> Option<&'static Registry> {
     None
 }
 
-/// A heap's hold on its registry: shared by the origin, its registrars and its batches. When the
+/// A heap's hold on its registry: shared by the client, its registrars and its batches. When the
 /// last of them is gone, the registry can serve another heap.
 #[derive(Debug)]
 pub(crate) struct RegistryRef {
@@ -312,7 +315,7 @@ impl BatchAccount {
     #[cold]
     fn finish(&self) {
         self.totals.batch_ends(self.number);
-        // Out of the ledger first: a waiter that returns finds the origin's counters complete.
+        // Out of the table first: a waiter that returns finds the client's counters complete.
         let listed = self.registry().close_batch(self);
         self.batch.tell_done();
         // Last, and with no lock held: it may be what keeps the registry out of the recycled ones.
@@ -320,8 +323,8 @@ impl BatchAccount {
     }
 }
 
-// User code runs between two complete steps, never in the middle of one: what unwinds out of it
-// leaves the registry, and so a handle, in order.
+// User code runs between two complete steps, never in the middle of one: a panic that unwinds out
+// of it leaves the registry, and so a handle, in order.
 impl RefUnwindSafe for Registry {}
 
 impl Registry {
@@ -335,9 +338,9 @@ impl Registry {
         }
     }
 
-    /// Whether every cleanup registered here has ended, and whoever ended it is done with the
-    /// registry. Asked when no lease is left. A handle's thread may still be inside a cleanup then;
-    /// its end is to be counted in the accounts of the heap that it belongs to.
+    /// Whether every cleanup registered here has ended, and the thread that ended it is done with
+    /// the registry. Asked when no reference of a heap is left. A handle's thread may still be
+    /// inside a cleanup then. Its end is to be counted in the accounts of its own heap.
     #[cfg(not(loom))]
     fn is_at_rest(&self) -> bool {
         // Acquire: pairs with the Release additions; see `EarlyEnds`.
@@ -376,7 +379,7 @@ impl Registry {
     ) -> bool {
         let Some(no_drop) = self.storage.take_no_drop(index, generation) else { return false };
         note();
-        // As in `end_early`, but that nobody leaves us the slot.
+        // As in `end_early`, but the slot is never left to us.
         let byte = no_drop.mark().load(Ordering::Relaxed);
         let counted = byte >= FIRST_BATCH;
         if !counted {
@@ -430,8 +433,8 @@ impl Registry {
     /// Declares the end of a record taken through its handle, and counts it: by `count`, and
     /// perhaps in its batch. See "Marks and counts" above.
     fn end_early(&'static self, ending: Ending, count: impl FnOnce()) {
-        // Relaxed, both: the byte says all that is exchanged, and a batch is found under the
-        // ledger's lock. Before the end is declared: after that the slot may be in use again.
+        // Relaxed, both: the byte says all that is exchanged, and a batch is found under the lock
+        // of the table. Before the end is declared: after that the slot may be in use again.
         let mark = ending.mark();
         let byte = mark.load(Ordering::Relaxed);
         let mut batch = (byte >= FIRST_BATCH).then_some(byte);
@@ -445,9 +448,11 @@ impl Registry {
             }
             detached.free();
         }
-        // If the record is in a batch, that has a lease until we have counted there, too.
+        // If the record is in a batch, the batch keeps the registry until we have counted there,
+        // too.
         count();
-        // Last: whoever learns that the batch has finished finds every cleanup ended and counted.
+        // Last: a thread that learns that the batch has finished finds every cleanup ended and
+        // counted.
         if let Some(byte) = batch {
             self.count_early_end(byte);
         }
@@ -482,7 +487,7 @@ impl Registry {
     // ---- owners of chains
     // --------------------------------------------------------------------------
 
-    /// A sweeper or registrar passes a record that its handle has settled while it was not queued.
+    /// A sweeper or registrar skips a record that its handle has ended while it was not queued.
     pub(crate) fn skip_ended(&'static self, index: Index) -> Option<Slot> {
         match self.storage.skip(index, Some(ARMED)) {
             Skip::Freed(slot, _) => Some(slot),
@@ -490,14 +495,14 @@ impl Registry {
         }
     }
 
-    /// Settled records were taken out of their chains.
+    /// Records that had ended early were taken out of their chains.
     pub(crate) fn reclaimed(&self, n: u64) {
         if n > 0 {
             self.early_ends.reclaimed.fetch_add(n, Ordering::Relaxed);
         }
     }
 
-    /// Settled records that are still in chains of live objects. O(unfinished cycles).
+    /// Records that have ended early and are still in chains of live objects. O(unfinished cycles).
     pub(crate) fn ended_early(&self) -> u64 {
         let ended = self.early_ends.stopped.sum(Ordering::Relaxed)
             + self.early_ends.executed.load(Ordering::Relaxed);
@@ -540,7 +545,7 @@ impl Registry {
     // ---- the ledger
     // --------------------------------------------------------------------------------
 
-    /// The ledger; `None` if a thread may have it that a `fork` has left behind.
+    /// Locks the table; `None` if a thread may have it that a `fork` has left behind.
     fn table(&self) -> Option<MutexGuard<'_, BatchTable>> {
         self.table.lock_at(self.home)
     }
@@ -614,7 +619,7 @@ impl Registry {
         Some(table.open.swap_remove(at).1)
     }
 
-    /// Moves a finished batch's numbers to the past ones. Gives the ledger's reference, to be
+    /// Moves a finished batch's numbers to the past ones. Gives the table's reference, to be
     /// dropped unlocked.
     pub(crate) fn close_batch(&self, batch: &BatchAccount) -> Option<Arc<BatchAccount>> {
         let mut table = self.table.lock();

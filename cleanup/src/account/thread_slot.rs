@@ -1,9 +1,9 @@
 //! A small number for each of the first threads, so that they can count apart from one another.
 //!
-//! Invariant: no two threads have the same number at a time, and what a thread did under its number
-//! happened before whatever the next one does that is given it.
+//! Invariant: no two threads have the same number at a time. All that a thread did under its number
+//! happened before the next one is given it.
 //!
-//! It does not know what is counted.
+//! It does not know what is counted with it.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Totals: what a pool counts over all its heaps, and its unfinished batches.
+//! Totals: the counters of a pool over all its heaps, and its unfinished batches.
 //!
 //! Invariant: each unfinished batch is listed, the oldest first.
 
@@ -12,7 +12,7 @@ use std::any::Any;
 use std::fmt;
 use std::time::Instant;
 
-/// What a pool counts, and the hook it reports to. Shared by the pool, its batches and the
+/// The counters of a pool, and the hook it reports to. Shared by the pool, its batches and the
 /// registries of its heaps, because a handle may end a queued cleanup without ever seeing the pool.
 pub(crate) struct Totals {
     pub(crate) counters: Counters,
@@ -53,7 +53,7 @@ impl Totals {
         self.waiting.lock().retain(|waiting| waiting.number != number);
     }
 
-    /// Has everybody who waits for a batch look at the workers again.
+    /// Has every thread that waits for a batch look at the workers again.
     pub(crate) fn wake_waiters(&self) {
         // Unlocked: a batch has locks of its own.
         let batches: Vec<_> =

@@ -1,7 +1,7 @@
 //! The arena: memory for blocks, carved and never given back until the pool goes.
 //!
 //! Invariant: each [`Block`] is the only handle by which its memory is written, and keeps the arena
-//! alive. So the memory outlives every handle, and who holds a block owns it. A [`View`] only
+//! alive. So the memory outlives every handle, and the holder of a block owns it. A [`View`] only
 //! reads, at any time.
 //!
 //! It does not know what the entries mean; see [`block`](crate::block::entries).
@@ -49,8 +49,8 @@ pub(crate) struct Block {
     arena: Arc<Arena>,
 }
 
-// SAFETY: a block is a shared reference to a `Cells`, which is `Sync` (checked below), and a
-// counted one to its arena, which is shared behind a lock.
+// SAFETY: a block is a shared reference to a `Cells` and a counted one to its arena. The former is
+// `Sync` (checked below), the latter is shared behind a lock.
 unsafe impl Send for Block {}
 
 const _: fn() = || {
@@ -66,7 +66,7 @@ impl Block {
     }
 }
 
-/// Reads a block that somebody else owns. It does not know whether it is still the same run of the
+/// Reads a block that another thread owns. It does not know whether it is still the same run of the
 /// block.
 #[derive(Debug)]
 pub(crate) struct View(Block);
@@ -94,7 +94,7 @@ impl Deref for Block {
     #[inline]
     fn deref(&self) -> &Cells {
         // SAFETY: `cells` came from `carve`, which initialised it, and bumpalo neither moves nor
-        // frees it before the `Bump` goes, which `arena` prevents. Nobody ever makes a
+        // frees it before the `Bump` goes, which `arena` prevents. No code ever makes a
         // `&mut Cells`.
         unsafe { self.cells.as_ref() }
     }

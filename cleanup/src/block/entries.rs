@@ -16,8 +16,8 @@ pub(crate) const CAPACITY: usize = 126;
 pub(crate) const CAPACITY: usize = 2;
 
 /// A block's memory. All accesses are Relaxed: a block changes owners through the full list or the
-/// block free list, whose Release and Acquire carry everything before. Who only views it has the
-/// lock of its owner's desk, by which the owner has shown it, and gets a cursor that may be behind.
+/// block free list, whose Release and Acquire carry everything before. A thread that only views it
+/// has the lock of the owner's in-flight record, and gets a cursor that may be behind.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Cells {
@@ -65,7 +65,7 @@ impl Cells {
         self.cursor.load(Ordering::Relaxed) as usize
     }
 
-    /// Entry `at`, if the block has so many.
+    /// Entry `at`, if the block has it.
     #[inline]
     pub(crate) fn get(&self, at: usize) -> Option<Index> {
         if at < self.len() {

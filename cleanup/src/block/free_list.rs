@@ -26,7 +26,7 @@ impl Blocks {
         }
     }
 
-    /// Takes a block back. What was in it is forgotten.
+    /// Takes a block back. Its entries are forgotten.
     pub(crate) fn recycle(&self, block: Block) {
         block.clear();
         self.free.push(block);

@@ -15,7 +15,7 @@ use sexton_sync::Arc;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// A heap's account with one pool. Cheap to clone; all clones are the same account.
+/// Connects a heap to one pool. Cheap to clone; all clones are the same account.
 #[derive(Clone, Debug)]
 pub struct Client {
     pool: Arc<Pool>,
@@ -23,13 +23,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// An account for a new heap, with a pool of this process's. Reuses what a former heap has left
-    /// behind, if any did.
+    /// Opens an account for a new heap, with a pool of this process.
+    ///
+    /// Reuses the registry of a former heap, if there is one.
     pub fn new(pool: &Arc<Pool>) -> Client {
         Client { pool: pool.clone(), registry_ref: RegistryRef::new(pool.totals()) }
     }
 
-    /// The registering side, for one mutator.
+    /// Makes the registering side of one mutator.
     pub fn registrar(&self) -> Registrar {
         Registrar::new(&self.registry_ref)
     }
@@ -39,19 +40,20 @@ impl Client {
         Cycle::new(self.clone())
     }
 
-    /// The cleanups of this heap that are queued and not ended now.
+    /// Makes a ticket for the cleanups of this heap that are queued and not ended now.
     pub fn ticket(&self) -> Ticket {
         Ticket::new(self.pool.clone(), self.registry().live())
     }
 
-    /// Cleanups queued and not ended now. O(unfinished cycles).
+    /// Counts the cleanups queued and not ended now. O(unfinished cycles).
     pub fn backlog(&self) -> u64 {
         self.registry().backlog()
     }
 
-    /// Waits until at most so many cleanups of this heap are queued and not ended. Gives how many
-    /// are, in the end. A timeout too long for the clock means for ever. From inside a cleanup it
-    /// does not wait.
+    /// Waits until at most `at_most` cleanups of this heap are queued and not ended.
+    ///
+    /// Gives how many are, in the end. A timeout too long for the clock means for ever. From inside
+    /// a cleanup it does not wait.
     ///
     /// In a pool without workers, manual ones included, it runs cleanups of the pool meanwhile. In
     /// an inherited pool it does not wait.
@@ -63,7 +65,7 @@ impl Client {
             loop {
                 self.pool.notify_workers();
                 help();
-                // Until it is low, or there is nobody left to count on.
+                // Until it is low, or there is no worker left to count on.
                 let is_news = || is_low() || self.pool.is_deserted();
                 let told = self.registry().backlog_waiters.wait(deadline, is_news);
                 if !told || is_low() || is_over(deadline) {
@@ -76,9 +78,12 @@ impl Client {
         self.backlog()
     }
 
-    /// Runs cleanups of the pool here, those of other heaps included, until at most so many of this
-    /// heap are queued and not ended, or until there is none left to take. Gives how many are, in
-    /// the end. From inside a cleanup, and in an inherited pool, it runs none.
+    /// Runs cleanups of the pool here until at most `at_most` of this heap are queued and not
+    /// ended.
+    ///
+    /// Those of other heaps are included. It ends earlier when there is none left to take. Gives
+    /// how many are queued in the end. From inside a cleanup, and in an inherited pool, it runs
+    /// none.
     pub fn relieve(&self, at_most: u64) -> u64 {
         if self.pool.is_inherited() {
             return self.backlog();
@@ -92,8 +97,10 @@ impl Client {
         }
     }
 
-    /// Runs a closure here as one of this heap's cleanups, though it was never registered: to the
-    /// closure it is one, and a panic is given to the hook. Whether it returned. Counted nowhere.
+    /// Runs a closure here as one of this heap's cleanups, though it was never registered.
+    ///
+    /// To the closure it is one, and a panic is given to the hook. Whether it returned. Counted
+    /// nowhere.
     pub fn run_as_cleanup(&self, closure: impl FnOnce(), description: Description) -> bool {
         let scope = CleanupScope::enter();
         let outcome = catch_unwind(AssertUnwindSafe(closure));
@@ -105,7 +112,7 @@ impl Client {
         returned
     }
 
-    /// The counters. Never waits for a cleanup or a cycle; O(unfinished cycles).
+    /// Reads the counters. Never waits for a cleanup or a cycle; O(unfinished cycles).
     pub fn stats(&self) -> CleanupStats {
         self.registry().stats()
     }
@@ -113,7 +120,8 @@ impl Client {
     /// Drops the captures of what is queued and not running, instead of running it.
     ///
     /// In a manual pool this happens here and now; in a pool with workers, when one of them comes
-    /// to it. What is queued later runs as usual. O(blocks in the full list) in a manual pool.
+    /// to it. Cleanups that are queued later run as usual. O(blocks in the full list) in a manual
+    /// pool.
     pub fn discard_queued(&self) {
         for batch in self.registry().live() {
             batch.discard();
@@ -121,7 +129,7 @@ impl Client {
         self.pool.help_to_discard();
     }
 
-    /// The records there are, free ones included. O(1).
+    /// Counts the records there are, free ones included. O(1).
     ///
     /// A record takes 41 bytes, and 8 more where cleanups are described. Records that a former heap
     /// has left to this one are among them. No record is ever given back to the system.
@@ -129,7 +137,7 @@ impl Client {
         self.registry().storage.made()
     }
 
-    /// The pool that runs this heap's cleanups.
+    /// Gives the pool that runs this heap's cleanups.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }

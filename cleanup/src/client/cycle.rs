@@ -23,7 +23,7 @@ pub struct Cycle {
     number: Option<u64>,
 }
 
-/// What a cycle has queued. See [`Cycle::flush`].
+/// Counts the cleanups that a cycle has queued. See [`Cycle::flush`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Flushed {
@@ -40,16 +40,18 @@ impl Cycle {
         Cycle { client, number }
     }
 
-    /// A block for one sweeper, who may be on another thread. Takes its memory at the first push.
+    /// Makes a block for one sweeper, which may be on another thread. Takes its memory at the first
+    /// push.
     pub fn local_block(&self) -> LocalBlock {
         LocalBlock::new(self.client.clone(), self.number)
     }
 
-    /// Publishes what is left in the local blocks, and wakes workers for it. Called after the last
-    /// sweeper of the cycle is done, with the local blocks of all of them.
+    /// Publishes the rest of the local blocks, and wakes workers for it.
+    ///
+    /// Called after the last sweeper of the cycle is done, with the local blocks of all of them.
     ///
     /// Entries of partly filled blocks are moved together, so that as few blocks as possible are
-    /// published; blocks that become empty go back to the block free list. O(local blocks).
+    /// published. Blocks that become empty go back to the block free list. O(local blocks).
     ///
     /// If the pool has been shut down and told to discard, the captures are dropped here. So they
     /// are if the pool was made before a `fork`.
@@ -140,11 +142,11 @@ pub struct LocalBlock {
     /// Chains of an inherited heap, to be discarded when the sweep is over. There is never a block,
     /// then.
     doomed: Vec<Head>,
-    /// Settled records met.
+    /// Records met that had ended early.
     reclaimed: u64,
     /// Their slots.
     freed: FreeList,
-    /// What this sweeper has published so far.
+    /// The cleanups and blocks that this sweeper has published so far.
     flushed: Flushed,
 }
 
@@ -166,8 +168,10 @@ impl LocalBlock {
         }
     }
 
-    /// Queues a dead object's chain. Called once per chain, by the sweeper that found the object
-    /// dead; from then on the chain belongs to this crate.
+    /// Queues a dead object's chain.
+    ///
+    /// Called once per chain, by the sweeper that found the object dead. From then on the chain
+    /// belongs to this crate.
     ///
     /// If all of the chain's cleanups were stopped or run early, it is reclaimed instead. When the
     /// block is full it is published, which may wake or start a worker. O(1) for a single record,
@@ -221,14 +225,14 @@ impl LocalBlock {
         }
     }
 
-    /// A chain of several records, or one whose record is settled.
+    /// A chain of several records, or one whose record has ended early.
     #[cold]
     #[inline(never)]
     fn push_chain(&mut self, head: Head) {
         let cycle = self.cycle.expect("there are marks only where there is a block");
         let registry = self.client.registry();
         let storage = &registry.storage;
-        // What ended early is freed here, so that only what is left to run is queued and counted.
+        // Records that ended early are freed here, so that only the others are queued and counted.
         let mut rest = storage.prune(head, |head| {
             // Relaxed: `ENDED` is no hint. It was written after the taking, and there is no way
             // back.

@@ -14,8 +14,9 @@ use sexton_sync::Arc;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The cleanups of one heap that were queued and not ended at one moment. See
-/// [`Client::ticket`](crate::Client::ticket).
+/// Waits for the cleanups of one heap that were queued and not ended at one moment.
+///
+/// See [`Client::ticket`](crate::Client::ticket).
 #[derive(Debug)]
 pub struct Ticket {
     pool: Arc<Pool>,
@@ -27,12 +28,13 @@ impl Ticket {
         Ticket { pool, batches }
     }
 
-    /// Waits until all of them have ended: run, stopped or discarded. A timeout too long for the
-    /// clock means for ever.
+    /// Waits until all of them have ended: run, stopped or discarded.
     ///
-    /// In a manual pool somebody has to run them meanwhile. If no worker could be started when the
-    /// cleanups were queued, this tries again first, and if there is still none, runs what is
-    /// queued on this thread.
+    /// A timeout too long for the clock means for ever.
+    ///
+    /// In a manual pool another thread has to run them meanwhile. If no worker could be started
+    /// when the cleanups were queued, this tries again first. If there is still none, the queued
+    /// cleanups run on this thread.
     ///
     /// # Errors
     /// [`WaitError::Timeout`] with the number not ended when the time is up;
@@ -54,14 +56,14 @@ impl Ticket {
         };
         for batch in &self.batches {
             loop {
-                // Before the look: who is nudged during it has to look once more.
+                // Before the look: a waiter that is woken during it has to look once more.
                 let wakes = batch.wakes();
                 self.pool.notify_workers();
                 help();
                 match batch.wait(deadline, wakes) {
                     Waited::Done => break,
                     // Before the next look: its thread may not live long enough either. But not for
-                    // ever: a look that fails to start a worker nudges, too.
+                    // ever: a look that fails to start a worker wakes the waiters, too.
                     Waited::Woken if !is_over(deadline) => help(),
                     Waited::Woken | Waited::TimedOut => {
                         let pending = self.pending();
@@ -78,12 +80,12 @@ impl Ticket {
         Ok(())
     }
 
-    /// Whether all of them have ended. Does not wait.
+    /// Tells whether all of them have ended. Does not wait.
     pub fn is_done(&self) -> bool {
         self.batches.iter().all(|batch| batch.is_done())
     }
 
-    /// How many of them have not ended yet.
+    /// Counts those that have not ended yet.
     pub fn pending(&self) -> u64 {
         self.batches.iter().map(|batch| batch.pending()).sum()
     }

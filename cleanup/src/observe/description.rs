@@ -2,8 +2,8 @@
 //! people.
 //!
 //! Invariant: a record without a description costs nothing and says nothing. Descriptions lie apart
-//! from the records, in memory that the first one allocates, and each names the generation it is
-//! for, so that a slot's next cleanup is not described by its last one's words.
+//! from the records, in memory that the first one allocates. Each names the generation it is for.
+//! So the next cleanup of a slot is not described by the words of the last one.
 //!
 //! Equal descriptions are kept once per process and never dropped: there are as many as there are
 //! places in the program's text that register cleanups.
@@ -17,7 +17,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is known of a cleanup.
+/// Describes a cleanup, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Description {
@@ -30,7 +30,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// A description of a closure of type `F`.
+    /// Describes a closure of type `F`.
     pub fn of<F>(label: Option<&'static str>, site: Option<&'static Location<'static>>) -> Self {
         Description { label, site, closure: Some(std::any::type_name::<F>()) }
     }
@@ -72,8 +72,8 @@ impl Known {
     }
 }
 
-/// What this process knows. Not a checker's lock: no protocol depends on it, and it stands in a
-/// static.
+/// The descriptions of this process. Not a checker's lock: no protocol depends on it, and it stands
+/// in a static.
 fn known() -> MutexGuard<'static, Known> {
     static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new();
     KNOWN.get(Known::new).lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,6 +1,6 @@
-//! The hooks: what a pool tells its user, and how.
+//! The hooks: how a pool talks to its user.
 //!
-//! Invariant: a hook that panics harms nobody, and a hook that waits for cleanups gets
+//! Invariant: a hook that panics does no harm, and a hook that waits for cleanups gets
 //! [`WaitError::FromCleanup`](crate::WaitError), never a hang: to this crate it is inside a
 //! cleanup.
 
@@ -81,10 +81,11 @@ impl fmt::Debug for Hooks {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SlowCleanup {
-    /// What is known of it.
+    /// Describes it, as far as it is known.
     pub cleanup: Description,
-    /// For how long it has run at least. It is looked at from time to time, so it may have run for
-    /// a little more.
+    /// For how long it has run at least.
+    ///
+    /// It is looked at from time to time, so it may have run for a little more.
     pub age: Duration,
     /// The worker that runs it; `None` for a helping thread.
     pub worker: Option<usize>,

@@ -1,18 +1,18 @@
-//! What a panic hook is told about a cleanup that panicked.
+//! The report of a cleanup that panicked.
 
 use crate::observe::description::Description;
 use std::any::Any;
 use std::fmt;
 
-/// A cleanup that panicked, as its pool's hook sees it.
+/// Reports a cleanup that panicked to its pool's hook.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct CleanupPanic<'a> {
     /// The panic's message, or a fixed text when the payload is not a string.
     pub message: &'a str,
-    /// What was thrown.
+    /// The payload that was thrown.
     pub payload: &'a (dyn Any + Send),
-    /// What is known of the cleanup: its closure's type at least.
+    /// Describes the cleanup: its closure's type at least.
     pub cleanup: Description,
 }
 

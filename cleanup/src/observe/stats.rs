@@ -1,4 +1,4 @@
-//! Counters as plain numbers: what `stats()` calls return.
+//! Counters as plain numbers, as `stats()` calls return them.
 //!
 //! Each counter is exact per cleanup. A set read beside running threads is not one instant. The
 //! sums that its type promises hold all the same: a counter is read once, the rest follows from it.
@@ -28,8 +28,9 @@ pub struct CleanupStats {
     pub panicked: u64,
     /// Cleanups stopped through their handle.
     pub stopped: u64,
-    /// Cleanups whose captures were dropped instead, because their heap or pool was told to
-    /// discard.
+    /// Cleanups whose captures were dropped instead.
+    ///
+    /// Their heap or pool was told to discard.
     pub discarded: u64,
     /// Cleanups queued and not ended yet.
     pub backlog: u64,
@@ -60,13 +61,15 @@ pub struct PoolStats {
     pub running: usize,
     /// Cleanups ever queued.
     pub queued: u64,
-    /// Cleanups that ran in this pool, those that panicked included. What `run_now` ran is not in
-    /// here.
+    /// Cleanups that ran in this pool, those that panicked included.
+    ///
+    /// Those that `run_now` ran are not in here.
     pub executed: u64,
     /// Cleanups that ran in this pool and panicked.
     pub panicked: u64,
-    /// Cleanups ended through their handle (stopped, or run by `run_now`) after they had been
-    /// queued.
+    /// Cleanups ended through their handle after they had been queued.
+    ///
+    /// Stopped, or run by `run_now`.
     pub ended_early: u64,
     /// Queued cleanups whose captures were dropped instead of running.
     pub discarded: u64,
@@ -74,12 +77,13 @@ pub struct PoolStats {
     pub backlog: u64,
     /// Blocks in the full list: published and not claimed.
     pub blocks: usize,
-    /// Attempts to start a worker that failed. Each is made again, at the latest at the next
-    /// publish or wait.
+    /// Attempts to start a worker that failed.
+    ///
+    /// Each is made again, at the latest at the next publish or wait.
     pub spawn_failures: u64,
     /// Workers that left because they had been idle for long.
     pub retired: u64,
-    /// Tails of stalled blocks that others took over.
+    /// Tails of stalled blocks that were queued again for others to run.
     pub requeued: u64,
     /// Cleanups reported to the hook for slow ones.
     pub slow: u64,

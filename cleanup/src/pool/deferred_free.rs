@@ -10,8 +10,8 @@ use crate::record::free_list::FreeList;
 use crate::record::head::Index;
 use sexton_sync::{Arc, Mutex};
 
-/// What the parties to a take-over share: the slots that they have freed, kept from use until the
-/// last of them has put its block down and dropped this.
+/// The slots that the sharers of entries have freed, kept from use until the last sharer has ended
+/// its block and dropped this. A grace period, as in RCU.
 #[derive(Debug)]
 pub(crate) struct DeferredFree {
     batch: Arc<BatchAccount>,
@@ -35,7 +35,7 @@ impl DeferredFree {
         })
     }
 
-    /// Keeps a party's slots.
+    /// Keeps a sharer's slots.
     pub(crate) fn keep(&self, freed: &mut FreeList) {
         self.kept.lock().freed.append(freed);
     }
@@ -47,7 +47,7 @@ impl DeferredFree {
 }
 
 impl Drop for DeferredFree {
-    /// The last party is gone: nobody will come to any of these records again.
+    /// The last sharer is gone: no runner will come to any of these records again.
     fn drop(&mut self) {
         let (freed, busy) = {
             let mut kept = self.kept.lock();

@@ -1,7 +1,8 @@
-//! The dump: what everybody in a pool is doing, for a person who wonders why a cleanup has not run.
+//! The dump: the activity of each thread of a pool, for a person who wonders why a cleanup has not
+//! run.
 //!
-//! It reads what is there anyway, desks, the list of sleepers and the counters, each at its own
-//! moment. It does not stop anybody.
+//! It reads data that is there anyway: in-flight records, the list of sleepers and the counters,
+//! each at its own moment. It stops no thread.
 
 #![forbid(unsafe_code)]
 
@@ -13,8 +14,9 @@ use crate::pool::state::Pool;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// A pool at one moment. Its `Display` is a line on the pool and one per runner. See
-/// [`Pool::dump`].
+/// Shows a pool at one moment. See [`Pool::dump`].
+///
+/// Its `Display` is a line on the pool and one per runner.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolDump {
@@ -30,11 +32,11 @@ pub struct PoolDump {
 pub struct RunnerDump {
     /// The worker's index; `None` for a thread that helps, in `run_pending` for one.
     pub worker: Option<usize>,
-    /// What it does.
+    /// Its activity.
     pub activity: Activity,
 }
 
-/// What a runner does.
+/// The activity of a runner.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Activity {
@@ -55,13 +57,14 @@ pub enum Activity {
         begun: usize,
         /// Cleanups of the block in all.
         len: usize,
-        /// Somebody else sees to those not begun.
+        /// Those not begun have been queued again for others.
         requeued: bool,
     },
 }
 
 impl Pool {
-    /// What everybody in the pool is doing, at this moment. O(workers); never waits for a cleanup.
+    /// Dumps the activity of each thread of the pool, at this moment. O(workers); never waits for a
+    /// cleanup.
     pub fn dump(&self) -> PoolDump {
         PoolDump::of(self)
     }

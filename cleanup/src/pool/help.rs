@@ -14,14 +14,14 @@ use std::time::Instant;
 const STINT: usize = 16;
 
 impl Pool {
-    /// Runs at most `max` cleanups on this thread; gives how many it ran.
+    /// Runs at most `max` cleanups on this thread, and gives how many it ran.
     ///
-    /// Any thread may call it at any time, whether the pool is manual or has workers. What is left
-    /// of a block goes back to the full list. If the list is empty, this takes over the tail of
-    /// each block that another thread has had in hand for `stall_after`. So when it gives less than
-    /// `max`, all that waits is behind a cleanup in a block that was begun later. From inside a
-    /// cleanup it does nothing: cleanups do not nest. Nor does it in an inherited pool, whose work
-    /// is its own process's.
+    /// Any thread may call it at any time, whether the pool is manual or has workers. The rest of a
+    /// block goes back to the full list. If the list is empty, this requeues the tail of each block
+    /// that another thread has had in hand for `stall_after`. So when it gives less than `max`, all
+    /// cleanups that wait are behind one in a block that was begun later. From inside a cleanup it
+    /// does nothing: cleanups do not nest. Nor does it in an inherited pool, whose work is its own
+    /// process's.
     pub fn run_pending(&self, max: usize) -> usize {
         if self.is_inherited() { 0 } else { self.run_here(max) }
     }

@@ -1,21 +1,22 @@
-//! Desks: what each runner has in hand, for others to see and, when it stalls, to take over.
+//! In-flight records: the block that each runner has in hand, for others to see and, when the
+//! runner stalls, to requeue its tail.
 //!
-//! A runner puts a block on its desk before it runs it and takes it off afterwards. In between it
-//! does not lock: others read how far it is from the block's cursor. When it has been at one
-//! cleanup for too long, the *tail* of its block, the entries behind that cleanup, is copied to a
-//! new block and published: the tail is *taken over*.
+//! A runner begins a block in its record before it runs the block, and ends it there afterwards. In
+//! between it does not lock: others read from the block's cursor how far it is. The *tail* of a
+//! block is the entries behind the cleanup that runs. When that cleanup has run for too long, the
+//! tail is copied to a new block and published: it is *requeued*.
 //!
 //! Invariant: **while two blocks hold the same entry, no slot of those entries' records is used
-//! again.** The stalled runner may come back in the middle of the take-over and go on, so for a
-//! while it and the copy's runner may both come to a record. That its closure runs once is the
-//! record's own affair: only one of them wins the compare-exchange of
-//! [`take`](crate::record::storage::Storage::take). But the loser must not mistake a slot that was
-//! freed and armed again, for an object that lives, for the record it was told of. So all parties
-//! to a take-over share a [`DeferredFree`], which keeps the slots they free until the last party
-//! has put its block down.
+//! again.** The stalled runner may come back while its tail is being requeued, and go on. So for a
+//! while it and the copy's runner may both come to a record. The record itself sees to it that its
+//! closure runs once: only one of them wins the compare-exchange of
+//! [`take`](crate::record::storage::Storage::take). But a slot may have been freed and armed again,
+//! for an object that lives. The loser must not mistake it for the record it was told of. So all
+//! runners that share entries share a [`DeferredFree`]. It keeps the slots they free until the last
+//! sharer has ended its block.
 //!
 //! It does not know when a runner counts as stalled (see [`monitor`](crate::pool::monitor)), nor
-//! who runs the copy.
+//! which runner takes the copy.
 
 #![forbid(unsafe_code)]
 
@@ -29,17 +30,17 @@ use crate::pool::queued::Queued;
 use sexton_sync::{Arc, AtomicBool, Mutex, Ordering};
 use std::time::{Duration, Instant};
 
-/// What one runner has in hand.
+/// The block that one runner has in hand.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// Who sits here, while anybody does.
+    /// The runner that uses the record, while one does.
     runner: Runner,
     /// Locked by the runner at the beginning and the end of a block, and where it has to know
-    /// whether its tail was taken; by others to look, or to take the tail. Never held while user
-    /// code runs.
+    /// whether its tail was taken. Locked by others to look, or to take the tail. Never held while
+    /// user code runs.
     in_hand: Mutex<Option<InHand>>,
     /// The monitor has let go of the block in hand. Written with that locked; read by the runner
-    /// after each step of the cursor. Relaxed: see [`stays_watched`](Desk::stays_watched).
+    /// after each step of the cursor. Relaxed: see [`stays_watched`](InFlight::stays_watched).
     let_go: AtomicBool,
 }
 
@@ -54,7 +55,7 @@ struct InHand {
     watched: Watched,
     /// Set once the block shares entries with another.
     deferred: Option<Arc<DeferredFree>>,
-    /// Somebody else has a copy of the tail. Whatever is still unrun is theirs to see to.
+    /// Another block has a copy of the tail. Its runner sees to whatever is still unrun.
     requeued: bool,
     /// The cursor that the last look found, and when it was first found there.
     seen: Option<(usize, Instant)>,
@@ -87,10 +88,10 @@ impl InHand {
     }
 }
 
-/// What a look at a desk found.
+/// The findings of one look at a runner.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    /// What is known of the cleanup begun last. `None` if its runner has not begun any yet.
+    /// Describes the cleanup begun last. `None` if its runner has not begun any yet.
     pub(crate) running: Option<Description>,
     /// Entries begun, and entries in all.
     pub(crate) at: usize,
@@ -115,13 +116,13 @@ impl InFlight {
     // ---- the runner's side
     // -------------------------------------------------------------------------
 
-    /// Takes up a block.
+    /// Begins a block.
     pub(crate) fn begin(&self, queued: &Queued) {
         self.set(&mut self.in_hand.lock(), queued);
     }
 
-    /// Takes up the block that `claim` finds, if it finds one. With the desk locked meanwhile: a
-    /// block that a runner has claimed is on a desk for all others to see.
+    /// Begins the block that `claim` finds, if it finds one. The record is locked meanwhile: a
+    /// block that a runner has claimed is in flight for all others to see.
     pub(crate) fn begin_next(&self, claim: impl FnOnce() -> Option<Queued>) -> Option<Queued> {
         let mut in_flight = self.in_hand.lock();
         let queued = claim()?;
@@ -145,14 +146,14 @@ impl InFlight {
         self.let_go.store(false, Ordering::Relaxed);
     }
 
-    /// Puts the block down. Whether its rest belongs to others, and the grace it shares with them.
+    /// Ends the block. Whether its rest belongs to others, and the slots it shares with them.
     pub(crate) fn end(&self) -> (bool, Option<Arc<DeferredFree>>) {
         let in_hand = self.in_hand.lock().take().expect("a block in hand");
         (in_hand.requeued, in_hand.deferred)
     }
 
-    /// Calls `step` with the desk locked, so that nobody takes the tail over meanwhile. `None` if
-    /// somebody has: then the front record, and all that follow, are theirs.
+    /// Calls `step` with the record locked, so that the tail is not requeued meanwhile. `None` if
+    /// it has been: then the front record, and all that follow, belong to the copy's runner.
     pub(crate) fn step<R>(&self, step: impl FnOnce(Option<&DeferredFree>) -> R) -> Option<R> {
         let in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_ref().expect("a block in hand");
@@ -191,8 +192,8 @@ impl InFlight {
     /// Whether the monitor still has something to do here, after a look. If not, it lets go of the
     /// block: a cleanup that never returns is not to keep it awake.
     ///
-    /// There is something to do while there is a tail, if tails are ever taken, or a cleanup that
-    /// the hook is still to be told about. The runner that goes on asks to be watched again. Its
+    /// There is something to do while there is a tail, if tails are ever taken. Or while the hook
+    /// is still to be told about the cleanup. The runner that goes on asks to be watched again. Its
     /// step and its look at `let_go` have no fence in between, as it steps once a cleanup. But the
     /// monitor looks some more times before it falls dormant, and takes up a block again whose
     /// cursor has moved.
@@ -257,8 +258,8 @@ impl InFlight {
     ) -> Option<Queued> {
         let mut in_hand = self.in_hand.lock();
         let in_hand = in_hand.as_mut()?;
-        // It may be behind. What the runner has begun meanwhile is in both blocks then, like what
-        // it begins later.
+        // It may be behind. Entries that the runner has begun meanwhile are in both blocks then,
+        // like those that it begins later.
         let cursor = in_hand.view.cursor();
         if in_hand.requeued || at.is_some_and(|at| at != cursor) {
             return None;
@@ -278,16 +279,17 @@ impl InFlight {
     }
 }
 
-/// The desks of a pool: one per worker, and as many as ever were helping threads at a time.
+/// The in-flight records of a pool: one per worker, and as many as ever were helping threads at a
+/// time.
 #[derive(Debug, Default)]
 pub(crate) struct Runners {
     all: Mutex<Vec<Arc<InFlight>>>,
-    /// Desks of helping threads at which nobody sits.
+    /// Records of helping threads that no thread uses.
     free: Mutex<Vec<Arc<InFlight>>>,
 }
 
 impl Runners {
-    /// A desk for a worker.
+    /// A record for a worker.
     pub(crate) fn add(&self, runner: Runner) -> Arc<InFlight> {
         let in_flight = InFlight::new(runner);
         self.all.lock().push(in_flight.clone());
@@ -299,19 +301,19 @@ impl Runners {
         self.all.lock().retain(|d| !Arc::ptr_eq(d, in_flight));
     }
 
-    /// A desk for a helping thread, until dropped.
+    /// A record for a helping thread, until dropped.
     pub(crate) fn guest(&self) -> Guest<'_> {
         let free = self.free.lock().pop();
         Guest { runners: self, in_flight: free.unwrap_or_else(|| self.add(Runner::Guest)) }
     }
 
-    /// All desks.
+    /// All records.
     pub(crate) fn all(&self) -> Vec<Arc<InFlight>> {
         self.all.lock().clone()
     }
 }
 
-/// A helping thread's desk.
+/// A helping thread's in-flight record.
 pub(crate) struct Guest<'a> {
     runners: &'a Runners,
     in_flight: Arc<InFlight>,
@@ -419,7 +421,8 @@ mod tests {
         }
     }
 
-    /// A desk, and a block of three that is never run: a copy of one that is, in the end.
+    /// An in-flight record, and a block of three that is never run: a copy of one that is, in the
+    /// end.
     fn runner_and_block() -> (Scene, Arc<InFlight>, Queued) {
         let scene = scene(|_, _| {}, [Box::new(|| {}) as Closure, Box::new(|| {})]);
         let original = scene.pool.queue().try_next().expect("one block");
@@ -536,8 +539,8 @@ mod tests {
         assert_eq!(runners.all().len(), 3);
     }
 
-    /// The handle's thread is inside the second cleanup, when first its runner and then the copy's
-    /// comes to it; and is gone before the last party is.
+    /// The handle's thread is inside the second cleanup when first its runner and then the copy's
+    /// comes to it. It is gone before the last sharer is.
     #[test]
     fn a_record_that_its_handle_was_at_is_freed_with_the_rest_and_not_counted_again() {
         let (entered, enter) = channel();
@@ -565,7 +568,7 @@ mod tests {
         scene.has_ended(1);
     }
 
-    /// Likewise, and it stays longer than the last party.
+    /// Likewise, and it stays longer than the last sharer.
     #[test]
     fn a_record_that_its_handle_is_still_at_is_left_to_it() {
         let (entered, enter) = channel();
@@ -603,7 +606,7 @@ mod tests {
         not_counted_by_its_handle(scene(first, [Box::new(|| {}) as Closure]), hand);
     }
 
-    /// Likewise, by the last party.
+    /// Likewise, by the last sharer.
     #[test]
     fn a_record_that_its_handle_has_not_counted_is_counted_when_the_last_sharer_goes() {
         let (hand, taken) = channel();

@@ -1,11 +1,11 @@
 //! The monitor: one thread per pool that looks after the workers, while they are at work.
 //!
-//! At each tick it looks at the desks. A cleanup that has run for long is reported to the pool's
-//! hook; if it has stalled, the tail of its block is taken over. A worker that could not be started
+//! At each tick it looks at the runners. A cleanup that has run for long is reported to the pool's
+//! hook. If it has stalled, the tail of its block is requeued. A worker that could not be started
 //! is tried again.
 //!
 //! A tick is a timed wait, and sleeping workers rely on none: the monitor never looks for work that
-//! a publisher should have woken somebody for. Once no block is in hand it falls *dormant*, and
+//! a publisher should have woken a worker for. Once no block is in hand it falls *dormant*, and
 //! waits without a deadline.
 //!
 //! It *lets go* of a block whose tail was taken and whose cleanup was reported. A cleanup that
@@ -113,7 +113,7 @@ impl Backoff {
 /// day.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
-/// The same while a worker could not be started, however patient the pool is with cleanups.
+/// The same while a worker could not be started, however long `stall_after` is.
 const STARVING_TICK: Duration = Duration::from_millis(10);
 
 /// How often a monitor looks, for cleanups that stall or are slow after these times: at least twice

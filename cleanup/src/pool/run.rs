@@ -1,11 +1,11 @@
 //! Running blocks: one function for workers, manual pools and helping threads.
 //!
-//! Invariant: a block in the hands of a [`Run`] is either run to its end and recycled, or goes back
-//! to the full list with what is left of it, whatever happens in between. Nothing is locked or
-//! borrowed while a cleanup runs or captures are dropped, so both may do anything: register, stop,
-//! collect another heap.
+//! Invariant: a block in the hands of a [`Run`] is run to its end and recycled, or its rest goes
+//! back to the full list, whatever happens in between. Nothing is locked or borrowed while a
+//! cleanup runs or captures are dropped, so both may do anything: register, stop, collect another
+//! heap.
 //!
-//! It does not know where the block came from, nor who waits for it.
+//! It does not know where the block came from, nor which threads wait for it.
 
 #![forbid(unsafe_code)]
 
@@ -24,18 +24,18 @@ use crate::record::storage::Storage;
 use sexton_sync::AtomicU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs the cleanups of a block that is on the desk, at most `max` of them; gives how many ran or
-/// were discarded. What is left goes back to the full list.
+/// Runs the cleanups of a block that is in flight, at most `max` of them. Gives how many ran or
+/// were discarded. The rest goes back to the full list.
 pub(crate) fn run(pool: &Pool, block: Queued, in_flight: &InFlight, max: usize) -> usize {
     Run::new(pool, block, in_flight).go(max)
 }
 
 /// How many entries ahead records are fetched. Objects die in no order, and a short cleanup takes
-/// less than a miss; where records lie in a row the processor sees them coming, but not early
-/// enough for what is to be written.
+/// less than a miss. Where records lie in a row the processor sees them coming, but not early
+/// enough for a write.
 const AHEAD: usize = 24;
 
-/// One block being run. Dropping it settles the accounts, at the end as in the middle.
+/// One block being run. Dropping it brings the counts up to date, at the end as in the middle.
 struct Run<'a> {
     pool: &'a Pool,
     in_flight: &'a InFlight,
@@ -57,8 +57,8 @@ impl<'a> Run<'a> {
         run
     }
 
-    /// Runs so many. `Run` is dropped, and with it a rest published, when the thread is outside
-    /// again.
+    /// Runs at most `max`. `Run` is dropped, and with it a rest published, when the thread is
+    /// outside again.
     fn go(&mut self, max: usize) -> usize {
         let _scope = CleanupScope::enter();
         self.cleanups(max)
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
                 }
                 totals.report(payload, ending.describe(name));
             }
-            // The count before the declaration: who sees `Done` sees it counted.
+            // The count before the declaration: a thread that sees `Done` sees it counted.
             count(&shards, |s| if discard { &s.discarded } else { &s.executed }, &mut self.ended);
             ending.free(&mut self.freed);
             ran += 1;
@@ -181,7 +181,7 @@ impl Drop for Run<'_> {
         let queued = self.queued.take().expect("only drop takes it");
         let (requeued, deferred) = self.in_flight.end();
         let requeued = requeued && !self.pool.mutant().is(Mutant::ForgetRequeue);
-        // 1. The slots first: whoever waits for the batch may register again at once.
+        // 1. The slots first: a thread that waits for the batch may register again at once.
         match &deferred {
             None => self.freed.give_back(),
             Some(_) if self.pool.mutant().is(Mutant::NoDeferredFree) => self.freed.give_back(),
@@ -189,26 +189,25 @@ impl Drop for Run<'_> {
         }
         self.pool.totals().counters.of(self.in_flight.runner()).add(|s| &s.running, u64::MAX);
         if queued.block.front().is_some() && !requeued {
-            // 2. A rest goes back to the list, for whoever comes next; it keeps the batch
-            //    unfinished.
+            // 2. A rest goes back to the list, for the next runner. It keeps the batch unfinished.
             let batch = queued.batch.clone();
             let demand = self.pool.queue().publish([queued]);
             drop(transit);
             self.pool.published(demand);
-            // Afterwards: a thread that waits for relief in a manual pool finds the rest.
+            // Afterwards: a thread that waits for the backlog in a manual pool finds the rest.
             batch.subtract(self.ended);
-            // After the PublishFence of that publish: if the pool was closed meanwhile, nobody else
-            // will come.
+            // After the PublishFence of that publish: if the pool was closed meanwhile, no other
+            // thread will come.
             self.pool.discard_if_closed();
         } else {
             drop(transit);
-            // A rest that was taken over is in the list already, or run.
+            // A rest that was requeued is in the list already, or run.
             let Queued { block, batch, deferred: own } = queued;
             self.pool.recycle(block);
             // 3. The last of those who share entries gives all their slots back.
             drop(own);
             drop(deferred);
-            // 4. Last: whoever waits for the batch finds all of this done.
+            // 4. Last: a thread that waits for the batch finds all of this done.
             batch.subtract(self.ended);
         }
     }

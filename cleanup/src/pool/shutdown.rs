@@ -3,19 +3,19 @@
 //! 1. [`Pool::begin_shutdown`]: workers leave instead of going to sleep; they drain the full list
 //!    first.
 //! 2. [`Pool::wait_until_workers_left`], with a deadline; then join the threads that have left.
-//! 3. [`Pool::discard_pending`]: what is left is dropped instead of run, what is behind a cleanup
-//!    that still runs included; from now on also by workers that come back from one, and by heaps
-//!    that still collect. Tickets finish.
+//! 3. [`Pool::discard_pending`]: the remaining cleanups are dropped instead of run, those behind a
+//!    cleanup that still runs included. From now on workers that come back from a cleanup drop them
+//!    too, and so do heaps that still collect. Tickets finish.
 //!
 //! Inside a cleanup there is no waiting: [`Pool::discard_after_the_last`] takes the place of steps
 //! 2 and 3.
 //!
-//! None of this does anything in an inherited pool: what was queued at the `fork` is its own
-//! process's.
+//! None of this does anything in an inherited pool: the cleanups queued at the `fork` belong to the
+//! parent.
 //!
-//! Invariant: once the pool is closed, nothing stays queued: who publishes and sees it closed
-//! discards, and who closes it finds what was published before. What does not run for that is
-//! counted when it is taken; `PROTOCOL.md` says how.
+//! Invariant: once the pool is closed, nothing stays queued. A publisher that sees it closed
+//! discards, and the thread that closes it finds the blocks published before. A cleanup that does
+//! not run for that is counted when it is taken; `PROTOCOL.md` says how.
 
 use crate::pool::help::is_over;
 use crate::pool::run::run;
@@ -24,8 +24,10 @@ use sexton_sync::{Ordering, fence, yield_now};
 use std::time::{Duration, Instant};
 
 impl Pool {
-    /// From now on workers leave when the full list is empty, and none is added, except in place of
-    /// one that died. Idle workers are woken to find out. Does not wait.
+    /// Begins a shutdown: from now on workers leave when the full list is empty.
+    ///
+    /// None is added, except in place of one that died. Idle workers are woken to find out. Does
+    /// not wait.
     pub fn begin_shutdown(&self) {
         if self.is_inherited() {
             return;
@@ -36,12 +38,13 @@ impl Pool {
         self.a_worker_left();
     }
 
-    /// Waits until no worker is left. Whether that is so when it returns, and they have left
-    /// nothing behind.
+    /// Waits until no worker is left.
     ///
-    /// If there can be none for what is queued, because none can be started or the bound is 0, this
-    /// runs it here, as a [`Ticket`](crate::Ticket) does; not so in a manual pool. Called by a
-    /// worker of this pool, from inside a cleanup, it would wait for itself until the timeout; see
+    /// Whether that is so when it returns, and they have left nothing behind.
+    ///
+    /// If none can be started, or the bound is 0, this runs the queued cleanups here, as a
+    /// [`Ticket`](crate::Ticket) does. It does not in a manual pool. Called by a worker of this
+    /// pool, from inside a cleanup, it would wait for itself until the timeout; see
     /// [`in_cleanup`](crate::in_cleanup). A timeout too long for the clock means for ever.
     pub fn wait_until_workers_left(&self, timeout: Duration) -> bool {
         if self.is_inherited() {
@@ -52,7 +55,7 @@ impl Pool {
             if !self.queue.sleep().wait_until_left(deadline) {
                 return false;
             }
-            // Before the last look: what has failed to start once may fail again.
+            // Before the last look: a start that has failed once may fail again.
             if self.is_starving() || self.is_paused() {
                 self.help_if_no_workers(|| is_over(deadline));
                 if is_over(deadline) {
@@ -68,16 +71,17 @@ impl Pool {
         }
     }
 
-    /// When no worker is left: whether the list is empty, or nobody can be had who would empty it.
+    /// When no worker is left: whether the list is empty, or no worker can be had that would empty
+    /// it.
     ///
     /// A publisher may be between P1 and P2 while the workers leave. Its block is in the list and
-    /// not claimable; but one of them may have claimed the unit of a block published before, and
-    /// taken this one. And a tail that was taken over may be between T2 and T3, its first runner
+    /// not claimable. But one of them may have claimed the unit of a block published before, and
+    /// taken this one. And a tail that is being requeued may be between T2 and T3, its first runner
     /// gone.
     fn last_look(&self) -> bool {
-        // Acquire: pairs with the Release of `Transit`; what is not in transit any more is in the
-        // list. A runner that has left a tail to its copy has seen the desk after the addition, and
-        // we have the lock under which it vacated its post.
+        // Acquire: pairs with the Release of `Transit`; a block that is not in transit any more is
+        // in the list. A runner that has left a tail to its copy has locked its in-flight record
+        // after the addition. And we have the lock under which it vacated its slot.
         while self.in_transit.load(Ordering::Acquire) > 0 || !self.queue.is_drained() {
             if self.is_manual() || self.is_closed() {
                 return true;
@@ -106,12 +110,14 @@ impl Pool {
         true
     }
 
-    /// Drops the captures of everything that is queued and not begun, and of whatever is queued
-    /// later. Gives how many cleanups do not run because of that, whichever thread drops their
-    /// captures. Of those that are queued later it may have counted some.
+    /// Drops the captures of everything that is queued and not begun, and of all that is queued
+    /// later.
     ///
-    /// For the end of a shutdown. What is behind a cleanup that still runs is included: that one
-    /// may never return. Waits for no cleanup; runs destructors of captures.
+    /// Gives how many cleanups do not run because of that, whichever thread drops their captures.
+    /// Of those that are queued later it may have counted some.
+    ///
+    /// For the end of a shutdown. Cleanups behind one that still runs are included: that one may
+    /// never return. Waits for no cleanup; runs destructors of captures.
     pub fn discard_pending(&self) -> usize {
         if self.is_inherited() {
             return 0;
@@ -122,7 +128,7 @@ impl Pool {
         // CloseFence: pairs with PublishFence. Either the publisher sees `closed` and discards what
         // it has published, or we see what it has added to `length`. And with TransitFence.
         fence(Ordering::SeqCst);
-        // From now on blocks go from the list to desks only. So we find all of them.
+        // From now on blocks go from the list to runners only. So we find all of them.
         while self.in_transit.load(Ordering::Acquire) > 0 {
             // Until the block is in the list, some instructions.
             yield_now();
@@ -138,13 +144,14 @@ impl Pool {
         (self.refused.load(Ordering::Relaxed) - before) as usize
     }
 
-    /// A runner has a cleanup in hand that it drops because the pool is closed. Its desk is locked.
+    /// A runner has a cleanup in hand that it drops because the pool is closed. Its in-flight
+    /// record is locked.
     pub(crate) fn refuses_one(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// To be held while a block is on no desk and not in the full list yet. `None` if the pool is
-    /// closed: then nothing goes back to the list.
+    /// To be held while a block is in no runner's hands and not in the full list yet. `None` if the
+    /// pool is closed: then nothing goes back to the list.
     pub(crate) fn transit(&self) -> Option<Transit<'_>> {
         // Relaxed: ordered by the fence.
         self.in_transit.fetch_add(1, Ordering::Relaxed);
@@ -155,20 +162,21 @@ impl Pool {
         (!self.is_closed()).then_some(transit)
     }
 
-    /// Has [`discard_pending`](Self::discard_pending) called as soon as no worker is left: now, or
-    /// by the last one on its way out. For a shutdown that cannot wait, because it is called from
-    /// inside a cleanup.
+    /// Has [`discard_pending`](Self::discard_pending) called as soon as no worker is left.
+    ///
+    /// Now, or by the last one on its way out. For a shutdown that cannot wait, because it is
+    /// called from inside a cleanup.
     pub fn discard_after_the_last(&self) {
         if self.is_inherited() {
             return;
         }
-        // Relaxed: whoever vacates a post, or counts them below, does so under the crew's lock.
-        // Either we count no worker, or the last one vacates later and finds this set.
+        // Relaxed: slots are vacated, and counted below, under the lock of `Sleep`. Either we count
+        // no worker, or the last one vacates later and finds this set.
         self.discard_at_end.store(true, Ordering::Relaxed);
         self.a_worker_left();
     }
 
-    /// A worker's post has been vacated, or may have been.
+    /// A worker's slot has been vacated, or may have been.
     pub(crate) fn a_worker_left(&self) {
         if self.is_deserted() {
             self.totals.wake_waiters();
@@ -192,8 +200,8 @@ impl Pool {
     }
 
     /// Discards what has been published, if the pool is closed. Called some time after each
-    /// publish, by who can run destructors then: at the end of a sweeper and of a cycle, and after
-    /// a rest has gone back to the list.
+    /// publish, by a thread that can run destructors then: at the end of a sweeper and of a cycle,
+    /// and after a rest has gone back to the list.
     pub(crate) fn discard_if_closed(&self) {
         // Relaxed: after the PublishFence of the publish.
         if self.is_closed() {
@@ -237,8 +245,8 @@ pub(crate) struct Transit<'a> {
 
 impl Drop for Transit<'_> {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire in `last_look` and `discard_pending`. What is not in
-        // transit any more is in the list.
+        // Release: pairs with the Acquire in `last_look` and `discard_pending`. A block that is not
+        // in transit any more is in the list.
         self.pool.in_transit.fetch_sub(1, Ordering::Release);
     }
 }

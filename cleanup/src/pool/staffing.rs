@@ -1,19 +1,18 @@
-//! Staffing: which workers are started for the work that waits, and what is tried again.
+//! Staffing: starting the workers that the work calls for, and trying again.
 //!
 //! Invariant: the pool counts a worker from before its thread is asked for. It starts threads
 //! outside every lock.
 //!
-//! # What is tried again, and by whom
+//! # Failures that are tried again
 //!
-//! | what has failed, or may have | how it is known | who tries again |
+//! | failure | known by | tried again by |
 //! |---|---|---|
-//! | to start a worker for work that waits | `starving` | the monitor; publishers and waiters; a raised bound |
-//! | to start the monitor | `unwatched` | publishers and waiters; whoever takes a block up |
-//! | to have any worker | no worker, and `length > 0` | waiters and a shutdown run the work themselves |
-//! | a worker that ended without being told to | `LossFence` in `sleep.rs` | its thread, on its way out |
+//! | a worker was not started | `starving` | the monitor; publishers and waiters; a raised bound |
+//! | the monitor was not started | `unwatched` | publishers, waiters; a runner that begins a block |
+//! | there is no worker at all | no worker, `length > 0` | waiters and a shutdown, which run the work |
+//! | a worker ended unasked | `LossFence` in `sleep.rs` | its thread, on its way out |
 //!
-//! If neither a worker nor the monitor can be started, nobody is left to try by himself: the next
-//! publish or wait does.
+//! If neither a worker nor the monitor can be started, the next publish or wait tries again.
 
 #![forbid(unsafe_code)]
 
@@ -31,9 +30,10 @@ impl Pool {
         self.this.upgrade().expect("whoever publishes holds the pool")
     }
 
-    /// Changes the most workers at a time. A surplus leaves as soon as it has no cleanup in hand;
-    /// if work waits, workers are added at once. No effect on a manual pool, nor on an inherited
-    /// one.
+    /// Changes the most workers at a time.
+    ///
+    /// A surplus leaves as soon as it has no cleanup in hand; if work waits, workers are added at
+    /// once. No effect on a manual pool, nor on an inherited one.
     pub fn set_max_workers(&self, max: usize) {
         if self.spawn.is_some() && !self.is_inherited() {
             self.queue.sleep().set_max(max);
@@ -55,7 +55,8 @@ impl Pool {
         if self.queue.len() > 0 {
             self.tell_ready();
             if self.is_paused() && self.is_deserted() {
-                // Nobody is demanded here, who could fail to come. Who waits already runs it.
+                // No worker is demanded here that could fail to come. A thread that waits already
+                // runs it.
                 self.totals.wake_waiters();
             }
         }
@@ -95,8 +96,8 @@ impl Pool {
         }
         if self.is_starving() {
             if self.is_deserted() {
-                // Who waits already may have counted on this start. (With a worker there is
-                // somebody to count on.)
+                // A thread that waits already may have counted on this start. (If there is a
+                // worker, it counts on that one.)
                 self.totals.wake_waiters();
             }
             if self.watch.call() {
@@ -110,8 +111,8 @@ impl Pool {
         self.queue.len() > 0 && self.queue.sleep().numbers().workers == 0
     }
 
-    /// A worker ended before it began: whoever was to start it forgot it, or its thread did not
-    /// live that long.
+    /// A worker ended before it began: the closure was dropped, or its thread did not live that
+    /// long.
     pub(crate) fn never_began(&self) {
         self.starving.store(true, Ordering::Relaxed);
         // Not in the middle of the attempt to start it, which looks itself when it is over.

@@ -1,12 +1,11 @@
-//! What a pool does about cleanups that run for long: which blocks are watched, and what becomes of
-//! what a look finds.
+//! Cleanups that run for long: which blocks are watched, and the actions that follow from a look.
 //!
-//! Invariant: a block in hand whose tail others could take over is watched: by the monitor, or,
-//! while that cannot be started, by whoever tries again. Whether others could is asked with the
-//! desk locked, by the runner when it takes the block up, and for all desks when the bound is
-//! raised; so one of the two sees the other's change.
+//! Invariant: a block in hand whose tail others could run is watched: by the monitor, or, while
+//! that cannot be started, by the threads that try again. Whether others could is asked with the
+//! in-flight record locked: by the runner when it begins the block, and for all runners when the
+//! bound is raised. So one of the two sees the other's change.
 //!
-//! When the monitor looks is `monitor.rs`'s affair, what is on a desk `in_flight.rs`'s.
+//! `monitor.rs` decides when the monitor looks, and `in_flight.rs` holds the data.
 
 use crate::account::counters::Runner;
 use crate::observe::hooks::{SlowCleanup, call};
@@ -20,7 +19,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 impl Pool {
-    /// A block has been put on a desk: the second half of B1, and B2.
+    /// A block has been begun: the second half of B1, and B2.
     pub(crate) fn watch_if_worth_it(&self, in_flight: &InFlight) {
         if in_flight.is_to_be_watched(|tail| self.is_worth_watching(tail, in_flight.runner())) {
             if self.watch.begins() {
@@ -31,8 +30,8 @@ impl Pool {
         }
     }
 
-    /// Whether the monitor is to watch a block: others could take its tail over, or the hook wants
-    /// to know.
+    /// Whether the monitor is to watch a block: others could run its tail, or the hook wants to
+    /// know.
     fn is_worth_watching(&self, tail: bool, runner: Runner) -> bool {
         let others = if runner == Runner::Guest { 1 } else { 2 };
         self.spawn.is_some()
@@ -77,7 +76,7 @@ impl Pool {
         }
     }
 
-    /// Looks at all desks, for the monitor: takes over the tails of stalled blocks, and reports
+    /// Looks at all runners, for the monitor: requeues the tails of stalled blocks, and reports
     /// slow cleanups. Whether there is a block in hand that is to be watched.
     pub(crate) fn inspect(&self, now: Instant) -> bool {
         let runners = self.runners.all();
@@ -96,9 +95,9 @@ impl Pool {
             .fold(false, |any, (in_flight, _)| in_flight.stays_watched(to_take, to_tell) || any)
     }
 
-    /// Likewise, for a thread that has nothing else to run. What waits behind a cleanup for long is
-    /// to be run at the first look, which does not know how long that cleanup has run. So what
-    /// counts is how long the block has been in hand.
+    /// Likewise, for a thread that has nothing else to run. Cleanups that wait behind one for long
+    /// are to be run at the first look, which does not know how long that one has run. So the time
+    /// that counts is the one since the block was begun.
     pub(crate) fn take_what_waits(&self) {
         let runners = self.runners.all();
         let in_hand = snapshots(&runners, Instant::now());
@@ -127,7 +126,7 @@ impl Pool {
         }
     }
 
-    /// Publishes the tail of the block on a desk, if there is one and it was not taken before. With
+    /// Publishes the tail of a runner's block, if there is one and it was not taken before. With
     /// `at`, only if the cursor is there.
     pub(crate) fn requeue_tail(&self, in_flight: &InFlight, at: Option<usize>) {
         // A pool that closes takes all tails.
@@ -141,7 +140,7 @@ impl Pool {
         let Some(demand) = demand else { return };
         self.start_workers(demand);
         self.tell_ready();
-        // After the PublishFence: if the pool was closed meanwhile, nobody else will come.
+        // After the PublishFence: if the pool was closed meanwhile, no other thread will come.
         self.discard_if_closed();
     }
 
@@ -162,7 +161,7 @@ impl Pool {
     }
 }
 
-/// What is in hand at these desks.
+/// The blocks that these runners have in hand.
 fn snapshots(runners: &[Arc<InFlight>], now: Instant) -> Vec<(&Arc<InFlight>, Snapshot)> {
     runners
         .iter()

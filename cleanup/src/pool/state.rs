@@ -1,15 +1,14 @@
-//! The pool: the full list, the blocks, the crew, and who is asked for when work waits.
+//! The pool: the full list, the blocks, and the runners.
 //!
-//! Invariant: the pool counts a worker from before its thread is asked for; it spawns outside every
-//! lock. A pool without [`Spawn`] is manual: it runs cleanups only on threads that ask to.
+//! Invariant: a pool without [`Spawn`] is manual: it runs cleanups only on threads that ask to.
 //!
-//! It owns no thread: [`Spawn`] makes them, and whoever made them joins them. What stalled cleanups
-//! need is in `stalls.rs`, the end in `shutdown.rs`.
+//! It owns no thread: the implementor of [`Spawn`] makes them, and joins them. Workers are started
+//! in `staffing.rs`; stalled cleanups are the subject of `stalls.rs`, the end is in `shutdown.rs`.
 //!
 //! # After a `fork`
 //!
 //! The child has none of the pool's threads, and the pool is *inherited* there. Its locks may be
-//! held and its lists may be in the middle of a change, by threads that do not exist. So every way
+//! held by threads that do not exist, and its lists may be in the middle of a change. So every way
 //! in asks [`Pool::is_inherited`] first, and then takes no lock, no block and no claim. Its memory
 //! stays: the threads left behind hold counted references for ever.
 
@@ -52,7 +51,7 @@ pub trait Spawn: Send + Sync {
     fn spawn(&self, role: Role, run: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 }
 
-/// What a pool wants a thread for.
+/// Tells the purpose of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed.
@@ -64,25 +63,28 @@ pub enum Role {
     Monitor,
 }
 
-/// How a pool is to be.
+/// Configures a pool.
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
-    /// The most workers at a time; 0 for none. A pool without [`Spawn`] has none whatever is said
-    /// here.
+    /// The most workers at a time; 0 for none.
+    ///
+    /// A pool without [`Spawn`] has none whatever is said here.
     pub max_workers: usize,
-    /// How long a worker is idle before it leaves. The crew shrinks by one in this time, and not
-    /// within this time of having grown. `None`: workers stay.
+    /// How long a worker is idle before it leaves. `None`: workers stay.
+    ///
+    /// The pool shrinks by one worker in this time, and not within this time of having grown.
     pub keep_alive: Option<Duration>,
-    /// How long a cleanup runs before others take over the rest of its block. At least a
-    /// millisecond; found out with a delay of up to half of it.
+    /// How long a cleanup runs before others run the rest of its block.
+    ///
+    /// At least a millisecond; found out with a delay of up to half of it.
     pub stall_after: Duration,
-    /// What the pool tells its user.
+    /// The hooks by which the pool tells its user.
     pub hooks: Hooks,
 }
 
 #[cfg(not(any(loom, shuttle)))]
 const STALL_AFTER: Duration = Duration::from_millis(20);
-/// A model has no clock: its tails are taken over when it says so.
+/// A model has no clock: its tails are requeued when it says so.
 #[cfg(any(loom, shuttle))]
 const STALL_AFTER: Duration = Duration::MAX;
 
@@ -97,8 +99,7 @@ impl Default for PoolConfig {
     }
 }
 
-/// A bounded set of workers and the cleanups that wait for them. One pool serves any number of
-/// heaps.
+/// Runs cleanups on a bounded set of workers. One pool serves any number of heaps.
 pub struct Pool {
     pub(super) queue: Queue<Queued>,
     pub(super) blocks: Blocks,
@@ -107,28 +108,28 @@ pub struct Pool {
     pub(super) totals: Arc<Totals>,
     pub(super) stall_after: Duration,
     pub(super) spawn: Option<Box<dyn Spawn>>,
-    /// The ready hook has been told, and nobody has come yet. Set by publishers after their
-    /// PublishFence, cleared by whoever comes, before a fence of its own: who does not see the
-    /// other's work is seen by it.
+    /// The ready hook has been told, and no thread has come yet. Set by publishers after their
+    /// PublishFence. Cleared by a thread that comes, before a fence of its own: if it does not see
+    /// the publisher's work, the publisher sees it.
     pub(super) told: AtomicBool,
-    /// A worker could not be started, and nobody has tried again. Relaxed: a hint to the monitor.
+    /// A worker could not be started, and that was not tried again. Relaxed: a hint to the monitor.
     pub(super) starving: AtomicBool,
-    /// The monitor could not be started, and nobody has tried again. Relaxed: a hint.
+    /// The monitor could not be started, and that was not tried again. Relaxed: a hint.
     pub(super) unwatched: AtomicBool,
-    /// Tails taken over. Relaxed: a counter.
+    /// Tails requeued. Relaxed: a counter.
     pub(super) requeued: AtomicU64,
-    /// Blocks that are on no desk and not in the full list yet, or may be: tails that are being
-    /// copied, rests that go back. See [`transit`](Pool::transit).
+    /// Blocks that are in no runner's hands and not in the full list yet, or may be: tails that are
+    /// being copied, rests that go back. See [`transit`](Pool::transit).
     pub(super) in_transit: AtomicUsize,
     /// Cleanups reported as slow. Relaxed: a counter.
     pub(super) slow: AtomicU64,
     /// Captures are dropped instead of run. Set once, by `discard_pending`; read by runners,
     /// Relaxed, and by publishers, after a fence.
     pub(super) closed: AtomicBool,
-    /// Cleanups that were not run because the pool was closed. Added to by runners with their desk
-    /// locked. Relaxed: ordered by that lock.
+    /// Cleanups that were not run because the pool was closed. Added to by runners with their
+    /// in-flight record locked. Relaxed: ordered by that lock.
     pub(super) refused: AtomicU64,
-    /// Whoever is the last to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
+    /// The last worker to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     pub(super) discard_at_end: AtomicBool,
     pub(super) mutant: Mutant,
     /// The process that made it, and in which its workers are.
@@ -138,13 +139,14 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool that starts its workers through `spawn`, as work calls for them. Without `spawn` it
-    /// is manual.
+    /// Makes a pool that starts its workers through `spawn`, as work calls for them.
+    ///
+    /// Without `spawn` the pool is manual.
     pub fn new(config: PoolConfig, spawn: Option<Box<dyn Spawn>>) -> Arc<Pool> {
         Self::with_mutant(config, spawn, Mutant::None)
     }
 
-    /// A pool with one step of its protocols broken, for models.
+    /// Makes a pool with one step of its protocols broken, for models.
     pub(crate) fn with_mutant(
         config: PoolConfig,
         spawn: Option<Box<dyn Spawn>>,
@@ -179,19 +181,22 @@ impl Pool {
         self.queue.sleep().max()
     }
 
-    /// Whether the pool was made by another process, before a `fork`. Then its workers are not in
-    /// this one, and nothing it does is waited for or run here. A system call.
+    /// Tells whether the pool was made by another process, before a `fork`.
+    ///
+    /// Then its workers are not in this one, and nothing it does is waited for or run here. A
+    /// system call.
     pub fn is_inherited(&self) -> bool {
         !self.home.is_current()
     }
 
-    /// Whether the pool can have no workers, ever.
+    /// Tells whether the pool can have no workers, ever.
     pub fn is_manual(&self) -> bool {
         self.spawn.is_none()
     }
 
-    /// The counters. Takes the crew's lock for a moment; never waits for a cleanup. An inherited
-    /// pool has no workers; its other numbers are those at the `fork`.
+    /// Reads the counters. Takes a lock for a moment; never waits for a cleanup.
+    ///
+    /// An inherited pool has no workers; its other numbers are those at the `fork`.
     pub fn stats(&self) -> PoolStats {
         let totals = &*self.totals;
         let inherited = self.is_inherited();
@@ -214,14 +219,14 @@ impl Pool {
             retired: numbers.retired,
             requeued: self.requeued.load(Ordering::Relaxed),
             slow: self.slow.load(Ordering::Relaxed),
-            // A batch is struck off a moment after its last cleanup was counted.
+            // A batch leaves the list a moment after its last cleanup was counted.
             oldest: (backlog > 0 && !inherited)
                 .then(|| totals.oldest().map(|start| start.elapsed()))
                 .flatten(),
         }
     }
 
-    /// Whether every cleanup that was queued has ended.
+    /// Tells whether every cleanup that was queued has ended.
     pub fn is_idle(&self) -> bool {
         self.totals.counters.read().backlog() == 0
     }
@@ -265,7 +270,7 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Nobody is left who could run what is queued: its captures are dropped.
+    /// No thread is left that could run the queued cleanups: their captures are dropped.
     fn drop(&mut self) {
         self.discard_pending();
     }

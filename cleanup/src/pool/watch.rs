@@ -1,8 +1,8 @@
 //! Whether there is a monitor, and whether it is dormant.
 //!
 //! Invariant: **no block in hand beside a dormant monitor, if it is to be watched.** The runner
-//! puts the block on its desk and then asks whether the monitor is dormant (steps B1, B2); the
-//! monitor says that it is, and then looks at the desks once more (M1, M2). Both lock the desk in
+//! begins the block and then asks whether the monitor is dormant (steps B1, B2). The monitor says
+//! that it is, and then looks at the runners once more (M1, M2). Both lock the in-flight record in
 //! between. If the runner was there first, the monitor sees the block; if the monitor was, the
 //! runner sees that it is dormant, and calls it.
 
@@ -15,8 +15,8 @@ use std::time::Instant;
 /// Whether there is a monitor, and whether it is dormant.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// Nobody is looking. Read by runners after they have locked their desk; written by the monitor
-    /// before it locks the desks, and by callers.
+    /// No monitor is looking. Read by runners after they have locked their in-flight record.
+    /// Written by the monitor before it locks those, and by callers.
     dormant: AtomicBool,
     state: Mutex<State>,
     condvar: Condvar,
@@ -30,7 +30,7 @@ pub(crate) struct Watch {
 struct State {
     /// A thread exists or is being started.
     exists: bool,
-    /// Somebody wants it to look.
+    /// Another thread wants it to look.
     called: bool,
     /// It is to end, and none is to be started.
     stopped: bool,
@@ -51,7 +51,7 @@ impl Watch {
     /// Step B2. True if the caller is to start a monitor.
     #[inline]
     pub(crate) fn begins(&self) -> bool {
-        // Relaxed: ordered by the lock of the desk.
+        // Relaxed: ordered by the lock of the in-flight record.
         self.dormant.load(Ordering::Relaxed) && self.call()
     }
 
@@ -122,7 +122,7 @@ impl Watch {
     }
 
     /// Steps M1 and M2: waits for the next call, unless `is_busy` finds a block in hand. False if
-    /// the monitor is to end: because it was told to, or because nobody has called until
+    /// the monitor is to end: because it was told to, or because no thread has called until
     /// `deadline`.
     pub(crate) fn fall_dormant(
         &self,
@@ -134,7 +134,7 @@ impl Watch {
             self.dormant.store(!busy, Ordering::Relaxed);
             return busy || self.sleep(deadline);
         }
-        // Relaxed: ordered by the locks of the desks.
+        // Relaxed: ordered by the locks of the in-flight records.
         self.dormant.store(true, Ordering::Relaxed); // M1
         if is_busy() {
             // M2
@@ -148,7 +148,7 @@ impl Watch {
     fn sleep(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.wait_for_call(deadline);
         let called = std::mem::take(&mut state.called) && !state.stopped;
-        // With the lock held: whoever calls from now on starts another one.
+        // With the lock held: a caller from now on starts another one.
         state.exists = called;
         self.dormant.store(!called, Ordering::Relaxed);
         called

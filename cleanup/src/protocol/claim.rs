@@ -1,10 +1,10 @@
 //! Protocol 1: the length of the full list, and the claim that entitles to a pop.
 //!
 //! Invariant: `length` plus the claims in hand never exceeds the number of items in the full list.
-//! So the holder of a [`Claim`] will find one, and whoever holds none has no business looking.
+//! So the holder of a [`Claim`] will find one, and a thread without a claim has no reason to look.
 //!
-//! It does not know what the list holds, nor who sleeps; see [`queue`](crate::protocol::queue) and
-//! [`sleep`](crate::protocol::sleep). `PROTOCOL.md` has the proof.
+//! It does not know the items of the list, nor the sleepers; see [`queue`](crate::protocol::queue)
+//! and [`sleep`](crate::protocol::sleep). `PROTOCOL.md` has the proof.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,8 @@ use sexton_sync::{AtomicUsize, CachePadded, Ordering};
 #[derive(Debug)]
 pub(crate) struct Length {
     /// Written by publishers (add) and claimers (decrement), always by read-modify-write, so that
-    /// the additions of all publishers form one release sequence. Read without a lock by everybody.
+    /// the additions of all publishers form one release sequence. Read without a lock by every
+    /// thread.
     length: CachePadded<AtomicUsize>,
 }
 

@@ -2,7 +2,7 @@
 //! for the tests.
 //!
 //! A proof that no model can contradict is worth little. Under `--cfg loom` and `--cfg shuttle` the
-//! queue carries one of these and leaves out or misplaces that one step; the tests assert that the
+//! queue carries one of these, and leaves out or misplaces that one step. The tests assert that the
 //! checker finds the lost wake-up. In this crate's unit tests it does so, too, to measure how soon
 //! a real machine shows it. In every other build the only value is [`Mutant::None`], and the
 //! questions asked of it compile to nothing.
@@ -35,7 +35,7 @@ pub(crate) enum Mutant {
     /// A worker looks at `length` before it takes the lock, and announces itself after that.
     AnnounceAfterRead,
     /// A wake-up may go to a worker that has announced itself and not yet joined the list: it is
-    /// counted as woken, and nobody is.
+    /// counted as woken, and no worker is.
     UncommittedSignal,
     /// The worker's fence is missing.
     NoSleepFence,
@@ -60,11 +60,11 @@ pub(crate) enum Mutant {
     /// A runner takes a record that is being stopped, and has nothing to drop, for one that has
     /// been stopped.
     NoWaitForStop,
-    /// The parties to a take-over give their slots back as they end, and not when the last one has.
+    /// The sharers of entries give their slots back as they end, and not when the last one has.
     NoDeferredFree,
     /// The monitor falls dormant first, and looks for blocks in hand before it says so.
     DormantAfterLook,
-    /// A runner whose tail was taken over publishes it as a rest.
+    /// A runner whose tail was requeued publishes it as a rest.
     ForgetRequeue,
     /// A batch is told of ended cleanups without order.
     UnorderedEnds,

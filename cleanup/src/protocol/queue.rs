@@ -1,10 +1,10 @@
-//! The full list: what is published, by whom it is claimed, and the one place where the two
-//! protocols meet.
+//! The full list: publishing and claiming, and the one place where the two protocols meet.
 //!
-//! Invariant: what was published is taken exactly once, and while something is unclaimed, no worker
-//! stays asleep and no vacancy stays open that somebody is not about to fill. See `PROTOCOL.md`.
+//! Invariant: an item that was published is taken exactly once. While one is unclaimed, no worker
+//! stays asleep, and no slot of a worker stays vacant that a thread is not about to fill. See
+//! `PROTOCOL.md`.
 //!
-//! It does not know what an item is. The crate publishes blocks; the models publish numbers.
+//! It does not know its items. The crate publishes blocks; the models publish numbers.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use crate::protocol::sleep::{Demand, Next, Parking, Sleep, WorkerId};
 use sexton_sync::{Injector, Ordering, Steal, fence};
 use std::time::Duration;
 
-/// The full list with its length and its crew.
+/// The full list with its length and its workers.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     list: Injector<T>,
@@ -24,8 +24,8 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// A queue for at most `max` workers, who leave after an idle time of `keep_alive`. `mutant` is
-    /// [`Mutant::None`] but in models.
+    /// A queue for at most `max` workers, which leave after an idle time of `keep_alive`. `mutant`
+    /// is [`Mutant::None`] but in models.
     pub(crate) fn new(max: usize, keep_alive: Option<Duration>, mutant: Mutant) -> Self {
         Queue {
             list: Injector::new(),
@@ -63,7 +63,7 @@ impl<T> Queue<T> {
         self.notify_workers()
     }
 
-    /// Steps P3 and P4 alone: is there work, and somebody to be told?
+    /// Steps P3 and P4 alone: is there work, and a worker to be told?
     ///
     /// Publishers end with it. A waiter for the work's end begins with it, so that a worker that
     /// could not be started at the publish is tried again.
@@ -74,7 +74,7 @@ impl<T> Queue<T> {
             fence(Ordering::SeqCst); // P3
         }
         step!(P4);
-        // P4. A length of 0 means that somebody awake has claimed everything already.
+        // P4. A length of 0 means that threads that are awake have claimed everything already.
         if self.length.get() > 0 && self.sleep.could_help() {
             self.sleep.wake(&self.length)
         } else {
@@ -82,8 +82,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Publishes what a stalled worker cannot take care of. As [`publish`](Self::publish), but a
-    /// worker may be added during a shutdown, too, as in place of one that died.
+    /// Publishes an item that a stalled worker cannot take care of. As [`publish`](Self::publish),
+    /// but a worker may be added during a shutdown, too, as in place of one that died.
     pub(crate) fn publish_for_stalled(&self, item: T) -> Demand {
         self.list.push(item); // P1
         self.length.add(1); // P2
@@ -91,9 +91,9 @@ impl<T> Queue<T> {
         self.sleep.replace(&self.length)
     }
 
-    /// The next item for the worker of this seat, which sleeps until there is one. `None`: it is to
-    /// leave, and no longer counted; because the pool is shutting down and the list is empty,
-    /// because there are more workers than there may be, or because it was idle for long.
+    /// The next item for the worker that parks here, which sleeps until there is one. `None`: the
+    /// worker is to leave, and no longer counted. Either the pool is shutting down and the list is
+    /// empty, or there are more workers than there may be, or it was idle for long.
     #[cfg(test)]
     pub(crate) fn next(&self, parking: &Parking) -> Option<T> {
         self.next_by(parking, || self.try_next())
@@ -159,7 +159,7 @@ impl<T> Queue<T> {
         self.length.get()
     }
 
-    /// The worker of this opening is on its thread.
+    /// This worker is on its thread.
     pub(crate) fn started(&self, id: WorkerId) {
         self.sleep.started(id);
     }
@@ -175,7 +175,7 @@ impl<T> Queue<T> {
         &self.length
     }
 
-    /// The crew, for shutdown and numbers.
+    /// The workers' side, for shutdown and numbers.
     pub(crate) fn sleep(&self) -> &Sleep {
         &self.sleep
     }

@@ -1,11 +1,11 @@
-//! Protocol 2: who sleeps, who wakes them, and when the crew grows.
+//! Protocol 2: sleeping, waking, and the growth of the workers' number.
 //!
 //! Invariant: a worker never parks while there is work that no publisher will tell it about. Either
-//! the publisher sees the worker in `asleep`, or the worker sees the work in `length`; the pair of
+//! the publisher sees the worker in `asleep`, or the worker sees the work in `length`. The pair of
 //! fences SleepFence and PublishFence rules out that neither sees the other. A worker that has
-//! slept long enough leaves; who is still on the list of sleepers is nobody's hope, so that strands
-//! nothing. `PROTOCOL.md` has the steps and the proof; the step numbers in the comments are that
-//! page's.
+//! slept for `keep_alive` exits. It is still on the list of sleepers, so no waker counts on it, and
+//! no block is stranded. `PROTOCOL.md` has the steps and the proof; the step numbers in the
+//! comments are that page's.
 //!
 //! It does not know what the work is, and it starts no threads: it answers with a [`Demand`], and
 //! the [`pool`](crate::pool::state) spawns outside every lock.
@@ -19,20 +19,21 @@ use sexton_sync::{
 };
 use std::time::{Duration, Instant};
 
-/// The crew of one pool: its sleepers, its vacancies, and the two numbers publishers look at.
+/// The workers of one pool: the sleepers, the vacant slots, and the numbers that publishers look
+/// at.
 #[derive(Debug)]
 pub(crate) struct Sleep {
     hints: CachePadded<Hints>,
     synced: Mutex<Synced>,
-    /// How long a worker sleeps before it leaves, and how long the crew keeps its size. `None`: for
-    /// ever.
+    /// How long a worker sleeps before it leaves, and how long the number of workers stays the
+    /// same. `None`: for ever.
     keep_alive: Option<Duration>,
     /// Notified, with `synced` locked, whenever a worker leaves.
     left: Condvar,
     mutant: Mutant,
 }
 
-/// What a publisher reads without the lock, to learn whether it must take it.
+/// Read by a publisher without the lock, to learn whether it must take it.
 #[derive(Debug)]
 struct Hints {
     /// Workers asleep: never less than the number really parked.
@@ -48,12 +49,12 @@ struct Hints {
     workers: AtomicUsize,
     /// The largest number of workers; 0 for a manual pool.
     ///
-    /// Read without the lock; written only with the lock held. Who raises it looks at `length`
-    /// afterwards.
+    /// Read without the lock; written only with the lock held. A thread that raises it looks at
+    /// `length` afterwards.
     max: AtomicUsize,
 }
 
-/// What the lock guards.
+/// The state behind the lock.
 #[derive(Debug, Default)]
 struct Synced {
     /// The sleepers: parked, or on the way to the parker with nothing left to decide. The last one
@@ -63,7 +64,7 @@ struct Synced {
     vacant: Vec<usize>,
     /// One per worker index ever used.
     slots: Vec<WorkerSlot>,
-    /// Counts the posts filled so far, so that a late word about an old holder is recognised.
+    /// Counts the slots filled so far, so that a late word about an old holder is recognised.
     serial: u64,
     /// No worker goes to sleep any more and none is added, except in place of one that died.
     shutdown: bool,
@@ -72,7 +73,7 @@ struct Synced {
     begun: u64,
     /// Workers that left because they had slept long enough.
     retired: u64,
-    /// When the crew last grew or shrank.
+    /// When the number of workers last changed.
     resized: Option<Instant>,
 }
 
@@ -88,7 +89,7 @@ enum WorkerSlot {
     Started,
 }
 
-/// A worker to be started: its index, and the serial number of its post.
+/// A worker to be started: its index, and a serial number, because an index is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WorkerId {
     pub(crate) index: usize,
@@ -100,10 +101,10 @@ pub(crate) struct WorkerId {
 #[must_use = "these workers are counted as existing: start them or report them lost"]
 pub(crate) struct Demand(pub(crate) Vec<WorkerId>);
 
-/// What a worker that found nothing does next.
+/// The next step of a worker that found nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Claim again: there is work, or somebody said so.
+    /// Claim again: there is work, or a waker said so.
     Again,
     /// Leave: the pool is shutting down and its list is empty, or the worker was idle for long. It
     /// is no longer counted.
@@ -123,7 +124,7 @@ impl Parking {
     }
 }
 
-/// The crew in numbers.
+/// The workers in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Numbers {
     pub(crate) workers: usize,
@@ -153,7 +154,7 @@ impl Sleep {
 
     /// Steps S1 to S6: sleeps until there may be work.
     ///
-    /// Called by the worker of this seat after a claim failed.
+    /// Called by the worker that parks here, after a claim failed.
     pub(crate) fn sleep(&self, parking: &Parking, length: &Length) -> Next {
         let early = self.mutant.is(Mutant::AnnounceAfterRead) && length.get() > 0;
         step!(S1);
@@ -227,8 +228,8 @@ impl Sleep {
             // R2. A waker has counted on us: the unpark that belongs to this park is on its way.
             return Retire::Chosen;
         };
-        // The crew shrinks by one in `keep_alive`, and not so soon after it grew: a burst now and
-        // then does not end and start threads each time.
+        // One worker leaves in `keep_alive`, and not so soon after it grew: a burst now and then
+        // does not end and start threads each time.
         if let (Some(resized), Some(keep_alive)) = (synced.resized, self.keep_alive)
             && resized.elapsed() < keep_alive
         {
@@ -269,7 +270,7 @@ impl Sleep {
         leaves
     }
 
-    /// The worker of this opening is on its thread. Called by it, once, first of all.
+    /// This worker is on its thread. Called by it, once, first of all.
     pub(crate) fn started(&self, id: WorkerId) {
         let mut synced = self.synced.lock();
         if synced.slots[id.index] == WorkerSlot::Starting(id.serial) {
@@ -280,8 +281,8 @@ impl Sleep {
 
     /// Steps L1 and L2: this worker is gone without having left through [`sleep`](Self::sleep).
     ///
-    /// One that was lost before it started is not replaced here: whoever tried to start it learns
-    /// of the failure, and an immediate second try could fail for ever.
+    /// One that was lost before it started is not replaced here: the thread that tried to start it
+    /// learns of the failure, and an immediate second try could fail for ever.
     pub(crate) fn lost(&self, id: WorkerId, length: &Length) -> Demand {
         step!(L1);
         let mut synced = self.synced.lock();
@@ -289,21 +290,21 @@ impl Sleep {
         self.vacate(&mut synced, id.index); // L1
         // LossFence: pairs with PublishFence, as SleepFence does. A publisher that read a number of
         // workers with us in it made its addition to `length` visible to the look that follows:
-        // ours at L2, or, if we had not started, that of whoever tried to start us.
+        // ours at L2, or, if we had not started, that of the thread that tried to start us.
         fence(Ordering::SeqCst);
         if !started {
             return Demand::default();
         }
         step!(L2);
-        // L2, with the lock still held: whoever waits for the workers to leave sees the replacement
-        // with them.
+        // L2, with the lock still held: a thread that waits for the workers to leave sees the
+        // replacement with them.
         let (woken, demand) = self.call(&mut synced, length, true);
         drop(synced);
         woken.iter().for_each(|(_, parker)| parker.unpark());
         demand
     }
 
-    /// A worker could not be started, and its post has been vacated by [`lost`](Self::lost).
+    /// A worker could not be started, and its slot has been vacated by [`lost`](Self::lost).
     pub(crate) fn spawn_failed(&self) {
         self.synced.lock().spawn_failures += 1;
     }
@@ -311,12 +312,12 @@ impl Sleep {
     // ---- the publisher's side
     // ----------------------------------------------------------------------
 
-    /// Step P4: whether anybody could be woken or added. A publisher calls it after its
+    /// Step P4: whether a worker could be woken or added. A publisher calls it after its
     /// PublishFence.
     #[inline]
     pub(crate) fn could_help(&self) -> bool {
         // Ordered by the fence in front, PublishFence. Acquire: pairs with the Release in
-        // `sub_asleep`; who does not count a worker that has retired among the sleepers must not
+        // `sub_asleep`; a thread that does not count a retired worker among the sleepers must not
         // count it among the workers either.
         self.hints.asleep.load(Ordering::Acquire) > 0
             || self.hints.workers.load(Ordering::Relaxed) < self.hints.max.load(Ordering::Relaxed)
@@ -360,7 +361,7 @@ impl Sleep {
         demand
     }
 
-    /// Steps W2 to W4: who is to be unparked, and who is to be started.
+    /// Steps W2 to W4: the workers to be unparked, and those to be started.
     fn call(
         &self,
         synced: &mut MutexGuard<'_, Synced>,
@@ -385,7 +386,7 @@ impl Sleep {
         (woken, demand)
     }
 
-    /// Step W4: a worker for each of so many items, as far as there is room.
+    /// Step W4: a worker for each of these items, as far as there is room.
     fn demand(&self, synced: &mut MutexGuard<'_, Synced>, items: usize, replace: bool) -> Demand {
         let mut demand = Demand::default();
         if !synced.shutdown || replace {
@@ -464,7 +465,7 @@ impl Sleep {
     // ---- numbers
     // -----------------------------------------------------------------------------------
 
-    /// The crew, as one instant's truth.
+    /// The numbers at one instant.
     pub(crate) fn numbers(&self) -> Numbers {
         let synced = self.synced.lock();
         Numbers {
@@ -512,7 +513,7 @@ impl Sleep {
 }
 
 impl Synced {
-    /// Fills a vacant post, for a worker that is to be started.
+    /// Fills a vacant slot, for a worker that is to be started.
     fn fill_slot(&mut self) -> WorkerId {
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(WorkerSlot::Vacant);
@@ -538,7 +539,7 @@ enum Retire {
 ///
 /// Not `std::thread::park`, whose token the cleanups share: one that unparks its own thread, or
 /// consumes the token, must not disturb the protocol. Every unpark belongs to exactly one park,
-/// because a waker has taken the worker off the list, so the flag needs no reset before the park.
+/// because a waker has taken the worker off the list. So the flag needs no reset before the park.
 #[derive(Debug, Default)]
 struct Parker {
     /// Set by the waker, cleared by the worker.
@@ -620,7 +621,7 @@ mod tests {
         assert!(sleep.lost(new, &length).0.is_empty(), "the new one had not started");
     }
 
-    /// Two workers for two items, both asleep now, and nobody has taken the items.
+    /// Two workers for two items, both asleep now, and no thread has taken the items.
     fn two_asleep(keep_alive: Option<Duration>) -> (Sleep, Length, Vec<Parking>) {
         let (sleep, length) = (Sleep::new(3, keep_alive, Mutant::None), Length::new());
         length.add(2);

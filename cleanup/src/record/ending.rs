@@ -48,9 +48,9 @@ impl Storage {
     pub(crate) fn take_no_drop(&'static self, index: Index, generation: u32) -> Option<NoDrop> {
         let (record, mark) = self.record_and_mark(index);
         let tag = Tag::new(generation, State::ArmedNoDrop);
-        // Not looked at before: who stops a cleanup expects to be in time, and in a short-lived one
-        // the look waits for the store that armed it. Acquire: pairs with the Release in `arm`, so
-        // that the mark is ours to look at. A failure: see `take`.
+        // Not looked at before: a stop is expected to be in time, and for a short-lived cleanup the
+        // look waits for the store that armed it. Acquire: pairs with the Release in `arm`, so that
+        // the mark is ours to look at. A failure: see `take`.
         record
             .tag
             .compare_exchange(
@@ -84,9 +84,9 @@ impl Storage {
             .then_some((Slot { record, mark, index, tag: free }, Head::from_raw(rest)))
     }
 
-    /// What the chain's owner does with a record that it could not take: frees the slot if the
-    /// handle is done with it, or leaves that, with a note, to the thread that is still at it.
-    /// Without a note, it leaves such a record as it is.
+    /// Skips a record that the chain's owner could not take: frees the slot if the handle is done
+    /// with it, or leaves that, with a note, to the thread that is still at it. Without a note, it
+    /// leaves such a record as it is.
     pub(crate) fn skip(&'static self, index: Index, note: Option<u8>) -> Skip {
         let (record, mark) = self.record_and_mark(index);
         // Relaxed: only a guess; the compare-exchange decides.
@@ -151,13 +151,13 @@ impl Storage {
     }
 }
 
-/// What [`Storage::pass`] found.
+/// The findings of [`Storage::skip`].
 #[derive(Debug)]
 pub(crate) enum Skip {
     /// It is armed: take it.
     Armed,
-    /// It had been settled by its handle; its slot is free now, and the caller's. Whether the
-    /// handle had counted the end.
+    /// Its handle had ended it early; its slot is free now, and the caller's. Whether the handle
+    /// had counted the end.
     Freed(Slot, bool),
     /// Its handle's thread is still at it, and will free the slot.
     Detached,
@@ -167,12 +167,12 @@ pub(crate) enum Skip {
     NotOurs,
 }
 
-/// Who takes a record.
+/// The taker of a record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Taker {
     /// A handle, whose cleanup is of this generation. It leaves the slot to the chain's owner.
     Handle { generation: u32 },
-    /// A runner, or whoever else owns the chain. It frees the slot.
+    /// A runner, or another owner of the chain. It frees the slot.
     Runner,
     /// The mutant of a runner that takes without asking whether it was the first.
     #[cfg(any(loom, shuttle))]
@@ -191,8 +191,8 @@ impl Taken {
     pub(crate) fn extract(self) -> (Thunk, Ending) {
         let thunk = self.0.record.thunk.with(|thunk| {
             // SAFETY: the tag was `Armed` or `ArmedNoDrop` when we took it, so `arm` had written a
-            // thunk; we are the one that took it (invariant 1), and this consumes the proof, so it
-            // is read out once.
+            // thunk; only we took it (invariant 1). This consumes the proof, so it is read out
+            // once.
             unsafe { thunk.cast::<Thunk>().read() }
         });
         (thunk, self.0)
@@ -212,7 +212,7 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    /// What is known of the cleanup, of whose closure this names the type.
+    /// Describes the cleanup. `closure` names the type of its closure.
     #[cold]
     pub(crate) fn describe(&self, closure: Namer) -> Description {
         let known = self.storage.description(self.index);
@@ -236,7 +236,7 @@ impl Ending {
     #[inline]
     pub(crate) fn free(self, freed: &mut FreeList) {
         let tag = self.tag.with(if self.is_stop() { State::StoppedFree } else { State::DoneFree });
-        // A plain store: nobody moves the tag of a record that a runner has taken.
+        // A plain store: no other thread moves the tag of a record that a runner has taken.
         // Release: pairs with the Acquire in `look`.
         self.record.tag.store(tag.0, Ordering::Release);
         freed.push(self.slot(tag));
@@ -282,20 +282,20 @@ impl NoDrop {
     #[inline]
     pub(crate) fn close(self, counted: bool) {
         let state = if counted { State::StoppedCounted } else { State::Stopped };
-        // A plain store: nobody moves the tag of a record in this state. The thunk stays where it
-        // is, like any value that is forgotten. Release: pairs with the Acquire in `pass` and
-        // `look`.
+        // A plain store: no other thread moves the tag of a record in this state. The thunk stays
+        // where it is, like any value that is forgotten. Release: pairs with the Acquire in `pass`
+        // and `look`.
         self.record.tag.store(Tag::new(self.generation, state).0, Ordering::Release);
     }
 }
 
-/// A settled record whose chain is gone; the slot is to be freed by this thread.
+/// A record that ended early and whose chain is gone. The slot is to be freed by this thread.
 #[derive(Debug)]
 #[must_use = "nobody else will free the slot"]
 pub(crate) struct Detached(Ending);
 
 impl Detached {
-    /// What the chain's owner has left: see [`Storage::pass`].
+    /// The note that the chain's owner has left: see [`Storage::skip`].
     pub(crate) fn note(&self) -> u8 {
         // Relaxed: ordered by the swap in `close`.
         self.0.record.next.load(Ordering::Relaxed) as u8
@@ -310,7 +310,7 @@ impl Detached {
         };
         let tag = ending.tag.with(free);
         // Not a plain store but a compare-exchange: to a head that is (wrongly) used again the
-        // record looks settled, and it may be freed from there. Only who moves the tag frees the
+        // record looks ended, and it may be freed from there. Only who moves the tag frees the
         // slot. Release: pairs with the Acquire in `look`.
         if ending
             .record

@@ -3,9 +3,9 @@
 //! A list of free slots is kept in the slots themselves. It consists of groups, so that the memory
 //! of several slots is fetched at once. Slots freed together are used together. But objects die in
 //! no order, so one free slot says nothing of where the next one lies. In a list linked slot by
-//! slot each would have to come from memory before the next one's address is known. (That cost
-//! 140 ns a registration, where every second record of 400,000 had been freed at random.) Here the
-//! first slot of a *group* holds the indices of the others, and of the next group's first slot.
+//! slot each would have to come from memory before the next one's address is known. That cost 140
+//! ns a registration, where every second record of 400,000 had been freed at random. Here the first
+//! slot of a *group* holds the indices of the others, and of the next group's first slot.
 //!
 //! A *magazine* is a bounded list of groups. It changes hands as a whole, in O(1). The magazines
 //! that no thread holds lie in the storage's *depot*. A thread that needs slots takes one
@@ -33,7 +33,7 @@ const MAGAZINE: usize = 2;
 const IN_ROW: usize = 56;
 
 /// The content of a group's first slot. At [`NEXT`] stands the index of the next group's first
-/// slot, 0 if there is none; then come those of the group's other slots, and 0 in the rest.
+/// slot, 0 if there is none. Then come those of the group's other slots, and 0 in the rest.
 type Group = [u32; GROUP];
 
 const NEXT: usize = 0;
@@ -204,8 +204,8 @@ impl FreeList {
         let index = Index(self.open[self.at]);
         self.at += 1;
         let (record, mark) = self.storage.record_and_mark(index);
-        // Relaxed: nobody else changes the tag of a free slot, and it reached us together with the
-        // slot.
+        // Relaxed: no other thread changes the tag of a free slot, and it reached us together with
+        // the slot.
         let tag = record.load(Ordering::Relaxed);
         Some(Slot { record, mark, index, tag })
     }
@@ -298,8 +298,8 @@ impl FreeList {
 #[inline]
 fn begin(record: &Record, group: Group) {
     record.thunk.with_mut(|thunk| {
-        // SAFETY: the slot is free and this thread's (invariant 2 of `record.rs`), so nobody else
-        // looks at the cell; it is large and aligned enough for a group, as asserted above.
+        // SAFETY: the slot is free and this thread's (invariant 2 of `slot.rs`), so no other thread
+        // looks at the cell. It is large and aligned enough for a group, as asserted above.
         unsafe { thunk.cast::<Group>().write(group) };
     });
 }

@@ -3,15 +3,15 @@
 //! Invariants, kept here whatever the callers do with their (copyable) heads:
 //!
 //! 1. The thunk of a slot is written only by the holder of its [`Slot`], and read out only by the
-//!    holder of its [`Taken`], which exactly one thread gets per `arm`: the winner of the
+//!    holder of its [`Taken`]. Exactly one thread gets that per `arm`: the winner of the
 //!    compare-exchange.
 //! 2. A slot is freed exactly once per `arm`: by the one thread that moves its tag to a free state.
 //!    So a slot is in at most one free list.
-//! 3. Records never move and are never unmapped; a handle may look at its tag for ever.
+//! 3. Records never move and are never unmapped. A handle may look at its tag for ever.
 //!
 //! A head used twice, or after its object's death, can thus make a cleanup run early or not at all;
-//! it cannot break memory. This file does not know what a batch, a block or a heap is, and it
-//! counts nothing.
+//! it cannot break memory. This layer does not know batches, blocks and heaps, and it counts
+//! nothing.
 
 use crate::record::head::{Head, Index};
 use crate::record::tag::{MAX_GENERATION, State, Tag};
@@ -22,12 +22,12 @@ use std::mem::MaybeUninit;
 /// One registered cleanup.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// Generation and state. Written by whoever holds the slot's [`Slot`], [`Taken`], [`Ending`] or
-    /// [`NoDrop`]; moved by compare-exchange from `Armed` and `ArmedNoDrop` by anybody, and by the
-    /// chain's owner from the settled states, `Running` and `Stopping`.
+    /// Generation and state. Written by the holder of the slot's [`Slot`], [`Taken`], [`Ending`] or
+    /// [`NoDrop`]. Moved by compare-exchange: from `Armed` and `ArmedNoDrop` by any thread, from
+    /// `Running`, `Stopping` and the states of an early end by the chain's owner.
     pub(super) tag: AtomicU32,
     /// The next record's [`Head`] in raw form; means something only while this record's own head
-    /// says "many". Once the record is an orphan: the note that its chain's owner has left for the
+    /// says "many". Once the record is detached: the note that its chain's owner has left for the
     /// taker. Written by the chain's owner. Relaxed: a chain changes owners by way of the heap's
     /// own synchronisation and then of the full list, a note by way of the tag.
     pub(super) next: AtomicU32,
@@ -39,9 +39,9 @@ pub(super) struct Record {
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Record>() == 40, "a record is 40 bytes");
 
-// SAFETY: the only part that is not `Sync` by itself is `thunk`, and invariants 1 and 2 give each
+// SAFETY: the only part that is not `Sync` by itself is `thunk`. Invariants 1 and 2 give each
 // access to it to one thread at a time, which got there by an Acquire of the Release behind the
-// access before. What moves between threads that way is `Send`: a `Thunk` or an index.
+// access before. The content that moves between threads that way is `Send`: a `Thunk` or an index.
 unsafe impl Sync for Record {}
 
 impl Record {
@@ -97,14 +97,14 @@ impl Slot {
         }
         self.mark.store(mark, Ordering::Relaxed);
         record.thunk.with_mut(|thunk| {
-            // SAFETY: the slot is ours (invariant 2) and not yet armed, so nobody else looks at the
-            // cell. What a free slot holds needs no drop: a group, what is left of a thunk that was
-            // moved out, or one that was bare.
+            // SAFETY: the slot is ours (invariant 2) and not yet armed, so no other thread looks at
+            // the cell. The content of a free slot needs no drop: a group, the remains of a thunk
+            // that was moved out, or a thunk without a destructor.
             unsafe { (*thunk).write(Thunk::new(f)) };
         });
         // Release: pairs with the Acquire in `take` and `take_no_drop`. Every way by which another
-        // thread gets hold of a head or a handle synchronises by itself, so no model can miss this;
-        // but the taker's right to the thunk should not hang on how it was told.
+        // thread gets hold of a head or a handle synchronises by itself, so no model can miss this.
+        // But the taker's right to the thunk should not hang on how it was told.
         record.tag.store(tag.0, Ordering::Release);
         (self.index, tag.generation())
     }

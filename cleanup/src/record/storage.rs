@@ -129,7 +129,7 @@ impl Storage {
     }
 
     /// The head of the chain behind `head`'s first record. Asked only by the chain's owner, and
-    /// before the record is freed or orphaned.
+    /// before the record is freed or detached.
     #[inline]
     pub(crate) fn next(&self, head: Head) -> Option<Head> {
         if head.many() {
@@ -152,7 +152,7 @@ impl Storage {
             .store(u64::from(generation) << 32 | u64::from(id.0), Ordering::Relaxed);
     }
 
-    /// What is known of the cleanup that the record holds, or held last.
+    /// Describes the cleanup that the record holds, or held last.
     pub(crate) fn description(&self, index: Index) -> Description {
         let (generation, _) = self.state(index);
         let (chunk, offset) = Self::place(index);
@@ -193,7 +193,7 @@ impl Storage {
             before_last = last;
             last = Some(head);
         }
-        // The last one kept may have had settled records behind it: it has no successor now.
+        // The last one kept may have had ended records behind it: it has no successor now.
         let end = Head::new(last?.index(), false);
         match before_last {
             None => first = Some(end),
@@ -202,11 +202,11 @@ impl Storage {
         first
     }
 
-    /// Generation and state of a record. Acquire: who sees that a cleanup has ended sees what it
-    /// did.
+    /// Generation and state of a record. Acquire: a thread that sees that a cleanup has ended sees
+    /// its effects.
     #[inline]
     pub(crate) fn state(&self, index: Index) -> (u32, State) {
-        // Pairs with the Release stores of `arm`, `Ending`, `NoDrop` and `pass`.
+        // Pairs with the Release stores of `arm`, `Ending`, `NoDrop` and `skip`.
         let tag = self.record(index).load(Ordering::Acquire);
         (tag.generation(), tag.state())
     }
@@ -253,8 +253,8 @@ impl Storage {
         prefetch::to_write(record.cast::<u8>().wrapping_add(size_of::<Record>() - 1));
     }
 
-    /// Has the memory fetched, to be written soon, of `count` records, the first of which lies so
-    /// many places ahead of this one in memory. There may be none so far ahead.
+    /// Has the memory of `count` records fetched, to be written soon. The first of them lies
+    /// `ahead` places behind this one in memory. There may be none so far ahead.
     #[inline]
     pub(super) fn prefetch_row(&self, from: Index, ahead: usize, count: usize) {
         let start = std::ptr::from_ref(self.record(from)).wrapping_add(ahead).cast::<u8>();

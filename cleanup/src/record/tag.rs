@@ -9,10 +9,10 @@
 //! ```
 //!
 //! `Armed` comes in two kinds, and so does `Stopping`. Captures that own nothing need no
-//! destructor, so nothing of the user's happens between taking such a record and declaring its end:
+//! destructor. So no code of the user runs between taking such a record and declaring its end:
 //! `ArmedNoDrop` --> `StoppingNoDrop` --> `Stopped` is a compare-exchange and a store a few
-//! instructions later, for which whoever meets the record in between waits. Taken in any other way
-//! it is like any other.
+//! instructions later. A thread that meets the record in between waits for that store. Taken in any
+//! other way it is like any other.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ pub(crate) enum State {
     DoneCounted = 4,
     /// `Stopped`, and counted likewise.
     StoppedCounted = 5,
-    /// Waits for whoever takes it.
+    /// Waits for the thread that takes it.
     Armed = 6,
     /// The same, and its captures need no destructor.
     ArmedNoDrop = 7,
@@ -49,9 +49,9 @@ pub(crate) enum State {
     Stopping = 9,
     /// Taken by a handle, which has nothing to drop and is about to declare the end: wait for it.
     StoppingNoDrop = 10,
-    /// Running, and the chain is gone: who took it frees the slot.
+    /// Running, and the chain is gone: the taker frees the slot.
     RunningDetached = 11,
-    /// Stopping, and the chain is gone: who took it frees the slot.
+    /// Stopping, and the chain is gone: the taker frees the slot.
     StoppingDetached = 12,
     /// Taken by a runner, to be run. It frees the slot.
     Executing = 13,
@@ -111,11 +111,11 @@ impl Tag {
         Tag::new(self.generation(), state)
     }
 
-    /// The tag of the free slot that a settled record becomes; `None` if it is not settled.
+    /// The tag of the free slot that an ended record becomes; `None` if it has not ended early.
     #[inline]
     pub(super) fn freed(self) -> Option<Self> {
-        // Settled states lie side by side, and the free ones, which are the first two, go with them
-        // in turn.
+        // The states of an early end lie side by side, and the free ones, which are the first two,
+        // go with them in turn.
         const FIRST: u32 = State::Done as u32;
         const LAST: u32 = State::StoppedCounted as u32;
         const {

@@ -17,7 +17,7 @@ type Payload = MaybeUninit<[u64; 3]>;
 /// together with this function, and no later call may be `Run` or `Drop`. `Name` looks at nothing.
 type Function = unsafe fn(*mut Payload, Op) -> &'static str;
 
-/// What to do with the closure.
+/// The operation on the closure.
 #[derive(Clone, Copy)]
 enum Op {
     Run,
@@ -63,8 +63,8 @@ impl Thunk {
     #[inline]
     pub(crate) fn run(self) {
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: function and payload were made together in `new`, and `self` is consumed without
-        // its `Drop`, so this is the only call that reads the closure out.
+        // SAFETY: function and payload were made together in `new`. `self` is consumed without its
+        // `Drop`, so this is the only call that reads the closure out.
         unsafe { (this.function)(&raw mut this.payload, Op::Run) };
     }
 
@@ -99,7 +99,7 @@ unsafe fn inline<F: FnOnce()>(payload: *mut Payload, op: Op) -> &'static str {
     match op {
         Op::Run => {
             // SAFETY: the caller promises the payload of a thunk made with `inline::<F>`, whose
-            // closure nobody else reads out.
+            // closure no other call reads out.
             let f = unsafe { payload.cast::<F>().read() };
             f();
         }
@@ -117,7 +117,7 @@ unsafe fn boxed_closure<F: FnOnce()>(payload: *mut Payload, op: Op) -> &'static 
     if let Op::Run | Op::Drop = op {
         // SAFETY: the caller promises the payload of a thunk made with `boxed_closure::<F>`.
         let pointer = unsafe { payload.cast::<*mut F>().read() };
-        // SAFETY: the pointer came out of `Box::into_raw`, and nobody else reads the closure out.
+        // SAFETY: the pointer came out of `Box::into_raw`, and no other call reads the closure out.
         let f = unsafe { Box::from_raw(pointer) };
         if let Op::Run = op {
             f();

@@ -8,7 +8,7 @@ thread_local! {
     static COUNTDOWN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// What the dying runner throws.
+/// The payload that the dying runner throws.
 pub(crate) const FAULT: &str = "a fault injected between two cleanups";
 
 /// This thread's runner dies when it is about to run its `step`-th cleanup from now. The first is

@@ -1,9 +1,9 @@
 //! Lock-step: the races of the protocols on a real machine, as often as possible.
 //!
-//! The next item is published just when the worker, done with the last one, is on its way to sleep;
-//! a little earlier or later each time. The real queue and the real worker's loop, without cleanups
-//! around them: hundreds of thousands of tries a second, where a model has every interleaving, but
-//! of a few steps only.
+//! The next item is published just when the worker, done with the last one, is on its way to sleep.
+//! It comes a little earlier or later each time. The real queue and the real worker's loop, without
+//! cleanups around them: hundreds of thousands of tries a second, where a model has every
+//! interleaving, but of a few steps only.
 //!
 //! A lost wake-up is not guessed at by a clock: when all publishers have returned, an unclaimed
 //! item beside workers who are all asleep *is* one, and is found at once.
@@ -121,7 +121,7 @@ enum Life {
     Dies,
 }
 
-/// What is tried, round after round.
+/// The scene that is tried, round after round.
 #[derive(Clone, Copy, Debug)]
 struct Scene {
     workers: usize,
@@ -158,7 +158,7 @@ struct Stage {
     round: CachePadded<AtomicU64>,
     /// Publications of all rounds that have returned.
     published: CachePadded<AtomicU64>,
-    /// What went wrong first.
+    /// The first failure.
     failure: Mutex<Option<String>>,
     failed: AtomicBool,
 }
@@ -185,7 +185,7 @@ impl Stage {
         self.failed.store(true, Ordering::Release);
     }
 
-    /// Who is where, for a message.
+    /// The state of the scene, for a message.
     fn describe(&self) -> String {
         let numbers = self.queue.sleep().numbers();
         format!(
@@ -200,8 +200,8 @@ impl Stage {
     /// Whether an item lies beside workers who are all asleep. Asked when no publisher is on its
     /// way.
     fn has_lost_a_wake_up(&self) -> bool {
-        // In this order. Nobody publishes, so what is unclaimed at the end was unclaimed all the
-        // time.
+        // In this order. No thread publishes, so an item that is unclaimed at the end was unclaimed
+        // all the time.
         let asleep = self.queue.sleep().sleepers().len();
         let workers = self.queue.sleep().numbers().workers;
         asleep == workers && self.queue.len() > 0
@@ -234,7 +234,7 @@ impl Stage {
     }
 }
 
-/// What a panic was thrown with.
+/// The text of a panic's payload.
 fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
@@ -338,9 +338,10 @@ fn play(scene: Scene) -> (u64, Option<String>) {
 // ---- the end of a pool
 // ---------------------------------------------------------------------------------
 
-/// A queue of its own each round: two items are published, and a shutdown begins at once, when one
-/// or both of them have been taken, or just behind the second one, published while the worker falls
-/// asleep. Both are taken, and everybody leaves. How many rounds went well, and what went wrong.
+/// A queue of its own each round: two items are published, and a shutdown begins. It begins at
+/// once, or when one or both of them have been taken, or just behind the second one, which is
+/// published while the worker falls asleep. Both are taken, and every worker leaves. How many
+/// rounds went well, and what went wrong.
 fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     let hosts = Arc::new(Hosts::new(workers));
     for round in 0..rounds {

@@ -30,7 +30,7 @@ fn two_workers_for_two_blocks_at_once() {
     explore(|| deliver_at_once(2, 1, &[&[2]], Mutant::None));
 }
 
-/// A worker dies while a producer publishes, who may have counted on it.
+/// A worker dies while a producer publishes that may have counted on it.
 #[test]
 fn a_worker_dies_while_a_producer_publishes() {
     explore(|| {

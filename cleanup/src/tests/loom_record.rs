@@ -54,16 +54,16 @@ fn stop_against_the_runner() {
         let stats = client.stats();
         assert_eq!((stats.backlog, stats.executed, stats.armed), (0, ran as u64, 0));
         assert!(client.ticket().is_done());
-        // The slot is free whoever came last: the next record gets it or a fresh one, never a taken
-        // one.
+        // The slot is free, in whatever order they came: the next record gets it or a fresh one,
+        // never a taken one.
         let (again, _) = registrar.register(None, || {});
         assert_eq!(registrar.len(again), 1);
     });
 }
 
-/// Whose captures need no destructor: whoever meets it in between waits for its end, and gets the
-/// slot. A cleanup of an object that lives is given that slot as soon as it is free, and nothing of
-/// the old one touches it.
+/// Whose captures need no destructor: a thread that meets it in between waits for its end, and gets
+/// the slot. A cleanup of an object that lives is given that slot as soon as it is free, and
+/// nothing of the old one touches it.
 pub(super) fn stop_without_a_drop(mutant: Mutant) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
     keep_if_it_must_fail(mutant, &pool);

@@ -1,5 +1,5 @@
-//! Take-over: a runner and whoever has its tail come to the same records, and the monitor misses no
-//! block.
+//! Requeueing: a runner and the runner of its tail come to the same records, and the monitor misses
+//! no block.
 
 use super::models::{explore, keep_if_it_must_fail, sweep_one, take_tails};
 use crate::account::counters::Runner;
@@ -38,8 +38,8 @@ fn two_queued(pool: &Arc<Pool>) -> (Client, Registrar, Runs, Vec<Cleanup>) {
     (client, registrar, runs, handles)
 }
 
-/// One thread runs the block, or at most so many of it; another takes its tail over at any moment,
-/// runs it, and registers a cleanup of an object that lives, which may get a slot that came back.
+/// One thread runs the block, or a part of it. Another requeues its tail at any moment and runs it.
+/// Then it registers a cleanup of an object that lives, which may get a slot that came back.
 pub(super) fn requeue_tail(at_most: usize, mutant: Mutant) {
     let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
     keep_if_it_must_fail(mutant, &pool);
@@ -72,7 +72,7 @@ fn each_entry_of_a_tail_that_was_requeued_runs_once() {
     explore(|| requeue_tail(2, Mutant::None));
 }
 
-/// Its runner stops in the middle: what is left is a rest, or it is the others' by then.
+/// Its runner stops in the middle: the remainder is a rest, or it is in the copy by then.
 #[test]
 fn each_entry_of_a_rest_whose_tail_was_requeued_runs_once() {
     explore(|| requeue_tail(1, Mutant::None));
@@ -157,7 +157,7 @@ fn a_look_names_no_cleanup_that_its_runner_has_not_begun() {
 }
 
 /// A pool is closed while a runner has a block in hand, or puts its rest back: each cleanup that
-/// does not run is counted by then, whoever drops it.
+/// does not run is counted by then, on whichever thread its captures are dropped.
 #[test]
 fn a_close_has_counted_all_that_it_discards() {
     for max in [1, 2] {
@@ -175,7 +175,7 @@ fn a_close_has_counted_all_that_it_discards() {
     }
 }
 
-/// Likewise, while a tail is taken over.
+/// Likewise, while a tail is requeued.
 #[test]
 fn a_close_has_counted_all_though_a_tail_moves() {
     explore(|| {
@@ -248,7 +248,7 @@ fn a_wait_for_some_of_the_backlog_ends_when_it_is_low() {
     });
 }
 
-/// Whoever waits for the backlog to come down is told when it has.
+/// A thread that waits for the backlog to come down is told when it has.
 #[test]
 fn a_wait_for_the_backlog_ends_when_it_is_low() {
     explore(|| {

@@ -19,7 +19,7 @@ unsafe impl Sync for Shared {}
 fn bump(shared: &Shared) {
     shared.0.with_mut(|value| {
         #[expect(unsafe_code, reason = "as above")]
-        // SAFETY: loom has checked that nobody else accesses it now.
+        // SAFETY: loom has checked that no other thread accesses it now.
         unsafe {
             *value += 1;
         }

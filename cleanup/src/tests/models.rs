@@ -1,4 +1,5 @@
-//! What the models share: loom's explorer, and the scenario of producers, workers and their queue.
+//! Common parts of the models: loom's explorer, and the scenario of producers, workers and their
+//! queue.
 
 use crate::Pool;
 use crate::protocol::mutant::Mutant;
@@ -21,8 +22,8 @@ pub(super) fn explore(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Asserts that loom finds a failure, and not in the first interleaving: who never gets anything
-/// right has more broken than one step. Gives its message.
+/// Asserts that loom finds a failure, and not in the first interleaving: a mutant that never gets
+/// anything right has more broken than one step. Gives its message.
 #[cfg(loom)]
 pub(super) fn finds_a_failure(model: impl Fn() + Sync + Send + 'static) -> String {
     static QUIET: std::sync::Once = std::sync::Once::new();
@@ -63,13 +64,13 @@ pub(super) fn keep_if_it_must_fail<T: Clone>(mutant: Mutant, value: &T) {
     }
 }
 
-/// What each producer publishes: rounds, and in each round so many items at a time. After a round
-/// the producers wait until everything has been taken; so each round ends with a publication that
-/// has no next one to cover up for a wake-up that it lost.
+/// The items that each producer publishes: rounds, and in each round a number of items at a time.
+/// After a round the producers wait until everything has been taken. So each round ends with a
+/// publication that has no next one to cover up for a lost wake-up.
 pub(super) type Rounds = &'static [&'static [u32]];
 
 /// `producers` threads publish items for at most `workers` workers. Everything has to be taken,
-/// once, before anybody asks the workers to leave; then all of them leave.
+/// once, before the workers are asked to leave. Then all of them leave.
 pub(super) fn deliver(workers: usize, producers: u32, rounds: Rounds, mutant: Mutant) {
     scenario(Queue::new(workers, None, mutant), 1, producers, rounds);
 }
@@ -122,7 +123,7 @@ fn scenario(queue: Queue<u32>, at_once: usize, producers: u32, rounds: Rounds) {
     end(&queue);
 }
 
-/// Everybody leaves, and nothing is left.
+/// Every worker leaves, and nothing is left.
 fn end(queue: &Queue<u32>) {
     assert!(queue.sleep().wait_until_left(None));
     let numbers = queue.sleep().numbers();
@@ -224,8 +225,7 @@ impl Taken {
     }
 }
 
-/// Takes the tail over from whoever has a block in hand, as the monitor does with one that has
-/// stalled.
+/// Requeues the tail of every block in hand, as the monitor does with one that has stalled.
 pub(super) fn take_tails(pool: &Pool) {
     for in_flight in pool.runners().all() {
         if let Some(snapshot) = in_flight.snapshot(Instant::now()) {

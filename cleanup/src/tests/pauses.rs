@@ -1,4 +1,4 @@
-//! A pause at every step of sleep and wake: whoever stops there, for however long, the others go
+//! A pause at every step of sleep and wake: a thread stops there, for however long, the others go
 //! on, and nothing is left behind.
 
 use super::pause::{Pause, Step};
@@ -74,7 +74,7 @@ impl Rig {
         }
     }
 
-    /// Everybody leaves, and each of `0..n` was taken once.
+    /// Every worker leaves, and each of `0..n` was taken once.
     fn end(self, n: u32, what: &str) {
         self.wait_for(n as usize, what);
         self.queue.sleep().shutdown();
@@ -110,7 +110,7 @@ fn worker_pauses(workers: usize, keep_alive: Option<Duration>, step: Step) -> bo
         other.publish(2);
         other.publish(3);
     });
-    // Nobody can say when a thread waits for a lock; but whether it has finished or not, nothing
+    // No test can tell when a thread waits for a lock. But whether it has finished or not, nothing
     // may be lost.
     for _ in 0..1000 {
         std::thread::yield_now();
@@ -180,7 +180,7 @@ fn a_producer_may_pause_at_every_step_of_publish_and_wake() {
         for step in [P1, P2, P3, P4] {
             assert!(producer_pauses(workers, step), "the producer never came to {step:?}");
         }
-        // Whether it wakes anybody depends on where the worker is; often enough it does.
+        // Whether it wakes a worker depends on where that is; often enough it does.
         for step in [W1, W2, W4, W5] {
             let reached = (0..20).filter(|_| producer_pauses(workers, step)).count();
             assert!(reached > 0, "the producer never came to {step:?}");
@@ -350,7 +350,7 @@ fn a_worker_that_came_and_went_does_not_end_a_shutdown() {
 }
 
 /// A tail has been copied and not yet published when its first runner comes to a record that it
-/// leaves to the copy, and goes. Then the copy is all there is, and nobody has it in a list.
+/// leaves to the copy, and goes. Then the copy is all there is, and it is in no list.
 #[test]
 fn a_shutdown_waits_for_a_tail_that_is_being_requeued() {
     let config = PoolConfig { max_workers: 1, stall_after: Duration::MAX, ..PoolConfig::default() };

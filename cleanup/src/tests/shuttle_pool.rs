@@ -1,6 +1,6 @@
 //! The whole crate at work: heaps that register and collect, meddlers that stop cleanups and run
-//! them early, a helping thread, workers that come, die and leave, and a ledger that knows what
-//! became of each cleanup.
+//! them early, a helping thread, workers that come, die and leave, and a ledger that knows the end
+//! of each cleanup.
 
 use super::fault;
 use super::models::take_tails;
@@ -25,11 +25,12 @@ const CYCLES: usize = 3;
 
 explored! {
     four_workers_until_all_is_done: || day(4, Shutdown::AfterWork);
-    /// The pool is closed while heaps still collect: what it does not run, it discards.
+    /// The pool is closed while heaps still collect: the cleanups that it does not run, it
+    /// discards.
     four_workers_shut_down_amid_the_work: || day(4, Shutdown::AmidWork);
-    /// When it dies, nobody is left who could look after its work.
+    /// When it dies, no thread is left that could look after its work.
     one_mortal_worker_until_all_is_done: || day(1, Shutdown::AfterWork);
-    /// Whoever waits, helps.
+    /// A thread that waits helps.
     a_manual_pool_until_all_is_done: || day(0, Shutdown::AfterWork);
     a_manual_pool_closed_amid_the_work: || day(0, Shutdown::AmidWork);
 }
@@ -48,8 +49,8 @@ fn below(n: u32) -> u32 {
 // ---- the ledger
 // ----------------------------------------------------------------------------------------
 
-/// What became of one cleanup. These are the standard library's atomics: the ledger adds no
-/// scheduling points.
+/// The end of one cleanup. These are the standard library's atomics: the ledger adds no scheduling
+/// points.
 #[derive(Default)]
 struct Fate {
     panics: bool,
@@ -90,7 +91,7 @@ fn count(fates: &[Arc<Fate>], which: impl Fn(&Fate) -> bool) -> u64 {
     fates.iter().filter(|fate| which(fate)).count() as u64
 }
 
-/// What a cleanup captures.
+/// The captures of a cleanup.
 struct Capture(Arc<Fate>);
 
 impl Capture {
@@ -113,7 +114,7 @@ impl Drop for Capture {
 // ---- the actors
 // ----------------------------------------------------------------------------------------
 
-/// What the actors share.
+/// The state that the actors share.
 struct World {
     pool: Arc<Pool>,
     /// Every cleanup there is. Not shuttle's lock: no scheduling points.
@@ -294,7 +295,7 @@ impl World {
         (client, all)
     }
 
-    /// Compares what everybody says of the day.
+    /// Compares all accounts of the day.
     fn audit(&self, reported: u64, accounts: &[(Client, Vec<Arc<Fate>>)], handles: &[Arc<Handle>]) {
         // Each cleanup has come to one end.
         let fates = std::mem::take(&mut *self.fates.lock().unwrap());

@@ -1,8 +1,8 @@
 //! Both protocols together, as in `loom_queue.rs`, with more of everything than loom can explore:
 //! up to 4 workers, 3 producers and 200 items.
 //!
-//! To shuttle, all atomic operations are sequentially consistent. What it can find is a step in the
-//! wrong place, not one with too weak an ordering; that is loom's part.
+//! To shuttle, all atomic operations are sequentially consistent. It can find a step in the wrong
+//! place, not one with too weak an ordering: that is loom's part.
 
 use super::models::{Rounds, deliver, deliver_at_once, deliver_to_the_impatient};
 use crate::protocol::mutant::Mutant;
@@ -36,6 +36,6 @@ explored! {
     four_workers_and_three_producers: || deliver(4, 3, ROUNDS, Mutant::None);
     four_impatient_workers_and_three_producers: ||
         deliver_to_the_impatient(4, 3, ROUNDS, Mutant::None);
-    /// Nobody stays asleep because somebody else is awake.
+    /// No worker stays asleep because another one is awake.
     four_workers_that_wait_for_each_other: || deliver_at_once(4, 3, DOZENS, Mutant::None);
 }

@@ -3,7 +3,7 @@
 #[cfg(loom)]
 pub use loom::cell::UnsafeCell;
 
-/// A cell whose content is reached through a raw pointer; loom's checks every access.
+/// Holds content that is reached through a raw pointer; loom's checks every access.
 #[cfg(not(loom))]
 #[derive(Debug, Default)]
 #[repr(transparent)]
@@ -11,7 +11,7 @@ pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
 #[cfg(not(loom))]
 impl<T> UnsafeCell<T> {
-    /// As built elsewhere, records begin as zeroed memory.
+    /// Makes a cell. As built elsewhere, records begin as zeroed memory.
     #[cfg(shuttle)]
     pub fn new(value: T) -> Self {
         UnsafeCell(std::cell::UnsafeCell::new(value))

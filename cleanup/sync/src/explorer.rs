@@ -1,9 +1,9 @@
-//! Shuttle's explorer: so many schedules of a model, and how to see one of them again.
+//! Shuttle's explorer: schedules of a model, and how to see one of them again.
 //!
 //! A random schedule chooses among the runnable threads at every step. PCT ("probabilistic
 //! concurrency testing") gives each thread a priority, lets the first runnable one go on, and
-//! demotes whoever runs at `depth - 1` random moments: few preemptions, but long ones, as on a real
-//! machine.
+//! demotes the one that runs at `depth - 1` random moments: few preemptions, but long ones, as on a
+//! real machine.
 //!
 //! `SHUTTLE_ITERATIONS` is the number of schedules of each test. They are others in each run.
 //!
@@ -13,7 +13,7 @@
 //!
 //! - `SHUTTLE_REPLAY`: the failing schedule, or the name of a file that holds it, runs that
 //!   schedule alone. Shuttle prints it with the failure, as many lines of hexadecimal digits.
-//! - `SHUTTLE_RANDOM_SEED`: the "failing seed" of a random schedule, which then is the first; or
+//! - `SHUTTLE_RANDOM_SEED`: the "failing seed" of a random schedule, which then is the first. Or
 //!   the seed of a whole test under PCT, where each schedule depends on those before.
 //!
 //! `SHUTTLE_CAPTURE_BACKTRACE=1` tells where each thread is in a deadlock.
@@ -60,9 +60,10 @@ pub fn explore(strategies: &[Strategy], model: impl Fn() + Send + Sync + Clone +
     }
 }
 
-/// Asserts that one of the first `limit` schedules fails, the same ones in each run; gives its
-/// message. And that another one does not: who never gets anything right has more broken than one
-/// step.
+/// Asserts that one of the first `limit` schedules fails, and gives its message.
+///
+/// The schedules are the same in each run. Asserts, too, that another one does not fail: a mutant
+/// that never gets anything right has more broken than one step.
 pub fn finds_a_failure(
     strategy: Strategy,
     limit: usize,
@@ -109,7 +110,7 @@ fn check(
 
 fn run(scheduler: impl Scheduler + 'static, model: impl Fn() + Send + Sync + 'static) {
     let mut config = Config::new();
-    // The warning that orderings are not modelled: `sync.rs` says so, too.
+    // The warning that orderings are not modelled: the crate's documentation says so, too.
     config.silence_warnings = true;
     Runner::new(scheduler, config).run(model);
 }

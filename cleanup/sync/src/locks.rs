@@ -14,12 +14,12 @@ use std::sync::PoisonError;
 use std::sync::TryLockError;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A mutex that a panic of its holder does not poison.
+/// Locks a value. A panic of its holder does not poison it.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(checker::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// An unlocked one.
+    /// Makes an unlocked one.
     pub fn new(value: T) -> Self {
         Mutex(checker::sync::Mutex::new(value))
     }
@@ -31,8 +31,9 @@ impl<T> Mutex<T> {
         MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Locks it, unless it is taken and `home` is another process: then a thread may have it that a
-    /// `fork` has left behind. A system call if the lock is taken.
+    /// Locks it, unless it is taken and `home` is another process.
+    ///
+    /// Then a thread may have it that a `fork` has left behind. A system call if the lock is taken.
     #[track_caller]
     pub fn lock_at(&self, home: Process) -> Option<MutexGuard<'_, T>> {
         // No model forks.
@@ -48,7 +49,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// The guard; empty only while its thread waits on a [`Condvar`].
+/// Guards a locked value; empty only while its thread waits on a [`Condvar`].
 #[derive(Debug)]
 pub struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
 
@@ -67,10 +68,10 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A condition variable that keeps the guard. A notification that nobody waits for costs a load.
+/// Waits and notifies. A notification that no thread waits for costs a load.
 ///
-/// Who notifies has locked the mutex after the change that it tells of, or before, as ever: so it
-/// sees who waits for that.
+/// A thread that notifies has locked the mutex after its change, or during it, as ever. So it sees
+/// the threads that wait for the change.
 #[derive(Debug, Default)]
 pub struct Condvar {
     inner: checker::sync::Condvar,
@@ -80,7 +81,7 @@ pub struct Condvar {
 }
 
 impl Condvar {
-    /// One that nobody waits on.
+    /// Makes one that no thread waits on.
     pub fn new() -> Self {
         Condvar { inner: checker::sync::Condvar::new(), waiting: Default::default() }
     }
@@ -94,7 +95,7 @@ impl Condvar {
         self.waiting.fetch_sub(1, Relaxed);
     }
 
-    /// Waits for a notification for so long. Whether the time is up.
+    /// Waits for a notification for this time. Whether the time is up.
     #[cfg(not(any(loom, shuttle)))]
     fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, time: std::time::Duration) -> bool {
         let inner = guard.0.take().expect("only empty during a wait");
@@ -128,8 +129,9 @@ impl Condvar {
     }
 }
 
-/// Waits for a notification until `deadline`, for ever when there is none. Whether the deadline
-/// passed.
+/// Waits for a notification until `deadline`. Whether the deadline passed.
+///
+/// Without a deadline it waits for ever.
 #[cfg(not(any(loom, shuttle)))]
 pub fn wait_until<T>(
     condvar: &Condvar,
@@ -144,8 +146,9 @@ pub fn wait_until<T>(
     time.is_zero() || condvar.wait_for(guard, time)
 }
 
-/// Waits for a notification. A model has no clock: a deadline passes at once, and no deadline
-/// never.
+/// Waits for a notification. Whether the deadline passed.
+///
+/// A model has no clock: a deadline passes at once, and no deadline never.
 #[cfg(any(loom, shuttle))]
 #[track_caller]
 pub fn wait_until<T>(

@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Drops what a panic threw. Never unwinds: if dropping it panics too, what that throws is leaked,
-/// because somewhere this has to end.
+/// Drops the payload of a panic. Never unwinds.
+///
+/// If dropping it panics too, that payload is leaked, because somewhere this has to end.
 pub fn drop_quietly(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);

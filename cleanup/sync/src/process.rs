@@ -2,8 +2,8 @@
 //!
 //! The child of a `fork` has a copy of all memory, and of its parent's threads only the one that
 //! forked. A lock that another thread held is never unlocked there, and a worker that is counted
-//! there does not exist. So what was made before the `fork` is *inherited*: it waits for nobody,
-//! wakes nobody, and takes no lock that may be held.
+//! there does not exist. So a thing that was made before the `fork` is *inherited*: it waits for no
+//! thread, wakes none, and takes no lock that may be held.
 //!
 //! Invariant: the process is asked for (a system call) where a thread is started or waited for,
 //! once in a cycle, and where a lock is found taken. Never by an allocation, a registration or a
@@ -13,24 +13,25 @@
 
 use std::sync::OnceLock;
 
-/// One process, by its number.
+/// Names one process, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process(u32);
 
 impl Process {
-    /// The process that calls. A system call.
+    /// Names the process that calls. A system call.
     pub fn current() -> Self {
         Process(std::process::id())
     }
 
-    /// Whether it is the one that calls. A system call.
+    /// Tells whether it is the one that calls. A system call.
     pub fn is_current(self) -> bool {
         self == Self::current()
     }
 }
 
-/// A static value of which each process has its own. A child of a `fork` makes a new one, and
-/// leaves its parent's alone.
+/// Holds a static value of which each process has its own.
+///
+/// A child of a `fork` makes a new one, and leaves its parent's alone.
 ///
 /// The values of a process and of its ancestors form a list. The last one is that of the youngest
 /// process.
@@ -53,9 +54,10 @@ impl<T> PerProcess<T> {
         PerProcess { own: OnceLock::new() }
     }
 
-    /// The value of this process. If there is none, `make` makes it; where threads race to be the
-    /// first, several may call it, and one result stays. A system call; O(forks between the first
-    /// process and this one).
+    /// Gives the value of this process, made by `make` if there is none.
+    ///
+    /// Where threads race to be the first, several may call `make`, and one result stays. A system
+    /// call; O(forks between the first process and this one).
     pub fn get(&self, make: impl Fn() -> T) -> &T {
         let process = Process::current();
         let mut place = self;
