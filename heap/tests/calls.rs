@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
-use sexton_cleanup::{Cleanup, Origin, Pool, PoolConfig, Ticket};
+use sexton_cleanup::{Cleanup, Client, Pool, PoolConfig, Ticket};
 use sexton_heap::{
     Gc, GcMutex, GcRefCell, HeapConfig, Leaf, LocalCleanup, Mode, Mutation, OnDrop, Pacing,
     RawHeap, RawMutator, Root, Shared, SharedRoot, Weak,
@@ -166,7 +166,7 @@ impl Stage {
             let before = handles.ran.there();
             let ran = &handles.ran;
             let made = expected(|| -> LocalHeap {
-                RawHeap::new(Origin::new(pool), config(rng), |mc| {
+                RawHeap::new(Client::new(pool), config(rng), |mc| {
                     if let Ok(number) = mc.try_alloc(Leaf::new(Box::new(NUMBER))) {
                         mc.add_cleanup(number, ran.cleanup());
                         mc.add_cleanup_local(number, ran.cleanup());
@@ -177,7 +177,7 @@ impl Stage {
             assert!(made.is_none());
             assert_eq!(handles.ran.there(), before, "captures are left");
         }
-        let heap = RawHeap::new(Origin::new(pool), config(rng), |_| GcRefCell::default());
+        let heap = RawHeap::new(Client::new(pool), config(rng), |_| GcRefCell::default());
         Stage { heap, roots: Vec::new(), locals: Vec::new() }
     }
 
@@ -292,7 +292,7 @@ struct Common<'h> {
 fn shared_program(seed: u64) {
     let rng = &mut Rng::with_seed(seed);
     let pool = Pool::new(PoolConfig::default(), None);
-    let heap = RawHeap::new(Origin::new(&pool), config(rng), |_| GcMutex::default());
+    let heap = RawHeap::new(Client::new(&pool), config(rng), |_| GcMutex::default());
     let common = Common::default();
     let seeds = [(); 3].map(|()| rng.u64(..));
     let ends = thread::scope(|scope| {

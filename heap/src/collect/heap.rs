@@ -10,7 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use sexton_cleanup::{Origin, Ticket, drop_quietly};
+use sexton_cleanup::{Client, Ticket};
+
+use sexton_sync::drop_quietly;
 
 use crate::collect::cycle::Collector;
 use crate::collect::verify::{self, VerifyError};
@@ -48,7 +50,7 @@ pub struct RawHeap<R: Branded, M: Mode = Local> {
 impl<R: Branded, M: Mode> RawHeap<R, M> {
     /// Makes a heap with the root that `f` gives. Cleanups of its objects go to `origin`.
     pub fn new(
-        origin: Origin,
+        origin: Client,
         config: HeapConfig,
         f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>,
     ) -> Self
@@ -197,7 +199,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     }
 
     /// Gives the heap's account with its pool.
-    pub fn origin(&self) -> &Origin {
+    pub fn origin(&self) -> &Client {
         self.core.origin()
     }
 

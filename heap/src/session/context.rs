@@ -8,7 +8,7 @@
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::marker::PhantomData;
 
-use sexton_cleanup::{Origin, Registrar};
+use sexton_cleanup::{Client, Registrar};
 
 use crate::memory::allocator::Allocator;
 use crate::memory::locking::Shared;
@@ -32,7 +32,7 @@ unsafe impl Send for Context<Shared> {}
 unsafe impl Sync for Context<Shared> {}
 
 impl<M> Context<M> {
-    pub(crate) fn new(origin: &Origin) -> Self {
+    pub(crate) fn new(origin: &Client) -> Self {
         Context {
             allocator: UnsafeCell::new(Allocator::new()),
             registrar: RefCell::new(origin.registrar()),

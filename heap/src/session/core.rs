@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sexton_cleanup::{Cleanup, Description, Origin, Receipt};
+use sexton_cleanup::{Cleanup, Client, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
@@ -42,7 +42,7 @@ pub(crate) struct Core<M: Mode> {
     mutators: M::Mutators,
     space: CommonSpace<M>,
     roots: Arc<RootTable>,
-    origin: Origin,
+    origin: Client,
     pacer: Pacer,
     zeal: bool,
     diagnostics: bool,
@@ -51,7 +51,7 @@ pub(crate) struct Core<M: Mode> {
 }
 
 impl<M: Mode> Core<M> {
-    pub(crate) fn new(origin: Origin, config: &HeapConfig) -> Self {
+    pub(crate) fn new(origin: Client, config: &HeapConfig) -> Self {
         Core {
             context: Context::new(&origin),
             mutators: M::Mutators::default(),
@@ -86,7 +86,7 @@ impl<M: Mode> Core<M> {
         &self.roots
     }
 
-    pub(crate) fn origin(&self) -> &Origin {
+    pub(crate) fn origin(&self) -> &Client {
         &self.origin
     }
 
@@ -218,7 +218,7 @@ impl<M: Mode> Core<M> {
         span: SpanRef,
         slot: usize,
         f: F,
-    ) -> Receipt
+    ) -> RawHandle
     where
         F: FnOnce() + Send + 'static,
     {

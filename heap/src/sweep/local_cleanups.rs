@@ -15,7 +15,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use sexton_cleanup::{CleanupState, CleanupStats, Description, Origin};
+use sexton_cleanup::{CleanupState, CleanupStats, Client, Description};
 
 use crate::memory::peak::room_after_peak;
 use crate::memory::span::SpanRef;
@@ -41,7 +41,7 @@ struct Entry {
 
 /// What a heap knows of its local cleanups. The defaults are those of a mode that has none.
 pub trait LocalCleanups {
-    fn new(origin: &Origin) -> Self;
+    fn new(origin: &Client) -> Self;
 
     /// Queues the cleanups of unmarked objects. Called between mark and sweep. O(cleanups armed).
     fn queue_dead(&self) {}
@@ -69,7 +69,7 @@ pub trait LocalCleanups {
 pub struct NoLocals;
 
 impl LocalCleanups for NoLocals {
-    fn new(_: &Origin) -> Self {
+    fn new(_: &Client) -> Self {
         NoLocals
     }
 }
@@ -80,7 +80,7 @@ pub struct LocalTable {
     /// since.
     armed: RefCell<Vec<Rc<Entry>>>,
     queue: RefCell<VecDeque<Rc<Entry>>>,
-    origin: Origin,
+    origin: Client,
     stats: Cell<CleanupStats>,
 }
 
@@ -123,7 +123,7 @@ impl fmt::Debug for LocalCleanup {
 }
 
 impl LocalCleanups for Rc<LocalTable> {
-    fn new(origin: &Origin) -> Self {
+    fn new(origin: &Client) -> Self {
         Rc::new(LocalTable {
             armed: RefCell::default(),
             queue: RefCell::default(),
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn after_a_peak_the_tables_are_as_large_as_what_they_hold() {
         let pool = Pool::new(PoolConfig::default(), None);
-        let table = <Rc<LocalTable> as LocalCleanups>::new(&Origin::new(&pool));
+        let table = <Rc<LocalTable> as LocalCleanups>::new(&Client::new(&pool));
         let object = |number| NonNull::without_provenance(NonZero::new(number).expect("not zero"));
         let room = || (table.armed.borrow().capacity(), table.queue.borrow().capacity());
         for number in 1..=100_000 {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Barrier, LazyLock};
 use std::{env, mem, thread};
 
-use sexton_cleanup::{Origin, Pool, PoolConfig};
+use sexton_cleanup::{Client, Pool, PoolConfig};
 
 use crate::collect::heap::RawHeap;
 use crate::memory::allocator::{Allocator, ENTRIES};
@@ -30,7 +30,7 @@ type TestSharedHeap = RawHeap<SharedFamily, Shared>;
 fn heap() -> TestHeap {
     let pool = Pool::new(PoolConfig::default(), None);
     let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };
-    let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
+    let mut heap: TestHeap = RawHeap::new(Client::new(&pool), config, |_| GcRefCell::default());
     heap.mutate(|mc, root| {
         for value in 0..300 {
             let leaf = mc.alloc(Leaf::new(value));
@@ -53,7 +53,7 @@ fn shared_heap(pacing: Pacing) -> TestSharedHeap {
         spawn_helper: Some(Arc::new(|_, body| thread::Builder::new().spawn(body).map(drop))),
         ..HeapConfig::default()
     };
-    RawHeap::new(Origin::new(&pool), config, |_| GcMutex::default())
+    RawHeap::new(Client::new(&pool), config, |_| GcMutex::default())
 }
 
 /// Plants a fault, which must be undone by `undo`, and returns what the checker says.
@@ -139,7 +139,7 @@ fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
     for zeal in [false, true] {
         let pool = Pool::new(PoolConfig::default(), None);
         let config = HeapConfig { pacing: Pacing::Manual, zeal, ..HeapConfig::default() };
-        let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |mc| {
+        let mut heap: TestHeap = RawHeap::new(Client::new(&pool), config, |mc| {
             mc.alloc(Leaf::new(0x1111_u64));
             GcRefCell::new(vec![mc.alloc(Leaf::new(0x2222_u64))])
         });
@@ -163,7 +163,7 @@ fn in_zeal_mode_the_dead_are_overwritten_in_every_slot_of_a_span() {
         let is_live = |slot: usize| slot.is_multiple_of(3) == lives;
         let pool = Pool::new(PoolConfig::default(), None);
         let config = HeapConfig { pacing: Pacing::Manual, zeal: true, ..HeapConfig::default() };
-        let mut heap: TestHeap = RawHeap::new(Origin::new(&pool), config, |_| GcRefCell::default());
+        let mut heap: TestHeap = RawHeap::new(Client::new(&pool), config, |_| GcRefCell::default());
         heap.mutate(|mc, root| {
             for slot in 0..slots {
                 let leaf = mc.alloc(Leaf::new(slot as u64));

@@ -1,7 +1,7 @@
 //! A `Shared` heap under shuttle: many schedules of small programs, in zeal mode, so that each
 //! cycle is verified.
 //!
-//! Every lock that mutators share is the checker's (`sexton_cleanup::sync`), and so is every step
+//! Every lock that mutators share is the checker's (`sexton_sync`), and so is every step
 //! of the handshake and of the cleanups. Fields of objects are not. So a schedule changes hands
 //! between operations on the heap, and not within one on a `GcAtomic`. One thread marks and sweeps:
 //! threads that are started to help are the system's own, and no checker's.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use sexton_cleanup::{Origin, Pool, PoolConfig};
+use sexton_cleanup::{Client, Pool, PoolConfig};
 use shuttle::thread;
 
 use crate::collect::heap::RawHeap;
@@ -59,7 +59,7 @@ fn scene(zeal: bool, pacing: Pacing) -> Arc<Scene> {
     // A model has no clock: what may be waited for until a time is not waited for at all.
     let never = (Duration::MAX, HeapConfig::default().slow_session.1);
     let config = HeapConfig { pacing, zeal, slow_session: never, ..HeapConfig::default() };
-    let heap = RawHeap::new(Origin::new(&pool), config, |_| node(0));
+    let heap = RawHeap::new(Client::new(&pool), config, |_| node(0));
     Arc::new(Scene { heap, pool, ran: Arc::default() })
 }
 

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use sexton_cleanup::{Origin, Pool, PoolConfig};
+use sexton_cleanup::{Client, Pool, PoolConfig};
 
 use crate::collect::heap::RawHeap;
 use crate::memory::layout::{SPAN_BYTES, slot_bytes};
@@ -138,7 +138,7 @@ fn run<Q: Shape>(objects: usize, case: Case) {
     let pool = Pool::new(PoolConfig::default(), None);
     let config = HeapConfig { pacing: Pacing::Manual, zeal: false, ..HeapConfig::default() };
     let mut heap: RawHeap<Family<Q>> =
-        RawHeap::new(Origin::new(&pool), config, |_| Default::default());
+        RawHeap::new(Client::new(&pool), config, |_| Default::default());
     let numbers = |of: &dyn Fn(usize) -> bool| (0..objects).filter(|&n| of(n)).collect::<Vec<_>>();
     let live = numbers(&|number| case.is_live(number));
     let doomed = numbers(&|number| !case.is_live(number));
