@@ -126,7 +126,7 @@ impl Handles {
 /// What both modes of heap tell.
 fn look<R: sexton_heap::Branded, M: Mode>(heap: &RawHeap<R, M>, handles: &mut Handles) {
     _ = (heap.id(), heap.has_refused(), heap.last_report().map(|report| report.cycle));
-    _ = (heap.old_roots(1), heap.stats(), heap.origin().stats());
+    _ = (heap.old_roots(1), heap.stats(), heap.client().stats());
     handles.tickets.push(heap.ticket());
 }
 

@@ -87,22 +87,22 @@ pub(crate) struct HighWater {
 
 impl HighWater {
     /// Applies the policy. Called after a collection, between sessions.
-    pub(crate) fn apply(&self, origin: &Client, pool: &CleanupPool) {
-        if matches!(self.policy, BackPressure::None) || in_cleanup() || origin.pool().is_inherited()
+    pub(crate) fn apply(&self, client: &Client, pool: &CleanupPool) {
+        if matches!(self.policy, BackPressure::None) || in_cleanup() || client.pool().is_inherited()
         {
             return;
         }
-        let cleanups = origin.backlog();
+        let cleanups = client.backlog();
         if cleanups <= self.mark {
             return;
         }
         match &self.policy {
             BackPressure::None => {}
             BackPressure::Help => {
-                origin.relieve(self.mark);
+                client.relieve(self.mark);
             }
             BackPressure::Wait(timeout) => {
-                origin.wait_for_backlog(self.mark, *timeout);
+                client.wait_for_backlog(self.mark, *timeout);
             }
             BackPressure::Call(hook) => hook(&Backlog { cleanups, mark: self.mark, pool }),
         }

@@ -10,11 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sexton_cleanup::{Client, WaitError, drop_quietly, in_cleanup};
+use sexton_cleanup::{Client, WaitError, in_cleanup};
+
 use sexton_heap::{
     Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation, OldRoot, OnDrop,
     Pacing, Payload, RawHeap, Root, Shared, SharedRoot, SlowSession, VerifyError,
 };
+use sexton_sync::drop_quietly;
 
 use crate::back_pressure::{BackPressure, HighWater};
 use crate::pool::CleanupPool;
@@ -87,7 +89,7 @@ impl<R: Branded, M: Mode> Heap<R, M> {
 
     /// Called after a cycle, between sessions.
     pub(crate) fn apply_back_pressure(&self) {
-        self.high_water.apply(self.inner.origin(), &self.end.pool);
+        self.high_water.apply(self.inner.client(), &self.end.pool);
     }
 
     /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a

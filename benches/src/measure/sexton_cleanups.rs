@@ -80,14 +80,14 @@ impl Spawn for Threads {
 fn publishes(count: usize) -> Vec<Duration> {
     let config = PoolConfig { max_workers: 1, keep_alive: None, ..PoolConfig::default() };
     let pool = Pool::new(config, Some(Box::new(Threads)));
-    let origin = Client::new(&pool);
-    let mut registrar = origin.registrar();
+    let client = Client::new(&pool);
+    let mut registrar = client.registrar();
     let started = Started::new();
     let mut times = Vec::with_capacity(count);
     // The first one starts the worker.
     for nth in 0..=count {
         let (head, _) = registrar.register(None, started.cleanup());
-        let cycle = origin.begin_cycle();
+        let cycle = client.begin_cycle();
         let mut local = cycle.local_block();
         local.push(head);
         pause();

@@ -207,7 +207,7 @@ impl<M: Mode> Collector<M> {
         clock: &mut PauseClock,
         report: &mut GcReport,
     ) {
-        let batch = core.origin().begin_cycle();
+        let batch = core.client().begin_cycle();
         let new_sweeper = || Sweeper::new(batch.local_block(), core.zeal());
         // Drop glue runs while the space is locked. It has no session, and so cannot get here.
         let sweep_spans = |space: &mut Space| {
@@ -262,7 +262,7 @@ fn prune_ended_early<M: Mode>(core: &Core<M>) {
     }
     // In a shared heap the own one will register nothing more: what it frees is to go back, for the
     // others.
-    let mut passing = M::SHARED.then(|| core.origin().registrar());
+    let mut passing = M::SHARED.then(|| core.client().registrar());
     let registrar = passing.as_mut().unwrap_or(&mut own);
     core.space().with(|space| {
         for span in space.spans() {

@@ -10,7 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use sexton_cleanup::{Client, Ticket, drop_quietly};
+use sexton_cleanup::{Client, Ticket};
+
+use sexton_sync::drop_quietly;
 
 use crate::collect::cycle::Collector;
 use crate::collect::verify::{self, VerifyError};
@@ -46,9 +48,9 @@ pub struct RawHeap<R: Branded, M: Mode = Local> {
 }
 
 impl<R: Branded, M: Mode> RawHeap<R, M> {
-    /// Makes a heap with the root that `f` gives. Cleanups of its objects go to `origin`.
+    /// Makes a heap with the root that `f` gives. Cleanups of its objects go to `client`.
     pub fn new(
-        origin: Client,
+        client: Client,
         config: HeapConfig,
         f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>,
     ) -> Self
@@ -57,7 +59,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     {
         let mut heap = RawHeap {
             root: None,
-            core: Core::new(origin, &config),
+            core: Core::new(client, &config),
             collector: Collector::new(&config),
             // If `f` panics there is no heap, and nothing has died.
             on_drop: OnDrop::RunQueued,
@@ -135,7 +137,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     /// Drops the root and all objects. What it leaves is an empty space.
     fn tear_down(&mut self) {
         if self.on_drop == OnDrop::Discard {
-            self.core.origin().discard_queued();
+            self.core.client().discard_queued();
         }
         let root = self.root.take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
@@ -193,12 +195,12 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
 
     /// Gives a ticket for the cleanups queued so far, to wait for.
     pub fn ticket(&self) -> Ticket {
-        self.core.origin().ticket()
+        self.core.client().ticket()
     }
 
     /// Gives the heap's account with its pool.
-    pub fn origin(&self) -> &Client {
-        self.core.origin()
+    pub fn client(&self) -> &Client {
+        self.core.client()
     }
 
     /// Reads the counters. O(types in use).
@@ -214,7 +216,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
             mapped_bytes: space.mapped_bytes(),
             max_bytes: Some(space.max_bytes()).filter(|&bytes| bytes < u64::MAX),
             roots: core.roots().len() as u64,
-            cleanups: core.origin().stats(),
+            cleanups: core.client().stats(),
             local_cleanups: core.locals().stats(),
             ..past
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::Duration;
 
-use sexton_cleanup::drop_quietly;
+use sexton_sync::drop_quietly;
 
 use crate::collect::heap::RawHeap;
 use crate::collect::verify::VerifyError;
@@ -48,7 +48,7 @@ impl<R: Branded> RawHeap<R, Shared> {
     pub fn attach(&self) -> Result<RawMutator<'_, R>, AlreadyAttached> {
         self.assert_not_inherited();
         let here = AttachGuard::new(self.id())?;
-        let state = self.handshake().attach(Context::new(self.core.origin()));
+        let state = self.handshake().attach(Context::new(self.core.client()));
         self.core.count_mutators();
         Ok(RawMutator { heap: self, state, _here: here })
     }
@@ -73,7 +73,7 @@ impl<R: Branded> RawHeap<R, Shared> {
     /// Other threads may have a session of such a heap open for ever, and hold its locks.
     fn assert_not_inherited(&self) {
         assert!(
-            !self.core.origin().pool().is_inherited(),
+            !self.core.client().pool().is_inherited(),
             "{} was made before a `fork`, and the threads that used it are not in this process; \
              valid is to make a `Shared` heap after the `fork`, or to `exec`",
             self.id()
@@ -173,7 +173,7 @@ impl<R: Branded> RawMutator<'_, R> {
 impl<R: Branded> Drop for RawMutator<'_, R> {
     fn drop(&mut self) {
         let core = &self.heap.core;
-        if core.origin().pool().is_inherited() {
+        if core.client().pool().is_inherited() {
             // Its locks may be held for ever. No thread attaches or collects any more, so no thread
             // needs what it had at hand.
             return;

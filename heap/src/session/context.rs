@@ -32,10 +32,10 @@ unsafe impl Send for Context<Shared> {}
 unsafe impl Sync for Context<Shared> {}
 
 impl<M> Context<M> {
-    pub(crate) fn new(origin: &Client) -> Self {
+    pub(crate) fn new(client: &Client) -> Self {
         Context {
             allocator: UnsafeCell::new(Allocator::new()),
-            registrar: RefCell::new(origin.registrar()),
+            registrar: RefCell::new(client.registrar()),
             cleanup_bytes: Cell::new(0),
             mode: PhantomData,
         }

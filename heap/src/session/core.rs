@@ -2,7 +2,7 @@
 //! change it.
 //!
 //! What belongs to one mutator is in its [`Context`]; what all of them share is here: the space,
-//! the roots, the origin, the pacer. In a `Local` heap, whose one context is the heap's own,
+//! the roots, the client, the pacer. In a `Local` heap, whose one context is the heap's own,
 //! nothing here takes a lock but making and dropping roots.
 //!
 //! Locks are taken in this order: a span's specials, the space. The thread that has the mutators
@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sexton_cleanup::{Cleanup, Client, Description, Receipt};
+use sexton_cleanup::{Cleanup, Client, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
@@ -42,7 +42,7 @@ pub(crate) struct Core<M: Mode> {
     mutators: M::Mutators,
     space: CommonSpace<M>,
     roots: Arc<RootTable>,
-    origin: Client,
+    client: Client,
     pacer: Pacer,
     zeal: bool,
     diagnostics: bool,
@@ -51,14 +51,14 @@ pub(crate) struct Core<M: Mode> {
 }
 
 impl<M: Mode> Core<M> {
-    pub(crate) fn new(origin: Client, config: &HeapConfig) -> Self {
+    pub(crate) fn new(client: Client, config: &HeapConfig) -> Self {
         Core {
-            context: Context::new(&origin),
+            context: Context::new(&client),
             mutators: M::Mutators::default(),
             space: CommonSpace::new(config.max_bytes),
             roots: Arc::new(RootTable::new(HeapId::next())),
-            locals: M::Locals::new(&origin),
-            origin,
+            locals: M::Locals::new(&client),
+            client,
             pacer: Pacer::new(config.pacing, config.max_bytes),
             zeal: config.zeal,
             diagnostics: config.diagnostics,
@@ -86,8 +86,8 @@ impl<M: Mode> Core<M> {
         &self.roots
     }
 
-    pub(crate) fn origin(&self) -> &Client {
-        &self.origin
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(crate) fn space(&self) -> &CommonSpace<M> {
@@ -218,7 +218,7 @@ impl<M: Mode> Core<M> {
         span: SpanRef,
         slot: usize,
         f: F,
-    ) -> Receipt
+    ) -> RawHandle
     where
         F: FnOnce() + Send + 'static,
     {

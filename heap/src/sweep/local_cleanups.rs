@@ -41,7 +41,7 @@ struct Entry {
 
 /// What a heap knows of its local cleanups. The defaults are those of a mode that has none.
 pub trait LocalCleanups {
-    fn new(origin: &Client) -> Self;
+    fn new(client: &Client) -> Self;
 
     /// Queues the cleanups of unmarked objects. Called between mark and sweep. O(cleanups armed).
     fn queue_dead(&self) {}
@@ -80,7 +80,7 @@ pub struct LocalTable {
     /// since.
     armed: RefCell<Vec<Rc<Entry>>>,
     queue: RefCell<VecDeque<Rc<Entry>>>,
-    origin: Client,
+    client: Client,
     stats: Cell<CleanupStats>,
 }
 
@@ -123,11 +123,11 @@ impl fmt::Debug for LocalCleanup {
 }
 
 impl LocalCleanups for Rc<LocalTable> {
-    fn new(origin: &Client) -> Self {
+    fn new(client: &Client) -> Self {
         Rc::new(LocalTable {
             armed: RefCell::default(),
             queue: RefCell::default(),
-            origin: origin.clone(),
+            client: client.clone(),
             stats: Cell::default(),
         })
     }
@@ -163,7 +163,7 @@ impl LocalCleanups for Rc<LocalTable> {
         for entry in doomed {
             if let Some(closure) = self.take(&entry, CleanupState::Stopped) {
                 // Not counted: the heap is going, and its statistics with it.
-                self.origin.run_as_cleanup(|| drop(closure), entry.description);
+                self.client.run_as_cleanup(|| drop(closure), entry.description);
             }
         }
     }
@@ -232,7 +232,7 @@ impl LocalTable {
 
     fn run(&self, entry: &Entry) -> bool {
         let Some(closure) = self.take(entry, CleanupState::Running) else { return false };
-        let returned = self.origin.run_as_cleanup(closure, entry.description);
+        let returned = self.client.run_as_cleanup(closure, entry.description);
         entry.state.set(CleanupState::Done);
         self.count(|stats| {
             stats.executed += 1;
