@@ -9,15 +9,16 @@
 
 #![forbid(unsafe_code)]
 
-use crate::account::batch::Batch;
 use crate::account::counters::{Counting, Shard};
+use crate::account::registry::BatchAccount;
+use crate::account::totals::Totals;
 use crate::block::entries::Cells;
 use crate::inside::CleanupScope;
 use crate::pool::in_flight::InFlight;
 use crate::pool::queued::Queued;
 use crate::pool::state::Pool;
 use crate::protocol::mutant::Mutant;
-use crate::record::ending::{Skip, Taker};
+use crate::record::ending::{Skip, Taken, Taker};
 use crate::record::free_list::FreeList;
 use crate::record::head::Index;
 use crate::record::storage::Storage;
@@ -72,11 +73,11 @@ impl<'a> Run<'a> {
         let Queued { block, batch, .. } = self.queued.as_ref().expect("only drop takes it");
         let cells: &Cells = block;
         let storage = &batch.registry().storage;
-        let batch: &Batch = batch;
         let totals = self.pool.totals();
         let runner = self.in_flight.runner();
-        let shards = [totals.counters.of(runner), batch.counters.of(runner)];
         let taker = taker(self.pool);
+        let (pool, in_flight) = (self.pool, self.in_flight);
+        let shards = [totals.counters.of(runner), batch.counters.of(runner)];
         let mut ran = 0;
         while ran < max {
             let Some(record) = cells.front() else { break };
@@ -85,61 +86,135 @@ impl<'a> Run<'a> {
             }
             #[cfg(all(test, not(loom)))]
             crate::tests::fault::here();
-            let closed = self.pool.is_closed();
-            let discard = closed || batch.is_discarded();
-            // Before the call: should this thread unwind, the rest begins behind this cleanup.
-            let take = || storage.take(record, taker, discard).inspect(|_| cells.advance());
-            let taken = if closed {
-                // The thread that closes the pool takes the tail, or finds this one counted.
-                let step = self.in_flight.step(|_| take().inspect(|_| self.pool.refuses_one()));
-                let Some(taken) = step else { break };
-                taken
-            } else {
-                take()
-            };
-            let Some(taken) = taken else {
-                let step = self.in_flight.step(|deferred| {
-                    // Without a note while others may come to the record: its handle must not free
-                    // the slot.
-                    let note = deferred.is_none().then_some(batch.byte());
-                    match (skip(self.pool, storage, record, note), deferred) {
-                        (Skip::Freed(slot, counted), _) => {
-                            if !counted {
-                                count(&shards, |s| &s.ended_early, &mut self.ended);
-                            }
-                            self.freed.push(slot);
-                        }
-                        (Skip::Busy, Some(deferred)) => deferred.keep_busy(record),
-                        (Skip::Busy | Skip::Detached | Skip::NotOurs, _) => {}
-                        // Only ever a guess gone stale: ask again.
-                        (Skip::Armed, _) => return,
-                    }
-                    cells.advance();
-                });
-                if step.is_none() {
+            if pool.is_closed() || batch.is_discarded() {
+                // It stays so. The rest is none of the fast path's affair.
+                let ends = Ends { shards, freed: &mut self.freed, ended: &mut self.ended };
+                return ran + discard_rest(pool, in_flight, cells, batch, max - ran, ends);
+            }
+            let Some(taken) = storage.take(record, taker, false) else {
+                let mut ends = Ends { shards, freed: &mut self.freed, ended: &mut self.ended };
+                if !ends.skip(pool, in_flight, cells, batch, record) {
                     break;
                 }
                 continue;
             };
-            if self.in_flight.is_let_go() {
-                self.pool.watch_if_worth_it(self.in_flight);
+            // Before the call: should this thread unwind, the rest begins behind this cleanup.
+            cells.advance();
+            if in_flight.is_let_go() {
+                pool.watch_if_worth_it(in_flight);
             }
-            let (thunk, ending) = taken.extract();
-            let name = thunk.namer();
-            let outcome =
-                catch_unwind(AssertUnwindSafe(|| if discard { drop(thunk) } else { thunk.run() }));
-            if let Err(payload) = outcome {
-                if !discard {
-                    shards.iter().for_each(|s| s.add(|s| &s.panicked, 1));
-                }
-                totals.report(payload, ending.describe(name));
-            }
-            // The count before the declaration: a thread that sees `Done` sees it counted.
-            count(&shards, |s| if discard { &s.discarded } else { &s.executed }, &mut self.ended);
-            ending.free(&mut self.freed);
+            Ends { shards, freed: &mut self.freed, ended: &mut self.ended }
+                .end(totals, taken, false);
             ran += 1;
         }
         ran
+    }
+}
+
+/// Drops the captures of up to `max` cleanups of a block; how many there were. Called when the pool
+/// is closed or the batch discarded.
+///
+/// In a closed pool each is counted when it is taken. The thread that closes the pool takes the tail,
+/// or finds them counted.
+#[cold]
+#[inline(never)]
+fn discard_rest(
+    pool: &Pool,
+    in_flight: &InFlight,
+    cells: &Cells,
+    batch: &BatchAccount,
+    max: usize,
+    mut ends: Ends<'_>,
+) -> usize {
+    let storage = &batch.registry().storage;
+    let taker = taker(pool);
+    let mut dropped = 0;
+    while dropped < max {
+        let Some(record) = cells.front() else { break };
+        let take = || storage.take(record, taker, true).inspect(|_| cells.advance());
+        let step = if pool.is_closed() {
+            in_flight.step(|_| take().inspect(|_| pool.refuses_one()))
+        } else {
+            Some(take())
+        };
+        match step {
+            None => break,
+            Some(Some(taken)) => {
+                ends.end(pool.totals(), taken, true);
+                dropped += 1;
+            }
+            Some(None) if ends.skip(pool, in_flight, cells, batch, record) => {}
+            Some(None) => break,
+        }
+    }
+    dropped
+}
+
+/// Where a run counts what it brings to an end, and keeps the slots.
+///
+/// Made where it is used, so that the loop keeps its parts in registers.
+struct Ends<'a> {
+    shards: [Counting<'a>; 2],
+    freed: &'a mut FreeList,
+    ended: &'a mut u64,
+}
+
+impl Ends<'_> {
+    /// Runs a cleanup, or drops its captures.
+    #[inline(always)]
+    fn end(&mut self, totals: &Totals, taken: Taken, discard: bool) {
+        let (thunk, ending) = taken.extract();
+        let name = thunk.namer();
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| if discard { drop(thunk) } else { thunk.run() }));
+        if let Err(payload) = outcome {
+            if !discard {
+                self.shards.iter().for_each(|s| s.add(|s| &s.panicked, 1));
+            }
+            totals.report(payload, ending.describe(name));
+        }
+        // The count before the declaration: a thread that sees `Done` sees it counted.
+        self.count(|s| if discard { &s.discarded } else { &s.executed });
+        ending.free(self.freed);
+    }
+
+    /// Deals with the front record, which could not be taken. False if another thread has the tail.
+    #[cold]
+    #[inline(never)]
+    fn skip(
+        &mut self,
+        pool: &Pool,
+        in_flight: &InFlight,
+        cells: &Cells,
+        batch: &BatchAccount,
+        record: Index,
+    ) -> bool {
+        let storage = &batch.registry().storage;
+        let step = in_flight.step(|deferred| {
+            // Without a note while others may come to the record: its handle must not free the slot.
+            let note = deferred.is_none().then_some(batch.byte());
+            match (skip(pool, storage, record, note), deferred) {
+                (Skip::Freed(slot, counted), _) => {
+                    if !counted {
+                        self.count(|s| &s.ended_early);
+                    }
+                    self.freed.push(slot);
+                }
+                (Skip::Busy, Some(deferred)) => deferred.keep_busy(record),
+                (Skip::Busy | Skip::Detached | Skip::NotOurs, _) => {}
+                // Only ever a guess gone stale: ask again.
+                (Skip::Armed, _) => return,
+            }
+            cells.advance();
+        });
+        step.is_some()
+    }
+
+    /// Counts one end, and how it came.
+    #[inline]
+    fn count(&mut self, way: impl Fn(&Shard) -> &AtomicU64) {
+        self.shards.iter().for_each(|s| s.add(&way, 1));
+        *self.ended += 1;
     }
 }
 
@@ -159,13 +234,6 @@ fn skip(_pool: &Pool, storage: &'static Storage, record: Index, note: Option<u8>
         return storage.skip_at_once(record, note);
     }
     storage.skip(record, note)
-}
-
-/// Counts one end, and how it came.
-#[inline]
-fn count(shards: &[Counting<'_>; 2], way: impl Fn(&Shard) -> &AtomicU64, ended: &mut u64) {
-    shards.iter().for_each(|s| s.add(&way, 1));
-    *ended += 1;
 }
 
 impl Drop for Run<'_> {
