@@ -139,9 +139,10 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits for work to be done that nobody publishes meanwhile. Panics with a dump when the deadline
-/// passes, and at once if blocks lie beside workers who are all asleep: nobody would ever wake
-/// them.
+/// Waits for work to be done; none is published meanwhile.
+///
+/// Panics with a dump when the deadline passes. And at once if blocks lie beside workers that are
+/// all asleep: nothing would ever wake them.
 pub(crate) fn until_done(pool: &Pool, mut is_done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     let mut tries = 0_u32;

@@ -109,7 +109,7 @@ fn beside_a_stalled_helper(config: PoolConfig, act: impl FnOnce(&Scene)) {
     scene.end();
 }
 
-/// The only block there is, so nobody else is awake to see it stall.
+/// The only block there is, so no other worker is awake to see it stall.
 #[test]
 fn the_block_mates_of_a_stalled_cleanup_run_though_everybody_else_sleeps() {
     let scene = Scene::stalled(2, 15, &[3]);
@@ -155,8 +155,8 @@ fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
     scene.end();
 }
 
-/// Once the time of a stall has passed, one look is enough: how long the cleanup has run is unknown
-/// to it, and so is when somebody looks again.
+/// Once the time of a stall has passed, one look is enough. It does not know how long the cleanup
+/// has run, nor when the next look comes.
 #[test]
 fn one_call_runs_all_that_waits_behind_a_stalled_cleanup() {
     for stalled in [0, 50, 1999] {
@@ -208,8 +208,8 @@ fn helping_threads_requeue_tails_of_each_other() {
     assert!(client.ticket().is_done());
 }
 
-/// Whoever comes back from a stall finds the rest of the block in other hands, run or not. Nothing
-/// runs twice, and no slot of it serves another cleanup too early.
+/// A worker that comes back from a stall finds the rest of the block in other hands, run or not.
+/// Nothing runs twice, and no slot of it serves another cleanup too early.
 #[test]
 fn a_runner_that_comes_back_in_the_middle_of_its_tail_runs_nothing_twice() {
     let (pool, threads) =
@@ -330,7 +330,7 @@ fn nothing_is_requeued_before_its_time() {
     });
 }
 
-/// Nobody needs it if no block is in hand.
+/// It is not needed if no block is in hand.
 #[test]
 fn a_bound_that_moves_starts_no_monitor() {
     let scene = Scene::new(pool_with(config(1)), 0);
@@ -378,8 +378,8 @@ fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
     others.all_ran_once();
 }
 
-/// Nobody takes up another block, or asks for work: the one who waits sees to it, or the one who
-/// publishes.
+/// No thread takes up another block, or asks for work: the one that waits sees to it, or the one
+/// that publishes.
 #[test]
 fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish() {
     for wait in [true, false] {
@@ -402,7 +402,7 @@ fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish
     }
 }
 
-/// The block was taken up when nobody could have helped.
+/// The block was taken up when no other thread could have helped.
 #[test]
 fn when_the_bound_is_raised_others_run_what_waits_behind_a_stalled_cleanup() {
     let scene = Scene::stalled(1, 100, &[0]);
