@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Fuzzes op programs for so many seconds (default 60) and keeps what it learns in fuzz/corpus. Not part of
-# `.ci/run`: it needs a C++ compiler, and what it finds in a minute is luck. What it finds is left in
-# fuzz/artifacts; further arguments go to libFuzzer, so `.ci/fuzz.sh 0 FILE` runs one such file again, and
-# with SEXTON_SHOW=1 prints it. Does without cargo-fuzz; the flags are the same.
+# Fuzzes op programs for the given seconds (default 60) and keeps what it learns in fuzz/corpus. Not
+# part of `.ci/run`: it needs a C++ compiler, and what it finds in a minute is luck. What it finds
+# is left in fuzz/artifacts; further arguments go to libFuzzer, so `.ci/fuzz.sh 0 FILE` runs one
+# such file again, and with SEXTON_SHOW=1 prints it. Does without cargo-fuzz; the flags are the
+# same.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 seconds="${1:-60}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The Promela models of the protocols (cleanup/model), and the mutants in which Spin must find a violation. Names of
-# checks as arguments: runs only those, and prints the steps that lead to the violation of each. JOBS (default: 2) run
-# at a time.
+# The Promela models of the protocols (cleanup/model), and the mutants in which Spin must find a
+# violation. Names of checks as arguments: runs only those, and prints the steps that lead to the
+# violation of each. JOBS (default: 2) run at a time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C
@@ -19,7 +19,8 @@ out=$PWD/target/model
 # What Spin found in pan's output, as one word of the table in cleanup/model/README.md.
 property() {
     case $(grep -m 1 '^pan:[0-9]*: ' "$1") in
-        '') if grep -q 'errors: 0' "$1" && ! grep -qi 'not completed\|too small\|memory *limit\|out of memory' "$1"
+        '') if grep -q 'errors: 0' "$1" &&
+            ! grep -qi 'not completed\|too small\|memory *limit\|out of memory' "$1"
             then echo holds
             else echo incomplete
             fi ;;
@@ -37,8 +38,8 @@ property() {
     esac
 }
 
-# Runs one check in a folder of its own. Leaves there pan's output, the trail if there is one, and the line to print;
-# a line that begins with WRONG if the outcome is not the one expected.
+# Runs one check in a folder of its own. Leaves there pan's output, the trail if there is one, and
+# the line to print; a line that begins with WRONG if the outcome is not the one expected.
 check() {
     local name=$1 expected=$2 model=$3 search=$4 switches=$5
     local start=$EPOCHREALTIME dir=$out/$name found=broken states
@@ -56,7 +57,8 @@ check() {
     mkdir -p "$dir"
     cd "$dir"
     # shellcheck disable=SC2086 # switches are words
-    if spin "-Pcc -E -x c" -a $switches "$models/$model.pml" >out 2>&1 && "${cc[@]}" -o pan pan.c >>out 2>&1; then
+    if spin "-Pcc -E -x c" -a $switches "$models/$model.pml" >out 2>&1 &&
+        "${cc[@]}" -o pan pan.c >>out 2>&1; then
         "${pan[@]}" >>out 2>&1 || true
         found=$(property out)
     fi
@@ -73,23 +75,27 @@ check() {
         "$(awk "BEGIN { print $EPOCHREALTIME - $start }")" >line
 }
 
-# The steps of a counterexample: the process, the four numbers after the step, and the line of the model.
+# The steps of a counterexample: the process, the four numbers after the step, and the line of the
+# model.
 steps() {
     local name=$1 model=$2 switches=$3
     [ -e "$out/$name/$model.pml.trail" ] || return 0
-    echo "--- $name: process, then length, asleep, workers and the list of sleepers, then line and step"
+    echo "--- $name: process, then length, asleep, workers and the list of sleepers," \
+        "then line and step"
     # shellcheck disable=SC2086 # switches are words
-    (cd "$out/$name" && spin "-Pcc -E -x c" -p -g -k "$model.pml.trail" $switches "$models/$model.pml") 2>&1 |
+    (cd "$out/$name" &&
+        spin "-Pcc -E -x c" -p -g -k "$model.pml.trail" $switches "$models/$model.pml") 2>&1 |
         awk -v source="$models/$model.pml" '
         BEGIN {
             while ((getline text < source) > 0) {
                 line[++lines] = text
-                if (split(text, word, /[ ;]+/) > 3 && word[1] == "byte" && word[3] == "=") value[word[2]] = word[4]
+                if (split(text, word, /[ ;]+/) > 3 && word[1] == "byte" && word[3] == "=")
+                    value[word[2]] = word[4]
             }
         }
         function flush() {
-            if (shown != "") printf "%-14s %2d %2d %2d %2d  %s\n", who, value["length"], value["asleep"],
-                value["workers"], value["sleeping"], shown
+            if (shown != "") printf "%-14s %2d %2d %2d %2d  %s\n", who,
+                value["length"], value["asleep"], value["workers"], value["sleeping"], shown
             shown = ""
         }
         /^ *[0-9]+:\tproc +[0-9]/ {

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Checks that everything is ready to be released as VERSION, and prints what is left to do: `.ci/release.sh VERSION`.
-# Changes nothing and publishes nothing. `--semver REV` behind it also compares the public interface with that of revision
-# REV, by cargo-semver-checks (`cargo install --locked cargo-semver-checks`); not part of `.ci/run`, because it takes
-# a revision that was released.
+# Checks that everything is ready to be released as VERSION, and prints what is left to do:
+# `.ci/release.sh VERSION`. Changes nothing and publishes nothing. `--semver REV` behind it also
+# compares the public interface with that of revision REV, by cargo-semver-checks
+# (`cargo install --locked cargo-semver-checks`); not part of `.ci/run`, because it takes a revision
+# that was released.
 #
-# Packing builds each crate from what would be uploaded, against the others as they would be uploaded.
+# Packing builds each crate from what would be uploaded, against the others as they would be
+# uploaded.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,12 +25,15 @@ crates=(sexton-derive sexton-sync sexton-cleanup sexton-heap sexton)
 written=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
 [ "$written" = "$version" ] || fail "Cargo.toml says version $written"
 grep -q "^## $version\( \|$\)" CHANGELOG.md ||
-    fail "CHANGELOG.md has no section \"## $version\": rename \"## Unreleased\", and add a new one above"
-git rev-parse -q --verify "refs/tags/$tag" >/dev/null && [ "$(git rev-list -n 1 "$tag")" != "$(git rev-parse HEAD)" ] &&
+    fail "CHANGELOG.md has no section \"## $version\": rename \"## Unreleased\"," \
+        "and add a new one above"
+git rev-parse -q --verify "refs/tags/$tag" >/dev/null &&
+    [ "$(git rev-list -n 1 "$tag")" != "$(git rev-parse HEAD)" ] &&
     fail "the tag $tag is on another commit"
 
 # crates.io and docs.rs show links into it. Not made up before there is one.
-grep -q '^repository = ' Cargo.toml || echo "release: note: no manifest names a repository, because there is no public one yet"
+grep -q '^repository = ' Cargo.toml ||
+    echo "release: note: no manifest names a repository, because there is no public one yet"
 
 # 2. The interface.
 if [ "${2-}" = --semver ]; then

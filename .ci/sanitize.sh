@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# The tests and the examples under sanitizers: `.ci/sanitize.sh [address|thread]...`, without an argument under both.
+# The tests and the examples under sanitizers: `.ci/sanitize.sh [address|thread]...`, without an
+# argument under both.
 #
 #   address  uses of freed memory; and when a program ends, what it has leaked
 #   thread   data races
 #
-# A silent sanitizer may be a blind one. So each pass first runs the faults of `tests/planted`, and fails unless
-# every one is reported as what it is.
+# A silent sanitizer may be a blind one. So each pass first runs the faults of `tests/planted`, and
+# fails unless every one is reported as what it is.
 #
 # What they do not see, and who does:
-# - Slots of dead objects: they lie in regions that the heap maps, not in memory from `malloc`. What objects and cleanups
-#   own is from `malloc`, and is seen. Zeal mode (`.ci/zeal.sh`) overwrites the slots.
-# - Order that comes from fences, which the thread sanitizer does not model. Nothing here needs it: the fences of
-#   `cleanup` decide who is woken, and the data of a cleanup goes from thread to thread by acquire and release. Where crossbeam
-#   and `Arc` would need it, they use other means when built for this sanitizer. The fences are loom's affair (`.ci/loom.sh`).
-# - The tests of what must not compile (`ui::`), which run no code of ours, and that of a process whose address space is
-#   limited, in which a sanitizer finds no room for itself.
+# - Slots of dead objects: they lie in regions that the heap maps, not in memory from `malloc`. What
+#   objects and cleanups own is from `malloc`, and is seen. Zeal mode (`.ci/zeal.sh`) overwrites the
+#   slots.
+# - Order that comes from fences, which the thread sanitizer does not model. Nothing here needs it:
+#   the fences of `cleanup` decide who is woken, and the data of a cleanup goes from thread to
+#   thread by acquire and release. Where crossbeam and `Arc` would need it, they use other means
+#   when built for this sanitizer. The fences are loom's affair (`.ci/loom.sh`).
+# - The tests of what must not compile (`ui::`), which run no code of ours, and that of a process
+#   whose address space is limited, in which a sanitizer finds no room for itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +26,8 @@ fail() {
     exit 1
 }
 command -v llvm-symbolizer >/dev/null ||
-    fail "missing: llvm-symbolizer. Without it reports name no functions. Install, for example, the Debian package llvm."
+    fail "missing: llvm-symbolizer. Without it reports name no functions." \
+        "Install, for example, the Debian package llvm."
 
 # Sanitizers are unstable options, here of the stable compiler.
 export RUSTC_BOOTSTRAP=1
@@ -32,10 +36,12 @@ export CARGO_PROFILE_DEV_DEBUG=limited
 # The generated programs are slow when watched. `.ci/test.sh` runs more operations.
 export SEXTON_OPS="${SEXTON_OPS:-50000}"
 export LSAN_OPTIONS="suppressions=$PWD/.ci/lsan.supp"
-# Regions mapped by system calls that bypass libc are unknown to the thread sanitizer: it takes a new region for the old one
-# that lay at its address, and the new owner's writes for races with the old one's. rustix can go through libc.
+# Regions mapped by system calls that bypass libc are unknown to the thread sanitizer: it takes a
+# new region for the old one that lay at its address, and the new owner's writes for races with the
+# old one's. rustix can go through libc.
 flags="--cfg rustix_use_libc"
-# Always built for a named target, so that derive macros, which run within the compiler, are not instrumented.
+# Always built for a named target, so that derive macros, which run within the compiler, are not
+# instrumented.
 host=$(rustc -vV | sed -n "s/^host: //p")
 # Dependencies, of which std is one here, have names and lines in a report, too.
 dependencies=(--config 'profile.dev.package."*".debug="limited"')
@@ -57,7 +63,8 @@ must_report() {
 }
 
 suite() {
-    run_cargo test -p sexton-cleanup -p sexton-heap -p sexton-tests --lib --tests -- --skip ui:: --skip limits::when_the_system "$@"
+    run_cargo test -p sexton-cleanup -p sexton-heap -p sexton-tests --lib --tests -- \
+        --skip ui:: --skip limits::when_the_system "$@"
     local example
     for example in runtime/examples/*.rs; do
         echo "example: $example"
@@ -77,12 +84,12 @@ address() {
 }
 
 thread() {
-    # The standard library is built, too: as delivered, its channels and locks are not watched, and what they order looks
-    # unordered. Hence no suppressions: every report is to be looked into.
+    # The standard library is built, too: as delivered, its channels and locks are not watched, and
+    # what they order looks unordered. Hence no suppressions: every report is to be looked into.
     [ -d "$(rustc --print sysroot)/lib/rustlib/src" ] || rustup component add rust-src
     export RUSTFLAGS="$flags -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
-    # Not a suppression: a thread that nobody joins is no race. The global pool lives as long as the process, and a worker of
-    # it that has retired by the end is joined by nobody.
+    # Not a suppression: a thread that is not joined is no race. The global pool lives as long as
+    # the process, and a worker of it that has retired by the end is not joined.
     export TSAN_OPTIONS="report_thread_leaks=0"
     options=(--target-dir target/tsan -Zbuild-std)
     must_report race "ThreadSanitizer: data race"

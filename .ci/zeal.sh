@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The black-box tests with every heap in zeal mode: collect at each session, poison, verify. Optimised, but
-# with debug assertions. A test that is about when its heap collects turns zeal off for that heap (`world::calm`). What
-# must not compile (`ui`) runs no code.
+# The black-box tests with every heap in zeal mode: collect at each session, poison, verify.
+# Optimised, but with debug assertions. A test that is about when its heap collects turns zeal off
+# for that heap (`world::calm`). What must not compile (`ui`) runs no code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTFLAGS="--cfg gc_zeal -C debug-assertions"

@@ -1,4 +1,5 @@
-//! Questions about single operations, for Criterion: `cargo bench -p sexton-bench --features criterion`.
+//! Questions about single operations, for Criterion:
+//! `cargo bench -p sexton-bench --features criterion`.
 //!
 //! - What does an object cost, from allocation to the end of its sweep? And a `Box`?
 //! - What does an attached cleanup cost the sweep of a heap of which nine in ten objects live?
@@ -33,7 +34,7 @@ fn heap(pool: &CleanupPool) -> Heap<World<'static>> {
     Heap::builder().cleanup_pool(pool).pacing(Pacing::Manual).build(|_mc| World::default())
 }
 
-/// A heap of which nine objects in ten live, and so many in a hundred have a cleanup.
+/// Makes a heap of which nine objects in ten live, and `cleanups` in a hundred have a cleanup.
 fn shaped(pool: &CleanupPool, cleanups: usize) -> Heap<World<'static>> {
     let mut heap = heap(pool);
     heap.mutate(|mc, world| {

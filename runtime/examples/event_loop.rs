@@ -2,7 +2,7 @@
 //!
 //! A program with an event loop may want no other threads, or have state that only its own thread
 //! changes. Notice:
-//! - Every `closed` is printed by the main thread, between two events, a few at a time: a tick's
+//! - Every `closed` is printed by the main thread, between two events, a few at a time. A tick's
 //!   pause is bounded by the number given to `run_pending`, however many objects died at once.
 //! - A cleanup must be `Send` even here, since any thread may call `run_pending`. So it sends a
 //!   message, and the loop, which owns the table of connections, acts on it.
@@ -43,7 +43,7 @@ fn main() {
                     let session = mc.alloc(Session { connection: tick });
                     let ended = ended.clone();
                     mc.add_cleanup(session, move || {
-                        // The loop may have ended; then nobody minds.
+                        // The loop may have ended; then the message has no reader.
                         let _ = ended.send((tick, thread::current().id()));
                     });
                     world.sessions.borrow_mut(mc).push(session);
@@ -54,7 +54,7 @@ fn main() {
                 heap.mutate(|mc, world| {
                     world.sessions.borrow_mut(mc).retain(|session| session.connection % 2 == 1);
                 });
-                // Queues the cleanups. Nobody runs them yet.
+                // Queues the cleanups. They do not run yet.
                 let report = heap.collect();
                 println!("tick 8: {} cleanups are queued", report.queued_cleanups);
             }
@@ -76,8 +76,9 @@ fn main() {
     println!("{} connections are left", connections.len());
     assert_eq!(connections.len(), 4);
 
-    // The end: dropping the heap is the death of all its objects, but it only queues their cleanups, and nobody else
-    // runs a manual pool's. Those still queued when the pool's last handle goes are discarded.
+    // The end: dropping the heap is the death of all its objects, but it only queues their
+    // cleanups. No other thread runs a manual pool's. Those still queued when the pool's last
+    // handle goes are discarded.
     drop(heap);
     while pool.run_pending(usize::MAX) > 0 {}
     for (connection, _) in endings.try_iter() {

@@ -1,11 +1,14 @@
-//! Several threads build one graph: the numbers below a bound, each linked to the next of its Collatz sequence, and back.
+//! Several threads build one graph: the numbers below a bound, each linked to the next of its
+//! Collatz sequence, and back.
 //!
 //! Notice:
-//! - Threads find each other's nodes through a table of weak pointers in sixteen parts, each behind a lock of its own. Nothing is
-//!   counted and nothing is copied; a pointer is one word, whoever follows it.
-//! - Collections happen while they build: whoever crosses the threshold collects at the end of its session, and the others wait for that, or help.
-//! - At the end only the nodes that are linked from the root are kept. The table forgets the others by itself, and a
-//!   cleanup counts them. That the graph is full of cycles changes nothing.
+//! - Threads find each other's nodes through a table of weak pointers in sixteen parts, each behind
+//!   a lock of its own. Nothing is counted and nothing is copied; a pointer is one word on every
+//!   thread.
+//! - Collections happen while they build. The thread that crosses the threshold collects at the end
+//!   of its session. The others wait for that, or help.
+//! - At the end only the nodes that are linked from the root are kept. The table forgets the others
+//!   by itself, and a cleanup counts them. That the graph is full of cycles changes nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -103,8 +106,8 @@ fn main() -> Result<(), sexton::WaitError> {
     );
     assert_eq!(lost.load(Relaxed), 0, "all of them are linked");
 
-    // Every sequence leads to 1, and by the links back from there: whatever is kept of the graph keeps all of it. So cut those links.
-    // 27 is the small number with the long way: 111 steps.
+    // Every sequence leads to 1, and by the links back from there: whatever is kept of the graph
+    // keeps all of it. So cut those links. 27 is the small number with the long way: 111 steps.
     mutator.mutate(|mc, world| {
         for part in &world.table {
             let part = part.lock(mc);

@@ -3,7 +3,8 @@
 //! `letrec` puts a closure into the very environment that the closure captures: a cycle, which
 //! reference counts would leak. Notice:
 //! - the program leaves hundreds of thousands of environments behind, and the heap stays small;
-//! - collections happen between evaluations, as no session is open there, and the pacer decides when;
+//! - collections happen between evaluations, as no session is open there, and the pacer decides
+//!   when;
 //! - when the last definition goes, so does its cycle: nothing is alive at the end but the empty
 //!   global environment.
 

@@ -1,12 +1,14 @@
-//! A list of a million nodes, let go of at once: in a heap of one thread's own, and in one that two threads share.
+//! A list of a million nodes, let go of at once: in a heap of one thread's own, and in one that two
+//! threads share.
 //!
 //! Notice:
-//! - The last line is reached. `Option<Box<Node>>` would drop the nodes by recursion, a million calls deep, and overflow the stack.
-//!   Here nothing is dropped node by node: mark follows a work list, and sweep does not even look at dead nodes, as they have neither
-//!   cleanups nor drop glue.
-//! - Compare the two collections of each heap: the first marks a million nodes, the second marks none.
-//! - The types and `push` are the same for both modes. A link that only one thread changes could be a `GcCell`; a shared heap would not take
-//!   it, and says so when it is compiled.
+//! - The last line is reached. `Option<Box<Node>>` would drop the nodes by recursion, a million
+//!   calls deep, and overflow the stack. Here nothing is dropped node by node. Mark follows a work
+//!   list. Sweep does not look at dead nodes, as they have neither cleanups nor drop glue.
+//! - Compare the two collections of each heap: the first marks a million nodes, the second marks
+//!   none.
+//! - The types and `push` are the same for both modes. A link that only one thread changes could be
+//!   a `GcCell`; a shared heap would not take it, and says so when it is compiled.
 
 use std::thread;
 
@@ -48,7 +50,8 @@ impl<'gc> World<'gc> {
 }
 
 const NODES: u64 = 1_000_000;
-/// A session holds off collection, so a long job is cut into several. What is linked from the root stays from one to the next.
+/// A session holds off collection, so a long job is cut into several. What is linked from the root
+/// stays from one to the next.
 const PER_SESSION: u64 = 10_000;
 
 fn main() {

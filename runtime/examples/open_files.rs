@@ -1,12 +1,15 @@
-//! A cache of open files that forgets by itself: weak values, and cleanups that close. Used by one thread, and by two that share it.
+//! A cache of open files that forgets by itself: weak values, and cleanups that close. Used by one
+//! thread, and by two that share it.
 //!
 //! Notice:
-//! - The second request for `a.txt` opens nothing, because somebody still uses the first answer.
-//! - The cache holds weak pointers only, so it keeps no file open. When the users let go and the heap
-//!   is collected, the weak pointers are cleared and the cleanups close the files, on another thread.
+//! - The second request for `a.txt` opens nothing, because the first answer is still in use.
+//! - The cache holds weak pointers only, so it keeps no file open. When the users let go and the
+//!   heap is collected, the weak pointers are cleared and the cleanups close the files, on another
+//!   thread.
 //! - A cleanup cannot reach its object, which is gone. It owns what it needs: the only lasting
 //!   `Arc` of the file. The object has a `std::sync::Weak` of it, which it upgrades to read.
-//! - The cache is the same program in both modes. A `GcMutex` costs a heap of one thread's own a little, where a `GcRefCell` would do.
+//! - The cache is the same program in both modes. A `GcMutex` costs a heap of one thread's own a
+//!   little, where a `GcRefCell` would do.
 //! - At the end as many descriptors are open as at the start (counted on Linux).
 
 use std::collections::HashMap;

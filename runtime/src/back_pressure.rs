@@ -1,7 +1,8 @@
 //! Back-pressure: what a heap does when its cleanups queue up faster than they run.
 //!
 //! Invariant: it is applied right after a collection, when no session is open and nothing is
-//! locked, and never inside a cleanup. So whatever it runs may do whatever a cleanup may do.
+//! locked. It is never applied inside a cleanup. So whatever it runs may do whatever a cleanup may
+//! do.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use crate::pool::CleanupPool;
 
 /// What a heap does after a collection that leaves more cleanups waiting than its high-water mark.
 ///
-/// Never applied in the child of a `fork` to a heap made before: nothing is queued there.
+/// It is never applied in the child of a `fork` to a heap made before: nothing is queued there.
 ///
-/// Registered cleanups take memory before they are queued, too; how many there are at most is a
+/// Registered cleanups take memory before they are queued, too. How many there are at most is a
 /// matter of when the heap collects. What waits is bounded by the mark, one collection's cleanups,
 /// and the blocks that are being run.
 #[derive(Clone, Default)]
@@ -23,33 +24,36 @@ use crate::pool::CleanupPool;
 pub enum BackPressure {
     /// Nothing: the backlog may grow without bound.
     ///
-    /// The default, because each of the others makes a thread that collects wait for cleanups, or
-    /// run them: it must not hold a lock that they take.
+    /// This is the default, because each of the others makes a thread that collects wait for
+    /// cleanups, or run them. Such a thread must not hold a lock that the cleanups take.
     #[default]
     None,
-    /// The collecting thread runs cleanups, those of other heaps of its pool included, until the
-    /// backlog is down to the mark or nothing is left to take.
+    /// The collecting thread runs cleanups until the backlog is down to the mark.
+    ///
+    /// They include those of other heaps of its pool. It stops earlier if nothing is left to take.
     Help,
     /// The collecting thread waits until the backlog is down to the mark, for this long at most.
     ///
     /// If the pool has no worker, the thread runs cleanups itself, those of other heaps too. That
     /// is so in a manual pool, with a bound of 0, and where no thread could be started. It then may
-    /// overrun the time by as long as some cleanups take, and waits only for what other threads
-    /// have in hand.
+    /// overrun the time by as long as some cleanups take. It waits only for what other threads have
+    /// in hand.
     Wait(Duration),
-    /// The collecting thread calls this. If it is to bound the backlog, it has to run or to wait
-    /// for cleanups, or to see to it that fewer come.
+    /// The collecting thread calls this.
     ///
-    /// A panic in it comes out of `Heap::collect`, or of the `Heap::mutate` whose end collected,
-    /// and what that session returned is lost.
+    /// A hook that is to bound the backlog has to run cleanups, to wait for them, or to see to it
+    /// that fewer come.
+    ///
+    /// A panic in it comes out of `Heap::collect`, or of the `Heap::mutate` whose end collected.
+    /// What that session returned is then lost.
     Call(Arc<BackPressureHook>),
 }
 
-/// Is told that a heap's backlog is above its mark.
+/// A function that is told that a heap's backlog is above its mark.
 pub type BackPressureHook = dyn Fn(&Backlog<'_>) + Send + Sync;
 
 impl BackPressure {
-    /// [`BackPressure::Call`] with this function.
+    /// Makes a [`BackPressure::Call`] with this function.
     pub fn call(hook: impl Fn(&Backlog<'_>) + Send + Sync + 'static) -> Self {
         BackPressure::Call(Arc::new(hook))
     }

@@ -1,8 +1,9 @@
-//! `Heap`: the rooted heap with its policy, that is when to collect, where cleanups go, and what
-//! the end of a heap means for them.
+//! `Heap`: the rooted heap with its policy.
 //!
-//! Invariant: a cleanup of a heap's object is, at any time, armed in the heap, queued in its pool,
-//! or ended; dropping the heap leaves none armed.
+//! The policy says when to collect, where cleanups go, and what the end of a heap means for them.
+//!
+//! Invariant: a cleanup of a heap's object is always armed in the heap, queued in its pool, or
+//! ended. Dropping the heap leaves none armed.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -30,11 +31,11 @@ use crate::threads;
 /// - [`Local`], the default: payloads of any kind, and one mutator, the heap itself. It stays on
 ///   the thread that made it, and is neither `Send` nor `Sync`. To use one on another thread, make
 ///   it there.
-/// - [`Shared`]: payloads that are `Send + Sync`, and any number of threads, each of which
+/// - [`Shared`]: payloads that are `Send + Sync`, and any number of threads. Each thread
 ///   [attaches](Heap::attach) a [`Mutator`](crate::Mutator). The heap is `Send` and `Sync`; share
 ///   it by reference with scoped threads, or in an `Arc`. A cleanup or a payload that needs its
-///   heap has a `std::sync::Weak` of that: an `Arc` in there would keep the heap, and so itself,
-///   for ever.
+///   heap holds a `std::sync::Weak` of that `Arc`. An `Arc` in there would keep the heap, and so
+///   itself, for ever.
 ///
 /// Dropping a heap drops all its objects. What becomes of their cleanups is its [`OnDrop`] policy.
 pub struct Heap<R: Branded, M: Mode = Local> {
@@ -44,7 +45,7 @@ pub struct Heap<R: Branded, M: Mode = Local> {
     end: WaitOnDrop,
 }
 
-/// What the drop of a heap still does when the heap itself is gone: waits for its cleanups.
+/// Waits for a heap's cleanups when the heap itself is gone.
 struct WaitOnDrop {
     client: Client,
     pool: CleanupPool,
@@ -55,8 +56,8 @@ impl Drop for WaitOnDrop {
     fn drop(&mut self) {
         if self.pool.runs_by_itself() && !in_cleanup() {
             // A timeout loses nothing: what is left stays queued in the pool. Its workers run it
-            // even if the last handle goes, be it this one or that of a heap with nothing to wait
-            // for.
+            // even if the last handle goes. That may be this one, or that of a heap with nothing to
+            // wait for.
             if self.client.ticket().wait(self.timeout).is_err() {
                 self.pool.leave_running();
             }
@@ -65,7 +66,11 @@ impl Drop for WaitOnDrop {
 }
 
 impl<R: Branded, M: Mode> Heap<R, M> {
-    /// A heap with default settings whose root `f` makes.
+    /// Makes a heap with default settings, whose root `f` makes.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does.
     pub fn new(f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>) -> Self
     where
         for<'gc> R::At<'gc>: Payload<M>,
@@ -73,7 +78,7 @@ impl<R: Branded, M: Mode> Heap<R, M> {
         Self::builder().build(f)
     }
 
-    /// Settings for a heap; ends in [`build`](HeapBuilder::build).
+    /// Returns the default settings for a heap; [`build`](HeapBuilder::build) makes it.
     pub fn builder() -> HeapBuilder<R, M> {
         HeapBuilder {
             pool: None,
@@ -87,70 +92,77 @@ impl<R: Branded, M: Mode> Heap<R, M> {
         }
     }
 
-    /// Called after a cycle, between sessions.
+    /// Applies the heap's back-pressure. Called after a cycle, between sessions.
     pub(crate) fn apply_back_pressure(&self) {
         self.high_water.apply(self.inner.client(), &self.end.pool);
     }
 
-    /// The report of the last cycle, be it one that [`collect`](Heap::collect) ran or one at a
-    /// session's end; `None` before the first.
+    /// Returns the report of the last cycle; `None` before the first.
+    ///
+    /// A cycle is run by [`collect`](Heap::collect) or at a session's end.
     pub fn last_report(&self) -> Option<GcReport> {
         self.inner.last_report()
     }
 
-    /// The heap's counters, those of its cleanups included. Waits for no cycle, session or cleanup.
-    /// For what they leave out in a [`Shared`] heap see [`HeapStats`].
+    /// Returns the heap's counters, those of its cleanups included.
+    ///
+    /// It waits for no cycle, session or cleanup. For what the counters leave out in a [`Shared`]
+    /// heap see [`HeapStats`].
     pub fn stats(&self) -> HeapStats {
         self.inner.stats()
     }
 
-    /// Waits until every cleanup of this heap that was queued before the call has ended. Cleanups
-    /// queued later, and those of other heaps, do not prolong it. Not to be called within a session
-    /// of a [`Shared`] heap: that would keep every collection waiting meanwhile, and with it
-    /// cleanups that open a session.
+    /// Waits until every cleanup of this heap that was queued before the call has ended.
     ///
-    /// `Ok` means that they have ended, not that each has run: some may have been stopped, or
-    /// discarded by the pool's shutdown; `stats().cleanups` has both numbers.
+    /// Cleanups queued later, and those of other heaps, do not prolong it. It must not be called
+    /// within a session of a [`Shared`] heap. There it would keep every collection waiting, and
+    /// with it cleanups that open a session.
     ///
-    /// Nobody but the caller runs a manual pool's cleanups: call
-    /// [`run_pending`](CleanupPool::run_pending) there. If a pool has no worker, because none could
-    /// be started or its bound is 0, this thread runs cleanups itself, those of other heaps too,
-    /// and may overrun `timeout` by as long as one takes.
+    /// `Ok` means that the cleanups have ended, not that each has run. Some may have been stopped,
+    /// or discarded by the pool's shutdown; `stats().cleanups` has both numbers.
+    ///
+    /// A manual pool's cleanups are run by no other thread: call
+    /// [`run_pending`](CleanupPool::run_pending) there. A pool may have no worker, because none
+    /// could be started or its bound is 0. Then this thread runs cleanups itself, those of other
+    /// heaps too. It may overrun `timeout` by as long as one takes.
     ///
     /// # Errors
     ///
-    /// [`WaitError::Timeout`] with the number still pending after `timeout`;
-    /// [`WaitError::FromCleanup`] at once if called within a cleanup; [`WaitError::Forked`] at once
-    /// in the child of a `fork`, if the heap was made before.
+    /// - [`WaitError::Timeout`] with the number still pending after `timeout`.
+    /// - [`WaitError::FromCleanup`] at once if called within a cleanup.
+    /// - [`WaitError::Forked`] at once in the child of a `fork`, if the heap was made before.
     pub fn wait_for_cleanups(&self, timeout: Duration) -> Result<(), WaitError> {
         self.inner.ticket().wait(timeout)
     }
 
-    /// The roots that have lived for at least `cycles` collections, with their types and where they
-    /// were made, the oldest first. A root is the one way left to keep an object, and so its
-    /// cleanups, from dying by mistake. O(roots).
+    /// Returns the roots that have lived for at least `cycles` collections, the oldest first.
+    ///
+    /// Each comes with its type and the place where it was made. A root is the one way left to keep
+    /// an object, and so its cleanups, from dying by mistake. O(roots).
     pub fn old_roots(&self, cycles: u64) -> Vec<OldRoot> {
         self.inner.old_roots(cycles)
     }
 
-    /// The heap's number, by which messages name it.
+    /// Returns the heap's number, by which messages name it.
     pub fn id(&self) -> HeapId {
         self.inner.id()
     }
 
-    /// The pool that runs the heap's cleanups.
+    /// Returns the pool that runs the heap's cleanups.
     pub fn cleanup_pool(&self) -> &CleanupPool {
         &self.end.pool
     }
 }
 
 impl<R: Branded> Heap<R> {
-    /// Opens a session: calls `f` with the means to change the heap, and its root. Collects when
-    /// the session ends, if the pacer says so; never before.
+    /// Opens a session: calls `f` with the means to change the heap, and its root.
     ///
-    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the
-    /// session was refused an object because of [`max_bytes`](HeapBuilder::max_bytes), as the next
-    /// one would find the heap as full.
+    /// It collects when the session ends, if the pacer says so; never before.
+    ///
+    /// A panic in `f` ends the session and leaves the heap usable. It does not collect, with
+    /// one exception: the session was refused an object because of
+    /// [`max_bytes`](HeapBuilder::max_bytes). Without a collection the next session would find the
+    /// heap as full.
     ///
     /// # Panics
     ///
@@ -170,28 +182,31 @@ impl<R: Branded> Heap<R> {
         result
     }
 
-    /// Runs one full cycle: marks what the roots reach, sweeps everything, queues the cleanups of
-    /// the dead and wakes workers for them. Then it applies the heap's [`BackPressure`]. Linear in
-    /// live objects and in spans.
+    /// Runs one full cycle, then applies the heap's [`BackPressure`].
+    ///
+    /// The cycle marks what the roots reach and sweeps everything. It queues the cleanups of the
+    /// dead and wakes workers for them. Linear in live objects and in spans.
     ///
     /// # Panics
     ///
-    /// If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable. In zeal
-    /// mode, if the heap fails its verification. If the hook of a [`BackPressure::Call`] panics.
+    /// - If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable.
+    /// - In zeal mode, if the heap fails its verification.
+    /// - If the hook of a [`BackPressure::Call`] panics.
     pub fn collect(&mut self) -> GcReport {
         let report = self.inner.collect();
         self.apply_back_pressure();
         report
     }
 
-    /// Runs up to `max` local cleanups of objects that were found dead, on this thread, and returns
-    /// how many it ran. See [`Mutation::add_cleanup_local`]. A panic in one is caught, counted and
-    /// given to the pool's hook.
+    /// Runs up to `max` local cleanups of dead objects on this thread, and returns how many it ran.
+    ///
+    /// See [`Mutation::add_cleanup_local`]. A panic in one is caught, counted and given to the
+    /// pool's hook.
     pub fn run_local_cleanups(&mut self, max: usize) -> usize {
         self.inner.run_local_cleanups(max)
     }
 
-    /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).
+    /// Recomputes reachability and all bookkeeping the slow way, and compares. For tests; O(heap).
     ///
     /// # Errors
     ///
@@ -275,102 +290,116 @@ impl<R, M: Mode> fmt::Debug for HeapBuilder<R, M> {
 }
 
 impl<R: Branded, M: Mode> HeapBuilder<R, M> {
-    /// The pool that runs the heap's cleanups. Default: [`CleanupPool::global`].
+    /// Sets the pool that runs the heap's cleanups. Default: [`CleanupPool::global`].
     pub fn cleanup_pool(mut self, pool: &CleanupPool) -> Self {
         self.pool = Some(pool.clone());
         self
     }
 
-    /// The most bytes of objects' slots in use at a time; past it `alloc` panics and `try_alloc`
-    /// gives the value back. An object over 64 KiB counts as whole multiples of that. Memory that
-    /// payloads own outside the heap (a `Vec`'s, a `String`'s) does not count. Default: no limit.
+    /// Sets the most bytes of objects' slots in use at a time. Default: no limit.
     ///
-    /// A limit brings collections forward, see [`Pacing`]; a program for which a full heap is
-    /// nothing unusual, and a collection after each session that found it full too much, has
-    /// [`Pacing::Manual`].
+    /// Past it `alloc` panics and `try_alloc` gives the value back. An object over 64 KiB counts as
+    /// whole multiples of that. Memory that payloads own outside the heap (a `Vec`'s, a `String`'s)
+    /// does not count.
+    ///
+    /// A limit brings collections forward, see [`Pacing`]. Each session that found the heap full is
+    /// followed by a collection. [`Pacing::Manual`] is for programs whose heap is often full, and
+    /// to which that is too much.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.config.max_bytes = bytes;
         self
     }
 
-    /// When to collect at the end of a session. Default: [`Pacing::Balanced`] from
-    /// [`Pacing::DEFAULT_MIN_BYTES`] on; a large heap doubles before the next cycle, a small one
-    /// may grow by more.
+    /// Sets when to collect at the end of a session.
+    ///
+    /// Default: [`Pacing::Balanced`] from [`Pacing::DEFAULT_MIN_BYTES`] on. A large heap doubles
+    /// before the next cycle; a small one may grow by more.
     pub fn pacing(mut self, pacing: Pacing) -> Self {
         self.config.pacing = pacing;
         self
     }
 
-    /// What dropping the heap does to its cleanups. Default: [`OnDrop::RunAll`].
+    /// Sets what dropping the heap does to its cleanups. Default: [`OnDrop::RunAll`].
     pub fn on_drop(mut self, on_drop: OnDrop) -> Self {
         self.config.on_drop = on_drop;
         self
     }
 
-    /// How long dropping the heap waits for its cleanups. Default: 5 seconds. If the pool has no
-    /// worker, the dropping thread runs cleanups itself, and may overrun this by as long as one
-    /// takes; see [`OnDrop`].
+    /// Sets how long dropping the heap waits for its cleanups. Default: 5 seconds.
+    ///
+    /// If the pool has no worker, the dropping thread runs cleanups itself. It may then overrun
+    /// this time by as long as one takes; see [`OnDrop`].
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
         self.drop_timeout = timeout;
         self
     }
 
-    /// What the heap does after a collection if more than `high_water_mark` of its cleanups are
-    /// queued and have not ended. Never while a session is open, and never inside a cleanup.
-    /// Default: nothing.
+    /// Sets what the heap does after a collection that leaves too many cleanups. Default: nothing.
+    ///
+    /// Too many are more than `high_water_mark` of its cleanups that are queued and have not ended.
+    /// The policy is never applied while a session is open, and never inside a cleanup.
     pub fn back_pressure(mut self, high_water_mark: u64, policy: BackPressure) -> Self {
         self.high_water = HighWater { mark: high_water_mark, policy };
         self
     }
 
-    /// Diagnostic mode: each registration remembers where it was made, so that the pool's hooks and
-    /// its dump can tell. It costs a lock and 8 bytes a cleanup; off, it costs nothing. Default:
-    /// off.
+    /// Switches diagnostic mode: each registration remembers where it was made. Default: off.
+    ///
+    /// The pool's hooks and its dump then tell the place. It costs a lock and 8 bytes a cleanup;
+    /// off, it costs nothing.
     pub fn diagnostics(mut self, on: bool) -> Self {
         self.config.diagnostics = on;
         self
     }
 
-    /// The most threads that mark at a time, the one that collects included; 0 counts as 1. Others
-    /// join only when tens of thousands of objects wait to be traced: in a [`Shared`] heap threads
-    /// that wait to open a session, and for the rest threads that are started, and end with the
-    /// cycle; if they cannot be started, nothing is lost. In a `Shared` heap as many sweep what has
-    /// cleanups or drop glue, which then runs on all of them; in a [`Local`] one this thread sweeps
-    /// alone. Default: 1 in a `Local` heap; in a `Shared` one, while whose mutators are stopped
-    /// their processors have nothing to do, as many as there are processors, 4 at most. What more
-    /// are worth depends on the machine, so measure (`sexton-bench run W3`): on two cores, a random
-    /// graph of four million objects took nine tenths of the time where they shared a cache, and
-    /// more than twice as long where they did not. Other graphs take the same.
+    /// Sets the most threads that mark at a time, the one that collects included; 0 counts as 1.
+    ///
+    /// Default: 1 in a [`Local`] heap. In a [`Shared`] heap as many as there are processors, 4 at
+    /// most: while its mutators are stopped, their processors have nothing to do.
+    ///
+    /// Others join only when tens of thousands of objects wait to be traced. In a `Shared` heap
+    /// these are threads that wait to open a session. The rest are threads that are started, and
+    /// end with the cycle. If they cannot be started, nothing is lost.
+    ///
+    /// In a `Shared` heap as many threads sweep what has cleanups or drop glue, which then runs on
+    /// all of them. In a `Local` heap this thread sweeps alone.
+    ///
+    /// What more threads are worth depends on the machine, so measure (`sexton-bench run W3`). On
+    /// two cores that share a cache, a random graph of four million objects took nine tenths of the
+    /// time. On two that do not, it took more than twice as long. Other graphs take the same.
     pub fn gc_threads(mut self, threads: usize) -> Self {
         self.config.gc_threads = Some(threads.max(1));
         self
     }
 
-    /// Zeal mode, for tests: collect at every session's end, overwrite dead objects, verify after
-    /// every cycle. Default: off, unless built with `--cfg gc_zeal`.
+    /// Switches zeal mode, for tests. Default: off, unless built with `--cfg gc_zeal`.
+    ///
+    /// It collects at every session's end, overwrites dead objects, and verifies after every cycle.
     pub fn zeal(mut self, zeal: bool) -> Self {
         self.config.zeal = zeal;
         self
     }
 
-    /// How long a collection of a [`Shared`] heap waits for a session to end before it calls
-    /// [`on_slow_session`](Self::on_slow_session); and again when it has waited twice as long, and
-    /// so on. [`Duration::MAX`] switches it off. Default: 10 seconds.
+    /// Sets how long a collection waits for a session before it reports that. Default: 10 seconds.
+    ///
+    /// It then calls [`on_slow_session`](Self::on_slow_session), and again when it has waited twice
+    /// as long, and so on. This is for a [`Shared`] heap. [`Duration::MAX`] switches it off.
     pub fn slow_session_after(mut self, time: Duration) -> Self {
         self.config.slow_session.0 = time;
         self
     }
 
-    /// Calls `hook` for each session that keeps a collection waiting for long, on the thread that
-    /// collects. While it runs, the collection, and every thread that would open a session, waits
-    /// for it as well. A panic in it goes nowhere. Default: a line to standard error that names the
-    /// heap and the thread.
+    /// Calls `hook` for each session that keeps a collection waiting for long.
+    ///
+    /// It is called on the thread that collects. While it runs, the collection waits for it as
+    /// well, and so does every thread that would open a session. A panic in it goes nowhere.
+    /// Default: a line to standard error that names the heap and the thread.
     pub fn on_slow_session(mut self, hook: impl Fn(&SlowSession) + Send + Sync + 'static) -> Self {
         self.config.slow_session.1 = Arc::new(hook);
         self
     }
 
-    /// The heap, with the root that `f` makes.
+    /// Makes the heap, with the root that `f` makes.
     ///
     /// If `f` panics there is no heap: what it allocated is dropped, and the cleanups it registered
     /// are discarded.

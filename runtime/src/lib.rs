@@ -1,6 +1,7 @@
-//! Sexton: a mark-sweep heap whose objects can carry *cleanups*, functions that a bounded set of
-//! worker threads runs some time after the object has died, and that the compiler keeps from ever
-//! reaching it.
+//! Sexton: a mark-sweep heap whose objects can carry *cleanups*.
+//!
+//! A cleanup is a function that runs some time after its object has died. A bounded set of worker
+//! threads runs the cleanups. The compiler keeps a cleanup from ever reaching its object.
 //!
 //! ```
 //! use std::time::Duration;
@@ -32,9 +33,9 @@
 //!   [`Root`] keeps an object from one to the next.
 //! - A heap has a mode: [`Local`], the default, stays on its thread; in a [`Shared`] one each
 //!   thread attaches a [`Mutator`], which has the sessions.
-//! - Payloads are types that derive [`Trace`], built of [`GcCell`], [`GcRefCell`], [`GcMutex`],
-//!   [`GcRwLock`], [`GcOnce`], [`GcAtomic`], [`Leaf`] and the standard containers; those of a
-//!   shared heap of what is `Send + Sync`, so not of the first two.
+//! - Payloads are types that derive [`Trace`]. They are built of [`GcCell`], [`GcRefCell`],
+//!   [`GcMutex`], [`GcRwLock`], [`GcOnce`], [`GcAtomic`], [`Leaf`] and the standard containers.
+//!   Those of a shared heap are built of what is `Send + Sync`, so not of the first two.
 //! - [`Mutation::add_cleanup`] registers a cleanup and returns its handle, a [`Cleanup`].
 //! - A [`CleanupPool`] runs the cleanups of dead objects. All heaps share [`CleanupPool::global`]
 //!   unless told otherwise.

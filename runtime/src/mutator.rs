@@ -1,7 +1,7 @@
 //! `Mutator`: one thread's access to a `Shared` heap, with the policy of when to collect.
 //!
-//! Invariant: back-pressure is applied after a collection, when the mutators have been resumed, by
-//! the thread that collected.
+//! Invariant: back-pressure is applied after a collection, by the thread that collected. The
+//! mutators have been resumed by then.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,12 +11,11 @@ use sexton_sync::drop_quietly;
 
 use crate::heap::Heap;
 
-/// One thread's mutator of a [`Shared`] heap, from [`Heap::attach`]: it opens sessions, and
-/// collects.
+/// One thread's mutator of a [`Shared`] heap: it opens sessions, and collects.
 ///
-/// It stays on its thread. Between sessions the thread may do whatever it likes, wait in a lock or
-/// for input, without delaying a collection. Dropping the mutator detaches the thread, and leaves
-/// the free slots it had at hand to others.
+/// [`Heap::attach`] makes it, and it stays on its thread. Between sessions the thread may do
+/// whatever it likes, wait in a lock or for input, without delaying a collection. Dropping the
+/// mutator detaches the thread, and leaves the free slots it had at hand to others.
 ///
 /// ```
 /// use sexton::{Gc, GcAtomic, Heap, Shared, Trace};
@@ -35,7 +34,8 @@ use crate::heap::Heap;
 ///             let mut mutator = heap.attach();
 ///             for value in 0..100 {
 ///                 mutator.mutate(|mc, world| {
-///                     let node = mc.alloc(Node { value: thread * 100 + value, next: GcAtomic::default() });
+///                     let value = thread * 100 + value;
+///                     let node = mc.alloc(Node { value, next: GcAtomic::default() });
 ///                     // Push it to the front, and try again if another thread was quicker.
 ///                     let mut head = world.head.load();
 ///                     loop {
@@ -51,7 +51,8 @@ use crate::heap::Heap;
 ///     }
 /// });
 /// let sum = heap.attach().mutate(|_mc, world| {
-///     std::iter::successors(world.head.load(), |node| node.next.load()).map(|node| node.value).sum::<u64>()
+///     let nodes = std::iter::successors(world.head.load(), |node| node.next.load());
+///     nodes.map(|node| node.value).sum::<u64>()
 /// });
 /// assert_eq!(sum, (0..200).sum());
 /// ```
@@ -101,18 +102,22 @@ impl<R: Branded> Heap<R, Shared> {
 }
 
 impl<'h, R: Branded> Mutator<'h, R> {
-    /// Opens a session: calls `f` with the means to change the heap, and its root. If another
-    /// thread collects, or waits to, this one waits for the end of that cycle first, and may help
-    /// with it. Collects when the session ends, if the pacer says so; never before.
+    /// Opens a session: calls `f` with the means to change the heap, and its root.
     ///
-    /// All other sessions wait while a thread wants to collect and this one is open. So it should
-    /// not be open for long: a session that is asks [`gc_pending`](Mutation::gc_pending) now and
-    /// then, and returns if so. Nor should it wait for what another thread does in a session of its
-    /// own, or after one, at whose end that may collect: it may wait for ever.
+    /// If another thread collects, or waits to, this one waits for the end of that cycle first. It
+    /// may help with the cycle. It collects when the session ends, if the pacer says so; never
+    /// before.
     ///
-    /// A panic in `f` ends the session, leaves the heap usable, and does not collect; unless the
-    /// session was refused an object because of [`max_bytes`](crate::HeapBuilder::max_bytes), as
-    /// the next one would find the heap as full.
+    /// A thread that wants to collect waits for this session, and all other sessions wait for that
+    /// thread. So a session should not be open for long. One that is long asks
+    /// [`gc_pending`](Mutation::gc_pending) now and then, and returns if so. Nor should it wait for
+    /// what another thread does in a session of its own, or after one. The end of that session may
+    /// collect, so the wait may last for ever.
+    ///
+    /// A panic in `f` ends the session and leaves the heap usable. It does not collect, with
+    /// one exception: the session was refused an object because of
+    /// [`max_bytes`](crate::HeapBuilder::max_bytes). Without a collection the next session would
+    /// find the heap as full.
     ///
     /// # Panics
     ///
@@ -134,38 +139,43 @@ impl<'h, R: Branded> Mutator<'h, R> {
         result
     }
 
-    /// Runs one full cycle: waits until no session is open, marks what the roots reach, sweeps
-    /// everything, queues the cleanups of the dead and wakes workers for them. Then it applies the
-    /// heap's [`BackPressure`](crate::BackPressure). Linear in live objects and in spans. If
-    /// another thread is collecting it waits for that, and then runs a cycle of its own.
+    /// Runs one full cycle, then applies the heap's [`BackPressure`](crate::BackPressure).
+    ///
+    /// The cycle begins when no session is open. It marks what the roots reach and sweeps
+    /// everything. It queues the cleanups of the dead and wakes workers for them. Linear in live
+    /// objects and in spans. If another thread is collecting, this waits for that, and then runs a
+    /// cycle of its own.
     ///
     /// A session that does not end keeps it waiting; see
     /// [`slow_session_after`](crate::HeapBuilder::slow_session_after).
     ///
     /// # Panics
     ///
-    /// If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable. In zeal
-    /// mode, if the heap fails its verification. If the hook of a
-    /// [`BackPressure::Call`](crate::BackPressure) panics.
+    /// - If a hand-written `Trace` panics: then nothing is swept, and the heap stays usable.
+    /// - In zeal mode, if the heap fails its verification.
+    /// - If the hook of a [`BackPressure::Call`](crate::BackPressure) panics.
     pub fn collect(&mut self) -> GcReport {
         let report = self.inner.collect();
         self.heap.apply_back_pressure();
         report
     }
 
-    /// Whether another thread collects, or waits to, so that the next session of this one would
-    /// wait. Within a session: [`Mutation::gc_pending`].
+    /// Returns whether another thread collects, or waits to.
+    ///
+    /// The next session of this mutator would wait for that. Within a session ask
+    /// [`Mutation::gc_pending`].
     pub fn gc_pending(&self) -> bool {
         self.inner.gc_pending()
     }
 
-    /// The heap.
+    /// Returns the heap.
     pub fn heap(&self) -> &'h Heap<R, Shared> {
         self.heap
     }
 
-    /// Waits until no session is open, recomputes reachability and all bookkeeping the slow way,
-    /// and compares. For tests; O(heap).
+    /// Recomputes reachability and all bookkeeping the slow way, and compares. For tests; O(heap).
+    ///
+    /// It waits first until no session is open.
     ///
     /// # Errors
     ///

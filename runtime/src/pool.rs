@@ -1,11 +1,11 @@
 //! `CleanupPool`: the bounded set of threads that run cleanups, and their end.
 //!
-//! The protocols (who claims a block, who sleeps, who is woken, when a thread is wanted) are
+//! The protocols (which thread claims a block, sleeps, is woken, or is wanted) are
 //! `sexton-cleanup`'s. This file starts the threads it is asked for and joins them.
 //!
-//! Invariant: after a shutdown every thread has ended, but for one that is stuck in a cleanup or in
-//! a hook when the deadline passes, or that itself drops the pool's last handle; those are left to
-//! end on their own.
+//! Invariant: after a shutdown every thread has ended, with two exceptions, which are left to end
+//! on their own. One is a thread that is stuck in a cleanup or in a hook when the deadline passes.
+//! The other is a thread that itself drops the pool's last handle.
 
 use std::error::Error;
 use std::fmt;
@@ -26,10 +26,12 @@ use crate::threads;
 
 /// A bounded set of worker threads that run the cleanups of any number of heaps.
 ///
-/// A cheap handle: clones share the pool. Threads are started when cleanups wait for them, never
-/// more than the bound. Dropping the last handle, heaps' handles included, shuts the pool down as
-/// [`shutdown`](CleanupPool::shutdown) with five seconds does; unless one of its heaps has waited
-/// in vain when it was dropped: then nobody waits any more, and the workers run what is queued and
+/// This is a cheap handle: clones share the pool. Threads are started when cleanups wait for them,
+/// never more than the bound.
+///
+/// Dropping the last handle shuts the pool down as [`shutdown`](CleanupPool::shutdown) with five
+/// seconds does. The heaps' handles count. There is one exception: a heap of the pool has waited in
+/// vain when it was dropped. Then the drop waits no more, and the workers run what is queued and
 /// leave.
 ///
 /// # After a `fork`
@@ -46,20 +48,21 @@ struct Shared {
     core: Arc<Pool>,
     threads: Arc<Threads>,
     shut_down: AtomicBool,
-    /// The last handle's drop is not to wait: a heap has waited for its cleanups as long as it was
+    /// The last handle's drop is not to wait. A heap has waited for its cleanups as long as it was
     /// told to, and has left them to the workers. Set by heaps that are dropped, once.
     leave_running: AtomicBool,
 }
 
 impl CleanupPool {
-    /// The pool of all heaps that were not given another: `max(1, cpus / 4)` workers. It lives as
-    /// long as the process. The child of a `fork` has its own.
+    /// Returns the pool of all heaps that were not given another: `max(1, cpus / 4)` workers.
+    ///
+    /// It lives as long as the process. The child of a `fork` has its own.
     pub fn global() -> &'static CleanupPool {
         static GLOBAL: PerProcess<CleanupPool> = PerProcess::new();
         GLOBAL.get(|| CleanupPool::builder().build())
     }
 
-    /// Settings for a pool; ends in [`build`](CleanupPoolBuilder::build).
+    /// Returns the default settings for a pool; [`build`](CleanupPoolBuilder::build) makes it.
     pub fn builder() -> CleanupPoolBuilder {
         CleanupPoolBuilder {
             threads: ThreadSettings {
@@ -71,44 +74,48 @@ impl CleanupPool {
         }
     }
 
-    /// A pool without threads: cleanups wait until somebody calls
-    /// [`run_pending`](CleanupPool::run_pending). What its heaps queue when they are dropped waits
-    /// like all the rest: call it once more then, because the pool's end discards what was not run.
+    /// Makes a pool without threads: cleanups wait for [`run_pending`](CleanupPool::run_pending).
+    ///
+    /// What its heaps queue when they are dropped waits like all the rest. Call `run_pending` once
+    /// more then, because the pool's end discards what was not run.
     pub fn manual() -> CleanupPool {
         Self::builder().max_workers(0).build()
     }
 
-    /// Runs up to `max` queued cleanups on this thread, and returns how many it ran. Any thread may
-    /// call it, on any pool; but cleanups do not nest, so within one it runs none.
+    /// Runs up to `max` queued cleanups on this thread, and returns how many it ran.
     ///
-    /// When none is queued it takes over what waits behind cleanups on other threads, in each block
-    /// of up to 126 that was begun [`stall_after`](CleanupPoolBuilder::stall_after) ago or earlier.
-    /// So if it returns less than `max`, only blocks that were begun later still have cleanups that
-    /// wait.
+    /// Any thread may call it, on any pool. But cleanups do not nest, so within one it runs none.
+    ///
+    /// When none is queued it takes over what waits behind cleanups on other threads. It does so in
+    /// each block of up to 126 that was begun [`stall_after`](CleanupPoolBuilder::stall_after) ago
+    /// or earlier. So if it returns less than `max`, only blocks that were begun later still have
+    /// cleanups that wait.
     pub fn run_pending(&self, max: usize) -> usize {
         self.shared.core.run_pending(max)
     }
 
-    /// The pool's counters. Never blocks.
+    /// Returns the pool's counters. Never blocks.
     pub fn stats(&self) -> PoolStats {
         self.shared.core.stats()
     }
 
-    /// What every worker and helping thread is doing at this moment, and the backlog: for a log, or
-    /// for a person who wonders why a cleanup has not run. Never blocks.
+    /// Returns what every worker and helping thread is doing now, and the backlog. Never blocks.
+    ///
+    /// It is for a log, or to find out why a cleanup has not run.
     pub fn dump(&self) -> PoolDump {
         self.shared.core.dump()
     }
 
-    /// The most workers the pool has at a time; 0 for a manual pool.
+    /// Returns the most workers the pool has at a time; 0 for a manual pool.
     pub fn max_workers(&self) -> usize {
         self.shared.core.max_workers()
     }
 
-    /// Changes the most workers the pool has at a time. If cleanups wait, workers are added at
-    /// once; a surplus leaves as soon as it has no cleanup in hand. With 0 there are none, and what
-    /// is queued waits until there are, or until somebody calls [`run_pending`](Self::run_pending)
-    /// or waits for it.
+    /// Changes the most workers the pool has at a time.
+    ///
+    /// If cleanups wait, workers are added at once. A surplus worker leaves as soon as it has no
+    /// cleanup in hand. With 0 there are none. What is queued then waits for workers, for a call of
+    /// [`run_pending`](Self::run_pending), or for a thread that waits for it.
     ///
     /// # Panics
     ///
@@ -124,11 +131,13 @@ impl CleanupPool {
         self.shared.core.set_max_workers(workers);
     }
 
-    /// Ends the pool: its workers run what is queued, leave, and are joined. If there is no worker,
-    /// because none can be started or the bound is 0, this thread runs it. A manual pool's work is
-    /// discarded; call [`run_pending`](Self::run_pending) first. What has not been begun by the end
-    /// of `timeout` is not run; its captures are dropped, and so are those of cleanups that heaps
-    /// queue afterwards. For all handles; a second call finds little left to do.
+    /// Ends the pool: its workers run what is queued, leave, and are joined.
+    ///
+    /// If there is no worker, because none can be started or the bound is 0, this thread runs it. A
+    /// manual pool's work is discarded; call [`run_pending`](Self::run_pending) first. What has not
+    /// been begun by the end of `timeout` is not run, and its captures are dropped. So are those of
+    /// cleanups that heaps queue afterwards. The end is for all handles; a second call finds little
+    /// left to do.
     ///
     /// It takes longer than `timeout` if destructors of captures do, or a cleanup that this thread
     /// runs. A hook that has not returned by then is left behind. Called within a cleanup or a hook
@@ -136,9 +145,10 @@ impl CleanupPool {
     ///
     /// # Errors
     ///
-    /// [`ShutdownTimeout`] if not all that was queued has run: a worker was still in a cleanup when
-    /// `timeout` had passed, whose thread ends when that cleanup does; or cleanups were discarded.
-    /// It has their number. At once if the pool was made before a `fork`, in another process.
+    /// [`ShutdownTimeout`] if not all that was queued has run. Either a worker was still in a
+    /// cleanup when `timeout` had passed; its thread ends when that cleanup does. Or cleanups were
+    /// discarded; the error has their number. At once if the pool was made before a `fork`, in
+    /// another process.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         self.shared.shutdown(timeout)
     }
@@ -160,11 +170,11 @@ impl CleanupPool {
 
     /// Lets the last handle's drop leave the workers to run what is queued, and not wait.
     pub(crate) fn leave_running(&self) {
-        // Relaxed: read by whoever drops the last handle, which comes after this one's.
+        // Relaxed: read by the drop of the last handle, which comes after this one's.
         self.shared.leave_running.store(true, Relaxed);
     }
 
-    /// Whether queued cleanups run without anybody calling `run_pending`.
+    /// Returns whether queued cleanups run without a call of `run_pending`.
     pub(crate) fn runs_by_itself(&self) -> bool {
         !self.shared.core.is_manual()
             && !self.shared.shut_down.load(Relaxed)
@@ -195,7 +205,7 @@ impl Shared {
         }
         let deadline = Instant::now().checked_add(timeout);
         let left = self.core.wait_until_workers_left(timeout);
-        // 3. What nobody will run gives its captures back.
+        // 3. What no thread will run gives its captures back.
         let discarded = self.core.discard_pending() as u64;
         // The last ones may have come back just now.
         let workers = self.core.stats().workers;
@@ -224,7 +234,7 @@ impl Drop for Shared {
 
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Go's bound: a quarter of the processors, at least one.
+/// Returns Go's bound: a quarter of the processors, at least one.
 fn default_workers() -> usize {
     (thread::available_parallelism().map_or(1, usize::from) / 4).max(1)
 }
@@ -280,9 +290,10 @@ impl Threads {
         Ok(())
     }
 
-    /// Joins the threads, but for the current one. All workers are past their last cleanup; a
-    /// monitor that has not returned by the deadline is left to itself, and so is a thread whose
-    /// start has not.
+    /// Joins the threads, but for the current one.
+    ///
+    /// All workers are past their last cleanup. A monitor that has not returned by the deadline is
+    /// left to itself. So is a thread whose start has not.
     fn join(&self, deadline: Option<Instant>) {
         let mut started = self.started.lock();
         while started.starting + started.watching > 0 {
@@ -345,18 +356,20 @@ impl Spawn for Spawner {
     }
 }
 
-/// A shutdown ended before all that was queued had run, or could not begin.
+/// The error of a shutdown that ended before all that was queued had run, or could not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
     /// Workers that have not left: each is in a cleanup, or about to leave.
     pub workers: usize,
-    /// Cleanups that were queued and do not run because of this shutdown. Those count whose
-    /// captures a worker drops, at this moment perhaps. Cleanups that heaps queue afterwards are in
-    /// [`PoolStats::discarded`] only.
+    /// Cleanups that were queued and do not run because of this shutdown.
+    ///
+    /// Those count whose captures a worker drops, at this moment perhaps. Cleanups that heaps queue
+    /// afterwards are in [`PoolStats::discarded`] only.
     pub discarded: u64,
-    /// This process is the child of a `fork`, and the pool was made before: its workers are not in
-    /// this process.
+    /// This process is the child of a `fork`, and the pool was made before.
+    ///
+    /// Its workers are not in this process.
     pub forked: bool,
 }
 
@@ -385,7 +398,7 @@ pub struct CleanupPoolBuilder {
 }
 
 impl CleanupPoolBuilder {
-    /// The most worker threads; 0 makes a manual pool. Default: `max(1, cpus / 4)`.
+    /// Sets the most worker threads; 0 makes a manual pool. Default: `max(1, cpus / 4)`.
     ///
     /// With one worker, a cleanup that does not return holds up all others. With more, it costs
     /// itself: others take over what is behind it.
@@ -400,25 +413,30 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// How long a worker is idle before its thread ends; the pool shrinks by one worker in that
-    /// time, and not within that time of having grown. [`Duration::MAX`] keeps them. Default: 10
-    /// seconds.
+    /// Sets how long a worker is idle before its thread ends. Default: 10 seconds.
+    ///
+    /// The pool shrinks by one worker in that time, and not within that time of having grown.
+    /// [`Duration::MAX`] keeps the workers.
     pub fn keep_alive(mut self, time: Duration) -> Self {
         // A time that the clock cannot hold is for ever.
         self.config.keep_alive = std::time::Instant::now().checked_add(time).map(|_| time);
         self
     }
 
-    /// How long a cleanup runs before other workers take over those that wait behind it. Found out
-    /// with a delay of up to half of that time, and of a second at most. At least a millisecond
-    /// counts; [`Duration::MAX`] switches it off. Default: 20 milliseconds.
+    /// Sets how long a cleanup runs before other workers take over those behind it.
+    ///
+    /// Default: 20 milliseconds. A stall is found out with a delay of up to half of that time, and
+    /// of a second at most. A time below a millisecond counts as a millisecond; [`Duration::MAX`]
+    /// switches it off.
     pub fn stall_after(mut self, time: Duration) -> Self {
         self.config.stall_after = time.max(Duration::from_millis(1));
         self
     }
 
-    /// The name of the pool's threads, of which each appends its own part. Default: `sexton`, so
-    /// that there are `sexton-0`, `sexton-1` and so on, and the monitor `sexton-mon`.
+    /// Sets the name of the pool's threads, to which each appends its own part.
+    ///
+    /// Default: `sexton`, so that there are `sexton-0`, `sexton-1` and so on, and the monitor
+    /// `sexton-mon`.
     ///
     /// A long name is cut so that the whole has at most 15 bytes, which is what Linux shows.
     ///
@@ -436,7 +454,7 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// The stack size of the pool's threads, in bytes. Default: the standard library's.
+    /// Sets the stack size of the pool's threads, in bytes. Default: the standard library's.
     ///
     /// If the system gives no such stack, the thread cannot be started; see
     /// [`on_spawn_failure`](Self::on_spawn_failure).
@@ -445,15 +463,16 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Starts the pool's threads by `spawn`, which is given a builder with name and stack size, and
-    /// what the thread is to do. For threads that need a priority, a place or a runtime of their
-    /// own.
+    /// Starts the pool's threads by `spawn`.
     ///
-    /// A thread started here blocks all signals but those of its own faults and a profiler's, and
-    /// so leaves the program's handlers to the program's threads. They are blocked on the calling
-    /// thread while `spawn` runs.
+    /// It is given a builder with name and stack size, and what the thread is to do. It is for
+    /// threads that need a priority, a place or a runtime of their own.
     ///
-    /// Called on threads that collect, so it should not wait for anything. A panic in it is a
+    /// A thread started here blocks all signals but those of its own faults and a profiler's. So
+    /// the program's handlers are left to the program's threads. The signals are blocked on the
+    /// calling thread while `spawn` runs.
+    ///
+    /// It is called on threads that collect, so it should not wait for anything. A panic in it is a
     /// failure. The thread is joined by a shutdown, so it should end when what it is given returns.
     pub fn spawn_hook(
         mut self,
@@ -466,24 +485,29 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Calls `hook` for every cleanup that panics, on the thread that ran it. The panic has been
-    /// counted and printed by then; all other cleanups still run.
+    /// Calls `hook` for every cleanup that panics, on the thread that ran it.
+    ///
+    /// The panic has been counted and printed by then. All other cleanups still run.
     pub fn on_panic(mut self, hook: impl Fn(&CleanupPanic<'_>) + Send + Sync + 'static) -> Self {
         self.config.hooks.panic = Some(Arc::new(hook));
         self
     }
 
-    /// Ends the process when a cleanup panics, once [`on_panic`](Self::on_panic) has been told: for
-    /// programs in which a cleanup that was not completed is worse. Default: off.
+    /// Ends the process when a cleanup panics. Default: off.
+    ///
+    /// The hook of [`on_panic`](Self::on_panic) is called first. This is for programs in which a
+    /// cleanup that was not completed is worse.
     pub fn abort_on_panic(mut self, abort: bool) -> Self {
         self.config.hooks.abort_on_panic = abort;
         self
     }
 
-    /// Calls `hook` once for every cleanup that has run for longer than `after`: on the pool's
-    /// monitor thread, or on one that looks for work in [`run_pending`](CleanupPool::run_pending)
-    /// meanwhile. A manual pool has only those. It should not wait for anything: until it returns
-    /// the monitor takes over nothing, and tries to start no worker.
+    /// Calls `hook` once for every cleanup that has run for longer than `after`.
+    ///
+    /// It is called on the pool's monitor thread, or on one that meanwhile looks for work in
+    /// [`run_pending`](CleanupPool::run_pending). A manual pool has only those. The hook should not
+    /// wait for anything: until it returns the monitor takes over nothing, and tries to start no
+    /// worker.
     pub fn on_slow(
         mut self,
         after: Duration,
@@ -493,10 +517,13 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Calls `hook` for every thread that could not be started, on the thread that wanted it. No
-    /// cleanup is lost: the monitor tries again, first after some milliseconds; the next collection
-    /// or wait does, also where the monitor itself could not be started; and a wait runs the
-    /// cleanups itself if there is no worker.
+    /// Calls `hook` for every thread that could not be started, on the thread that wanted it.
+    ///
+    /// No cleanup is lost:
+    ///
+    /// - The monitor tries again, first after some milliseconds.
+    /// - The next collection or wait tries, also where the monitor itself could not be started.
+    /// - A wait runs the cleanups itself if there is no worker.
     pub fn on_spawn_failure(
         mut self,
         hook: impl Fn(&SpawnFailure<'_>) + Send + Sync + 'static,
@@ -505,16 +532,17 @@ impl CleanupPoolBuilder {
         self
     }
 
-    /// Calls `hook` when there are cleanups for [`run_pending`](CleanupPool::run_pending), so that
-    /// an event loop need not ask. Called on the thread that queued them, in the middle of its
-    /// collection; it is to wake the loop and nothing else. Not called again before somebody has
-    /// called `run_pending`.
+    /// Calls `hook` when there are cleanups for [`run_pending`](CleanupPool::run_pending).
+    ///
+    /// So an event loop need not ask. It is called on the thread that queued them, in the middle of
+    /// its collection. It is to wake the loop and nothing else. It is not called again before the
+    /// next call of `run_pending`.
     pub fn on_ready(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.config.hooks.ready = Some(Arc::new(hook));
         self
     }
 
-    /// The pool. Starts no thread yet.
+    /// Makes the pool. Starts no thread yet.
     pub fn build(self) -> CleanupPool {
         let threads = Arc::new(Threads {
             settings: self.threads,

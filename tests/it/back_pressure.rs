@@ -1,4 +1,5 @@
-//! Back-pressure: a storm of cleanups, each slower than an allocation, keeps to the high-water mark.
+//! Back-pressure: a storm of cleanups, each slower than an allocation, keeps to the high-water
+//! mark.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use crate::world::{Gate, LONG, Node, World, WorldHeap, builder, heap_on};
 /// Cleanups of one session, and so of one collection.
 const SESSION: u64 = 20_000;
 const MARK: u64 = 5_000;
-/// What the workers may have in hand when the list is empty, and the backlog is still above the mark.
+/// What the workers may have in hand when the list is empty, and the backlog is still above the
+/// mark.
 const IN_HAND: u64 = 2 * 126;
 
 /// Longer than an allocation.
@@ -22,7 +24,8 @@ fn slow() {
     }
 }
 
-/// Registers and drops `sessions` times; gives the largest backlog that a session was opened beside.
+/// Registers and drops `sessions` times; gives the largest backlog that a session was opened
+/// beside.
 fn storm(policy: BackPressure, sessions: u64) -> u64 {
     let pool = CleanupPool::builder().max_workers(1).build();
     let mut heap: WorldHeap = builder()

@@ -47,7 +47,8 @@ fn a_cyclic_graph_of_a_million_nodes_is_reclaimed() {
     assert_eq!(report.dropped_objects, size, "the edge vectors were freed");
 }
 
-/// Each object has one way to it, and many wait at a time: nobody else would find one that is left out.
+/// Each object has one way to it, and many wait at a time: no other way would find one that is left
+/// out.
 #[test]
 fn every_object_of_a_graph_of_any_width_is_reached() {
     let mut heap: WorldHeap = calm().build(|_| World::default());

@@ -1,5 +1,5 @@
-//! What the derive traces is what a value holds, whatever the field's type means in the expansion: a pointer in a
-//! field keeps its object. What must not compile is in `ui/derive_*`.
+//! What the derive traces is what a value holds, whatever the field's type means in the expansion:
+//! a pointer in a field keeps its object. What must not compile is in `ui/derive_*`.
 #![expect(dead_code, reason = "fields and names that only the expansion meets")]
 
 use std::marker::PhantomData;
@@ -12,7 +12,8 @@ use crate::world::calm;
 /// What the tests' pointers point to. A `Gc` of it dereferences to a leaf, a type without pointers.
 type Object<'gc> = Gc<'gc, String>;
 
-/// Puts an object into a value that only a dynamic root keeps: the object lives as long as the root.
+/// Puts an object into a value that only a dynamic root keeps: the object lives as long as the
+/// root.
 fn keeps_its_object<R: Branded>(make: impl for<'gc> FnOnce(Object<'gc>) -> R::At<'gc>) {
     let mut heap: Heap<GcCell<Option<Weak<'static, String>>>> = calm().build(|_| GcCell::new(None));
     let root: Root<R> = heap.mutate(|mc, weak| {

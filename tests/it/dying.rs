@@ -1,5 +1,5 @@
-//! Panics, in all the places where user code runs, and threads that cannot be had: nothing is lost, and the counts stay
-//! true.
+//! Panics, in all the places where user code runs, and threads that cannot be had: nothing is lost,
+//! and the counts stay true.
 
 use std::io;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use sexton::{BackPressure, CleanupPool, CleanupPoolBuilder, CleanupState, OnDrop
 use crate::ledger::Ledger;
 use crate::world::{Counter, Gate, LONG, Node, World, WorldHeap, builder, heap_on, queue, until};
 
-/// Panics when it is dropped, with what panics when it is dropped, and so on, so many times.
+/// Panics when it is dropped, with what panics when it is dropped, and so on, this many times.
 pub(crate) struct Bomb(pub(crate) u32);
 
 impl Drop for Bomb {
@@ -25,9 +25,10 @@ impl Drop for Bomb {
     }
 }
 
-/// Panics without a word, with what panics when it is dropped, and so on, so many times.
+/// Panics without a word, with what panics when it is dropped, and so on, `fuse` times.
 ///
-/// What is thrown has a type of its own for each number, and owns no memory: in the end it has to be leaked.
+/// What is thrown has a type of its own for each number, and owns no memory: in the end it has to
+/// be leaked.
 pub(crate) fn throw_bomb(fuse: u32) -> ! {
     #[derive(Default)]
     struct Dud;
@@ -63,7 +64,8 @@ fn settle(pool: &CleanupPool) {
     assert!(workers <= stats.max_workers, "{}", pool.dump());
 }
 
-// ---- panics --------------------------------------------------------------------------------------------
+// ---- panics
+// --------------------------------------------------------------------------------------------
 
 fn panic_in_every(kth: usize) {
     let cleanups = 100_000;
@@ -120,8 +122,8 @@ fn a_hundred_thousand_cleanups_run_though_every_thousandth_one_panics() {
     panic_in_every(1000);
 }
 
-/// What cleanups throw panics when it is dropped, with what panics when it is dropped, and so on; so does what the hook
-/// throws.
+/// What cleanups throw panics when it is dropped, with what panics when it is dropped, and so on;
+/// so does what the hook throws.
 #[test]
 fn neither_a_hook_that_panics_nor_bombs_as_payloads_harm_anybody() {
     for workers in [0, 1, 3] {
@@ -190,7 +192,7 @@ fn a_panic_in_the_destructor_of_a_capture_is_one_of_its_cleanup() {
     }
 }
 
-/// Whoever stops a cleanup gets the panic of its captures, and finds it stopped.
+/// The thread that stops a cleanup gets the panic of its captures, and finds it stopped.
 #[test]
 fn a_panic_in_a_capture_of_a_stopped_cleanup_goes_to_who_stopped_it() {
     for workers in [0, 1] {
@@ -324,7 +326,8 @@ fn a_panic_hook_may_shut_its_pool_down() {
     }
 }
 
-// ---- threads that cannot be had ------------------------------------------------------------------------
+// ---- threads that cannot be had
+// ------------------------------------------------------------------------
 
 /// Why there is no thread.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -452,7 +455,7 @@ fn without_threads_run_pending_runs_the_work() {
     }
 }
 
-/// `Help`, which runs it anyway, and `Wait`, which would wait for nobody.
+/// `Help`, which runs it anyway, and `Wait`, which would wait for no worker.
 fn back_pressure_runs_the_work(want: Want) {
     for policy in [BackPressure::Help, BackPressure::Wait(LONG / 12)] {
         let pool = wanting(want, usize::MAX).0.max_workers(2).build();
@@ -483,7 +486,7 @@ fn without_threads_that_live_long_enough_back_pressure_runs_the_work() {
     back_pressure_runs_the_work(Want::Dies);
 }
 
-/// It says whether all have run; and there is nobody else who could run them.
+/// It says whether all have run; and no other thread could run them.
 #[test]
 fn without_threads_a_shutdown_runs_the_work_or_says_that_it_has_not() {
     for want in WANTS.into_iter().chain([Want::Dies]) {
@@ -502,7 +505,7 @@ fn without_threads_a_shutdown_runs_the_work_or_says_that_it_has_not() {
     }
 }
 
-/// Nobody waits, and nothing else is queued: the pool has to try again of its own accord.
+/// No thread waits, and nothing else is queued: the pool has to try again of its own accord.
 fn is_tried_again_without_any_call(want: Want) {
     // One block, and several.
     for cleanups in [100, 1000] {

@@ -1,7 +1,8 @@
 //! What heaps and pools made before a `fork` do in the child: nothing that waits, and they say so.
 //!
-//! A test forks in a process of its own, this binary started again for that one test. There it is the only test, so
-//! that no other test's thread holds a lock when it forks. An alarm ends a child that hangs.
+//! A test forks in a process of its own, this binary started again for that one test. There it is
+//! the only test, so that no other test's thread holds a lock when it forks. An alarm ends a child
+//! that hangs.
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,8 +50,9 @@ fn apart(test: &str, body: impl FnOnce()) {
 
 /// Forks, calls `body` in the child, and waits for its end.
 fn in_a_child(body: impl FnOnce()) {
-    // SAFETY: the child does what is tested here: it uses Sexton, which is to stand that. The C library makes its own
-    // allocator good in the child, and the standard library's locks are not held: no other thread prints.
+    // SAFETY: the child does what is tested here: it uses Sexton, which is to stand that. The C
+    // library makes its own allocator good in the child, and the standard library's locks are not
+    // held: no other thread prints.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "no child");
     if child == 0 {
@@ -87,7 +89,8 @@ struct World<'gc> {
     current: GcCell<Option<Gc<'gc, Leaf<u64>>>>,
 }
 
-/// Cleanups that have run in this process, and captures that have gone, be it after a run or instead of one.
+/// Cleanups that have run in this process, and captures that have gone, after a run or instead of
+/// one.
 #[derive(Default)]
 struct Counts {
     ran: AtomicUsize,
@@ -237,7 +240,8 @@ fn while_the_workers_sleep() {
     });
 }
 
-/// Worker, monitor and waiters are wherever they happen to be, with whatever locked. `SEXTON_FORKS` says how often.
+/// Worker, monitor and waiters are wherever they happen to be, with whatever locked. `SEXTON_FORKS`
+/// says how often.
 #[test]
 fn while_the_workers_are_at_work() {
     apart("forks::while_the_workers_are_at_work", || {

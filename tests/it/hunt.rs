@@ -1,12 +1,13 @@
-//! Hunts for a program that heap and oracle disagree about: many random ones, from seeds that are new in every run.
+//! Hunts for a program that heap and oracle disagree about: many random ones, from seeds that are
+//! new in every run.
 //!
-//! Each program has a seed of its own, and everything in it comes from that. A failure names it, and shows the
-//! shortest program that proptest has found to fail likewise:
+//! Each program has a seed of its own, and everything in it comes from that. A failure names it,
+//! and shows the shortest program that proptest has found to fail likewise:
 //!
 //! - with `SEXTON_SEED=seed` that one program is shown and run;
-//! - `SEXTON_OPS=number` runs about so many operations;
-//! - should the process die without a word, the `seed-*` files in the target directory's `tmp` name the seeds
-//!   that were running.
+//! - `SEXTON_OPS=number` runs about that number of operations;
+//! - should the process die without a word, the `seed-*` files in the target directory's `tmp` name
+//!   the seeds that were running.
 //!
 //! A program that takes minutes hangs: its seed is printed, and the process ends.
 
@@ -96,7 +97,8 @@ pub(crate) fn hunt<L: Language>() {
     });
     let seconds = start.elapsed().as_secs_f64();
     println!(
-        "{} operations took effect, in {} programs from seed {base}: {seconds:.1} s, {:.0} a second",
+        "{} operations took effect, in {} programs from seed {base}: \
+         {seconds:.1} s, {:.0} a second",
         total.total(),
         programs_run.into_inner(),
         total.total() as f64 / seconds,
@@ -112,7 +114,8 @@ pub(crate) fn hunt<L: Language>() {
     }
 }
 
-/// Runs the program of one seed so many times; if it fails, the answer is a report of the shortest one found.
+/// Runs the program of one seed `tries` times; if it fails, the answer is a report of the shortest
+/// one found.
 fn run_seed<L: Language>(seed: u64, tries: u32, show: bool) -> Result<Tally<L::Op>, String> {
     let config = Config {
         cases: 1,

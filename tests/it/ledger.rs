@@ -1,4 +1,5 @@
-//! A ledger of cleanups: a line for each, with how often it ran and how often its captures were dropped.
+//! A ledger of cleanups: a line for each, with how often it ran and how often its captures were
+//! dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
@@ -45,8 +46,8 @@ impl Ledger {
         self.0.iter().filter(|line| line.drops.load(SeqCst) > 0).count()
     }
 
-    /// How many of those below `lines` ran, after a check that each has ended, none ran twice, and none dropped its
-    /// captures twice.
+    /// How many of those below `lines` ran, after a check that each has ended, none ran twice, and
+    /// none dropped its captures twice.
     #[track_caller]
     pub(crate) fn balance(&self, lines: usize) -> usize {
         let ran = (0..lines).map(|at| {

@@ -1,4 +1,5 @@
-//! The life of a pool's threads: names, stacks, growth, retirement, a bound that changes, the end of the process.
+//! The life of a pool's threads: names, stacks, growth, retirement, a bound that changes, the end
+//! of the process.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -50,7 +51,8 @@ fn idle_workers_retire_one_by_one_down_to_none_and_come_back() {
     }
 }
 
-/// Hysteresis: a pool that is used now and then, but more often than it would retire, keeps what it has.
+/// Hysteresis: a pool that is used now and then, but more often than it would retire, keeps what it
+/// has.
 #[test]
 fn a_trickle_of_cleanups_does_not_start_a_thread_each_time() {
     let (pool, started) =
@@ -212,7 +214,7 @@ fn a_spawn_that_fails_for_real_is_told_and_loses_nothing() {
     assert!(told[0].1.contains("could not be started: "), "{told:?}");
     heap.wait_for_cleanups(LONG).unwrap();
     assert_eq!(ran.get(), 1000, "the waiter ran them, for want of workers");
-    // Without a waiter: whoever asks.
+    // Without a waiter: the thread that asks.
     heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(0)), ran.cleanup()));
     heap.collect();
     assert_eq!(pool.run_pending(usize::MAX), 1);

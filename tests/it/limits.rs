@@ -192,8 +192,8 @@ fn a_heap_of_no_bytes_refuses_everything() {
     heap.verify().unwrap();
 }
 
-/// Objects large enough that the heap's regions, and not its books, use the memory up. (Where the books find
-/// none, the process aborts, as Rust programs do.)
+/// Objects large enough that the heap's regions, and not its books, use the memory up. (Where the
+/// books find none, the process aborts, as Rust programs do.)
 #[derive(Trace, Default)]
 struct Large<'gc>(GcRefCell<Vec<Gc<'gc, Leaf<[u8; 60_000]>>>>);
 
@@ -244,7 +244,11 @@ fn child_whose_address_space_is_limited() {
 fn when_the_system_gives_no_memory_the_value_comes_back_and_nothing_is_lost() {
     let output = std::process::Command::new("sh")
         // Kilobytes of address space: enough to start, and for some thousand objects.
-        .args(["-c", "ulimit -v 600000; exec \"$0\" --exact --nocapture limits::child_whose_address_space_is_limited"])
+        .args([
+            "-c",
+            "ulimit -v 600000; exec \"$0\" --exact --nocapture \
+             limits::child_whose_address_space_is_limited",
+        ])
         .arg(std::env::current_exe().unwrap())
         .env("SEXTON_CHILD", "no memory")
         .env("RUST_BACKTRACE", "0")

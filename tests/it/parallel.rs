@@ -1,4 +1,5 @@
-//! Marking by several threads finds what one thread finds, and a panic on any of them ends the cycle and nothing else.
+//! Marking by several threads finds what one thread finds, and a panic on any of them ends the
+//! cycle and nothing else.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
@@ -83,7 +84,7 @@ impl Visitors {
         Visitors { threads: Mutex::new(Vec::new()), came: Condvar::new() }
     }
 
-    /// Lets this thread in, and waits until so many have come, or for so long.
+    /// Lets this thread in, and waits until `count` have come, or for `patience`.
     fn meet(&self, count: usize, patience: Duration) {
         let mut threads = self.threads.lock().unwrap();
         if !threads.contains(&current().id()) {
@@ -236,8 +237,8 @@ static TRACED: [AtomicUsize; 4 * WIDE] = [const { AtomicUsize::new(0) }; 4 * WID
 /// Who has traced one of them.
 static TRACERS: Visitors = Visitors::none();
 
-/// An object that counts how often it is traced. As long as one thread alone traces such objects, it takes its time, so that the others find
-/// nothing else to do.
+/// An object that counts how often it is traced. As long as one thread alone traces such objects,
+/// it takes its time, so that the others find nothing else to do.
 struct Counted(usize);
 
 #[expect(unsafe_code, reason = "only a hand-written Trace can count and wait")]

@@ -1,16 +1,17 @@
 //! Op programs against the oracle: 200,000 operations by default. See `hunt` for what can be set.
 //!
-//! `SEXTON_SEED=seed cargo test -p sexton-tests program:: -- --nocapture` shows one program and runs it.
+//! `SEXTON_SEED=seed cargo test -p sexton-tests program:: -- --nocapture` shows one program and
+//! runs it.
 //!
-//! Programs with a manual pool, three in four, do the same whenever they are run. The others have workers, and
-//! may need more than one try.
+//! Programs with a manual pool, three in four, do the same whenever they are run. The others have
+//! workers, and may need more than one try.
 
 use proptest::prelude::*;
 use sexton_tests::program::{OPS, Op, Program, Tally, run};
 
 use crate::hunt::{Language, hunt};
 
-/// Programs have up to so many operations.
+/// The most operations of a program.
 const LENGTH: usize = 300;
 
 struct OneMutator;

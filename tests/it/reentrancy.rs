@@ -1,7 +1,7 @@
 //! What a cleanup may do: everything but wait for cleanups.
 //!
-//! Each promise is kept on every way by which a cleanup comes to run, see [`Way`]. What would hang fails when its time
-//! is up, and says what the workers were doing.
+//! Each promise is kept on every way by which a cleanup comes to run, see [`Way`]. What would hang
+//! fails when its time is up, and says what the workers were doing.
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
@@ -23,12 +23,13 @@ use crate::world::{
     Counter, Gate, LONG, Node, World, WorldHeap, builder, calm_heap_on, heap_on, until,
 };
 
-// ---- the stage -----------------------------------------------------------------------------------------
+// ---- the stage
+// -----------------------------------------------------------------------------------------
 
 /// How a cleanup comes to run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
-    /// On a worker of a pool that has so many.
+    /// On a worker of a pool that has this number of them.
     Worker(usize),
     /// On the thread that runs a manual pool.
     Manual,
@@ -72,7 +73,8 @@ impl Stage {
         Stage { way, heap: calm_heap_on(&pool), pool }
     }
 
-    /// Registers a cleanup, and queues it. A worker may begin it at once; on the other ways it waits for `perform`.
+    /// Registers a cleanup, and queues it. A worker may begin it at once; on the other ways it
+    /// waits for `perform`.
     fn prepare<T: Send + 'static>(&mut self, act: impl FnOnce() -> T + Send + 'static) -> Act<T> {
         let (send, answer) = mpsc::channel();
         let cleanup = move || send.send(act()).unwrap();
@@ -114,7 +116,8 @@ impl Stage {
         self.perform(act)
     }
 
-    /// Keeps all workers busy but the one that a cleanup of this stage needs, so that what is queued stays queued.
+    /// Keeps all workers busy but the one that a cleanup of this stage needs, so that what is
+    /// queued stays queued.
     fn occupy(&mut self, gate: &Gate) -> Vec<Cleanup> {
         let busy = match self.way {
             Way::Worker(workers) => workers - 1,
@@ -194,14 +197,15 @@ macro_rules! promises {
     )*};
 }
 
-/// The pools that a cleanup of this pool may have to do with: its own, others with workers, a manual one.
+/// The pools that a cleanup of this pool may have to do with: its own, others with workers, a
+/// manual one.
 fn pools(own: &CleanupPool) -> [CleanupPool; 4] {
     let with = |workers| CleanupPool::builder().max_workers(workers).build();
     [own.clone(), with(1), with(3), CleanupPool::manual()]
 }
 
-/// A heap with an object for each line of the two ledgers: those of the first are dead and queued, those of the second
-/// live.
+/// A heap with an object for each line of the two ledgers: those of the first are dead and queued,
+/// those of the second live.
 fn heap_with(pool: &CleanupPool, on_drop: OnDrop, queued: &Ledger, armed: &Ledger) -> WorldHeap {
     let mut heap = builder()
         .cleanup_pool(pool)
@@ -226,7 +230,8 @@ fn heap_with(pool: &CleanupPool, on_drop: OnDrop, queued: &Ledger, armed: &Ledge
 /// More than a block holds.
 const LINES: usize = 200;
 
-// ---- heaps ---------------------------------------------------------------------------------------------
+// ---- heaps
+// ---------------------------------------------------------------------------------------------
 
 promises! {
     fn it_may_build_a_heap_use_it_and_drop_it(mut stage) {
@@ -354,7 +359,8 @@ promises! {
     }
 }
 
-// ---- other cleanups ------------------------------------------------------------------------------------
+// ---- other cleanups
+// ------------------------------------------------------------------------------------
 
 promises! {
     fn it_may_stop_and_run_others_armed_or_queued_or_running(mut stage) {
@@ -390,7 +396,8 @@ promises! {
                 match at % 3 {
                     0 => {
                         assert!(handle.stop(), "cleanup {at}");
-                        assert_eq!((left.line(at), handle.state()), ((0, 1), CleanupState::Stopped));
+                        assert_eq!(left.line(at), (0, 1));
+                        assert_eq!(handle.state(), CleanupState::Stopped);
                     }
                     1 => {
                         assert!(handle.run_now(), "cleanup {at}");
@@ -466,7 +473,8 @@ promises! {
     }
 }
 
-// ---- pools ---------------------------------------------------------------------------------------------
+// ---- pools
+// ---------------------------------------------------------------------------------------------
 
 promises! {
     fn it_may_ask_its_pool_and_cleanups_do_not_nest(mut stage) {
@@ -510,7 +518,7 @@ promises! {
             let pool = stage.pool.clone();
             stage.in_cleanup(move || pool.set_max_workers(bound));
             assert_eq!(stage.pool.max_workers(), bound);
-            // Whoever is left of them has to run the next one.
+            // The workers that are left have to run the next one.
             until("the surplus has left", || stage.pool.stats().workers <= bound);
             if bound == 0 && stage.way != Way::Manual {
                 stage.pool.set_max_workers(1);
@@ -526,7 +534,8 @@ promises! {
         ledger.assert_all_ran();
     }
 
-    /// It does not wait for the worker that it runs on, and what is queued by then is run, if there are workers.
+    /// It does not wait for the worker that it runs on, and what is queued by then is run, if there
+    /// are workers.
     fn it_may_shut_its_own_pool_down(mut stage) {
         let ledger = Ledger::new(LINES);
         let mut other = calm_heap_on(&stage.pool);
@@ -582,7 +591,7 @@ promises! {
         }
     }
 
-    /// With work in it, and no heap any more: workers run it, and end. A manual pool has nobody.
+    /// With work in it, and no heap any more: workers run it, and end. A manual pool has none.
     fn it_may_drop_the_last_handle_of_another_pool(mut stage) {
         for workers in [0, 1, 3] {
             let (builder, threads) = counted_threads();
@@ -672,8 +681,8 @@ fn it_may_drop_the_last_handle_of_its_own_pool() {
     }
 }
 
-/// The same by `run_now`, on a thread that is none of the pool's, while its workers are busy. A manual pool's work has
-/// nobody then.
+/// The same by `run_now`, on a thread that is none of the pool's, while its workers are busy. A
+/// manual pool's work has no thread then.
 #[test]
 fn run_by_its_handle_it_may_drop_the_last_handle_of_its_own_pool() {
     for workers in [0, 1, 3] {
@@ -711,8 +720,9 @@ fn run_by_its_handle_it_may_drop_the_last_handle_of_its_own_pool() {
     }
 }
 
-/// It keeps a heap on its thread that holds the last handle. The worker retires, its thread ends, the heap with it, and
-/// with that the pool: on one of the pool's own threads, and outside any cleanup.
+/// It keeps a heap on its thread that holds the last handle. The worker retires, its thread ends,
+/// the heap with it, and with that the pool: on one of the pool's own threads, and outside any
+/// cleanup.
 #[test]
 fn a_heap_that_a_worker_keeps_may_hold_the_last_handle_of_its_pool() {
     thread_local! {
@@ -740,10 +750,11 @@ fn a_heap_that_a_worker_keeps_may_hold_the_last_handle_of_its_pool() {
     }
 }
 
-// ---- waiting -------------------------------------------------------------------------------------------
+// ---- waiting
+// -------------------------------------------------------------------------------------------
 
-/// Everything that whoever is inside a cleanup, or counts as if, can do with a pool and heaps on it. Gives the answer to
-/// a wait without end.
+/// Does all that a thread inside a cleanup, or one that counts as if, can do with a pool and heaps
+/// on it. Gives the answer to a wait without end.
 fn liberties(pool: &CleanupPool) -> Result<(), WaitError> {
     let manual = CleanupPool::manual();
     let mut waits = Vec::new();
@@ -795,7 +806,8 @@ promises! {
                 });
                 assert!(handles[0].run_now());
                 let inner = inner.recv().unwrap();
-                // In the destructor of a capture: of one that is stopped, and of one that is discarded.
+                // In the destructor of a capture: of one that is stopped, and of one that is
+                // discarded.
                 assert!(handles[1].stop());
                 let mut heap = builder()
                     .cleanup_pool(&CleanupPool::manual())
@@ -845,7 +857,8 @@ promises! {
                         }
                     });
                     heap.collect();
-                    assert_eq!(heap.stats().cleanups.backlog as usize, LINES, "nobody could run them");
+                    let backlog = heap.stats().cleanups.backlog;
+                    assert_eq!(backlog as usize, LINES, "no thread could run them");
                 });
             }
         }
@@ -877,7 +890,8 @@ fn liberties_outside(pool: &CleanupPool) -> Result<(), WaitError> {
     heap.wait_for_cleanups(LONG)
 }
 
-// ---- hooks ---------------------------------------------------------------------------------------------
+// ---- hooks
+// ---------------------------------------------------------------------------------------------
 
 /// A pool to be known to its own hooks, and what they answer.
 #[derive(Clone, Default)]
@@ -1046,7 +1060,8 @@ fn a_hook_for_back_pressure_may_wait_for_other_heaps() {
     }
 }
 
-// ---- local cleanups, which may hold what is not `Send` -------------------------------------------------
+// ---- local cleanups, which may hold what is not `Send`
+// -------------------------------------------------
 
 #[test]
 fn a_local_cleanup_may_own_another_heap_and_use_it() {
@@ -1072,7 +1087,7 @@ fn a_local_cleanup_may_own_another_heap_and_use_it() {
                 other.collect();
                 assert_eq!(other.stats().cleanups.queued as usize, LINES);
                 assert_eq!(other.wait_for_cleanups(Duration::MAX), Err(WaitError::FromCleanup));
-                // These are run by whoever asks, and a cleanup may ask.
+                // These are run by the thread that asks, and a cleanup may ask.
                 assert_eq!(other.run_local_cleanups(10), 10);
                 assert_eq!(*count.borrow(), 10);
                 // And here the heap is dropped.

@@ -91,7 +91,8 @@ never!(Send: GcMutexGuard<'static, u8>, GcRwLockReadGuard<'static, u8>);
 never!(Send: GcRwLockWriteGuard<'static, u8>);
 never!(Sync: GcMutexGuard<'static, GcCell<u8>>, GcRwLockReadGuard<'static, GcCell<u8>>);
 never!(Sync: GcRwLockWriteGuard<'static, GcCell<u8>>);
-// A pointer goes where a reference would; so not where another thread could change what it points to.
+// A pointer goes where a reference would; so not where another thread could change what it points
+// to.
 never!(Send: GcKey<'static, GcCell<u8>>);
 never!(Sync: GcKey<'static, GcCell<u8>>);
 never!(Send: Gc<'static, GcCell<u8>>, Weak<'static, GcCell<u8>>, GcAtomic<'static, GcCell<u8>>);

@@ -53,7 +53,7 @@ fn calm_heap() -> SharedHeap {
     calm().build(|_| World::default())
 }
 
-/// Calls `work` on so many threads, with a mutator and the thread's number.
+/// Calls `work` on `threads` threads, with a mutator and the thread's number.
 fn on_threads(
     heap: &SharedHeap,
     threads: u64,
@@ -138,7 +138,8 @@ fn automatic_collections_happen_while_many_threads_allocate_and_free_what_is_dea
     });
     let stats = heap.stats();
     assert!(stats.cycles >= 10, "{stats:?}");
-    // What is in use never was much more than the pacer lets it grow to: 3 times 64 KiB are at hand.
+    // What is in use never was much more than the pacer lets it grow to: 3 times 64 KiB are at
+    // hand.
     assert!(stats.mapped_bytes <= 16 << 20, "{stats:?}");
     let mut mutator = heap.attach();
     assert_eq!(mutator.collect().live_objects, 48);
@@ -682,7 +683,7 @@ fn building_blocks_for_many_threads_do_what_their_names_say() {
         for _ in 0..200 {
             mutator.mutate(|mc, world| {
                 let node = mc.alloc(Node::new(number));
-                // A stack of one: whoever takes an old one has it alone.
+                // A stack of one: the thread that takes an old one has it alone.
                 if let Some(old) = world.head.swap(mc, Some(node)) {
                     assert!(old.next.swap(mc, Some(node)).is_none(), "taken twice");
                 }
@@ -960,8 +961,8 @@ fn dropping_the_heap_runs_all_cleanups_and_drops_all_objects() {
 fn statistics_count_no_object_that_was_not_allocated_and_soon_all_that_were() {
     let heap = calm_heap();
     let mut mutator = heap.attach();
-    // Of three types, so that slots of each are cached; and one that is larger than what is reserved
-    // at a time.
+    // Of three types, so that slots of each are at hand; and one that is larger than what is
+    // granted at a time.
     mutator.mutate(|mc, _| {
         (0..5).for_each(|id| _ = mc.alloc(Node::new(id)));
         mc.alloc(Leaf::new([0u64; 5]));

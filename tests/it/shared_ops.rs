@@ -1,7 +1,8 @@
-//! Op programs of several mutators against the oracle: 200,000 operations by default. See `hunt` for what can be set.
+//! Op programs of several mutators against the oracle: 200,000 operations by default. See `hunt`
+//! for what can be set.
 //!
-//! `SEXTON_SEED=seed cargo test -p sexton-tests shared_ops:: -- --nocapture` shows one program and runs it, a hundred times if need be:
-//! threads run as they like.
+//! `SEXTON_SEED=seed cargo test -p sexton-tests shared_ops:: -- --nocapture` shows one program and
+//! runs it, a hundred times if need be: threads run as they like.
 
 use proptest::prelude::*;
 use sexton_tests::program::Tally;
@@ -9,7 +10,7 @@ use sexton_tests::program::shared::{OPS, Op, Program, run};
 
 use crate::hunt::{Language, hunt};
 
-/// Programs have up to so many steps.
+/// The most steps of a program.
 const LENGTH: usize = 400;
 
 struct ManyMutators;

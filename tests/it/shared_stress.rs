@@ -1,15 +1,20 @@
-//! Stress of one shared heap: threads that attach, detach, link, let go, register, stop, collect, all at a time, while cleanups come back to the heap.
+//! Stress of one shared heap: threads that attach, detach, link, let go, register, stop, collect,
+//! all at a time, while cleanups come back to the heap.
 //!
 //! What is proved, round after round:
-//! - *No object is lost or used after its end.* Every item that is reached answers for its own number, and for that of its link; in zeal rounds
-//!   dead slots are overwritten, and each cycle is verified.
-//! - *Each item is dropped once, and no earlier than it may.* A second ledger has a line for each item.
-//! - *Each cleanup runs once, or was stopped*, whoever raced for it, and its captures are dropped once.
+//! - *No object is lost or used after its end.* Every item that is reached answers for its own
+//!   number, and for that of its link; in zeal rounds dead slots are overwritten, and each cycle is
+//!   verified.
+//! - *Each item is dropped once, and no earlier than it may.* A second ledger has a line for each
+//!   item.
+//! - *Each cleanup runs once, or was stopped*, whichever threads raced for it, and its captures are
+//!   dropped once.
 //!
-//! Each round has a seed, from which all choices come; how the threads mix is new each time. A watchdog ends a round that hangs, and says what
-//! each thread was at.
+//! Each round has a seed, from which all choices come; how the threads mix is new each time. A
+//! watchdog ends a round that hangs, and says what each thread was at.
 //! - `SEXTON_SEED=seed` begins with the round of that seed;
-//! - `SEXTON_ROUNDS=number` runs so many rounds, `SEXTON_MINUTES=number` as many as that takes. `.ci/soak-shared.sh` takes half an hour.
+//! - `SEXTON_ROUNDS=number` runs that number of rounds, `SEXTON_MINUTES=number` for that time.
+//!   `.ci/soak-shared.sh` takes half an hour.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -139,7 +144,7 @@ impl Scene {
         })
     }
 
-    /// A mutator's part: so many turns.
+    /// Does a mutator's part: `turns` turns.
     fn act<'h>(&'h self, roots: &Roots<'h>, number: usize, mut rng: Rng, turns: usize) {
         let mut mutator = self.attach();
         for _ in 0..turns {
@@ -247,7 +252,8 @@ impl Scene {
                     item.is_sound(mc);
                 }
             }
-            // A cleanup for what others have made, among other threads' registrations on the same object.
+            // A cleanup for what others have made, among other threads' registrations on the same
+            // object.
             if let Some(item) = world.strong[rng.usize(0..SLOTS)].load() {
                 let handle = self.add_cleanup(mc, item);
                 self.handles.lock().unwrap().extend(handle);
@@ -255,7 +261,7 @@ impl Scene {
         });
     }
 
-    /// Between sessions: stops a cleanup, or runs it, whoever registered it.
+    /// Between sessions: stops a cleanup, or runs it, whichever thread registered it.
     fn use_handle(&self, rng: &mut Rng) {
         let handle = {
             let mut handles = self.handles.lock().unwrap();
@@ -344,7 +350,7 @@ fn play(seed: u64, tally: &mut Tally) {
             drop(done);
         })
     };
-    // Nobody sends: it ends when all have.
+    // No thread sends: it ends when all have.
     if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
         let at: Vec<_> = scene.at.iter().map(|at| *at.lock().unwrap()).collect();
         let (stats, dump) = (scene.heap.stats(), scene.heap.cleanup_pool().dump());

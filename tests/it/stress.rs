@@ -1,23 +1,25 @@
 //! Stress: ten heaps with four producers each, while everything goes wrong that may.
 //!
-//! "Ten heaps by four producers" is read like this. A heap stays on its thread, so ten threads own one heap after
-//! another. To each owner belong four threads that produce cleanups: they order them through a channel, get the handles
-//! back, and stop, run early and hand on what they ordered, while the owner collects. Cleanups order further ones in the
-//! same way, and build heaps of their own. All of them share one to ten pools, over which comes the weather: a thread that
-//! moves bounds, pauses pools, helps, lets stalled cleanups go, and shuts pools down amid the work.
+//! "Ten heaps by four producers" is read like this. A heap stays on its thread, so ten threads own
+//! one heap after another. To each owner belong four threads that produce cleanups: they order them
+//! through a channel, get the handles back, and stop, run early and hand on what they ordered,
+//! while the owner collects. Cleanups order further ones in the same way, and build heaps of their
+//! own. All of them share one to ten pools, over which comes the weather: a thread that moves
+//! bounds, pauses pools, helps, lets stalled cleanups go, and shuts pools down amid the work.
 //!
-//! What is proved is what the ledger says in the end, and not what anybody has waited for: each cleanup has run once, or was
-//! stopped, or was discarded, and no two of these; its captures were dropped once; and the pools' counters and
-//! panic hooks say the same. On the way:
-//! - *A stall costs itself.* With a worker more than stalled cleanups, all others end, and nobody does more for it than
-//!   look.
+//! What is proved is what the ledger says in the end, and not what a thread has waited for. Each
+//! cleanup has run once, or was stopped, or was discarded, and no two of these. Its captures were
+//! dropped once. The pools' counters and panic hooks say the same. On the way:
+//! - *A stall costs itself.* With a worker more than stalled cleanups, all others end, and no
+//!   thread does more for it than look.
 //! - *A wait has waited.* What was queued before it has ended after it.
-//! - *No wake is lost.* In the end cleanups trickle into each pool, each when the one worker is about to fall asleep.
+//! - *No wake is lost.* In the end cleanups trickle into each pool, each when the one worker is
+//!   about to fall asleep.
 //!
-//! Each round has a seed, from which all choices come; how the threads mix is new each time. A failure names the seed, and
-//! says what each thread and each worker was at.
+//! Each round has a seed, from which all choices come; how the threads mix is new each time. A
+//! failure names the seed, and says what each thread and each worker was at.
 //! - `SEXTON_SEED=seed` begins with the round of that seed;
-//! - `SEXTON_ROUNDS=number` runs so many rounds. `.ci/soak.sh` runs many.
+//! - `SEXTON_ROUNDS=number` runs that number of rounds. `.ci/soak.sh` runs many.
 
 mod cast;
 mod stage;
@@ -37,7 +39,7 @@ use crate::world::{Node, heap_on};
 
 const HEAPS: usize = 10;
 const PRODUCERS: usize = 4;
-/// What a producer orders: so many times, so many cleanups at most.
+/// The most orders of a producer, and the most cleanups of an order.
 const ORDERS: usize = 20;
 const ORDER: usize = 50;
 /// How often cleanups trickle into a pool in the end.
@@ -78,7 +80,7 @@ fn ten_heaps_with_four_producers_each_lose_nothing_whatever_goes_wrong() {
         play(base.wrapping_add(round), &tally);
         let mut tally = tally.lock().unwrap();
         tally.rounds += 1;
-        // For whoever waits for a long run.
+        // Shows that a long run goes on.
         if tally.rounds.is_multiple_of(500) || tally.rounds == rounds {
             println!("stress: {:.1?}: {tally:#?}", start.elapsed());
         }
@@ -96,7 +98,8 @@ fn play(seed: u64, tally: &Arc<Mutex<Tally>>) {
 /// What a thread does.
 type Part = Box<dyn FnOnce(&Post) + Send>;
 
-/// Runs threads, and watches over them: nobody is joined before all have left, so that a hang is a failure.
+/// Runs threads, and watches over them: none is joined before all have left, so that a hang is a
+/// failure.
 fn run_threads(stage: &Stage, parts: Vec<(String, Part)>) {
     let (leave, left) = channel::<()>();
     let mut threads = Vec::new();
@@ -139,7 +142,8 @@ fn end(stage: &Stage, post: &Post) {
 fn quieten(stage: &Stage, house: &House, post: &Post) {
     let closing = house.is_closing();
     if !closing {
-        // Nobody queues any more, and the gate is shut. There are workers enough: whatever can end, ends.
+        // Nothing is queued any more, and the gate is shut. There are workers enough: whatever can
+        // end, ends.
         post.at("watches all but the stalled end");
         stage.watch("all but the stalled end", || {
             house.help_if_manual();
@@ -171,8 +175,8 @@ fn watch_rest(stage: &Stage, house: &House, post: &Post) {
     });
 }
 
-/// Cleanups by twos: the second is queued about when the first ends, and its worker, the only one, falls asleep. There is
-/// nobody else to make good for a wake that was lost.
+/// Cleanups by twos: the second is queued about when the first ends, and its worker, the only one,
+/// falls asleep. No other worker makes good for a wake that was lost.
 fn trickle(stage: &Stage, house: &House) {
     house.pool.set_max_workers(1);
     let mut heap = heap_on(&house.pool);

@@ -39,12 +39,14 @@ fn blocked() -> u64 {
     open.fold((1 << 31) - 1, |mask, signal| mask & !(1 << (signal - 1)))
 }
 
-/// The first 31 signals of a mask. The others have no names, and the C library keeps some for itself.
+/// The first 31 signals of a mask. The others have no names, and the C library keeps some for
+/// itself.
 fn low(mask: u64) -> u64 {
     mask & ((1 << 31) - 1)
 }
 
-/// The names of four workers, which run at the same time, and of the monitor; whether all block signals.
+/// The names of four workers, which run at the same time, and of the monitor; whether all block
+/// signals.
 fn names_of(pool: &CleanupPool) -> BTreeSet<String> {
     let seen = Arc::new(Mutex::new(BTreeSet::new()));
     let all = Arc::new(Barrier::new(4));

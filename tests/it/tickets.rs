@@ -17,7 +17,8 @@ fn pool(workers: usize) -> CleanupPool {
     CleanupPool::builder().max_workers(workers).build()
 }
 
-/// A heap of which the ledger's thousand cleanups are queued behind some that keep all workers at the gate.
+/// A heap of which the ledger's thousand cleanups are queued behind some that keep all workers at
+/// the gate.
 fn beside_stuck_workers(
     pool: &CleanupPool,
     workers: usize,
@@ -46,7 +47,8 @@ fn pending(heap: &WorldHeap, timeout: Duration) -> u64 {
     }
 }
 
-// ---- what is waited for --------------------------------------------------------------------------------
+// ---- what is waited for
+// --------------------------------------------------------------------------------
 
 #[test]
 fn what_was_queued_has_ended_when_it_returns_and_its_memory_is_seen() {
@@ -173,7 +175,8 @@ fn stalls_of_other_heaps_do_not_prolong_a_wait() {
     }
 }
 
-// ---- for how long --------------------------------------------------------------------------------------
+// ---- for how long
+// --------------------------------------------------------------------------------------
 
 #[test]
 fn a_timeout_comes_at_its_time_and_neither_before_nor_much_later() {
@@ -230,7 +233,8 @@ fn a_wait_ends_when_a_shutdown_discards_what_it_waits_for() {
     }
 }
 
-// ---- what is counted -----------------------------------------------------------------------------------
+// ---- what is counted
+// -----------------------------------------------------------------------------------
 
 /// What has become of each cleanup says how many are pending.
 #[track_caller]
@@ -271,7 +275,8 @@ fn a_timeout_counts_what_is_pending_while_some_are_stopped_run_early_and_panic()
                 _ => false,
             };
             left -= u64::from(ended);
-            // What the others hold up does not count, and what was stopped or has panicked is at its end.
+            // What the others hold up does not count, and what was stopped or has panicked is at
+            // its end.
             assert_eq!(pending(&heap, Duration::ZERO), left, "after cleanup {at}");
         }
         assert_eq!(truth(&handles), left);
@@ -375,7 +380,7 @@ fn over_stalled_cleanups_exactly_they_are_pending_after_the_take_over() {
     }
 }
 
-/// A bound of one: nobody takes over, and a wait says what waits behind the stall.
+/// A bound of one: no worker takes over, and a wait says what waits behind the stall.
 #[test]
 fn with_one_worker_all_behind_a_stall_are_pending() {
     let (pool, gate) = (pool(1), Gate::default());
@@ -402,9 +407,10 @@ fn with_one_worker_all_behind_a_stall_are_pending() {
     ledger.assert_all_ran();
 }
 
-// ---- who runs what is waited for -----------------------------------------------------------------------
+// ---- who runs what is waited for
+// -----------------------------------------------------------------------
 
-/// There is nobody else: the bound was lowered to nothing while the wait went on.
+/// There is no other thread: the bound was lowered to nothing while the wait went on.
 #[test]
 fn a_wait_outlives_its_pools_workers() {
     for workers in [1, 3] {
@@ -426,7 +432,8 @@ fn a_wait_outlives_its_pools_workers() {
     }
 }
 
-/// There is nobody else: the pool is paused, and another thread puts the rest of a block back that it has begun.
+/// There is no worker: the pool is paused, and another thread puts the rest of a block back that it
+/// has begun.
 #[test]
 fn a_wait_takes_up_what_a_helping_thread_puts_back() {
     let pool = CleanupPool::builder().max_workers(1).stall_after(LONG).build();

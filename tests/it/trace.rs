@@ -39,8 +39,8 @@ fn survivors<R: Branded>(
     report.live_objects + report.live_weak_records
 }
 
-/// `name: root type => survivors, |mc, item| value`. Every call of `item` allocates one object; a weak record
-/// is a survivor, too.
+/// `name: root type => survivors, |mc, item| value`. Every call of `item` allocates one object; a
+/// weak record is a survivor, too.
 macro_rules! keeps {
     ($($name:ident: $ty:ty => $count:expr, |$mc:pat_param, $item:ident| $make:expr;)*) => {$(
         #[test]
@@ -140,8 +140,9 @@ mod containers {
         tuple_first: (Item<'static>, u8) => 1, |_, item| (item(0), 0);
         tuple_last: (u8, Item<'static>) => 1, |_, item| (0, item(0));
         tuple_of_twelve: (
-            Item<'static>, Item<'static>, Item<'static>, Item<'static>, Item<'static>, Item<'static>,
-            Item<'static>, Item<'static>, Item<'static>, Item<'static>, Item<'static>, Item<'static>,
+            Item<'static>, Item<'static>, Item<'static>, Item<'static>,
+            Item<'static>, Item<'static>, Item<'static>, Item<'static>,
+            Item<'static>, Item<'static>, Item<'static>, Item<'static>,
         ) => 12, |_, item| (
             item(0), item(1), item(2), item(3), item(4), item(5),
             item(6), item(7), item(8), item(9), item(10), item(11),
@@ -423,7 +424,8 @@ mod derived {
         shared: Shared<'static, str> => 1, |_, item| Shared {
             shared: "shared".into(), leaf: Leaf::new(vec![]), pointer: item(0),
         };
-        map: Map<'static, Key<'static>, Item<'static>, std::hash::RandomState> => 11, |_, item| Map {
+        map: Map<'static, Key<'static>, Item<'static>, std::hash::RandomState> => 11,
+        |_, item| Map {
             map: (0..5).map(|n| (Key(n, item(n)), item(n))).collect(), pointer: item(5),
         };
         sorted: Sorted<'static, Leaf<u32>> => 1, |_, item| Sorted {

@@ -47,13 +47,15 @@ pub(crate) fn manual_heap() -> WorldHeap {
     builder().pacing(Pacing::Manual).build(|_| World::default())
 }
 
-/// A heap on this pool that collects only when told to; and at each session, if built for zeal mode.
+/// A heap on this pool that collects only when told to; and at each session, if built for zeal
+/// mode.
 pub(crate) fn heap_on(pool: &CleanupPool) -> WorldHeap {
     builder().cleanup_pool(pool).pacing(Pacing::Manual).build(|_| World::default())
 }
 
-/// Settings of a heap that collects only when told to, where all others are in zeal mode, too. For tests that count
-/// collections, or in which something is to happen between an object's death and its discovery.
+/// Settings of a heap that collects only when told to, where all others are in zeal mode, too. For
+/// tests that count collections, or in which something is to happen between an object's death and
+/// its discovery.
 pub(crate) fn calm<R: Branded>() -> HeapBuilder<R> {
     Heap::builder().pacing(Pacing::Manual).zeal(false)
 }

@@ -1,8 +1,10 @@
-//! Faults on purpose, for `.ci/sanitize.sh` to show that a sanitizer sees them before it trusts its silence.
+//! Faults on purpose, for `.ci/sanitize.sh` to show that a sanitizer sees them before it trusts its
+//! silence.
 //!
-//! The argument names the fault. Some are plain; the others go through Sexton, and so also show that its code is
-//! watched, and that the watcher follows memory from a session through the sweep to a worker. `handed-over` is no
-//! fault but the twin of `not-waited-for`: the same accesses, in the order that Sexton promises.
+//! The argument names the fault. Some are plain; the others go through Sexton, and so also show
+//! that its code is watched, and that the watcher follows memory from a session through the sweep
+//! to a worker. `handed-over` is no fault but the twin of `not-waited-for`: the same accesses, in
+//! the order that Sexton promises.
 //!
 //! An example only because cargo builds those without running them.
 
@@ -40,7 +42,8 @@ fn heap() -> Heap<()> {
 
 const LONG: Duration = Duration::from_secs(60);
 
-// ---- leaks ---------------------------------------------------------------------------------------------
+// ---- leaks
+// ---------------------------------------------------------------------------------------------
 
 /// Many, because a copy of the last pointer may survive in a register or on the stack.
 fn leak() {
@@ -49,7 +52,8 @@ fn leak() {
     }
 }
 
-/// What objects own is lost with their heap: nothing but slots points to it, and those are in no memory of `malloc`'s.
+/// What objects own is lost with their heap: nothing but slots points to it, and those are in no
+/// memory of `malloc`'s.
 fn leaked_heap() {
     let mut heap = heap();
     heap.mutate(|mc, _| {
@@ -60,7 +64,8 @@ fn leaked_heap() {
     std::mem::forget(heap);
 }
 
-// ---- uses of freed memory ------------------------------------------------------------------------------
+// ---- uses of freed memory
+// ------------------------------------------------------------------------------
 
 /// Reads what the pointer points to, whether or not anything is there.
 fn read(pointer: *const u64) -> u64 {
@@ -98,7 +103,8 @@ fn use_after_cleanup() {
     println!("{}", read(pointer));
 }
 
-// ---- races ---------------------------------------------------------------------------------------------
+// ---- races
+// ---------------------------------------------------------------------------------------------
 
 /// A number that is no atomic and that everybody writes all the same.
 struct Shared(UnsafeCell<u64>);
@@ -120,8 +126,8 @@ impl Shared {
 
 /// Two threads write one after the other, and nothing orders them: the flags are relaxed.
 ///
-/// The first one stays until the second has written. On its way out it would release locks and counts, and the
-/// second, had it to do with one of those meanwhile, would rightly come after it.
+/// The first one stays until the second has written. On its way out it would release locks and
+/// counts, and the second, had it to do with one of those meanwhile, would rightly come after it.
 static FIRST_WROTE: AtomicBool = AtomicBool::new(false);
 static SECOND_WROTE: AtomicBool = AtomicBool::new(false);
 
@@ -160,7 +166,8 @@ fn write_and_queue(cleanup: fn()) -> (Heap<()>, Cleanup) {
     (heap, handle)
 }
 
-/// The collection orders the session's write and the cleanup's. Nothing orders the cleanup's and the second.
+/// The collection orders the session's write and the cleanup's. Nothing orders the cleanup's and
+/// the second.
 fn not_waited_for() {
     let _heap = write_and_queue(write_first);
     write_second();

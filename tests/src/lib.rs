@@ -1,4 +1,5 @@
-//! What the tests of this package share with the fuzz target: op programs and the oracle they run against.
+//! What the tests of this package share with the fuzz target: op programs and the oracle they run
+//! against.
 //!
 //! The tests are in `it/`, and what must not compile in `ui/`.
 

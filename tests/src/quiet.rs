@@ -1,7 +1,7 @@
 //! Panics that are expected, or that are reported later: caught without a word on standard error.
 //!
-//! Invariant: only the thread that asks is quiet, and only as long as it asks; every other panic goes to the
-//! hook that was there before (the test harness's, or the fuzzer's, which aborts).
+//! Invariant: only the thread that asks is quiet, and only as long as it asks; every other panic
+//! goes to the hook that was there before (the test harness's, or the fuzzer's, which aborts).
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -12,8 +12,8 @@ thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Calls `f`; panics on this thread meanwhile print nothing, unless one ends the process: then it and the
-/// last one before it are printed after all.
+/// Calls `f`; panics on this thread meanwhile print nothing, unless one ends the process: then it
+/// and the last one before it are printed after all.
 pub fn quietly<T>(f: impl FnOnce() -> T) -> T {
     struct Leave;
     impl Drop for Leave {
@@ -38,7 +38,7 @@ fn install() {
         let loud = take_hook();
         set_hook(Box::new(move |panic| {
             let text = panic.to_string();
-            // The standard library's words for a panic that nobody can catch.
+            // The standard library's words for a panic that cannot be caught.
             let fatal =
                 ["during cleanup", "cannot unwind"].iter().any(|words| text.contains(words));
             if DEPTH.get() == 0 {

@@ -1,4 +1,4 @@
-//! What whoever runs the tests may set, by environment variables.
+//! Settings of a test run, by environment variables.
 
 /// A variable that is a number, if it is set.
 pub fn number(variable: &str) -> Option<u64> {

@@ -1,5 +1,5 @@
-//! That a `Gc` to what is not `Sync` is not `Send` is not all: in a wrapper that claims to be, it still cannot outlive its
-//! session.
+//! A `Gc` to what is not `Sync` is not `Send`. In a wrapper that claims to be, it still cannot
+//! outlive its session.
 
 use sexton::{Gc, GcCell, Heap};
 

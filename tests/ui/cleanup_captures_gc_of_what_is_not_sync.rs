@@ -1,5 +1,5 @@
-//! A cleanup cannot capture a `Gc`; where that points to what is not `Sync`, as most payloads of a `Local` heap are not, the
-//! compiler says that first.
+//! A cleanup cannot capture a `Gc`. Where that points to what is not `Sync`, the compiler says that
+//! first. Most payloads of a `Local` heap are not `Sync`.
 
 use sexton::{Gc, GcCell, Heap, Trace};
 

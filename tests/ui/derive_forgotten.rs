@@ -1,4 +1,4 @@
-//! A type that does not derive `Trace` is no payload; the advice is to derive it, not to borrow the value.
+//! A type without `Trace` is no payload. The advice is to derive it, not to borrow the value.
 
 use sexton::Heap;
 

@@ -1,4 +1,4 @@
-//! A type that derives `Trace` cannot implement `Drop`: the objects it points to may be gone by then.
+//! A type that derives `Trace` cannot implement `Drop`: the objects it points to may be gone.
 
 use sexton::{Gc, Leaf, Trace};
 

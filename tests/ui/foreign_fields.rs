@@ -1,4 +1,4 @@
-//! A field is `Trace` or a leaf; a reference into the heap is neither; shared ownership of pointers is not possible.
+//! A field is `Trace` or a leaf. A reference into the heap is neither, nor is an `Rc` of pointers.
 
 use std::fs::File;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! A `Gc` or a `Weak` to what is not `Sync` cannot go to another thread, not even to one that ends within the session.
+//! A `Gc` or `Weak` to what is not `Sync` cannot go to a thread, not even one within the session.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! A `Gc` cannot go to a thread that may outlive its session: a free one, or a scoped one whose scope is not within the session.
+//! A `Gc` cannot go to a thread, free or scoped, that may outlive its session.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! A `Root` stays on its thread, in a `Shared` heap as well; what crosses threads is a `SharedRoot`.
+//! A `Root` stays on its thread, in a `Shared` heap as well. A `SharedRoot` crosses threads.
 
 use std::thread;
 

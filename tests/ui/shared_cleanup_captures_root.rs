@@ -1,4 +1,4 @@
-//! A cleanup of a `Shared` heap's object cannot capture a `Root`, which would keep its object alive.
+//! A cleanup in a `Shared` heap cannot capture a `Root`, which would keep its object alive.
 
 use sexton::{Heap, Leaf, Shared};
 

@@ -1,4 +1,4 @@
-//! A cleanup cannot capture a `SharedRoot`, by which it would keep its own object alive, unless the heap is never dropped.
+//! A cleanup cannot capture a `SharedRoot`, by which it keeps its object, of a heap that may end.
 
 use sexton::{Heap, Leaf, Shared};
 

@@ -1,4 +1,4 @@
-//! A `Gc` or a `Weak` of a `Shared` heap cannot be kept after its session, which other threads' collections wait for.
+//! A `Gc` or `Weak` of a `Shared` heap cannot be kept after its session: collections wait for it.
 
 use std::sync::Mutex;
 

@@ -1,4 +1,4 @@
-//! Nor can a `Gc` or a `Weak` of a `Shared` heap: other threads reach the object in sessions of their own.
+//! Nor can a `Gc` or `Weak` of a `Shared` heap: other threads have sessions of their own.
 
 use std::sync::Arc;
 use std::thread;

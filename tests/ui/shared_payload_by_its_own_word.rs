@@ -1,4 +1,4 @@
-//! A type cannot say of itself that it is a payload of a shared heap: it is one if it is `Send + Sync`.
+//! A type is a payload of a shared heap if it is `Send + Sync`. It cannot say so of itself.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ trait Hidden {}
 
 #[derive(Trace)]
 struct Evil {
-    // With this field the compiler knows that the type will never be `Send`, and would let it implement a trait that all `Send` types implement.
+    // By it the type is never `Send`, so it may implement a trait that all `Send` types implement.
     #[trace(leaf)]
     hidden: &'static dyn Hidden,
     #[trace(leaf)]

@@ -1,4 +1,4 @@
-//! What is not `Send` cannot be allocated in a `Shared` heap, where another thread than the one that made it may drop it.
+//! A `Shared` heap takes no payload that is not `Send`: another thread may drop it.
 
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the Boehm peer: build.sh OUTDIR writes OUTDIR/boehm, and prints its path last. CC names another compiler.
-# Status 3 with one line on standard error: the compiler or the library is missing. Nothing is written here.
+# Builds the Boehm peer: build.sh OUTDIR writes OUTDIR/boehm, and prints its path last. CC names
+# another compiler. Status 3 with one line on standard error: the compiler or the library is
+# missing. Nothing is written here.
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: build.sh OUTDIR" >&2; exit 2; }
 mkdir -p "$1"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the Go peer: build.sh OUTDIR writes OUTDIR/go, and prints its path last. GO names another toolchain.
-# Status 3 with one line on standard error: the toolchain is missing. Nothing is written here or downloaded.
+# Builds the Go peer: build.sh OUTDIR writes OUTDIR/go, and prints its path last. GO names another
+# toolchain. Status 3 with one line on standard error: the toolchain is missing. Nothing is written
+# here or downloaded.
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: build.sh OUTDIR" >&2; exit 2; }
 mkdir -p "$1"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the Node peer: build.sh OUTDIR writes OUTDIR/node, a launcher, and prints its path last. NODE names
-# another one. Status 3 with one line on standard error: there is no Node. Nothing is written here.
+# Builds the Node peer: build.sh OUTDIR writes OUTDIR/node, a launcher, and prints its path last.
+# NODE names another one. Status 3 with one line on standard error: there is no Node. Nothing is
+# written here.
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: build.sh OUTDIR" >&2; exit 2; }
 mkdir -p "$1"
@@ -14,7 +15,8 @@ major=$(sed -n 's/^v\([0-9]*\).*/\1/p' <<<"$version")
 cp peer.js "$out/node-peer.js"
 {
     echo '#!/bin/sh'
-    # gc() is what starts a collection by hand; the limit on the heap is only there so that it is never met.
+    # gc() is what starts a collection by hand; the limit on the heap is only there so that it is
+    # never met.
     printf 'exec %q --expose-gc --max-old-space-size=4096 %q "$@"\n' "$node" "$out/node-peer.js"
 } >"$out/node"
 chmod +x "$out/node"

@@ -53,7 +53,8 @@ pub(super) fn parts(stage: &Arc<Stage>) -> Vec<(String, Part)> {
     parts
 }
 
-// ---- producers -----------------------------------------------------------------------------------------
+// ---- producers
+// -----------------------------------------------------------------------------------------
 
 /// What an owner shares with its producers and cleanups.
 struct Office {
@@ -118,7 +119,8 @@ fn produce(stage: &Stage, office: &Office, mut rng: Rng, post: &Post) {
     }
 }
 
-// ---- owners --------------------------------------------------------------------------------------------
+// ---- owners
+// --------------------------------------------------------------------------------------------
 
 fn own(
     stage: &Arc<Stage>,
@@ -297,7 +299,8 @@ fn any_policy(rng: &mut Rng) -> OnDrop {
     [OnDrop::RunAll, OnDrop::RunAll, OnDrop::RunQueued, OnDrop::Discard][rng.usize(0..4)]
 }
 
-// ---- cleanups ------------------------------------------------------------------------------------------
+// ---- cleanups
+// ------------------------------------------------------------------------------------------
 
 /// What a cleanup does.
 #[derive(Clone, Copy, Debug)]
@@ -481,7 +484,8 @@ fn be_guest(stage: &Arc<Stage>, house: &Arc<House>, office: &Arc<Office>, rng: &
     }
 }
 
-// ---- the weather ---------------------------------------------------------------------------------------
+// ---- the weather
+// ---------------------------------------------------------------------------------------
 
 fn weather(stage: &Stage, goes_on: impl Fn() -> bool, mut rng: Rng, post: &Post) {
     while goes_on() {
@@ -510,7 +514,7 @@ fn weather(stage: &Stage, goes_on: impl Fn() -> bool, mut rng: Rng, post: &Post)
             }
             24..26 => {
                 post.at("shuts a pool down");
-                // Rather one that has to wait for somebody.
+                // Rather one that has to wait for a thread.
                 let houses = stage.houses();
                 let busy = houses.iter().find(|house| house.has_stalled() && !house.is_closing());
                 stage.storm(busy.unwrap_or(&house), &mut rng);

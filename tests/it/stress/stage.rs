@@ -1,6 +1,7 @@
 //! What a round is played on: its pools, its ledger, and what everybody is at.
 //!
-//! Invariant: a check that fails is written down as a fault. An assertion within a cleanup would be a panic among others.
+//! Invariant: a check that fails is written down as a fault. An assertion within a cleanup would be
+//! a panic among others.
 
 use std::io;
 use std::mem;
@@ -114,7 +115,8 @@ impl Stage {
         count(&mut self.tally.lock().unwrap());
     }
 
-    // ---- pools -------------------------------------------------------------------------------------
+    // ---- pools
+    // -------------------------------------------------------------------------------------
 
     fn open_house(&self, rng: &mut Rng) {
         self.count(|tally| tally.pools += 1);
@@ -149,7 +151,8 @@ impl Stage {
         let timeout = Duration::from_millis(rng.u64(0..10));
         let result = house.pool.shutdown(if patient { PATIENCE } else { timeout });
         self.count(|tally| tally.shutdowns += 1);
-        // Without a worker left, the error is of what was discarded: in a manual pool, or because it was queued too late.
+        // Without a worker left, the error is of what was discarded: in a manual pool, or because
+        // it was queued too late.
         let timed_out = result.is_err_and(|end| end.workers > 0);
         if timed_out {
             self.count(|tally| tally.shutdowns_timed_out += 1);
@@ -159,7 +162,8 @@ impl Stage {
         });
     }
 
-    // ---- cleanups ----------------------------------------------------------------------------------
+    // ---- cleanups
+    // ----------------------------------------------------------------------------------
 
     /// A line for one more cleanup, if there is room.
     pub(super) fn line(&self, kind: Kind) -> Option<(usize, Entry)> {
@@ -200,7 +204,7 @@ impl Stage {
             return;
         }
         let gate = house.gate.lock().unwrap().clone();
-        // Later than that: whoever closes says so first, and then opens the gate.
+        // Later than that: the thread that closes says so first, and then opens the gate.
         if !house.is_closing() {
             self.count(|tally| tally.stalls += 1);
             self.lines[at].stalled.store(true, SeqCst);
@@ -247,7 +251,8 @@ impl Stage {
         self.kept.lock().unwrap().extend(handles);
     }
 
-    // ---- faults ------------------------------------------------------------------------------------
+    // ---- faults
+    // ------------------------------------------------------------------------------------
 
     pub(super) fn post(&self, name: String) -> Post {
         let post = Post(Arc::new(Mutex::new("begins")));
@@ -308,7 +313,8 @@ impl Stage {
         panic!("{report}");
     }
 
-    // ---- the end -----------------------------------------------------------------------------------
+    // ---- the end
+    // -----------------------------------------------------------------------------------
 
     /// What has become of a cleanup; a fault, if that is not one thing.
     fn fate(&self, at: usize) -> Fate {
@@ -408,7 +414,8 @@ impl House {
             pool = pool.on_slow(Duration::from_millis(2), |_| {});
         }
         if rng.bool() {
-            // Each in so many workers cannot be started, in one way or another. The monitor, who tries again, can.
+            // One worker in `each` cannot be started, in one way or another. The monitor, which
+            // tries again, can.
             let (each, asked) = (rng.usize(2..6), AtomicUsize::new(0));
             pool = pool.spawn_hook(move |thread, body| {
                 let monitor = format!("{thread:?}").contains("-mon\"");
@@ -504,7 +511,8 @@ impl House {
         let found = (stats.executed, stats.panicked, stats.discarded, heard);
         stage.check(found == expected, || {
             format!(
-                "pool {}: (executed, panicked, discarded, told) are {found:?}, by the ledger {expected:?}",
+                "pool {}: (executed, panicked, discarded, told) are {found:?}, \
+                 by the ledger {expected:?}",
                 self.number
             )
         });

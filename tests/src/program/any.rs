@@ -2,7 +2,8 @@
 //!
 //! Invariant: an `Any` remembers its object's type, and nothing else does.
 
-/// `any! { Mode; Name: Type<'gc>, Type<'static>; .. }` makes `Any`, `AnyWeak` and `AnyRoot`, each with a variant for every type.
+/// `any! { Mode; Name: Type<'gc>, Type<'static>; .. }` makes `Any`, `AnyWeak` and `AnyRoot`, each
+/// with a variant for every type.
 macro_rules! any {
     ($mode:ty; $($name:ident: $at:ty, $family:ty;)*) => {
         /// A pointer to an object of any type.

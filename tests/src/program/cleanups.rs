@@ -1,6 +1,7 @@
 //! Cleanups of op programs: from the plan for one to the handle of it.
 //!
-//! Invariant: a cleanup tells the ledger that it ran before it does anything else, and that its captures are dropped, however it ends.
+//! Invariant: a cleanup tells the ledger that it ran before it does anything else, and that its
+//! captures are dropped, however it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};

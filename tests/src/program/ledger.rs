@@ -1,7 +1,7 @@
 //! The ledger: what cleanups and drop glue report of themselves, from whatever thread they run on.
 //!
-//! Invariant: nothing here judges. A failed assertion within a cleanup would be caught as its panic; so what
-//! happens there is written down, and the oracle, on the program's thread, compares.
+//! Invariant: nothing here judges. A failed assertion within a cleanup would be caught as its
+//! panic; so what happens there is written down, and the oracle, on the program's thread, compares.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -19,9 +19,9 @@ pub(super) type Id = u32;
 pub(super) enum Event {
     /// A cleanup has begun to run.
     Ran(Number),
-    /// A cleanup's captures are being dropped, be it at the end of its run or instead.
+    /// A cleanup's captures are being dropped, at the end of its run or instead of one.
     Released(Number),
-    /// Somebody tried to end a cleanup through its handle; whether it was this that ended it.
+    /// A handle was used to end a cleanup; whether it was this that ended it.
     Tried(How, Number, bool),
     /// A cleanup found its captures changed.
     Corrupt(Number),
@@ -29,7 +29,7 @@ pub(super) enum Event {
     State(Number, CleanupState),
     /// A cleanup tried to run others of its pool; how many it ran.
     Nested(usize),
-    /// A cleanup wants a successor, which may have so many in turn.
+    /// A cleanup wants a successor, which may have this number of successors in turn.
     Rearm(u8),
     /// An object's drop glue ran.
     Dropped(Id),
@@ -44,7 +44,8 @@ pub(super) enum How {
     RunNow,
 }
 
-/// A moment, as one clock tells it to all threads: no two are the same, and what happens later has a higher one.
+/// A moment, as one clock tells it to all threads: no two are the same, and what happens later has
+/// a higher one.
 pub(super) type Stamp = u64;
 
 /// What has happened since the oracle last looked.
@@ -149,7 +150,8 @@ impl Action {
     }
 }
 
-/// How long a cleanup lingers: long enough, often enough, for a worker to pass a cleanup that its handle runs.
+/// How long a cleanup lingers: long enough, often enough, for a worker to pass a cleanup that its
+/// handle runs.
 const YIELDS: u32 = 20;
 
 /// A field that reports its drop, and may panic in it.

@@ -1,4 +1,5 @@
-//! Op programs: sequences of operations on heaps, run against the real thing and an oracle side by side.
+//! Op programs: sequences of operations on heaps, run against the real thing and an oracle side by
+//! side.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -13,8 +14,8 @@
 //! | `tally` | counts operations that took effect |
 //! | `shared` | the same for several mutators of one heap |
 //!
-//! Invariant: as long as heap and oracle agree, what a program does depends on the program alone if its pool is
-//! manual, and on the order in which workers come to run otherwise.
+//! Invariant: as long as heap and oracle agree, what a program does depends on the program alone if
+//! its pool is manual, and on the order in which workers come to run otherwise.
 
 mod any;
 mod cleanups;

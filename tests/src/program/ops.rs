@@ -1,8 +1,9 @@
-//! The language: what a program can do, and the one table from which random tests and the fuzzer make it.
+//! The language: what a program can do, and the one table from which random tests and the fuzzer
+//! make it.
 //!
-//! Invariant: every operation means something in every state. Numbers that choose are taken modulo what there
-//! is to choose from; where there is nothing, the operation has no effect and is not counted. So any sequence
-//! of operations is a program, and a shrunk program is one, too.
+//! Invariant: every operation means something in every state. Numbers that choose are taken modulo
+//! what there is to choose from; where there is nothing, the operation has no effect and is not
+//! counted. So any sequence of operations is a program, and a shrunk program is one, too.
 
 use super::payload::Kind;
 
@@ -73,7 +74,8 @@ pub enum Act {
     Nest,
     /// Gives other threads time to come to where it is.
     Linger,
-    /// Attaches to the heap of its object and opens a session there, if several mutators may use it.
+    /// Attaches to the heap of its object and opens a session there, if several mutators may use
+    /// it.
     Visit,
 }
 
@@ -86,9 +88,11 @@ pub enum Act {
 pub enum Op {
     /// Puts an object into the heap; it is garbage at once unless kept.
     Alloc { kind: Kind, keep: bool, fallible: bool },
-    /// Several objects in one session, each linked to the one before if its type can; the last is kept.
+    /// Several objects in one session, each linked to the one before if its type can; the last is
+    /// kept.
     AllocMany { kind: Kind, count: u8, cleanups: bool },
-    /// Twice as many objects in one session, garbage at once, each with a cleanup: more than a block holds.
+    /// Twice as many objects in one session, garbage at once, each with a cleanup: more than a
+    /// block holds.
     Burst { count: u8 },
     /// `try_alloc` until the heap is full, if it has a limit.
     Fill { kind: Kind },
@@ -201,8 +205,8 @@ pub const OPS: &[(u8, Make)] = &[
 ];
 
 impl Program {
-    /// The program that the bytes spell, in words of four: one for the pool and the first heap, then one for
-    /// each operation.
+    /// The program that the bytes spell, in words of four: one for the pool and the first heap,
+    /// then one for each operation.
     pub fn decode(bytes: &[u8]) -> Self {
         let mut words = bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
         Program::spelled(words.next().unwrap_or_default(), words)

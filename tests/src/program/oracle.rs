@@ -1,13 +1,14 @@
 //! The oracle: what a heap and its cleanups should be, as a plain graph and plain counters.
 //!
-//! It knows the documentation, not the implementation: reachability is a depth-first search over numbers, and
-//! every counter is raised where the thing happens that it counts. Invariant: `fate` is what has become of each
-//! cleanup up to the last [`settle`](Oracle::settle); what the ledger has told since lies in the cleanup's own
-//! tallies. With a manual pool the two never differ for longer than an operation.
+//! It knows the documentation, not the implementation: reachability is a depth-first search over
+//! numbers, and every counter is raised where the thing happens that it counts. Invariant: `fate`
+//! is what has become of each cleanup up to the last [`settle`](Oracle::settle); what the ledger
+//! has told since lies in the cleanup's own tallies. With a manual pool the two never differ for
+//! longer than an operation.
 //!
-//! One thing is left open on purpose: if drop glue ends a cleanup of an object that dies in the same sweep, the
-//! sweep may have queued it before or not. Then the heap's own count is taken over, once it has been found
-//! to lie within those bounds.
+//! One thing is left open on purpose: if drop glue ends a cleanup of an object that dies in the
+//! same sweep, the sweep may have queued it before or not. Then the heap's own count is taken over,
+//! once it has been found to lie within those bounds.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -238,7 +239,8 @@ impl<K: ObjectKind> Oracle<K> {
         }
     }
 
-    // ---- objects -----------------------------------------------------------------------------------
+    // ---- objects
+    // -----------------------------------------------------------------------------------
 
     /// The number of the object that is made next.
     pub(super) fn next_id(&self) -> Id {
@@ -332,7 +334,8 @@ impl<K: ObjectKind> Oracle<K> {
         (object.kind, object.address, object.allocated) = (kind, address, allocated);
     }
 
-    /// The place of an object, be it that it was made or that only others with higher numbers have been told of.
+    /// The place of an object, which was made, or of which only others with higher numbers have
+    /// been told.
     fn place(&mut self, id: Id) -> &mut Object<K> {
         let at = id as usize;
         if at >= self.objects.len() {
@@ -356,7 +359,8 @@ impl<K: ObjectKind> Oracle<K> {
         self.heap
     }
 
-    // ---- weak pointers -----------------------------------------------------------------------------
+    // ---- weak pointers
+    // -----------------------------------------------------------------------------
 
     /// Whether an object can be downgraded under the limit.
     pub(super) fn can_downgrade(&self, object: Id) -> bool {
@@ -383,7 +387,8 @@ impl<K: ObjectKind> Oracle<K> {
         (!cleared).then_some(target)
     }
 
-    // ---- cycles ------------------------------------------------------------------------------------
+    // ---- cycles
+    // ------------------------------------------------------------------------------------
 
     /// Whether a session that ends now collects.
     pub(super) fn due(&self) -> Due {
@@ -451,7 +456,7 @@ impl<K: ObjectKind> Oracle<K> {
         Expected { report, newly, dropped }
     }
 
-    /// Of a cycle whose report nobody has seen: compares what it dropped.
+    /// Of a cycle whose report was not seen: compares what it dropped.
     pub(super) fn check_glue_of(&self, expected: &Expected) {
         self.check_glue(&expected.dropped);
     }
@@ -586,7 +591,8 @@ impl<K: ObjectKind> Oracle<K> {
         }
     }
 
-    // ---- cleanups ----------------------------------------------------------------------------------
+    // ---- cleanups
+    // ----------------------------------------------------------------------------------
 
     /// The number of the cleanup that is registered next.
     pub(super) fn next_number(&self) -> Number {
@@ -615,8 +621,8 @@ impl<K: ObjectKind> Oracle<K> {
         self.memory.registered_since += 1;
     }
 
-    /// A heap was not made, after one object with one cleanup was: the object is dropped and the cleanup
-    /// discarded.
+    /// A heap was not made, after one object with one cleanup was: the object is dropped and the
+    /// cleanup discarded.
     pub(super) fn stillborn(&mut self, kind: K) {
         self.made(kind, 0, false);
         let number = self.next_number();
@@ -641,7 +647,7 @@ impl<K: ObjectKind> Oracle<K> {
         }
     }
 
-    /// A pending cleanup is discarded, if nobody ends it before.
+    /// A pending cleanup is discarded, if it does not end before.
     fn doom(&mut self, number: Number) {
         self.cleanups[number as usize].doomed = true;
         self.doomed.push(number);
@@ -803,8 +809,8 @@ impl<K: ObjectKind> Oracle<K> {
         }
     }
 
-    /// Of the cleanups whose objects a sweep found dead, it queued so many: all but those that drop glue (or,
-    /// with workers, a cleanup) ended before the sweep came to them.
+    /// Of the cleanups whose objects a sweep found dead, it queued `queued`. Drop glue (or, with
+    /// workers, a cleanup) ended the others before the sweep came to them.
     fn take_over(&mut self, newly: &[Number], queued: u64) {
         let all = newly.len() as u64;
         assert!(queued <= all, "a sweep queued {queued} cleanups of {all}");
@@ -821,7 +827,8 @@ impl<K: ObjectKind> Oracle<K> {
         self.counts.queued -= all - queued;
     }
 
-    // ---- comparisons -------------------------------------------------------------------------------
+    // ---- comparisons
+    // -------------------------------------------------------------------------------
 
     /// Compares a heap's counters; those of its cleanups if none is running.
     pub(super) fn check_heap(&self, stats: &HeapStats, quiescent: bool) {
@@ -901,8 +908,8 @@ impl<K: ObjectKind> Oracle<K> {
         assert!(agrees, "cleanup {number} is {state:?} and should be {fate:?}");
     }
 
-    /// Every object has gone, and every cleanup has ended. Called at the end of a program, when the last heap is
-    /// a new one.
+    /// Every object has gone, and every cleanup has ended. Called at the end of a program, when the
+    /// last heap is a new one.
     pub(super) fn check_end(&self) {
         for (id, object) in self.objects.iter().enumerate() {
             let drops = u32::from(object.kind.has_drop_glue() && id != self.world as usize);

@@ -1,7 +1,8 @@
-//! The objects of op programs: a type for each way in which a span, the marker or the sweep may treat one.
+//! The objects of op programs: a type for each way in which a span, the marker or the sweep may
+//! treat one.
 //!
-//! Invariant: pointers are kept in every building block that can hold one, and each is traced through a field
-//! of its own.
+//! Invariant: pointers are kept in every building block that can hold one, and each is traced
+//! through a field of its own.
 
 use std::sync::Arc;
 

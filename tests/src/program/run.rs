@@ -1,8 +1,9 @@
-//! Running a program: each operation is done to the heap and to the oracle, and then everything is compared.
+//! Running a program: each operation is done to the heap and to the oracle, and then everything is
+//! compared.
 //!
-//! Invariant: after each operation the heap verifies. With a manual pool every counter, state, pointer and
-//! report agrees with the oracle then; with workers the heap's objects do, and the cleanups whenever they have
-//! been waited for.
+//! Invariant: after each operation the heap verifies. With a manual pool every counter, state,
+//! pointer and report agrees with the oracle then; with workers the heap's objects do, and the
+//! cleanups whenever they have been waited for.
 
 use std::collections::HashSet;
 use std::mem::ManuallyDrop;
@@ -93,7 +94,8 @@ impl Machine {
     /// Calls `f`; if heap and oracle disagree, the answer is in what.
     fn attempt<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> Result<T, String> {
         catch_unwind(AssertUnwindSafe(|| f(self))).map_err(|payload| {
-            // A heap that has gone wrong may abort the process when it is dropped, and nobody would learn why.
+            // A heap that has gone wrong may abort the process when it is dropped, and the reason
+            // would be lost.
             std::mem::forget(self.heap.take());
             let _ = self.pool.shutdown(Duration::from_secs(1));
             message(&*payload).to_owned()
@@ -132,9 +134,11 @@ impl Machine {
             Op::RunNow { cleanup, in_session } => self.end(How::RunNow, cleanup, in_session),
             Op::Detach { cleanup } => self.detach(cleanup, drop),
             Op::Leak { cleanup } => self.detach(cleanup, |handle| {
-                // A handle that an action shares is only dropped: forgetting it would leak the count.
+                // A handle that an action shares is only dropped: forgetting it would leak the
+                // count.
                 if let Some(cleanup) = Arc::into_inner(handle.cleanup) {
-                    // What `forget` does; clippy knows that a handle has no `Drop`, and we do not want to.
+                    // What `forget` does; clippy knows that a handle has no `Drop`, and we do not
+                    // want to.
                     let _forgotten = ManuallyDrop::new(cleanup);
                 }
             }),
@@ -158,7 +162,8 @@ impl Machine {
         self.kind == PoolKind::Manual
     }
 
-    // ---- sessions ----------------------------------------------------------------------------------
+    // ---- sessions
+    // ----------------------------------------------------------------------------------
 
     /// Opens a session on heap and oracle, and follows what happens at its end.
     fn session<T>(
@@ -192,8 +197,8 @@ impl Machine {
         }
     }
 
-    /// Opens a session that panics; what it did before that stays, and it does not collect unless it was refused
-    /// something.
+    /// Opens a session that panics; what it did before that stays, and it does not collect unless
+    /// it was refused something.
     fn broken_session(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc World<'gc>, &mut Oracle, &Arc<Ledger>),
@@ -212,7 +217,8 @@ impl Machine {
         self.heap.as_ref().expect("there is a heap")
     }
 
-    // ---- objects -----------------------------------------------------------------------------------
+    // ---- objects
+    // -----------------------------------------------------------------------------------
 
     fn alloc(&mut self, kind: Kind, keep: bool, fallible: bool) -> bool {
         if fallible || self.oracle.has_room(kind) {
@@ -431,7 +437,8 @@ impl Machine {
         true
     }
 
-    // ---- roots -------------------------------------------------------------------------------------
+    // ---- roots
+    // -------------------------------------------------------------------------------------
 
     fn root(&mut self, object: u8) -> bool {
         let Some(at) = self.choose(object) else { return false };
@@ -475,7 +482,8 @@ impl Machine {
         true
     }
 
-    // ---- weak pointers -----------------------------------------------------------------------------
+    // ---- weak pointers
+    // -----------------------------------------------------------------------------
 
     fn downgrade(&mut self, object: u8) -> bool {
         let Some(at) = self.choose(object) else { return false };
@@ -532,7 +540,8 @@ impl Machine {
         })
     }
 
-    // ---- cleanups ----------------------------------------------------------------------------------
+    // ---- cleanups
+    // ----------------------------------------------------------------------------------
 
     /// A plan for the cleanup that is registered next.
     fn plan(&self, act: Act, target: u8, large: bool) -> Plan {
@@ -689,7 +698,8 @@ impl Machine {
         !rearms.is_empty()
     }
 
-    // ---- cycles, panics and ends -------------------------------------------------------------------
+    // ---- cycles, panics and ends
+    // -------------------------------------------------------------------
 
     fn collect(&mut self) -> bool {
         let report = self.heap.as_mut().expect("there is a heap").collect();
@@ -835,7 +845,8 @@ impl Machine {
         true
     }
 
-    // ---- comparisons -------------------------------------------------------------------------------
+    // ---- comparisons
+    // -------------------------------------------------------------------------------
 
     /// Compares what can be compared at this moment.
     fn check(&mut self) {

@@ -47,7 +47,7 @@ pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
     text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
 }
 
-/// A number that chooses among so many.
+/// Chooses among `len`; none if that is 0.
 pub(super) fn modulo(at: u8, len: usize) -> Option<usize> {
     (len > 0).then(|| usize::from(at) % len)
 }

@@ -1,6 +1,7 @@
 //! What all threads of a program share.
 //!
-//! Invariant: nothing here is locked while a thread waits to open a session; so whoever has one open may wait for it.
+//! Invariant: nothing here is locked while a thread waits to open a session. So a thread that has
+//! one open may wait for it.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -36,7 +37,7 @@ pub(super) struct Common {
     ids: AtomicU32,
     numbers: AtomicU32,
     roots: AtomicU32,
-    /// Of the cleanups, whoever has registered them.
+    /// Of the cleanups of all threads.
     pub(super) handles: Mutex<Vec<Handle>>,
     /// Cycles that were asked for.
     pub(super) collects: AtomicU64,
@@ -108,8 +109,8 @@ impl Common {
         self.failures.lock().first().cloned()
     }
 
-    /// What a cleanup does that visits the heap: it attaches a mutator of its own and puts a node onto the stack; unless the thread has
-    /// a mutator, or is in the middle of a cycle.
+    /// What a cleanup does that visits the heap: it attaches a mutator of its own and puts a node
+    /// onto the stack; unless the thread has a mutator, or is in the middle of a cycle.
     pub(super) fn visit(self: &Arc<Self>) {
         let Some(_here) = Here::enter() else { return };
         let Some(heap) = self.heap.get().and_then(Weak::upgrade) else { return };

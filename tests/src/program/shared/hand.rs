@@ -30,12 +30,12 @@ pub(super) struct Hand<'r, 'h> {
     roots: Vec<(RootNumber, AnyRoot)>,
     journal: Journal,
     lull: u8,
-    /// So many cycles must have been completed when it opens a session.
+    /// The cycles that must have been completed when it opens a session.
     least: u64,
     pub(super) tally: Tally<Op>,
 }
 
-/// So many objects are a span each, and enough of them for two sweepers.
+/// The objects of a crowd. They are a span each, and enough of them for two sweepers.
 const CROWD: usize = 40;
 
 impl<'r, 'h> Hand<'r, 'h> {
@@ -59,7 +59,8 @@ impl<'r, 'h> Hand<'r, 'h> {
         }
     }
 
-    /// Does the steps, until one fails, here or elsewhere. What it has written down is there for the replay then.
+    /// Does the steps, until one fails, here or elsewhere. What it has written down is there for
+    /// the replay then.
     pub(super) fn play<'p>(
         &mut self,
         number: usize,
@@ -94,7 +95,7 @@ impl<'r, 'h> Hand<'r, 'h> {
         self.common.journals.lock().push(std::mem::take(&mut self.journal));
     }
 
-    /// Drops the roots that nobody else has, and detaches.
+    /// Drops the roots that no other thread has, and detaches.
     fn leave(&mut self) {
         if !self.common.has_failed() {
             let roots = std::mem::take(&mut self.roots);
@@ -422,7 +423,8 @@ impl<'r, 'h> Hand<'r, 'h> {
         true
     }
 
-    // ---- allocation --------------------------------------------------------------------------------
+    // ---- allocation
+    // --------------------------------------------------------------------------------
 
     fn alloc_many(&mut self, kind: Kind, at: u8, count: usize, cleanups: bool, keep: bool) -> bool {
         let mut handles = Vec::new();
@@ -435,7 +437,7 @@ impl<'r, 'h> Hand<'r, 'h> {
                     handles.push(register(s, object, plan));
                 }
                 if let (Some(edges), Some(to)) = (object.edges(), last) {
-                    // Not held: nobody else has the object yet.
+                    // Not held: no other thread has the object yet.
                     edges.lock(s.mc).left = Some(to);
                     let (from, now) = (object.into(), Some(to.into()));
                     s.deeds.push(Deed::Link { from, field: Field::Left, was: None, now });
@@ -520,7 +522,8 @@ impl<'r, 'h> Hand<'r, 'h> {
         effective
     }
 
-    // ---- cleanups ----------------------------------------------------------------------------------
+    // ---- cleanups
+    // ----------------------------------------------------------------------------------
 
     fn register(&mut self, object: u8, count: u8, plan: impl Fn(&Arc<Common>, u8) -> Plan) -> bool {
         let mut handles = Vec::new();
@@ -632,7 +635,7 @@ fn link(s: &mut Session<'_, '_>, from: u8, to: Option<u8>, field: u8) {
     if let Some(branch) = source.branch() {
         match target {
             Some(item) if field % 3 == 2 => {
-                // Without a lock: whoever comes first.
+                // Without a lock: the first thread to come.
                 let seen = match field / 3 % 2 {
                     0 => *branch.once.get_or_init(s.mc, || item),
                     _ => {
@@ -726,7 +729,8 @@ fn follow(s: &mut Session<'_, '_>, from: u8, field: u8, at: u8) {
     s.log();
 }
 
-/// Takes a node from the stack. It is on it once in its life, so nobody who is late takes one for the other.
+/// Takes a node from the stack. It is on it once in its life, so no thread that is late takes one
+/// for the other.
 fn pop(s: &mut Session<'_, '_>, at: u8) {
     let mut head = s.world.stack.load();
     let node = loop {

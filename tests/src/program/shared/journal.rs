@@ -1,6 +1,7 @@
 //! What operations write down: what they have changed and what they have seen.
 //!
-//! Invariant: an entry's stamp is taken while whatever it tells of is locked, or cannot be changed by anybody else.
+//! Invariant: an entry's stamp is taken while whatever it tells of is locked, or cannot be changed
+//! by anybody else.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -107,7 +108,8 @@ pub(super) enum Deed {
     Disband {
         members: usize,
     },
-    /// A weak pointer to an object was put into a slot; whether that of another slot is to the same target.
+    /// A weak pointer to an object was put into a slot; whether that of another slot is to the same
+    /// target.
     Downgrade {
         object: Sight,
         weak: usize,

@@ -1,7 +1,9 @@
-//! The language: what a program of several mutators can do, and the one table from which random tests make it.
+//! The language: what a program of several mutators can do, and the one table from which random
+//! tests make it.
 //!
-//! Invariant: as in the language for one mutator, every operation means something in every state, so any words are a program. Numbers choose, modulo
-//! what there is to choose from, when the operation is done: what that is depends on what the others have done.
+//! Invariant: as in the language for one mutator, every operation means something in every state,
+//! so any words are a program. Numbers choose, modulo what there is to choose from, when the
+//! operation is done: what that is depends on what the others have done.
 
 use std::fmt;
 
@@ -19,7 +21,7 @@ pub struct Program {
     pub mutators: usize,
     /// The heap's `gc_threads`.
     pub gc_threads: usize,
-    /// Whether the heap begins with so many objects that several threads mark it.
+    /// Whether the heap begins with enough objects that several threads mark it.
     pub herd: bool,
     /// What is done, by all.
     pub steps: Vec<Step>,
@@ -61,11 +63,14 @@ impl Step {
 pub enum Op {
     /// Puts an object into the heap; it is garbage at once unless kept in a slot.
     Alloc { kind: Kind, slot: u8, keep: bool, fallible: bool },
-    /// Several objects in one session, each linked to the one before if its type can; the last is kept.
+    /// Several objects in one session, each linked to the one before if its type can; the last is
+    /// kept.
     AllocMany { kind: Kind, slot: u8, count: u8, cleanups: bool },
-    /// Twice as many objects in one session, garbage at once, each with a cleanup: more than a block holds.
+    /// Twice as many objects in one session, garbage at once, each with a cleanup: more than a
+    /// block holds.
     Burst { count: u8 },
-    /// So many spans in which sweep has something to do that it calls for help; few or all are garbage at once.
+    /// Enough spans in which sweep has something to do that it calls for help; few or all are
+    /// garbage at once.
     Crowd { slot: u8, keep: bool, cleanups: bool },
     /// `try_alloc` until the heap is full, if it has a limit.
     Fill { kind: Kind },
@@ -111,7 +116,7 @@ pub enum Op {
     AddMany { object: u8, count: u8 },
     /// Registers cleanups for one living object and stops them, many times over.
     Churn { object: u8, rounds: u8 },
-    /// Stops a cleanup through its handle, whoever has registered it, perhaps while a session is open.
+    /// Stops a cleanup of any thread through its handle, perhaps while a session is open.
     Stop { cleanup: u8, in_session: bool },
     /// Runs one through its handle.
     RunNow { cleanup: u8, in_session: bool },
@@ -137,7 +142,7 @@ pub enum Op {
     FetchShared { root: u8, slot: u8 },
     /// Makes an object that nothing but a shared root keeps.
     Island { cleanup: bool },
-    /// Drops such a root, outside of any session: while somebody marks, if it so happens.
+    /// Drops such a root, outside of any session: while a thread marks, if it so happens.
     Sink { island: u8 },
     /// Collects.
     Collect,
@@ -149,7 +154,7 @@ pub enum Op {
     Wait,
     /// Allocates, links and registers a cleanup in a session that panics.
     Panic { object: u8, slot: u8 },
-    /// Allocates until somebody wants to collect, or for long.
+    /// Allocates until a thread wants to collect, or for long.
     Long { most: u8 },
     /// Detaches; the next operation attaches again.
     Detach,

@@ -1,6 +1,8 @@
-//! The objects of programs for several mutators: like those for one, of building blocks that are `Sync`.
+//! The objects of programs for several mutators: like those for one, of building blocks that are
+//! `Sync`.
 //!
-//! Invariant: pointers are kept in every building block that can hold one and that threads can share, and each is traced through a field of its own.
+//! Invariant: pointers are kept in every building block that can hold one and that threads can
+//! share, and each is traced through a field of its own.
 
 use std::sync::Arc;
 

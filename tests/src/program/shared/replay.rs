@@ -1,10 +1,12 @@
 //! The replay: what several threads have written down, done to the oracle one by one.
 //!
-//! Invariant: when an entry is replayed, the oracle is where the heap was at that moment, as far as the entry can see: everything with a lower stamp
-//! has been done, and as many cycles have run as its session had seen completed.
+//! Invariant: when an entry is replayed, the oracle is where the heap was at that moment, as far as
+//! the entry can see: everything with a lower stamp has been done, and as many cycles have run as
+//! its session had seen completed.
 //!
-//! One thing is left open on purpose: the root of an island may be dropped while somebody marks. Then the island's drop glue says which it was, once it has
-//! been found to lie within those bounds.
+//! One thing is left open on purpose: the root of an island may be dropped while a thread marks.
+//! Then the island's drop glue says which it was, once it has been found to lie within those
+//! bounds.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,19 +33,20 @@ pub(super) struct Replay {
     /// Cycles that have run.
     cycle: u64,
     reports: BTreeMap<u64, GcReport>,
-    /// Cycles whose report nobody has seen.
+    /// Cycles whose report was not seen.
     pub(super) unreported: u64,
     /// When a session was last seen open.
     last_session: Stamp,
     /// Objects dropped since the last cycle that has run: by the next one.
     drops: Vec<(Stamp, Id)>,
-    /// Objects that found no room, and were dropped by whoever made them.
+    /// Objects that found no room, and were dropped by the threads that made them.
     refused: HashSet<Id>,
     objects: HashMap<Number, Id>,
     /// Cleanups that have run since a session was last seen open, but not by their handles.
     ran: Vec<Number>,
     by_handle: HashSet<Number>,
-    /// Cleanups that were ended by their handles, at whatever time; since a session was last seen open; before.
+    /// Cleanups that were ended by their handles, at whatever time; since a session was last seen
+    /// open; before.
     ever_ended: HashSet<Number>,
     newly_ended: Vec<Number>,
     ended: HashSet<Number>,
@@ -94,8 +97,8 @@ impl Replay {
         }
     }
 
-    /// Replays all that has been written down since the last time. So many cycles have run meanwhile. Called when nobody is
-    /// at work.
+    /// Replays all that has been written down since the last time, given the cycles that have run
+    /// meanwhile. Called when no mutator is at work.
     ///
     /// # Panics
     ///
@@ -191,9 +194,10 @@ impl Replay {
         }
     }
 
-    // ---- cycles ------------------------------------------------------------------------------------
+    // ---- cycles
+    // ------------------------------------------------------------------------------------
 
-    /// Somebody has seen so many cycles completed, at that moment.
+    /// A thread has seen `cycles` cycles completed, at that moment.
     pub(super) fn catch_up(&mut self, cycles: u64, now: Stamp) {
         assert!(cycles >= self.cycle, "{cycles} cycles were seen, after {} had been", self.cycle);
         if cycles > self.cycle {
@@ -201,7 +205,8 @@ impl Replay {
         }
         if let Some((stamp, id)) = self.drops.first() {
             panic!(
-                "object {id} was dropped at {stamp}, while no cycle ran, or before one had begun that ended before {now}"
+                "object {id} was dropped at {stamp}, while no cycle ran, \
+                 or before one had begun that ended before {now}"
             );
         }
         for number in std::mem::take(&mut self.ran) {
@@ -224,7 +229,7 @@ impl Replay {
         drops.into_iter().for_each(|(_, id)| self.oracle.note(Event::Dropped(id)));
         let first = self.cycle + 1;
         self.cycle = cycles;
-        // Which of several cycles an island went in, nobody can tell.
+        // Which of several cycles an island went in, is unknown.
         let known = expected.len() == 1 || !lost;
         for (cycle, expected) in (first..).zip(expected) {
             let Some(report) = self.reports.get(&cycle).filter(|_| known) else {
@@ -246,8 +251,8 @@ impl Replay {
         }
     }
 
-    /// Drops the roots of islands whose roots were dropped before the next cycle. Whether there was one of which only the island itself
-    /// could tell.
+    /// Drops the roots of islands whose roots were dropped before the next cycle. Whether there was
+    /// one of which only the island itself could tell.
     fn sink_islands(&mut self, drops: &[(Stamp, Id)]) -> bool {
         let mut told = false;
         self.islands.retain(|_, island| {
@@ -286,7 +291,8 @@ impl Replay {
         self.islands.clear();
     }
 
-    // ---- deeds -------------------------------------------------------------------------------------
+    // ---- deeds
+    // -------------------------------------------------------------------------------------
 
     /// The object that was seen.
     fn id_of(&self, sight: Sight) -> Id {

@@ -1,6 +1,8 @@
-//! Running a program: its mutators do their shares at the same time; then what they have written down is replayed to the oracle, and everything is compared.
+//! Running a program: its mutators do their shares at the same time; then what they have written
+//! down is replayed to the oracle, and everything is compared.
 //!
-//! Invariant: when nobody is at work any more, every counter, state and pointer agrees with the oracle.
+//! Invariant: when no mutator is at work any more, every counter, state and pointer agrees with the
+//! oracle.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +35,8 @@ pub fn run(program: &Program) -> Tally<Op> {
     match catch_unwind(AssertUnwindSafe(|| stage.play(program))) {
         Ok(tally) => tally,
         Err(payload) => {
-            // A heap that has gone wrong may abort the process when it is dropped, and nobody would learn why.
+            // A heap that has gone wrong may abort the process when it is dropped, and the reason
+            // would be lost.
             std::mem::forget(stage.heap.take());
             let _ = stage.pool.shutdown(Duration::from_secs(1));
             panic!("{}", message(&*payload));
@@ -165,7 +168,8 @@ impl Stage {
         ran
     }
 
-    /// Opens a session on this thread, as the only mutator there is, and follows what happens at its end.
+    /// Opens a session on this thread, as the only mutator there is, and follows what happens at
+    /// its end.
     fn session<T>(
         &mut self,
         f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc World<'gc>, &mut Replay) -> T,
@@ -186,7 +190,7 @@ impl Stage {
         self.feed();
     }
 
-    /// Collects, and compares all counters: nobody has anything at hand then.
+    /// Collects, and compares all counters: no thread has anything at hand then.
     fn collect(&mut self) {
         let heap = self.heap.as_ref().expect("it has not gone");
         let here = Here::enter().expect("nobody else is on this thread");
@@ -232,7 +236,8 @@ impl Stage {
         });
     }
 
-    /// Allocates until the heap is full, if it has a limit. With one mutator it is known when that is.
+    /// Allocates until the heap is full, if it has a limit. With one mutator it is known when that
+    /// is.
     fn fill(&mut self) {
         let Setup { limit: Some(limit), .. } = self.common.setup else { return };
         let common = self.common.clone();

@@ -1,7 +1,7 @@
 //! A session that writes down what is done in it, and holds locks until it has.
 //!
-//! Invariant: locks are taken in one order (slots by their number, weak slots by theirs, then one object's), and all are released when what was done
-//! under them has been written down.
+//! Invariant: locks are taken in one order (slots by their number, weak slots by theirs, then one
+//! object's), and all are released when what was done under them has been written down.
 
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ struct Held<'gc> {
     read_list: Option<GcRwLockReadGuard<'gc, Vec<Any<'gc>>>>,
 }
 
-/// Opens a session, in which `f` does something. At least `least` cycles have been completed by then. The answer is how many have.
+/// Opens a session, in which `f` does something. At least `least` cycles have been completed by
+/// then. The answer is how many have.
 pub(super) fn within(
     mutator: &mut Mutator<'_, World<'static>>,
     heap: &SharedHeap,
@@ -88,14 +89,16 @@ impl<'gc> Session<'_, 'gc> {
         self.held = Held::default();
     }
 
-    // ---- slots -------------------------------------------------------------------------------------
+    // ---- slots
+    // -------------------------------------------------------------------------------------
 
     /// What is in a slot, for a moment.
     fn peek(&self, slot: usize) -> Option<Any<'gc>> {
         *self.world.slots[slot].lock(self.mc)
     }
 
-    /// An object of the slots, from one on, of which something holds. Called while no slot is locked.
+    /// An object of the slots, from one on, of which something holds. Called while no slot is
+    /// locked.
     pub(super) fn find(&self, from: u8, holds: impl Fn(Any<'gc>) -> bool) -> Option<Any<'gc>> {
         let slots = (0..SLOTS).map(|step| (usize::from(from) + step) % SLOTS);
         slots.filter_map(|slot| self.peek(slot)).find(|&object| holds(object))
@@ -125,7 +128,8 @@ impl<'gc> Session<'_, 'gc> {
         self.deeds.push(Deed::Place { slot, was, now });
     }
 
-    // ---- objects' locks ----------------------------------------------------------------------------
+    // ---- objects' locks
+    // ----------------------------------------------------------------------------
 
     pub(super) fn lock_edges(&mut self, edges: &'gc GcMutex<Edges<'gc>>) -> &mut Edges<'gc> {
         let mc = self.mc;
@@ -142,7 +146,8 @@ impl<'gc> Session<'_, 'gc> {
         self.held.read_list.insert(list.read(mc))
     }
 
-    // ---- weak slots --------------------------------------------------------------------------------
+    // ---- weak slots
+    // --------------------------------------------------------------------------------
 
     pub(super) fn lock_weaks(&mut self, mut weaks: Vec<usize>) {
         weaks.sort_unstable();
@@ -162,7 +167,8 @@ impl<'gc> Session<'_, 'gc> {
         **self.held.weak.insert(self.world.weaks[weak].read(self.mc))
     }
 
-    // ---- allocation --------------------------------------------------------------------------------
+    // ---- allocation
+    // --------------------------------------------------------------------------------
 
     /// Puts an object into the heap; if it is fallible and there is no room, there is none.
     pub(super) fn alloc(&mut self, kind: Kind, fallible: bool) -> Option<Any<'gc>> {
