@@ -192,7 +192,7 @@ mod tests {
         let now = || Some(Instant::now());
         for _ in 0..2 {
             let wakes = batch.wakes();
-            assert_eq!(batch.wait(now(), wakes), Waited::TimedOut, "nobody has nudged since");
+            assert_eq!(batch.wait(now(), wakes), Waited::TimedOut, "not woken since");
             batch.wake_waiters();
             assert_eq!(batch.wait(None, wakes), Waited::Woken);
         }

@@ -32,8 +32,8 @@ pub struct Cleanup {
 
 /// Holds the parts of a [`Cleanup`], on their way to the caller of a registration.
 ///
-/// Two plain words, which a function returns in registers. A handle it would put together in
-/// memory, and moving it on at once, as a whole, waits for the stores of its parts: 5 ns of a
+/// Two plain words, which a function returns in registers. A handle would be put together in
+/// memory. Moving it on at once, as a whole, waits for the stores of its parts: 5 ns of a
 /// registration.
 #[derive(Debug)]
 #[must_use = "it is the only way to the handle"]
@@ -141,8 +141,8 @@ impl Cleanup {
         true
     }
 
-    /// Notes that the cleanup was stopped here. Called by the one call that takes the record, and
-    /// while it holds it: once the slot is in use again, this is all that is known.
+    /// Notes that the cleanup was stopped here. Called by the one call that takes the record, while
+    /// it holds it. Once the slot is in use again, nothing else is known.
     #[inline]
     fn note_stop(&self) {
         // A plain store: see above.

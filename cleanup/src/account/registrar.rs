@@ -183,8 +183,7 @@ impl Registrar {
         }
     }
 
-    /// Takes every record that ended early out of a live object's chain, and gives the rest.
-    /// O(length).
+    /// Takes each record that ended early out of a live chain, and gives the rest. O(length).
     ///
     /// # Panics
     /// When `chain` comes from another heap.
@@ -193,8 +192,9 @@ impl Registrar {
         storage.prune(chain, |head| self.reclaim(head))
     }
 
-    /// Counts the records in chains of live objects that were stopped or run early. O(unfinished
-    /// cycles).
+    /// Counts the records that ended early and are still in chains. O(unfinished cycles).
+    ///
+    /// Stopped, or run early, in chains of live objects.
     pub fn ended_early(&self) -> u64 {
         self.registry.ended_early()
     }

@@ -9,19 +9,19 @@
 //!
 //! # Marks and counts
 //!
-//! Each record has a byte, apart from the record, that says where its object stands: `ARMED` (alive
-//! when last looked at), the byte of the batch that it is queued in, or `ENDED` (ended by its
-//! handle while not queued). Sweepers and handles write it by plain stores. So it is a hint with
-//! one firm half: **a batch's byte is only ever written by the sweeper that queues the record, so a
-//! thread that reads it knows the batch.** A byte that was not read may be there all the same, a
-//! moment later.
+//! Each record has a byte, apart from the record, that says where its object stands. It is `ARMED`
+//! (alive when last looked at), the byte of the batch that it is queued in, or `ENDED` (ended by
+//! its handle while not queued). Sweepers and handles write it by plain stores. So it is a hint
+//! with one firm half. **A batch's byte is only ever written by the sweeper that queues the
+//! record.** A thread that reads it knows the batch. A byte that was not read may be there all the
+//! same, a moment later.
 //!
 //! Counting relies on the tag, not on the byte. Invariant: **the end of a queued cleanup is counted
 //! once, in its batch:** by
 //!
 //! 1. the runner that took and ran it; or
-//! 2. the handle that took it, if it read the batch's byte when the cleanup had ended (its tag then
-//!    says `Counted`, and the runner that frees the slot does not count); or
+//! 2. the handle that took it, if it read the batch's byte when the cleanup had ended. Its tag then
+//!    says `Counted`, and the runner that frees the slot does not count. Or
 //! 3. the runner that frees the slot of a record that ended early, if its tag does not say so; or
 //! 4. the handle that was still at it when the runner skipped the record, and so was left the slot.
 //!    The runner has left it the batch's byte as a note.
@@ -77,9 +77,9 @@ pub(crate) struct Registry {
 /// The counters outside batches. Written by handles, registrars and sweepers by `fetch_add`, but
 /// for [`Stopped`].
 ///
-/// Relaxed but for the three that together say that every cleanup has ended, `stopped`, `executed`
-/// and `discarded`: those are added to with Release, as the last thing that is done to the
-/// registry, and pair with the Acquire in [`Registry::is_at_rest`].
+/// Relaxed but for `stopped`, `executed` and `discarded`, which together say that every cleanup has
+/// ended. Those are added to with Release, as the last access to the registry. They pair with the
+/// Acquire in [`Registry::is_at_rest`].
 #[derive(Debug, Default)]
 struct EarlyEnds {
     /// Stopped through the handle.

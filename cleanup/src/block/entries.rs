@@ -1,8 +1,8 @@
 //! Entries: fixed room for the cleanup records of dead objects.
 //!
 //! Invariant: entries `cursor..len` are unrun; only the block's owner writes to it. The fields are
-//! atomics all the same, used as plain cells: it costs plain moves, and others may read the tail of
-//! a block that is being run, by a [`View`](crate::block::arena::View), to take it over.
+//! atomics all the same, used as plain cells, which costs plain moves. Others may read the tail of
+//! a block that is being run, by a [`View`](crate::block::arena::View), to requeue it.
 //!
 //! It does not know what running an entry means.
 

@@ -78,8 +78,7 @@ impl Client {
         self.backlog()
     }
 
-    /// Runs cleanups of the pool here until at most `at_most` of this heap are queued and not
-    /// ended.
+    /// Runs cleanups of the pool here until at most `at_most` of this heap are queued.
     ///
     /// Those of other heaps are included. It ends earlier when there is none left to take. Gives
     /// how many are queued in the end. From inside a cleanup, and in an inherited pool, it runs

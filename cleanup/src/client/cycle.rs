@@ -40,8 +40,9 @@ impl Cycle {
         Cycle { client, number }
     }
 
-    /// Makes a block for one sweeper, which may be on another thread. Takes its memory at the first
-    /// push.
+    /// Makes a block for one sweeper.
+    ///
+    /// The sweeper may be on another thread. Takes its memory at the first push.
     pub fn local_block(&self) -> LocalBlock {
         LocalBlock::new(self.client.clone(), self.number)
     }

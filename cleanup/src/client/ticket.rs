@@ -37,9 +37,9 @@ impl Ticket {
     /// cleanups run on this thread.
     ///
     /// # Errors
-    /// [`WaitError::Timeout`] with the number not ended when the time is up;
-    /// [`WaitError::FromCleanup`], always and at once, when called from inside a cleanup: it could
-    /// be waiting for itself; [`WaitError::Forked`], always and at once, in an inherited pool.
+    /// - [`WaitError::Timeout`]: the time is up. It has the number of cleanups not ended.
+    /// - [`WaitError::FromCleanup`]: this is a cleanup, which could be waiting for itself. At once.
+    /// - [`WaitError::Forked`]: the pool is inherited. At once.
     pub fn wait(&self, timeout: Duration) -> Result<(), WaitError> {
         if in_cleanup() {
             return Err(WaitError::FromCleanup);

@@ -1,6 +1,6 @@
 //! The hooks: how a pool talks to its user.
 //!
-//! Invariant: a hook that panics does no harm, and a hook that waits for cleanups gets
+//! Invariant: a hook that panics does no harm. A hook that waits for cleanups gets
 //! [`WaitError::FromCleanup`](crate::WaitError), never a hang: to this crate it is inside a
 //! cleanup.
 

@@ -63,8 +63,9 @@ pub enum Activity {
 }
 
 impl Pool {
-    /// Dumps the activity of each thread of the pool, at this moment. O(workers); never waits for a
-    /// cleanup.
+    /// Dumps the activity of each thread of the pool, at this moment.
+    ///
+    /// O(workers); never waits for a cleanup.
     pub fn dump(&self) -> PoolDump {
         PoolDump::of(self)
     }
@@ -142,10 +143,8 @@ impl fmt::Display for Activity {
             Activity::Asleep => f.write_str("asleep"),
             Activity::Awake => f.write_str("looks for work"),
             Activity::Running { cleanup, age, block_age, begun, len, requeued } => {
-                write!(
-                    f,
-                    "runs {cleanup}, for {age:.1?} to {block_age:.1?}; {begun} of {len} in its block"
-                )?;
+                write!(f, "runs {cleanup}, for {age:.1?} to {block_age:.1?}; ")?;
+                write!(f, "{begun} of {len} in its block")?;
                 if *requeued { f.write_str(", the rest queued again") } else { Ok(()) }
             }
         }

@@ -96,10 +96,10 @@ pub(crate) struct Snapshot {
     /// Entries begun, and entries in all.
     pub(crate) at: usize,
     pub(crate) len: usize,
-    /// Since the block was taken up.
+    /// Since the block was begun.
     pub(crate) block_age: Duration,
-    /// How long the cleanup has run for certain: since the first look that found it, or since the
-    /// block was taken up if it is the first one.
+    /// How long the cleanup has run for certain: since the first look that found it. For the first
+    /// one, since the block was begun.
     pub(crate) age: Duration,
     pub(crate) requeued: bool,
 }
@@ -363,7 +363,7 @@ mod tests {
         let weak = Arc::downgrade(&pool);
         let first: Closure = Box::new(move || {
             let pool = weak.upgrade().expect("it runs this");
-            let [in_flight] = &pool.runners().all()[..] else { panic!("one thread, one desk") };
+            let [in_flight] = &pool.runners().all()[..] else { panic!("one thread, one record") };
             first(&pool, in_flight);
         });
         let queued: Vec<_> =
@@ -442,7 +442,7 @@ mod tests {
         for watched in [false, true, false] {
             assert!(!in_flight.is_watched(), "nothing is in hand");
             in_flight.begin(&queued);
-            assert!(!in_flight.is_watched(), "nobody has said so");
+            assert!(!in_flight.is_watched(), "nothing has said so");
             assert_eq!(in_flight.is_to_be_watched(|_| watched), watched);
             assert_eq!(in_flight.is_watched(), watched);
             assert_eq!(in_flight.is_to_be_watched(|_| false), watched, "it stays so");
@@ -593,8 +593,8 @@ mod tests {
         scene.has_ended(1);
     }
 
-    /// The handle has read the record's byte just before the sweeper wrote it: it does not count,
-    /// so the runner does that comes to the record.
+    /// The handle has read the record's byte just before the sweeper wrote it. It does not count,
+    /// so the runner that comes to the record does.
     #[test]
     fn a_record_that_its_handle_has_not_counted_is_counted_by_the_runner() {
         let (hand, taken) = channel();

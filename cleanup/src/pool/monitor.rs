@@ -4,11 +4,11 @@
 //! hook. If it has stalled, the tail of its block is requeued. A worker that could not be started
 //! is tried again.
 //!
-//! A tick is a timed wait, and sleeping workers rely on none: the monitor never looks for work that
+//! A tick is a timed wait, and sleeping workers rely on none. The monitor never looks for work that
 //! a publisher should have woken a worker for. Once no block is in hand it falls *dormant*, and
 //! waits without a deadline.
 //!
-//! It *lets go* of a block whose tail was taken and whose cleanup was reported. A cleanup that
+//! It *lets go* of a block whose tail was requeued and whose cleanup was reported. A cleanup that
 //! never returns does not keep it awake. A runner that goes on in such a block asks again to be
 //! watched.
 //!
@@ -20,7 +20,7 @@ use crate::pool::state::Pool;
 use sexton_sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Ticks without a block in hand after which the monitor falls dormant: often enough that a steady
+/// Ticks without a block in hand after which the monitor falls dormant. Many, so that a steady
 /// stream of cleanups does not pay for a wake each time.
 const MOST_IDLE_TICKS: u32 = 50;
 

@@ -1,9 +1,9 @@
 //! Running blocks: one function for workers, manual pools and helping threads.
 //!
 //! Invariant: a block in the hands of a [`Run`] is run to its end and recycled, or its rest goes
-//! back to the full list, whatever happens in between. Nothing is locked or borrowed while a
-//! cleanup runs or captures are dropped, so both may do anything: register, stop, collect another
-//! heap.
+//! back to the full list. That holds whatever happens in between. Nothing is locked or borrowed
+//! while a cleanup runs or captures are dropped, so both may do anything: register, stop, collect
+//! another heap.
 //!
 //! It does not know where the block came from, nor which threads wait for it.
 

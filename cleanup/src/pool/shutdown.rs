@@ -110,8 +110,7 @@ impl Pool {
         true
     }
 
-    /// Drops the captures of everything that is queued and not begun, and of all that is queued
-    /// later.
+    /// Drops the captures of all that is queued and not begun, and of all that is queued later.
     ///
     /// Gives how many cleanups do not run because of that, whichever thread drops their captures.
     /// Of those that are queued later it may have counted some.
@@ -200,8 +199,8 @@ impl Pool {
     }
 
     /// Discards what has been published, if the pool is closed. Called some time after each
-    /// publish, by a thread that can run destructors then: at the end of a sweeper and of a cycle,
-    /// and after a rest has gone back to the list.
+    /// publish, by a thread that can run destructors then. Namely at the end of a sweeper and of a
+    /// cycle, and after a rest has gone back to the list.
     pub(crate) fn discard_if_closed(&self) {
         // Relaxed: after the PublishFence of the publish.
         if self.is_closed() {

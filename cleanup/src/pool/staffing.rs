@@ -8,8 +8,8 @@
 //! | failure | known by | tried again by |
 //! |---|---|---|
 //! | a worker was not started | `starving` | the monitor; publishers and waiters; a raised bound |
-//! | the monitor was not started | `unwatched` | publishers, waiters; a runner that begins a block |
-//! | there is no worker at all | no worker, `length > 0` | waiters and a shutdown, which run the work |
+//! | the monitor was not started | `unwatched` | publishers, waiters; the next block |
+//! | there is no worker at all | no worker, `length > 0` | waiters and a shutdown run the work |
 //! | a worker ended unasked | `LossFence` in `sleep.rs` | its thread, on its way out |
 //!
 //! If neither a worker nor the monitor can be started, the next publish or wait tries again.
@@ -27,7 +27,7 @@ use std::io;
 
 impl Pool {
     pub(super) fn this(&self) -> Arc<Pool> {
-        self.this.upgrade().expect("whoever publishes holds the pool")
+        self.this.upgrade().expect("a publisher holds the pool")
     }
 
     /// Changes the most workers at a time.

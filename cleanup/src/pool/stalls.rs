@@ -1,9 +1,9 @@
 //! Cleanups that run for long: which blocks are watched, and the actions that follow from a look.
 //!
-//! Invariant: a block in hand whose tail others could run is watched: by the monitor, or, while
-//! that cannot be started, by the threads that try again. Whether others could is asked with the
-//! in-flight record locked: by the runner when it begins the block, and for all runners when the
-//! bound is raised. So one of the two sees the other's change.
+//! Invariant: a block in hand whose tail others could run is watched. The monitor watches it, or,
+//! while that cannot be started, the threads that try again. Whether others could is asked with the
+//! in-flight record locked. The runner asks when it begins the block, and a raise of the bound asks
+//! for all runners. So one of the two sees the other's change.
 //!
 //! `monitor.rs` decides when the monitor looks, and `in_flight.rs` holds the data.
 

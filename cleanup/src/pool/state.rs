@@ -118,8 +118,8 @@ pub struct Pool {
     pub(super) unwatched: AtomicBool,
     /// Tails requeued. Relaxed: a counter.
     pub(super) requeued: AtomicU64,
-    /// Blocks that are in no runner's hands and not in the full list yet, or may be: tails that are
-    /// being copied, rests that go back. See [`transit`](Pool::transit).
+    /// Blocks that may be in no runner's hands and not in the full list yet: tails that are being
+    /// copied, rests that go back. See [`transit`](Pool::transit).
     pub(super) in_transit: AtomicUsize,
     /// Cleanups reported as slow. Relaxed: a counter.
     pub(super) slow: AtomicU64,

@@ -173,11 +173,11 @@ mod tests {
         let watch = Watch::new(Mutant::None);
         let (begin, tick) = (Instant::now(), Duration::from_millis(20));
         assert!(watch.wait(begin.checked_add(tick)), "it goes on");
-        assert!(begin.elapsed() >= tick, "nobody called");
+        assert!(begin.elapsed() >= tick, "no call came");
         assert!(watch.call());
         let (begin, deadline) = far();
         assert!(watch.wait(deadline), "it goes on");
-        assert!(begin.elapsed() < LONG, "somebody called");
+        assert!(begin.elapsed() < LONG, "a call came");
         let begin = Instant::now();
         assert!(watch.wait(begin.checked_add(tick)));
         assert!(begin.elapsed() >= tick, "that was the last one's call");
@@ -196,13 +196,13 @@ mod tests {
         // That was a call.
         let (begin, deadline) = far();
         assert!(watch.fall_dormant(deadline, || false), "it is called");
-        assert!(begin.elapsed() < LONG, "somebody called");
+        assert!(begin.elapsed() < LONG, "a call came");
         assert!(!watch.begins(), "it is awake");
         assert!(watch.fall_dormant(Some(begin), || true), "a block is in hand");
         assert!(!watch.begins(), "it is awake");
         let (begin, quiet) = (Instant::now(), Duration::from_millis(20));
         assert!(!watch.fall_dormant(begin.checked_add(quiet), || false), "it ends");
-        assert!(begin.elapsed() >= quiet, "nobody called");
+        assert!(begin.elapsed() >= quiet, "no call came");
         assert!(watch.begins(), "another one is to be started");
         watch.stop();
         let (begin, deadline) = far();

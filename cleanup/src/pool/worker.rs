@@ -30,8 +30,8 @@ impl Worker {
         Worker { pool, id, in_flight: None, left: false }
     }
 
-    /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed:
-    /// the pool shuts down and its full list is empty, or the worker was idle for long, or the
+    /// Runs cleanups as they are published, and sleeps in between, until it is no longer needed.
+    /// Then the pool shuts down and its full list is empty, or the worker was idle for long, or the
     /// bound was lowered. Cleanups that panic do not end it.
     pub(crate) fn run(mut self) {
         let queue = self.pool.queue();

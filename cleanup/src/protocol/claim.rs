@@ -68,7 +68,7 @@ impl Length {
 ///
 /// Dropping an unused claim gives the unit back, so that the item is not stranded.
 #[derive(Debug)]
-#[must_use = "a claim stands for an item that nobody else will take"]
+#[must_use = "a claim stands for an item that no other thread will take"]
 pub(crate) struct Claim<'a> {
     length: &'a Length,
 }

@@ -34,7 +34,7 @@ pub(crate) enum Mutant {
     LengthAfterLook,
     /// A worker looks at `length` before it takes the lock, and announces itself after that.
     AnnounceAfterRead,
-    /// A wake-up may go to a worker that has announced itself and not yet joined the list: it is
+    /// A wake-up may go to a worker that has announced itself and not yet joined the list. It is
     /// counted as woken, and no worker is.
     UncommittedSignal,
     /// The worker's fence is missing.

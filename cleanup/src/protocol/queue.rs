@@ -93,7 +93,7 @@ impl<T> Queue<T> {
 
     /// The next item for the worker that parks here, which sleeps until there is one. `None`: the
     /// worker is to leave, and no longer counted. Either the pool is shutting down and the list is
-    /// empty, or there are more workers than there may be, or it was idle for long.
+    /// empty, or there are too many workers, or it was idle for long.
     #[cfg(test)]
     pub(crate) fn next(&self, parking: &Parking) -> Option<T> {
         self.next_by(parking, || self.try_next())
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn items_come_out_once_and_in_order() {
         let queue = Queue::new(0, None, Mutant::None);
-        assert!(queue.publish([1, 2, 3]).0.is_empty(), "a manual queue demands nobody");
+        assert!(queue.publish([1, 2, 3]).0.is_empty(), "a manual queue demands no worker");
         assert_eq!(queue.len(), 3);
         assert_eq!(std::iter::from_fn(|| queue.try_next()).collect::<Vec<_>>(), [1, 2, 3]);
     }

@@ -281,8 +281,8 @@ impl Sleep {
 
     /// Steps L1 and L2: this worker is gone without having left through [`sleep`](Self::sleep).
     ///
-    /// One that was lost before it started is not replaced here: the thread that tried to start it
-    /// learns of the failure, and an immediate second try could fail for ever.
+    /// One that was lost before it started is not replaced here. The thread that tried to start it
+    /// learns of the failure. An immediate second try could fail for ever.
     pub(crate) fn lost(&self, id: WorkerId, length: &Length) -> Demand {
         step!(L1);
         let mut synced = self.synced.lock();
@@ -651,7 +651,7 @@ mod tests {
         let (sleep, _, parkings) = two_asleep(Some(Duration::from_secs(3600)));
         assert!(matches!(sleep.retire(&parkings[0]), Retire::NotYet(Some(_))), "it has just grown");
         sleep.synced.lock().resized = None;
-        assert!(sleep.wake(&Length::new()).0.is_empty(), "nobody is woken, and nobody added");
+        assert!(sleep.wake(&Length::new()).0.is_empty(), "no worker is woken, and none added");
         assert!(matches!(sleep.retire(&parkings[0]), Retire::Left), "it grew long ago");
         assert!(
             matches!(sleep.retire(&parkings[1]), Retire::NotYet(Some(_))),

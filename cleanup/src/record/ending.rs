@@ -84,7 +84,7 @@ impl Storage {
             .then_some((Slot { record, mark, index, tag: free }, Head::from_raw(rest)))
     }
 
-    /// Skips a record that the chain's owner could not take: frees the slot if the handle is done
+    /// Skips a record that the chain's owner could not take. Frees the slot if the handle is done
     /// with it, or leaves that, with a note, to the thread that is still at it. Without a note, it
     /// leaves such a record as it is.
     pub(crate) fn skip(&'static self, index: Index, note: Option<u8>) -> Skip {
@@ -181,7 +181,7 @@ pub(crate) enum Taker {
 
 /// A record that this thread has taken, with its closure still inside.
 #[derive(Debug)]
-#[must_use = "nobody else can run or drop the closure now"]
+#[must_use = "no other thread can run or drop the closure now"]
 pub(crate) struct Taken(Ending);
 
 impl Taken {
@@ -291,7 +291,7 @@ impl NoDrop {
 
 /// A record that ended early and whose chain is gone. The slot is to be freed by this thread.
 #[derive(Debug)]
-#[must_use = "nobody else will free the slot"]
+#[must_use = "no other thread will free the slot"]
 pub(crate) struct Detached(Ending);
 
 impl Detached {

@@ -32,10 +32,10 @@ impl Index {
     }
 }
 
-/// Head of one object's chain of cleanup records.
+/// Names the first of one object's chain of cleanup records.
 ///
-/// The first record's index, and whether there is a second one: a sweeper that meets a head of a
-/// single record need not touch the record. 4 bytes, and so is `Option<Head>`. A head means
+/// It is the first record's index, and whether there is a second one. A sweeper that meets a head
+/// of a single record need not touch the record. 4 bytes, and so is `Option<Head>`. A head means
 /// something only to the registrars and cycles of the [`Client`](crate::Client) it came from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Head(NonZeroU32);

@@ -3,14 +3,16 @@
 //! ```text
 //!                 +-- handle: run_now --> Running  --> Done    --+
 //!                 +-- handle: stop -----> Stopping --> Stopped --+
-//! free --arm--> Armed                                            +--> free (same generation, until `arm`)
+//! free --arm--> Armed                                            +--> free
 //!                 +-- runner: run ------> Executing -------------+
 //!                 +-- runner: discard --> Dropping --------------+
 //! ```
 //!
+//! A free slot keeps its generation until it is armed again.
+//!
 //! `Armed` comes in two kinds, and so does `Stopping`. Captures that own nothing need no
-//! destructor. So no code of the user runs between taking such a record and declaring its end:
-//! `ArmedNoDrop` --> `StoppingNoDrop` --> `Stopped` is a compare-exchange and a store a few
+//! destructor. So no code of the user runs between taking such a record and declaring its end.
+//! `ArmedNoDrop` --> `StoppingNoDrop` --> `Stopped` is a compare-exchange, and a store a few
 //! instructions later. A thread that meets the record in between waits for that store. Taken in any
 //! other way it is like any other.
 

@@ -13,8 +13,8 @@ type Payload = MaybeUninit<[u64; 3]>;
 /// Does one of three things with the closure that the pointer points to, and names its type.
 ///
 /// # Safety
-/// `Run` and `Drop` read the closure out: the pointer must be to the payload of a thunk made
-/// together with this function, and no later call may be `Run` or `Drop`. `Name` looks at nothing.
+/// `Run` and `Drop` read the closure out. The pointer must be to the payload of a thunk made
+/// together with this function. No later call may be `Run` or `Drop`. `Name` looks at nothing.
 type Function = unsafe fn(*mut Payload, Op) -> &'static str;
 
 /// The operation on the closure.

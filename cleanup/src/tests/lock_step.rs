@@ -1,12 +1,12 @@
 //! Lock-step: the races of the protocols on a real machine, as often as possible.
 //!
 //! The next item is published just when the worker, done with the last one, is on its way to sleep.
-//! It comes a little earlier or later each time. The real queue and the real worker's loop, without
-//! cleanups around them: hundreds of thousands of tries a second, where a model has every
-//! interleaving, but of a few steps only.
+//! It comes a little earlier or later each time. These are the real queue and the real worker's
+//! loop, without cleanups around them. They make hundreds of thousands of tries a second. A model
+//! has every interleaving, but of a few steps only.
 //!
-//! A lost wake-up is not guessed at by a clock: when all publishers have returned, an unclaimed
-//! item beside workers who are all asleep *is* one, and is found at once.
+//! A lost wake-up is not guessed at by a clock. When all publishers have returned, an unclaimed
+//! item beside workers that are all asleep *is* one, and is found at once.
 
 use crate::account::counters::Runner;
 use crate::protocol::mutant::Mutant;
@@ -339,9 +339,9 @@ fn play(scene: Scene) -> (u64, Option<String>) {
 // ---------------------------------------------------------------------------------
 
 /// A queue of its own each round: two items are published, and a shutdown begins. It begins at
-/// once, or when one or both of them have been taken, or just behind the second one, which is
-/// published while the worker falls asleep. Both are taken, and every worker leaves. How many
-/// rounds went well, and what went wrong.
+/// once, or when one or both have been taken, or just behind the second one. That is published
+/// while the worker falls asleep. Both are taken, and every worker leaves. How many rounds went
+/// well, and what went wrong.
 fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     let hosts = Arc::new(Hosts::new(workers));
     for round in 0..rounds {
@@ -526,11 +526,13 @@ fn no_block_taken_up_while_the_monitor_falls_dormant_is_missed() {
 // ---- what they are good for
 // ----------------------------------------------------------------------------
 
-/// Shows how soon these tests notice that a step is broken: on two processors that have nothing
-/// else to do within a few dozen rounds, on a busy machine perhaps not at all. So it is no test,
-/// but a measurement, made when asked for:
+/// Shows how soon these tests notice that a step is broken. On two idle processors that takes a few
+/// dozen rounds; a busy machine may not show it at all. So it is no test, but a measurement, made
+/// when asked for:
 ///
-/// `SEXTON_MEASURE=1 cargo test --release -p sexton-cleanup --lib -- --nocapture lock_step::how_soon`
+/// ```sh
+/// SEXTON_MEASURE=1 cargo test --release -p sexton-cleanup --lib -- --nocapture how_soon
+/// ```
 #[test]
 fn how_soon_a_broken_step_shows() {
     if std::env::var_os("SEXTON_MEASURE").is_none() {

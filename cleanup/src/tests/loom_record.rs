@@ -80,7 +80,7 @@ pub(super) fn stop_without_a_drop(mutant: Mutant) {
     assert_eq!(alive.state(), CleanupState::Armed, "its object lives");
     assert_eq!(registrar.len(next), 1);
     assert_eq!(ran + usize::from(stopped), 1);
-    assert!(ticket.is_done(), "counted by whoever came last:");
+    assert!(ticket.is_done(), "counted by the one that came last:");
     let stats = client.stats();
     assert_eq!((stats.backlog, stats.executed, stats.armed), (0, ran as u64, 1));
     assert_eq!((stats.stopped, registrar.ended_early()), (u64::from(stopped), 0));
@@ -132,7 +132,7 @@ fn run_now_against_the_sweeper() {
         let early = runner.join().expect("the runner");
         assert_eq!(ran + usize::from(early), 1);
         assert_eq!(witness.counts(), (1, 1));
-        assert!(ticket.is_done(), "counted by whoever came last:");
+        assert!(ticket.is_done(), "counted by the one that came last:");
         let stats = client.stats();
         assert_eq!((stats.backlog, stats.executed, stats.armed), (0, 1, 0));
         assert_eq!(registrar.ended_early(), 0);

@@ -156,7 +156,7 @@ fn a_look_names_no_cleanup_that_its_runner_has_not_begun() {
     });
 }
 
-/// A pool is closed while a runner has a block in hand, or puts its rest back: each cleanup that
+/// A pool is closed while a runner has a block in hand, or puts its rest back. Each cleanup that
 /// does not run is counted by then, on whichever thread its captures are dropped.
 #[test]
 fn a_close_has_counted_all_that_it_discards() {

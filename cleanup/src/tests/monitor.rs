@@ -120,7 +120,7 @@ fn it_does_not_tick_for_cleanups_that_never_return() {
         };
         let client = Client::new(&pool);
         let doors = two_that_stall(&client);
-        until("the tail has been taken over", || pool.stats().running == 2);
+        until("the tail has been requeued", || pool.stats().running == 2);
         falls_dormant(&pool);
         let waits = pool.watch().waits();
         assert_eq!(told.load(Ordering::Relaxed), if hook { 2 } else { 0 });

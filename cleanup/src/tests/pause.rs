@@ -86,6 +86,6 @@ pub(crate) fn at(step: Step) {
         state.0 = true;
         let (_state, timeout) =
             pause.changed.wait_timeout_while(state, DEADLINE, |state| !state.1).unwrap();
-        assert!(!timeout.timed_out(), "nobody ended the pause at {step:?}");
+        assert!(!timeout.timed_out(), "nothing ended the pause at {step:?}");
     }
 }

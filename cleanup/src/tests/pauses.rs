@@ -68,8 +68,9 @@ impl Rig {
     fn wait_for(&self, n: usize, what: &str) {
         let deadline = Instant::now() + DEADLINE;
         while !self.has(n) {
-            let (taken, crew) = (self.taken.lock().unwrap().clone(), self.queue.sleep().numbers());
-            assert!(Instant::now() < deadline, "{what}: {taken:?} taken, and then {crew:?}");
+            let (taken, numbers) =
+                (self.taken.lock().unwrap().clone(), self.queue.sleep().numbers());
+            assert!(Instant::now() < deadline, "{what}: {taken:?} taken, and then {numbers:?}");
             std::thread::yield_now();
         }
     }
@@ -375,7 +376,7 @@ fn a_shutdown_waits_for_a_tail_that_is_being_requeued() {
     let (armed, taking) = (pause.clone(), pool.clone());
     let taker = std::thread::spawn(move || {
         armed.arm();
-        let [in_flight] = &taking.runners().all()[..] else { panic!("one worker, one desk") };
+        let [in_flight] = &taking.runners().all()[..] else { panic!("one worker, one record") };
         taking.requeue_tail(in_flight, Some(1));
     });
     assert!(pause.is_reached(|| taker.is_finished()));

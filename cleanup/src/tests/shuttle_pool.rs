@@ -1,6 +1,6 @@
 //! The whole crate at work: heaps that register and collect, meddlers that stop cleanups and run
-//! them early, a helping thread, workers that come, die and leave, and a ledger that knows the end
-//! of each cleanup.
+//! them early, and a helping thread. Workers come, die and leave. A ledger knows the end of each
+//! cleanup.
 
 use super::fault;
 use super::models::take_tails;

@@ -1,9 +1,9 @@
 //! Shuttle's explorer: schedules of a model, and how to see one of them again.
 //!
 //! A random schedule chooses among the runnable threads at every step. PCT ("probabilistic
-//! concurrency testing") gives each thread a priority, lets the first runnable one go on, and
-//! demotes the one that runs at `depth - 1` random moments: few preemptions, but long ones, as on a
-//! real machine.
+//! concurrency testing") gives each thread a priority, and lets the first runnable one go on. At
+//! `depth - 1` random moments it demotes the one that runs. So there are few preemptions, but long
+//! ones, as on a real machine.
 //!
 //! `SHUTTLE_ITERATIONS` is the number of schedules of each test. They are others in each run.
 //!

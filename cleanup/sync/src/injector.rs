@@ -6,7 +6,7 @@ use crossbeam_deque::Steal;
 /// Stands in for crossbeam's `Injector`: first in, first out.
 ///
 /// No stronger than the real one. The load of `tail` may give an old value, and `Empty` then is the
-/// answer of a thread with no right to ask: a stand-in behind a mutex would order all pushes and
+/// answer for a thread with no right to ask. A stand-in behind a mutex would order all pushes and
 /// steals, and hide a claim without order. But steals synchronise with one another, because
 /// protocol 1 needs that. The real one's do so by its `head`, loaded with Acquire and moved by a
 /// SeqCst compare-exchange.

@@ -10,9 +10,9 @@
 //! access to an [`UnsafeCell`]. To shuttle every atomic operation is sequentially consistent, a
 //! fence says nothing, and a cell is a cell.
 //!
-//! Two things stay the standard library's in models. [`Arc`] is one: a counted pointer adds
-//! branches to a model and no questions. [`OnceLock`] is the other: its content is made without a
-//! scheduling point, so no checker sees it half made.
+//! Two things stay the standard library's in models. One is [`Arc`], as a counted pointer adds
+//! branches to a model and no questions. The other is [`OnceLock`], whose content is made without a
+//! scheduling point. So no checker sees it half made.
 
 #[cfg(shuttle)]
 #[doc(hidden)]

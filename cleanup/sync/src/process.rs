@@ -2,12 +2,12 @@
 //!
 //! The child of a `fork` has a copy of all memory, and of its parent's threads only the one that
 //! forked. A lock that another thread held is never unlocked there, and a worker that is counted
-//! there does not exist. So a thing that was made before the `fork` is *inherited*: it waits for no
+//! there does not exist. So a thing that was made before the `fork` is *inherited*. It waits for no
 //! thread, wakes none, and takes no lock that may be held.
 //!
-//! Invariant: the process is asked for (a system call) where a thread is started or waited for,
-//! once in a cycle, and where a lock is found taken. Never by an allocation, a registration or a
-//! session.
+//! Invariant: the process is asked for (a system call) in three places. Where a thread is started
+//! or waited for, once in a cycle, and where a lock is found taken. Never by an allocation, a
+//! registration or a session.
 
 #![forbid(unsafe_code)]
 

@@ -139,8 +139,8 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits for work to be done that nobody publishes meanwhile. Panics with a dump when the deadline
-/// passes, and at once if blocks lie beside workers who are all asleep: nobody would ever wake
+/// Waits for work to be done, while no thread publishes more. Panics with a dump when the deadline
+/// passes, and at once if blocks lie beside workers that are all asleep: no thread would ever wake
 /// them.
 pub(crate) fn until_done(pool: &Pool, mut is_done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -175,7 +175,7 @@ impl Gate {
         let (state, timeout) =
             self.0.1.wait_timeout_while(state, DEADLINE, |state| !state.0).unwrap();
         drop(state);
-        assert!(!timeout.timed_out(), "nobody opened the gate");
+        assert!(!timeout.timed_out(), "nothing opened the gate");
     }
 
     /// Waits until `n` have come to the door.

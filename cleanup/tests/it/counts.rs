@@ -20,8 +20,8 @@ fn check(pool: &Pool, client: &Client) {
     assert!(pool.asleep <= pool.workers, "{pool:?}");
 }
 
-/// Cleanups of which some are discarded while armed, some are stopped or run by their handles,
-/// before they are queued, meanwhile and afterwards, and the rest by workers.
+/// Cleanups of which some are discarded while armed, some are stopped or run by their handles, and
+/// the rest by workers. The handles come before the cleanups are queued, meanwhile and afterwards.
 fn round(client: &Client, registrar: &mut Registrar) {
     let (mut heads, handles): (Vec<_>, Vec<_>) = (0..ROUND).map(|_| add(registrar, || {})).unzip();
     heads.drain(..ROUND / 10).for_each(|head| registrar.discard(head));

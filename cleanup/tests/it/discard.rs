@@ -32,7 +32,7 @@ fn what_a_helper_puts_back_into_a_closed_pool_is_discarded() {
 }
 
 /// A worker comes back from its cleanup in the middle of the discarding, and drops captures, too.
-/// They count, whoever drops them.
+/// They count, on whichever thread they are dropped.
 #[test]
 fn discards_by_other_threads_at_the_end_of_a_shutdown_count() {
     let (pool, threads) = pool(1);

@@ -142,7 +142,7 @@ fn a_description_is_that_of_the_handles_own_cleanup_and_of_no_other() {
     registrar.describe(&first, Description::of::<u8>(Some("first"), None));
     assert_eq!(first.description().label, Some("first"));
     assert!(first.stop());
-    assert_eq!(first.description().label, Some("first"), "the record serves nobody else");
+    assert_eq!(first.description().label, Some("first"), "the record serves no other");
     assert_eq!(registrar.prune(head), None);
     let (again, second) = add(&mut registrar, || {});
     assert_eq!(again, head, "the same record");
@@ -170,7 +170,7 @@ fn adding_and_stopping_in_turn_stays_bounded() {
 
 #[test]
 fn prune_keeps_what_is_armed_and_nothing_else() {
-    // Every pattern of settled and armed in chains of up to five.
+    // Every pattern of ended and armed records in chains of up to five.
     for len in 1..=5_u32 {
         for pattern in 0..1_u32 << len {
             let pool = manual();

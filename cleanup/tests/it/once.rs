@@ -58,7 +58,7 @@ fn ten_heaps_share_a_pool_and_each_gets_its_own_cleanups() {
 }
 
 /// Handles are used from other threads while the objects die and the workers run: exactly one of
-/// them wins, and the accounts agree with who did.
+/// them wins, and the accounts agree with that.
 #[test]
 fn stop_and_run_now_race_with_sweeper_and_workers() {
     const OBJECTS: usize = 2000;
@@ -233,7 +233,7 @@ fn the_handle_of_a_slot_that_is_used_again_stops_nothing_else() {
             assert!(!old.stop() && !old.run_now());
         }
         stopped += u64::from(handle.stop());
-        // Whoever it was that stopped it.
+        // By whichever of them.
         assert_eq!(handle.state(), CleanupState::Stopped);
         chain = Some(head);
     }
@@ -262,7 +262,7 @@ thread_local! {
 }
 
 /// Many threads at a time, short-lived ones among them, and some that stop cleanups while their
-/// locals are destroyed; every stop is counted, and where it belongs.
+/// locals are destroyed. Every stop is counted, and where it belongs.
 #[test]
 fn each_stop_is_counted_whoever_stops() {
     const THREADS: usize = 48;

@@ -33,7 +33,7 @@ impl Drop for Bomb {
 }
 
 /// Thrown by a panic, and panics when it is dropped. What that one throws the crate leaks, so it
-/// has no size: whoever looks for leaks sees only those that nobody meant.
+/// has no size: a check for leaks sees only those that were not meant.
 struct LastBomb;
 
 impl Drop for LastBomb {

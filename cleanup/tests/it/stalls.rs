@@ -109,9 +109,9 @@ fn beside_a_stalled_helper(config: PoolConfig, act: impl FnOnce(&Scene)) {
     scene.end();
 }
 
-/// The only block there is, so nobody else is awake to see it stall.
+/// The only block there is, so no other thread is awake to see it stall.
 #[test]
-fn the_block_mates_of_a_stalled_cleanup_run_though_everybody_else_sleeps() {
+fn the_block_mates_of_a_stalled_cleanup_run_though_all_others_sleep() {
     let scene = Scene::stalled(2, 15, &[3]);
     scene.until_only_those_that_stall_are_left(1);
     until("who ran them has put them down", || scene.pool.stats().running == 1);
@@ -145,7 +145,7 @@ fn a_shutdown_runs_what_waits_behind_a_stalled_cleanup() {
 fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
     let scene = Scene::stalled(1, 300, &[10]);
     scene.gate.wait_for(1);
-    assert_eq!(scene.threads.monitors(), 0, "nobody is there to take over");
+    assert_eq!(scene.threads.monitors(), 0, "no thread is there to requeue the tail");
     let mut ran = 0;
     until("this thread has run the rest", || {
         ran += scene.pool.run_pending(usize::MAX);
@@ -155,8 +155,8 @@ fn with_a_bound_of_one_the_others_wait_and_any_other_thread_can_run_them() {
     scene.end();
 }
 
-/// Once the time of a stall has passed, one look is enough: how long the cleanup has run is unknown
-/// to it, and so is when somebody looks again.
+/// Once the time of a stall has passed, one look is enough: it does not know how long the cleanup
+/// has run, nor when the next look comes.
 #[test]
 fn one_call_runs_all_that_waits_behind_a_stalled_cleanup() {
     for stalled in [0, 50, 1999] {
@@ -178,7 +178,7 @@ fn one_call_runs_all_that_waits_behind_a_stalled_cleanup() {
 #[test]
 fn a_helping_thread_runs_the_tail_that_it_takes_over() {
     beside_a_stalled_helper(config(1), |scene| {
-        until("the tail was taken over and run", || {
+        until("the tail was requeued and run", || {
             let ran = scene.pool.run_pending(usize::MAX);
             assert_eq!(scene.pool.stats().blocks, 0);
             ran == 99
@@ -208,8 +208,8 @@ fn helping_threads_requeue_tails_of_each_other() {
     assert!(client.ticket().is_done());
 }
 
-/// Whoever comes back from a stall finds the rest of the block in other hands, run or not. Nothing
-/// runs twice, and no slot of it serves another cleanup too early.
+/// A runner that comes back from a stall finds the rest of the block in other hands, run or not.
+/// Nothing runs twice, and no slot of it serves another cleanup too early.
 #[test]
 fn a_runner_that_comes_back_in_the_middle_of_its_tail_runs_nothing_twice() {
     let (pool, threads) =
@@ -247,7 +247,7 @@ fn a_runner_that_comes_back_in_the_middle_of_its_tail_runs_nothing_twice() {
     let stats = client.stats();
     assert_eq!((stats.executed, stats.panicked, stats.backlog), (ran, 0, 0));
     assert_eq!(stats.executed + stats.stopped, 60_000);
-    assert!(pool.stats().requeued > 0, "no tail was taken over");
+    assert!(pool.stats().requeued > 0, "no tail was requeued");
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_slow_cleanup_is_reported_once_with_label_site_and_age() {
     let hook = move |slow: &SlowCleanup| {
         assert!(sexton_cleanup::in_cleanup(), "it cannot wait for cleanups");
         notes.lock().unwrap().push(*slow);
-        panic!("a hook that panics harms nobody");
+        panic!("a hook that panics does no harm");
     };
     let slow_after = Duration::from_millis(3);
     let hooks = Hooks { slow: Some((slow_after, Arc::new(hook))), ..Hooks::default() };
@@ -330,7 +330,7 @@ fn nothing_is_requeued_before_its_time() {
     });
 }
 
-/// Nobody needs it if no block is in hand.
+/// It is not needed if no block is in hand.
 #[test]
 fn a_bound_that_moves_starts_no_monitor() {
     let scene = Scene::new(pool_with(config(1)), 0);
@@ -378,8 +378,7 @@ fn a_monitor_that_could_not_be_started_is_tried_again_for_the_next_block() {
     others.all_ran_once();
 }
 
-/// Nobody takes up another block, or asks for work: the one who waits sees to it, or the one who
-/// publishes.
+/// No thread begins another block, or asks for work: the waiter sees to it, or the publisher.
 #[test]
 fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish() {
     for wait in [true, false] {
@@ -402,7 +401,7 @@ fn a_monitor_that_could_not_be_started_is_tried_again_by_a_wait_and_by_a_publish
     }
 }
 
-/// The block was taken up when nobody could have helped.
+/// The block was begun when no other thread could have helped.
 #[test]
 fn when_the_bound_is_raised_others_run_what_waits_behind_a_stalled_cleanup() {
     let scene = Scene::stalled(1, 100, &[0]);

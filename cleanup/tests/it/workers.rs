@@ -89,13 +89,13 @@ fn a_worker_that_cannot_be_started_is_tried_again() {
     // At the next publish.
     sweep_one();
     assert_eq!((pool.stats().workers, pool.stats().spawn_failures), (0, 2));
-    // And when somebody waits.
+    // And when a thread waits.
     client.ticket().wait(DEADLINE).unwrap();
     assert_eq!(pool.stats().executed, 2);
     shut_down(&pool, &threads);
 }
 
-/// Nothing is published and nobody waits any more; the monitor sees to it.
+/// Nothing is published and no thread waits any more; the monitor sees to it.
 #[test]
 fn a_worker_that_cannot_be_started_is_tried_again_without_any_call() {
     let failures = Arc::new(Mutex::new(Vec::new()));
@@ -267,7 +267,7 @@ fn a_worker_dropped_unrun_is_no_longer_counted() {
     assert_eq!(handle.state(), CleanupState::Queued);
     // The next one gets the work.
     sweep(&client, []);
-    assert_eq!(pool.stats().workers, 0, "publishing nothing demands nobody");
+    assert_eq!(pool.stats().workers, 0, "publishing nothing demands no worker");
     let _ = client.ticket().wait(Duration::ZERO);
     let worker = keep.0.lock().unwrap().pop().unwrap();
     pool.begin_shutdown();
@@ -297,8 +297,8 @@ fn workers_have_different_indices_and_those_of_workers_gone_are_used_again() {
     assert_eq!(pool.stats().executed, 300);
 }
 
-/// Nobody else can run it. The wait ended never once its deadline had passed: each start that fails
-/// has those who wait look again, and the look starts again.
+/// No other thread can run it. The wait ended never once its deadline had passed: each start that
+/// fails has the waiters look again, and the look starts again.
 #[test]
 fn who_waits_for_want_of_workers_stops_at_its_deadline_and_when_its_own_have_run() {
     let (pool, threads) = pool(2);
@@ -411,7 +411,7 @@ fn a_shutdown_runs_the_work_of_a_paused_pool_itself() {
     assert_eq!((pool.discard_pending(), threads.spawned()), (0, 0));
 }
 
-/// Who runs it is inside a cleanup and cannot run others, and there is nobody else.
+/// Its runner is inside a cleanup and cannot run others, and there is no other thread.
 #[test]
 fn a_shutdown_of_a_paused_pool_from_inside_a_cleanup_discards_the_rest_at_once() {
     let (pool, _threads) = pool(1);
