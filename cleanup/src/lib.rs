@@ -139,7 +139,6 @@ mod tests;
 pub use account::handle::{Cleanup, CleanupState, RawHandle};
 pub use account::registrar::Registrar;
 pub use client::client::Client;
-// The names that the heap still uses.
 pub use client::cycle::{Cycle, Flushed, LocalBlock};
 pub use client::ticket::{Ticket, WaitError};
 pub use inside::in_cleanup;
@@ -152,7 +151,3 @@ pub use observe::stats::{CleanupStats, PoolStats};
 pub use pool::dump::{Activity, PoolDump, RunnerDump};
 pub use pool::state::{Pool, PoolConfig, Role, Spawn};
 pub use record::head::Head;
-#[doc(hidden)]
-pub use sexton_sync::{self as sync, PerProcess, Process, drop_quietly, prefetch};
-#[doc(hidden)]
-pub use {account::handle::RawHandle as Receipt, client::client::Client as Origin};

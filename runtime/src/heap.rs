@@ -10,11 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sexton_cleanup::{Client, WaitError, drop_quietly, in_cleanup};
+use sexton_cleanup::{Client, WaitError, in_cleanup};
+
 use sexton_heap::{
     Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation, OldRoot, OnDrop,
     Pacing, Payload, RawHeap, Root, Shared, SharedRoot, SlowSession, VerifyError,
 };
+use sexton_sync::drop_quietly;
 
 use crate::back_pressure::{BackPressure, HighWater};
 use crate::pool::CleanupPool;

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sexton_cleanup::drop_quietly;
 use sexton_heap::{AlreadyAttached, Branded, GcReport, Mutation, RawMutator, Shared, VerifyError};
+use sexton_sync::drop_quietly;
 
 use crate::heap::Heap;
 

@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use sexton_cleanup::sync::{Condvar, Mutex, wait_until};
 use sexton_cleanup::{
-    CleanupPanic, PerProcess, Pool, PoolConfig, PoolDump, PoolStats, Role, SlowCleanup, Spawn,
-    SpawnFailure, WaitError, in_cleanup,
+    CleanupPanic, Pool, PoolConfig, PoolDump, PoolStats, Role, SlowCleanup, Spawn, SpawnFailure,
+    WaitError, in_cleanup,
 };
+use sexton_sync::PerProcess;
+use sexton_sync::{Condvar, Mutex, wait_until};
 
 use crate::threads;
 

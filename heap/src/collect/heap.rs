@@ -10,7 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use sexton_cleanup::{Client, Ticket, drop_quietly};
+use sexton_cleanup::{Client, Ticket};
+use sexton_sync::drop_quietly;
 
 use crate::collect::cycle::Collector;
 use crate::collect::verify::{self, VerifyError};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::Duration;
 
-use sexton_cleanup::drop_quietly;
+use sexton_sync::drop_quietly;
 
 use crate::collect::heap::RawHeap;
 use crate::collect::verify::VerifyError;

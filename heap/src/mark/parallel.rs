@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use crossbeam_deque::{Injector, Steal};
-use sexton_cleanup::drop_quietly;
-use sexton_cleanup::sync::Mutex;
+use sexton_sync::Mutex;
+use sexton_sync::drop_quietly;
 
 use crate::memory::address::ObjectAddress;
 use crate::memory::mark_stack::Marker;

@@ -7,8 +7,8 @@ use std::fmt;
 use std::panic::Location;
 use std::ptr::NonNull;
 
-use sexton_cleanup::Process;
-use sexton_cleanup::sync::Mutex;
+use sexton_sync::Mutex;
+use sexton_sync::Process;
 
 use crate::id::HeapId;
 use crate::memory::address::ObjectAddress;

@@ -24,7 +24,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
-use sexton_cleanup::prefetch;
+use sexton_sync::prefetch;
 
 use crate::memory::bitmap;
 use crate::memory::layout::slot_bytes;

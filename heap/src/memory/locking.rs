@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use sexton_cleanup::sync::Mutex;
+use sexton_sync::Mutex;
 
 /// The default mode of a heap: one mutator, on one thread, and payloads of any kind.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,7 +5,7 @@
 
 use std::ptr::NonNull;
 
-use sexton_cleanup::prefetch;
+use sexton_sync::prefetch;
 
 use crate::memory::address::ObjectAddress;
 

@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sexton_cleanup::Head;
 // Taken by each registration in a `Shared` heap, and held for some nanoseconds. The others' locks
-// are the standard library's, which cost a registration 3 ns of 35 more; see `sexton_cleanup::sync`
+// are the standard library's, which cost a registration 3 ns of 35 more; see `sexton_sync`
 // for why not parking_lot's.
 #[cfg(not(any(loom, shuttle)))]
 use parking_lot::{Mutex, MutexGuard};
 #[cfg(any(loom, shuttle))]
-use sexton_cleanup::sync::{Mutex, MutexGuard};
+use sexton_sync::{Mutex, MutexGuard};
 
 use crate::memory::layout::{BITMAP_WORDS, REGION_BYTES, SPAN_BYTES, UNITS, slot_bytes};
 use crate::memory::locking::Locking;

@@ -22,7 +22,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use sexton_cleanup::sync::thread_local;
+use sexton_sync::thread_local;
 
 use crate::object::gc::{Brand, Gc};
 use crate::object::trace::{Branded, Trace, Tracer};

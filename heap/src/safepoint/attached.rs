@@ -12,7 +12,7 @@ use std::error::Error;
 use std::fmt;
 use std::thread;
 
-use sexton_cleanup::sync::thread_local;
+use sexton_sync::thread_local;
 
 use crate::id::HeapId;
 

@@ -12,7 +12,7 @@ use std::fmt;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use sexton_cleanup::sync::{
+use sexton_sync::{
     Arc, AtomicBool, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
 };
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use sexton_cleanup::sync::{Condvar, Mutex};
+use sexton_sync::{Condvar, Mutex};
 
 use crate::id::HeapId;
 use crate::safepoint::attached::AttachGuard;

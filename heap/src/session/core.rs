@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sexton_cleanup::{Cleanup, Client, Description, Receipt};
+use sexton_cleanup::{Cleanup, Client, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
@@ -218,7 +218,7 @@ impl<M: Mode> Core<M> {
         span: SpanRef,
         slot: usize,
         f: F,
-    ) -> Receipt
+    ) -> RawHandle
     where
         F: FnOnce() + Send + 'static,
     {

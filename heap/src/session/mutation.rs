@@ -9,7 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
 
-use sexton_cleanup::{Cleanup, Description, Receipt};
+use sexton_cleanup::{Cleanup, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::memory::locking::{Local, Shared};
@@ -147,7 +147,7 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     }
 
     #[inline]
-    fn register<T, F>(&self, gc: Gc<'gc, T>, f: F) -> Receipt
+    fn register<T, F>(&self, gc: Gc<'gc, T>, f: F) -> RawHandle
     where
         T: Trace<'gc>,
         F: FnOnce() + Send + 'static,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
-use sexton_cleanup::sync::Mutex;
+use sexton_sync::Mutex;
 
 use crate::memory::space::Swept;
 use crate::memory::span::SpanRef;

@@ -21,7 +21,9 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
-use sexton_cleanup::{LocalBlock, drop_quietly};
+use sexton_cleanup::LocalBlock;
+
+use sexton_sync::drop_quietly;
 
 use crate::memory::bitmap;
 use crate::memory::space::{Swept, Usage};

@@ -1,7 +1,7 @@
 //! A `Shared` heap under shuttle: many schedules of small programs, in zeal mode, so that each
 //! cycle is verified.
 //!
-//! Every lock that mutators share is the checker's (`sexton_cleanup::sync`), and so is every step
+//! Every lock that mutators share is the checker's (`sexton_sync`), and so is every step
 //! of the handshake and of the cleanups. Fields of objects are not. So a schedule changes hands
 //! between operations on the heap, and not within one on a `GcAtomic`. One thread marks and sweeps:
 //! threads that are started to help are the system's own, and no checker's.
