@@ -460,7 +460,7 @@ mod tests {
         let look = |at: u32| {
             let snapshot = in_flight.snapshot(begun + at * second).expect("a block in hand");
             assert!(snapshot.block_age >= at * second);
-            // Rounded: the block was taken up a little earlier.
+            // Rounded: the block was begun a little earlier.
             (snapshot.at, snapshot.age.as_secs())
         };
         queued.block.advance();
