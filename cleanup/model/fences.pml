@@ -13,7 +13,7 @@
  *
  * Features, by -D:
  *   DEATH       the worker dies once, after it has run a block
- *   RETIRE      it may time out when it sleeps, and then leaves if nobody has chosen it
+ *   RETIRE      it may time out when it sleeps, and then leaves if no waker has chosen it
  *   FAIL        another thread has demanded it, and finds that it cannot be started; if there is work, the monitor
  *               tries again
  *
@@ -59,7 +59,7 @@ inline acquire() {
 
 /* ---- the publisher ------------------------------------------------------------------------------------------- */
 
-/* W1 to W5. Whoever wakes sees its own addition, wherever that is. */
+/* W1 to W5. A waker sees its own addition, wherever that is. */
 inline wake(seen) {
     acquire();                                                                              /* W1 */
     if
@@ -209,7 +209,7 @@ left:
 }
 
 #ifdef FAIL
-/* Whoever was to start the worker; its buffer is the worker's, which is not there. */
+/* The thread that was to start the worker; its buffer is the worker's, which is not there. */
 proctype starter() {
     acquire();
     store(workers_out, 0);                                                                  /* L1, and no L2 */

@@ -11,14 +11,14 @@
  *   BLOCKS      blocks to be published
  *   PUBLISHERS  1 to 3; they share the blocks out evenly
  *
- * Features, by -D. Without them nobody dies, retires or is told to leave, and every worker can be started:
+ * Features, by -D. Without them no worker dies, retires or is told to leave, and every worker can be started:
  *   HELPER      a thread that is no worker claims a block, and runs it or puts it back
  *   DEATHS=n    up to n workers die while running a block
  *   FAILS=n     up to n workers cannot be started
  *   MONITOR     with FAILS: a monitor, which a failed start calls, and which tries again
  *   WAIT        when all is published, somebody waits with a ticket, and helps if there is no worker
  *   WAIT_EARLY  instead of that, the last publisher waits so as soon as it has published
- *   RETIRE      a committed sleeper may time out at any moment, and leaves if nobody has chosen it
+ *   RETIRE      a committed sleeper may time out at any moment, and leaves if no waker has chosen it
  *   LOWER=n     the bound is lowered by one at any moment, n times; surplus workers leave before their next claim
  *   RAISE       with LOWER: then it is raised again, to what it was
  *   SHUTDOWN    a shutdown begins at any moment; with SHUTDOWN_LAST, when all is published
@@ -66,7 +66,7 @@ bool returned[BLOCKS];                      /* its publisher has returned */
 bool promised[BLOCKS];                      /* its publisher had returned when the shutdown began */
 bool put_back[BLOCKS];                      /* a helper has taken it and put it back */
 byte finished;                              /* publishers that will publish no more */
-bool start_failed;                          /* a start has failed, and nobody has looked since */
+bool start_failed;                          /* a start has failed, and no thread has looked since */
 byte deaths;
 byte fails;
 
@@ -74,9 +74,10 @@ byte fails;
 #define BIT(index) (1 << (index))
 
 /*
- * What the proof rules out. Busy are workers that are neither on the list of sleepers nor in a cleanup, and
- * whoever is between P2 and the end of W5. With nobody busy, a block is unclaimed: then somebody must not be
- * asleep beside it, and no vacancy be open, but after a failed start or in a shutdown.
+ * The states that the proof rules out. Busy are workers that are neither on the list of sleepers
+ * nor in a cleanup, and publishers between P2 and the end of W5. No thread is busy and a block is
+ * unclaimed, while a worker is asleep beside it or a slot of a worker is vacant. A failed start and a
+ * shutdown are the exceptions.
  */
 #define STRANDED (busy == 0 && length > 0 && (sleeping != 0 || (workers < max && !start_failed && !down)))
 
@@ -101,7 +102,7 @@ inline release() {
     }
 }
 
-/* A worker's post is vacated. With the lock held. */
+/* A worker's slot is vacated. With the lock held. */
 inline vacate(index) {
     d_step { workers--; vacant = vacant + BIT(index) }
 }
@@ -182,7 +183,7 @@ inline nudge() {
     :: else -> skip
     fi
 #else
-    skip                                            /* Nobody waits; or a mutant: those who wait are not told. */
+    skip                                            /* No thread waits; or a mutant: the waiters are not told. */
 #endif
 }
 

@@ -18,9 +18,10 @@ thread_local! {
     static DEPTH: Cell<u32> = Cell::new(0);
 }
 
-/// Whether this thread is inside a cleanup, or inside the panic hook of one.
+/// Tells whether this thread is inside a cleanup, or inside the panic hook of one.
 ///
-/// A thread that is inside one must not wait for cleanups, and [`Pool::run_pending`](crate::Pool::run_pending) does nothing there.
+/// A thread that is inside one must not wait for cleanups, and
+/// [`Pool::run_pending`](crate::Pool::run_pending) does nothing there.
 pub fn in_cleanup() -> bool {
     // A thread that is being torn down, its locals gone, runs no cleanup.
     DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false)

@@ -21,7 +21,7 @@ pub(crate) struct BacklogWaiters {
 }
 
 impl BacklogWaiters {
-    /// Some cleanups have ended, and been counted. Called with nothing locked.
+    /// Notes that some cleanups have ended, and been counted. Called with nothing locked.
     #[inline]
     pub(crate) fn ended(&self) {
         // ReliefFence: pairs with that in `wait`. Our count of the ends comes before our look at

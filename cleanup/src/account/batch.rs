@@ -57,7 +57,7 @@ pub(crate) enum Waited {
 }
 
 impl Batch {
-    /// A batch with one hold.
+    /// Makes a batch with one hold.
     pub(crate) fn new(
         workers: usize,
         byte: u8,
@@ -110,7 +110,7 @@ impl Batch {
     // ---- the ends
     // ----------------------------------------------------------------------------------
 
-    /// `n` cleanups have ended. Whether nothing is left.
+    /// Subtracts `n` cleanups that have ended. Whether nothing is left.
     pub(super) fn subtract(&self, n: u64, order: Ordering) -> bool {
         self.remaining.fetch_sub(n, order) == n
     }
@@ -161,7 +161,7 @@ impl Batch {
         }
     }
 
-    /// How often the waiters have been woken.
+    /// Tells how often the waiters have been woken.
     pub(crate) fn wakes(&self) -> u64 {
         self.told.lock().wakes
     }

@@ -49,7 +49,7 @@ impl Shards {
         Shards { shards: (0..=own).map(|_| CachePadded::default()).collect() }
     }
 
-    /// The shard that `runner` counts in.
+    /// Gives the shard that `runner` counts in.
     pub(crate) fn of(&self, runner: Runner) -> Counting<'_> {
         let shared = self.shards.len() - 1;
         match runner {
@@ -122,7 +122,7 @@ impl Counters {
         self.ended_early.fetch_add(1, Ordering::Release);
     }
 
-    /// The shard that `runner` counts in.
+    /// Gives the shard that `runner` counts in.
     pub(crate) fn of(&self, runner: Runner) -> Counting<'_> {
         self.shards.of(runner)
     }
@@ -132,7 +132,7 @@ impl Counters {
         self.shards.sum(|s| &s.running)
     }
 
-    /// A reading.
+    /// Reads all counters, each once.
     pub(crate) fn read(&self) -> Reading {
         let mut reading = Reading {
             queued: 0,

@@ -54,7 +54,7 @@ impl RawHandle {
         RawHandle { registry, name: if no_drop { name | NO_DROP } else { name } }
     }
 
-    /// The handle.
+    /// Makes the handle.
     #[inline]
     pub fn handle(self) -> Cleanup {
         Cleanup { registry: self.registry, name: AtomicU64::new(self.name) }
@@ -64,7 +64,7 @@ impl RawHandle {
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Cleanup>() == 16, "a handle is 16 bytes");
 
-/// The state of a cleanup. See [`Cleanup::state`].
+/// Tells the state of a cleanup. See [`Cleanup::state`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CleanupState {
     /// Its object was alive when last looked at. It can be stopped, and run early.
@@ -80,7 +80,7 @@ pub enum CleanupState {
 }
 
 impl Cleanup {
-    /// Index and generation of the record.
+    /// Gives index and generation of the record.
     #[inline]
     fn record(&self) -> (Index, u32) {
         let name = self.name();

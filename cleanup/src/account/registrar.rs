@@ -14,7 +14,7 @@ use crate::record::storage::Fresh;
 use crate::record::thunk::Thunk;
 use sexton_sync::{Arc, AtomicU64, Ordering};
 
-/// The registering side of one mutator.
+/// Registers the cleanups of one mutator.
 ///
 /// Owns a few hundred free record slots at most. To make a registrar and to use it takes O(1) time,
 /// whatever the heap has been through. To drop it takes O(registrars that were made later).
@@ -69,7 +69,9 @@ impl Registrar {
         (head, raw.handle())
     }
 
-    /// As [`register`](Self::register), for a caller that gives the handle to a caller of its own.
+    /// Registers as [`register`](Self::register) does, and gives the parts of the handle.
+    ///
+    /// For a caller that gives the handle to a caller of its own.
     #[inline]
     pub fn enter<F: FnOnce() + Send + 'static>(
         &mut self,
@@ -210,7 +212,7 @@ impl Registrar {
         self.registry.discard(chain, &mut self.surplus);
     }
 
-    /// Whether all cleanups of the chain have been stopped or run. O(length).
+    /// Tells whether all cleanups of the chain have been stopped or run. O(length).
     pub fn has_ended(&self, chain: Head) -> bool {
         self.heads(chain).all(|head| self.registry.storage.state(head.index()).1.has_ended_early())
     }

@@ -123,7 +123,7 @@ impl Stopped {
         self.own.iter().map(|own| own.load(ordering)).sum::<u64>() + self.shared.load(ordering)
     }
 
-    /// Called when no thread stops anything: see [`Registry::begin`].
+    /// Clears the counts. Called when no thread stops anything: see [`Registry::begin`].
     fn clear(&self) {
         let Stopped { own, shared } = self;
         own.iter().for_each(|own| own.store(0, Ordering::Relaxed));
@@ -182,7 +182,7 @@ impl Retired {
 #[cfg(not(loom))]
 type Recycled = Mutex<Vec<&'static Registry>>;
 
-/// Those of this process.
+/// Gives those of this process.
 #[cfg(not(any(loom, shuttle)))]
 fn all_recycled() -> &'static Recycled {
     static RECYCLED: PerProcess<Recycled> = PerProcess::new();
@@ -198,7 +198,7 @@ fn all_recycled() -> &'static Recycled {
     &RECYCLED
 }
 
-/// A registry that no heap uses, the warmest that is at rest.
+/// Takes a registry that no heap uses, the warmest that is at rest.
 #[cfg(not(loom))]
 fn recycled() -> Option<&'static Registry> {
     let mut recycled = all_recycled().lock();
@@ -206,7 +206,7 @@ fn recycled() -> Option<&'static Registry> {
     Some(recycled.remove(at))
 }
 
-/// A model's atomics live as long as the model's run: nothing can be recycled.
+/// Gives none. A model's atomics live as long as the model's run: nothing can be recycled.
 #[cfg(loom)]
 fn recycled() -> Option<&'static Registry> {
     None
@@ -260,7 +260,7 @@ impl Deref for BatchAccount {
 }
 
 impl BatchAccount {
-    /// A batch with one hold.
+    /// Makes a batch with one hold.
     fn new(
         registry_ref: &Arc<RegistryRef>,
         totals: &Arc<Totals>,
@@ -293,7 +293,7 @@ impl BatchAccount {
         self.batch.add(cleanups);
     }
 
-    /// `n` cleanups have ended, and their runner has counted them in its shard.
+    /// Subtracts `n` cleanups that have ended, and that their runner has counted in its shard.
     pub(crate) fn subtract(&self, n: u64) {
         if n > 0 {
             let unordered = self.totals.mutant.is(Mutant::UnorderedEnds);
@@ -305,7 +305,7 @@ impl BatchAccount {
         }
     }
 
-    /// One cleanup has ended through its handle.
+    /// Counts one cleanup that has ended through its handle.
     pub(crate) fn end_one_early(&self) {
         self.totals.counters.end_one_early();
         self.counters.end_one_early();
@@ -338,8 +338,8 @@ impl Registry {
         }
     }
 
-    /// Whether every cleanup registered here has ended, and the thread that ended it is done with
-    /// the registry. Asked when no reference of a heap is left. A handle's thread may still be
+    /// Tells whether every cleanup registered here has ended, and the thread that ended it is done
+    /// with the registry. Asked when no reference of a heap is left. A handle's thread may still be
     /// inside a cleanup then. Its end is to be counted in the accounts of its own heap.
     #[cfg(not(loom))]
     fn is_at_rest(&self) -> bool {
@@ -368,8 +368,8 @@ impl Registry {
     // ---- handles
     // -----------------------------------------------------------------------------------
 
-    /// As [`stop`](Self::stop), for a record whose captures need no destructor. Whether it was
-    /// there to be stopped.
+    /// Stops as [`stop`](Self::stop) does, for a record whose captures need no destructor. Whether
+    /// it was there to be stopped.
     #[inline]
     pub(crate) fn stop_no_drop(
         &'static self,
@@ -487,7 +487,8 @@ impl Registry {
     // ---- owners of chains
     // --------------------------------------------------------------------------
 
-    /// A sweeper or registrar skips a record that its handle has ended while it was not queued.
+    /// Skips a record that its handle has ended while it was not queued, for a sweeper or
+    /// registrar.
     pub(crate) fn skip_ended(&'static self, index: Index) -> Option<Slot> {
         match self.storage.skip(index, Some(ARMED)) {
             Skip::Freed(slot, _) => Some(slot),
@@ -550,7 +551,7 @@ impl Registry {
         self.table.lock_at(self.home)
     }
 
-    /// A new registrar's counter.
+    /// Makes the counters of a new registrar.
     pub(crate) fn add_registrar(&self) -> Arc<RegistrarCounters> {
         let registered = Arc::new(RegistrarCounters::default());
         if let Some(mut table) = self.table() {
@@ -568,14 +569,14 @@ impl Registry {
         }
     }
 
-    /// A number for a new cycle.
+    /// Gives a number for a new cycle.
     pub(crate) fn begin_cycle(&self) -> u64 {
         let mut table = self.table.lock();
         table.cycles += 1;
         table.cycles
     }
 
-    /// The batch of a cycle, made at the first asking, with a hold for the asker.
+    /// Gives the batch of a cycle, made at the first asking, with a hold for the asker.
     ///
     /// Unfinished batches have different bytes. When all 254 are taken, the cycle shares the newest
     /// batch: a ticket for that one then waits for this cycle, too.
@@ -612,7 +613,7 @@ impl Registry {
         batch
     }
 
-    /// The cycle adds no more. The answer is to be released by the caller, unlocked.
+    /// Ends a cycle: it adds no more. The answer is to be released by the caller, unlocked.
     pub(crate) fn end_cycle(&self, cycle: u64) -> Option<Arc<BatchAccount>> {
         let mut table = self.table.lock();
         let at = table.open.iter().position(|(c, _)| *c == cycle)?;
@@ -633,14 +634,14 @@ impl Registry {
         self.table().map_or(0, |table| table.live.iter().map(|batch| batch.pending()).sum())
     }
 
-    /// The batches unfinished now.
+    /// Gives the batches unfinished now.
     pub(crate) fn live(&self) -> Vec<Arc<BatchAccount>> {
         let Some(table) = self.table() else { return Vec::new() };
         table.live.iter().filter(|b| !b.is_done()).cloned().collect()
     }
 
-    /// The numbers of all batches and registrars, the ends before the beginnings. The lock is held
-    /// for a few additions per unfinished batch. `None` if a `fork` has caught the lock.
+    /// Gives the numbers of all batches and registrars, the ends before the beginnings. The lock is
+    /// held for a few additions per unfinished batch. `None` if a `fork` has caught the lock.
     fn sums(&self) -> Option<Retired> {
         let table = self.table()?;
         let mut sums = table.retired;
@@ -649,7 +650,7 @@ impl Registry {
         Some(sums)
     }
 
-    /// The accounts. Each counter is read once, so that the promised sums hold.
+    /// Reads the accounts. Each counter is read once, so that the promised sums hold.
     pub(crate) fn stats(&self) -> CleanupStats {
         // Acquire: pairs with the Release additions. A cleanup counted here is registered below.
         let early_ends = &*self.early_ends;
@@ -684,7 +685,7 @@ impl Registry {
 }
 
 impl BatchTable {
-    /// A byte that no unfinished batch has, in turn.
+    /// Gives a byte that no unfinished batch has, in turn.
     fn free_byte(&mut self) -> Option<u8> {
         for _ in FIRST_BATCH..=u8::MAX {
             self.next_byte =

@@ -41,7 +41,7 @@ impl Totals {
         })
     }
 
-    /// A batch begins; its number is the answer.
+    /// Lists a batch that begins. Gives its number.
     pub(crate) fn batch_begins(&self, start: Instant, batch: &Arc<Batch>) -> u64 {
         let mut waiting = self.waiting.lock();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl Totals {
         batches.iter().for_each(|batch| batch.wake_waiters());
     }
 
-    /// When the oldest unfinished batch began.
+    /// Tells when the oldest unfinished batch began.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.waiting.lock().first().map(|waiting| waiting.start)
     }

@@ -60,7 +60,7 @@ const _: fn() = || {
 };
 
 impl Block {
-    /// A second look at the block, for others than its owner.
+    /// Makes a second look at the block, for others than its owner.
     pub(crate) fn view(&self) -> View {
         View(Block { cells: self.cells, arena: self.arena.clone() })
     }
@@ -82,7 +82,7 @@ impl View {
         self.0.cursor()
     }
 
-    /// One entry.
+    /// Gives one entry.
     pub(crate) fn get(&self, at: usize) -> Option<Index> {
         self.0.get(at)
     }

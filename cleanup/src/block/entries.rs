@@ -59,13 +59,13 @@ impl Cells {
         self.len.load(Ordering::Relaxed) as usize
     }
 
-    /// How many entries have been begun.
+    /// Tells how many entries have been begun.
     #[inline]
     pub(crate) fn cursor(&self) -> usize {
         self.cursor.load(Ordering::Relaxed) as usize
     }
 
-    /// Entry `at`, if the block has it.
+    /// Gives entry `at`, if the block has it.
     #[inline]
     pub(crate) fn get(&self, at: usize) -> Option<Index> {
         if at < self.len() {
@@ -75,7 +75,7 @@ impl Cells {
         }
     }
 
-    /// The first entry not yet begun.
+    /// Gives the first entry not yet begun.
     #[inline]
     pub(crate) fn front(&self) -> Option<Index> {
         self.get(self.cursor())

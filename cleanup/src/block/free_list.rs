@@ -15,7 +15,7 @@ impl Blocks {
         Blocks { free: Injector::new(), arena: Arena::new() }
     }
 
-    /// An empty block: a recycled one if there is one.
+    /// Gives an empty block: a recycled one if there is one.
     pub(crate) fn get(&self) -> Block {
         loop {
             match self.free.steal() {

@@ -15,7 +15,7 @@ use crate::record::free_list::FreeList;
 use crate::record::head::{Head, Index};
 use sexton_sync::{Arc, AtomicU8, Ordering};
 
-/// One collection cycle. Ends with [`flush`](Self::flush), or by being dropped.
+/// Collects the cleanups of one cycle. Ends with [`flush`](Self::flush), or by being dropped.
 #[derive(Debug)]
 pub struct Cycle {
     client: Client,
@@ -124,7 +124,7 @@ fn coalesce(mut blocks: Vec<Queued>, mut recycle: impl FnMut(Block)) -> Vec<Queu
     blocks
 }
 
-/// One sweeper's cleanups that are not published yet. Dropping it publishes them.
+/// Holds one sweeper's cleanups that are not published yet. Dropping it publishes them.
 #[derive(Debug)]
 pub struct LocalBlock {
     /// The marks of the chunk that the last head was in, and the index of its first record. Empty
@@ -206,7 +206,7 @@ impl LocalBlock {
         }
     }
 
-    /// A head that comes first, or whose record is in another chunk than the last one's.
+    /// Pushes a head that comes first, or whose record is in another chunk than the last one's.
     #[cold]
     #[inline(never)]
     fn push_elsewhere(&mut self, head: Head) {
@@ -226,7 +226,7 @@ impl LocalBlock {
         }
     }
 
-    /// A chain of several records, or one whose record has ended early.
+    /// Pushes a chain of several records, or one whose record has ended early.
     #[cold]
     #[inline(never)]
     fn push_chain(&mut self, head: Head) {

@@ -91,7 +91,7 @@ impl Ticket {
     }
 }
 
-/// Why a wait for cleanups ended before they did.
+/// Tells why a wait for cleanups ended before they did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitError {

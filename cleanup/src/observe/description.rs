@@ -72,15 +72,15 @@ impl Known {
     }
 }
 
-/// The descriptions of this process. Not a checker's lock: no protocol depends on it, and it stands
-/// in a static.
+/// Gives the descriptions of this process. Not a checker's lock: no protocol depends on it, and it
+/// stands in a static.
 fn known() -> MutexGuard<'static, Known> {
     static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new();
     KNOWN.get(Known::new).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DescriptionId {
-    /// The number of this description, a new one if need be. Takes a lock.
+    /// Gives the number of this description, a new one if need be. Takes a lock.
     pub(crate) fn of(description: Description) -> Self {
         let Known { ids, first, descriptions } = &mut *known();
         let id = ids.entry(description).or_insert_with(|| {
@@ -93,7 +93,7 @@ impl DescriptionId {
         DescriptionId(*id)
     }
 
-    /// The description of this number; an empty one if an ancestor of this process gave it.
+    /// Gives the description of this number; an empty one if an ancestor of this process gave it.
     pub(crate) fn description(self) -> Description {
         let known = known();
         let index = self.0.checked_sub(known.first);

@@ -24,7 +24,7 @@ pub type SpawnHook = Arc<dyn Fn(&SpawnFailure<'_>) + Send + Sync>;
 /// Is told that cleanups wait, on the thread that queued them.
 pub type ReadyHook = Arc<dyn Fn() + Send + Sync>;
 
-/// The hooks of a pool.
+/// Holds the hooks of a pool.
 #[derive(Clone, Default)]
 pub struct Hooks {
     /// A cleanup panicked.
@@ -77,7 +77,7 @@ impl fmt::Debug for Hooks {
     }
 }
 
-/// A cleanup that has run for long, as its pool's hook sees it.
+/// Reports a cleanup that has run for long to its pool's hook.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SlowCleanup {
@@ -97,7 +97,7 @@ impl fmt::Display for SlowCleanup {
     }
 }
 
-/// A thread that could not be started.
+/// Reports a thread that could not be started.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SpawnFailure<'a> {

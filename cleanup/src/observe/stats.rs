@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// The cleanups of one heap, counted. Part of a heap's statistics.
+/// Counts the cleanups of one heap. Part of a heap's statistics.
 ///
 /// These hold in every reading, also in one that is taken beside running threads:
 ///
@@ -38,7 +38,7 @@ pub struct CleanupStats {
     pub armed: u64,
 }
 
-/// One pool, counted. See the pool's `stats`.
+/// Counts the work of one pool. See the pool's `stats`.
 ///
 /// These hold in every reading, also in one that is taken beside running threads:
 ///

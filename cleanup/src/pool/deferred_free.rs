@@ -47,7 +47,7 @@ impl DeferredFree {
 }
 
 impl Drop for DeferredFree {
-    /// The last sharer is gone: no runner will come to any of these records again.
+    /// Frees the slots. The last sharer is gone: no runner will come to any of these records again.
     fn drop(&mut self) {
         let (freed, busy) = {
             let mut kept = self.kept.lock();

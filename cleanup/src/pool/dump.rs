@@ -26,7 +26,7 @@ pub struct PoolDump {
     pub runners: Vec<RunnerDump>,
 }
 
-/// A worker, or a thread that helps.
+/// Shows a worker, or a thread that helps.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunnerDump {
@@ -36,7 +36,7 @@ pub struct RunnerDump {
     pub activity: Activity,
 }
 
-/// The activity of a runner.
+/// Tells the activity of a runner.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Activity {

@@ -26,7 +26,8 @@ impl Pool {
         if self.is_inherited() { 0 } else { self.run_here(max) }
     }
 
-    /// As [`run_pending`](Self::run_pending), in a pool that is known not to be inherited.
+    /// Runs as [`run_pending`](Self::run_pending) does, in a pool that is known not to be
+    /// inherited.
     pub(crate) fn run_here(&self, max: usize) -> usize {
         if in_cleanup() {
             return 0;
@@ -55,8 +56,8 @@ impl Pool {
         ran
     }
 
-    /// In a pool that has no workers because none could be started, or none is allowed: runs what
-    /// is queued here, until `enough`. A manual pool's owner has chosen the threads that run
+    /// Helps in a pool that has no workers because none could be started, or none is allowed: runs
+    /// what is queued here, until `enough`. A manual pool's owner has chosen the threads that run
     /// cleanups, so nothing runs here.
     pub(crate) fn help_if_no_workers(&self, enough: impl Fn() -> bool) {
         if !self.is_manual() {
@@ -64,13 +65,13 @@ impl Pool {
         }
     }
 
-    /// Likewise, in a manual pool, too. Not called in an inherited pool.
+    /// Helps likewise, in a manual pool, too. Not called in an inherited pool.
     pub(crate) fn help_without_workers(&self, enough: impl Fn() -> bool) {
         while self.queue.sleep().numbers().workers == 0 && !enough() && self.run_here(STINT) > 0 {}
     }
 }
 
-/// Whether there is a deadline, and it has passed.
+/// Tells whether there is a deadline, and it has passed.
 pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }

@@ -74,13 +74,13 @@ enum Watched {
 }
 
 impl InHand {
-    /// Whether a runner at this cursor has begun none of it yet. The cursor moves, so a decision
-    /// reads it once.
+    /// Tells whether a runner at this cursor has begun none of it yet. The cursor moves, so a
+    /// decision reads it once.
     fn is_untouched(&self, cursor: usize) -> bool {
         cursor == self.before
     }
 
-    /// Whether others could take entries over from a runner at this cursor.
+    /// Tells whether others could take entries over from a runner at this cursor.
     fn has_tail(&self, cursor: usize) -> bool {
         // The first one to be run is its runner's own.
         let first = cursor + usize::from(self.is_untouched(cursor));
@@ -160,8 +160,8 @@ impl InFlight {
         (!in_hand.requeued).then(|| step(in_hand.deferred.as_deref()))
     }
 
-    /// Whether the monitor has let go of the block in hand, so that it has to be asked again to
-    /// watch.
+    /// Tells whether the monitor has let go of the block in hand, so that it has to be asked again
+    /// to watch.
     #[inline]
     pub(crate) fn is_let_go(&self) -> bool {
         self.let_go.load(Ordering::Relaxed)
@@ -170,7 +170,7 @@ impl InFlight {
     // ---- the others' side
     // --------------------------------------------------------------------------
 
-    /// Whether a block is in hand that is to be watched.
+    /// Tells whether a block is in hand that is to be watched.
     pub(crate) fn is_watched(&self) -> bool {
         self.in_hand.lock().as_ref().is_some_and(|in_hand| in_hand.watched == Watched::Yes)
     }
@@ -189,8 +189,8 @@ impl InFlight {
         })
     }
 
-    /// Whether the monitor still has something to do here, after a look. If not, it lets go of the
-    /// block: a cleanup that never returns is not to keep it awake.
+    /// Tells whether the monitor still has something to do here, after a look. If not, it lets go
+    /// of the block: a cleanup that never returns is not to keep it awake.
     ///
     /// There is something to do while there is a tail, if tails are ever taken. Or while the hook
     /// is still to be told about the cleanup. The runner that goes on asks to be watched again. Its
@@ -241,7 +241,7 @@ impl InFlight {
         })
     }
 
-    /// Whether the hook is still to be told about the cleanup at this cursor. Once.
+    /// Tells whether the hook is still to be told about the cleanup at this cursor. Once.
     pub(crate) fn is_news(&self, at: usize) -> bool {
         let mut in_hand = self.in_hand.lock();
         in_hand.as_mut().is_some_and(|in_hand| {
@@ -289,25 +289,25 @@ pub(crate) struct Runners {
 }
 
 impl Runners {
-    /// A record for a worker.
+    /// Makes a record for a worker.
     pub(crate) fn add(&self, runner: Runner) -> Arc<InFlight> {
         let in_flight = InFlight::new(runner);
         self.all.lock().push(in_flight.clone());
         in_flight
     }
 
-    /// A worker has gone.
+    /// Removes the record of a worker that has gone.
     pub(crate) fn remove(&self, in_flight: &Arc<InFlight>) {
         self.all.lock().retain(|d| !Arc::ptr_eq(d, in_flight));
     }
 
-    /// A record for a helping thread, until dropped.
+    /// Lends a record to a helping thread, until dropped.
     pub(crate) fn guest(&self) -> Guest<'_> {
         let free = self.free.lock().pop();
         Guest { runners: self, in_flight: free.unwrap_or_else(|| self.add(Runner::Guest)) }
     }
 
-    /// All records.
+    /// Gives all records.
     pub(crate) fn all(&self) -> Vec<Arc<InFlight>> {
         self.all.lock().clone()
     }
@@ -460,7 +460,7 @@ mod tests {
         let look = |at: u32| {
             let snapshot = in_flight.snapshot(begun + at * second).expect("a block in hand");
             assert!(snapshot.block_age >= at * second);
-            // Rounded: the block was taken up a little earlier.
+            // Rounded: the block was begun a little earlier.
             (snapshot.at, snapshot.age.as_secs())
         };
         queued.block.advance();

@@ -116,8 +116,8 @@ const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// The same while a worker could not be started, however long `stall_after` is.
 const STARVING_TICK: Duration = Duration::from_millis(10);
 
-/// How often a monitor looks, for cleanups that stall or are slow after these times: at least twice
-/// in each, if that is not long.
+/// Tells how often a monitor looks, for cleanups that stall or are slow after these times: at least
+/// twice in each, if that is not long.
 pub(crate) fn tick(
     stall_after: Duration,
     slow_after: Option<Duration>,

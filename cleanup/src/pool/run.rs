@@ -227,7 +227,7 @@ fn taker(_pool: &Pool) -> Taker {
     Taker::Runner
 }
 
-/// How runners of this pool pass records that they could not take.
+/// Skips a record that a runner of this pool could not take.
 fn skip(_pool: &Pool, storage: &'static Storage, record: Index, note: Option<u8>) -> Skip {
     #[cfg(any(loom, shuttle))]
     if _pool.mutant().is(Mutant::NoWaitForStop) {

@@ -71,8 +71,8 @@ impl Pool {
         }
     }
 
-    /// When no worker is left: whether the list is empty, or no worker can be had that would empty
-    /// it.
+    /// Looks once more when no worker is left: whether the list is empty, or no worker can be had
+    /// that would empty it.
     ///
     /// A publisher may be between P1 and P2 while the workers leave. Its block is in the list and
     /// not claimable. But one of them may have claimed the unit of a block published before, and
@@ -143,14 +143,14 @@ impl Pool {
         (self.refused.load(Ordering::Relaxed) - before) as usize
     }
 
-    /// A runner has a cleanup in hand that it drops because the pool is closed. Its in-flight
+    /// Counts a cleanup that its runner drops because the pool is closed. Its in-flight
     /// record is locked.
     pub(crate) fn refuses_one(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// To be held while a block is in no runner's hands and not in the full list yet. `None` if the
-    /// pool is closed: then nothing goes back to the list.
+    /// Marks a block as in transit, to be held while it is in no runner's hands and not in the full
+    /// list yet. `None` if the pool is closed: then nothing goes back to the list.
     pub(crate) fn transit(&self) -> Option<Transit<'_>> {
         // Relaxed: ordered by the fence.
         self.in_transit.fetch_add(1, Ordering::Relaxed);
@@ -175,7 +175,7 @@ impl Pool {
         self.a_worker_left();
     }
 
-    /// A worker's slot has been vacated, or may have been.
+    /// Acts on a worker's slot that has been vacated, or may have been.
     pub(crate) fn a_worker_left(&self) {
         if self.is_deserted() {
             self.totals.wake_waiters();
@@ -213,7 +213,7 @@ impl Pool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// In a manual pool: runs (and so discards) the blocks whose batch is to be discarded, and puts
+    /// Runs, and so discards, in a manual pool the blocks whose batch is to be discarded, and puts
     /// the others back.
     pub(crate) fn help_to_discard(&self) {
         if !self.is_manual() || self.is_inherited() {

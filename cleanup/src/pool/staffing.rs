@@ -48,7 +48,7 @@ impl Pool {
         self.published(demand);
     }
 
-    /// The rest of a publish, in which the user's hooks may be called.
+    /// Does the rest of a publish, in which the user's hooks may be called.
     pub(crate) fn published(&self, demand: Demand) {
         self.start_workers(demand);
         self.watch_again();
@@ -70,7 +70,7 @@ impl Pool {
         self.watch_again();
     }
 
-    /// A worker is gone without having been told to leave.
+    /// Counts a worker out that is gone without having been told to leave.
     pub(crate) fn lost(&self, id: WorkerId) {
         let demand = self.queue.lost(id);
         self.start_workers(demand);
@@ -106,13 +106,13 @@ impl Pool {
         }
     }
 
-    /// Whether work waits, and no worker is there or on its way who could do it.
+    /// Tells whether work waits, and no worker is there or on its way that could do it.
     pub(crate) fn is_deserted(&self) -> bool {
         self.queue.len() > 0 && self.queue.sleep().numbers().workers == 0
     }
 
-    /// A worker ended before it began: the closure was dropped, or its thread did not live that
-    /// long.
+    /// Notes a worker that ended before it began: the closure was dropped, or its thread did not
+    /// live that long.
     pub(crate) fn never_began(&self) {
         self.starving.store(true, Ordering::Relaxed);
         // Not in the middle of the attempt to start it, which looks itself when it is over.
@@ -136,12 +136,12 @@ impl Pool {
         }
     }
 
-    /// Whether work waits, and the bound allows no worker; but it is no manual pool.
+    /// Tells whether work waits, and the bound allows no worker; but it is no manual pool.
     pub(crate) fn is_paused(&self) -> bool {
         !self.is_manual() && self.max_workers() == 0 && self.queue.len() > 0
     }
 
-    /// Whether work waits for a worker that could not be started.
+    /// Tells whether work waits for a worker that could not be started.
     pub(crate) fn is_starving(&self) -> bool {
         self.starving.load(Ordering::Relaxed) && self.max_workers() > 0 && self.queue.len() > 0
     }
@@ -153,7 +153,7 @@ impl Pool {
     }
 }
 
-/// Calls [`Spawn::spawn`], whose panic is a failure like any other.
+/// Calls [`Spawn::spawn`](crate::Spawn::spawn), whose panic is a failure like any other.
 pub(super) fn attempt(spawn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut result = Err(io::Error::other("the attempt to start a thread panicked"));
     call(|| result = spawn());

@@ -19,7 +19,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 impl Pool {
-    /// A block has been begun: the second half of B1, and B2.
+    /// Has a block watched that has been begun: the second half of B1, and B2.
     pub(crate) fn watch_if_worth_it(&self, in_flight: &InFlight) {
         if in_flight.is_to_be_watched(|tail| self.is_worth_watching(tail, in_flight.runner())) {
             if self.watch.begins() {
@@ -30,16 +30,16 @@ impl Pool {
         }
     }
 
-    /// Whether the monitor is to watch a block: others could run its tail, or the hook wants to
-    /// know.
+    /// Tells whether the monitor is to watch a block: others could run its tail, or the hook wants
+    /// to know.
     fn is_worth_watching(&self, tail: bool, runner: Runner) -> bool {
         let others = if runner == Runner::Guest { 1 } else { 2 };
         self.spawn.is_some()
             && (tail && self.max_workers() >= others || self.totals.hooks.slow.is_some())
     }
 
-    /// The bound has changed: there may be others now for blocks that were taken up when there were
-    /// none.
+    /// Has blocks watched after a change of the bound: there may be others now for blocks that were
+    /// begun when there were none.
     pub(super) fn watch_what_others_could_take(&self) {
         let mut any = false;
         for in_flight in self.runners.all() {
@@ -95,9 +95,9 @@ impl Pool {
             .fold(false, |any, (in_flight, _)| in_flight.stays_watched(to_take, to_tell) || any)
     }
 
-    /// Likewise, for a thread that has nothing else to run. Cleanups that wait behind one for long
-    /// are to be run at the first look, which does not know how long that one has run. So the time
-    /// that counts is the one since the block was begun.
+    /// Looks likewise, for a thread that has nothing else to run. Cleanups that wait behind one for
+    /// long are to be run at the first look, which does not know how long that one has run. So the
+    /// time that counts is the one since the block was begun.
     pub(crate) fn take_what_waits(&self) {
         let runners = self.runners.all();
         let in_hand = snapshots(&runners, Instant::now());
@@ -144,24 +144,24 @@ impl Pool {
         self.discard_if_closed();
     }
 
-    /// Whether there is a block in hand that is to be watched.
+    /// Tells whether there is a block in hand that is to be watched.
     pub(crate) fn is_watched(&self) -> bool {
         self.runners.all().iter().any(|in_flight| in_flight.is_watched())
     }
 
-    /// How long an idle thread stays.
+    /// Tells how long an idle thread stays.
     pub(crate) fn keep_alive(&self) -> Option<Duration> {
         self.queue.sleep().keep_alive()
     }
 
-    /// The time between two looks of the monitor.
+    /// Gives the time between two looks of the monitor.
     pub(crate) fn tick(&self) -> Duration {
         let slow_after = self.totals.hooks.slow.as_ref().map(|&(after, _)| after);
         tick(self.stall_after, slow_after, self.is_starving())
     }
 }
 
-/// The blocks that these runners have in hand.
+/// Looks at the blocks that these runners have in hand.
 fn snapshots(runners: &[Arc<InFlight>], now: Instant) -> Vec<(&Arc<InFlight>, Snapshot)> {
     runners
         .iter()

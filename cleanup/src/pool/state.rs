@@ -176,7 +176,7 @@ impl Pool {
         })
     }
 
-    /// The most workers at a time; 0 for none.
+    /// Tells the most workers at a time; 0 for none.
     pub fn max_workers(&self) -> usize {
         self.queue.sleep().max()
     }
@@ -270,7 +270,8 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// No thread is left that could run the queued cleanups: their captures are dropped.
+    /// Closes the pool. No thread is left that could run the queued cleanups: their captures are
+    /// dropped.
     fn drop(&mut self) {
         self.discard_pending();
     }

@@ -48,7 +48,7 @@ impl Watch {
         }
     }
 
-    /// Step B2. True if the caller is to start a monitor.
+    /// Does step B2. True if the caller is to start a monitor.
     #[inline]
     pub(crate) fn begins(&self) -> bool {
         // Relaxed: ordered by the lock of the in-flight record.
@@ -75,20 +75,20 @@ impl Watch {
         self.state.lock().exists
     }
 
-    /// How often the monitor has waited so far.
+    /// Tells how often the monitor has waited so far.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// A monitor exists and is dormant.
+    /// Tells whether a monitor exists and is dormant.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn rests(&self) -> bool {
         let state = self.state.lock();
         state.exists && !state.called && self.dormant.load(Ordering::Relaxed)
     }
 
-    /// The monitor has unwound, or could not be started.
+    /// Notes that the monitor has unwound, or could not be started.
     pub(super) fn lost(&self) {
         let mut state = self.state.lock();
         state.exists = false;

@@ -32,7 +32,7 @@ impl Length {
         self.length.fetch_add(n, Ordering::Release);
     }
 
-    /// The number of unclaimed items a moment ago.
+    /// Gives the number of unclaimed items a moment ago.
     ///
     /// Relaxed: a reader that must not miss an addition puts a SeqCst fence in front, the one named
     /// SleepFence or PublishFence where it stands.

@@ -71,7 +71,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    /// Whether this is the step to break.
+    /// Tells whether this is the step to break.
     #[inline(always)]
     pub(crate) fn is(self, which: Mutant) -> bool {
         cfg!(any(loom, shuttle, test)) && self == which

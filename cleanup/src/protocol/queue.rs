@@ -24,8 +24,8 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// A queue for at most `max` workers, which leave after an idle time of `keep_alive`. `mutant`
-    /// is [`Mutant::None`] but in models.
+    /// Makes a queue for at most `max` workers, which leave after an idle time of `keep_alive`.
+    /// `mutant` is [`Mutant::None`] but in models.
     pub(crate) fn new(max: usize, keep_alive: Option<Duration>, mutant: Mutant) -> Self {
         Queue {
             list: Injector::new(),
@@ -99,7 +99,7 @@ impl<T> Queue<T> {
         self.next_by(parking, || self.try_next())
     }
 
-    /// As [`next`](Self::next), but `claim` asks for it.
+    /// Gives the next item, as `next` does, but `claim` asks for it.
     pub(crate) fn next_by(&self, parking: &Parking, claim: impl Fn() -> Option<T>) -> Option<T> {
         loop {
             if self.sleep.has_surplus() && self.sleep.leave_surplus(parking.index) {
@@ -115,7 +115,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The next item, if one is unclaimed. Any thread may ask.
+    /// Gives the next item, if one is unclaimed. Any thread may ask.
     #[inline]
     pub(crate) fn try_next(&self) -> Option<T> {
         step!(C1);
@@ -142,8 +142,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Whether the full list holds nothing, claimable or not: no publisher is between P1 and P2
-    /// either.
+    /// Tells whether the full list holds nothing, claimable or not: no publisher is between P1 and
+    /// P2 either.
     pub(crate) fn is_drained(&self) -> bool {
         self.list.is_empty()
     }
@@ -154,28 +154,28 @@ impl<T> Queue<T> {
         if self.length.get() > 0 { self.sleep.replace(&self.length) } else { Demand::default() }
     }
 
-    /// Unclaimed items, a moment ago.
+    /// Counts the unclaimed items, a moment ago.
     pub(crate) fn len(&self) -> usize {
         self.length.get()
     }
 
-    /// This worker is on its thread.
+    /// Notes that this worker is on its thread.
     pub(crate) fn started(&self, id: WorkerId) {
         self.sleep.started(id);
     }
 
-    /// A worker is gone without having been told to leave. See [`Sleep::lost`].
+    /// Counts a worker out that is gone without having been told to leave. See [`Sleep::lost`].
     pub(crate) fn lost(&self, id: WorkerId) -> Demand {
         self.sleep.lost(id, &self.length)
     }
 
-    /// The length, for the models that take the steps one by one.
+    /// Gives the length, for the models that take the steps one by one.
     #[cfg(all(test, loom))]
     pub(crate) fn length(&self) -> &Length {
         &self.length
     }
 
-    /// The workers' side, for shutdown and numbers.
+    /// Gives the workers' side, for shutdown and numbers.
     pub(crate) fn sleep(&self) -> &Sleep {
         &self.sleep
     }

@@ -152,7 +152,7 @@ impl Sleep {
     // ---- the worker's side
     // -------------------------------------------------------------------------
 
-    /// Steps S1 to S6: sleeps until there may be work.
+    /// Sleeps, steps S1 to S6, until there may be work.
     ///
     /// Called by the worker that parks here, after a claim failed.
     pub(crate) fn sleep(&self, parking: &Parking, length: &Length) -> Next {
@@ -213,7 +213,7 @@ impl Sleep {
         Next::Again
     }
 
-    /// Steps R1 to R3: leaves, after a long sleep.
+    /// Leaves, steps R1 to R3, after a long sleep.
     ///
     /// No look at `length`: a look would only find what a lost wake-up has left behind, and hide
     /// it.
@@ -250,14 +250,15 @@ impl Sleep {
         Retire::Left
     }
 
-    /// Whether there are more workers than there may be, because the maximum was lowered.
+    /// Tells whether there are more workers than there may be, because the maximum was lowered.
     #[inline]
     pub(crate) fn has_surplus(&self) -> bool {
         // Relaxed, both: the lock decides.
         self.hints.workers.load(Ordering::Relaxed) > self.hints.max.load(Ordering::Relaxed)
     }
 
-    /// The worker of this index leaves, if there are still more than there may be. Whether it has.
+    /// Lets the worker of this index leave, if there are still more than there may be. Whether it
+    /// has.
     ///
     /// It may have been woken for work that it now does not take. That strands nothing: see
     /// `PROTOCOL.md`.
@@ -270,7 +271,7 @@ impl Sleep {
         leaves
     }
 
-    /// This worker is on its thread. Called by it, once, first of all.
+    /// Notes that this worker is on its thread. Called by it, once, first of all.
     pub(crate) fn started(&self, id: WorkerId) {
         let mut synced = self.synced.lock();
         if synced.slots[id.index] == WorkerSlot::Starting(id.serial) {
@@ -279,7 +280,8 @@ impl Sleep {
         }
     }
 
-    /// Steps L1 and L2: this worker is gone without having left through [`sleep`](Self::sleep).
+    /// Does steps L1 and L2: this worker is gone without having left through
+    /// [`sleep`](Self::sleep).
     ///
     /// One that was lost before it started is not replaced here. The thread that tried to start it
     /// learns of the failure. An immediate second try could fail for ever.
@@ -304,7 +306,8 @@ impl Sleep {
         demand
     }
 
-    /// A worker could not be started, and its slot has been vacated by [`lost`](Self::lost).
+    /// Counts a worker that could not be started. Its slot has been vacated by
+    /// [`lost`](Self::lost).
     pub(crate) fn spawn_failed(&self) {
         self.synced.lock().spawn_failures += 1;
     }
@@ -312,7 +315,7 @@ impl Sleep {
     // ---- the publisher's side
     // ----------------------------------------------------------------------
 
-    /// Step P4: whether a worker could be woken or added. A publisher calls it after its
+    /// Does step P4: whether a worker could be woken or added. A publisher calls it after its
     /// PublishFence.
     #[inline]
     pub(crate) fn could_help(&self) -> bool {
@@ -330,7 +333,8 @@ impl Sleep {
         self.wake_for(length, false)
     }
 
-    /// As [`wake`](Self::wake), for work that a worker has left which is as good as gone.
+    /// Wakes as [`wake`](Self::wake) does, for work that a worker has left which is as good as
+    /// gone.
     #[cold]
     pub(crate) fn replace(&self, length: &Length) -> Demand {
         self.wake_for(length, true)
@@ -386,7 +390,7 @@ impl Sleep {
         (woken, demand)
     }
 
-    /// Step W4: a worker for each of these items, as far as there is room.
+    /// Does step W4: demands a worker for each of these items, as far as there is room.
     fn demand(&self, synced: &mut MutexGuard<'_, Synced>, items: usize, replace: bool) -> Demand {
         let mut demand = Demand::default();
         if !synced.shutdown || replace {
@@ -419,7 +423,7 @@ impl Sleep {
         woken.iter().for_each(|(_, parker)| parker.unpark());
     }
 
-    /// The largest number of workers.
+    /// Gives the largest number of workers.
     pub(crate) fn max(&self) -> usize {
         self.hints.max.load(Ordering::Relaxed)
     }
@@ -427,7 +431,8 @@ impl Sleep {
     // ---- shutdown
     // ----------------------------------------------------------------------------------
 
-    /// From now on workers leave instead of going to sleep. Those asleep are woken to find out.
+    /// Has workers leave from now on, instead of going to sleep. Those asleep are woken to find
+    /// out.
     pub(crate) fn shutdown(&self) {
         let mut synced = self.synced.lock();
         synced.shutdown = !self.mutant.is(Mutant::ShutdownUnlocked);
@@ -440,13 +445,13 @@ impl Sleep {
         woken.iter().for_each(|(_, parker)| parker.unpark());
     }
 
-    /// Whether a shutdown has begun and no worker is left.
+    /// Tells whether a shutdown has begun and no worker is left.
     pub(crate) fn has_ended(&self) -> bool {
         let synced = self.synced.lock();
         synced.shutdown && self.hints.workers.load(Ordering::Relaxed) == 0
     }
 
-    /// How long a worker sleeps before it leaves.
+    /// Tells how long a worker sleeps before it leaves.
     pub(crate) fn keep_alive(&self) -> Option<Duration> {
         self.keep_alive
     }
@@ -465,7 +470,7 @@ impl Sleep {
     // ---- numbers
     // -----------------------------------------------------------------------------------
 
-    /// The numbers at one instant.
+    /// Gives the numbers at one instant.
     pub(crate) fn numbers(&self) -> Numbers {
         let synced = self.synced.lock();
         Numbers {
@@ -497,15 +502,15 @@ impl Sleep {
         }
     }
 
-    /// The guard is the proof that the lock is held, so that load and store need not be one
-    /// operation.
-    fn add_asleep(&self, _crew: &MutexGuard<'_, Synced>, n: usize) {
+    /// Raises `asleep`. The guard is the proof that the lock is held, so that load and store need
+    /// not be one operation.
+    fn add_asleep(&self, _synced: &MutexGuard<'_, Synced>, n: usize) {
         let asleep = self.hints.asleep.load(Ordering::Relaxed);
         // Release: a publisher may read this instead of a lowering before it.
         self.hints.asleep.store(asleep + n, Ordering::Release);
     }
 
-    fn sub_asleep(&self, _crew: &MutexGuard<'_, Synced>, n: usize) {
+    fn sub_asleep(&self, _synced: &MutexGuard<'_, Synced>, n: usize) {
         let asleep = self.hints.asleep.load(Ordering::Relaxed);
         // Release: pairs with the Acquire in `could_help`.
         self.hints.asleep.store(asleep - n, Ordering::Release);
@@ -548,8 +553,8 @@ struct Parker {
 }
 
 impl Parker {
-    /// Whether [`unpark`](Self::unpark) has been called, before or after; false if the deadline
-    /// came first.
+    /// Parks until the deadline. Whether [`unpark`](Self::unpark) has been called, before or after;
+    /// false if the deadline came first.
     ///
     /// The deadline is for retiring only. A worker that looked for work then would hide a lost
     /// wake-up.

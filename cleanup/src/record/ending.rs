@@ -132,8 +132,8 @@ impl Storage {
         }
     }
 
-    /// The mutant of [`pass`](Self::pass) that does not wait for a handle that has only to declare
-    /// the end.
+    /// Skips, as the mutant of [`skip`](Self::skip) that does not wait for a handle that has only
+    /// to declare the end.
     #[cfg(any(loom, shuttle))]
     pub(crate) fn skip_at_once(&'static self, index: Index, note: Option<u8>) -> Skip {
         let (record, mark) = self.record_and_mark(index);
@@ -219,7 +219,7 @@ impl Ending {
         Description { closure: known.closure.or(Some(closure.name())), ..known }
     }
 
-    /// The record's byte.
+    /// Gives the record's byte.
     pub(crate) fn mark(&self) -> &'static AtomicU8 {
         self.mark
     }
@@ -272,7 +272,7 @@ pub(crate) struct NoDrop {
 }
 
 impl NoDrop {
-    /// The record's byte.
+    /// Gives the record's byte.
     #[inline]
     pub(crate) fn mark(&self) -> &'static AtomicU8 {
         self.mark
@@ -295,7 +295,7 @@ impl NoDrop {
 pub(crate) struct Detached(Ending);
 
 impl Detached {
-    /// The note that the chain's owner has left: see [`Storage::skip`].
+    /// Gives the note that the chain's owner has left: see [`Storage::skip`].
     pub(crate) fn note(&self) -> u8 {
         // Relaxed: ordered by the swap in `close`.
         self.0.record.next.load(Ordering::Relaxed) as u8

@@ -75,7 +75,7 @@ struct Last {
 impl Magazine {
     const EMPTY: Magazine = Magazine { first: 0, before_last: 0, last: None };
 
-    /// How many slots the groups have.
+    /// Tells how many slots the groups have.
     fn len(&self) -> usize {
         match self.last {
             Some(last) if self.first != 0 => self.before_last + last.len,
@@ -142,7 +142,7 @@ impl FreeList {
         FreeList { storage, open: [0; GROUP], at: GROUP, closed: Magazine::EMPTY }
     }
 
-    /// Whether it holds as many slots as a full magazine.
+    /// Tells whether it holds as many slots as a full magazine.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.closed.len() + GROUP - self.at >= MAGAZINE

@@ -7,13 +7,13 @@ use std::num::NonZeroU32;
 pub(crate) struct Index(pub(super) u32);
 
 impl Index {
-    /// From a number that [`raw`](Self::raw) gave; `None` for 0.
+    /// Makes it from a number that [`raw`](Self::raw) gave; `None` for 0.
     #[inline]
     pub(crate) fn from_raw(raw: u32) -> Option<Self> {
         (raw != 0).then_some(Index(raw))
     }
 
-    /// From a number that [`raw`](Self::raw) gave, and that was kept unchanged.
+    /// Makes it from a number that [`raw`](Self::raw) gave, and that was kept unchanged.
     #[inline]
     pub(crate) fn of_handle(raw: u32) -> Self {
         debug_assert!(raw != 0);
@@ -25,7 +25,7 @@ impl Index {
         self.0
     }
 
-    /// How far behind `first` it is; a number beyond every length if it is in front.
+    /// Tells how far behind `first` it is; a number beyond every length if it is in front.
     #[inline]
     pub(crate) fn since(self, first: u32) -> usize {
         self.0.wrapping_sub(first) as usize
@@ -64,7 +64,7 @@ impl Head {
         Index(self.0.get() >> 1)
     }
 
-    /// Whether the record has a successor.
+    /// Tells whether the record has a successor.
     #[inline]
     pub(crate) fn many(self) -> bool {
         self.0.get() & 1 != 0

@@ -3,7 +3,7 @@
 //! Invariants, kept here whatever the callers do with their (copyable) heads:
 //!
 //! 1. The thunk of a slot is written only by the holder of its [`Slot`], and read out only by the
-//!    holder of its [`Taken`]. Exactly one thread gets that per `arm`: the winner of the
+//!    holder of its `Taken`. Exactly one thread gets that per `arm`: the winner of the
 //!    compare-exchange.
 //! 2. A slot is freed exactly once per `arm`: by the one thread that moves its tag to a free state.
 //!    So a slot is in at most one free list.
@@ -22,8 +22,8 @@ use std::mem::MaybeUninit;
 /// One registered cleanup.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// Generation and state. Written by the holder of the slot's [`Slot`], [`Taken`], [`Ending`] or
-    /// [`NoDrop`]. Moved by compare-exchange: from `Armed` and `ArmedNoDrop` by any thread, from
+    /// Generation and state. Written by the holder of the slot's [`Slot`], `Taken`, `Ending` or
+    /// `NoDrop`. Moved by compare-exchange: from `Armed` and `ArmedNoDrop` by any thread, from
     /// `Running`, `Stopping` and the states of an early end by the chain's owner.
     pub(super) tag: AtomicU32,
     /// The next record's [`Head`] in raw form; means something only while this record's own head
@@ -72,8 +72,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Whether the next generation would be one that a handle was given before. Such a slot is
-    /// retired.
+    /// Tells whether the next generation would be one that a handle was given before. Such a slot
+    /// is retired.
     #[inline]
     pub(crate) fn is_worn(&self) -> bool {
         self.tag.generation() == MAX_GENERATION

@@ -85,7 +85,7 @@ impl Storage {
         }
     }
 
-    /// Chunk and offset of an index.
+    /// Gives chunk and offset of an index.
     #[inline]
     fn place(index: Index) -> (usize, usize) {
         let n = index.0 + FIRST_CHUNK;
@@ -115,21 +115,21 @@ impl Storage {
         (&chunk.records[offset], &chunk.marks[offset])
     }
 
-    /// The byte that belongs to a record; its meaning is `registry.rs`'s.
+    /// Gives the byte that belongs to a record; its meaning is `registry.rs`'s.
     #[inline]
     pub(crate) fn mark(&self, index: Index) -> &AtomicU8 {
         let (chunk, offset) = Self::place(index);
         &self.chunk(chunk).marks[offset]
     }
 
-    /// The bytes of the whole chunk that a record is in, and the index of its first record.
+    /// Gives the bytes of the whole chunk that a record is in, and the index of its first record.
     pub(crate) fn marks_around(&self, index: Index) -> (&[AtomicU8], u32) {
         let (chunk, offset) = Self::place(index);
         (&self.chunk(chunk).marks, index.0 - offset as u32)
     }
 
-    /// The head of the chain behind `head`'s first record. Asked only by the chain's owner, and
-    /// before the record is freed or detached.
+    /// Gives the head of the chain behind `head`'s first record. Asked only by the chain's owner,
+    /// and before the record is freed or detached.
     #[inline]
     pub(crate) fn next(&self, head: Head) -> Option<Head> {
         if head.many() {
@@ -202,8 +202,8 @@ impl Storage {
         first
     }
 
-    /// Generation and state of a record. Acquire: a thread that sees that a cleanup has ended sees
-    /// its effects.
+    /// Gives generation and state of a record. Acquire: a thread that sees that a cleanup has ended
+    /// sees its effects.
     #[inline]
     pub(crate) fn state(&self, index: Index) -> (u32, State) {
         // Pairs with the Release stores of `arm`, `Ending`, `NoDrop` and `skip`.
@@ -211,7 +211,7 @@ impl Storage {
         (tag.generation(), tag.state())
     }
 
-    /// A range of slots that were never used.
+    /// Takes a range of slots that were never used.
     ///
     /// # Panics
     /// When two billion records exist.
@@ -239,7 +239,7 @@ impl Storage {
         fresh
     }
 
-    /// A list of free slots, empty at first.
+    /// Makes a list of free slots, empty at first.
     pub(crate) fn free_list(&'static self) -> FreeList {
         FreeList::new(self)
     }
@@ -263,7 +263,7 @@ impl Storage {
         }
     }
 
-    /// How many slots have ever been handed out.
+    /// Tells how many slots have ever been handed out.
     pub(crate) fn made(&self) -> usize {
         // Relaxed: see the field.
         self.fresh.load(Ordering::Relaxed) as usize
@@ -292,7 +292,7 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    /// The range that holds nothing.
+    /// Gives the range that holds nothing.
     pub(crate) fn empty() -> Self {
         Fresh { next: 0, slots: [].iter().zip(&[]) }
     }

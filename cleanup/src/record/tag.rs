@@ -62,7 +62,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Ended by its handle, with the slot still in the chain.
+    /// Tells whether its handle has ended it, with the slot still in the chain.
     pub(crate) fn has_ended_early(self) -> bool {
         matches!(self, State::Done | State::Stopped | State::DoneCounted | State::StoppedCounted)
     }
@@ -101,7 +101,8 @@ impl Tag {
         }
     }
 
-    /// Whether the state is one of the two kinds of `Armed`; cheaper than to ask for the state.
+    /// Tells whether the state is one of the two kinds of `Armed`; cheaper than to ask for the
+    /// state.
     #[inline]
     pub(super) fn is_armed(self) -> bool {
         const { assert!(State::Armed as u32 | 1 == State::ArmedNoDrop as u32) };
@@ -113,7 +114,8 @@ impl Tag {
         Tag::new(self.generation(), state)
     }
 
-    /// The tag of the free slot that an ended record becomes; `None` if it has not ended early.
+    /// Gives the tag of the free slot that an ended record becomes; `None` if it has not ended
+    /// early.
     #[inline]
     pub(super) fn freed(self) -> Option<Self> {
         // The states of an early end lie side by side, and the free ones, which are the first two,

@@ -68,7 +68,7 @@ impl Thunk {
         unsafe { (this.function)(&raw mut this.payload, Op::Run) };
     }
 
-    /// A function that names the closure's type. It may be called after the thunk is gone.
+    /// Gives a function that names the closure's type. It may be called after the thunk is gone.
     #[inline]
     pub(crate) fn namer(&self) -> Namer {
         Namer(self.function)
@@ -94,7 +94,7 @@ impl Namer {
     }
 }
 
-/// The [`Function`] of closures kept inline.
+/// Handles, as their [`Function`], closures kept inline.
 unsafe fn inline<F: FnOnce()>(payload: *mut Payload, op: Op) -> &'static str {
     match op {
         Op::Run => {
@@ -112,7 +112,7 @@ unsafe fn inline<F: FnOnce()>(payload: *mut Payload, op: Op) -> &'static str {
     std::any::type_name::<F>()
 }
 
-/// The [`Function`] of boxed closures.
+/// Handles, as their [`Function`], boxed closures.
 unsafe fn boxed_closure<F: FnOnce()>(payload: *mut Payload, op: Op) -> &'static str {
     if let Op::Run | Op::Drop = op {
         // SAFETY: the caller promises the payload of a thunk made with `boxed_closure::<F>`.

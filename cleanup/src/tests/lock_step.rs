@@ -427,7 +427,7 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
     };
     let mut answer = (rounds, None);
     for now in 1..=rounds {
-        // As long as the monitor takes to see that the last one was put down, and to say that it is
+        // As long as the monitor takes to see that the last one has ended, and to say that it is
         // dormant.
         sweep(now);
         round.store(now, Ordering::Release);

@@ -399,7 +399,7 @@ enum Shutdown {
 fn day(max_workers: usize, shutdown: Shutdown) {
     // Not where there is but one: a heap that waits by then does not try again.
     let refuse = Arc::new(AtomicBool::new(max_workers > 1));
-    let crew = Workers { refuse, threads: Arc::default() };
+    let workers = Workers { refuse, threads: Arc::default() };
     let reported = Arc::new(AtomicU32::new(0));
     let reports = reported.clone();
     let hook = move |_: &crate::CleanupPanic<'_>| {
@@ -411,7 +411,7 @@ fn day(max_workers: usize, shutdown: Shutdown) {
         hooks: Hooks { panic: Some(Arc::new(hook)), ..Hooks::default() },
         ..PoolConfig::default()
     };
-    let pool = Pool::new(config, Some(Box::new(crew.clone())));
+    let pool = Pool::new(config, Some(Box::new(workers.clone())));
     let world = Arc::new(World {
         pool: pool.clone(),
         fates: std::sync::Mutex::default(),
@@ -423,7 +423,7 @@ fn day(max_workers: usize, shutdown: Shutdown) {
     let helper = world.start(World::help);
     let taker = world.start(World::requeue_tail);
     if shutdown == Shutdown::AmidWork {
-        end(&pool, &crew);
+        end(&pool, &workers);
     }
     let accounts: Vec<_> = heaps.into_iter().map(|heap| heap.join().expect("a heap")).collect();
     world.handles.lock().1 = false;
@@ -435,17 +435,17 @@ fn day(max_workers: usize, shutdown: Shutdown) {
         for (client, _) in &accounts {
             world.wait(&client.ticket());
         }
-        end(&pool, &crew);
+        end(&pool, &workers);
     }
 
     world.audit(u64::from(reported.load(Ordering::Relaxed)), &accounts, &handles);
 }
 
 /// The shutdown, as the pool's page describes it.
-fn end(pool: &Pool, crew: &Workers) {
+fn end(pool: &Pool, workers: &Workers) {
     pool.begin_shutdown();
     assert!(pool.wait_until_workers_left(Duration::MAX));
-    let threads = std::mem::take(&mut *crew.threads.lock().unwrap());
+    let threads = std::mem::take(&mut *workers.threads.lock().unwrap());
     threads.into_iter().for_each(|thread| thread.join().expect("a worker"));
     pool.discard_pending();
 }

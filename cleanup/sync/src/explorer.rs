@@ -29,7 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How schedules are chosen.
+/// Chooses schedules.
 #[derive(Clone, Copy, Debug)]
 pub enum Strategy {
     /// A random choice at each step.
@@ -82,7 +82,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
 }
 
-/// The failure, if one of `n` schedules fails.
+/// Gives the failure, if one of `n` schedules fails.
 fn check(
     strategy: Strategy,
     seed: u64,

@@ -20,6 +20,12 @@ pub struct Injector<T> {
     items: std::sync::Mutex<Vec<Option<T>>>,
 }
 
+impl<T> Default for Injector<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Injector<T> {
     /// Makes an empty queue.
     pub fn new() -> Self {
