@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# The formatting is rustfmt's.
+# Code is formatted as rustfmt does it, imports run downwards, and prose is short.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo fmt --all --check
 cargo fmt --manifest-path fuzz/Cargo.toml --check
+python3 .ci/layers.py --self-test
+python3 .ci/layers.py
+python3 .ci/prose.py

@@ -114,8 +114,8 @@ impl<'a> Run<'a> {
 /// Drops the captures of up to `max` cleanups of a block; how many there were. Called when the pool
 /// is closed or the batch discarded.
 ///
-/// In a closed pool each is counted when it is taken. The thread that closes the pool takes the tail,
-/// or finds them counted.
+/// In a closed pool each is counted when it is taken. The thread that closes the pool takes the
+/// tail, or finds them counted.
 #[cold]
 #[inline(never)]
 fn discard_rest(
@@ -191,7 +191,8 @@ impl Ends<'_> {
     ) -> bool {
         let storage = &batch.registry().storage;
         let step = in_flight.step(|deferred| {
-            // Without a note while others may come to the record: its handle must not free the slot.
+            // Without a note while others may come to the record: its handle must not free the
+            // slot.
             let note = deferred.is_none().then_some(batch.byte());
             match (skip(pool, storage, record, note), deferred) {
                 (Skip::Freed(slot, counted), _) => {
