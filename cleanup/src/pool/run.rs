@@ -219,7 +219,7 @@ impl Ends<'_> {
     }
 }
 
-/// How runners of this pool take records.
+/// Tells how runners of this pool take records.
 fn taker(_pool: &Pool) -> Taker {
     #[cfg(any(loom, shuttle))]
     if _pool.mutant().is(Mutant::TakeWithoutCompareExchange) {

@@ -91,9 +91,9 @@ impl<T> Queue<T> {
         self.sleep.replace(&self.length)
     }
 
-    /// The next item for the worker that parks here, which sleeps until there is one. `None`: the
-    /// worker is to leave, and no longer counted. Either the pool is shutting down and the list is
-    /// empty, or there are too many workers, or it was idle for long.
+    /// Gives the next item for the worker that parks here, which sleeps until there is one. `None`:
+    /// the worker is to leave, and no longer counted. Either the pool is shutting down and the list
+    /// is empty, or there are too many workers, or it was idle for long.
     #[cfg(test)]
     pub(crate) fn next(&self, parking: &Parking) -> Option<T> {
         self.next_by(parking, || self.try_next())
