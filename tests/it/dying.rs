@@ -60,7 +60,7 @@ fn settle(pool: &CleanupPool) {
     assert!(stats.workers <= stats.max_workers && stats.panicked <= stats.executed, "{stats:?}");
     assert_eq!(stats.oldest, None);
     let workers = pool.dump().runners.iter().filter(|runner| runner.worker.is_some()).count();
-    // A worker on its way out has no desk any more, one on its way in none yet.
+    // A worker on its way out has no in-flight record any more, one on its way in none yet.
     assert!(workers <= stats.max_workers, "{}", pool.dump());
 }
 

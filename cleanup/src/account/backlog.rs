@@ -24,7 +24,7 @@ impl BacklogWaiters {
     /// Notes that some cleanups have ended, and been counted. Called with nothing locked.
     #[inline]
     pub(crate) fn ended(&self) {
-        // ReliefFence: pairs with that in `wait`. Our count of the ends comes before our look at
+        // BacklogFence: pairs with that in `wait`. Our count of the ends comes before our look at
         // `waiting`, the waiter's announcement before its look at the counts.
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -44,7 +44,7 @@ impl BacklogWaiters {
     pub(crate) fn wait(&self, deadline: Option<Instant>, enough: impl Fn() -> bool) -> bool {
         let mut lock = self.lock.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // ReliefFence.
+        // BacklogFence.
         fence(Ordering::SeqCst);
         let mut relieved = enough();
         while !relieved && !wait_until(&self.condvar, &mut lock, deadline) {

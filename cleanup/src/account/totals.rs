@@ -76,6 +76,6 @@ impl Totals {
 
 impl fmt::Debug for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Totals").field("tally", &self.counters).finish_non_exhaustive()
+        f.debug_struct("Totals").field("counters", &self.counters).finish_non_exhaustive()
     }
 }

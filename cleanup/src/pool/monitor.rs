@@ -170,9 +170,9 @@ mod tests {
     #[test]
     fn a_patient_pool_has_a_monitor_that_falls_dormant_and_tries_again_to_start_workers() {
         let ms = Duration::from_millis;
-        for backoff in [ms(5_000), Duration::MAX] {
-            assert_eq!(tick(backoff, None, false), LONGEST_TICK);
-            assert_eq!(tick(backoff, Some(backoff), true), STARVING_TICK);
+        for long in [ms(5_000), Duration::MAX] {
+            assert_eq!(tick(long, None, false), LONGEST_TICK);
+            assert_eq!(tick(long, Some(long), true), STARVING_TICK);
         }
     }
 }

@@ -71,7 +71,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         heap.root = Some(unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'static>>()) });
         heap.on_drop = config.on_drop;
         if M::SHARED {
-            // NoneWaiting will allocate from it again.
+            // Nothing allocates from it again.
             heap.core.retire_context(heap.core.context());
         }
         heap

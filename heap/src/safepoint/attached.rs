@@ -28,7 +28,7 @@ pub(crate) struct NotSend {
     _pointers: [*const (); 0],
 }
 
-/// The current thread's place at a heap. NotSend on the thread.
+/// The current thread's place at a heap. It stays on the thread.
 pub(crate) struct AttachGuard {
     heap: HeapId,
     _not_send: NotSend,

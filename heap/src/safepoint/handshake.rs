@@ -176,7 +176,7 @@ impl<C> Handshake<C> {
         Session { handshake: self, mutator }
     }
 
-    /// Gives a session may not be opened now. Opens it when it may.
+    /// Withdraws a session that may not be opened now. Opens it when it may.
     #[cold]
     #[inline(never)]
     fn back_out(&self, mutator: &MutatorState<C>) {

@@ -161,7 +161,7 @@ impl<M: Mode> Core<M> {
         self.cycles.fetch_add(1, Relaxed);
     }
 
-    /// Gives a mutator has come, or gone.
+    /// Takes note that a mutator has come, or gone.
     pub(crate) fn count_mutators(&self) {
         let mutators = self.mutators.len() as u64;
         self.space.with(|space| space.set_allocators(mutators));

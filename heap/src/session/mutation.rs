@@ -104,9 +104,9 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// Registers `f` to run on a worker thread some time after the object has died.
     ///
     /// An object may have any number of cleanups; their order is not specified. Takes no lock, but
-    /// for that of the object's span in a `Shared` heap. Allocates only when `f` captures more than
-    /// three words or a table has to grow. O(1) in the order of allocation; out of it a span's
-    /// table makes room, which moves up to 16 KiB.
+    /// for that of the object's span in a `Shared` heap, and one in some hundred calls. Allocates
+    /// only when `f` captures more than three words or a table has to grow. O(1) in the order of
+    /// allocation; out of it a span's table makes room, which moves up to 16 KiB.
     ///
     /// A cleanup never reaches its object. What `f` captures is `'static` and `Send`. So it is no
     /// `Gc`, no `Weak`, no session, no [`Root`], and no [`SharedRoot`] of a heap that is borrowed

@@ -399,7 +399,7 @@ fn mutant_that_stops_on_a_lucky_look() {
     finds(AT_A_TIME, || luck_of_a_collector(Mutant::StopOnLuck));
 }
 
-/// Gives a session ends while the collector looks whether it has.
+/// A session ends while the collector looks whether it has.
 fn luck_at_the_end(mutant: Mutant) {
     let (handshake, heap) = (Kept::new(mutant), Heap::new(mutant));
     let mutator = handshake.0.attach(UnsafeCell::new(0));
