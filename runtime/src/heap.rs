@@ -359,7 +359,7 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     ///
     /// Others join only when tens of thousands of objects wait to be traced. In a `Shared` heap
     /// these are threads that wait to open a session. The rest are threads that are started, and
-    /// end with the cycle. If they cannot be started, nothing is lost.
+    /// leave it with the cycle. If they cannot be started, nothing is lost.
     ///
     /// In a `Shared` heap as many threads sweep what has cleanups or drop glue, which then runs on
     /// all of them. In a `Local` heap this thread sweeps alone.

@@ -366,6 +366,7 @@ pub struct ShutdownTimeout {
     ///
     /// Those count whose captures a worker drops, at this moment perhaps. Cleanups that heaps queue
     /// afterwards are in [`PoolStats::discarded`] only.
+    /// Two shutdowns at a time may both count the same cleanup.
     pub discarded: u64,
     /// This process is the child of a `fork`, and the pool was made before.
     ///

@@ -19,7 +19,7 @@ use sexton::{
 use sexton_tests::quiet::quietly;
 use sexton_tests::settings::number;
 
-use crate::world::LONG;
+use crate::world::{LONG, calm};
 
 /// How long a child may take before the alarm ends it. It takes some milliseconds.
 const ALARM_SECONDS: u32 = 30;
@@ -127,7 +127,7 @@ fn litter(heap: &mut Heap<World<'static>>, objects: u64, counts: &Arc<Counts>) -
 }
 
 fn heap_on(pool: &CleanupPool) -> Heap<World<'static>> {
-    Heap::builder().cleanup_pool(pool).pacing(Pacing::Manual).build(|_| World::default())
+    calm().cleanup_pool(pool).build(|_| World::default())
 }
 
 /// All that a child can do to a heap and its pool that its parent has made.
@@ -317,6 +317,9 @@ fn with_a_shared_heap_in_use() {
         for fork in 0..64 {
             let mut mutator = heap.attach();
             mutator.mutate(use_common);
+            // Of this thread alone, so that the child drops it.
+            let mut own = Some(Heap::<Common<'static>, Shared>::new(|_| Common::default()));
+            own.iter().for_each(|own| own.attach().mutate(use_common));
             in_a_child(|| {
                 for message in
                     [message_of(|| mutator.collect()), message_of(|| heap.try_attach().is_ok())]
@@ -327,7 +330,7 @@ fn with_a_shared_heap_in_use() {
                 assert_eq!(waited, Err(WaitError::Forked));
                 at_once("the drop of a root", || drop(root.take()));
                 at_once("the drop of a mutator", || drop(mutator));
-                at_once("the drop of a heap", || drop(heap.clone()));
+                at_once("the drop of a heap", || drop(own.take()));
                 if fork % 16 == 0 {
                     let heap = Heap::<Common<'static>, Shared>::new(|_| Common::default());
                     thread::scope(|scope| {

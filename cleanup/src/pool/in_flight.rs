@@ -326,9 +326,19 @@ impl std::ops::Deref for Guest<'_> {
     }
 }
 
+/// In-flight records of helping threads that are kept for the next ones.
+const MOST_FREE_GUESTS: usize = 16;
+
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
-        self.runners.free.lock().push(self.in_flight.clone());
+        let mut free = self.runners.free.lock();
+        if free.len() < MOST_FREE_GUESTS {
+            free.push(self.in_flight.clone());
+            return;
+        }
+        drop(free);
+        // The monitor walks all of them at each tick.
+        self.runners.remove(&self.in_flight);
     }
 }
 

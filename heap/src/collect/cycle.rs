@@ -158,14 +158,18 @@ impl<M: Mode> Collector<M> {
 
     /// `Clearing -> Sweeping`: queues the local cleanups of dead objects, and clears the weak
     /// records of dead targets.
+    ///
+    /// The marks are set, so a panic here would leave them to the next cycle, as one in the sweep.
     pub(crate) fn clear(&self, core: &Core<M>) {
-        self.cycle.with(|cycle| {
-            cycle.report.cycle = self.history.with(|history| history.next_cycle());
-            core.roots().count_cycle(cycle.report.cycle);
-            core.locals().queue_dead();
-            cycle.report.cleared_weaks = core.space().with(|space| weaks::clear_dead(space));
-            cycle.report.mark_time = cycle.clock.lap();
-            cycle.pass(Phase::Clearing, Phase::Sweeping);
+        or_abort(|| {
+            self.cycle.with(|cycle| {
+                cycle.report.cycle = self.history.with(|history| history.next_cycle());
+                core.roots().count_cycle(cycle.report.cycle);
+                core.locals().queue_dead();
+                cycle.report.cleared_weaks = core.space().with(|space| weaks::clear_dead(space));
+                cycle.report.mark_time = cycle.clock.lap();
+                cycle.pass(Phase::Clearing, Phase::Sweeping);
+            });
         });
     }
 

@@ -60,6 +60,7 @@ impl<R: Branded> RawHeap<R, Shared> {
     /// If the root belongs to another heap; the message names both.
     #[track_caller]
     pub fn share<Q: Branded>(&self, root: &Root<Q>) -> SharedRoot<'_, Q> {
+        self.assert_not_inherited();
         let shared = SharedRoot::of(root, self.core.roots(), Location::caller());
         shared.unwrap_or_else(|| panic!("a root of {} was shared in {}", root.heap_id(), self.id()))
     }

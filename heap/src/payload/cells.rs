@@ -283,7 +283,8 @@ impl<T> GcMutex<T> {
     ///
     /// # Panics
     ///
-    /// In a `Local` heap, if it is locked: it would wait for itself.
+    /// In a `Local` heap, if it is locked: it would wait for itself. A scoped thread that formats
+    /// it by `Debug` at this moment counts as well.
     #[inline]
     #[track_caller]
     pub fn lock<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcMutexGuard<'_, T>
@@ -394,7 +395,8 @@ impl<T> GcRwLock<T> {
     ///
     /// # Panics
     ///
-    /// In a `Local` heap, if it is locked: it would wait for itself.
+    /// In a `Local` heap, if it is locked: it would wait for itself. A scoped thread that formats
+    /// it by `Debug` at this moment counts as well.
     #[inline]
     #[track_caller]
     pub fn write<'gc, M: Mode>(&self, _: &Mutation<'gc, M>) -> GcRwLockWriteGuard<'_, T>

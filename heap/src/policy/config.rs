@@ -108,7 +108,8 @@ pub enum OnDrop {
 /// Starts a thread that helps one phase of a cycle.
 ///
 /// Given its number, from 1, and what it is to do. The thread runs that at once, and may end then.
-/// The collection waits until it has returned, or been dropped. An error means one helper less.
+/// The collection waits until it has returned, or been dropped: a thread that does neither keeps
+/// the collection waiting for ever. An error, or a panic, means one helper less.
 pub type SpawnHelper = Arc<dyn Fn(usize, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync>;
 
 /// Is told about each session that a collection has waited long for, on the thread that collects.

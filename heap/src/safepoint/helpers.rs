@@ -6,11 +6,12 @@
 //! It does not know what there is to do, and owns no thread: the runtime starts those.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use sexton_sync::{Condvar, Mutex};
+use sexton_sync::{Condvar, Mutex, drop_quietly};
 
 use crate::id::HeapId;
 use crate::safepoint::attached::AttachGuard;
@@ -83,8 +84,16 @@ impl Helpers<'_> {
                         break;
                     }
                     let (heap, helper) = (self.heap, started.helper(job.clone()));
-                    if spawn(number + 1, Box::new(move || helper.help(heap))).is_err() {
-                        break;
+                    let help = Box::new(move || helper.help(heap));
+                    // The spawner is the user's. In a sweep no panic may come through.
+                    let start = catch_unwind(AssertUnwindSafe(|| spawn(number + 1, help)));
+                    match start {
+                        Ok(Ok(_)) => {}
+                        Ok(Err(_)) => break,
+                        Err(payload) => {
+                            drop_quietly(payload);
+                            break;
+                        }
                     }
                 }
             }

@@ -108,7 +108,8 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// only when `f` captures more than three words or a table has to grow. O(1) in the order of
     /// allocation; out of it a span's table makes room, which moves up to 16 KiB.
     ///
-    /// A cleanup never reaches its object. What `f` captures is `'static` and `Send`. So it is no
+    /// A cleanup never reaches its object, unless its heap is borrowed for `'static`; see below.
+    /// What `f` captures is `'static` and `Send`. So it is no
     /// `Gc`, no `Weak`, no session, no [`Root`], and no [`SharedRoot`] of a heap that is borrowed
     /// for less than `'static`. So `f` cannot keep the object alive, and cannot lead to it when it
     /// has died.
