@@ -80,7 +80,7 @@ fn draw(record: &Record, args: &Args) -> Result<String, String> {
         let panels = BEST.iter().map(|(id, title)| Panel::of_row(record, id, title, peers));
         panels.flatten().collect()
     } else {
-        let wanted = Work::ALL.into_iter().filter(is_wanted);
+        let wanted = Work::ALL.iter().copied().filter(is_wanted);
         wanted.filter_map(|work| Panel::of(record, work, peers)).collect()
     };
     if panels.is_empty() {

@@ -89,7 +89,8 @@ impl Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let rounds = args.rounds();
     let works: Vec<Work> = Work::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|&work| Row::of(work).any(|row| args.is_wanted(row)))
         .collect();
     // Before hours of measuring, and not after.

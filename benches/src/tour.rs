@@ -3,9 +3,9 @@
 //! It is what the heap is for, in small: a graph full of cycles that grows session by session; a
 //! cache of scarce things (open files) that cleanups give back; weak pointers between the two.
 //!
-//! 1. The tree is listed and every regular file's first bytes are read, through the cache. Whenever
-//!    many files are open, a collection finds the evicted ones, and a ticket waits until their
-//!    cleanups have closed them.
+//! 1. The tree is listed. Then every regular file's first bytes are read, through the cache.
+//!    Whenever many files are open, a collection finds the evicted ones, and a ticket waits until
+//!    their cleanups have closed them.
 //! 2. The files read last are looked at again, which finds some of them still open.
 //! 3. All open files are evicted, collected and waited for: what lives now is the complete index.
 //! 4. The index is let go of and collected: everything is dead.
@@ -19,16 +19,18 @@ mod skipped;
 mod system;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use indicatif::{BinaryBytes, HumanCount};
 use sexton::{GcReport, Heap, Pacing};
+use walkdir::WalkDir;
 
 use crate::grid::Table;
 use crate::output::{Failure, Progress, print};
 use crate::values::counted;
-use index::{Found, Index, Step};
+use index::{FILES_PER_SESSION, Found, Index, Step};
 use open_files::{Limits, Log};
 use skipped::Skipped;
 
@@ -46,8 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     check(&args.path)?;
     let before = system::open_descriptors();
     let limits = Limits::below(system::descriptor_limit(), before);
-    let mut tour = Tour::new(&args.path, Log::new(limits));
-    let result = tour.make();
+    let mut tour = Tour::new(Log::new(limits));
+    let result = tour.make(&args.path);
     tour.progress.clear();
     tour.skipped.report();
     result?;
@@ -80,7 +82,7 @@ fn check(path: &Path) -> Result<(), Failure> {
 /// A tour under way.
 struct Tour {
     heap: Heap<Index<'static>>,
-    log: std::sync::Arc<Log>,
+    log: Arc<Log>,
     found: Found,
     skipped: Skipped,
     cycles: Cycles,
@@ -121,12 +123,10 @@ impl Cycles {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Tour {
-    fn new(path: &Path, log: std::sync::Arc<Log>) -> Self {
+    fn new(log: Arc<Log>) -> Self {
         // The scarce thing here is descriptors, of which the pacer knows nothing: the tour collects
         // when it runs out of them.
-        let mut heap: Heap<Index<'static>> =
-            Heap::builder().pacing(Pacing::Manual).build(|_mc| Index::default());
-        heap.mutate(|mc, index| index.plant(mc, path));
+        let heap = Heap::builder().pacing(Pacing::Manual).build(|_mc| Index::default());
         Tour {
             heap,
             log,
@@ -140,9 +140,10 @@ impl Tour {
         }
     }
 
-    fn make(&mut self) -> Result<(), Failure> {
+    fn make(&mut self, path: &Path) -> Result<(), Failure> {
         // 1. List and read.
-        while self.read()? && self.list()? {}
+        self.list(path);
+        self.read()?;
 
         // 2. Look again at twice as many files as the cache holds.
         let Tour { heap, log, .. } = self;
@@ -158,57 +159,38 @@ impl Tour {
         Ok(())
     }
 
-    /// Reads all files found so far.
-    fn read(&mut self) -> Result<bool, Failure> {
-        self.repeat(|heap, log, found, skipped| {
-            heap.mutate(|mc, index| index.read_next(mc, log, found, skipped))
-        })?;
-        Ok(true)
+    /// Lists the tree. No file is open yet, so one descriptor is enough.
+    fn list(&mut self, path: &Path) {
+        let mut entries = WalkDir::new(path).max_open(1).into_iter().peekable();
+        while entries.peek().is_some() {
+            let Tour { heap, found, skipped, .. } = self;
+            heap.mutate(|mc, index| {
+                for entry in entries.by_ref().take(FILES_PER_SESSION) {
+                    match entry {
+                        Ok(entry) => index.add(mc, &entry, found, skipped),
+                        Err(error) => skipped.note(error.path().unwrap_or(path), &error),
+                    }
+                }
+            });
+            self.show_progress();
+        }
     }
 
-    /// Lists directories until there are files to read; false when none are left.
-    fn list(&mut self) -> Result<bool, Failure> {
-        let files_before = self.found.files;
-        let mut left = true;
-        self.repeat(|heap, _log, found, skipped| {
-            let step = heap.mutate(|mc, index| index.list_next(mc, found, skipped));
-            left = step != Step::Finished;
-            if step == Step::More && found.files > files_before { Step::Finished } else { step }
-        })?;
-        Ok(left)
-    }
-
-    /// Makes steps until one says that it was the last, and clears the way for those that could not
-    /// be made.
-    fn repeat(
-        &mut self,
-        mut step: impl FnMut(
-            &mut Heap<Index<'static>>,
-            &std::sync::Arc<Log>,
-            &mut Found,
-            &mut Skipped,
-        ) -> Step,
-    ) -> Result<(), Failure> {
-        let mut refused = false;
+    /// Reads all files, and collects whenever too many are open.
+    fn read(&mut self) -> Result<(), Failure> {
+        let mut none_are_open = false;
         loop {
             let Tour { heap, log, found, skipped, .. } = self;
-            let outcome = step(heap, log, found, skipped);
+            let step =
+                heap.mutate(|mc, index| index.read_next(mc, log, found, skipped, none_are_open));
             self.show_progress();
-            match outcome {
+            match step {
                 Step::Finished => return Ok(()),
                 Step::More => {}
-                Step::CollectFirst => {
-                    self.collect_and_wait()?;
-                }
-                Step::OutOfDescriptors if !refused => {
-                    self.close_files()?;
-                }
-                Step::OutOfDescriptors => {
-                    let Tour { heap, skipped, .. } = self;
-                    heap.mutate(|mc, index| index.skip_step(mc, skipped));
-                }
+                Step::CollectFirst => _ = self.collect_and_wait()?,
+                Step::OutOfDescriptors => _ = self.close_files()?,
             }
-            refused = outcome == Step::OutOfDescriptors && !refused;
+            none_are_open = step == Step::OutOfDescriptors;
         }
     }
 

@@ -6,32 +6,21 @@
  *     boehm --version    the collector's
  *     boehm ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
  *
- * What each row means, and its unit, is in ../README.md. How it is had from this collector:
+ * ../README.md says what each row means, how it is had from this collector, and what is unfair about it.
  *
- *   - Its events tell the phases. W3 is from the start of the collection to the end of marking.
- *   - Sweep has two parts. At once, with the event of reclaiming, it takes back blocks that are empty and lists the
- *     others; those are swept when an allocation wants them. W2 is both: the second part is forced by
- *     GC_try_to_collect, which sweeps all that is listed before it marks, and is told to give up when it would mark.
- *     Blocks that are more than 7/8 full are not swept at all, so at 90 % live this is the price of doing little.
- *   - W2c is from the end of marking to the end of reclaiming, and the second part: it includes finding the
- *     finalizers that are due. Their objects stay until the next collection.
- *   - W2r includes the second part of the sweep, which W2 has measured too.
- *   - W4.run and W2c: finalizers run on the thread that collected. W6: on a thread of their own, woken by the
- *     collector's notifier through a semaphore. W8: 2 and 4 such threads.
- *   - The stack is scanned conservatively, so a few objects of a million may stay: those are not waited for.
- *   - Interior pointers are recognised on the stack only (GC_set_all_interior_pointers(0)), as every pointer here is
- *     to an object's start; by default an object of 32 bytes would take 48.
- *   - W1 calls GC_MALLOC_ATOMIC; W1@inline uses the inline allocator of gc_inline.h. "@1" has one marker thread.
- *   - Collections that are called by hand (W2, W2r, W3, W4, W6, W8) are the only ones there.
- *
- * Not shown: incremental and generational collection, typed allocation, and what a mutator with threads pays.
+ * Its sweep has two parts. At once, with the event of reclaiming, it takes back blocks that are empty and lists the
+ * others; those are swept when an allocation wants them. W2 is both: the second part is forced by GC_try_to_collect,
+ * which sweeps all that is listed before it marks, and is told to give up when it would mark. W2c begins with the end
+ * of marking, so it includes finding the finalizers that are due; their objects stay until the next collection.
  */
 #define GC_THREADS
 #include <errno.h>
 #include <gc/gc.h>
 #include <gc/gc_inline.h>
 #include <semaphore.h>
+#include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,11 +46,16 @@ static void pause_for(long nanos) {
 
 static double per(long nanos, long n) { return (double)nanos / (n > 0 ? n : 1); }
 
+static _Noreturn void fail(const char *format, ...) {
+    va_list words;
+    va_start(words, format);
+    vfprintf(stderr, format, words);
+    putc('\n', stderr);
+    exit(1);
+}
+
 static void *or_fail(void *memory) {
-    if (memory == NULL) {
-        fprintf(stderr, "out of memory\n");
-        exit(1);
-    }
+    if (memory == NULL) fail("out of memory");
     return memory;
 }
 
@@ -302,10 +296,7 @@ static __attribute__((noinline)) long enlist(long n, GC_finalization_proc finali
 
 /* Fails unless nearly all have run: a stale word may keep an object, or a few. */
 static void expect_nearly(long ran, long n) {
-    if (ran < n - n / 1000 - 8) {
-        fprintf(stderr, "%ld of %ld finalizers ran; the others' objects were kept\n", ran, n);
-        exit(1);
-    }
+    if (ran < n - n / 1000 - 8) fail("%ld of %ld finalizers ran; the others' objects were kept", ran, n);
 }
 
 static void w4(long n, double *values) {
@@ -364,10 +355,7 @@ static void start_workers(int number) {
     sem_init(&ended, 0, 0);
     for (; workers < number; workers++) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, worker, NULL) != 0) {
-            fprintf(stderr, "a thread for finalizers could not be made\n");
-            exit(1);
-        }
+        if (pthread_create(&thread, NULL, worker, NULL) != 0) fail("a thread for finalizers could not be made");
     }
     GC_set_finalizer_notifier(notify);
 }
@@ -476,10 +464,7 @@ static double status(const char *key) {
         if (strncmp(line, key, strlen(key)) == 0 && line[strlen(key)] == ':') kib = atol(line + strlen(key) + 1);
     }
     if (file) fclose(file);
-    if (kib < 0) {
-        fprintf(stderr, "no %s in /proc/self/status\n", key);
-        exit(1);
-    }
+    if (kib < 0) fail("no %s in /proc/self/status", key);
     return kib * 1024.0;
 }
 
@@ -536,10 +521,7 @@ static long check(const tree *t) { return t->left == NULL ? 1 : 1 + check(t->lef
 
 static void expect(long nodes, int depth, long trees) {
     long want = trees * ((2L << depth) - 1);
-    if (nodes != want) {
-        fprintf(stderr, "%ld trees of depth %d have %ld nodes; expected were %ld\n", trees, depth, nodes, want);
-        exit(1);
-    }
+    if (nodes != want) fail("%ld trees of depth %d have %ld nodes; expected were %ld", trees, depth, nodes, want);
 }
 
 static void w7(long depth, double *values) {
@@ -608,100 +590,77 @@ static void gcbench(long unused, double *values) {
             for (int i = 0; i < trees; i++) made = make(depth);
             made = NULL;
         }
-        if (long_lived->left == NULL || array[1000] != 1.0 / 1000) {
-            fprintf(stderr, "GCBench: the long-lived data are wrong\n");
-            exit(1);
-        }
+        if (long_lived->left == NULL || array[1000] != 1.0 / 1000) fail("GCBench: the long-lived data are wrong");
         values[0] = (now() - start) / 1e6;
     }
 }
 
 /* ---- The rows ---- */
 
-typedef struct { const char *what; long least, most; } size_kind;
-
-static const size_kind objects = {"number of objects", 1, 100000000};
-static const size_kind cleanups = {"number of cleanups", 1, 100000000};
-static const size_kind wakes = {"number of wake-ups", 1, 1000000};
-static const size_kind depths = {"depth", 4, 26};
-static const size_kind ignored = {"number; GCBench has its own sizes", 0, 100000000};
-
-/* Rows that are measured together. */
+/* Rows that are measured together, with a blank between two ids. */
 static const struct group {
-    const char *ids[5];
-    const size_kind *size;
+    const char *ids;
     void (*measure)(long size, double *values);
     int markers; /* 0: as the collector decides */
 } groups[] = {
-    {{"W1"}, &objects, w1, 0},
-    {{"W1@inline"}, &objects, w1_inline, 0},
-    {{"W2.0", "W2.10", "W2.50", "W2.90"}, &objects, w2, 0},
-    {{"W2c.0", "W2c.50"}, &objects, w2c, 0},
-    {{"W2r.50", "W2r.90"}, &objects, w2r, 0},
-    {{"W3.random"}, &objects, w3_random, 0},
-    {{"W3.list"}, &objects, w3_list, 0},
-    {{"W3.shuffled"}, &objects, w3_shuffled, 0},
-    {{"W3.tree"}, &objects, w3_tree, 0},
-    {{"W3.random@1"}, &objects, w3_random, 1},
-    {{"W3.list@1"}, &objects, w3_list, 1},
-    {{"W3.shuffled@1"}, &objects, w3_shuffled, 1},
-    {{"W3.tree@1"}, &objects, w3_tree, 1},
-    {{"W4.register", "W4.run"}, &cleanups, w4, 0},
-    {{"W5"}, &cleanups, w5, 0},
-    {{"W6.p50", "W6.p99"}, &wakes, w6, 0},
-    {{"W7.wall", "W7.rss"}, &depths, w7, 0},
-    {{"GCBench.wall"}, &ignored, gcbench, 0},
-    {{"W8.plain", "W8.stalls"}, &cleanups, w8, 0},
-    {{"memory.object"}, &objects, memory_object, 0},
-    {{"memory.cleanup"}, &cleanups, memory_cleanup, 0},
+    {"W1", w1, 0},
+    {"W1@inline", w1_inline, 0},
+    {"W2.0 W2.10 W2.50 W2.90", w2, 0},
+    {"W2c.0 W2c.50", w2c, 0},
+    {"W2r.50 W2r.90", w2r, 0},
+    {"W3.random", w3_random, 0},
+    {"W3.list", w3_list, 0},
+    {"W3.shuffled", w3_shuffled, 0},
+    {"W3.tree", w3_tree, 0},
+    {"W3.random@1", w3_random, 1},
+    {"W3.list@1", w3_list, 1},
+    {"W3.shuffled@1", w3_shuffled, 1},
+    {"W3.tree@1", w3_tree, 1},
+    {"W4.register W4.run", w4, 0},
+    {"W5", w5, 0},
+    {"W6.p50 W6.p99", w6, 0},
+    {"W7.wall W7.rss", w7, 0},
+    {"GCBench.wall", gcbench, 0},
+    {"W8.plain W8.stalls", w8, 0},
+    {"memory.object", memory_object, 0},
+    {"memory.cleanup", memory_cleanup, 0},
 };
 
 enum { GROUPS = sizeof groups / sizeof *groups };
 
-static const struct group *group_of(const char *id) {
-    for (int g = 0; g < GROUPS; g++) {
-        for (int i = 0; groups[g].ids[i]; i++) {
-            if (strcmp(groups[g].ids[i], id) == 0) return &groups[g];
-        }
+static bool has(const char *ids, const char *id) {
+    size_t length = strlen(id), next;
+    for (; *ids; ids += next + (ids[next] == ' ')) {
+        next = strcspn(ids, " ");
+        if (next == length && strncmp(ids, id, length) == 0) return true;
     }
-    return NULL;
+    return false;
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2 && strcmp(argv[1], "--list") == 0) {
-        for (int g = 0; g < GROUPS; g++) {
-            for (int i = 0; groups[g].ids[i]; i++) puts(groups[g].ids[i]);
-        }
+    const char *row = argc > 1 ? argv[1] : "";
+    if (strcmp(row, "--list") == 0) {
+        for (int g = 0; g < GROUPS; g++) puts(groups[g].ids);
         return 0;
     }
-    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+    if (strcmp(row, "--version") == 0) {
         unsigned version = GC_get_version();
         printf("libgc %u.%u.%u, gcc %s\n", version >> 16, version >> 8 & 0xff, version & 0xff, __VERSION__);
         return 0;
     }
-    if (argc != 3) {
-        fprintf(stderr, "%d arguments; valid is --list, or a row and a size\n", argc - 1);
-        return 2;
-    }
-    const struct group *group = group_of(argv[1]);
-    if (group == NULL) {
-        fprintf(stderr, "row \"%s\"; valid are those that --list prints\n", argv[1]);
-        return 2;
-    }
-    char *end;
-    long size = strtol(argv[2], &end, 10);
-    if (*argv[2] == 0 || *end != 0 || size < group->size->least || size > group->size->most) {
-        fprintf(stderr, "size \"%s\"; valid for %s is %ld to %ld, a %s\n", argv[2], argv[1], group->size->least,
-                group->size->most, group->size->what);
-        return 2;
-    }
+    const struct group *group = groups;
+    while (group < groups + GROUPS && !has(group->ids, row)) group++;
+    if (argc != 3 || group == groups + GROUPS) fail("row \"%s\"; valid is a row that --list prints, and a size", row);
     GC_set_all_interior_pointers(0);
     if (group->markers) GC_set_markers_count(group->markers);
     GC_INIT();
     GC_set_finalize_on_demand(1);
     GC_set_on_collection_event(on_event);
     double values[4];
-    group->measure(size, values);
-    for (int i = 0; group->ids[i]; i++) printf("%s %.4f\n", group->ids[i], values[i]);
+    group->measure(atol(argv[2]), values);
+    char ids[64];
+    strcpy(ids, group->ids);
+    int i = 0;
+    for (char *id = strtok(ids, " "); id; id = strtok(NULL, " ")) printf("%s %.4f\n", id, values[i++]);
     return 0;
 }

@@ -4,23 +4,8 @@
 //	go --version    Go's
 //	go ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
 //
-// What each row means, and its unit, is in ../README.md. How it is had from Go:
-//
-//   - Mark and sweep are told apart by the end of the last pause, which the runtime notes with the world
-//     still stopped, right after mark termination (debug.GCStats.PauseEnd). W3 is from the call of
-//     runtime.GC until then; W2 is from then until runtime.GC returns, which it does when every span is
-//     swept. The program's thread and the background sweeper, a second thread, both sweep.
-//   - W2r allocates after such a collection, so no sweep is left over for it, other than for Boehm's.
-//   - GOGC is off where a collection is called by hand (W2, W2r, W3, W4, W6, W8, memory) and at its
-//     default where the runtime decides (W1, W5, W7, GCBench, S1 to S5).
-//   - W8: the runtime has max(1, GOMAXPROCS/4) goroutines for cleanups: one on 2 to 7 cores. "@8" and
-//     "@16" raise GOMAXPROCS so that there are 2 and 4, as many as the row means; "@handoff" does
-//     what the documentation advises: the cleanup that sleeps does so in a goroutine of its own.
-//   - "@1" is GOMAXPROCS=1: one thread to mark.
-//   - S1 to S5 are in shared.go.
-//
-// Not shown: GOGC and GOMEMLIMIT other than by default; what a mutator that runs beside the collector
-// pays for the write barrier and for assists.
+// ../README.md says what each row means, how it is had from Go, and what is unfair about it.
+// shared.go has S1 to S5.
 package main
 
 import (
@@ -45,103 +30,87 @@ type pair struct {
 	words       [2]uint64
 }
 
-type kind struct {
-	what        string
-	least, most int
-}
-
-var (
-	objects  = kind{"number of objects", 1, 100_000_000}
-	cleanups = kind{"number of cleanups", 1, 100_000_000}
-	keys     = kind{"number of keys", 2, 100_000_000}
-	wakes    = kind{"number of wake-ups", 1, 1_000_000}
-	depth    = kind{"depth", 4, 26}
-	ignored  = kind{"number; GCBench has its own sizes", 0, 100_000_000}
-)
-
 // A group of rows that are measured together, in the order of ids.
 type group struct {
-	ids     []string
-	size    kind
+	ids     string
 	measure func(size int) []float64
 }
 
+// each measures the rows of a group one after the other.
+func each(rows ...func(n int) float64) func(int) []float64 {
+	return func(n int) (values []float64) {
+		for _, row := range rows {
+			values = append(values, row(n))
+		}
+		return values
+	}
+}
+
+// on sets GOMAXPROCS first.
+func on(threads int, measure func(int) []float64) func(int) []float64 {
+	return func(n int) []float64 {
+		runtime.GOMAXPROCS(threads)
+		return measure(n)
+	}
+}
+
 var groups = []group{
-	{[]string{"W1"}, objects, func(n int) []float64 { return warm(n, w1) }},
-	{[]string{"W2.0", "W2.10", "W2.50", "W2.90"}, objects, func(n int) []float64 {
-		return []float64{sweep(n, 0, 0), sweep(n, .1, 0), sweep(n, .5, 0), sweep(n, .9, 0)}
-	}},
-	{[]string{"W2c.0", "W2c.50"}, objects, func(n int) []float64 {
-		return []float64{sweep(n, 0, .1), sweep(n, .5, .1)}
-	}},
-	{[]string{"W2r.50", "W2r.90"}, objects, func(n int) []float64 {
-		return []float64{refill(n, .5), refill(n, .9)}
-	}},
-	{[]string{"W3.random"}, objects, graph(random)},
-	{[]string{"W3.list"}, objects, graph(chain)},
-	{[]string{"W3.shuffled"}, objects, graph(shuffled)},
-	{[]string{"W3.tree"}, objects, graph(heap)},
-	{[]string{"W3.random@1"}, objects, onOne(graph(random))},
-	{[]string{"W3.list@1"}, objects, onOne(graph(chain))},
-	{[]string{"W3.shuffled@1"}, objects, onOne(graph(shuffled))},
-	{[]string{"W3.tree@1"}, objects, onOne(graph(heap))},
-	{[]string{"W4.register", "W4.run"}, cleanups, func(n int) []float64 { return warm(n, w4) }},
-	{[]string{"W5"}, cleanups, func(n int) []float64 { return warm(n, w5) }},
-	{[]string{"W6.p50", "W6.p99"}, wakes, w6},
-	{[]string{"W7.wall", "W7.rss"}, depth, w7},
-	{[]string{"GCBench.wall"}, ignored, func(int) []float64 { return warm(0, gcbench) }},
-	{[]string{"W8.plain", "W8.stalls"}, cleanups, func(n int) []float64 {
-		return []float64{w8(n, busy), w8(n, stalls)}
-	}},
-	{[]string{"W8.plain@8"}, cleanups, func(n int) []float64 {
-		runtime.GOMAXPROCS(8)
-		return []float64{w8(n, busy)}
-	}},
-	{[]string{"W8.stalls@16"}, cleanups, func(n int) []float64 {
-		runtime.GOMAXPROCS(16)
-		return []float64{w8(n, stalls)}
-	}},
-	{[]string{"W8.stalls@handoff"}, cleanups, func(n int) []float64 { return []float64{w8(n, stallsHandedOff)} }},
-	{[]string{"memory.object"}, objects, memoryObject},
-	{[]string{"memory.cleanup"}, cleanups, memoryCleanup},
-	{[]string{"S1.1", "S1.2"}, depth, s1},
-	{[]string{"S2.1", "S2.2"}, keys, s2},
-	{[]string{"S3.1", "S3.2"}, objects, s3},
-	{[]string{"S4.1", "S4.2"}, cleanups, s4},
-	{[]string{"S5.p99", "S5.max"}, objects, s5},
+	{"W1", warm(w1)},
+	{"W2.0 W2.10 W2.50 W2.90", each(sweep(0, 0), sweep(.1, 0), sweep(.5, 0), sweep(.9, 0))},
+	{"W2c.0 W2c.50", each(sweep(0, .1), sweep(.5, .1))},
+	{"W2r.50 W2r.90", each(refill(.5), refill(.9))},
+	{"W3.random", each(graph(random))},
+	{"W3.list", each(graph(chain))},
+	{"W3.shuffled", each(graph(shuffled))},
+	{"W3.tree", each(graph(heap))},
+	{"W3.random@1", on(1, each(graph(random)))},
+	{"W3.list@1", on(1, each(graph(chain)))},
+	{"W3.shuffled@1", on(1, each(graph(shuffled)))},
+	{"W3.tree@1", on(1, each(graph(heap)))},
+	{"W4.register W4.run", warm(w4)},
+	{"W5", warm(w5)},
+	{"W6.p50 W6.p99", w6},
+	{"W7.wall W7.rss", w7},
+	{"GCBench.wall", warm(gcbench)},
+	{"W8.plain W8.stalls", each(w8(busy), w8(stalls))},
+	{"W8.plain@8", on(8, each(w8(busy)))},
+	{"W8.stalls@16", on(16, each(w8(stalls)))},
+	{"W8.stalls@handoff", each(w8(stallsHandedOff))},
+	{"memory.object", each(memoryObject)},
+	{"memory.cleanup", each(memoryCleanup)},
+	{"S1.1 S1.2", s1},
+	{"S2.1 S2.2", s2},
+	{"S3.1 S3.2", s3},
+	{"S4.1 S4.2", s4},
+	{"S5.p99 S5.max", s5},
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == "--list" {
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "--list":
 		for _, g := range groups {
-			fmt.Println(strings.Join(g.ids, "\n"))
+			fmt.Println(g.ids)
 		}
-		return
-	}
-	if len(os.Args) == 2 && os.Args[1] == "--version" {
+	case len(os.Args) == 2 && os.Args[1] == "--version":
 		fmt.Println(runtime.Version())
-		return
-	}
-	if len(os.Args) != 3 {
-		bad("%d arguments; valid is --list, or a row and a size", len(os.Args)-1)
-	}
-	at := slices.IndexFunc(groups, func(g group) bool { return slices.Contains(g.ids, os.Args[1]) })
-	if at < 0 {
-		bad("row %q; valid are those that --list prints", os.Args[1])
-	}
-	g := groups[at]
-	size, err := strconv.Atoi(os.Args[2])
-	if err != nil || size < g.size.least || size > g.size.most {
-		bad("size %q; valid for %s is %d to %d, a %s", os.Args[2], os.Args[1], g.size.least, g.size.most, g.size.what)
-	}
-	for i, value := range g.measure(size) {
-		fmt.Printf("%s %.4f\n", g.ids[i], value)
+	case len(os.Args) == 3:
+		measure(os.Args[1], os.Args[2])
+	default:
+		fail("valid is --list, --version, or a row and a size")
 	}
 }
 
-func bad(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, format+"\n", args...)
-	os.Exit(2)
+func measure(row, size string) {
+	n, err := strconv.Atoi(size)
+	for _, g := range groups {
+		if ids := strings.Fields(g.ids); err == nil && slices.Contains(ids, row) {
+			for i, value := range g.measure(n) {
+				fmt.Printf("%s %.4f\n", ids[i], value)
+			}
+			return
+		}
+	}
+	fail("row %q, size %q; valid is a row that --list prints, and a number", row, size)
 }
 
 func fail(format string, args ...any) {
@@ -150,9 +119,11 @@ func fail(format string, args ...any) {
 }
 
 // warm measures twice and returns the second result.
-func warm(n int, measure func(int) []float64) []float64 {
-	measure(n)
-	return measure(n)
+func warm(measure func(int) []float64) func(int) []float64 {
+	return func(n int) []float64 {
+		measure(n)
+		return measure(n)
+	}
 }
 
 func per(d time.Duration, n int) float64 { return float64(d.Nanoseconds()) / float64(max(n, 1)) }
@@ -229,23 +200,19 @@ func flat(n int, live, withCleanup float64, measure func(dead int) float64) floa
 	return value
 }
 
-func sweep(n int, live, withCleanup float64) float64 {
-	return flat(n, live, withCleanup, func(int) float64 {
-		_, swept := collect()
-		return per(swept, n)
-	})
+func sweep(live, withCleanup float64) func(int) float64 {
+	return func(n int) float64 {
+		return flat(n, live, withCleanup, func(int) float64 {
+			_, swept := collect()
+			return per(swept, n)
+		})
+	}
 }
 
-func refill(n int, live float64) float64 {
-	return flat(n, live, 0, func(dead int) float64 {
-		runtime.GC()
-		start := time.Now()
-		for i := range dead {
-			word := uint64(i)
-			sink = &plain{word, word, word, word}
-		}
-		return per(time.Since(start), dead)
-	})
+func refill(live float64) func(int) float64 {
+	return func(n int) float64 {
+		return flat(n, live, 0, func(dead int) float64 { return w1(dead)[0] })
+	}
 }
 
 // ---- W3 ----
@@ -285,22 +252,15 @@ func heap(all []*pair) {
 }
 
 // graph links n nodes, and measures the third mark of them.
-func graph(link func([]*pair)) func(int) []float64 {
-	return func(n int) []float64 {
+func graph(link func([]*pair)) func(int) float64 {
+	return func(n int) float64 {
 		debug.SetGCPercent(-1)
 		build(n, link)
 		collect()
 		collect()
 		marked, _ := collect()
 		root = nil
-		return []float64{per(marked, n)}
-	}
-}
-
-func onOne(measure func(int) []float64) func(int) []float64 {
-	return func(n int) []float64 {
-		runtime.GOMAXPROCS(1)
-		return measure(n)
+		return per(marked, n)
 	}
 }
 
@@ -313,12 +273,8 @@ func build(n int, link func([]*pair)) {
 		word := uint64(i)
 		all[i] = &pair{words: [2]uint64{word, word}}
 	}
-	first := all[0]
 	link(all)
-	if all[0] != first { // shuffled
-		first = all[0]
-	}
-	root = first
+	root = all[0] // in a shuffled array another one than before
 }
 
 // ---- W4, W8: many cleanups ----
@@ -414,7 +370,11 @@ func stallsHandedOff(i int) {
 	done()
 }
 
-func w8(n int, cleanup func(int)) float64 {
+func w8(cleanup func(int)) func(int) float64 {
+	return func(n int) float64 { return drained(n, cleanup) }
+}
+
+func drained(n int, cleanup func(int)) float64 {
 	debug.SetGCPercent(-1)
 	// The runtime makes goroutines for cleanups only when one is registered while others wait. A program
 	// that goes on registering, as most do, gets them soon; this one does so in its first round only.
@@ -504,13 +464,15 @@ func binaryTrees(depth int) {
 	expect(long.check(), depth, 1)
 }
 
+func millis(program func()) float64 {
+	start := time.Now()
+	program()
+	return float64(time.Since(start).Nanoseconds()) / 1e6
+}
+
 func w7(depth int) []float64 {
-	wall := warm(depth, func(depth int) []float64 {
-		start := time.Now()
-		binaryTrees(depth)
-		return []float64{float64(time.Since(start).Nanoseconds()) / 1e6}
-	})
-	return []float64{wall[0], float64(status("VmHWM")) / 1e6}
+	wall := warm(func(depth int) []float64 { return []float64{millis(func() { binaryTrees(depth) })} })
+	return []float64{wall(depth)[0], float64(status("VmHWM")) / 1e6}
 }
 
 // ---- GCBench, by Ellis, Kovac and Boehm ----
@@ -548,8 +510,9 @@ func makeTree(depth int) *node {
 
 var made *node // so that the compiler cannot leave out a tree
 
-func gcbench(int) []float64 {
-	start := time.Now()
+func gcbench(int) []float64 { return []float64{millis(gcBench)} }
+
+func gcBench() {
 	made = makeTree(stretchDepth)
 	made = nil
 	longLived := new(node)
@@ -574,7 +537,6 @@ func gcbench(int) []float64 {
 	if longLived.left == nil || array[1000] != 1.0/1000 {
 		fail("GCBench: the long-lived data are wrong")
 	}
-	return []float64{float64(time.Since(start).Nanoseconds()) / 1e6}
 }
 
 // ---- Memory ----
@@ -611,7 +573,7 @@ func holder(n int) []*plain {
 	return all
 }
 
-func memoryObject(n int) []float64 {
+func memoryObject(n int) float64 {
 	all := holder(n)
 	before := resident()
 	for i := range all {
@@ -620,10 +582,10 @@ func memoryObject(n int) []float64 {
 	}
 	value := (resident() - before) / float64(n)
 	runtime.KeepAlive(all)
-	return []float64{value}
+	return value
 }
 
-func memoryCleanup(n int) []float64 {
+func memoryCleanup(n int) float64 {
 	all := holder(n)
 	for i := range all {
 		all[i] = new(plain)
@@ -634,5 +596,5 @@ func memoryCleanup(n int) []float64 {
 	}
 	value := (resident() - before) / float64(n)
 	runtime.KeepAlive(all)
-	return []float64{value}
+	return value
 }

@@ -1,17 +1,6 @@
 // Many threads on one heap: S1 to S5.
 //
-// What each row means is in ../README.md. How it is had from Go:
-//
-//   - A thread is a goroutine. GOMAXPROCS is at its default however many of them there are, so with one of
-//     them the collector has the other cores to itself.
-//   - GOGC is at its default, but for the time in which the graph of S5 is built.
-//   - S2 has a map behind a mutex in each shard, and weak.Pointer for its values.
-//   - S5 reads the histogram /sched/pauses/total/gc:seconds of runtime/metrics: every time that the
-//     collector stopped the world, from the wish to stop it until it ran again. There are two for each
-//     collection. A pause counts as the upper end of its bucket, up to a quarter too much.
-//
-// Not shown: what marking beside the program costs it, in assists, write barriers and processor time. It is in
-// the other rows.
+// ../README.md says how they are had from Go.
 package main
 
 import (

@@ -5,26 +5,7 @@
  *     java --version    the virtual machine's
  *     java ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
  *
- * What each row means, and its unit, is in ../README.md. How it is had from Java:
- *
- *   - Rounds are repeated until the compiler has had its say; the last one counts.
- *   - Both collectors (G1, the default, and Serial) move what lives, so there is nothing to sweep: W2 and
- *     W2c have no figure. W2r allocates after System.gc(), which has compacted, so it shows the nursery.
- *   - W3 is what the virtual machine logs as "Phase 1: Mark live objects" of System.gc().
- *   - W6 begins where that phase ends; compaction lies between that and the cleanup.
- *   - W5: a cleaning action cannot be stopped unrun. clean() runs it, and that is what is measured.
- *   - W8: a Cleaner has one thread, so the work is dealt out in turn to as many Cleaners as the row has
- *     workers. They share one thread of the virtual machine's, which hands them the dead references.
- *   - memory.* is what the heap counts as used after System.gc(). The variant @rss is the difference in
- *     resident memory, which here is mostly a matter of how far the collector has let its heap grow.
- *   - A plain object has four longs, a pair two links and two longs: 48 and 40 bytes with their headers.
- *
- *   - The launcher that build.sh writes gives W3, W4 and W8 a nursery that holds all that is allocated between
- *     two collections by hand, so that there are no others: 640 MB, enough for the usual sizes.
- *
- *   - S1 to S5 are in Shared.java.
- *
- * Not shown: other collectors, other sizes of the heap than the default (but for those rows).
+ * ../README.md says what each row means, how it is had from Java, and what is unfair about it. Shared.java has S1 to S5.
  */
 
 import java.lang.management.ManagementFactory;
@@ -39,6 +20,7 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.function.IntFunction;
 import java.util.function.Supplier;
 import java.util.regex.Matcher;
@@ -68,65 +50,56 @@ public final class Peer {
         double[] of(int size) throws Exception;
     }
 
-    record Size(String what, int least, int most) {}
-
     /** Rows that are measured together, in the order of ids. */
-    record Group(List<String> ids, Size size, Measure measure) {}
-
-    static final Size OBJECTS = new Size("number of objects", 1, 50_000_000);
-    static final Size CLEANUPS = new Size("number of cleanups", 1, 50_000_000);
-    static final Size KEYS = new Size("number of keys", 2, 50_000_000);
-    static final Size WAKES = new Size("number of wake-ups", 1, 1_000_000);
-    static final Size DEPTH = new Size("depth", 4, 26);
-    static final Size IGNORED = new Size("number; GCBench has its own sizes", 0, 100_000_000);
+    record Group(String ids, Measure measure) {
+        List<String> rows() {
+            return List.of(ids.split(" "));
+        }
+    }
 
     static final List<Group> GROUPS = List.of(
-            new Group(List.of("W1"), OBJECTS, Peer::w1),
-            new Group(List.of("W2r.50", "W2r.90"), OBJECTS, n -> new double[] {refill(n, .5), refill(n, .9)}),
-            new Group(List.of("W3.random"), OBJECTS, n -> graph(n, Peer::random)),
-            new Group(List.of("W3.list"), OBJECTS, n -> graph(n, Peer::chain)),
-            new Group(List.of("W3.shuffled"), OBJECTS, n -> graph(n, Peer::shuffled)),
-            new Group(List.of("W3.tree"), OBJECTS, n -> graph(n, Peer::tree)),
-            new Group(List.of("W4.register", "W4.run"), CLEANUPS, Peer::w4),
-            new Group(List.of("W5"), CLEANUPS, Peer::w5),
-            new Group(List.of("W6.p50", "W6.p99"), WAKES, Peer::w6),
-            new Group(List.of("W7.wall", "W7.rss"), DEPTH, Peer::w7),
-            new Group(List.of("GCBench.wall"), IGNORED, n -> GcBench.measure()),
-            new Group(List.of("W8.plain", "W8.stalls"), CLEANUPS, Peer::w8),
-            new Group(List.of("memory.object", "memory.object@rss"), OBJECTS, Peer::memoryObject),
-            new Group(List.of("memory.cleanup", "memory.cleanup@rss"), CLEANUPS, Peer::memoryCleanup),
-            new Group(List.of("S1.1", "S1.2"), DEPTH, Shared::s1),
-            new Group(List.of("S2.1", "S2.2"), KEYS, Shared::s2),
-            new Group(List.of("S3.1", "S3.2"), OBJECTS, Shared::s3),
-            new Group(List.of("S4.1", "S4.2"), CLEANUPS, Shared::s4),
-            new Group(List.of("S5.p99", "S5.max"), OBJECTS, Shared::s5));
+            new Group("W1", Peer::w1),
+            new Group("W2r.50 W2r.90", n -> new double[] {refill(n, .5), refill(n, .9)}),
+            new Group("W3.random", n -> graph(n, Peer::random)),
+            new Group("W3.list", n -> graph(n, Peer::chain)),
+            new Group("W3.shuffled", n -> graph(n, Peer::shuffled)),
+            new Group("W3.tree", n -> graph(n, Peer::tree)),
+            new Group("W4.register W4.run", Peer::w4),
+            new Group("W5", Peer::w5),
+            new Group("W6.p50 W6.p99", Peer::w6),
+            new Group("W7.wall W7.rss", Peer::w7),
+            new Group("GCBench.wall", n -> new double[] {millis(GcBench::run)}),
+            new Group("W8.plain W8.stalls", Peer::w8),
+            new Group("memory.object memory.object@rss", Peer::memoryObject),
+            new Group("memory.cleanup memory.cleanup@rss", Peer::memoryCleanup),
+            new Group("S1.1 S1.2", Shared::s1),
+            new Group("S2.1 S2.2", Shared::s2),
+            new Group("S3.1 S3.2", Shared::s3),
+            new Group("S4.1 S4.2", Shared::s4),
+            new Group("S5.p99 S5.max", Shared::s5));
 
     public static void main(String[] args) throws Exception {
         if (args.length == 1 && args[0].equals("--list")) {
-            GROUPS.forEach(group -> group.ids.forEach(System.out::println));
-            return;
-        }
-        if (args.length == 1 && args[0].equals("--version")) {
+            GROUPS.forEach(group -> System.out.println(group.ids));
+        } else if (args.length == 1 && args[0].equals("--version")) {
             System.out.println(System.getProperty("java.vm.name") + " " + Runtime.version());
-            return;
+        } else if (args.length == 2) {
+            measure(args[0], Integer.parseInt(args[1]));
+        } else {
+            exit(1, "valid is --list, --version, or a row and a size");
         }
-        if (args.length != 2) {
-            exit(2, args.length + " arguments; valid is --list, or a row and a size");
-        }
-        Group group = GROUPS.stream().filter(some -> some.ids.contains(args[0])).findFirst().orElse(null);
+        System.exit(0);
+    }
+
+    static void measure(String row, int size) throws Exception {
+        Group group = GROUPS.stream().filter(some -> some.rows().contains(row)).findFirst().orElse(null);
         if (group == null) {
-            exit(2, "row \"" + args[0] + "\"; valid are those that --list prints");
-        }
-        int size = args[1].matches("[0-9]{1,9}") ? Integer.parseInt(args[1]) : -1;
-        if (size < group.size.least || size > group.size.most) {
-            exit(2, String.format("size \"%s\"; valid for %s is %d to %d, a %s",
-                    args[1], args[0], group.size.least, group.size.most, group.size.what));
+            exit(1, "row \"" + row + "\"; valid are those that --list prints");
         }
         double[] values = group.measure.of(size);
         for (int i = 0; i < values.length; i++) {
-            System.out.printf(Locale.ROOT, "%s %.4f%n", group.ids.get(i), values[i]);
+            System.out.printf(Locale.ROOT, "%s %.4f%n", group.rows().get(i), values[i]);
         }
-        System.exit(0);
     }
 
     static void exit(int status, String line) {
@@ -139,12 +112,23 @@ public final class Peer {
     }
 
     /** The last of so many results. */
-    static double[] warm(int rounds, Supplier<double[]> measure) {
-        double[] last = null;
+    static <T> T warm(int rounds, Supplier<T> measure) {
+        T last = null;
         for (int i = 0; i < rounds; i++) {
             last = measure.get();
         }
         return last;
+    }
+
+    static long nanos(Runnable work) {
+        long start = System.nanoTime();
+        work.run();
+        return System.nanoTime() - start;
+    }
+
+    /** The milliseconds of a program when the compiler has had its say. */
+    static double millis(Runnable program) {
+        return warm(4, () -> nanos(program) / 1e6);
     }
 
     static SplittableRandom seeded() {
@@ -169,11 +153,7 @@ public final class Peer {
     }
 
     static double[] w1(int n) {
-        return warm(12, () -> {
-            long start = System.nanoTime();
-            garbage(n);
-            return new double[] {per(System.nanoTime() - start, n)};
-        });
+        return new double[] {per(warm(12, () -> nanos(() -> garbage(n))), n)};
     }
 
     // ---- W2r ----
@@ -200,13 +180,11 @@ public final class Peer {
         return warm(6, () -> {
             int dead = fill(n, live);
             System.gc();
-            long start = System.nanoTime();
-            garbage(dead);
-            double value = per(System.nanoTime() - start, dead);
+            double value = per(nanos(() -> garbage(dead)), dead);
             Arrays.fill(living, null);
             System.gc();
-            return new double[] {value};
-        })[0];
+            return value;
+        });
     }
 
     // ---- W3 ----
@@ -334,6 +312,12 @@ public final class Peer {
             }
         }
 
+        /** Collects, and waits until all have run. */
+        void collect() {
+            System.gc();
+            await();
+        }
+
         void await() {
             try {
                 if (!allRan.await(120, TimeUnit.SECONDS)) {
@@ -377,10 +361,7 @@ public final class Peer {
             System.gc();
             Ledger ledger = new Ledger(n);
             long registered = register(n, one, i -> new Action(ledger, i));
-            long start = System.nanoTime();
-            System.gc();
-            ledger.await();
-            return new double[] {per(registered, n), per(System.nanoTime() - start, n)};
+            return new double[] {per(registered, n), per(nanos(ledger::collect), n)};
         });
     }
 
@@ -394,13 +375,11 @@ public final class Peer {
             }
         }
         Plain object = new Plain(0);
-        return warm(6, () -> {
-            long start = System.nanoTime();
+        return new double[] {per(warm(6, () -> nanos(() -> {
             for (int i = 0; i < n; i++) {
                 CLEANER.register(object, new Action(i)).clean();
             }
-            return new double[] {per(System.nanoTime() - start, n)};
-        });
+        })), n)};
     }
 
     static void spin() {
@@ -439,18 +418,15 @@ public final class Peer {
         };
     }
 
-    static double rounds(int n, int workers, java.util.function.Function<Ledger, IntFunction<Runnable>> actions) {
+    static double rounds(int n, int workers, Function<Ledger, IntFunction<Runnable>> actions) {
         Cleaner[] cleaners = new Cleaner[workers];
         Arrays.setAll(cleaners, i -> Cleaner.create());
         return warm(3, () -> {
             System.gc();
             Ledger ledger = new Ledger(n);
             register(n, cleaners, actions.apply(ledger));
-            long start = System.nanoTime();
-            System.gc();
-            ledger.await();
-            return new double[] {per(System.nanoTime() - start, n)};
-        })[0];
+            return per(nanos(ledger::collect), n);
+        });
     }
 
     // ---- W6 ----
@@ -525,12 +501,7 @@ public final class Peer {
     }
 
     static double[] w7(int depth) {
-        double[] wall = warm(4, () -> {
-            long start = System.nanoTime();
-            binaryTrees(depth);
-            return new double[] {(System.nanoTime() - start) / 1e6};
-        });
-        return new double[] {wall[0], status("VmHWM") / 1e6};
+        return new double[] {millis(() -> binaryTrees(depth)), status("VmHWM") / 1e6};
     }
 
     // ---- GCBench, by Ellis, Kovac and Boehm ----
@@ -592,31 +563,18 @@ public final class Peer {
                 exit(1, "GCBench: the long-lived data are wrong");
             }
         }
-
-        static double[] measure() {
-            return warm(4, () -> {
-                long start = System.nanoTime();
-                run();
-                return new double[] {(System.nanoTime() - start) / 1e6};
-            });
-        }
     }
 
     // ---- Memory ----
 
     /** A line of the process's status, in bytes. */
     static double status(String key) {
-        try {
-            for (String line : Files.readAllLines(Path.of("/proc/self/status"))) {
-                if (line.startsWith(key + ":")) {
-                    return Double.parseDouble(line.replaceAll("[^0-9]", "")) * 1024;
-                }
-            }
+        try (Stream<String> lines = Files.lines(Path.of("/proc/self/status"))) {
+            String line = lines.filter(some -> some.startsWith(key + ":")).findFirst().orElseThrow();
+            return Double.parseDouble(line.replaceAll("[^0-9]", "")) * 1024;
         } catch (java.io.IOException unreadable) {
-            exit(1, "memory: " + unreadable);
+            throw new java.io.UncheckedIOException(unreadable);
         }
-        exit(1, "memory: no " + key + " in /proc/self/status");
-        return 0;
     }
 
     /** What the heap holds after a collection, and what the process does. */

@@ -1,12 +1,7 @@
 /*
  * Many threads on one heap: S1 to S5.
  *
- * What each row means is in ../README.md. How it is had from Java:
- *
- *   - S2 has a ConcurrentHashMap of WeakReferences, which is what a Java program would use; it boxes its keys.
- *   - S2 and S4 have one Cleaner, and so one thread for all cleanups. Registering takes its lock.
- *   - S5 reads the pauses that the virtual machine logs: young collections, remark, cleanup, full ones. The time
- *     that the threads take to stop is not in them.
+ * ../README.md says how they are had from Java.
  */
 
 import java.lang.management.GarbageCollectorMXBean;
@@ -58,7 +53,7 @@ final class Shared {
         double[] values = new double[MOST_THREADS];
         for (int i = 0; i < MOST_THREADS; i++) {
             int threads = i + 1;
-            values[i] = Peer.warm(rounds, () -> new double[] {measure.applyAsDouble(threads)})[0];
+            values[i] = Peer.warm(rounds, () -> measure.applyAsDouble(threads));
         }
         return values;
     }

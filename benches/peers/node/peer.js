@@ -4,22 +4,7 @@
 //     node --version    Node's and V8's
 //     node ROW SIZE     measures a row and those that belong to it, and prints "ROW VALUE" for each
 //
-// What each row means, and its unit, is in ../README.md. How it is had from Node:
-//
-//   - Rounds are repeated until the compiler has had its say; the last one counts.
-//   - W2 and W2c have no figure: V8 sweeps in background threads while the program goes on, and tells of the part on
-//     its own thread only. W2r allocates after gc(), in the nursery, so nothing of what died is used again.
-//   - W3 is the `mark` of the line that --trace-gc-nvp prints for gc(), in steps of 0.1 ms; background threads
-//     help. A second process measures it, as the line goes to standard output.
-//   - Cleanups run on the one thread that there is, from the event loop, so only after gc() has returned. W6
-//     begins when it returns, which is later than the end of marking: the rest of the collection is left out.
-//   - W8 means 2 and 4 workers; here it is one thread. In W8.stalls it blocks for the millisecond; in "@handoff"
-//     a timer takes over, as anybody would write it.
-//   - A plain object has four properties, a pair two links and two numbers: 56 bytes each with V8's own three words.
-//   - memory.* is what the heap counts as used after gc(). The variant @rss is the difference in resident memory,
-//     which includes a nursery that has grown, some 10 bytes for each of 4 million objects.
-//
-// Not shown: flags for a larger nursery, worker threads (each has a heap of its own), what pauses cost.
+// ../README.md says what each row means, how it is had from Node, and what is unfair about it.
 'use strict';
 
 const fs = require('node:fs');
@@ -62,6 +47,15 @@ async function warm(rounds, measure) {
   return last;
 }
 
+const nanos = (work) => {
+  const start = now();
+  work();
+  return now() - start;
+};
+
+/** The milliseconds of a program, the last of so many times. */
+const millis = async (rounds, program) => (await warm(rounds, () => nanos(program))) / 1e6;
+
 /** xorshift32 from the same state each time; returns numbers below 1. */
 function seeded() {
   let state = 0x5e370b5e;
@@ -86,11 +80,7 @@ function garbage(n) {
   }
 }
 
-const w1 = (n) => warm(8, () => {
-  const start = now();
-  garbage(n);
-  return [per(now() - start, n)];
-});
+const w1 = async (n) => [per(await warm(8, () => nanos(() => garbage(n))), n)];
 
 // ---- W2r ----
 
@@ -110,9 +100,7 @@ function fill(n, live) {
 const refill = (n, live) => warm(5, () => {
   const dead = fill(n, live);
   gc();
-  const start = now();
-  garbage(dead);
-  const value = per(now() - start, dead);
+  const value = per(nanos(() => garbage(dead)), dead);
   living.fill(null);
   gc();
   return value;
@@ -167,7 +155,7 @@ function build(n, link) {
 
 /** What the second process does: it links n nodes and marks them three times. */
 async function graphHere(kind, n) {
-  build(n, links[kind]);
+  build(Number(n), links[kind]);
   for (let i = 0; i < 3; i++) {
     await sleep(50); // until the sweep in the background has ended
     gc();
@@ -338,12 +326,7 @@ function binaryTrees(depth) {
 }
 
 async function w7(depth) {
-  const wall = await warm(3, () => {
-    const start = now();
-    binaryTrees(depth);
-    return (now() - start) / 1e6;
-  });
-  return [wall, status('VmHWM') / 1e6];
+  return [await millis(3, () => binaryTrees(depth)), status('VmHWM') / 1e6];
 }
 
 // ---- GCBench, by Ellis, Kovac and Boehm ----
@@ -393,12 +376,6 @@ function gcBench() {
   if (longLived.left === null || array[1000] !== 1 / 1000) exit(1, 'GCBench: the long-lived data are wrong');
 }
 
-const gcBenchRow = () => warm(4, () => {
-  const start = now();
-  gcBench();
-  return [(now() - start) / 1e6];
-});
-
 // ---- Memory ----
 
 /** A line of the process's status, in bytes. */
@@ -441,52 +418,30 @@ async function memoryCleanup(n) {
 
 // ---- The rows ----
 
-const objects = { what: 'number of objects', least: 1, most: 20_000_000 };
-const number = { what: 'number of cleanups', least: 1, most: 20_000_000 };
-const wakes = { what: 'number of wake-ups', least: 1, most: 1_000_000 };
-const depth = { what: 'depth', least: 4, most: 24 };
-const ignored = { what: 'number; GCBench has its own sizes', least: 0, most: 100_000_000 };
-
-const w3 = Object.keys(links).map((kind) => (
-  { ids: [`W3.${kind}`], size: objects, measure: (n) => [graph(kind, n)] }
-));
-
 /** Rows that are measured together, in the order of ids. */
-const groups = [
-  { ids: ['W1'], size: objects, measure: w1 },
-  { ids: ['W2r.50', 'W2r.90'], size: objects, measure: w2r },
-  ...w3,
-  { ids: ['W4.register', 'W4.run'], size: number, measure: w4 },
-  { ids: ['W5'], size: number, measure: w5 },
-  { ids: ['W6.p50', 'W6.p99'], size: wakes, measure: w6 },
-  { ids: ['W7.wall', 'W7.rss'], size: depth, measure: w7 },
-  { ids: ['GCBench.wall'], size: ignored, measure: gcBenchRow },
-  { ids: ['W8.plain', 'W8.stalls'], size: number, measure: w8 },
-  { ids: ['W8.stalls@handoff'], size: number, measure: async (n) => [await run(n, handOff)] },
-  { ids: ['memory.object', 'memory.object@rss'], size: objects, measure: memoryObject },
-  { ids: ['memory.cleanup', 'memory.cleanup@rss'], size: number, measure: memoryCleanup },
-];
+const groups = {
+  'W1': w1,
+  'W2r.50 W2r.90': w2r,
+  ...Object.fromEntries(Object.keys(links).map((kind) => [`W3.${kind}`, (n) => [graph(kind, n)]])),
+  'W4.register W4.run': w4,
+  'W5': w5,
+  'W6.p50 W6.p99': w6,
+  'W7.wall W7.rss': w7,
+  'GCBench.wall': async () => [await millis(4, gcBench)],
+  'W8.plain W8.stalls': w8,
+  'W8.stalls@handoff': async (n) => [await run(n, handOff)],
+  'memory.object memory.object@rss': memoryObject,
+  'memory.cleanup memory.cleanup@rss': memoryCleanup,
+};
 
-async function main(args) {
-  if (args[0] === '--graph') return graphHere(args[1], Number(args[2]));
-  if (args.length === 1 && args[0] === '--list') {
-    for (const { ids } of groups) console.log(ids.join('\n'));
-    return;
-  }
-  if (args.length === 1 && args[0] === '--version') {
-    console.log(`Node ${process.versions.node}, V8 ${process.versions.v8}`);
-    return;
-  }
-  if (args.length !== 2) exit(2, `${args.length} arguments; valid is --list, or a row and a size`);
-  const group = groups.find(({ ids }) => ids.includes(args[0]));
-  if (group === undefined) exit(2, `row "${args[0]}"; valid are those that --list prints`);
-  const { what, least, most } = group.size;
-  const size = /^[0-9]+$/.test(args[1]) ? Number(args[1]) : -1;
-  if (size < least || size > most) {
-    exit(2, `size "${args[1]}"; valid for ${args[0]} is ${least} to ${most}, a ${what}`);
-  }
-  const values = await group.measure(size);
-  group.ids.forEach((id, i) => console.log(`${id} ${values[i].toFixed(4)}`));
+async function main([row, size]) {
+  if (row === '--graph') return graphHere(...process.argv.slice(3));
+  if (row === '--list') return Object.keys(groups).forEach((ids) => console.log(ids));
+  if (row === '--version') return console.log(`Node ${process.versions.node}, V8 ${process.versions.v8}`);
+  const ids = Object.keys(groups).find((some) => some.split(' ').includes(row));
+  if (ids === undefined || !(size >= 0)) exit(1, `row "${row}", size "${size}"; valid is a row that --list prints, and a number`);
+  const values = await groups[ids](Number(size));
+  ids.split(' ').forEach((id, i) => console.log(`${id} ${values[i].toFixed(4)}`));
 }
 
 main(process.argv.slice(2)).catch((error) => exit(1, String(error?.stack ?? error).split('\n')[0]));

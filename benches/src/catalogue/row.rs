@@ -5,7 +5,8 @@
 use crate::heaps::OBJECT_BYTES;
 use indicatif::BinaryBytes;
 
-use super::work::Work;
+use super::work::Work::{self, *};
+use Limit::{Fixed, SameAs};
 
 /// One thing that is measured.
 #[derive(Debug, PartialEq)]
@@ -30,7 +31,7 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Limit {
     /// What another row measured.
-    Row(&'static str),
+    SameAs(&'static str),
     /// Moving an object of 32 bytes at the bandwidth that another row measured in GB/s.
     Bandwidth(&'static str),
     /// A number that follows from what the work is.
@@ -38,6 +39,8 @@ pub(crate) enum Limit {
 }
 
 const NS: &str = "ns per object";
+const NS_CLEANUP: &str = "ns per cleanup";
+const BANDWIDTH: Limit = Limit::Bandwidth("limit.stream");
 
 const fn row(id: &'static str, work: Work, title: &'static str, unit: &'static str) -> Row {
     Row { id, work, title, unit, goal: None, limit: None, more_is_better: false }
@@ -98,107 +101,70 @@ pub(crate) const BEST: [(&str, &str); 6] = [
 ];
 
 /// All rows, in the order in which they are shown.
+#[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
-    row("W1", Work::W1, "alloc of 32 bytes, all garbage, collections included", NS)
-        .goal(3.0)
-        .limit(Limit::Row("limit.bump")),
-    row("W2.0", Work::W2, "sweep of plain objects, 0 % live", NS)
-        .goal(0.05)
-        .limit(Limit::Row("limit.bitmap")),
-    row("W2.10", Work::W2, "sweep of plain objects, 10 % live", NS)
-        .goal(0.05)
-        .limit(Limit::Row("limit.bitmap")),
-    row("W2.50", Work::W2, "sweep of plain objects, 50 % live", NS)
-        .goal(0.05)
-        .limit(Limit::Row("limit.bitmap")),
-    row("W2.90", Work::W2, "sweep of plain objects, 90 % live", NS)
-        .goal(0.05)
-        .limit(Limit::Row("limit.bitmap")),
-    row("W2c.0", Work::W2c, "sweep, 10 % carry a cleanup, 0 % live", NS).goal(0.5),
-    row("W2c.50", Work::W2c, "sweep, 10 % carry a cleanup, 50 % live", NS).goal(0.5),
-    row("W2r.50", Work::W2r, "alloc after a sweep, 50 % live", NS)
-        .goal(5.0)
-        .limit(Limit::Row("limit.bump")),
-    row("W2r.90", Work::W2r, "alloc after a sweep, 90 % live", NS)
-        .goal(13.0)
-        .limit(Limit::Row("limit.bump")),
-    row("W3.random", Work::W3, "mark, random graph, two edges each", NS)
-        .goal(20.0)
-        .limit(Limit::Bandwidth("limit.stream")),
-    row("W3.list", Work::W3, "mark, list in the order of allocation", NS)
-        .goal(3.0)
-        .limit(Limit::Bandwidth("limit.stream")),
-    row("W3.shuffled", Work::W3, "mark, list in shuffled order", NS)
-        .limit(Limit::Row("limit.load")),
-    row("W3.tree", Work::W3, "mark, complete binary tree", NS)
-        .goal(3.0)
-        .limit(Limit::Bandwidth("limit.stream")),
-    row("W3.leaves", Work::W3, "mark, array of objects without pointers", NS),
-    row("W4.register", Work::W4, "register a cleanup", "ns per cleanup").goal(12.0),
-    row("W4.run", Work::W4, "start of the collection to last run", "ns per cleanup").goal(15.0),
-    row("W4.mixed.register", Work::W4, "register, records reused in mixed order", "ns per cleanup"),
-    row("W4.mixed.run", Work::W4, "collection to last run, the same", "ns per cleanup"),
-    row("W5", Work::W5, "register and stop a cleanup, one object", "ns per cleanup").goal(15.0),
-    row("W5.many", Work::W5, "register and stop, among 65,536 objects", "ns per cleanup"),
-    row("W6.p50", Work::W6, "publish to start of the cleanup, median", "ns")
-        .goal(6_000.0)
-        .limit(Limit::Row("limit.futex.p50")),
-    row("W6.p99", Work::W6, "publish to start of the cleanup, 99th percentile", "ns")
-        .goal(20_000.0)
-        .limit(Limit::Row("limit.futex.p99")),
-    row(
-        "W6.collect.p50",
-        Work::W6,
-        "start of the collection to start of the cleanup, median",
-        "ns",
-    )
-    .limit(Limit::Row("limit.futex.p50")),
-    row("W6.collect.p99", Work::W6, "the same, 99th percentile", "ns")
-        .limit(Limit::Row("limit.futex.p99")),
-    row("W7.wall", Work::W7, "binary-trees, wall time", "ms").goal(450.0),
-    row("W7.rss", Work::W7, "binary-trees, peak of resident memory", "MB").goal(80.0),
-    row("GCBench.wall", Work::GcBench, "GCBench, wall time", "ms"),
-    row("W8.plain", Work::W8, "cleanups of 1 us, 2 workers", "ns per cleanup")
-        .goal(525.0)
-        .limit(Limit::Row("limit.spin")),
-    row("W8.stalls", Work::W8, "1 in 1000 sleeps for 1 ms, 4 workers", "ns per cleanup")
-        .goal(645.0)
-        .limit(Limit::Row("limit.spin")),
-    row("memory.object", Work::Memory, "live object of 32 bytes", "bytes")
-        .goal(34.0)
-        .limit(Limit::Fixed(32.0)),
-    row("memory.cleanup", Work::Memory, "registered cleanup, on top", "bytes").goal(48.0),
-    row("memory.spike", Work::Memory, "given back two cycles after a spike", "% of the spike")
+    row("W1", W1, "alloc of 32 bytes, all garbage, collections included", NS)
+        .goal(3.0).limit(SameAs("limit.bump")),
+    row("W2.0", W2, "sweep of plain objects, 0 % live", NS)
+        .goal(0.05).limit(SameAs("limit.bitmap")),
+    row("W2.10", W2, "sweep of plain objects, 10 % live", NS)
+        .goal(0.05).limit(SameAs("limit.bitmap")),
+    row("W2.50", W2, "sweep of plain objects, 50 % live", NS)
+        .goal(0.05).limit(SameAs("limit.bitmap")),
+    row("W2.90", W2, "sweep of plain objects, 90 % live", NS)
+        .goal(0.05).limit(SameAs("limit.bitmap")),
+    row("W2c.0", W2c, "sweep, 10 % carry a cleanup, 0 % live", NS).goal(0.5),
+    row("W2c.50", W2c, "sweep, 10 % carry a cleanup, 50 % live", NS).goal(0.5),
+    row("W2r.50", W2r, "alloc after a sweep, 50 % live", NS).goal(5.0).limit(SameAs("limit.bump")),
+    row("W2r.90", W2r, "alloc after a sweep, 90 % live", NS).goal(13.0).limit(SameAs("limit.bump")),
+    row("W3.random", W3, "mark, random graph, two edges each", NS).goal(20.0).limit(BANDWIDTH),
+    row("W3.list", W3, "mark, list in the order of allocation", NS).goal(3.0).limit(BANDWIDTH),
+    row("W3.shuffled", W3, "mark, list in shuffled order", NS).limit(SameAs("limit.load")),
+    row("W3.tree", W3, "mark, complete binary tree", NS).goal(3.0).limit(BANDWIDTH),
+    row("W3.leaves", W3, "mark, array of objects without pointers", NS),
+    row("W4.register", W4, "register a cleanup", NS_CLEANUP).goal(12.0),
+    row("W4.run", W4, "start of the collection to last run", NS_CLEANUP).goal(15.0),
+    row("W4.mixed.register", W4, "register, records reused in mixed order", NS_CLEANUP),
+    row("W4.mixed.run", W4, "collection to last run, the same", NS_CLEANUP),
+    row("W5", W5, "register and stop a cleanup, one object", NS_CLEANUP).goal(15.0),
+    row("W5.many", W5, "register and stop, among 65,536 objects", NS_CLEANUP),
+    row("W6.p50", W6, "publish to start of the cleanup, median", "ns")
+        .goal(6_000.0).limit(SameAs("limit.futex.p50")),
+    row("W6.p99", W6, "publish to start of the cleanup, 99th percentile", "ns")
+        .goal(20_000.0).limit(SameAs("limit.futex.p99")),
+    row("W6.collect.p50", W6, "start of the collection to start of the cleanup, median", "ns")
+        .limit(SameAs("limit.futex.p50")),
+    row("W6.collect.p99", W6, "the same, 99th percentile", "ns").limit(SameAs("limit.futex.p99")),
+    row("W7.wall", W7, "binary-trees, wall time", "ms").goal(450.0),
+    row("W7.rss", W7, "binary-trees, peak of resident memory", "MB").goal(80.0),
+    row("GCBench.wall", GCBench, "GCBench, wall time", "ms"),
+    row("W8.plain", W8, "cleanups of 1 us, 2 workers", NS_CLEANUP)
+        .goal(525.0).limit(SameAs("limit.spin")),
+    row("W8.stalls", W8, "1 in 1000 sleeps for 1 ms, 4 workers", NS_CLEANUP)
+        .goal(645.0).limit(SameAs("limit.spin")),
+    row("memory.object", Memory, "live object of 32 bytes", "bytes").goal(34.0).limit(Fixed(32.0)),
+    row("memory.cleanup", Memory, "registered cleanup, on top", "bytes").goal(48.0),
+    row("memory.spike", Memory, "given back two cycles after a spike", "% of the spike")
         .more_is_better(),
-    row("S0.session", Work::S0, "enter and leave an empty session", "ns").goal(15.0),
-    row("S1.1", Work::S1, "binary-trees, 1 thread", "ms per program"),
-    row("S1.2", Work::S1, "binary-trees, 2 threads, one program each", "ms per program"),
-    row("S2.1", Work::S2, "map with weak values and cleanups, 1 thread", "ns per operation"),
-    row("S2.2", Work::S2, "map with weak values and cleanups, 2 threads", "ns per operation"),
-    row("S3.1", Work::S3, "alloc of 32 bytes, all garbage, 1 thread", NS),
-    row("S3.2", Work::S3, "alloc of 32 bytes, all garbage, 2 threads", NS),
-    row("S4.1", Work::S4, "alloc with a cleanup each, to the last run, 1 thread", "ns per cleanup"),
-    row(
-        "S4.2",
-        Work::S4,
-        "alloc with a cleanup each, to the last run, 2 threads",
-        "ns per cleanup",
-    ),
-    row("S5.p99", Work::S5, "pauses beside {} of live objects, 99th percentile", "ms"),
-    row("S5.max", Work::S5, "pauses beside {} of live objects, the longest", "ms"),
-    row("limit.stream", Work::Limits, "sequential read", "GB/s").more_is_better(),
-    row("limit.bitmap", Work::Limits, "pass over two bitmaps", "ns per bit"),
-    row("limit.futex.p50", Work::Limits, "wake-up of a thread, median", "ns"),
-    row("limit.futex.p99", Work::Limits, "wake-up of a thread, 99th percentile", "ns"),
-    row("limit.load", Work::Limits, "dependent load in 128 MB", "ns"),
-    row("limit.bump", Work::Limits, "bump allocation of 32 bytes, reused", "ns per object"),
-    row(
-        "limit.spin",
-        Work::Limits,
-        "1 us of spinning, on 2 threads that do nothing else",
-        "ns per spin",
-    ),
-    row("limit.touch", Work::Limits, "first touch of fresh memory", "ns per 32 bytes"),
+    row("S0.session", S0, "enter and leave an empty session", "ns").goal(15.0),
+    row("S1.1", S1, "binary-trees, 1 thread", "ms per program"),
+    row("S1.2", S1, "binary-trees, 2 threads, one program each", "ms per program"),
+    row("S2.1", S2, "map with weak values and cleanups, 1 thread", "ns per operation"),
+    row("S2.2", S2, "map with weak values and cleanups, 2 threads", "ns per operation"),
+    row("S3.1", S3, "alloc of 32 bytes, all garbage, 1 thread", NS),
+    row("S3.2", S3, "alloc of 32 bytes, all garbage, 2 threads", NS),
+    row("S4.1", S4, "alloc with a cleanup each, to the last run, 1 thread", NS_CLEANUP),
+    row("S4.2", S4, "alloc with a cleanup each, to the last run, 2 threads", NS_CLEANUP),
+    row("S5.p99", S5, "pauses beside {} of live objects, 99th percentile", "ms"),
+    row("S5.max", S5, "pauses beside {} of live objects, the longest", "ms"),
+    row("limit.stream", Limits, "sequential read", "GB/s").more_is_better(),
+    row("limit.bitmap", Limits, "pass over two bitmaps", "ns per bit"),
+    row("limit.futex.p50", Limits, "wake-up of a thread, median", "ns"),
+    row("limit.futex.p99", Limits, "wake-up of a thread, 99th percentile", "ns"),
+    row("limit.load", Limits, "dependent load in 128 MB", "ns"),
+    row("limit.bump", Limits, "bump allocation of 32 bytes, reused", NS),
+    row("limit.spin", Limits, "1 us of spinning, on 2 threads that do nothing else", "ns per spin"),
+    row("limit.touch", Limits, "first touch of fresh memory", "ns per 32 bytes"),
 ];
 
 #[cfg(test)]
@@ -236,7 +202,7 @@ mod tests {
     fn limits_name_rows_that_exist() {
         for row in ROWS {
             match row.limit {
-                Some(Limit::Row(id) | Limit::Bandwidth(id)) => {
+                Some(Limit::SameAs(id) | Limit::Bandwidth(id)) => {
                     assert_eq!(Row::find(id).map(|row| row.work), Some(Work::Limits), "{id}");
                 }
                 Some(Limit::Fixed(_)) | None => {}

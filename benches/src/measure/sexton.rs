@@ -35,7 +35,7 @@ fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
         Work::W6 => return sexton_cleanups::w6(size, out),
         Work::W7 => programs::binary_trees(size, out),
         Work::W8 => return sexton_cleanups::w8(size, out),
-        Work::GcBench => programs::gc_bench(size, out),
+        Work::GCBench => programs::gc_bench(size, out),
         Work::Memory => memory::measure(size, out),
         Work::S0 => shared::s0(size, out),
         Work::S1 => return shared::s1(size, out),

@@ -164,7 +164,7 @@ fn rows<P: Peer>(peer: &mut P, work: Work, size: usize, out: &mut Out) {
             out.put("W4.run", per(peer.drops(size), size as u64));
         }
         Work::W7 => binary_trees(peer, size, out),
-        Work::GcBench => gc_bench(peer, size, out),
+        Work::GCBench => gc_bench(peer, size, out),
         Work::Memory => memory(peer, size, out),
         _ => {}
     }

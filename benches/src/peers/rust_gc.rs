@@ -31,7 +31,7 @@ impl Peer for Rooted {
 
     fn prepare(&mut self, work: Work) {
         match work {
-            Work::W1 | Work::W7 | Work::GcBench => pacing_like_sextons(),
+            Work::W1 | Work::W7 | Work::GCBench => pacing_like_sextons(),
             _ => pacing_off(),
         }
     }

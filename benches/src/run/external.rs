@@ -1,13 +1,7 @@
 //! Peers in other languages: programs that are built from a folder each, and print what they
 //! measured.
 //!
-//! 1. A folder with a `build.sh` is a peer of that name. `build.sh OUTDIR` makes the program
-//!    `OUTDIR/NAME`; exit code 3 says that a toolchain is missing, and the last line on standard
-//!    error which.
-//! 2. `OUTDIR/NAME --list` prints the ids of the rows it can measure. `OUTDIR/NAME --version` may
-//!    print a line that says whose heap it is.
-//! 3. `OUTDIR/NAME ROW SIZE` measures the row, and others with it if it likes, and prints lines
-//!    `ROW VALUE`. A variant of a row is `ROW@VARIANT`; it is shown as the peer `NAME@VARIANT`.
+//! `peers/README.md` says what one of them is asked, and how it answers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

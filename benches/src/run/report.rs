@@ -104,7 +104,7 @@ pub(crate) fn in_figures(spread: Spread) -> String {
 pub(crate) fn limit(record: &Record, id: &str) -> Option<(&'static str, f64)> {
     let measured = |id: &str| Some(record.row(id)?.by(MACHINE)?.spread()?.median);
     match Row::find(id)?.limit? {
-        Limit::Row(id) => Some((id, measured(id)?)),
+        Limit::SameAs(id) => Some((id, measured(id)?)),
         // Bytes of an object by bytes in a nanosecond.
         Limit::Bandwidth(id) => Some((id, 32.0 / measured(id)?)),
         Limit::Fixed(value) => Some(("limit", value)),

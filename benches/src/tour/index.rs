@@ -1,18 +1,16 @@
 //! The file index: a node in the heap per directory, file and link.
 //!
 //! Nodes link to their parent and their children, so every directory is part of a cycle, and the
-//! index goes as a whole once the root lets go of it. The lists of what is still to be done are in
-//! the heap too: between two sessions the walk keeps nothing but the heap, and recursion is
-//! nowhere.
+//! index goes as a whole once the root lets go of it.
 
 use std::cell::Cell;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirEntry};
-use std::io;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use sexton::{Gc, GcCell, GcRefCell, Leaf, Mutation, Trace};
+use walkdir::DirEntry;
 
 use super::open_files::{Log, OpenFiles, OpenSlot};
 use super::skipped::Skipped;
@@ -21,9 +19,8 @@ use super::system::is_out_of_descriptors;
 /// The root of the tour's heap.
 #[derive(Trace, Default)]
 pub(crate) struct Index<'gc> {
-    top: GcCell<Option<Gc<'gc, Node<'gc>>>>,
-    /// Directories found and not listed yet, the next one last.
-    unlisted: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
+    /// The directory that the tour is of, and those below it on the way to the latest entry.
+    way: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
     /// Regular files, in the order found.
     files: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
     /// How many of `files` have been read.
@@ -61,93 +58,69 @@ pub(crate) struct Found {
     pub(crate) bytes_read: u64,
 }
 
-/// How a step of the walk ended.
+/// How a session of reading ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
-    /// There may be more to do.
+    /// There may be more to read.
     More,
-    /// Nothing is left to do.
+    /// Nothing is left to read.
     Finished,
     /// Many files are open: a collection should close those that were evicted.
     CollectFirst,
-    /// The system refused another descriptor, and nothing was done.
+    /// The system refused another descriptor.
     OutOfDescriptors,
 }
 
-/// Files read in one session: enough that its cost vanishes, and few enough that progress shows.
-const FILES_PER_SESSION: usize = 256;
+/// Files listed or read in one session: its cost vanishes, and progress shows.
+pub(crate) const FILES_PER_SESSION: usize = 256;
 
 impl<'gc> Index<'gc> {
-    /// Starts the index with the directory that the tour is of.
-    pub(crate) fn plant(&self, mc: &Mutation<'gc>, path: &Path) {
-        let top = Node::alloc(mc, path.as_os_str().to_owned(), None);
-        self.top.set(mc, Some(top));
-        self.unlisted.borrow_mut(mc).push(top);
-    }
-
-    /// Lists the next directory, or says that all are.
-    pub(crate) fn list_next(
+    /// Adds an entry of the tree, in the order of a walk from its top downwards.
+    pub(crate) fn add(
         &self,
         mc: &Mutation<'gc>,
+        entry: &DirEntry,
         found: &mut Found,
         skipped: &mut Skipped,
-    ) -> Step {
-        let Some(directory) = self.unlisted.borrow_mut(mc).pop() else {
-            return Step::Finished;
-        };
-        let path = directory.path();
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if is_out_of_descriptors(&error) => {
-                self.unlisted.borrow_mut(mc).push(directory);
-                return Step::OutOfDescriptors;
-            }
-            Err(error) => {
-                skipped.note(&path, error);
-                return Step::More;
-            }
-        };
-        found.directories += 1;
-        let mut children = directory.children.borrow_mut(mc);
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    skipped.note(&path, error);
-                    break;
-                }
-            };
-            let kind = match Kind::of(&entry) {
-                Ok(kind) => kind,
-                Err(why) => {
-                    skipped.note(&entry.path(), why);
-                    continue;
-                }
-            };
-            let node = Node::alloc(mc, entry.file_name(), Some(directory));
-            children.push(node);
-            match kind {
-                Kind::Directory => self.unlisted.borrow_mut(mc).push(node),
-                Kind::File => {
-                    self.files.borrow_mut(mc).push(node);
-                    found.files += 1;
-                }
-                Kind::Link => found.links += 1,
-            }
+    ) {
+        let mut way = self.way.borrow_mut(mc);
+        way.truncate(entry.depth());
+        let kind = entry.file_type();
+        // The top was found to be a directory, though it may be a link to one.
+        let is_directory = kind.is_dir() || entry.depth() == 0;
+        if let Some(why) = unusable(entry).filter(|_| !is_directory) {
+            return skipped.note(entry.path(), why);
         }
-        // It stays for as long as the index does, so it may as well be exact.
-        children.shrink_to_fit();
-        Step::More
+        let parent = way.last().copied();
+        let name = if parent.is_some() { entry.file_name() } else { entry.path().as_os_str() };
+        let node = mc.alloc(Node {
+            name: Leaf::new(name.into()),
+            parent,
+            children: GcRefCell::default(),
+            head: Cell::default(),
+            open: GcCell::default(),
+        });
+        parent.inspect(|parent| parent.children.borrow_mut(mc).push(node));
+        if is_directory {
+            way.push(node);
+            found.directories += 1;
+        } else if kind.is_file() {
+            self.files.borrow_mut(mc).push(node);
+            found.files += 1;
+        } else {
+            found.links += 1;
+        }
     }
 
     /// Reads the first bytes of files not read yet, until all are or it is time for another
-    /// session.
+    /// session. What is refused a descriptor though `none_are_open` is skipped.
     pub(crate) fn read_next(
         &self,
         mc: &Mutation<'gc>,
         log: &Arc<Log>,
         found: &mut Found,
         skipped: &mut Skipped,
+        none_are_open: bool,
     ) -> Step {
         for nth in 0..FILES_PER_SESSION {
             if log.is_full() {
@@ -159,10 +132,9 @@ impl<'gc> Index<'gc> {
             let path = node.path();
             match node.read(mc, &path, &self.open_files, log) {
                 Ok(bytes) => found.bytes_read += bytes,
-                // Some were read: whether the next one cannot be is for the next session to find
-                // out.
-                Err(error) if is_out_of_descriptors(&error) && nth > 0 => return Step::More,
-                Err(error) if is_out_of_descriptors(&error) => return Step::OutOfDescriptors,
+                Err(error) if is_out_of_descriptors(&error) && (nth > 0 || !none_are_open) => {
+                    return Step::OutOfDescriptors;
+                }
                 Err(error) => skipped.note(&path, error),
             }
             self.read.set(self.read.get() + 1);
@@ -181,18 +153,6 @@ impl<'gc> Index<'gc> {
         }
     }
 
-    /// Gives up on the step that could not be made, so that the next one is another.
-    pub(crate) fn skip_step(&self, mc: &Mutation<'gc>, skipped: &mut Skipped) {
-        let why = "too many open files, even with the cache empty";
-        let unread = self.files.borrow().get(self.read.get()).copied();
-        if let Some(file) = unread {
-            self.read.set(self.read.get() + 1);
-            skipped.note(&file.path(), why);
-        } else if let Some(directory) = self.unlisted.borrow_mut(mc).pop() {
-            skipped.note(&directory.path(), why);
-        }
-    }
-
     /// Unlinks every open file.
     pub(crate) fn evict_all(&self, mc: &Mutation<'gc>) {
         self.open_files.evict_all(mc);
@@ -200,8 +160,7 @@ impl<'gc> Index<'gc> {
 
     /// Lets go of the whole index.
     pub(crate) fn clear(&self, mc: &Mutation<'gc>) {
-        self.top.set(mc, None);
-        self.unlisted.borrow_mut(mc).clear();
+        self.way.borrow_mut(mc).clear();
         self.files.borrow_mut(mc).clear();
         self.read.set(0);
         self.open_files.evict_all(mc);
@@ -209,20 +168,6 @@ impl<'gc> Index<'gc> {
 }
 
 impl<'gc> Node<'gc> {
-    fn alloc(
-        mc: &Mutation<'gc>,
-        name: OsString,
-        parent: Option<Gc<'gc, Node<'gc>>>,
-    ) -> Gc<'gc, Self> {
-        mc.alloc(Node {
-            name: Leaf::new(name.into_boxed_os_str()),
-            parent,
-            children: GcRefCell::default(),
-            head: Cell::default(),
-            open: GcCell::default(),
-        })
-    }
-
     /// The way to it from the directory that the process is in: the names up to the top, joined.
     fn path(&self) -> PathBuf {
         let mut names: Vec<&OsStr> = vec![&self.name];
@@ -249,34 +194,18 @@ impl<'gc> Node<'gc> {
     }
 }
 
-/// What the walk does with a directory entry.
-enum Kind {
-    Directory,
-    File,
-    /// A symbolic link that leads somewhere. It is a node of its own and never followed, so links
-    /// that lead back up cannot make the walk endless.
-    Link,
-}
-
-impl Kind {
-    /// Looks at the entry without opening it; or says why it is skipped.
-    fn of(entry: &DirEntry) -> Result<Kind, String> {
-        let kind = entry.file_type().map_err(|error| error.to_string())?;
-        if kind.is_dir() {
-            Ok(Kind::Directory)
-        } else if kind.is_file() {
-            Ok(Kind::File)
-        } else if kind.is_symlink() {
-            match fs::metadata(entry.path()) {
-                Ok(_) => Ok(Kind::Link),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Err("a link to nothing".to_owned())
-                }
-                Err(error) => Err(format!("a link that leads nowhere: {error}")),
-            }
-        } else {
-            Err(format!("{}, which is never opened", special(kind)))
-        }
+/// Why an entry is skipped, without opening it. A link that leads somewhere is a node of its own
+/// and never followed, so links that lead back up cannot make the walk endless.
+fn unusable(entry: &DirEntry) -> Option<String> {
+    let kind = entry.file_type();
+    if !kind.is_symlink() {
+        let is_special = !kind.is_file() && !kind.is_dir();
+        return is_special.then(|| format!("{}, which is never opened", special(kind)));
+    }
+    match fs::metadata(entry.path()) {
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("a link to nothing".into()),
+        Err(error) => Some(format!("a link that leads nowhere: {error}")),
     }
 }
 

@@ -2,7 +2,7 @@
 //! one any more.
 
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 /// Opens a regular file for reading, and nothing else.
@@ -28,29 +28,12 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 /// Reads from the start of the file into `buffer`, and returns how many bytes there were.
-pub(crate) fn read_head(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match read_at(file, &mut buffer[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
-}
-
-#[cfg(not(unix))]
-fn read_at(mut file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    use std::io::{Read, Seek, SeekFrom};
-    file.seek(SeekFrom::Start(offset))?;
-    file.read(buffer)
+pub(crate) fn read_head(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut head = Vec::with_capacity(buffer.len());
+    file.rewind()?;
+    let len = file.take(buffer.len() as u64).read_to_end(&mut head)?;
+    buffer[..len].copy_from_slice(&head);
+    Ok(len)
 }
 
 /// Whether an open failed because the process, or the system, has too many files open.
