@@ -10,7 +10,6 @@
 //! grows as they do; a line below the curve says so for each shape of which several sizes were
 //! measured.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::catalogue::{Spread, per};
@@ -48,17 +47,14 @@ pub(crate) struct Args {
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let shapes = shapes(args);
     let progress = Progress::new();
-    if let &[shape] = shapes.as_slice() {
-        let measured = measure(shape, args.rounds, &progress)?;
-        return print(measured.table());
+    let measure = |shape| measure(shape, args.rounds, &progress);
+    let measured: Result<Vec<_>, Failure> = shapes(args).into_iter().map(measure).collect();
+    drop(progress);
+    match measured?.as_slice() {
+        [one] => print(table(one)),
+        many => print(curve(many, args.rounds)),
     }
-    let mut curve = Curve::new(args.rounds);
-    for shape in shapes {
-        curve.add(shape, &measure(shape, args.rounds, &progress)?);
-    }
-    print(curve)
 }
 
 /// Every combination of what was listed; the number of objects changes fastest.
@@ -73,111 +69,6 @@ fn shapes(args: &Args) -> Vec<Shape> {
     shapes
 }
 
-/// The medians of many shapes, a line each.
-struct Curve {
-    rounds: usize,
-    table: Table,
-    points: Vec<Point>,
-}
-
-/// What one shape has shown.
-struct Point {
-    shape: Shape,
-    spans: u64,
-    /// Nanoseconds of the whole sweep.
-    sweep: f64,
-}
-
-impl Curve {
-    fn new(rounds: usize) -> Self {
-        let mut table = Table::of_numbers();
-        let columns = [
-            "objects",
-            "spans",
-            "live %",
-            "cleanups %",
-            "mark ns/live",
-            "sweep ns/object",
-            "sweep ns/span",
-            "sweep objects/s",
-            "sweep bytes/s",
-            "whole ns/object",
-            "whole ms",
-        ];
-        table.row(columns.map(String::from));
-        Curve { rounds, table, points: Vec::new() }
-    }
-
-    fn add(&mut self, shape: Shape, measured: &Measured) {
-        let of = |value: &dyn Fn(&Round) -> f64| measured.spread(value).map_or(0.0, |it| it.median);
-        let objects = shape.objects as u64;
-        let sweep = of(&|round| per(round.report.sweep_time, objects));
-        let rate = 1e9 / sweep.max(1e-9);
-        let whole = of(&|round| per(round.collection, objects));
-        let spans = measured.rounds.last().map_or(0, |round| round.report.swept_spans);
-        self.points.push(Point { shape, spans, sweep: sweep * objects as f64 });
-        self.table.row([
-            HumanCount(objects).to_string(),
-            HumanCount(spans).to_string(),
-            share(shape.live),
-            share(shape.cleanups),
-            nanos(of(&|round| per(round.report.mark_time, round.report.live_objects))),
-            nanos(sweep),
-            nanos(of(&|round| per(round.report.sweep_time, round.report.swept_spans))),
-            count(rate),
-            count(rate * OBJECT_BYTES as f64),
-            nanos(whole),
-            nanos(whole * objects as f64 / 1e6),
-        ]);
-    }
-}
-
-impl Curve {
-    /// For each shape of which several sizes were measured: how many times the spans and how many
-    /// times the sweep the largest has of the smallest.
-    fn growths(&self) -> Vec<String> {
-        let same = |a: &Point, b: &Point| {
-            let objects = a.shape.objects;
-            a.shape == Shape { objects, ..b.shape }
-        };
-        let groups = self.points.chunk_by(same);
-        let growth = |points: &[Point]| {
-            let least = points.iter().min_by_key(|it| it.spans)?;
-            let most = points.iter().max_by_key(|it| it.spans)?;
-            let shape = most.shape;
-            (0 < least.spans && least.spans < most.spans).then(|| {
-                format!(
-                    "growth, {} % live, {} % with a cleanup: {:.2} times the spans, {:.2} \
-                     times the sweep",
-                    share(shape.live),
-                    share(shape.cleanups),
-                    most.spans as f64 / least.spans as f64,
-                    most.sweep / least.sweep.max(1e-9),
-                )
-            })
-        };
-        groups.filter_map(growth).collect()
-    }
-}
-
-impl fmt::Display for Curve {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounds = counted(self.rounds, "round");
-        writeln!(f, "medians of {rounds}; objects of {OBJECT_BYTES} bytes\n")?;
-        self.table.fmt(f)?;
-        let growths = self.growths();
-        if !growths.is_empty() {
-            writeln!(f)?;
-        }
-        growths.iter().try_for_each(|line| writeln!(f, "{line}"))
-    }
-}
-
-/// A share in percent.
-fn share(part: f64) -> String {
-    format!("{:.1}", 100.0 * part)
-}
-
 /// One round of a shape.
 #[derive(Clone, Copy)]
 struct Round {
@@ -187,31 +78,45 @@ struct Round {
     collection: Duration,
     /// From the end of the collection to the end of the last cleanup.
     drain: Duration,
+    /// The nanoseconds that queueing one cleanup added to the sweep, against the same shape without
+    /// cleanups in the round after this one.
+    queueing: Option<f64>,
 }
 
-/// All rounds of a shape.
-#[derive(Default)]
+impl Round {
+    fn objects(&self) -> u64 {
+        self.report.live_objects + self.report.swept_objects
+    }
+
+    fn sweep_nanos(&self) -> f64 {
+        self.report.sweep_time.as_nanos() as f64
+    }
+}
+
+/// All rounds of a shape; at least one.
 struct Measured {
+    shape: Shape,
     rounds: Vec<Round>,
-    /// The same shape without cleanups, if it has any: one for each of `rounds`.
-    without_cleanups: Vec<Round>,
 }
 
 fn measure(shape: Shape, rounds: usize, progress: &Progress) -> Result<Measured, Failure> {
     let pool = CleanupPool::builder().build();
     let mut heap = ShapedHeap::new(&pool);
-    let mut measured = Measured::default();
     let plain = Shape { cleanups: 0.0, ..shape };
     round(&mut heap, shape, progress)?;
-    for _ in 0..rounds {
-        measured.rounds.push(round(&mut heap, shape, progress)?);
+    let mut measured = Vec::new();
+    for done in 1..=rounds {
+        let mut with = round(&mut heap, shape, progress)?;
         if shape.cleanups > 0.0 {
-            measured.without_cleanups.push(round(&mut heap, plain, progress)?);
+            let cost = with.sweep_nanos() - round(&mut heap, plain, progress)?.sweep_nanos();
+            let queued = with.report.queued_cleanups;
+            with.queueing = (queued > 0).then(|| cost / queued as f64);
         }
-        let (done, size) = (measured.rounds.len(), counted(shape.objects, "object"));
+        measured.push(with);
+        let size = counted(shape.objects, "object");
         progress.far(|| format!("{size}, {} % live: round {done} of {rounds}", share(shape.live)));
     }
-    Ok(measured)
+    Ok(Measured { shape, rounds: measured })
 }
 
 /// Longer than any cleanups take that will end.
@@ -232,73 +137,54 @@ fn round(heap: &mut ShapedHeap, shape: Shape, progress: &Progress) -> Result<Rou
     // The cleanups of what lived run before the next round begins to measure.
     heap.clear();
     heap.wait(PATIENCE).map_err(|error| fail(&error))?;
-    Ok(Round { report, registered, collection, drain })
+    Ok(Round { report, registered, collection, drain, queueing: None })
 }
 
-impl Measured {
-    fn spread(&self, of: impl Fn(&Round) -> f64) -> Option<Spread> {
-        Spread::of(self.rounds.iter().map(of).collect())
-    }
+/// What a round shows, if it does: its label, its column in a curve if it has one, and how it is
+/// written.
+type Figure = (&'static str, &'static str, fn(f64) -> String, fn(&Round) -> Option<f64>);
 
-    /// What queueing one cleanup added to the sweep, each round against the one after it.
-    fn queueing(&self) -> Option<Spread> {
-        let pairs = self.rounds.iter().zip(&self.without_cleanups);
-        let nanos = |round: &Round| round.report.sweep_time.as_nanos() as f64;
-        let cost = pairs
-            .filter(|(with, _)| with.report.queued_cleanups > 0)
-            .map(|(with, none)| (nanos(with) - nanos(none)) / with.report.queued_cleanups as f64);
-        Spread::of(cost.collect())
-    }
+const FIGURES: [Figure; 11] = [
+    ("mark, ns per live object", "mark ns/live", nanos, mark),
+    ("mark, live objects/s", "", count, |it| mark(it).map(rate)),
+    ("sweep, ns per object", "sweep ns/object", nanos, sweep),
+    ("sweep, ns per span", "sweep ns/span", nanos, sweep_of_a_span),
+    ("sweep, objects/s", "sweep objects/s", count, |it| sweep(it).map(rate)),
+    ("sweep, bytes/s", "sweep bytes/s", count, |it| Some(OBJECT_BYTES as f64 * rate(sweep(it)?))),
+    ("whole, ns per object", "whole ns/object", nanos, |it| each(it.collection, it.objects())),
+    ("whole, ms", "whole ms", nanos, |it| Some(it.collection.as_secs_f64() * 1e3)),
+    ("register, ns per cleanup", "", nanos, |it| each(it.registered.time, it.registered.count)),
+    ("queue, ns per cleanup of the dead", "", nanos, |it| it.queueing),
+    ("drain after the sweep, ns per cleanup", "", nanos, drain),
+];
 
-    fn table(&self) -> String {
-        let Some(Round { report, registered, .. }) = self.rounds.last() else {
-            return String::new();
-        };
-        let objects = report.live_objects + report.swept_objects;
-        let share = |part: u64| 100.0 * part as f64 / objects.max(1) as f64;
-        let head = format!(
-            "{} of {OBJECT_BYTES} bytes in {}: {} live ({:.1} %), {} with a cleanup ({:.1} %); \
-             {}\n\n",
-            counted(objects, "object"),
-            counted(report.swept_spans, "span"),
-            HumanCount(report.live_objects),
-            share(report.live_objects),
-            HumanCount(registered.count),
-            share(registered.count),
-            counted(self.rounds.len(), "round"),
-        );
-        let mut table = Table::of_numbers();
-        table.row(["", "median", "min", "max"].map(String::from));
-        let mut row = |label: &str, spread: Option<Spread>, scale: fn(f64) -> String| {
-            if let Some(Spread { median, min, max }) = spread {
-                table.row([label.to_owned(), scale(median), scale(min), scale(max)]);
-            }
-        };
+fn mark(Round { report, .. }: &Round) -> Option<f64> {
+    each(report.mark_time, report.live_objects)
+}
 
-        let mark = self.spread(|r| per(r.report.mark_time, r.report.live_objects));
-        let sweep = self.spread(|r| per(r.report.sweep_time, objects));
-        let rate = |spread: Option<Spread>| spread.map(|s| s.inverse(|ns| 1e9 / ns.max(1e-9)));
-        if report.live_objects > 0 {
-            row("mark, ns per live object", mark, nanos);
-            row("mark, live objects/s", rate(mark), count);
-        }
-        row("sweep, ns per object", sweep, nanos);
-        let spans = self.spread(|r| per(r.report.sweep_time, r.report.swept_spans));
-        row("sweep, ns per span", spans, nanos);
-        row("sweep, objects/s", rate(sweep), count);
-        let bytes = |s: Spread| s.inverse(|ns| 1e9 / ns.max(1e-9) * OBJECT_BYTES as f64);
-        row("sweep, bytes/s", sweep.map(bytes), count);
-        if registered.count > 0 {
-            let register = self.spread(|r| per(r.registered.time, r.registered.count));
-            row("register, ns per cleanup", register, nanos);
-        }
-        if report.queued_cleanups > 0 {
-            row("queue, ns per cleanup of the dead", self.queueing(), nanos);
-            let drain = self.spread(|r| per(r.drain, r.report.queued_cleanups));
-            row("drain after the sweep, ns per cleanup", drain, nanos);
-        }
-        head + &table.to_string()
-    }
+fn sweep(round: &Round) -> Option<f64> {
+    each(round.report.sweep_time, round.objects())
+}
+
+fn sweep_of_a_span(Round { report, .. }: &Round) -> Option<f64> {
+    each(report.sweep_time, report.swept_spans)
+}
+
+fn drain(round: &Round) -> Option<f64> {
+    each(round.drain, round.report.queued_cleanups)
+}
+
+fn each(time: Duration, count: u64) -> Option<f64> {
+    (count > 0).then(|| per(time, count))
+}
+
+fn rate(nanos: f64) -> f64 {
+    1e9 / nanos.max(1e-9)
+}
+
+/// A share in percent.
+fn share(part: f64) -> String {
+    format!("{:.1}", 100.0 * part)
 }
 
 fn nanos(value: f64) -> String {
@@ -307,6 +193,85 @@ fn nanos(value: f64) -> String {
 
 fn count(value: f64) -> String {
     HumanCount(value as u64).to_string()
+}
+
+impl Measured {
+    fn last(&self) -> &Round {
+        self.rounds.last().expect("one round at least")
+    }
+
+    fn spread(&self, of: impl Fn(&Round) -> Option<f64>) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(of).collect())
+    }
+}
+
+/// One shape: a line for each figure.
+fn table(measured: &Measured) -> String {
+    let last @ Round { report, registered, .. } = measured.last();
+    let share = |part: u64| share(part as f64 / last.objects().max(1) as f64);
+    let head = format!(
+        "{} of {OBJECT_BYTES} bytes in {}: {} live ({} %), {} with a cleanup ({} %); {}\n\n",
+        counted(last.objects(), "object"),
+        counted(report.swept_spans, "span"),
+        HumanCount(report.live_objects),
+        share(report.live_objects),
+        HumanCount(registered.count),
+        share(registered.count),
+        counted(measured.rounds.len(), "round"),
+    );
+    let mut table = Table::of_numbers();
+    table.row(["", "median", "min", "max"].map(String::from));
+    for (label, _, write, of) in FIGURES {
+        if let Some(Spread { median, min, max }) = measured.spread(of) {
+            table.row([label.to_owned(), write(median), write(min), write(max)]);
+        }
+    }
+    head + &table.to_string()
+}
+
+/// Many shapes: the medians of each in a line.
+fn curve(measured: &[Measured], rounds: usize) -> String {
+    let figures = || FIGURES.into_iter().filter(|(_, column, ..)| !column.is_empty());
+    let mut table = Table::of_numbers();
+    let names = ["objects", "spans", "live %", "cleanups %"].into_iter();
+    table.row(names.chain(figures().map(|it| it.1)).map(String::from));
+    for it in measured {
+        let Shape { objects, live, cleanups } = it.shape;
+        let sizes = [objects as u64, it.last().report.swept_spans];
+        let shape = sizes.map(|it| HumanCount(it).to_string()).into_iter();
+        let shape = shape.chain([live, cleanups].map(share));
+        table.row(shape.chain(figures().map(|(_, _, write, of)| {
+            it.spread(of).map(|it| write(it.median)).unwrap_or_default()
+        })));
+    }
+    let rounds = counted(rounds, "round");
+    let growths = growths(measured);
+    let between = if growths.is_empty() { "" } else { "\n" };
+    format!("medians of {rounds}; objects of {OBJECT_BYTES} bytes\n\n{table}{between}{growths}")
+}
+
+/// For each shape of which several sizes were measured: how many times the spans and how many times
+/// the sweep the largest has of the smallest.
+fn growths(measured: &[Measured]) -> String {
+    let same = |a: &Measured, b: &Measured| {
+        let objects = a.shape.objects;
+        a.shape == Shape { objects, ..b.shape }
+    };
+    let growth = |measured: &[Measured]| {
+        let spans = |it: &&Measured| it.last().report.swept_spans;
+        let (least, most) =
+            (measured.iter().min_by_key(spans)?, measured.iter().max_by_key(spans)?);
+        let sweep = |it: &Measured| it.spread(|it| Some(it.sweep_nanos())).map(|it| it.median);
+        (0 < spans(&least) && spans(&least) < spans(&most)).then_some(())?;
+        Some(format!(
+            "growth, {} % live, {} % with a cleanup: {:.2} times the spans, {:.2} times the sweep\n",
+            share(most.shape.live),
+            share(most.shape.cleanups),
+            spans(&most) as f64 / spans(&least) as f64,
+            sweep(most)? / sweep(least)?.max(1e-9),
+        ))
+    };
+    measured.chunk_by(same).filter_map(growth).collect()
 }
 
 #[cfg(test)]
@@ -324,14 +289,18 @@ mod tests {
 
     #[test]
     fn growth_is_told_of_shapes_with_several_sizes() {
-        let mut curve = Curve::new(1);
-        for (objects, live, spans, sweep) in
-            [(1000, 0.5, 2, 10.0), (4000, 0.5, 8, 50.0), (1000, 0.9, 2, 10.0)]
-        {
-            curve.points.push(Point { shape: Shape::plain(objects, live), spans, sweep });
-        }
+        let measured = |(objects, live, swept_spans, nanos)| {
+            let sweep_time = Duration::from_nanos(nanos);
+            let mut report = GcReport::default();
+            (report.swept_spans, report.sweep_time) = (swept_spans, sweep_time);
+            let (collection, drain) = (sweep_time, Duration::ZERO);
+            let registered = Registered::default();
+            let rounds = vec![Round { report, registered, collection, drain, queueing: None }];
+            Measured { shape: Shape::plain(objects, live), rounds }
+        };
+        let all = [(1000, 0.5, 2, 10), (4000, 0.5, 8, 50), (1000, 0.9, 2, 10)].map(measured);
         let line = "growth, 50.0 % live, 0.0 % with a cleanup: 4.00 times the spans, 5.00 \
-                    times the sweep";
-        assert_eq!(curve.growths(), [line]);
+                    times the sweep\n";
+        assert_eq!(growths(&all), line);
     }
 }

@@ -30,6 +30,15 @@ impl Run {
         row.unwrap_or_else(|| panic!("no row {label:?} in:\n{}\n{}", self.out, self.err)).trim()
     }
 
+    fn assert_row(&self, label: &str, start: &str) {
+        assert!(self.row(label).starts_with(start), "{start:?} is not in: {}", self.out);
+    }
+
+    /// Success in silence: nothing on standard error.
+    fn assert_silent(&self) {
+        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.out);
+    }
+
     fn assert_complete(&self) {
         assert_eq!(self.code, Some(0), "{}", self.err);
         assert!(self.row("cleanups").contains(" / 0 pending"), "{}", self.out);
@@ -46,9 +55,7 @@ impl Run {
         let is_progress = |line: &str| line.starts_with("sexton-bench: 00:0");
         assert!(self.err.lines().all(is_progress), "{}", self.err);
         assert!(!self.err.contains('\x1b'), "no control sequences in a pipe");
-        for word in words {
-            assert!(self.err.contains(word), "{word:?} is not in: {}", self.err);
-        }
+        assert_has(&self.err, words);
     }
 
     /// A usage error: exit code 2, nothing on standard output, and one line on standard error that
@@ -57,9 +64,7 @@ impl Run {
         assert_eq!(self.code, Some(2), "{}{}", self.out, self.err);
         assert_eq!(self.out, "");
         assert_eq!(self.err.lines().count(), 1, "{}", self.err);
-        for word in words {
-            assert!(self.err.contains(word), "{word:?} is not in: {}", self.err);
-        }
+        assert_has(&self.err, words);
     }
 }
 
@@ -67,8 +72,18 @@ fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_sexton-bench"))
 }
 
-fn run<'a>(args: impl IntoIterator<Item = &'a str>) -> Run {
+fn assert_has(text: &str, words: &[&str]) {
+    words.iter().for_each(|word| assert!(text.contains(word), "{word:?} is not in: {text}"));
+}
+
+/// Runs the command with these arguments, with blanks between them.
+fn run(args: impl AsRef<str>) -> Run {
+    let args = args.as_ref().split_whitespace();
     Run::of(&command().args(args).output().expect("the command starts"))
+}
+
+fn json(file: impl AsRef<Path>) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 
 fn tour(path: &Path) -> Run {
@@ -87,8 +102,8 @@ fn tree() -> TempDir {
 
 #[test]
 fn without_arguments_it_shows_a_program_and_its_parts_with_units_and_says_what_comes_next() {
-    let run = run([]);
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    let run = run("");
+    run.assert_silent();
     for (label, unit) in [
         ("  allocated", "M objects/s"),
         ("  pause, longest", "ms"),
@@ -113,11 +128,7 @@ fn a_tour_is_of_the_current_directory_in_silence() {
     let run = Run::of(&command().arg("tour").current_dir(top.path()).output().unwrap());
     run.assert_complete();
     assert_eq!(run.err, "", "nothing but the table, which is on standard output");
-    assert!(
-        run.row("index").starts_with("3 directories, 4 files, 0 links; 0 skipped"),
-        "{}",
-        run.out
-    );
+    run.assert_row("index", "3 directories, 4 files, 0 links; 0 skipped");
     assert!(run.row("open files").contains("; 6 B read"), "{}", run.out);
     assert!(!run.out.contains('\x1b'), "no control sequences in a pipe");
     for label in ["objects", "bytes", "mark", "sweep", "sweep throughput", "workers"] {
@@ -130,9 +141,9 @@ fn one_is_singular() {
     let top = TempDir::new().unwrap();
     fs::write(top.path().join("one"), "1").unwrap();
     let run = tour(top.path());
-    assert!(run.row("index").starts_with("1 directory, 1 file, 0 links"), "{}", run.out);
+    run.assert_row("index", "1 directory, 1 file, 0 links");
     assert!(!run.out.contains(" 1 collections"), "{}", run.out);
-    let sweep = self::run("sweep --objects 1 --live 100 --rounds 1".split(' '));
+    let sweep = self::run("sweep --objects 1 --live 100 --rounds 1");
     assert!(sweep.out.starts_with("1 object of 32 bytes in 1 span: "), "{}", sweep.out);
 }
 
@@ -148,19 +159,10 @@ fn every_open_file_is_closed_by_its_cleanup() {
 }
 
 #[test]
-fn a_path_that_does_not_exist_is_an_error_of_one_line() {
-    run(["tour", "/no/such/tree"]).assert_usage(&["/no/such/tree", "directory that can be listed"]);
-}
-
-#[test]
-fn a_path_that_is_a_file_is_an_error_of_one_line() {
-    let top = tree();
-    tour(&top.path().join("one")).assert_usage(&["one", "not a directory"]);
-}
-
-#[test]
-fn a_path_with_a_line_break_is_still_an_error_of_one_line() {
-    run(["tour", "no\nsuch"]).assert_usage(&[r"no\nsuch"]);
+fn a_path_that_is_no_directory_is_an_error_of_one_line() {
+    run("tour /no/such/tree").assert_usage(&["/no/such/tree", "directory that can be listed"]);
+    tour(&tree().path().join("one")).assert_usage(&["one", "not a directory"]);
+    tour(Path::new("no\nsuch")).assert_usage(&[r"no\nsuch"]);
 }
 
 #[test]
@@ -184,61 +186,53 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
     ] {
         let (flag, value) = args.rsplit_once(' ').unwrap();
         let flag = flag.split(' ').next_back().unwrap();
-        run(args.split(' ')).assert_usage(&[flag, value, range]);
+        run(args).assert_usage(&[flag, value, range]);
     }
 }
 
 #[test]
 fn unknown_words_are_errors_of_one_line() {
-    run(["dance"]).assert_usage(&["dance"]);
-    run(["swep"]).assert_usage(&["'swep'", "did you mean `sweep`?"]);
-    run(["/"]).assert_usage(&["'/'", "did you mean `tour /`?"]);
-    run(["tour", "--fast"]).assert_usage(&["--fast"]);
+    run("dance").assert_usage(&["dance"]);
+    run("swep").assert_usage(&["'swep'", "did you mean `sweep`?"]);
+    run("/").assert_usage(&["'/'", "did you mean `tour /`?"]);
+    run("tour --fast").assert_usage(&["--fast"]);
     // One thread sweeps: a number of threads would have no effect.
-    run(["sweep", "--threads", "2"]).assert_usage(&["--threads"]);
-    run(["sweep", "--live"]).assert_usage(&["--live"]);
-    run(["scale", "W7"]).assert_usage(&["W7", "valid is W2, W2c, W3, W4"]);
-    run(["scale", "--json", "/no/such/folder/it"]).assert_usage(&["--json", "/no/such/folder"]);
+    run("sweep --threads 2").assert_usage(&["--threads"]);
+    run("sweep --live").assert_usage(&["--live"]);
+    run("scale W7").assert_usage(&["W7", "valid is W2, W2c, W3, W4"]);
+    run("scale --json /no/such/folder/it").assert_usage(&["--json", "/no/such/folder"]);
 }
 
 #[test]
 fn help_and_version_are_not_errors() {
     for (args, words) in [
-        (["--help"].as_slice(), ["tour", "sweep"]),
-        (&["sweep", "--help"], ["--objects", "--live"]),
-        (&["run", "--help"], ["W2c:", "sweep with cleanups"]),
-        (&["plot", "--help"], ["S5:", "pauses of a large heap"]),
-        (&["scale", "--help"], ["W2c (sweep with cleanups)", "one thread sweeps"]),
-        (&["--version"], ["sexton-bench", env!("CARGO_PKG_VERSION")]),
+        ("--help", ["tour", "sweep"]),
+        ("sweep --help", ["--objects", "--live"]),
+        ("run --help", ["W2c:", "sweep with cleanups"]),
+        ("plot --help", ["S5:", "pauses of a large heap"]),
+        ("scale --help", ["W2c (sweep with cleanups)", "one thread sweeps"]),
+        ("--version", ["sexton-bench", env!("CARGO_PKG_VERSION")]),
     ] {
-        let run = run(args.iter().copied());
-        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-        words.iter().for_each(|word| assert!(run.out.contains(word), "{}", run.out));
+        let run = run(args);
+        run.assert_silent();
+        assert_has(&run.out, &words);
     }
 }
 
 #[test]
 fn sweep_prints_figures_for_the_shape_in_silence() {
-    let run = run("sweep --objects 20k --live 25 --cleanups 50% --rounds 2".split(' '));
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    let run = run("sweep --objects 20k --live 25 --cleanups 50% --rounds 2");
+    run.assert_silent();
     assert!(run.out.starts_with("20,000 objects of 32 bytes in "), "{}", run.out);
-    for label in [
-        "mark, ns",
-        "sweep, ns",
-        "sweep, ns per span",
-        "sweep, objects/s",
-        "sweep, bytes/s",
-        "queue, ns",
-    ] {
-        run.row(label);
-    }
+    let labels = ["mark, ns", "sweep, ns per object", "sweep, ns per span", "sweep, objects/s"];
+    labels.into_iter().chain(["sweep, bytes/s", "queue, ns"]).for_each(|label| _ = run.row(label));
 }
 
 #[test]
 fn sweep_prints_a_line_for_every_combination_of_lists() {
     let args = "sweep --objects 10k,20k,40k --live 0,50 --cleanups 0,10% --rounds 1";
-    let run = run(args.split(' '));
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    let run = run(args);
+    run.assert_silent();
     for objects in ["10,000 ", "20,000 ", "40,000 "] {
         let lines = run.out.lines().filter(|line| line.starts_with(objects));
         assert_eq!(lines.count(), 4, "{}", run.out);
@@ -256,7 +250,7 @@ fn sweep_prints_a_line_for_every_combination_of_lists() {
 #[test]
 fn scale_prints_a_line_for_every_row_and_size_and_its_progress() {
     let args = "scale w2 W3 --objects 20k,10k --threads 2,1 --rounds 2";
-    let run = run(args.split(' '));
+    let run = run(args);
     run.assert_progress(&["round 1 of 2: W2, sweep, 10,000 objects", "round 2 of 2: W3, mark, "]);
     for objects in [" 10,000 ", " 20,000 "] {
         let lines: Vec<&str> = run.out.lines().filter(|line| line.contains(objects)).collect();
@@ -264,9 +258,10 @@ fn scale_prints_a_line_for_every_row_and_size_and_its_progress() {
         // Two numbers of threads, their ratio, and the growth.
         lines.iter().for_each(|line| assert_eq!(line.matches(" to ").count(), 4, "{line}"));
     }
-    for words in ["W2.50 ", "W3.random", "W3.list", "W3.tree", "1 thread ", "2 : 1", "growth"] {
-        assert!(run.out.contains(words), "{words}: {}", run.out);
-    }
+    assert_has(
+        &run.out,
+        &["W2.50 ", "W3.random", "W3.list", "W3.tree", "1 thread ", "2 : 1", "growth"],
+    );
     assert!(!run.out.contains("W4") || run.out.contains("in W4"), "{}", run.out);
 }
 
@@ -275,9 +270,9 @@ fn scale_is_kept_in_a_file() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("scale.json");
     let args = "scale W2c W4 --objects 5k --threads 1 --rounds 2 --json";
-    let run = run(args.split(' ').chain([file.to_str().unwrap()]));
+    let run = run(format!("{args} {}", file.display()));
     run.assert_progress(&["round 2 of 2: W4, cleanups, 5,000 objects"]);
-    let record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let record = json(&file);
     let rows = ["W2c.50", "W4.register", "W4.run"];
     for (nth, row) in rows.into_iter().enumerate() {
         let cell = &record["rows"][nth];
@@ -300,7 +295,7 @@ fn scale_skips_what_does_not_fit_into_memory_by_name() {
     let some = scale("W2 --objects 10k,100M");
     some.assert_progress(&["round 1 of 1: W2, sweep, 10,000 objects"]);
     assert!(some.row("skipped: W2 at 100,000,000 objects:").contains(" GB"), "{}", some.out);
-    assert!(some.out.contains(" 10,000 "), "{}", some.out);
+    assert_has(&some.out, &[" 10,000 "]);
     scale("W2 --objects 100M").assert_usage(&["--objects", "W2 at 100,000,000", " GB"]);
 }
 
@@ -312,8 +307,8 @@ fn sweep_takes_every_corner_of_its_ranges() {
         "sweep --objects 70000 --live 100 --cleanups 0 --rounds 1",
         "sweep --objects 70000 --live 0 --cleanups 100 --rounds 1",
     ] {
-        let run = run(args.split(' '));
-        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{args}");
+        let run = run(args);
+        run.assert_silent();
         assert!(!run.out.contains("NaN") && !run.out.contains("inf"), "{args}:\n{}", run.out);
     }
 }
@@ -324,7 +319,7 @@ fn a_reader_that_leaves_is_no_error() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     let run = Run::of(&command().arg("tour").arg(top.path()).stdout(writer).output().unwrap());
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    run.assert_silent();
 }
 
 #[cfg(target_os = "linux")]
@@ -369,6 +364,10 @@ mod measuring {
         top
     }
 
+    fn path(folder: &TempDir, name: &str) -> String {
+        folder.path().join(name).display().to_string()
+    }
+
     fn run_with(folder: &Path, args: &str) -> Run {
         let args = args.split(' ');
         Run::of(&command().arg("run").args(args).arg("--peers-dir").arg(folder).output().unwrap())
@@ -388,7 +387,7 @@ mod measuring {
             "{}",
             run.out
         );
-        assert!(run.row("  test-fake@two").starts_with("2,000,000"), "{}", run.out);
+        run.assert_row("  test-fake@two", "2,000,000");
         assert!(run.row("  test-fake ").contains("(1,000,000 to 1,000,000)"), "{}", run.out);
         assert!(run.out.contains("WITHOUT optimisation") == cfg!(debug_assertions), "{}", run.out);
     }
@@ -403,8 +402,8 @@ mod measuring {
             ("S4", "1000", &["S4.1", "S4.2"]),
             ("S5", "10000", &["S5.p99", "S5.max"]),
         ] {
-            let run = super::run(["measure", "sexton", work, size]);
-            assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{work}");
+            let run = super::run(format!("measure sexton {work} {size}"));
+            run.assert_silent();
             let told = run.out.lines().map(|line| line.split(' ').next().unwrap());
             assert!(told.eq(rows.iter().copied()), "{work}: {}", run.out);
         }
@@ -413,10 +412,10 @@ mod measuring {
     #[test]
     fn a_run_is_kept_in_a_file() {
         let folder = peers(&[]);
-        let file = folder.path().join("run.json");
-        let args = format!("W5 --quick --rounds 2 --peers none --json {}", file.display());
+        let file = path(&folder, "run.json");
+        let args = format!("W5 --quick --rounds 2 --peers none --json {file}");
         run_with(folder.path(), &args).assert_progress(&["round 2 of 2: W5, "]);
-        let record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let record = json(&file);
         let row = &record["rows"][0];
         assert_eq!((&row["id"], &row["results"][0]["by"]), (&"W5".into(), &"sexton".into()));
         let values = row["results"][0]["values"].as_array().unwrap();
@@ -432,29 +431,28 @@ mod measuring {
     #[test]
     fn a_kept_run_is_drawn() {
         let folder = peers(&[]);
-        let [json, svg] = ["run.json", "run.svg"].map(|name| folder.path().join(name));
-        let args = format!("W5 --quick --rounds 1 --peers none --json {}", json.display());
+        let [json, svg] = ["run.json", "run.svg"].map(|it| path(&folder, it));
+        let args = format!("W5 --quick --rounds 1 --peers none --json {json}");
         assert_eq!(run_with(folder.path(), &args).code, Some(0));
-        let drawn = run(["plot", json.to_str().unwrap()]);
-        assert_eq!((drawn.code, drawn.err.as_str()), (Some(0), ""));
-        assert_eq!(drawn.out.trim_end(), svg.to_str().unwrap());
+        let drawn = run(format!("plot {json}"));
+        drawn.assert_silent();
+        assert_eq!(drawn.out.trim_end(), svg);
         let picture = fs::read_to_string(&svg).unwrap();
         assert!(picture.starts_with("<svg") && picture.contains("W5.many"), "{picture}");
+        run(format!("plot {json} w5 --peers 2")).assert_silent();
 
-        let json_text = json.to_str().unwrap();
-        let best = run(["plot", json_text, "w5", "--peers", "2"]);
-        assert_eq!((best.code, best.err.as_str()), (Some(0), ""));
-        run(["plot", json_text, "W9"]).assert_usage(&["W9", "[possible values: W1, W2, W2c"]);
-        run(["plot", json_text, "W3"]).assert_usage(&["nothing of W3", "a work that was measured"]);
-        run(["plot", json_text, "--peers", "0"]).assert_usage(&["--peers", "1..=1000"]);
-        run(["plot", json_text, "--best", "W5"]).assert_usage(&["--best", "cannot be used with"]);
-
-        run(["plot", svg.to_str().unwrap()]).assert_usage(&["run.svg", "run --json FILE"]);
-        run(["plot", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
-        run(["plot", json.to_str().unwrap(), "--output", "/no/such/folder/it.svg"])
-            .assert_usage(&["/no/such/folder/it.svg", "a file to write"]);
-        run(["plot", json_text, "--output", "it.png"])
-            .assert_usage(&["it.png", "a name that ends in .svg"]);
+        for (args, words) in [
+            (" W9", ["W9", "[possible values: W1, W2, W2c"]),
+            (" W3", ["nothing of W3", "a work that was measured"]),
+            (" --peers 0", ["--peers", "1..=1000"]),
+            (" --best W5", ["--best", "cannot be used with"]),
+            (" --output /no/such/folder/it.svg", ["/no/such/folder/it.svg", "a file to write"]),
+            (" --output it.png", ["it.png", "a name that ends in .svg"]),
+            ("/no/such/file", ["/no/such/file", "run --json FILE"]),
+        ] {
+            run(format!("plot {json}{args}")).assert_usage(&words);
+        }
+        run(format!("plot {svg}")).assert_usage(&["run.svg", "run --json FILE"]);
     }
 
     /// The six rows of the small picture: a peer is asked for those and for no others, and what it
@@ -462,17 +460,17 @@ mod measuring {
     #[test]
     fn a_run_of_the_best_known_rows_has_these_and_no_others() {
         let folder = TempDir::new().unwrap();
-        let [json, pid, svg] = ["best.json", "pid", "best.svg"].map(|it| folder.path().join(it));
+        let [json, pid, svg] = ["best.json", "pid", "best.svg"].map(|it| path(&folder, it));
         let fake = format!(
             "case $1 in --list) echo W1; echo W1@two; echo W2.50; echo W5;; --version) ;; W1) \
              echo W1 7; echo W1@two 8; echo W5 9;; *) {};; esac",
             sleep_and_tell(&pid)
         );
         let peers = peers(&[("test-fake", &fake)]);
-        let args = format!("--best --quick --peers test-fake --json {}", json.display());
+        let args = format!("--best --quick --peers test-fake --json {json}");
         let (run, _) = run_and_signal(&args, peers.path(), &pid, Signal::INT);
         assert_eq!(run.code, Some(130), "{}", run.err);
-        let record: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+        let record = super::json(&json);
         let rows: Vec<_> =
             record["rows"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
         assert_eq!(rows, ["W1", "W2.50", "W3.random", "W4.run", "W7.wall", "S5.max"]);
@@ -481,19 +479,19 @@ mod measuring {
             results.iter().map(|it| it["by"].as_str().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!((by(0), by(2)), (vec!["sexton", "test-fake"], vec!["sexton"]));
-        let drawn = super::run(["plot", "--best", json.to_str().unwrap()]);
-        assert_eq!((drawn.code, drawn.err.as_str()), (Some(0), ""));
+        let drawn = super::run(format!("plot --best {json}"));
+        drawn.assert_silent();
         let picture = fs::read_to_string(&svg).unwrap();
         assert!(picture.contains("Sweep, half") && picture.contains("test-fake"), "{picture}");
     }
 
     /// A line of shell that tells the number of a process, which sleeps, and waits for it.
-    fn sleep_and_tell(pid: &Path) -> String {
-        format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display())
+    fn sleep_and_tell(pid: &str) -> String {
+        format!("sleep 1000 & echo $! > {pid}.new; mv {pid}.new {pid}; wait")
     }
 
     /// Starts a run, waits until a peer sleeps, and sends the run a signal. Also gives the sleeper.
-    fn run_and_signal(args: &str, peers: &Path, pid: &Path, signal: Signal) -> (Run, Pid) {
+    fn run_and_signal(args: &str, peers: &Path, pid: &str, signal: Signal) -> (Run, Pid) {
         let run = command()
             .arg("run")
             .args(args.split(' '))
@@ -519,47 +517,36 @@ mod measuring {
         let fake =
             "case $1 in --list) echo W5;; --version) echo fake 1.2;; *) echo W5 1000000;; esac";
         let folder = peers(&[("test-fake", fake)]);
-        let [one, two] = ["run.json", "scale.json"].map(|name| folder.path().join(name));
-        let [one, two] = [&one, &two].map(|path| path.to_str().unwrap());
+        let [one, two] = ["run.json", "scale.json"].map(|it| path(&folder, it));
         let args = format!("W5 limits --quick --rounds 1 --peers test-fake --json {one}");
         assert_eq!(run_with(folder.path(), &args).code, Some(0));
-        let table = run(["table", one]);
-        assert_eq!((table.code, table.err.as_str()), (Some(0), ""));
-        for words in [
-            "`sexton-bench run W5 limits --peers test-fake --quick --rounds 1`",
-            "test-fake is fake 1.2",
-            "| row | what | unit | Sexton | goal | met |",
-            "| W5 | register and stop a cleanup, one object | ns per cleanup | ",
-            "| 15.0 | ",
-            "; test-fake 1,000,000 (",
-            "| limit.load | ",
-        ] {
-            assert!(
-                table.out.replace("| test-fake", "; test-fake").contains(words),
-                "{words}: {}",
-                table.out
-            );
-        }
+        let table = run(format!("table {one}"));
+        table.assert_silent();
+        assert_has(
+            &table.out,
+            &[
+                "`sexton-bench run W5 limits --peers test-fake --quick --rounds 1`",
+                "test-fake is fake 1.2",
+                "| row | what | unit | Sexton | goal | met |",
+                "| W5 | register and stop a cleanup, one object | ns per cleanup | ",
+                "| 15.0 | ",
+                "| test-fake 1,000,000 (",
+                "| limit.load | ",
+            ],
+        );
         assert!(!table.out.contains("/tmp"), "{}", table.out);
 
         let args = "scale W2 --objects 1k,2k --threads 1,2 --rounds 1 --json";
-        assert_eq!(run(args.split(' ').chain([two])).code, Some(0));
-        let table = run(["table", two]);
-        assert_eq!((table.code, table.err.as_str()), (Some(0), ""));
-        assert!(
-            table.out.contains("| | objects | 1 thread | 2 threads | 2 : 1 |"),
-            "{}",
-            table.out
-        );
+        assert_eq!(run(format!("{args} {two}")).code, Some(0));
+        let table = run(format!("table {two}"));
+        table.assert_silent();
+        assert_has(&table.out, &["| | objects | 1 thread | 2 threads | 2 : 1 |"]);
 
-        run(["table", "/no/such/file"]).assert_usage(&["/no/such/file", "run --json FILE"]);
-        let other = folder.path().join("test-fake/build.sh");
-        run(["table", other.to_str().unwrap()]).assert_usage(&["build.sh", "scale --json FILE"]);
-        run(["plot", two]).assert_usage(&[
-            "a record of `scale`",
-            "`sexton-bench table",
-            "run --json",
-        ]);
+        run("table /no/such/file").assert_usage(&["/no/such/file", "run --json FILE"]);
+        let other = path(&folder, "test-fake/build.sh");
+        run(format!("table {other}")).assert_usage(&["build.sh", "scale --json FILE"]);
+        let words = ["a record of `scale`", "`sexton-bench table", "run --json"];
+        run(format!("plot {two}")).assert_usage(&words);
     }
 
     #[test]
@@ -625,29 +612,28 @@ mod measuring {
     #[test]
     fn a_run_that_a_signal_ends_keeps_what_it_has_and_ends_its_children() {
         let folder = TempDir::new().unwrap();
-        let [json, pid, svg] = ["run.json", "pid", "run.svg"].map(|it| folder.path().join(it));
+        let [json, pid, svg] = ["run.json", "pid", "run.svg"].map(|it| path(&folder, it));
         let sleep = sleep_and_tell(&pid);
         let slow = format!("case $1 in --list) echo W5;; --version) ;; *) {sleep};; esac");
         let peers = peers(&[("test-slow", &slow)]);
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-            let args = format!("W5 W4 --quick --peers test-slow --json {}", json.display());
+            let args = format!("W5 W4 --quick --peers test-slow --json {json}");
             let (run, sleeper) = run_and_signal(&args, peers.path(), &pid, signal);
             assert_eq!(run.code, Some(code), "{}", run.err);
             assert!(run.err.lines().last().unwrap().contains("interrupted"), "{}", run.err);
-            assert!(run.out.contains("PARTIAL"), "{}", run.out);
+            assert_has(&run.out, &["PARTIAL"]);
             assert_eq!(run.row("  test-slow"), "not measured");
             assert!(!run.out.contains("failed"), "{}", run.out);
             assert!(is_gone(sleeper), "the peer has left a process behind");
 
-            let record: serde_json::Value =
-                serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+            let record = super::json(&json);
             assert_eq!(record["partial"], true);
-            let drawn = super::run(["plot", json.to_str().unwrap()]);
-            assert_eq!((drawn.code, drawn.err.as_str()), (Some(0), ""));
+            let drawn = super::run(format!("plot {json}"));
+            drawn.assert_silent();
             let picture = fs::read_to_string(&svg).unwrap();
             assert!(picture.contains("partial") && picture.contains("W4.run"), "{picture}");
             assert!(!picture.contains("failed"), "{picture}");
-            let table = super::run(["table", json.to_str().unwrap()]);
+            let table = super::run(format!("table {json}"));
             assert!(
                 table.out.contains("PARTIAL") && !table.out.contains("failed"),
                 "{}",
@@ -708,7 +694,7 @@ mod unix {
             assert!(line.is_some_and(|line| line.contains(why)), "{name}: {}", run.err);
         }
         assert_eq!(run.err.lines().count(), 4, "{}", run.err);
-        assert!(run.row("index").starts_with("3 directories, 4 files, 0 links; 4 skipped"));
+        run.assert_row("index", "3 directories, 4 files, 0 links; 4 skipped");
     }
 
     #[test]
@@ -728,7 +714,7 @@ mod unix {
         symlink("one", top.path().join("file")).unwrap();
         let run = tour(top.path());
         run.assert_complete();
-        assert!(run.row("index").starts_with("3 directories, 4 files, 2 links; 0 skipped"));
+        run.assert_row("index", "3 directories, 4 files, 2 links; 0 skipped");
     }
 
     #[cfg(target_os = "linux")]
@@ -750,7 +736,7 @@ mod unix {
         symlink("a", top.path().join("link")).unwrap();
         let run = tour(&top.path().join("link"));
         run.assert_complete();
-        assert!(run.row("index").starts_with("2 directories, 3 files, 0 links"), "{}", run.out);
+        run.assert_row("index", "2 directories, 3 files, 0 links");
     }
 
     // Some systems' file systems refuse such names.
@@ -762,7 +748,7 @@ mod unix {
         symlink("nowhere", top.path().join(OsStr::from_bytes(b"l\xfe\nk"))).unwrap();
         let run = tour(top.path());
         run.assert_complete();
-        assert!(run.row("index").starts_with("3 directories, 5 files, 0 links; 1 skipped"));
+        run.assert_row("index", "3 directories, 5 files, 0 links; 1 skipped");
         assert_eq!(run.err.lines().count(), 1, "{}", run.err);
         assert!(run.err.contains(r"l\xFE\nk"), "{}", run.err);
     }
@@ -774,7 +760,7 @@ mod unix {
         fs::create_dir_all(top.path().join(&deepest)).unwrap();
         let run = tour(top.path());
         run.assert_complete();
-        assert!(run.row("index").starts_with("1,501 directories, 0 files"), "{}", run.out);
+        run.assert_row("index", "1,501 directories, 0 files");
     }
 
     #[test]
@@ -794,8 +780,8 @@ mod unix {
                 .output()
                 .unwrap();
             let run = Run::of(&output);
-            assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "limit {limit}");
-            assert!(run.row("index").starts_with("3 directories, 304 files, 0 links; 0 skipped"));
+            run.assert_silent();
+            run.assert_row("index", "3 directories, 304 files, 0 links; 0 skipped");
             let (counts, _) = run.row("open files").split_once(" open at most").unwrap();
             let most: u64 = counts.rsplit_once(' ').unwrap().1.parse().unwrap();
             assert!(most <= limit / 2, "{most} open of {limit}");

@@ -306,7 +306,8 @@ public final class Peer {
             left = new AtomicInteger(n);
         }
 
-        void done() {
+        /** The end of a cleanup, which is given its number. */
+        void done(int number) {
             if (left.decrementAndGet() == 0) {
                 allRan.countDown();
             }
@@ -350,17 +351,11 @@ public final class Peer {
     }
 
     static double[] w4(int n) {
-        record Action(Ledger ledger, int word) implements Runnable {
-            @Override
-            public void run() {
-                ledger.done();
-            }
-        }
         Cleaner[] one = {CLEANER};
         return warm(4, () -> {
             System.gc();
             Ledger ledger = new Ledger(n);
-            long registered = register(n, one, i -> new Action(ledger, i));
+            long registered = register(n, one, i -> () -> ledger.done(i));
             return new double[] {per(registered, n), per(nanos(ledger::collect), n)};
         });
     }
@@ -368,16 +363,11 @@ public final class Peer {
     static int cleaned;
 
     static double[] w5(int n) {
-        record Action(int word) implements Runnable {
-            @Override
-            public void run() {
-                cleaned += word;
-            }
-        }
         Plain object = new Plain(0);
         return new double[] {per(warm(6, () -> nanos(() -> {
             for (int i = 0; i < n; i++) {
-                CLEANER.register(object, new Action(i)).clean();
+                int word = i;
+                CLEANER.register(object, () -> cleaned += word).clean();
             }
         })), n)};
     }
@@ -390,32 +380,28 @@ public final class Peer {
     }
 
     static double[] w8(int n) {
-        record Busy(Ledger ledger, int word) implements Runnable {
-            @Override
-            public void run() {
+        return new double[] {
+            rounds(n, 2, ledger -> i -> () -> {
                 spin();
-                ledger.done();
-            }
-        }
-        record Stall(Ledger ledger, int word) implements Runnable {
-            @Override
-            public void run() {
-                if (word % 1000 == 0) {
-                    try {
-                        Thread.sleep(1);
-                    } catch (InterruptedException unexpected) {
-                        throw new IllegalStateException(unexpected);
-                    }
+                ledger.done(i);
+            }),
+            rounds(n, 4, ledger -> i -> () -> {
+                if (i % 1000 == 0) {
+                    sleep();
                 } else {
                     spin();
                 }
-                ledger.done();
-            }
-        }
-        return new double[] {
-            rounds(n, 2, ledger -> i -> new Busy(ledger, i)),
-            rounds(n, 4, ledger -> i -> new Stall(ledger, i))
+                ledger.done(i);
+            })
         };
+    }
+
+    static void sleep() {
+        try {
+            Thread.sleep(1);
+        } catch (InterruptedException unexpected) {
+            throw new IllegalStateException(unexpected);
+        }
     }
 
     static double rounds(int n, int workers, Function<Ledger, IntFunction<Runnable>> actions) {
@@ -441,7 +427,7 @@ public final class Peer {
                 int round = i;
                 CLEANER.register(new Plain(i), () -> {
                     started[round] = System.nanoTime();
-                    ledger.done();
+                    ledger.done(round);
                 });
                 Thread.sleep(1); // so that the cleaner's thread is idle again
                 System.gc();
@@ -605,12 +591,6 @@ public final class Peer {
     }
 
     static double[] memoryCleanup(int n) {
-        record Action(int word) implements Runnable {
-            @Override
-            public void run() {
-                cleaned += word;
-            }
-        }
         Plain[] all = new Plain[n];
         kept = all;
         for (int i = 0; i < n; i++) {
@@ -619,7 +599,8 @@ public final class Peer {
         held(); // once for what looking at it leaves behind
         double[] before = held();
         for (int i = 0; i < n; i++) {
-            CLEANER.register(all[i], new Action(i));
+            int word = i;
+            CLEANER.register(all[i], () -> cleaned += word);
         }
         return growth(before, n);
     }

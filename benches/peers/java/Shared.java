@@ -153,13 +153,6 @@ final class Shared {
     // ---- S4: cleanups ----
 
     static double[] s4(int n) {
-        record Action(Peer.Ledger ledger, AtomicIntegerArray ran, int number) implements Runnable {
-            @Override
-            public void run() {
-                ran.incrementAndGet(number);
-                ledger.done();
-            }
-        }
         return forThreads(4, threads -> {
             AtomicIntegerArray ran = new AtomicIntegerArray(n);
             Peer.Ledger ledger = new Peer.Ledger(n);
@@ -167,7 +160,11 @@ final class Shared {
             together(threads, thread -> {
                 int end = first(n, thread + 1, threads);
                 for (int i = first(n, thread, threads); i < end; i++) {
-                    Peer.CLEANER.register(new Peer.Plain(i), new Action(ledger, ran, i));
+                    int number = i;
+                    Peer.CLEANER.register(new Peer.Plain(i), () -> {
+                        ran.incrementAndGet(number);
+                        ledger.done(number);
+                    });
                 }
             });
             System.gc();

@@ -11,20 +11,20 @@ pub(crate) const MACHINE: &str = "machine";
 
 /// Takes numbers and writes them to standard output at once, so that a crash loses none before it.
 pub(crate) struct Out {
-    /// The only row that is wanted, if not all are.
-    only: Option<String>,
+    /// The rows that are wanted; all, if none is named.
+    only: Vec<String>,
     failure: Option<Failure>,
 }
 
 impl Out {
-    /// Takes the numbers of all rows, or of one.
-    pub(crate) fn new(only: Option<String>) -> Self {
-        Out { only, failure: None }
+    /// Takes the numbers of these rows, or of all.
+    pub(crate) fn new(only: impl IntoIterator<Item = impl ToString>) -> Self {
+        Out { only: only.into_iter().map(|it| it.to_string()).collect(), failure: None }
     }
 
     /// Tells whether a row is to be measured.
     pub(crate) fn wants(&self, row: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == row)
+        self.only.is_empty() || self.only.iter().any(|only| only == row)
     }
 
     /// A number has been measured.

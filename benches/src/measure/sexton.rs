@@ -1,21 +1,22 @@
 //! Sexton's own rows, but for those of the pool (`sexton_cleanups`), of programs, of memory, and of
 //! many threads (`shared`).
 
+use std::iter;
 use std::time::Instant;
 
-use crate::catalogue::per;
+use crate::catalogue::{Spread, per};
 use crate::heaps::{
     GARBAGE_PER_CYCLE, Graph, Links, PATIENCE, Shape, ShapedHeap, add_and_stop, garbage,
     garbage_heap,
 };
-use sexton::CleanupPool;
+use sexton::{CleanupPool, GcReport};
 
 use super::{memory, programs, sexton_cleanups, shared};
 use crate::catalogue::Work;
 use crate::catalogue::{Builtin, Out};
 
 /// Sexton.
-pub(super) static SEXTON: Builtin = Builtin { name: "sexton", rows: IDS, measure };
+pub(super) static SEXTON: Builtin = Builtin { name: "sexton", rows: IDS, measure: measure_once };
 
 const IDS: &str = "W1 W2.0 W2.10 W2.50 W2.90 W2c.0 W2c.50 W2r.50 W2r.90 W3.random W3.list \
     W3.shuffled W3.tree W3.leaves W4.register W4.run W4.mixed.register W4.mixed.run W5 W5.many \
@@ -23,14 +24,54 @@ const IDS: &str = "W1 W2.0 W2.10 W2.50 W2.90 W2c.0 W2c.50 W2r.50 W2r.90 W3.rando
     W8.stalls memory.object memory.cleanup memory.spike S0.session S1.1 S1.2 S2.1 S2.2 \
     S3.1 S3.2 S4.1 S4.2 S5.p99 S5.max";
 
-fn measure(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
+/// How much is done for a number.
+#[derive(Clone, Copy)]
+pub(super) struct Effort {
+    /// Threads that may collect.
+    pub(super) threads: usize,
+    /// How often a work that `scale` knows is timed; the median is told.
+    pub(super) times: usize,
+}
+
+impl Effort {
+    fn heap(self) -> ShapedHeap {
+        ShapedHeap::with_threads(&CleanupPool::builder().build(), self.threads)
+    }
+
+    /// Tells medians of what `cost` gives.
+    fn tell<C>(
+        self,
+        out: &mut Out,
+        rows: &[(&str, fn(&C) -> f64)],
+        cost: impl FnMut() -> Result<C, String>,
+    ) -> Result<(), String> {
+        let costs: Result<Vec<C>, String> = iter::repeat_with(cost).take(self.times).collect();
+        let costs = costs?;
+        for (row, of) in rows {
+            let spread = Spread::of(costs.iter().map(of).collect());
+            spread.into_iter().for_each(|it| out.put(row, it.median));
+        }
+        Ok(())
+    }
+}
+
+fn measure_once(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
+    measure(work, size, Effort { threads: 1, times: 1 }, out)
+}
+
+pub(super) fn measure(
+    work: Work,
+    size: usize,
+    effort: Effort,
+    out: &mut Out,
+) -> Result<(), String> {
     match work {
         Work::W1 => w1(size, out),
-        Work::W2 => return w2(size, out),
-        Work::W2c => return w2c(size, out),
+        Work::W2 => return w2(size, effort, out),
+        Work::W2c => return w2c(size, effort, out),
         Work::W2r => return w2r(size, out),
-        Work::W3 => return w3(size, out),
-        Work::W4 => return w4(size, out),
+        Work::W3 => return w3(size, effort, out),
+        Work::W4 => return w4(size, effort, out),
         Work::W5 => w5(size, out),
         Work::W6 => return sexton_cleanups::w6(size, out),
         Work::W7 => programs::binary_trees(size, out),
@@ -58,24 +99,29 @@ fn w1(objects: usize, out: &mut Out) {
     out.put("W1", per(garbage(&mut heap, objects), objects as u64));
 }
 
-fn w2(objects: usize, out: &mut Out) -> Result<(), String> {
-    let mut heap = heap();
+fn w2(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
+    let mut heap = effort.heap();
     sweep(&mut heap, Shape::plain(objects, 0.5))?;
     for (id, live) in [("W2.0", 0.0), ("W2.10", 0.1), ("W2.50", 0.5), ("W2.90", 0.9)] {
-        if !out.wants(id) {
-            continue;
+        if out.wants(id) {
+            let cost = || sweep(&mut heap, Shape::plain(objects, live));
+            effort.tell(out, &[(id, |it: &Costs| it.sweep)], cost)?;
         }
-        out.put(id, sweep(&mut heap, Shape::plain(objects, live))?.sweep);
     }
     Ok(())
 }
 
-fn w2c(objects: usize, out: &mut Out) -> Result<(), String> {
-    let mut heap = heap();
+fn w2c(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
+    let mut heap = effort.heap();
     let shape = |live| Shape { cleanups: 0.1, ..Shape::plain(objects, live) };
     sweep(&mut heap, shape(0.5))?;
     for (id, live) in [("W2c.0", 0.0), ("W2c.50", 0.5)] {
-        out.put(id, sweep(&mut heap, shape(live))?.sweep);
+        if out.wants(id) {
+            effort.tell(out, &[(id, |it: &Costs| it.sweep)], || sweep(&mut heap, shape(live)))?;
+        }
+    }
+    if !out.wants("W2c.0@manual") {
+        return Ok(());
     }
 
     // The same while no worker runs what has been queued.
@@ -112,33 +158,34 @@ fn w2r(objects: usize, out: &mut Out) -> Result<(), String> {
     Ok(())
 }
 
-fn w3(objects: usize, out: &mut Out) -> Result<(), String> {
+fn w3(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
+    let Effort { threads, .. } = effort;
     for (id, links, threads) in [
-        ("W3.random", Links::Random, 1),
+        ("W3.random", Links::Random, threads),
         ("W3.random@2", Links::Random, 2),
-        ("W3.list", Links::List, 1),
-        ("W3.shuffled", Links::Shuffled, 1),
-        ("W3.tree", Links::Tree, 1),
-        ("W3.leaves", Links::Leaves, 1),
+        ("W3.list", Links::List, threads),
+        ("W3.shuffled", Links::Shuffled, threads),
+        ("W3.tree", Links::Tree, threads),
+        ("W3.leaves", Links::Leaves, threads),
     ] {
         if !out.wants(id) {
             continue;
         }
         let mut graph = Graph::new(links, objects, threads).map_err(|error| error.to_string())?;
         graph.collect();
-        let report = graph.collect();
-        out.put(id, per(report.mark_time, report.live_objects));
+        let mark = |it: &GcReport| per(it.mark_time, it.live_objects);
+        effort.tell(out, &[(id, mark)], || Ok(graph.collect()))?;
     }
     Ok(())
 }
 
-fn w4(cleanups: usize, out: &mut Out) -> Result<(), String> {
+fn w4(cleanups: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
     let all = Shape { cleanups: 1.0, ..Shape::plain(cleanups, 0.0) };
-    let mut in_order = heap();
+    let mut in_order = effort.heap();
     sweep(&mut in_order, all)?;
-    let costs = sweep(&mut in_order, all)?;
-    out.put("W4.register", costs.register);
-    out.put("W4.run", costs.until_run);
+    let rows: &[(&str, fn(&Costs) -> f64)] =
+        &[("W4.register", |it| it.register), ("W4.run", |it| it.until_run)];
+    effort.tell(out, rows, || sweep(&mut in_order, all))?;
 
     if !out.wants("W4.mixed.register") && !out.wants("W4.mixed.run") {
         return Ok(());

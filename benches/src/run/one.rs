@@ -44,11 +44,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("unknown peer '{}'", args.who)));
     };
     end_with_the_parent();
-    let mut out = Out::new(args.row.clone());
-    let done = match args.threads {
-        None => (builtin.measure)(args.work, args.size, &mut out),
-        Some(threads) => measure::scale::measure(args.work, args.size, threads, &mut out),
-    };
+    if let Some(threads) = args.threads {
+        return measure::scale::measure(args.work, args.size, threads);
+    }
+    let mut out = Out::new(&args.row);
+    let done = (builtin.measure)(args.work, args.size, &mut out);
     out.finish().and(done.map_err(Failure::Run))
 }
 
