@@ -9,8 +9,6 @@ mod panel;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use plotters::prelude::{IntoDrawingArea, SVGBackend, WHITE};
-
 use crate::catalogue::{BEST, Work};
 use crate::output::{Failure, print};
 use crate::run::{Kind, Record};
@@ -38,33 +36,29 @@ pub(crate) struct Args {
 
 /// Draws and tells where.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    const RECORD: &str = "a file that `sexton-bench run --json FILE` has written";
     let unusable = |path: &Path, why: String, valid: &str| {
         Failure::Usage(format!("cannot plot {path:?}: {why}; valid is {valid}"))
     };
-    let record = Record::load(&args.file).map_err(|why| {
-        unusable(&args.file, why, "a file that `sexton-bench run --json FILE` has written")
-    })?;
+    let file = args.file.as_path();
+    let record = Record::load(file).map_err(|why| unusable(file, why, RECORD))?;
     if record.kind == Kind::Scale {
-        let why =
-            format!("it is a record of `scale`, which `sexton-bench table {:?}` shows", args.file);
-        return Err(unusable(
-            &args.file,
-            why,
-            "a file that `sexton-bench run --json FILE` has written",
-        ));
+        let why = format!("it is a record of `scale`, which `sexton-bench table {file:?}` shows");
+        return Err(unusable(file, why, RECORD));
     }
-    if args.output.is_none() && args.file.extension() == Some(OsStr::new("svg")) {
-        return Err(unusable(&args.file, "it would be overwritten".into(), "--output SVG"));
+    let is_svg = |path: &Path| path.extension() == Some(OsStr::new("svg"));
+    if args.output.is_none() && is_svg(file) {
+        return Err(unusable(file, "it would be overwritten".into(), "--output SVG"));
     }
     let output = args.output.clone().unwrap_or_else(|| args.file.with_extension("svg"));
-    if output.extension() != Some(OsStr::new("svg")) {
+    if !is_svg(&output) {
         let why = "the picture is an SVG".into();
         return Err(unusable(&output, why, "a name that ends in .svg"));
     }
     let lacks = |work: &&Work| record.rows.iter().all(|row| row.work != work.name());
     if let Some(work) = args.works.iter().find(lacks) {
         let why = format!("it has nothing of {work}");
-        return Err(unusable(&args.file, why, "a work that was measured"));
+        return Err(unusable(file, why, "a work that was measured"));
     }
     let picture = draw(&record, args).map_err(Failure::Run)?;
     std::fs::write(&output, picture)
@@ -87,18 +81,7 @@ fn draw(record: &Record, args: &Args) -> Result<String, String> {
         return Err("the record has nothing to draw: no row of Sexton's or of a peer's".into());
     }
     let style = if args.best { &LARGE } else { &ALL };
-    let plan = layout::plan(&panels, style);
-    let mut text = String::new();
-    {
-        let root = SVGBackend::with_string(&mut text, plan.size).into_drawing_area();
-        root.fill(&WHITE).map_err(|error| error.to_string())?;
-        layout::head(&root, record, peers, style)?;
-        for (panel, place) in panels.iter().zip(&plan.places) {
-            panel.draw(&root.clone().shrink(place.at, place.size), style)?;
-        }
-        root.present().map_err(|error| error.to_string())?;
-    }
-    Ok(text)
+    layout::draw(&panels, record, peers, style)
 }
 
 #[cfg(test)]

@@ -2,58 +2,55 @@
 //! equally long as the order allows, under a head that says what it is.
 
 use plotters::coord::Shift;
-use plotters::prelude::{DrawingArea, DrawingBackend};
+use plotters::prelude::{DrawingArea, DrawingBackend, IntoDrawingArea, SVGBackend, WHITE};
 use plotters::style::RGBColor;
 
 use super::panel::{FAINT, GOAL, LIMIT, OTHERS, Panel, SEXTONS, Style, TEXT, line, swatch};
 use crate::run::Record;
 use crate::values::counted;
 
-/// The picture's size, and the place of each panel.
-pub(super) struct Plan {
-    pub(super) size: (u32, u32),
-    pub(super) places: Vec<Place>,
-}
-
-/// A rectangle, in pixels.
-pub(super) struct Place {
-    pub(super) at: (i32, i32),
-    pub(super) size: (u32, u32),
-}
-
 const GAP: u32 = 18;
 
-/// The height of the head.
-fn head_height(style: &Style) -> u32 {
-    // Two lines, and in a picture of all rows the keys.
-    if style.is_logarithmic { 84 } else { 72 }
-}
-
-/// Gives each panel a place.
-pub(super) fn plan(panels: &[Panel], style: &Style) -> Plan {
+/// Draws the head, and below it the panels.
+pub(super) fn draw(
+    panels: &[Panel],
+    record: &Record,
+    peers: Option<usize>,
+    style: &Style,
+) -> Result<String, String> {
     let mut heights: Vec<u32> = panels.iter().map(|panel| panel.height(style) + GAP).collect();
     if !style.is_logarithmic {
         // A grid.
         let tallest = heights.iter().copied().max().unwrap_or(0);
         heights.fill(tallest);
     }
-    let columns = columns(&heights, style.most_columns);
-    let mut places = Vec::new();
-    let mut nth = 0;
-    for (column, &count) in columns.iter().enumerate() {
-        let left = GAP + column as u32 * (style.column + GAP);
-        let mut top = head_height(style);
-        for &height in &heights[nth..nth + count] {
-            places
-                .push(Place { at: (left as i32, top as i32), size: (style.column, height - GAP) });
-            top += height;
+    let counts = columns(&heights, style.most_columns);
+    let mut placed = panels.iter().zip(heights);
+    let columns: Vec<Vec<_>> =
+        counts.iter().map(|count| placed.by_ref().take(*count).collect()).collect();
+    let longest = columns.iter().map(|column| column.iter().map(|it| it.1).sum::<u32>()).max();
+    // Two lines, and in a picture of all rows the keys.
+    let head_height = if style.is_logarithmic { 84 } else { 72 };
+    let width = GAP + columns.len() as u32 * (style.column + GAP);
+    let size = (width, head_height + longest.unwrap_or(0));
+
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        root.fill(&WHITE).map_err(|error| error.to_string())?;
+        head(&root, record, peers, style)?;
+        let below = root.margin(head_height, 0, GAP / 2, GAP / 2);
+        for (area, column) in below.split_evenly((1, columns.len())).into_iter().zip(columns) {
+            let mut rest = area.margin(0, 0, GAP / 2, GAP / 2);
+            for (panel, height) in column {
+                let (own, below) = rest.split_vertically(height - GAP);
+                panel.draw(&own, style)?;
+                rest = below.margin(GAP, 0, 0, 0);
+            }
         }
-        nth += count;
+        root.present().map_err(|error| error.to_string())?;
     }
-    let bottoms = places.iter().map(|place| place.at.1 as u32 + place.size.1);
-    let height = bottoms.max().unwrap_or(head_height(style)) + GAP;
-    let width = GAP + columns.len().max(1) as u32 * (style.column + GAP);
-    Plan { size: (width, height), places }
+    Ok(text)
 }
 
 /// How many of the panels stand in each column, so that the longest column is as short as it can
@@ -81,7 +78,7 @@ fn columns(heights: &[u32], most_columns: usize) -> Vec<usize> {
 }
 
 /// The head: what was measured where, and in a picture of all rows what the colours mean.
-pub(super) fn head<B: DrawingBackend>(
+fn head<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     record: &Record,
     best: Option<usize>,
@@ -127,10 +124,7 @@ fn describe(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::panel::ALL;
     use super::*;
-    use crate::catalogue::Work;
-    use crate::run::sample;
 
     #[test]
     fn columns_keep_the_order_and_are_equally_long() {
@@ -138,25 +132,5 @@ mod tests {
         assert_eq!(columns(&[9, 1, 1, 1, 6, 3, 3], 3), [1, 4, 2]);
         assert_eq!(columns(&[1, 1, 9], 3), [2, 1]);
         assert_eq!(columns(&[4], 3), [1]);
-    }
-
-    #[test]
-    fn panels_do_not_overlap_and_fit() {
-        let record = sample();
-        let panels: Vec<Panel> =
-            (0..7).map(|_| Panel::of(&record, Work::W1, None).expect("W1 was measured")).collect();
-        let Plan { size, places } = plan(&panels, &ALL);
-        let edges = |place: &Place| {
-            let (x, y) = (place.at.0 as u32, place.at.1 as u32);
-            (x, y, x + place.size.0, y + place.size.1)
-        };
-        for (n, place) in places.iter().enumerate() {
-            let (left, top, right, bottom) = edges(place);
-            assert!(right <= size.0 && bottom <= size.1 && top >= head_height(&ALL), "{n}");
-            for other in &places[..n] {
-                let (l, t, r, b) = edges(other);
-                assert!(right <= l || r <= left || bottom <= t || b <= top, "{n}");
-            }
-        }
     }
 }
