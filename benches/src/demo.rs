@@ -48,9 +48,15 @@ Next
   cargo run --release -- --help           all commands
 ";
 
-/// A row of the demo's tables.
-fn row(table: &mut Table, label: &str, value: String, unit: &str, remark: &str) {
-    table.row([format!("  {label}"), value, unit.to_owned(), remark.to_owned()]);
+/// A line of the demo's tables: a label, a figure, its unit and a remark.
+type Line<'a> = (&'a str, String, &'a str, String);
+
+fn table<'a>(lines: impl IntoIterator<Item = Line<'a>>) -> Table {
+    let mut table = Table::of_measures();
+    for (label, value, unit, remark) in lines {
+        table.row([format!("  {label}"), value, unit.to_owned(), remark]);
+    }
+    table
 }
 
 /// Pairs that live at any time.
@@ -104,53 +110,47 @@ fn program() -> Result<String, WaitError> {
     heap.collect();
     let start = Instant::now();
     heap.wait_for_cleanups(Duration::from_secs(60))?;
-    Ok(told(&heap, made, time, before_the_end, ended.load(Relaxed), start.elapsed()))
-}
+    let wait = start.elapsed();
 
-fn told(
-    heap: &Heap<Pairs<'static>>,
-    made: u64,
-    time: Duration,
-    before_the_end: u64,
-    ended: u64,
-    wait: Duration,
-) -> String {
     let HeapStats { pause, mutator_utilisation, .. } = heap.stats();
     let ms = |time: Duration| figure(time.as_secs_f64() * 1e3);
+    let count = |count| HumanCount(count).to_string();
     let workers = counted(heap.cleanup_pool().max_workers(), "worker thread");
-    let mut table = Table::of_measures();
-    let mut row = |label, value, unit, remark: &str| row(&mut table, label, value, unit, remark);
-    let rate = 2.0 * made as f64 / time.as_secs_f64() / 1e6;
-    row("allocated", figure(rate), "M objects/s", "of 16 bytes; linking and collections included");
-    row(
-        "collections",
-        HumanCount(pause.count).to_string(),
-        "",
-        "started by the pacer, between two sessions",
-    );
-    row("pause, median", ms(pause.median), "ms", "the program waits: mark, sweep, queue cleanups");
-    row("pause, 99th percentile", ms(pause.p99), "ms", "");
-    row("pause, longest", ms(pause.max), "ms", "");
-    row(
-        "the program ran for",
-        figure(100.0 * mutator_utilisation),
-        "% of time",
-        "the rest: pauses",
-    );
     let by = format!("by {workers}, while the program went on");
-    row("cleanups, run meanwhile", HumanCount(before_the_end).to_string(), "", &by);
-    row(
-        "cleanups, run in all",
-        HumanCount(ended).to_string(),
-        "",
-        &format!("of {}", HumanCount(made)),
-    );
-    row("wait for the last ones", ms(wait), "ms", "with a deadline, after a last collection");
-    format!(
+    let rate = figure(2.0 * made as f64 / time.as_secs_f64() / 1e6);
+    let share = figure(100.0 * mutator_utilisation);
+    let lines: [Line<'_>; 9] = [
+        ("allocated", rate, "M objects/s", "of 16 bytes; linking and collections included".into()),
+        (
+            "collections",
+            count(pause.count),
+            "",
+            "started by the pacer, between two sessions".into(),
+        ),
+        (
+            "pause, median",
+            ms(pause.median),
+            "ms",
+            "the program waits: mark, sweep, queue cleanups".into(),
+        ),
+        ("pause, 99th percentile", ms(pause.p99), "ms", String::new()),
+        ("pause, longest", ms(pause.max), "ms", String::new()),
+        ("the program ran for", share, "% of time", "the rest: pauses".into()),
+        ("cleanups, run meanwhile", count(before_the_end), "", by),
+        ("cleanups, run in all", count(ended.load(Relaxed)), "", format!("of {}", count(made))),
+        (
+            "wait for the last ones",
+            ms(wait),
+            "ms",
+            "with a deadline, after a last collection".into(),
+        ),
+    ];
+    Ok(format!(
         "A program, for a second. {} live, each of two objects that lead to each other, and with\n\
-         a cleanup. New pairs replace old ones.\n\n{table}",
-        counted(PAIRS, "pair")
-    )
+         a cleanup. New pairs replace old ones.\n\n{}",
+        counted(PAIRS, "pair"),
+        table(lines)
+    ))
 }
 
 /// Objects in each of the heaps.
@@ -167,9 +167,9 @@ fn median(mut round: impl FnMut() -> Result<f64, String>) -> Result<f64, String>
 
 /// Times each part of a collection alone.
 fn parts() -> Result<String, String> {
-    let mut table = Table::of_measures();
+    let mut lines: Vec<Line<'_>> = Vec::new();
     let mut row = |label, value, unit, remark: &str| {
-        row(&mut table, label, figure(value), unit, remark);
+        lines.push((label, figure(value), unit, remark.to_owned()));
     };
     let (object, cleanup) = ("ns per object", "ns per cleanup");
 
@@ -204,7 +204,8 @@ fn parts() -> Result<String, String> {
     row("register and stop a cleanup", stopped, cleanup, "");
     let rounds = counted(ROUNDS, "round");
     Ok(format!(
-        "The parts, one by one: medians of {rounds}, {} of 32 bytes, one thread\n\n{table}",
-        counted(OBJECTS, "object")
+        "The parts, one by one: medians of {rounds}, {} of 32 bytes, one thread\n\n{}",
+        counted(OBJECTS, "object"),
+        table(lines)
     ))
 }

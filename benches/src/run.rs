@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let mut record = Record::new(Kind::Run, command(args, &works, rounds), args.quick, rounds);
     for contender in &contenders {
-        let (peer, version) = (contender.name.clone(), contender.version());
+        let (peer, version) = (contender.name.clone(), contender.version.clone());
         record.versions.extend(version.map(|version| Version { peer, version }));
     }
     record.skipped = skipped;

@@ -5,7 +5,6 @@
 //! threads alternate: each is first in turn. What does not fit into memory is skipped, and said to
 //! be.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -231,10 +230,9 @@ fn measure(work: Work, objects: usize, threads: usize) -> Result<Vec<(&'static R
     let program = env::current_exe().map_err(|error| error.to_string())?;
     let [size, threads] = [objects, threads].map(|it| it.to_string());
     let args = [one::COMMAND, "sexton", work.name(), &size, "--threads", &threads];
-    let args = args.map(OsStr::new);
     // Three graphs of 50 million take ten seconds, where nothing else is going on.
     let patience = Duration::from_secs(120 + 10 * (objects / 1_000_000) as u64);
-    let ended = child::run(program.as_ref(), &args, patience)?;
+    let ended = child::run(program.as_ref(), args, patience)?;
     if !ended.status.success() {
         return Err(ended.reason());
     }

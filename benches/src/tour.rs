@@ -20,6 +20,7 @@ mod system;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -85,38 +86,13 @@ struct Tour {
     log: Arc<Log>,
     found: Found,
     skipped: Skipped,
-    cycles: Cycles,
+    /// The collections so far.
+    reports: Vec<GcReport>,
     /// The cycle that found the complete index alive.
     complete: GcReport,
     progress: Progress,
     start: Instant,
     time: Duration,
-}
-
-/// The collections so far, taken together.
-#[derive(Default)]
-struct Cycles {
-    count: u64,
-    mark: Duration,
-    longest_mark: Duration,
-    sweep: Duration,
-    longest_sweep: Duration,
-    swept_over: u64,
-}
-
-impl Cycles {
-    fn add(&mut self, report: &GcReport) {
-        self.count += 1;
-        self.mark += report.mark_time;
-        self.longest_mark = self.longest_mark.max(report.mark_time);
-        self.sweep += report.sweep_time;
-        self.longest_sweep = self.longest_sweep.max(report.sweep_time);
-        self.swept_over += report.live_objects + report.swept_objects;
-    }
-
-    fn objects_per_second(&self) -> f64 {
-        self.swept_over as f64 / self.sweep.as_secs_f64().max(1e-9)
-    }
 }
 
 /// Longer than any close takes that is going to end.
@@ -132,7 +108,7 @@ impl Tour {
             log,
             found: Found::default(),
             skipped: Skipped::default(),
-            cycles: Cycles::default(),
+            reports: Vec::new(),
             complete: GcReport::default(),
             progress: Progress::new(),
             start: Instant::now(),
@@ -203,7 +179,7 @@ impl Tour {
     /// Collects, and waits by a ticket for the cleanups that this queued.
     fn collect_and_wait(&mut self) -> Result<GcReport, Failure> {
         let report = self.heap.collect();
-        self.cycles.add(&report);
+        self.reports.push(report);
         self.heap
             .wait_for_cleanups(PATIENCE)
             .map_err(|error| Failure::Run(format!("files are not closed: {error}")))?;
@@ -212,76 +188,68 @@ impl Tour {
 
     fn show_progress(&self) {
         self.progress.far(|| {
-            let Found { directories, files, .. } = self.found;
-            format!(
-                "{}, {}, {} opened, {}",
-                counted(directories, "directory"),
-                counted(files, "file"),
-                HumanCount(self.log.opened()),
-                counted(self.cycles.count, "collection")
-            )
+            let directories = counted(self.found.directories, "directory");
+            let files = counted(self.found.files, "file");
+            let opened = HumanCount(self.log.opened.load(Relaxed));
+            let collections = counted(self.reports.len(), "collection");
+            format!("{directories}, {files}, {opened} opened, {collections}")
         });
     }
 
     fn table(&self, path: &Path, before: Option<usize>, after: Option<usize>) -> String {
-        let Tour { found, cycles, log, complete, .. } = self;
-        let stats = self.heap.stats();
-        let cleanups = stats.cleanups;
+        let Tour { found, reports, log, complete, .. } = self;
+        let n = HumanCount;
+        let noted = |count: &AtomicU64| n(count.load(Relaxed));
         let descriptors = |count: Option<usize>| count.map_or("n/a".to_owned(), |n| n.to_string());
-        let phase = |total: Duration, longest: Duration| {
-            let count = counted(cycles.count, "collection");
+        let phase = |of: fn(&GcReport) -> Duration| {
+            let total: Duration = reports.iter().map(of).sum();
+            let longest = reports.iter().map(of).max().unwrap_or_default();
+            let count = counted(reports.len(), "collection");
             format!("{total:.1?} in {count}, the longest {longest:.1?}")
         };
+        let swept: u64 = reports.iter().map(|it| it.live_objects + it.swept_objects).sum();
+        let seconds: f64 = reports.iter().map(|it| it.sweep_time.as_secs_f64()).sum();
+        let rate = n((swept as f64 / seconds.max(1e-9)) as u64);
+        let index =
+            [(found.directories, "directory"), (found.files, "file"), (found.links, "link")]
+                .map(|(count, one)| counted(count, one))
+                .join(", ");
+        let (opened, hits, peak) = (noted(&log.opened), noted(&log.hits), noted(&log.peak));
+        let (allowed, read) = (n(log.limits.most_open), BinaryBytes(found.bytes_read));
+        let cleanups = self.heap.stats().cleanups;
+        let (registered, run) = (n(cleanups.registered), n(cleanups.executed));
+        let (pending, closed) = (n(cleanups.backlog + cleanups.armed), noted(&log.closed));
+        let workers = self.heap.cleanup_pool().max_workers();
         let mut table = Table::of_text();
-        let mut row = |label: &str, text: String| table.row([label.to_owned(), text]);
-        row(
-            "index",
-            format!(
-                "{}, {}, {}; {} skipped; {:.1?}",
-                counted(found.directories, "directory"),
-                counted(found.files, "file"),
-                counted(found.links, "link"),
-                HumanCount(self.skipped.total()),
-                self.time,
+        for (label, text) in [
+            ("index", format!("{index}; {} skipped; {:.1?}", n(self.skipped.total()), self.time)),
+            (
+                "open files",
+                format!(
+                    "{opened} opened, {hits} reused, {peak} open at most of {allowed} allowed; \
+                     {read} read"
+                ),
             ),
-        );
-        row(
-            "open files",
-            format!(
-                "{} opened, {} reused, {} open at most of {} allowed; {} read",
-                HumanCount(log.opened()),
-                HumanCount(log.hits()),
-                HumanCount(log.peak()),
-                HumanCount(log.limits.most_open),
-                BinaryBytes(found.bytes_read),
+            ("objects", format!("{} in the complete index", n(complete.live_objects))),
+            ("bytes", BinaryBytes(complete.live_bytes).to_string()),
+            ("mark", phase(|it| it.mark_time)),
+            ("sweep", phase(|it| it.sweep_time)),
+            ("sweep throughput", format!("{rate} objects/s")),
+            (
+                "cleanups",
+                format!(
+                    "{registered} registered / {run} run / {pending} pending; files they closed: \
+                     {closed}"
+                ),
             ),
-        );
-        row("objects", format!("{} in the complete index", HumanCount(complete.live_objects)));
-        row("bytes", BinaryBytes(complete.live_bytes).to_string());
-        row("mark", phase(cycles.mark, cycles.longest_mark));
-        row("sweep", phase(cycles.sweep, cycles.longest_sweep));
-        row(
-            "sweep throughput",
-            format!("{} objects/s", HumanCount(cycles.objects_per_second() as u64)),
-        );
-        row(
-            "cleanups",
-            format!(
-                "{} registered / {} run / {} pending; files they closed: {}",
-                HumanCount(cleanups.registered),
-                HumanCount(cleanups.executed),
-                HumanCount(cleanups.backlog + cleanups.armed),
-                HumanCount(log.closed()),
+            ("workers", format!("{} used of {workers}", log.threads())),
+            (
+                "file descriptors",
+                format!("{} before / {} after", descriptors(before), descriptors(after)),
             ),
-        );
-        row(
-            "workers",
-            format!("{} used of {}", log.threads(), self.heap.cleanup_pool().max_workers()),
-        );
-        row(
-            "file descriptors",
-            format!("{} before / {} after", descriptors(before), descriptors(after)),
-        );
+        ] {
+            table.row([label.to_owned(), text]);
+        }
         format!("sexton-bench tour of {path:?}\n\n{table}")
     }
 }

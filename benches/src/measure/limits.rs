@@ -2,14 +2,14 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::catalogue::per;
 use crate::heaps::{OBJECT_BYTES, SEED};
 
-use super::sexton_cleanups::spin_for_a_microsecond;
+use super::sexton_cleanups::{Started, spin_for_a_microsecond};
 use crate::catalogue::{Builtin, Out};
 use crate::catalogue::{MACHINE, Work};
 
@@ -80,40 +80,30 @@ pub(super) fn pause() {
 
 /// How long a thread that parks takes from being woken to running.
 fn wakes(count: usize) -> Vec<Duration> {
-    const NONE: u64 = 0;
-    const LEAVE: u64 = u64::MAX;
-    let epoch = Instant::now();
-    let now = move || (epoch.elapsed().as_nanos() as u64).max(1);
-    // When the thread was woken, and when it ran.
-    let told: Arc<[AtomicU64; 2]> = Arc::default();
+    let started = Started::new();
+    // The thread leaves when nothing can wake it any more.
+    let woken = Arc::new(AtomicBool::new(false));
     let sleeper = thread::spawn({
-        let told = told.clone();
-        move || loop {
-            thread::park();
-            match told[0].swap(NONE, Ordering::Acquire) {
-                NONE => {}
-                LEAVE => break,
-                _ => told[1].store(now(), Ordering::Release),
+        let (woken, started) = (Arc::downgrade(&woken), started.clone());
+        move || {
+            while let Some(woken) = woken.upgrade() {
+                if woken.swap(false, Ordering::Acquire) {
+                    started.tell();
+                }
+                drop(woken);
+                thread::park();
             }
         }
     });
-    let mut times = Vec::with_capacity(count);
-    for _ in 0..count {
+    let wake = |_| {
         pause();
-        let sent = now();
-        told[0].store(sent, Ordering::Release);
+        let sent = started.now();
+        woken.store(true, Ordering::Release);
         sleeper.thread().unpark();
-        let start = Instant::now();
-        let ran = loop {
-            match told[1].swap(NONE, Ordering::Acquire) {
-                NONE if start.elapsed() > Duration::from_micros(200) => thread::yield_now(),
-                NONE => std::hint::spin_loop(),
-                ran => break ran,
-            }
-        };
-        times.push(Duration::from_nanos(ran.saturating_sub(sent)));
-    }
-    told[0].store(LEAVE, Ordering::Release);
+        started.since(sent)
+    };
+    let times = (0..count).map(wake).collect();
+    drop(woken);
     sleeper.thread().unpark();
     let _ = sleeper.join();
     times

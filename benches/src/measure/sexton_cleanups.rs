@@ -29,29 +29,34 @@ pub(super) fn w6(wakes: usize, out: &mut Out) -> Result<(), String> {
 
 /// Where a cleanup tells when it started, in nanoseconds since the epoch; 0 while it has not.
 #[derive(Clone)]
-struct Started {
+pub(super) struct Started {
     epoch: Instant,
     at: Arc<AtomicU64>,
 }
 
 impl Started {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Started { epoch: Instant::now(), at: Arc::default() }
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         (self.epoch.elapsed().as_nanos() as u64).max(1)
+    }
+
+    /// Tells that it starts now.
+    pub(super) fn tell(&self) {
+        // Release: pairs with the acquire in `since`.
+        self.at.store(self.now(), Ordering::Release);
     }
 
     /// A cleanup that tells.
     fn cleanup(&self) -> impl FnOnce() + Send + 'static {
-        let Started { epoch, at } = self.clone();
-        // Release: pairs with the acquire in `since`.
-        move || at.store((epoch.elapsed().as_nanos() as u64).max(1), Ordering::Release)
+        let started = self.clone();
+        move || started.tell()
     }
 
     /// Waits until the cleanup has told, and gives the time from `sent`.
-    fn since(&self, sent: u64) -> Duration {
+    pub(super) fn since(&self, sent: u64) -> Duration {
         let start = Instant::now();
         loop {
             match self.at.swap(0, Ordering::Acquire) {

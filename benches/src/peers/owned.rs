@@ -64,11 +64,11 @@ pub(super) enum Mimalloc {}
 impl Owner for Mimalloc {
     const NAME: &'static str = "box-mimalloc";
 
-    type Of<T> = super::mi_box::MiBox<T>;
+    type Of<T> = allocator_api2::boxed::Box<T, super::mi_box::Mi>;
 
     #[inline]
     fn new<T>(value: T) -> Self::Of<T> {
-        super::mi_box::MiBox::new(value)
+        allocator_api2::boxed::Box::new_in(value, super::mi_box::Mi)
     }
 
     #[inline]

@@ -25,7 +25,11 @@ pub(crate) struct Ended {
 /// # Errors
 ///
 /// If it cannot be started or takes longer than `patience`; in one line.
-pub(crate) fn run(program: &OsStr, args: &[&OsStr], patience: Duration) -> Result<Ended, String> {
+pub(crate) fn run(
+    program: &OsStr,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    patience: Duration,
+) -> Result<Ended, String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     #[cfg(unix)]
@@ -93,7 +97,7 @@ mod tests {
     use super::*;
 
     fn shell(line: &str, patience: Duration) -> Result<Ended, String> {
-        run("sh".as_ref(), &["-c".as_ref(), line.as_ref()], patience)
+        run("sh".as_ref(), ["-c", line], patience)
     }
 
     #[test]
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_an_error() {
-        let error = run("/no/such/program".as_ref(), &[], PATIENCE).unwrap_err();
+        let error = run("/no/such/program".as_ref(), [""; 0], PATIENCE).unwrap_err();
         assert!(error.starts_with("cannot be started"), "{error}");
     }
 

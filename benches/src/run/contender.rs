@@ -5,12 +5,11 @@
 //! behind, a peak of memory is its own, and a peer that crashes costs its own cells only.
 
 use std::env;
-use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::child;
-use super::external::{self, External, Listed, numbers};
+use super::external::{self, Listed, numbers};
 use super::interrupt;
 use super::machine;
 use super::record::Skipped;
@@ -23,11 +22,13 @@ use crate::peers;
 /// One that is measured.
 pub(crate) struct Contender {
     pub(crate) name: String,
-    rows: Vec<Listed>,
+    pub(super) rows: Vec<Listed>,
     /// Whether it is asked for each row by name, and not for whole works.
-    are_few: bool,
+    pub(super) are_few: bool,
+    /// What its makers call it, as far as it is known.
+    pub(super) version: Option<String>,
     /// `None`: this very program measures it.
-    external: Option<External>,
+    pub(super) program: Option<PathBuf>,
 }
 
 /// A number that was measured, and by whom.
@@ -76,8 +77,8 @@ pub(crate) fn find(
         Ok(names) => (names, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
-    let builtins = peers::ALL.iter().map(|it| it.name).chain(peers::ABSENT.iter().copied());
-    let mut known: Vec<&str> = builtins.collect();
+    let builtins: Vec<&str> = peers::ALL.iter().map(|it| it.name).collect();
+    let mut known = [&builtins, peers::ABSENT].concat();
     known.extend(externals.iter().map(String::as_str));
     if let Peers::Named(names) = peers {
         if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
@@ -101,13 +102,13 @@ pub(crate) fn find(
         _ => true,
     };
     for name in known.iter().copied().filter(|name| is_wanted(name)) {
-        let contender = if peers::ALL.iter().map(|it| it.name).any(|it| it == name) {
+        let contender = if builtins.contains(&name) {
             Ok(Contender::builtin(name))
         } else if peers::ABSENT.contains(&name) {
             Err("it is not built in: `cargo run --release --features peers -- run ..`".to_owned())
         } else {
             building(name);
-            external::build(folder, name).map(Contender::external)
+            external::build(folder, name)
         };
         match contender {
             Ok(contender) => found.push(contender),
@@ -128,26 +129,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Contender {
     fn builtin(name: &str) -> Self {
         let rows = one::rows(name).map(|row| Listed { row, variant: None });
-        Contender { name: name.to_owned(), rows: rows.collect(), are_few: false, external: None }
-    }
-
-    fn external(external: External) -> Self {
-        let (name, rows) = (external.name.clone(), external.rows().to_vec());
-        Contender { name, rows, are_few: false, external: Some(external) }
+        let (name, version) = (name.to_owned(), machine::version(name));
+        Contender { name, rows: rows.collect(), are_few: false, version, program: None }
     }
 
     /// Keeps the rows that are wanted; of a few rows only those that are no variants.
     pub(crate) fn keep_rows(&mut self, are_few: bool, is_wanted: impl Fn(&Row) -> bool) {
         self.rows.retain(|it| is_wanted(it.row) && !(are_few && it.variant.is_some()));
         self.are_few = are_few;
-    }
-
-    /// What its makers call it, as far as it is known.
-    pub(crate) fn version(&self) -> Option<String> {
-        match &self.external {
-            Some(external) => external.version().map(str::to_owned),
-            None => machine::version(&self.name),
-        }
     }
 
     /// What it measures of a work: rows, and the name under which each is kept.
@@ -193,25 +182,17 @@ impl Contender {
         quick: bool,
         found: &mut Vec<(Listed, f64)>,
     ) -> Result<(), String> {
-        let id = row.id();
-        let ended = match &self.external {
-            Some(external) => {
-                let size = row.row.size(quick).to_string();
-                let args: [&OsStr; 2] = [id.as_ref(), size.as_ref()];
-                child::run(external.program().as_ref(), &args, PATIENCE)?
-            }
-            None => {
-                let program = env::current_exe().map_err(|error| error.to_string())?;
-                let [command, name, work] = [one::COMMAND, &self.name, row.row.work.name()];
-                let size = row.row.work.size(quick).to_string();
-                let mut args = vec![command, name, work, &size];
-                if self.are_few {
-                    args.extend(["--row", &id]);
-                }
-                let args: Vec<&OsStr> = args.into_iter().map(OsStr::new).collect();
-                child::run(program.as_ref(), &args, PATIENCE)?
-            }
-        };
+        let (id, own, work) = (row.id(), env::current_exe(), row.row.work);
+        let own = own.map_err(|error| error.to_string())?;
+        let size = if self.program.is_some() { row.row.size(quick) } else { work.size(quick) };
+        let size = size.to_string();
+        let mut args = vec![one::COMMAND, &self.name, work.name(), &size];
+        match (&self.program, self.are_few) {
+            (Some(_), _) => args = vec![&id, &size],
+            (None, true) => args.extend(["--row", &id]),
+            (None, false) => {}
+        }
+        let ended = child::run(self.program.as_ref().unwrap_or(&own).as_ref(), args, PATIENCE)?;
         let numbers = numbers(&ended.out);
         found.extend(numbers.iter().flatten().cloned());
         if !ended.status.success() {

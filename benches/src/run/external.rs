@@ -8,16 +8,8 @@ use std::time::Duration;
 use std::{env, fs};
 
 use super::child;
+use super::contender::Contender;
 use crate::catalogue::Row;
-
-/// A peer that has been built.
-#[derive(Debug)]
-pub(crate) struct External {
-    pub(crate) name: String,
-    program: PathBuf,
-    rows: Vec<Listed>,
-    version: Option<String>,
-}
 
 /// A row that a peer measures, perhaps a variant of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,29 +80,29 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>, String> {
 /// # Errors
 ///
 /// Why it is absent, in one line.
-pub(crate) fn build(folder: &Path, name: &str) -> Result<External, String> {
+pub(super) fn build(folder: &Path, name: &str) -> Result<Contender, String> {
     let out = output_folder(name)?;
     let script = folder.join(name).join("build.sh");
-    let built = child::run("bash".as_ref(), &[script.as_ref(), out.as_ref()], BUILD_PATIENCE)?;
+    let built = child::run("bash".as_ref(), [&script, &out], BUILD_PATIENCE)?;
     match built.status.code() {
         Some(0) => {}
         Some(MISSING) => return Err(built.reason()),
         _ => return Err(format!("it cannot be built: {}", built.reason())),
     }
     let program = out.join(name);
-    let listed = child::run(program.as_ref(), &["--list".as_ref()], PATIENCE)?;
+    let listed = child::run(program.as_ref(), ["--list"], PATIENCE)?;
     if !listed.status.success() {
         return Err(format!("it does not tell what it measures: {}", listed.reason()));
     }
     let ids = listed.out.split_whitespace();
     let rows = ids.map(|id| Listed::parse(id).ok_or(format!("it lists an unknown row: {id}")));
     let (rows, version) = (rows.collect::<Result<_, _>>()?, version(&program));
-    Ok(External { name: name.to_owned(), program, rows, version })
+    Ok(Contender { name: name.to_owned(), rows, are_few: false, version, program: Some(program) })
 }
 
 /// The line that a peer prints about itself, if it does.
 fn version(program: &Path) -> Option<String> {
-    let told = child::run(program.as_ref(), &["--version".as_ref()], PATIENCE).ok()?;
+    let told = child::run(program.as_ref(), ["--version"], PATIENCE).ok()?;
     only_line(&told.out).filter(|_| told.status.success())
 }
 
@@ -130,20 +122,6 @@ fn output_folder(name: &str) -> Result<PathBuf, String> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-impl External {
-    pub(crate) fn program(&self) -> &Path {
-        &self.program
-    }
-
-    pub(crate) fn rows(&self) -> &[Listed] {
-        &self.rows
-    }
-
-    pub(crate) fn version(&self) -> Option<&str> {
-        self.version.as_deref()
-    }
-}
 
 /// The numbers among what a peer has printed.
 ///

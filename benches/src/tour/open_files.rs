@@ -170,48 +170,31 @@ const MOST_OPEN: u64 = 1024;
 /// What happened to the files of one cache; shared with the cleanups.
 pub(crate) struct Log {
     pub(crate) limits: Limits,
-    opened: AtomicU64,
-    closed: AtomicU64,
-    hits: AtomicU64,
+    pub(crate) opened: AtomicU64,
+    /// Files that their cleanup closed.
+    pub(crate) closed: AtomicU64,
+    /// Requests that found their file open.
+    pub(crate) hits: AtomicU64,
     /// The most that were open at a time, as the opening thread saw it.
-    peak: AtomicU64,
+    pub(crate) peak: AtomicU64,
     closers: Mutex<HashSet<ThreadId>>,
 }
 
 impl Log {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Log {
-            limits,
-            opened: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
-            hits: AtomicU64::new(0),
-            peak: AtomicU64::new(0),
-            closers: Mutex::default(),
-        })
+        let [opened, closed, hits, peak] = Default::default();
+        Arc::new(Log { limits, opened, closed, hits, peak, closers: Mutex::default() })
+    }
+
+    /// How many are open, as the opening thread sees it.
+    fn open(&self) -> u64 {
+        self.opened.load(Relaxed) - self.closed.load(Relaxed)
     }
 
     fn note_opened(&self) {
         // Relaxed: counts that only the opening thread changes.
-        let opened = self.opened.fetch_add(1, Relaxed) + 1;
-        self.peak.fetch_max(opened - self.closed(), Relaxed);
-    }
-
-    pub(crate) fn peak(&self) -> u64 {
-        self.peak.load(Relaxed)
-    }
-
-    pub(crate) fn opened(&self) -> u64 {
-        self.opened.load(Relaxed)
-    }
-
-    /// Files that their cleanup closed.
-    pub(crate) fn closed(&self) -> u64 {
-        self.closed.load(Relaxed)
-    }
-
-    /// Requests that found their file open.
-    pub(crate) fn hits(&self) -> u64 {
-        self.hits.load(Relaxed)
+        self.opened.fetch_add(1, Relaxed);
+        self.peak.fetch_max(self.open(), Relaxed);
     }
 
     /// Threads that ran a cleanup.
@@ -221,7 +204,7 @@ impl Log {
 
     /// Whether a collection should close some files, because many are open.
     pub(crate) fn is_full(&self) -> bool {
-        self.opened() - self.closed() >= self.limits.most_open
+        self.open() >= self.limits.most_open
     }
 }
 
