@@ -9,5 +9,5 @@ pub(crate) use builtin::{Builtin, MACHINE, Out, SEXTON};
 #[cfg(test)]
 pub(crate) use row::ROWS;
 pub(crate) use row::{BEST, Limit, Row};
-pub(crate) use spread::{Spread, per};
+pub(crate) use spread::Spread;
 pub(crate) use work::Work;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::catalogue::{Spread, per};
+use crate::catalogue::Spread;
 use crate::heaps::{
-    GARBAGE_PER_CYCLE, Graph, Links, SEED, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap,
+    GARBAGE_PER_CYCLE, Graph, Links, Round, SEED, Shape, ShapedHeap, add_and_stop, garbage,
+    garbage_heap, per,
 };
 use indicatif::HumanCount;
 use sexton::{CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapStats, Mutation, Trace, WaitError};
 
 use crate::grid::Table;
-use crate::measure::sexton::{Costs, sweep};
 use crate::output::{Failure, Progress, print};
 use crate::run::{Machine, figure};
 use crate::values::counted;
@@ -181,7 +181,7 @@ fn parts() -> Result<String, String> {
         ("mark a random graph", Links::Random, "nearly every step misses the cache"),
         ("mark a tree", Links::Tree, "in the order of memory"),
     ] {
-        let mut graph = Graph::new(links, OBJECTS, 1).map_err(|error| error.to_string())?;
+        let mut graph = Graph::new(links, OBJECTS, 1)?;
         let mark = median(|| {
             let report = graph.collect();
             Ok(per(report.mark_time, report.live_objects))
@@ -190,16 +190,16 @@ fn parts() -> Result<String, String> {
     }
     let mut heap = ShapedHeap::new(&CleanupPool::builder().build());
     let plain = Shape::plain(OBJECTS, 0.5);
-    let swept = median(|| Ok(sweep(&mut heap, plain)?.sweep))?;
+    let swept = median(|| Ok(heap.round(plain, |_| {})?.sweep()))?;
     let rate = format!("half live; {} G objects/s", figure(1.0 / swept.max(1e-9)));
     row("sweep plain objects", swept, object, &rate);
     let some = Shape { cleanups: 0.1, ..plain };
-    let swept = median(|| Ok(sweep(&mut heap, some)?.sweep))?;
+    let swept = median(|| Ok(heap.round(some, |_| {})?.sweep()))?;
     row("sweep, 1 in 10 with a cleanup", swept, object, "half live; queues those of the dead");
     let all = Shape { cleanups: 1.0, ..Shape::plain(OBJECTS, 0.0) };
-    let mut cost = |of: fn(Costs) -> f64| median(|| sweep(&mut heap, all).map(of));
-    row("register a cleanup", cost(|it| it.register)?, cleanup, "");
-    row("collect until the last has run", cost(|it| it.until_run)?, cleanup, "a million of them");
+    let mut cost = |of: fn(&Round) -> f64| median(|| Ok(of(&heap.round(all, |_| {})?)));
+    row("register a cleanup", cost(Round::register)?, cleanup, "");
+    row("collect until the last has run", cost(Round::run)?, cleanup, "a million of them");
     let stopped = median(|| Ok(per(add_and_stop(OBJECTS, 1), OBJECTS as u64)))?;
     row("register and stop a cleanup", stopped, cleanup, "");
     let rounds = counted(ROUNDS, "round");

@@ -7,6 +7,6 @@ mod rounds;
 mod shapes;
 
 pub(crate) use rounds::{
-    GARBAGE_PER_CYCLE, Nothing, PATIENCE, add_and_stop, alloc_garbage, garbage, garbage_heap,
+    GARBAGE_PER_CYCLE, Nothing, PATIENCE, add_and_stop, alloc_garbage, garbage, garbage_heap, per,
 };
-pub(crate) use shapes::{Graph, Links, OBJECT_BYTES, Plain, Registered, SEED, Shape, ShapedHeap};
+pub(crate) use shapes::{Graph, Links, OBJECT_BYTES, Plain, Round, SEED, Shape, ShapedHeap};

@@ -10,12 +10,12 @@
 //! grows as they do; a line below the curve says so for each shape of which several sizes were
 //! measured.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::catalogue::{Spread, per};
-use crate::heaps::{OBJECT_BYTES, Registered, Shape, ShapedHeap};
+use crate::catalogue::Spread;
+use crate::heaps::{OBJECT_BYTES, Round, Shape, ShapedHeap, per};
 use indicatif::HumanCount;
-use sexton::{CleanupPool, GcReport};
+use sexton::CleanupPool;
 
 use crate::grid::Table;
 use crate::output::{Failure, Progress, print};
@@ -69,109 +69,74 @@ fn shapes(args: &Args) -> Vec<Shape> {
     shapes
 }
 
-/// One round of a shape.
-#[derive(Clone, Copy)]
-struct Round {
-    report: GcReport,
-    registered: Registered,
-    /// The whole collection, as its caller sees it.
-    collection: Duration,
-    /// From the end of the collection to the end of the last cleanup.
-    drain: Duration,
-    /// The nanoseconds that queueing one cleanup added to the sweep, against the same shape without
-    /// cleanups in the round after this one.
-    queueing: Option<f64>,
-}
-
-impl Round {
-    fn objects(&self) -> u64 {
-        self.report.live_objects + self.report.swept_objects
-    }
-
-    fn sweep_nanos(&self) -> f64 {
-        self.report.sweep_time.as_nanos() as f64
-    }
-}
+/// One round of a shape, and if it has cleanups, one of the same shape without them.
+type Pair = (Round, Option<Round>);
 
 /// All rounds of a shape; at least one.
 struct Measured {
     shape: Shape,
-    rounds: Vec<Round>,
+    rounds: Vec<Pair>,
 }
 
 fn measure(shape: Shape, rounds: usize, progress: &Progress) -> Result<Measured, Failure> {
-    let pool = CleanupPool::builder().build();
-    let mut heap = ShapedHeap::new(&pool);
+    let mut heap = ShapedHeap::new(&CleanupPool::builder().build());
+    let mut round = |shape: Shape| {
+        let size = counted(shape.objects, "object");
+        let far = |made| format!("filling: {} of {size}", HumanCount(made as u64));
+        heap.round(shape, |made| progress.far(|| far(made))).map_err(Failure::Run)
+    };
     let plain = Shape { cleanups: 0.0, ..shape };
-    round(&mut heap, shape, progress)?;
+    round(shape)?;
     let mut measured = Vec::new();
     for done in 1..=rounds {
-        let mut with = round(&mut heap, shape, progress)?;
-        if shape.cleanups > 0.0 {
-            let cost = with.sweep_nanos() - round(&mut heap, plain, progress)?.sweep_nanos();
-            let queued = with.report.queued_cleanups;
-            with.queueing = (queued > 0).then(|| cost / queued as f64);
-        }
-        measured.push(with);
+        let with = round(shape)?;
+        let without = (shape.cleanups > 0.0).then(|| round(plain)).transpose()?;
+        measured.push((with, without));
         let size = counted(shape.objects, "object");
         progress.far(|| format!("{size}, {} % live: round {done} of {rounds}", share(shape.live)));
     }
     Ok(Measured { shape, rounds: measured })
 }
 
-/// Longer than any cleanups take that will end.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-fn round(heap: &mut ShapedHeap, shape: Shape, progress: &Progress) -> Result<Round, Failure> {
-    let fail =
-        |error: &dyn std::error::Error| Failure::Run(format!("cannot build the heap: {error}"));
-    let size = shape.objects as u64;
-    let far = |made| format!("filling: {} of {}", HumanCount(made), counted(size, "object"));
-    let registered =
-        heap.fill(shape, |made| progress.far(|| far(made as u64))).map_err(|error| fail(&error))?;
-    let start = Instant::now();
-    let report = heap.collect();
-    let collection = start.elapsed();
-    heap.wait(PATIENCE).map_err(|error| fail(&error))?;
-    let drain = start.elapsed() - collection;
-    // The cleanups of what lived run before the next round begins to measure.
-    heap.clear();
-    heap.wait(PATIENCE).map_err(|error| fail(&error))?;
-    Ok(Round { report, registered, collection, drain, queueing: None })
-}
-
 /// What a round shows, if it does: its label, its column in a curve if it has one, and how it is
 /// written.
-type Figure = (&'static str, &'static str, fn(f64) -> String, fn(&Round) -> Option<f64>);
+type Figure = (&'static str, &'static str, fn(f64) -> String, fn(&Pair) -> Option<f64>);
 
 const FIGURES: [Figure; 11] = [
     ("mark, ns per live object", "mark ns/live", nanos, mark),
     ("mark, live objects/s", "", count, |it| mark(it).map(rate)),
-    ("sweep, ns per object", "sweep ns/object", nanos, sweep),
+    ("sweep, ns per object", "sweep ns/object", nanos, |it| Some(it.0.sweep())),
     ("sweep, ns per span", "sweep ns/span", nanos, sweep_of_a_span),
-    ("sweep, objects/s", "sweep objects/s", count, |it| sweep(it).map(rate)),
-    ("sweep, bytes/s", "sweep bytes/s", count, |it| Some(OBJECT_BYTES as f64 * rate(sweep(it)?))),
-    ("whole, ns per object", "whole ns/object", nanos, |it| each(it.collection, it.objects())),
-    ("whole, ms", "whole ms", nanos, |it| Some(it.collection.as_secs_f64() * 1e3)),
-    ("register, ns per cleanup", "", nanos, |it| each(it.registered.time, it.registered.count)),
-    ("queue, ns per cleanup of the dead", "", nanos, |it| it.queueing),
+    ("sweep, objects/s", "sweep objects/s", count, |it| Some(rate(it.0.sweep()))),
+    ("sweep, bytes/s", "sweep bytes/s", count, |it| Some(OBJECT_BYTES as f64 * rate(it.0.sweep()))),
+    ("whole, ns per object", "whole ns/object", nanos, |it| each(it.0.collection, it.0.objects())),
+    ("whole, ms", "whole ms", nanos, |it| Some(it.0.collection.as_secs_f64() * 1e3)),
+    ("register, ns per cleanup", "", nanos, |it| each(it.0.registered.time, it.0.registered.count)),
+    ("queue, ns per cleanup of the dead", "", nanos, queue),
     ("drain after the sweep, ns per cleanup", "", nanos, drain),
 ];
 
-fn mark(Round { report, .. }: &Round) -> Option<f64> {
+fn mark((Round { report, .. }, _): &Pair) -> Option<f64> {
     each(report.mark_time, report.live_objects)
 }
 
-fn sweep(round: &Round) -> Option<f64> {
-    each(round.report.sweep_time, round.objects())
-}
-
-fn sweep_of_a_span(Round { report, .. }: &Round) -> Option<f64> {
+fn sweep_of_a_span((Round { report, .. }, _): &Pair) -> Option<f64> {
     each(report.sweep_time, report.swept_spans)
 }
 
-fn drain(round: &Round) -> Option<f64> {
-    each(round.drain, round.report.queued_cleanups)
+/// What queueing one cleanup added to the sweep.
+fn queue((with, without): &Pair) -> Option<f64> {
+    let added = sweep_nanos(with) - sweep_nanos(without.as_ref()?);
+    let queued = with.report.queued_cleanups;
+    (queued > 0).then(|| added / queued as f64)
+}
+
+fn drain((it, _): &Pair) -> Option<f64> {
+    each(it.until_run - it.collection, it.report.queued_cleanups)
+}
+
+fn sweep_nanos(round: &Round) -> f64 {
+    round.report.sweep_time.as_nanos() as f64
 }
 
 fn each(time: Duration, count: u64) -> Option<f64> {
@@ -197,10 +162,10 @@ fn count(value: f64) -> String {
 
 impl Measured {
     fn last(&self) -> &Round {
-        self.rounds.last().expect("one round at least")
+        &self.rounds.last().expect("one round at least").0
     }
 
-    fn spread(&self, of: impl Fn(&Round) -> Option<f64>) -> Option<Spread> {
+    fn spread(&self, of: impl Fn(&Pair) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(of).collect())
     }
 }
@@ -261,7 +226,7 @@ fn growths(measured: &[Measured]) -> String {
         let spans = |it: &&Measured| it.last().report.swept_spans;
         let (least, most) =
             (measured.iter().min_by_key(spans)?, measured.iter().max_by_key(spans)?);
-        let sweep = |it: &Measured| it.spread(|it| Some(it.sweep_nanos())).map(|it| it.median);
+        let sweep = |it: &Measured| it.spread(|it| Some(sweep_nanos(&it.0))).map(|it| it.median);
         (0 < spans(&least) && spans(&least) < spans(&most)).then_some(())?;
         Some(format!(
             "growth, {} % live, {} % with a cleanup: {:.2} times the spans, {:.2} times the sweep\n",
@@ -291,11 +256,9 @@ mod tests {
     fn growth_is_told_of_shapes_with_several_sizes() {
         let measured = |(objects, live, swept_spans, nanos)| {
             let sweep_time = Duration::from_nanos(nanos);
-            let mut report = GcReport::default();
+            let mut report = sexton::GcReport::default();
             (report.swept_spans, report.sweep_time) = (swept_spans, sweep_time);
-            let (collection, drain) = (sweep_time, Duration::ZERO);
-            let registered = Registered::default();
-            let rounds = vec![Round { report, registered, collection, drain, queueing: None }];
+            let rounds = vec![(Round { report, ..Round::default() }, None)];
             Measured { shape: Shape::plain(objects, live), rounds }
         };
         let all = [(1000, 0.5, 2, 10), (4000, 0.5, 8, 50), (1000, 0.9, 2, 10)].map(measured);

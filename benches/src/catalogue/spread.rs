@@ -1,7 +1,5 @@
 //! Several measurements of one thing: their median, and how far apart they lie.
 
-use std::time::Duration;
-
 /// The median of several measurements, with the least and the greatest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
@@ -21,11 +19,6 @@ impl Spread {
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
         Some(Spread { median: (low + high) / 2.0, min, max })
     }
-}
-
-/// Nanoseconds for each of `count`; 0 if there were none.
-pub(crate) fn per(time: Duration, count: u64) -> f64 {
-    if count == 0 { 0.0 } else { time.as_nanos() as f64 / count as f64 }
 }
 
 #[cfg(test)]

@@ -4,15 +4,14 @@
 //! Everything is built in sessions of bounded size. So a session is never the reason why a
 //! measurement behaves as it does, and progress can be shown between two.
 
-use std::error::Error;
-use std::fmt;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use sexton::{
     CleanupPool, Gc, GcCell, GcRefCell, GcReport, Heap, Leaf, Mutation, OnDrop, Pacing, Trace,
-    WaitError,
 };
+
+use super::rounds::{PATIENCE, per};
 
 /// An object without pointers, cleanups or drop glue: four words.
 pub(crate) type Plain = Leaf<[u64; 4]>;
@@ -56,20 +55,10 @@ impl Shape {
     }
 }
 
-/// The system gave no memory for a heap of the shape asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NoMemory {
-    /// How many objects there was room for.
-    pub(crate) objects: usize,
+/// Tells that the system gave no memory for a heap of the shape asked for.
+fn no_memory(objects: usize) -> String {
+    format!("cannot build the heap: the system gave no memory after {objects} objects")
 }
-
-impl fmt::Display for NoMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the system gave no memory after {} objects", self.objects)
-    }
-}
-
-impl Error for NoMemory {}
 
 /// A heap that is filled to a [`Shape`], collected, emptied, and filled again, on warm memory.
 pub(crate) struct ShapedHeap {
@@ -106,12 +95,12 @@ impl ShapedHeap {
     ///
     /// # Errors
     ///
-    /// [`NoMemory`] if the system gives none. What was built stays until [`clear`](Self::clear).
+    /// If the system gives no memory. What was built stays until [`clear`](Self::clear).
     pub(crate) fn fill(
         &mut self,
         shape: Shape,
         mut progress: impl FnMut(usize),
-    ) -> Result<Registered, NoMemory> {
+    ) -> Result<Registered, String> {
         let mut rng = fastrand::Rng::with_seed(SEED);
         let mut registered = Registered::default();
         let expected = (shape.objects as f64 * shape.live) as usize;
@@ -125,7 +114,7 @@ impl ShapedHeap {
                 }
                 fill_some(mc, live, count, shape, &mut rng, &mut registered)
             });
-            filled.map_err(|some| NoMemory { objects: made + some })?;
+            filled.map_err(|some| no_memory(made + some))?;
             made += count;
             progress(made);
         }
@@ -154,12 +143,30 @@ impl ShapedHeap {
     }
 
     /// Waits for the cleanups queued so far.
+    fn wait(&self) -> Result<(), String> {
+        self.heap.wait_for_cleanups(PATIENCE).map_err(|error| error.to_string())
+    }
+
+    /// Fills the heap to `shape`, collects, waits for the cleanups, and empties it.
     ///
     /// # Errors
     ///
-    /// If they take longer than `timeout`.
-    pub(crate) fn wait(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.heap.wait_for_cleanups(timeout)
+    /// As [`fill`](Self::fill), or if cleanups take too long.
+    pub(crate) fn round(
+        &mut self,
+        shape: Shape,
+        progress: impl FnMut(usize),
+    ) -> Result<Round, String> {
+        let registered = self.fill(shape, progress)?;
+        let start = Instant::now();
+        let report = self.collect();
+        let collection = start.elapsed();
+        self.wait()?;
+        let until_run = start.elapsed();
+        // The cleanups of what lived run before the next round begins to measure.
+        self.clear();
+        self.wait()?;
+        Ok(Round { report, registered, collection, until_run })
     }
 
     /// Lets every object go and collects, so that the next round begins with an empty heap on
@@ -179,6 +186,39 @@ pub(crate) struct Registered {
     pub(crate) count: u64,
     /// The time for all of them.
     pub(crate) time: Duration,
+}
+
+/// What one round on a heap has taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Round {
+    pub(crate) report: GcReport,
+    pub(crate) registered: Registered,
+    /// The whole collection, as its caller sees it.
+    pub(crate) collection: Duration,
+    /// From the start of the collection to the end of the last cleanup.
+    pub(crate) until_run: Duration,
+}
+
+impl Round {
+    /// All objects, dead or alive.
+    pub(crate) fn objects(&self) -> u64 {
+        self.report.live_objects + self.report.swept_objects
+    }
+
+    /// Nanoseconds of the sweep, for each object.
+    pub(crate) fn sweep(&self) -> f64 {
+        per(self.report.sweep_time, self.objects())
+    }
+
+    /// Nanoseconds for each cleanup that was registered.
+    pub(crate) fn register(&self) -> f64 {
+        per(self.registered.time, self.registered.count)
+    }
+
+    /// Nanoseconds from the start of the collection to the end of the last cleanup, for each.
+    pub(crate) fn run(&self) -> f64 {
+        per(self.until_run, self.report.queued_cleanups)
+    }
 }
 
 /// Allocates `count` objects, links the live ones from `live`, and registers cleanups; or tells how
@@ -290,8 +330,8 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// [`NoMemory`] if the system gives none.
-    pub(crate) fn new(links: Links, objects: usize, threads: usize) -> Result<Self, NoMemory> {
+    /// If the system gives no memory.
+    pub(crate) fn new(links: Links, objects: usize, threads: usize) -> Result<Self, String> {
         let heap = Heap::builder()
             .gc_threads(threads)
             .pacing(Pacing::Manual)
@@ -310,7 +350,7 @@ impl Graph {
     }
 
     /// Allocates the objects, and links them.
-    fn link(&mut self, objects: usize, links: Links) -> Result<(), NoMemory> {
+    fn link(&mut self, objects: usize, links: Links) -> Result<(), String> {
         in_sessions(&mut self.heap, objects, |mc, linked, n| {
             let words = Leaf::new([n as u64; 2]);
             let pair = Pair { left: GcCell::default(), right: GcCell::default(), words };
@@ -340,13 +380,13 @@ fn in_sessions(
     heap: &mut Heap<Linked<'static>>,
     count: usize,
     make: impl for<'gc> Fn(&Mutation<'gc>, &Linked<'gc>, usize) -> Option<()>,
-) -> Result<(), NoMemory> {
+) -> Result<(), String> {
     for first in (0..count).step_by(PER_SESSION) {
         let numbers = first..count.min(first + PER_SESSION);
         let failed =
             heap.mutate(|mc, linked| numbers.into_iter().find(|&n| make(mc, linked, n).is_none()));
         if let Some(objects) = failed {
-            return Err(NoMemory { objects });
+            return Err(no_memory(objects));
         }
     }
     Ok(())

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::catalogue::per;
-use crate::heaps::{OBJECT_BYTES, SEED};
+use crate::heaps::{OBJECT_BYTES, SEED, per};
 
 use super::sexton_cleanups::{Started, spin_for_a_microsecond};
 use crate::catalogue::{Builtin, Out};

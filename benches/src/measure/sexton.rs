@@ -2,12 +2,11 @@
 //! many threads (`shared`).
 
 use std::iter;
-use std::time::Instant;
 
-use crate::catalogue::{Spread, per};
+use crate::catalogue::Spread;
 use crate::heaps::{
-    GARBAGE_PER_CYCLE, Graph, Links, PATIENCE, Shape, ShapedHeap, add_and_stop, garbage,
-    garbage_heap,
+    GARBAGE_PER_CYCLE, Graph, Links, Round, Shape, ShapedHeap, add_and_stop, garbage, garbage_heap,
+    per,
 };
 use sexton::{CleanupPool, GcReport};
 
@@ -101,11 +100,11 @@ fn w1(objects: usize, out: &mut Out) {
 
 fn w2(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
     let mut heap = effort.heap();
-    sweep(&mut heap, Shape::plain(objects, 0.5))?;
+    heap.round(Shape::plain(objects, 0.5), |_| {})?;
     for (id, live) in [("W2.0", 0.0), ("W2.10", 0.1), ("W2.50", 0.5), ("W2.90", 0.9)] {
         if out.wants(id) {
-            let cost = || sweep(&mut heap, Shape::plain(objects, live));
-            effort.tell(out, &[(id, |it: &Costs| it.sweep)], cost)?;
+            let cost = || heap.round(Shape::plain(objects, live), |_| {});
+            effort.tell(out, &[(id, Round::sweep)], cost)?;
         }
     }
     Ok(())
@@ -114,10 +113,10 @@ fn w2(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
 fn w2c(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
     let mut heap = effort.heap();
     let shape = |live| Shape { cleanups: 0.1, ..Shape::plain(objects, live) };
-    sweep(&mut heap, shape(0.5))?;
+    heap.round(shape(0.5), |_| {})?;
     for (id, live) in [("W2c.0", 0.0), ("W2c.50", 0.5)] {
         if out.wants(id) {
-            effort.tell(out, &[(id, |it: &Costs| it.sweep)], || sweep(&mut heap, shape(live)))?;
+            effort.tell(out, &[(id, Round::sweep)], || heap.round(shape(live), |_| {}))?;
         }
     }
     if !out.wants("W2c.0@manual") {
@@ -128,7 +127,7 @@ fn w2c(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
     let pool = CleanupPool::manual();
     let mut heap = ShapedHeap::new(&pool);
     let mut sweep = |live| {
-        heap.fill(shape(live), |_| {}).map_err(|error| error.to_string())?;
+        heap.fill(shape(live), |_| {})?;
         let report = heap.collect();
         pool.run_pending(usize::MAX);
         heap.clear();
@@ -144,7 +143,7 @@ fn w2c(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
 fn w2r(objects: usize, out: &mut Out) -> Result<(), String> {
     let mut heap = heap();
     let mut refill = |live| {
-        heap.fill(Shape::plain(objects, live), |_| {}).map_err(|error| error.to_string())?;
+        heap.fill(Shape::plain(objects, live), |_| {})?;
         let swept = heap.collect().swept_objects;
         let cost = per(heap.refill(swept as usize), swept);
         heap.clear();
@@ -171,7 +170,7 @@ fn w3(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
         if !out.wants(id) {
             continue;
         }
-        let mut graph = Graph::new(links, objects, threads).map_err(|error| error.to_string())?;
+        let mut graph = Graph::new(links, objects, threads)?;
         graph.collect();
         let mark = |it: &GcReport| per(it.mark_time, it.live_objects);
         effort.tell(out, &[(id, mark)], || Ok(graph.collect()))?;
@@ -182,10 +181,10 @@ fn w3(objects: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
 fn w4(cleanups: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
     let all = Shape { cleanups: 1.0, ..Shape::plain(cleanups, 0.0) };
     let mut in_order = effort.heap();
-    sweep(&mut in_order, all)?;
-    let rows: &[(&str, fn(&Costs) -> f64)] =
-        &[("W4.register", |it| it.register), ("W4.run", |it| it.until_run)];
-    effort.tell(out, rows, || sweep(&mut in_order, all))?;
+    in_order.round(all, |_| {})?;
+    let rows: &[(&str, fn(&Round) -> f64)] =
+        &[("W4.register", Round::register), ("W4.run", Round::run)];
+    effort.tell(out, rows, || in_order.round(all, |_| {}))?;
 
     if !out.wants("W4.mixed.register") && !out.wants("W4.mixed.run") {
         return Ok(());
@@ -193,12 +192,12 @@ fn w4(cleanups: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
     // A share of the cleanups has come and gone, and has left free records in mixed order.
     let mut mixed = heap();
     let some = Shape { cleanups: 0.1, ..Shape::plain(4 * cleanups, 0.5) };
-    sweep(&mut mixed, all)?;
-    sweep(&mut mixed, some)?;
-    sweep(&mut mixed, some)?;
-    let costs = sweep(&mut mixed, all)?;
-    out.put("W4.mixed.register", costs.register);
-    out.put("W4.mixed.run", costs.until_run);
+    mixed.round(all, |_| {})?;
+    mixed.round(some, |_| {})?;
+    mixed.round(some, |_| {})?;
+    let costs = mixed.round(all, |_| {})?;
+    out.put("W4.mixed.register", costs.register());
+    out.put("W4.mixed.run", costs.run());
     Ok(())
 }
 
@@ -206,32 +205,6 @@ fn w5(cleanups: usize, out: &mut Out) {
     for (id, objects) in [("W5", 1), ("W5.many", 1 << 16)] {
         out.put(id, per(add_and_stop(cleanups, objects), cleanups as u64));
     }
-}
-
-/// Fills a heap to `shape`, collects, waits for the cleanups, and empties it.
-pub(crate) fn sweep(heap: &mut ShapedHeap, shape: Shape) -> Result<Costs, String> {
-    let registered = heap.fill(shape, |_| {}).map_err(|error| error.to_string())?;
-    let start = Instant::now();
-    let report = heap.collect();
-    heap.wait(PATIENCE).map_err(|error| error.to_string())?;
-    let until_run = start.elapsed();
-    heap.clear();
-    heap.wait(PATIENCE).map_err(|error| error.to_string())?;
-    Ok(Costs {
-        sweep: per(report.sweep_time, report.live_objects + report.swept_objects),
-        register: per(registered.time, registered.count),
-        until_run: per(until_run, report.queued_cleanups),
-    })
-}
-
-/// What one sweep cost, in nanoseconds.
-pub(crate) struct Costs {
-    /// Per object, dead or alive.
-    pub(crate) sweep: f64,
-    /// Per cleanup registered.
-    pub(crate) register: f64,
-    /// From the start of the collection to the end of the last cleanup, per cleanup queued.
-    pub(crate) until_run: f64,
 }
 
 #[cfg(test)]

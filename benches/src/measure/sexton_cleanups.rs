@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::catalogue::per;
-use crate::heaps::Nothing;
+use crate::heaps::{Nothing, per};
 use sexton::{CleanupPool, Heap, Pacing};
 use sexton_cleanup::{Client, Pool, PoolConfig, Role, Spawn};
 

@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::catalogue::per;
-use crate::heaps::{Nothing, OBJECT_BYTES, Plain, SEED, alloc_garbage};
+use crate::heaps::{Nothing, OBJECT_BYTES, Plain, SEED, alloc_garbage, per};
 use sexton::{
     Branded, CleanupPool, Gc, GcAtomic, GcMutex, Heap, Leaf, Mutation, Mutator, Payload, Shared,
     Trace, Weak,

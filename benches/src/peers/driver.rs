@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::catalogue::{Builtin, Out, Row, Work, per};
-use crate::heaps::{GARBAGE_PER_CYCLE, Links};
+use crate::catalogue::{Builtin, Out, Row, Work};
+use crate::heaps::{GARBAGE_PER_CYCLE, Links, per};
 use crate::measure::memory::{resident, tell_each, tell_spike};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
 

@@ -8,20 +8,21 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use gc_arena::arena::Root;
-use gc_arena::barrier::Write;
 use gc_arena::metrics::Pacing;
-use gc_arena::{Arena, Collect, Gc, Lock, Mutation, RefLock, Rootable, Static};
+use gc_arena::{Arena, Collect, Gc, Lock, Mutation, Rootable, Static};
 
 use super::driver::Peer;
 use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 
+/// What lives of a flat heap.
+type Flat = Arena<Rootable![Vec<Gc<'_, ()>>]>;
 type TreeRoot = Rootable![Option<Gc<'_, Tree<'_>>>];
 type ListRoot = Rootable![Last<'_>];
 
 /// An arena for each kind of root.
 pub(super) struct Arenas {
     garbage: Arena<Rootable![()]>,
-    flat: LiveArena,
+    flat: Flat,
     tree: Arena<TreeRoot>,
     kept: Arena<Rootable![Kept<'_>]>,
     /// Lists, which are looked at while they are there.
@@ -32,7 +33,7 @@ impl Default for Arenas {
     fn default() -> Self {
         Arenas {
             garbage: arena::<Rootable![()]>(|_mc| ()),
-            flat: live(),
+            flat: arena::<Rootable![Vec<Gc<'_, ()>>]>(|_mc| Vec::new()),
             tree: arena::<TreeRoot>(|_mc| None),
             kept: arena::<Rootable![Kept<'_>]>(|_mc| Kept::default()),
             lists: Vec::new(),
@@ -134,7 +135,7 @@ impl Peer for Arenas {
 
     fn kept_numbers(&mut self) -> usize {
         self.kept.mutate(|_mc, kept| {
-            black_box(kept.tree.map(|tree| tree.numbers));
+            black_box(kept.tree.map(|tree| tree.get().numbers));
             kept.array.map_or(0, |array| array.len())
         })
     }
@@ -167,12 +168,7 @@ where
     arena
 }
 
-/// An object of 32 bytes without pointers.
-type Plain<'gc> = Gc<'gc, [u64; 4]>;
-
-/// One that has something to do when it dies.
-type Dropping<'gc> = Gc<'gc, Static<Counted>>;
-
+/// Has something to do when it dies.
 struct Counted([u64; 4]);
 
 impl Drop for Counted {
@@ -181,57 +177,32 @@ impl Drop for Counted {
     }
 }
 
-#[derive(Collect)]
-#[collect(no_drop)]
-struct Live<'gc> {
-    plain: RefLock<Vec<Plain<'gc>>>,
-    dropping: RefLock<Vec<Dropping<'gc>>>,
-}
-
-type LiveArena = Arena<Rootable![Gc<'_, Live<'_>>]>;
-
-fn live() -> LiveArena {
-    arena::<Rootable![Gc<'_, Live<'_>>]>(|mc| {
-        Gc::new(mc, Live { plain: RefLock::default(), dropping: RefLock::default() })
-    })
-}
-
 /// Allocates objects of which a share lives, and another share has something to do when it dies.
-fn fill(arena: &mut LiveArena, objects: usize, share: f64, dropping: f64) {
+fn fill(arena: &mut Flat, objects: usize, share: f64, dropping: f64) {
     let mut rng = fastrand::Rng::with_seed(SEED);
-    arena.mutate(|mc, root| {
-        let root = Gc::write(mc, *root);
-        let mut plain = gc_arena::barrier::field!(root, Live, plain).unlock().borrow_mut();
-        let mut special = gc_arena::barrier::field!(root, Live, dropping).unlock().borrow_mut();
+    arena.mutate_root(|mc, live| {
         for n in 0..objects {
             let words = [n as u64; 4];
             let lives = rng.f64() < share;
-            if rng.f64() < dropping {
-                let object = Gc::new(mc, Static(Counted(words)));
-                if lives {
-                    special.push(object);
-                }
+            let object = if rng.f64() < dropping {
+                Gc::erase(Gc::new(mc, Static(Counted(words))))
             } else {
-                let object = Gc::new(mc, words);
-                if lives {
-                    plain.push(object);
-                }
+                Gc::erase(Gc::new(mc, words))
+            };
+            if lives {
+                live.push(object);
             }
         }
     });
 }
 
-fn clear(arena: &mut LiveArena) {
-    arena.mutate(|mc, root| {
-        let root = Gc::write(mc, *root);
-        gc_arena::barrier::field!(root, Live, plain).unlock().borrow_mut().clear();
-        gc_arena::barrier::field!(root, Live, dropping).unlock().borrow_mut().clear();
-    });
+fn clear(arena: &mut Flat) {
+    arena.mutate_root(|_mc, live| live.clear());
     arena.finish_cycle();
 }
 
 /// Times the sweep alone.
-fn sweep(arena: &mut LiveArena) -> Duration {
+fn sweep(arena: &mut Flat) -> Duration {
     if let Some(marked) = arena.finish_marking() {
         marked.start_sweeping();
     }
@@ -241,29 +212,21 @@ fn sweep(arena: &mut LiveArena) -> Duration {
 }
 
 /// An object with two links, of 32 bytes.
-#[derive(Collect)]
+#[derive(Clone, Copy, Collect)]
 #[collect(no_drop)]
 struct Pair<'gc> {
-    left: Lock<Option<Gc<'gc, Pair<'gc>>>>,
-    right: Lock<Option<Gc<'gc, Pair<'gc>>>>,
+    left: Option<PairGc<'gc>>,
+    right: Option<PairGc<'gc>>,
     words: [u64; 2],
 }
 
-impl<'gc> Pair<'gc> {
-    fn set_left(mc: &Mutation<'gc>, this: Gc<'gc, Self>, to: Option<Gc<'gc, Self>>) {
-        gc_arena::barrier::field!(Gc::write(mc, this), Pair, left).unlock().set(to);
-    }
-
-    fn set_right(mc: &Mutation<'gc>, this: Gc<'gc, Self>, to: Option<Gc<'gc, Self>>) {
-        gc_arena::barrier::field!(Gc::write(mc, this), Pair, right).unlock().set(to);
-    }
-}
+type PairGc<'gc> = Gc<'gc, Lock<Pair<'gc>>>;
 
 #[derive(Collect)]
 #[collect(no_drop)]
 struct Graph<'gc> {
-    root: Option<Gc<'gc, Pair<'gc>>>,
-    leaves: Vec<Plain<'gc>>,
+    root: Option<PairGc<'gc>>,
+    leaves: Vec<Gc<'gc, [u64; 4]>>,
 }
 
 /// The same graphs as Sexton's; see `Links`.
@@ -273,16 +236,13 @@ fn graph(links: Links, objects: usize) -> Arena<Rootable![Graph<'_>]> {
             let leaves = (0..objects).map(|n| Gc::new(mc, [n as u64; 4])).collect();
             return Graph { root: None, leaves };
         }
-        let pair = |n: usize| {
-            let (left, right) = (Lock::new(None), Lock::new(None));
-            Gc::new(mc, Pair { left, right, words: [n as u64; 2] })
-        };
-        let all: Vec<Gc<'_, Pair<'_>>> = (0..objects).map(pair).collect();
+        let pair = |n: usize| Pair { left: None, right: None, words: [n as u64; 2] };
+        let all: Vec<PairGc<'_>> = (0..objects).map(|n| Gc::new(mc, Lock::new(pair(n)))).collect();
         let root = all[links.edges(objects, |from, left, right| {
-            Pair::set_left(mc, all[from], left.map(|to| all[to]));
-            Pair::set_right(mc, all[from], right.map(|to| all[to]));
+            let (left, right) = (left.map(|to| all[to]), right.map(|to| all[to]));
+            all[from].set(mc, Pair { left, right, ..all[from].get() });
         })];
-        black_box(root.words);
+        black_box(root.get().words);
         Graph { root: Some(root), leaves: Vec::new() }
     })
 }
@@ -304,43 +264,45 @@ impl Tree<'_> {
     }
 }
 
-#[derive(Collect, Default)]
+#[derive(Clone, Copy, Collect, Default)]
 #[collect(no_drop)]
 struct Node<'gc> {
-    left: Lock<Option<Gc<'gc, Node<'gc>>>>,
-    right: Lock<Option<Gc<'gc, Node<'gc>>>>,
+    left: Option<NodeGc<'gc>>,
+    right: Option<NodeGc<'gc>>,
     numbers: [i32; 2],
 }
+
+type NodeGc<'gc> = Gc<'gc, Lock<Node<'gc>>>;
 
 #[derive(Collect, Default)]
 #[collect(no_drop)]
 struct Kept<'gc> {
-    tree: Option<Gc<'gc, Node<'gc>>>,
+    tree: Option<NodeGc<'gc>>,
     array: Option<Gc<'gc, Box<[f64]>>>,
 }
 
-fn populate<'gc>(mc: &Mutation<'gc>, node: Gc<'gc, Node<'gc>>, depth: usize) {
+fn node<'gc>(mc: &Mutation<'gc>, children: Option<[NodeGc<'gc>; 2]>) -> NodeGc<'gc> {
+    let [left, right] = children.map_or([None; 2], |it| it.map(Some));
+    Gc::new(mc, Lock::new(Node { left, right, numbers: [0; 2] }))
+}
+
+fn populate<'gc>(mc: &Mutation<'gc>, top: NodeGc<'gc>, depth: usize) {
     if depth > 0 {
-        let children = [Gc::new(mc, Node::default()), Gc::new(mc, Node::default())];
-        let written: &Write<Node<'gc>> = Gc::write(mc, node);
-        gc_arena::barrier::field!(written, Node, left).unlock().set(Some(children[0]));
-        gc_arena::barrier::field!(written, Node, right).unlock().set(Some(children[1]));
+        let children = [node(mc, None), node(mc, None)];
+        let [left, right] = children.map(Some);
+        top.set(mc, Node { left, right, ..top.get() });
         children.into_iter().for_each(|child| populate(mc, child, depth - 1));
     }
 }
 
-fn top_down<'gc>(mc: &Mutation<'gc>, depth: usize) -> Gc<'gc, Node<'gc>> {
-    let node = Gc::new(mc, Node::default());
-    populate(mc, node, depth);
-    node
+fn top_down<'gc>(mc: &Mutation<'gc>, depth: usize) -> NodeGc<'gc> {
+    let top = node(mc, None);
+    populate(mc, top, depth);
+    top
 }
 
-fn make<'gc>(mc: &Mutation<'gc>, depth: usize) -> Gc<'gc, Node<'gc>> {
-    if depth == 0 {
-        return Gc::new(mc, Node::default());
-    }
-    let [left, right] = [make(mc, depth - 1), make(mc, depth - 1)].map(|it| Lock::new(Some(it)));
-    Gc::new(mc, Node { left, right, numbers: [0; 2] })
+fn make<'gc>(mc: &Mutation<'gc>, depth: usize) -> NodeGc<'gc> {
+    node(mc, (depth > 0).then(|| [make(mc, depth - 1), make(mc, depth - 1)]))
 }
 
 /// An object of 32 bytes, linked to the one before.
