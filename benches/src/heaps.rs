@@ -7,6 +7,8 @@ mod rounds;
 mod shapes;
 
 pub(crate) use rounds::{
-    GARBAGE_PER_CYCLE, Nothing, PATIENCE, add_and_stop, alloc_garbage, garbage, garbage_heap, per,
+    GARBAGE_PER_CYCLE, Nothing, add_and_stop, alloc_garbage, garbage, garbage_heap,
 };
-pub(crate) use shapes::{Graph, Links, OBJECT_BYTES, Plain, Round, SEED, Shape, ShapedHeap};
+pub(crate) use shapes::{
+    Graph, Links, OBJECT_BYTES, PATIENCE, Plain, Round, SEED, Shape, ShapedHeap, per,
+};

@@ -115,15 +115,17 @@ impl Drop for Progress {
 }
 
 /// Checks that the file of `--json` can be written, before hours of measuring. Makes it.
-pub(crate) fn writable(file: &Path) -> Result<(), Failure> {
+pub(crate) fn writable(file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
     let opened = fs::OpenOptions::new().append(true).create(true).open(file);
     opened.map(drop).map_err(|error| {
         Failure::Usage(format!("--json {file:?} cannot be written: {error}; valid is a file name"))
     })
 }
 
-/// Writes a record to the file of `--json`.
-pub(crate) fn save(record: &impl Serialize, file: &Path) -> Result<(), Failure> {
+/// Writes a record to the file of `--json`, if there is one.
+pub(crate) fn save(record: &impl Serialize, file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
     let text = serde_json::to_string_pretty(record).map_err(|error| error.to_string());
     let saved = text.and_then(|text| fs::write(file, text + "\n").map_err(|it| it.to_string()));
     saved.map_err(|error| Failure::Run(format!("cannot write {file:?}: {error}")))

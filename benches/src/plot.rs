@@ -81,7 +81,7 @@ fn draw(record: &Record, args: &Args) -> Result<String, String> {
         return Err("the record has nothing to draw: no row of Sexton's or of a peer's".into());
     }
     let style = if args.best { &LARGE } else { &ALL };
-    layout::draw(&panels, record, peers, style)
+    layout::draw(&panels, record, peers, style).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -94,9 +94,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .filter(|&work| Row::of(work).any(|row| args.is_wanted(row)))
         .collect();
     // Before hours of measuring, and not after.
-    if let Some(file) = &args.json {
-        writable(file)?;
-    }
+    let json = args.json.as_deref();
+    writable(json)?;
     interrupt::watch();
 
     let peers = Peers::parse(&args.peers);
@@ -134,17 +133,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             }
             record.seconds = start.elapsed().as_secs();
             // Each time, so that a run that is killed leaves something.
-            args.json.as_deref().map_or(Ok(()), |file| save(&record, file))?;
+            save(&record, json)?;
         }
     }
     drop(progress);
 
     record.seconds = start.elapsed().as_secs();
     record.partial = interrupt::caught().is_some();
-    args.json.as_deref().map_or(Ok(()), |file| save(&record, file))?;
+    save(&record, json)?;
     let record = record.shown();
     print(report::text(&record))?;
-    interrupt::as_failure(args.json.as_deref())?;
+    interrupt::as_failure(json)?;
     match record.failures.iter().find(|failed| failed.by == SEXTON) {
         Some(failed) => Err(Failure::Run(format!("cannot measure: {}", failed.reason))),
         None => Ok(()),

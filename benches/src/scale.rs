@@ -66,9 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         [] => vec![1, 2, thread::available_parallelism().map_or(1, usize::from).clamp(2, 64)],
         list => list.to_vec(),
     });
-    if let Some(file) = &args.json {
-        writable(file)?;
-    }
+    let json = args.json.as_deref();
+    writable(json)?;
 
     let command = command(&works, &sizes, &threads, args.rounds);
     let mut record = Record::new(Kind::Scale, command, false, args.rounds);
@@ -82,9 +81,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     expect(&mut record, &jobs, &threads);
     interrupt::watch();
-    measure_all(&mut record, &jobs, &threads, args.json.as_deref())?;
+    measure_all(&mut record, &jobs, &threads, json)?;
     print(text(&record))?;
-    interrupt::as_failure(args.json.as_deref())?;
+    interrupt::as_failure(json)?;
     match record.failures.first() {
         Some(failed) => Err(Failure::Run(format!("cannot measure: {}", failed.reason))),
         None => Ok(()),
@@ -218,11 +217,11 @@ fn measure_all(
             }
             record.seconds = start.elapsed().as_secs();
             // Each time, so that a run that is killed leaves something.
-            json.map_or(Ok(()), |file| save(record, file))?;
+            save(record, json)?;
         }
     }
     record.partial = false;
-    json.map_or(Ok(()), |file| save(record, file))
+    save(record, json)
 }
 
 /// Has a process of its own measure a work: rows and their values.

@@ -7,14 +7,6 @@ use sexton::{Gc, GcRefCell, Heap, Mode, Mutation, Payload, Trace};
 
 use super::shapes::{self, Plain};
 
-/// Longer than any cleanups take that will end.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
-
-/// Nanoseconds for each of `count`; 0 if there were none.
-pub(crate) fn per(time: Duration, count: u64) -> f64 {
-    if count == 0 { 0.0 } else { time.as_nanos() as f64 / count as f64 }
-}
-
 /// Objects that a heap with default pacing allocates between two cycles when all of them die.
 pub(crate) const GARBAGE_PER_CYCLE: usize =
     sexton::Pacing::DEFAULT_MIN_BYTES as usize / shapes::OBJECT_BYTES;

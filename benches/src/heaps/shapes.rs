@@ -11,8 +11,6 @@ use sexton::{
     CleanupPool, Gc, GcCell, GcRefCell, GcReport, Heap, Leaf, Mutation, OnDrop, Pacing, Trace,
 };
 
-use super::rounds::{PATIENCE, per};
-
 /// An object without pointers, cleanups or drop glue: four words.
 pub(crate) type Plain = Leaf<[u64; 4]>;
 
@@ -32,6 +30,14 @@ const _: () = assert!(size_of::<Pair<'_>>() == OBJECT_BYTES);
 
 /// Objects allocated in one session.
 const PER_SESSION: usize = 1 << 16;
+
+/// Longer than any cleanups take that will end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Nanoseconds for each of `count`; 0 if there were none.
+pub(crate) fn per(time: Duration, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { time.as_nanos() as f64 / count as f64 }
+}
 
 /// The seed of all pseudo-random choices.
 pub(crate) const SEED: u64 = 0x5e37_0b5e;

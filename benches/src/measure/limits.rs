@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::heaps::{OBJECT_BYTES, SEED, per};
 
-use super::sexton_cleanups::{Started, spin_for_a_microsecond};
+use super::sexton_cleanups::{Started, nanos_at, pause, spin_for_a_microsecond};
 use crate::catalogue::{Builtin, Out};
 use crate::catalogue::{MACHINE, Work};
 
@@ -69,14 +69,6 @@ fn bitmap(objects: usize) -> f64 {
     per(time, 64 * words as u64)
 }
 
-/// Waits until a thread that was woken before is asleep again.
-pub(super) fn pause() {
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_micros(100) {
-        std::hint::spin_loop();
-    }
-}
-
 /// How long a thread that parks takes from being woken to running.
 fn wakes(count: usize) -> Vec<Duration> {
     let started = Started::new();
@@ -106,13 +98,6 @@ fn wakes(count: usize) -> Vec<Duration> {
     sleeper.thread().unpark();
     let _ = sleeper.join();
     times
-}
-
-/// The time below which a share of the times lies, in nanoseconds; sorts them.
-pub(super) fn nanos_at(times: &mut [Duration], share: f64) -> f64 {
-    times.sort_unstable();
-    let last = times.len().saturating_sub(1);
-    times.get((share * last as f64).round() as usize).map_or(0.0, |time| time.as_nanos() as f64)
 }
 
 /// Nanoseconds for a load whose address the load before it gave, anywhere in memory.
@@ -178,18 +163,4 @@ fn touch() -> f64 {
     let time = start.elapsed();
     black_box(&fresh);
     per(time, OBJECTS as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_of_the_sorted_times() {
-        let mut times: Vec<Duration> = (1..=100).rev().map(Duration::from_nanos).collect();
-        assert_eq!(nanos_at(&mut times, 0.0), 1.0);
-        assert_eq!(nanos_at(&mut times, 0.99), 99.0);
-        assert_eq!(nanos_at(&mut times, 1.0), 100.0);
-        assert_eq!(nanos_at(&mut [], 0.5), 0.0);
-    }
 }

@@ -23,6 +23,9 @@ const IDS: &str = "W1 W2.0 W2.10 W2.50 W2.90 W2c.0 W2c.50 W2r.50 W2r.90 W3.rando
     W8.stalls memory.object memory.cleanup memory.spike S0.session S1.1 S1.2 S2.1 S2.2 \
     S3.1 S3.2 S4.1 S4.2 S5.p99 S5.max";
 
+/// A row, and how it follows from what was measured.
+type Told<C> = (&'static str, fn(&C) -> f64);
+
 /// How much is done for a number.
 #[derive(Clone, Copy)]
 pub(super) struct Effort {
@@ -41,7 +44,7 @@ impl Effort {
     fn tell<C>(
         self,
         out: &mut Out,
-        rows: &[(&str, fn(&C) -> f64)],
+        rows: &[Told<C>],
         cost: impl FnMut() -> Result<C, String>,
     ) -> Result<(), String> {
         let costs: Result<Vec<C>, String> = iter::repeat_with(cost).take(self.times).collect();
@@ -182,9 +185,8 @@ fn w4(cleanups: usize, effort: Effort, out: &mut Out) -> Result<(), String> {
     let all = Shape { cleanups: 1.0, ..Shape::plain(cleanups, 0.0) };
     let mut in_order = effort.heap();
     in_order.round(all, |_| {})?;
-    let rows: &[(&str, fn(&Round) -> f64)] =
-        &[("W4.register", Round::register), ("W4.run", Round::run)];
-    effort.tell(out, rows, || in_order.round(all, |_| {}))?;
+    let rows: [Told<Round>; 2] = [("W4.register", Round::register), ("W4.run", Round::run)];
+    effort.tell(out, &rows, || in_order.round(all, |_| {}))?;
 
     if !out.wants("W4.mixed.register") && !out.wants("W4.mixed.run") {
         return Ok(());

@@ -10,7 +10,6 @@ use crate::heaps::{Nothing, per};
 use sexton::{CleanupPool, Heap, Pacing};
 use sexton_cleanup::{Client, Pool, PoolConfig, Role, Spawn};
 
-use super::limits::{nanos_at, pause};
 use crate::catalogue::Out;
 use crate::heaps::PATIENCE;
 
@@ -165,5 +164,34 @@ pub(super) fn spin_for_a_microsecond() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_micros(1) {
         std::hint::spin_loop();
+    }
+}
+
+/// Waits until a thread that was woken before is asleep again.
+pub(super) fn pause() {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(100) {
+        std::hint::spin_loop();
+    }
+}
+
+/// The time below which a share of the times lies, in nanoseconds; sorts them.
+pub(super) fn nanos_at(times: &mut [Duration], share: f64) -> f64 {
+    times.sort_unstable();
+    let last = times.len().saturating_sub(1);
+    times.get((share * last as f64).round() as usize).map_or(0.0, |time| time.as_nanos() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_sorted_times() {
+        let mut times: Vec<Duration> = (1..=100).rev().map(Duration::from_nanos).collect();
+        assert_eq!(nanos_at(&mut times, 0.0), 1.0);
+        assert_eq!(nanos_at(&mut times, 0.99), 99.0);
+        assert_eq!(nanos_at(&mut times, 1.0), 100.0);
+        assert_eq!(nanos_at(&mut [], 0.5), 0.0);
     }
 }

@@ -1,11 +1,13 @@
 //! Where the panels stand: in columns, to be read from top to bottom and then to the right, as
 //! equally long as the order allows, under a head that says what it is.
 
-use plotters::coord::Shift;
-use plotters::prelude::{DrawingArea, DrawingBackend, IntoDrawingArea, SVGBackend, WHITE};
+use std::io;
+
+use plotters::drawing::DrawingAreaErrorKind;
+use plotters::prelude::{IntoDrawingArea, SVGBackend, WHITE};
 use plotters::style::RGBColor;
 
-use super::panel::{FAINT, GOAL, LIMIT, OTHERS, Panel, SEXTONS, Style, TEXT, line, swatch};
+use super::panel::{Area, Drawn, FAINT, GOAL, LIMIT, OTHERS, Panel, SEXTONS, Style, TEXT, swatch};
 use crate::run::Record;
 use crate::values::counted;
 
@@ -17,7 +19,7 @@ pub(super) fn draw(
     record: &Record,
     peers: Option<usize>,
     style: &Style,
-) -> Result<String, String> {
+) -> Result<String, DrawingAreaErrorKind<io::Error>> {
     let mut heights: Vec<u32> = panels.iter().map(|panel| panel.height(style) + GAP).collect();
     if !style.is_logarithmic {
         // A grid.
@@ -37,7 +39,7 @@ pub(super) fn draw(
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        root.fill(&WHITE).map_err(|error| error.to_string())?;
+        root.fill(&WHITE)?;
         head(&root, record, peers, style)?;
         let below = root.margin(head_height, 0, GAP / 2, GAP / 2);
         for (area, column) in below.split_evenly((1, columns.len())).into_iter().zip(columns) {
@@ -48,7 +50,7 @@ pub(super) fn draw(
                 rest = below.margin(GAP, 0, 0, 0);
             }
         }
-        root.present().map_err(|error| error.to_string())?;
+        root.present()?;
     }
     Ok(text)
 }
@@ -78,12 +80,7 @@ fn columns(heights: &[u32], most_columns: usize) -> Vec<usize> {
 }
 
 /// The head: what was measured where, and in a picture of all rows what the colours mean.
-fn head<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    record: &Record,
-    best: Option<usize>,
-    style: &Style,
-) -> Result<(), String> {
+fn head(area: &Area<'_>, record: &Record, best: Option<usize>, style: &Style) -> Drawn {
     let title = style.font(style.head).color(&TEXT);
     let small = style.font(style.text).color(&FAINT);
     let left = GAP as i32;
@@ -93,8 +90,8 @@ fn head<B: DrawingBackend>(
         Some(best) => format!("the {best} best peers of each row"),
     };
     let heading = format!("Sexton and {whose}: medians of one run, less is better");
-    area.draw_text(&heading, &title, (left, 12)).map_err(line::<B>)?;
-    area.draw_text(&describe(record), &small, (left, 40)).map_err(line::<B>)?;
+    area.draw_text(&heading, &title, (left, 12))?;
+    area.draw_text(&describe(record), &small, (left, 40))?;
     if !style.is_logarithmic {
         return Ok(());
     }
@@ -103,11 +100,11 @@ fn head<B: DrawingBackend>(
     let mut x = left;
     for (name, colour) in keys {
         swatch(area, (x, 61), colour, name == "goal")?;
-        area.draw_text(name, &small, (x + 18, 60)).map_err(line::<B>)?;
+        area.draw_text(name, &small, (x + 18, 60))?;
         x += 36 + 6 * name.len() as i32;
     }
     let scales = "scales are logarithmic";
-    area.draw_text(scales, &small, (x, 60)).map_err(line::<B>)
+    area.draw_text(scales, &small, (x, 60))
 }
 
 fn describe(record: &Record) -> String {

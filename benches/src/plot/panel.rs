@@ -1,11 +1,14 @@
 //! One panel: a title, and below it rows, each with a bar for every contender that measured it.
 
+use std::io;
+
 use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::coord::types::{RangedCoordf64, RangedCoordi32};
+use plotters::drawing::DrawingAreaErrorKind;
 use plotters::element::{EmptyElement, PathElement, Rectangle, Text};
-use plotters::prelude::{DrawingArea, DrawingBackend};
+use plotters::prelude::{DrawingArea, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontDesc, FontStyle, IntoFont, RGBColor, TextStyle};
 
@@ -108,7 +111,10 @@ struct Bar {
     values: Result<[f64; 3], &'static str>,
 }
 
-type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, RangedCoordi32>>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// Drawn, or what went wrong.
+pub(super) type Drawn = Result<(), DrawingAreaErrorKind<io::Error>>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordi32>>;
 
 impl Panel {
     /// The panel of a work, if any of it was measured, with all peers or the best of each row. The
@@ -145,16 +151,12 @@ impl Panel {
     }
 
     /// Draws it into an area of its height.
-    pub(super) fn draw<B: DrawingBackend>(
-        &self,
-        area: &DrawingArea<B, Shift>,
-        style: &Style,
-    ) -> Result<(), String> {
+    pub(super) fn draw(&self, area: &Area<'_>, style: &Style) -> Drawn {
         let (width, height) = area.dim_in_pixel();
         let frame = Rectangle::new([(0, 0), (width as i32 - 1, height as i32 - 1)], FRAME);
-        area.draw(&frame).map_err(line::<B>)?;
+        area.draw(&frame)?;
         let bold = font(style.title).style(FontStyle::Bold).color(&TEXT);
-        area.draw_text(&self.title, &bold, (MARGIN, 8)).map_err(line::<B>)?;
+        area.draw_text(&self.title, &bold, (MARGIN, 8))?;
 
         // Across: the logarithm of a value, or the value. Down: pixels below the title.
         let (first, last) = self.range(style);
@@ -164,15 +166,14 @@ impl Panel {
             .margin_right(style.numbers)
             .set_label_area_size(plotters::chart::LabelAreaPosition::Left, style.names)
             .set_label_area_size(plotters::chart::LabelAreaPosition::Bottom, style.axis_height())
-            .build_cartesian_2d(first..last, down..0)
-            .map_err(line::<B>)?;
+            .build_cartesian_2d(first..last, down..0)?;
         if style.is_logarithmic {
             let mut mesh = chart.configure_mesh();
             mesh.disable_y_mesh().disable_y_axis().light_line_style(GRID.mix(0.0));
             mesh.bold_line_style(GRID).axis_style(GRID).x_label_style(style.font(9).color(&FAINT));
             mesh.x_labels((last - first) as usize + 1)
                 .x_label_formatter(&|power| short(10_f64.powf(*power)));
-            mesh.draw().map_err(line::<B>)?;
+            mesh.draw()?;
         }
         let mut top = 0;
         for row in &self.rows {
@@ -220,22 +221,16 @@ impl Row {
         style.heading_height() + style.bar * self.bars.len() as i32 + AFTER_ROW
     }
 
-    fn draw<B: DrawingBackend>(
-        &self,
-        area: &DrawingArea<B, Shift>,
-        chart: &mut Chart<'_, B>,
-        style: &Style,
-        top: i32,
-    ) -> Result<(), String> {
+    fn draw(&self, area: &Area<'_>, chart: &mut Chart<'_, '_>, style: &Style, top: i32) -> Drawn {
         let heading = style.font(style.text).color(&FAINT);
         let at = (MARGIN, style.title_height() + top + 5);
-        area.draw_text(&self.heading, &heading, at).map_err(line::<B>)?;
+        area.draw_text(&self.heading, &heading, at)?;
         let first = top + style.heading_height();
         for (nth, bar) in self.bars.iter().enumerate() {
             let top = first + style.bar * nth as i32;
             let name = style.font(style.text).color(&TEXT).pos(Pos::new(HPos::Right, VPos::Center));
             let at = (style.names - MARGIN, style.title_height() + top + style.bar / 2);
-            area.draw_text(&bar.name, &name, at).map_err(line::<B>)?;
+            area.draw_text(&bar.name, &name, at)?;
             // The goal is Sexton's, and so is its mark.
             bar.draw(chart, style, top, self.goal.filter(|_| bar.is_sextons))?;
         }
@@ -265,13 +260,7 @@ impl Bar {
         Bar { name: measured.by.clone(), is_sextons, colour, values }
     }
 
-    fn draw<B: DrawingBackend>(
-        &self,
-        chart: &mut Chart<'_, B>,
-        style: &Style,
-        top: i32,
-        goal: Option<f64>,
-    ) -> Result<(), String> {
+    fn draw(&self, chart: &mut Chart<'_, '_>, style: &Style, top: i32, goal: Option<f64>) -> Drawn {
         let (first, last) = (chart.x_range().start, chart.x_range().end);
         let pixel = (last - first) / f64::from(chart.plotting_area().dim_in_pixel().0.max(1));
         let across = |value: f64| {
@@ -285,18 +274,16 @@ impl Bar {
                 // However small: it was measured.
                 let to = across(median).max(first + 3.0 * pixel);
                 let corners = [(first, top + 2), (to, top + style.bar - 2)];
-                chart
-                    .draw_series([Rectangle::new(corners, self.colour.filled())])
-                    .map_err(line::<B>)?;
+                chart.draw_series([Rectangle::new(corners, self.colour.filled())])?;
                 let spread = [(across(min), middle), (across(max), middle)];
-                chart.draw_series([PathElement::new(spread, TEXT)]).map_err(line::<B>)?;
+                chart.draw_series([PathElement::new(spread, TEXT)])?;
                 (figure(median), to.max(across(max)))
             }
         };
         if let Some(at) = goal.map(across) {
             let mark = [(at, top), (at, top + style.bar)];
             let mark = PathElement::new(mark, GOAL.stroke_width(2));
-            chart.draw_series([mark]).map_err(line::<B>)?;
+            chart.draw_series([mark])?;
             // The number stands beside the mark, not on it.
             if (end..end + pixel * 8.0 * text.len() as f64).contains(&at) {
                 end = at;
@@ -305,30 +292,23 @@ impl Bar {
         let number =
             style.font(style.text - 1).color(&FAINT).pos(Pos::new(HPos::Left, VPos::Center));
         let number = EmptyElement::at((end, middle)) + Text::new(text, (5, 0), number);
-        chart.draw_series([number]).map(drop).map_err(line::<B>)
+        chart.draw_series([number]).map(drop)
     }
 }
 
 /// A key for a colour: a box, or for the goal its line.
-pub(super) fn swatch<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
+pub(super) fn swatch(
+    area: &Area<'_>,
     (x, y): (i32, i32),
     colour: RGBColor,
     is_line: bool,
-) -> Result<(), String> {
+) -> Drawn {
     if is_line {
         let goal = PathElement::new([(x + 6, y - 2), (x + 6, y + 13)], GOAL.stroke_width(2));
-        return area.draw(&goal).map_err(line::<B>);
+        return area.draw(&goal);
     }
     let key = Rectangle::new([(x, y), (x + 12, y + 11)], colour.filled());
-    area.draw(&key).map_err(line::<B>)
-}
-
-/// What goes wrong while drawing, in a line.
-pub(super) fn line<B: DrawingBackend>(
-    error: plotters::drawing::DrawingAreaErrorKind<B::ErrorType>,
-) -> String {
-    error.to_string()
+    area.draw(&key)
 }
 
 /// The powers of ten around a range; at least one apart. The least value has a bar, too.

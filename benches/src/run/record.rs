@@ -424,7 +424,7 @@ mod tests {
     fn a_record_comes_back_from_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("run.json");
-        crate::output::save(&sample(), &file).unwrap();
+        crate::output::save(&sample(), Some(&file)).unwrap();
         assert_eq!(Record::load(&file), Ok(sample()));
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("\"format\": 1", "\"format\": 9")).unwrap();
