@@ -229,7 +229,8 @@ fn growths(measured: &[Measured]) -> String {
         let sweep = |it: &Measured| it.spread(|it| Some(sweep_nanos(&it.0))).map(|it| it.median);
         (0 < spans(&least) && spans(&least) < spans(&most)).then_some(())?;
         Some(format!(
-            "growth, {} % live, {} % with a cleanup: {:.2} times the spans, {:.2} times the sweep\n",
+            "growth, {} % live, {} % with a cleanup: {:.2} times the spans, {:.2} times the \
+             sweep\n",
             share(most.shape.live),
             share(most.shape.cleanups),
             spans(&most) as f64 / spans(&least) as f64,
