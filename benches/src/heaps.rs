@@ -6,9 +6,7 @@
 mod rounds;
 mod shapes;
 
-pub(crate) use rounds::{
-    GARBAGE_PER_CYCLE, Nothing, add_and_stop, alloc_garbage, garbage, garbage_heap,
-};
+pub(crate) use rounds::{GARBAGE_PER_CYCLE, Nothing, add_and_stop, garbage, garbage_heap};
 pub(crate) use shapes::{
-    Graph, Links, OBJECT_BYTES, PATIENCE, Plain, Round, SEED, Shape, ShapedHeap, per,
+    Graph, Links, OBJECT_BYTES, PATIENCE, Plain, Round, SEED, Shape, ShapedHeap, alloc_garbage, per,
 };

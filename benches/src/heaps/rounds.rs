@@ -1,11 +1,10 @@
 //! Rounds that are timed as a whole.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use sexton::{Gc, GcRefCell, Heap, Mode, Mutation, Payload, Trace};
+use sexton::{Gc, GcRefCell, Heap, Trace};
 
-use super::shapes::{self, Plain};
+use super::shapes::{self, Plain, alloc_garbage};
 
 /// Objects that a heap with default pacing allocates between two cycles when all of them die.
 pub(crate) const GARBAGE_PER_CYCLE: usize =
@@ -29,17 +28,6 @@ pub(crate) fn garbage(heap: &mut Heap<Nothing>, count: usize) -> Duration {
         heap.mutate(|mc, _| alloc_garbage(mc, PER_SESSION.min(count - first)));
     }
     start.elapsed()
-}
-
-/// Allocates `count` objects, and keeps none.
-#[inline]
-pub(crate) fn alloc_garbage<M: Mode>(mc: &Mutation<'_, M>, count: usize)
-where
-    Plain: Payload<M>,
-{
-    for n in 0..count {
-        black_box(&*mc.alloc(shapes::plain(n)));
-    }
 }
 
 #[derive(Trace, Default)]

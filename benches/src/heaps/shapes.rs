@@ -8,7 +8,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use sexton::{
-    CleanupPool, Gc, GcCell, GcRefCell, GcReport, Heap, Leaf, Mutation, OnDrop, Pacing, Trace,
+    CleanupPool, Gc, GcCell, GcRefCell, GcReport, Heap, Leaf, Mode, Mutation, OnDrop, Pacing,
+    Payload, Trace,
 };
 
 /// An object without pointers, cleanups or drop glue: four words.
@@ -30,6 +31,17 @@ const _: () = assert!(size_of::<Pair<'_>>() == OBJECT_BYTES);
 
 /// Objects allocated in one session.
 const PER_SESSION: usize = 1 << 16;
+
+/// Allocates `count` objects, and keeps none.
+#[inline]
+pub(crate) fn alloc_garbage<M: Mode>(mc: &Mutation<'_, M>, count: usize)
+where
+    Plain: Payload<M>,
+{
+    for n in 0..count {
+        black_box(&*mc.alloc(plain(n)));
+    }
+}
 
 /// Longer than any cleanups take that will end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
@@ -110,19 +122,16 @@ impl ShapedHeap {
         let mut rng = fastrand::Rng::with_seed(SEED);
         let mut registered = Registered::default();
         let expected = (shape.objects as f64 * shape.live) as usize;
-        let mut made = 0;
-        while made < shape.objects {
-            let count = PER_SESSION.min(shape.objects - made);
-            let filled = self.heap.mutate(|mc, live| {
-                // Room for all that live, so that growing the list is not measured.
-                if made == 0 && live.objects.borrow_mut(mc).try_reserve(expected).is_err() {
-                    return Err(0);
-                }
-                fill_some(mc, live, count, shape, &mut rng, &mut registered)
-            });
-            filled.map_err(|some| no_memory(made + some))?;
-            made += count;
-            progress(made);
+        // Room for all that live, so that growing the list is not measured.
+        let reserved =
+            self.heap.mutate(|mc, live| live.objects.borrow_mut(mc).try_reserve(expected).is_ok());
+        reserved.then_some(()).ok_or_else(|| no_memory(0))?;
+        for first in (0..shape.objects).step_by(PER_SESSION) {
+            let count = PER_SESSION.min(shape.objects - first);
+            self.heap
+                .mutate(|mc, live| fill_some(mc, live, count, shape, &mut rng, &mut registered))
+                .map_err(|some| no_memory(first + some))?;
+            progress(first + count);
         }
         Ok(registered)
     }
@@ -130,15 +139,8 @@ impl ShapedHeap {
     /// Times how long `count` further plain objects take to allocate; none of them is linked.
     pub(crate) fn refill(&mut self, count: usize) -> Duration {
         let start = Instant::now();
-        let mut left = count;
-        while left > 0 {
-            let some = PER_SESSION.min(left);
-            self.heap.mutate(|mc, _| {
-                (0..some).for_each(|n| {
-                    black_box(&*mc.alloc(plain(n)));
-                });
-            });
-            left -= some;
+        for first in (0..count).step_by(PER_SESSION) {
+            self.heap.mutate(|mc, _| alloc_garbage(mc, PER_SESSION.min(count - first)));
         }
         start.elapsed()
     }
