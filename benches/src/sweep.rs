@@ -100,24 +100,44 @@ fn measure(shape: Shape, rounds: usize, progress: &Progress) -> Result<Measured,
 
 /// What a round shows, if it does: its label, its column in a curve if it has one, and how it is
 /// written.
-type Figure = (&'static str, &'static str, fn(f64) -> String, fn(&Pair) -> Option<f64>);
+type Figure = (&'static str, &'static str, fn(f64) -> String, fn(&Measured) -> Option<Spread>);
 
 const FIGURES: [Figure; 11] = [
-    ("mark, ns per live object", "mark ns/live", nanos, mark),
-    ("mark, live objects/s", "", count, |it| mark(it).map(rate)),
-    ("sweep, ns per object", "sweep ns/object", nanos, |it| Some(it.0.sweep())),
-    ("sweep, ns per span", "sweep ns/span", nanos, sweep_of_a_span),
-    ("sweep, objects/s", "sweep objects/s", count, |it| Some(rate(it.0.sweep()))),
-    ("sweep, bytes/s", "sweep bytes/s", count, |it| Some(OBJECT_BYTES as f64 * rate(it.0.sweep()))),
-    ("whole, ns per object", "whole ns/object", nanos, |it| each(it.0.collection, it.0.objects())),
-    ("whole, ms", "whole ms", nanos, |it| Some(it.0.collection.as_secs_f64() * 1e3)),
-    ("register, ns per cleanup", "", nanos, |it| each(it.0.registered.time, it.0.registered.count)),
-    ("queue, ns per cleanup of the dead", "", nanos, queue),
-    ("drain after the sweep, ns per cleanup", "", nanos, drain),
+    ("mark, ns per live object", "mark ns/live", nanos, |it| it.spread(mark)),
+    ("mark, live objects/s", "", count, |it| it.rates(mark)),
+    ("sweep, ns per object", "sweep ns/object", nanos, |it| it.spread(sweep)),
+    ("sweep, ns per span", "sweep ns/span", nanos, |it| it.spread(sweep_of_a_span)),
+    ("sweep, objects/s", "sweep objects/s", count, |it| it.rates(sweep)),
+    ("sweep, bytes/s", "sweep bytes/s", count, |it| it.rates(sweep_of_a_byte)),
+    ("whole, ns per object", "whole ns/object", nanos, |it| it.spread(whole)),
+    ("whole, ms", "whole ms", nanos, |it| it.spread(whole_ms)),
+    ("register, ns per cleanup", "", nanos, |it| it.spread(register)),
+    ("queue, ns per cleanup of the dead", "", nanos, |it| it.spread(queue)),
+    ("drain after the sweep, ns per cleanup", "", nanos, |it| it.spread(drain)),
 ];
 
 fn mark((Round { report, .. }, _): &Pair) -> Option<f64> {
     each(report.mark_time, report.live_objects)
+}
+
+fn sweep((it, _): &Pair) -> Option<f64> {
+    Some(it.sweep())
+}
+
+fn sweep_of_a_byte((it, _): &Pair) -> Option<f64> {
+    Some(it.sweep() / OBJECT_BYTES as f64)
+}
+
+fn whole((it, _): &Pair) -> Option<f64> {
+    each(it.collection, it.objects())
+}
+
+fn whole_ms((it, _): &Pair) -> Option<f64> {
+    Some(it.collection.as_secs_f64() * 1e3)
+}
+
+fn register((it, _): &Pair) -> Option<f64> {
+    each(it.registered.time, it.registered.count)
 }
 
 fn sweep_of_a_span((Round { report, .. }, _): &Pair) -> Option<f64> {
@@ -143,10 +163,6 @@ fn each(time: Duration, count: u64) -> Option<f64> {
     (count > 0).then(|| per(time, count))
 }
 
-fn rate(nanos: f64) -> f64 {
-    1e9 / nanos.max(1e-9)
-}
-
 /// A share in percent.
 fn share(part: f64) -> String {
     format!("{:.1}", 100.0 * part)
@@ -168,6 +184,11 @@ impl Measured {
     fn spread(&self, of: impl Fn(&Pair) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(of).collect())
     }
+
+    /// How many a second, of what takes so many nanoseconds each.
+    fn rates(&self, of: impl Fn(&Pair) -> Option<f64>) -> Option<Spread> {
+        self.spread(of).map(|it| it.inverse(|nanos| 1e9 / nanos.max(1e-9)))
+    }
 }
 
 /// One shape: a line for each figure.
@@ -187,7 +208,7 @@ fn table(measured: &Measured) -> String {
     let mut table = Table::of_numbers();
     table.row(["", "median", "min", "max"].map(String::from));
     for (label, _, write, of) in FIGURES {
-        if let Some(Spread { median, min, max }) = measured.spread(of) {
+        if let Some(Spread { median, min, max }) = of(measured) {
             table.row([label.to_owned(), write(median), write(min), write(max)]);
         }
     }
@@ -205,9 +226,12 @@ fn curve(measured: &[Measured], rounds: usize) -> String {
         let sizes = [objects as u64, it.last().report.swept_spans];
         let shape = sizes.map(|it| HumanCount(it).to_string()).into_iter();
         let shape = shape.chain([live, cleanups].map(share));
-        table.row(shape.chain(figures().map(|(_, _, write, of)| {
-            it.spread(of).map(|it| write(it.median)).unwrap_or_default()
-        })));
+        table.row(
+            shape
+                .chain(figures().map(|(_, _, write, of)| {
+                    of(it).map(|it| write(it.median)).unwrap_or_default()
+                })),
+        );
     }
     let rounds = counted(rounds, "round");
     let growths = growths(measured);
