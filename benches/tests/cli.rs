@@ -342,7 +342,8 @@ mod measuring {
 
     use super::*;
 
-    /// A folder with a peer for each of the scripts. Each is what `build.sh` makes.
+    /// A folder with a peer for each of the scripts. Each is what `build.sh` makes. All tests build
+    /// into one folder, so each has peers of other names.
     fn peers(scripts: &[(&str, &str)]) -> TempDir {
         let top = TempDir::new().expect("a temporary directory");
         for (name, program) in scripts {
@@ -466,8 +467,8 @@ mod measuring {
              echo W1 7; echo W1@two 8; echo W5 9;; *) {};; esac",
             sleep_and_tell(&pid)
         );
-        let peers = peers(&[("test-fake", &fake)]);
-        let args = format!("--best --quick --peers test-fake --json {json}");
+        let peers = peers(&[("test-best", &fake)]);
+        let args = format!("--best --quick --peers test-best --json {json}");
         let (run, _) = run_and_signal(&args, peers.path(), &pid, Signal::INT);
         assert_eq!(run.code, Some(130), "{}", run.err);
         let record = super::json(&json);
@@ -478,11 +479,11 @@ mod measuring {
             let results = record["rows"][row]["results"].as_array().unwrap();
             results.iter().map(|it| it["by"].as_str().unwrap()).collect::<Vec<_>>()
         };
-        assert_eq!((by(0), by(2)), (vec!["sexton", "test-fake"], vec!["sexton"]));
+        assert_eq!((by(0), by(2)), (vec!["sexton", "test-best"], vec!["sexton"]));
         let drawn = super::run(format!("plot --best {json}"));
         drawn.assert_silent();
         let picture = fs::read_to_string(&svg).unwrap();
-        assert!(picture.contains("Sweep, half") && picture.contains("test-fake"), "{picture}");
+        assert!(picture.contains("Sweep, half") && picture.contains("test-best"), "{picture}");
     }
 
     /// A line of shell that tells the number of a process, which sleeps, and waits for it.
@@ -516,21 +517,21 @@ mod measuring {
     fn kept_runs_become_tables_in_markdown() {
         let fake =
             "case $1 in --list) echo W5;; --version) echo fake 1.2;; *) echo W5 1000000;; esac";
-        let folder = peers(&[("test-fake", fake)]);
+        let folder = peers(&[("test-kept", fake)]);
         let [one, two] = ["run.json", "scale.json"].map(|it| path(&folder, it));
-        let args = format!("W5 limits --quick --rounds 1 --peers test-fake --json {one}");
+        let args = format!("W5 limits --quick --rounds 1 --peers test-kept --json {one}");
         assert_eq!(run_with(folder.path(), &args).code, Some(0));
         let table = run(format!("table {one}"));
         table.assert_silent();
         assert_has(
             &table.out,
             &[
-                "`sexton-bench run W5 limits --peers test-fake --quick --rounds 1`",
-                "test-fake is fake 1.2",
+                "`sexton-bench run W5 limits --peers test-kept --quick --rounds 1`",
+                "test-kept is fake 1.2",
                 "| row | what | unit | Sexton | goal | met |",
                 "| W5 | register and stop a cleanup, one object | ns per cleanup | ",
                 "| 15.0 | ",
-                "| test-fake 1,000,000 (",
+                "| test-kept 1,000,000 (",
                 "| limit.load | ",
             ],
         );
@@ -543,7 +544,7 @@ mod measuring {
         assert_has(&table.out, &["| | objects | 1 thread | 2 threads | 2 : 1 |"]);
 
         run("table /no/such/file").assert_usage(&["/no/such/file", "run --json FILE"]);
-        let other = path(&folder, "test-fake/build.sh");
+        let other = path(&folder, "test-kept/build.sh");
         run(format!("table {other}")).assert_usage(&["build.sh", "scale --json FILE"]);
         let words = ["a record of `scale`", "`sexton-bench table", "run --json"];
         run(format!("plot {two}")).assert_usage(&words);
