@@ -185,7 +185,7 @@ impl Measured {
         Spread::of(self.rounds.iter().filter_map(of).collect())
     }
 
-    /// How many a second, of what takes so many nanoseconds each.
+    /// How many a second, from the nanoseconds that each takes.
     fn rates(&self, of: impl Fn(&Pair) -> Option<f64>) -> Option<Spread> {
         self.spread(of).map(|it| it.inverse(|nanos| 1e9 / nanos.max(1e-9)))
     }
