@@ -11,7 +11,6 @@
 //!
 //! A program that takes minutes hangs: its seed is printed, and the process ends.
 
-use std::fmt::Debug;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,30 +22,23 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
-use sexton_tests::program::Tally;
+use sexton_tests::program::{Mutators, Op, Program, Tally, run};
 use sexton_tests::quiet;
 use sexton_tests::settings::number;
 
-/// A language of op programs.
+/// A kind of op programs.
 pub(crate) trait Language {
-    type Program: Debug;
-    type Op: Debug;
-
     /// Distinguishes its files.
     const NAME: &'static str;
     /// Operations that are run by default.
     const OPS: u64;
     /// How often a program is run before it counts as one that does not fail, when one like it has.
     const TRIES: u32;
+    /// What its programs are for.
+    const MUTATORS: Mutators;
 
     /// Any program; what is smaller is simpler.
-    fn programs() -> impl Strategy<Value = Self::Program>;
-
-    /// An operation of each kind.
-    fn each_op() -> impl Iterator<Item = Self::Op>;
-
-    /// Runs a program, and panics if heap and oracle disagree.
-    fn run(program: &Self::Program) -> Tally<Self::Op>;
+    fn programs() -> impl Strategy<Value = Program>;
 }
 
 /// Runs programs of the language; or, if it is given by its seed, one.
@@ -103,12 +95,12 @@ pub(crate) fn hunt<L: Language>() {
         programs_run.into_inner(),
         total.total() as f64 / seconds,
     );
-    for op in L::each_op() {
+    for op in L::MUTATORS.each_op() {
         println!("{:>10} {}", total.of(&op), name(&op));
     }
     assert!(total.total() >= wanted, "{} operations of {wanted}", total.total());
     if wanted >= 100_000 {
-        for op in L::each_op() {
+        for op in L::MUTATORS.each_op() {
             assert!(total.of(&op) > 0, "{} never had an effect", name(&op));
         }
     }
@@ -116,7 +108,7 @@ pub(crate) fn hunt<L: Language>() {
 
 /// Runs the program of one seed `tries` times; if it fails, the answer is a report of the shortest
 /// one found.
-fn run_seed<L: Language>(seed: u64, tries: u32, show: bool) -> Result<Tally<L::Op>, String> {
+fn run_seed<L: Language>(seed: u64, tries: u32, show: bool) -> Result<Tally, String> {
     let config = Config {
         cases: 1,
         failure_persistence: None,
@@ -130,13 +122,13 @@ fn run_seed<L: Language>(seed: u64, tries: u32, show: bool) -> Result<Tally<L::O
     let tally = Mutex::new(Tally::default());
     let tries = AtomicU32::new(tries);
     // The failures met while shrinking are not worth a line each.
-    let outcome = quiet::quietly(|| {
-        TestRunner::new_with_rng(config, rng).run(&L::programs(), |program| {
+    quiet::quietly(|| {
+        let outcome = TestRunner::new_with_rng(config, rng).run(&L::programs(), |program| {
             if show {
                 println!("{program:?}");
             }
             for _ in 0..tries.load(Relaxed) {
-                match catch_unwind(AssertUnwindSafe(|| L::run(&program))) {
+                match catch_unwind(AssertUnwindSafe(|| run(&program))) {
                     Ok(more) => *tally.lock().expect("nobody panics with it") = more,
                     Err(panic) => {
                         // What is tried from now on is like one that has failed.
@@ -146,23 +138,23 @@ fn run_seed<L: Language>(seed: u64, tries: u32, show: bool) -> Result<Tally<L::O
                 }
             }
             Ok(())
+        });
+        outcome.map_err(|error| match error {
+            TestError::Abort(reason) => format!("no program could be made: {reason}"),
+            TestError::Fail(reason, program) => format!(
+                "heap and oracle disagree: {reason}\nafter this program, the shortest found to \
+                 fail:\n{program:#?}\nrun it again with SEXTON_SEED={seed}"
+            ),
         })
-    });
-    match outcome {
-        Ok(()) => Ok(tally.into_inner().expect("nobody panics with it")),
-        Err(TestError::Abort(reason)) => Err(format!("no program could be made: {reason}")),
-        Err(TestError::Fail(reason, program)) => Err(format!(
-            "heap and oracle disagree: {reason}\nafter this program, the shortest found to fail:\n\
-             {program:#?}\nrun it again with SEXTON_SEED={seed}"
-        )),
-    }
+    })?;
+    Ok(tally.into_inner().expect("nobody panics with it"))
 }
 
 fn seed_file<L: Language>(worker: usize) -> PathBuf {
     [env!("CARGO_TARGET_TMPDIR"), &format!("seed-{}-{worker}", L::NAME)].iter().collect()
 }
 
-fn name(op: &impl Debug) -> String {
+fn name(op: &Op) -> String {
     let text = format!("{op:?}");
     text.split(' ').next().unwrap_or_default().to_owned()
 }

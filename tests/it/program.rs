@@ -7,7 +7,7 @@
 //! workers, and may need more than one try.
 
 use proptest::prelude::*;
-use sexton_tests::program::{OPS, Op, Program, Tally, run};
+use sexton_tests::program::{Mutators, Program};
 
 use crate::hunt::{Language, hunt};
 
@@ -17,27 +17,17 @@ const LENGTH: usize = 300;
 struct OneMutator;
 
 impl Language for OneMutator {
-    type Program = Program;
-    type Op = Op;
-
     const NAME: &'static str = "program";
     // Of the breaks in `docs/RELIABILITY.md`, those that show in a million show within 30,000.
     const OPS: u64 = 200_000;
     const TRIES: u32 = 1;
+    const MUTATORS: Mutators = Mutators::One;
 
     /// As words: smaller numbers spell simpler operations.
     fn programs() -> impl Strategy<Value = Program> {
         let word = || any::<(u8, u8, u8, u8)>().prop_map(|(op, a, b, c)| [op, a, b, c]);
         (word(), prop::collection::vec(word(), 1..=LENGTH))
             .prop_map(|(first, ops)| Program::spelled(first, ops))
-    }
-
-    fn each_op() -> impl Iterator<Item = Op> {
-        OPS.iter().map(|&(_, make)| make(0, 0, 0))
-    }
-
-    fn run(program: &Program) -> Tally {
-        run(program)
     }
 }
 

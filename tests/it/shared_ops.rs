@@ -5,8 +5,7 @@
 //! runs it, a hundred times if need be: threads run as they like.
 
 use proptest::prelude::*;
-use sexton_tests::program::Tally;
-use sexton_tests::program::shared::{OPS, Op, Program, run};
+use sexton_tests::program::{Mutators, Program};
 
 use crate::hunt::{Language, hunt};
 
@@ -16,12 +15,10 @@ const LENGTH: usize = 400;
 struct ManyMutators;
 
 impl Language for ManyMutators {
-    type Program = Program;
-    type Op = Op;
-
     const NAME: &'static str = "shared";
     const OPS: u64 = 200_000;
     const TRIES: u32 = 100;
+    const MUTATORS: Mutators = Mutators::Several;
 
     /// As words: smaller numbers spell simpler operations.
     fn programs() -> impl Strategy<Value = Program> {
@@ -30,15 +27,7 @@ impl Language for ManyMutators {
             numbers.prop_map(|(who, op, a, b, c)| [who, op, a, b, c])
         };
         (word(), prop::collection::vec(word(), 1..=LENGTH))
-            .prop_map(|(first, steps)| Program::spelled(first, steps))
-    }
-
-    fn each_op() -> impl Iterator<Item = Op> {
-        OPS.iter().map(|&(_, make)| make(0, 0, 0))
-    }
-
-    fn run(program: &Program) -> Tally<Op> {
-        run(program)
+            .prop_map(|(first, steps)| Program::spelled_for_several(first, steps))
     }
 }
 

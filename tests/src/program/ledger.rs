@@ -4,7 +4,7 @@
 //! panic; so what happens there is written down, and the oracle, on the program's thread, compares.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sexton::{Cleanup, CleanupPool, CleanupState};
@@ -154,17 +154,27 @@ impl Action {
 /// handle runs.
 const YIELDS: u32 = 20;
 
-/// A field that reports its drop, and may panic in it.
+/// A field that reports its drop, and panics in it if it is armed.
 pub(super) struct Probe {
     pub(super) id: Id,
     pub(super) ledger: Arc<Ledger>,
-    pub(super) panics: bool,
+    armed: AtomicBool,
+}
+
+impl Probe {
+    pub(super) fn new(id: Id, ledger: &Arc<Ledger>) -> Self {
+        Probe { id, ledger: ledger.clone(), armed: AtomicBool::new(false) }
+    }
+
+    pub(super) fn arm(&self) {
+        self.armed.store(true, SeqCst);
+    }
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
         self.ledger.write(Event::Dropped(self.id));
-        if self.panics {
+        if self.armed.load(SeqCst) {
             throw();
         }
     }

@@ -1,34 +1,62 @@
 //! Op programs: sequences of operations on heaps, run against the real thing and an oracle side by
 //! side.
 //!
+//! One language serves both modes, and each operation is done in one way. What is done is written
+//! down. What is written down is replayed to the oracle, which compares. The modes differ in when
+//! that is: after each operation, or when all threads have ended.
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | `ops` | the language, and the table that random tests and the fuzzer make programs from |
+//! | `place` | what differs between the modes: cells, and what may be allocated |
 //! | `payload` | the objects that programs put into heaps |
 //! | `any` | pointers to objects of any type |
 //! | `setup` | heaps and pools as a program's setup says |
 //! | `cleanups` | cleanups that tell the ledger, and their handles |
 //! | `ledger` | what cleanups and drop glue tell of themselves |
+//! | `journal` | what operations write down |
+//! | `common` | what all threads of a program share |
+//! | `session` | a session that holds locks until what was done under them is written down |
+//! | `hand` | does the operations |
 //! | `oracle` | what should be true, as a plain graph and plain counters |
-//! | `run` | does each operation to both and compares |
+//! | `replay` | what was written down, done to the oracle, and compared |
+//! | `local` | runs a program for one mutator, and the operations that end a heap |
+//! | `shared` | runs one for several mutators, and the operations that threads share |
 //! | `tally` | counts operations that took effect |
-//! | `shared` | the same for several mutators of one heap |
 //!
-//! Invariant: as long as heap and oracle agree, what a program does depends on the program alone if
-//! its pool is manual, and on the order in which workers come to run otherwise.
+//! Invariant: as long as heap and oracle agree, what a program for one mutator does depends on the
+//! program alone if its pool is manual, and on the order in which workers come to run otherwise.
 
 mod any;
 mod cleanups;
+mod common;
+mod hand;
+mod journal;
 mod ledger;
+mod local;
 mod ops;
 mod oracle;
 mod payload;
-mod run;
+mod place;
+mod replay;
+mod session;
 mod setup;
-pub mod shared;
+mod shared;
 mod tally;
 
-pub use ops::{Act, Make, OPS, Op, Policy, PoolKind, Program, Setup};
+pub use ops::{Act, Crew, Make, Mutators, Op, Policy, PoolKind, Program, Setup, Step};
 pub use payload::Kind;
-pub use run::run;
 pub use tally::Tally;
+
+/// Runs a program.
+///
+/// # Panics
+///
+/// If heap and oracle disagree. The message says in what, and after which operation, or what was
+/// done last.
+pub fn run(program: &Program) -> Tally {
+    match program.crew {
+        None => local::run(program),
+        Some(crew) => shared::run(program, crew),
+    }
+}

@@ -5,6 +5,8 @@
 //! what there is to choose from; where there is nothing, the operation has no effect and is not
 //! counted. So any sequence of operations is a program, and a shrunk program is one, too.
 
+use std::fmt;
+
 use super::payload::Kind;
 
 /// A program: where it runs, how its first heap is made, and its operations.
@@ -14,8 +16,54 @@ pub struct Program {
     pub pool: PoolKind,
     /// The first heap.
     pub setup: Setup,
-    /// What is done to it.
-    pub ops: Vec<Op>,
+    /// The mutators of a `Shared` heap; without, the heap is `Local`.
+    pub crew: Option<Crew>,
+    /// What is done.
+    pub steps: Vec<Step>,
+}
+
+/// The threads of a program of several mutators.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crew {
+    /// Threads with a mutator.
+    pub mutators: usize,
+    /// The heap's `gc_threads`.
+    pub gc_threads: usize,
+    /// Whether the heap begins with enough objects that several threads mark it.
+    pub herd: bool,
+}
+
+/// One step of a program.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Which mutator does it, modulo their number.
+    pub hand: u8,
+    /// Where it lets others go first: bits.
+    pub lull: u8,
+    /// What it does.
+    pub op: Op,
+}
+
+impl fmt::Debug for Step {
+    /// On one line, however long the program.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Step { hand, lull, op } = self;
+        match lull {
+            0 => write!(f, "{hand}: {op:?}"),
+            _ => write!(f, "{hand}, lull {lull}: {op:?}"),
+        }
+    }
+}
+
+impl Step {
+    /// Before the operation.
+    pub(super) const BEFORE: u8 = 1;
+    /// When the session has just been opened.
+    pub(super) const OPENED: u8 = 2;
+    /// While it holds locks.
+    pub(super) const HOLDING: u8 = 4;
+    /// Before the session is closed.
+    pub(super) const CLOSING: u8 = 8;
 }
 
 /// Who runs the cleanups.
@@ -79,51 +127,57 @@ pub enum Act {
     Visit,
 }
 
-/// One step of a program.
-#[expect(
-    missing_docs,
-    reason = "fields choose what they are named for: an object kept, a handle held"
-)]
+/// What can be done.
+#[expect(missing_docs, reason = "fields choose what they are named for")]
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
-    /// Puts an object into the heap; it is garbage at once unless kept.
-    Alloc { kind: Kind, keep: bool, fallible: bool },
+    /// Puts an object into the heap; it is garbage at once unless kept in a slot.
+    Alloc { kind: Kind, slot: u8, keep: bool, fallible: bool },
     /// Several objects in one session, each linked to the one before if its type can; the last is
     /// kept.
-    AllocMany { kind: Kind, count: u8, cleanups: bool },
+    AllocMany { kind: Kind, slot: u8, count: u8, cleanups: bool },
     /// Twice as many objects in one session, garbage at once, each with a cleanup: more than a
     /// block holds.
     Burst { count: u8 },
+    /// Enough spans in which sweep has something to do that it calls for help; few or all are
+    /// garbage at once.
+    Crowd { slot: u8, keep: bool, cleanups: bool },
     /// `try_alloc` until the heap is full, if it has a limit.
     Fill { kind: Kind },
-    /// An object whose drop glue drops a root of another.
-    AllocKeeper { object: u8, keep: bool },
     /// An object whose drop glue stops (or runs) a cleanup, in the middle of a sweep.
-    AllocStopper { cleanup: u8, run: bool, keep: bool },
+    AllocStopper { cleanup: u8, run: bool, slot: u8 },
     /// Points one object to another.
     Link { from: u8, to: u8, field: u8 },
     /// Clears a field.
     Unlink { from: u8, field: u8 },
     /// Keeps what a field points to.
-    Follow { from: u8, field: u8 },
-    /// Keeps an object no longer.
-    Forget { object: u8 },
-    /// Keeps no object any longer.
-    ForgetAll,
-    /// Makes a root.
-    Root { object: u8 },
-    /// Makes a root of a root.
-    CloneRoot { root: u8 },
-    /// Drops a root.
-    Unroot { root: u8 },
-    /// Keeps the object of a root; if that is of another heap, panics.
-    Fetch { root: u8 },
+    Follow { from: u8, field: u8, slot: u8 },
+    /// Exchanges the contents of two slots.
+    Exchange { one: u8, other: u8 },
+    /// Puts the content of one slot into another one, too.
+    Copy { from: u8, to: u8 },
+    /// Empties a slot.
+    Clear { slot: u8 },
+    /// Empties all slots.
+    ClearAll,
+    /// Puts a new node onto a stack that knows no lock.
+    Push,
+    /// Takes one from there.
+    Pop { slot: u8 },
+    /// Takes all of them.
+    TakeAll { slot: u8 },
+    /// Points a member of the herd to an object.
+    Graft { member: u8, object: u8 },
+    /// Lets the herd die.
+    Disband { sure: bool },
     /// Makes a weak pointer.
-    Downgrade { object: u8 },
+    Downgrade { object: u8, weak: u8, other: u8 },
     /// Forgets a weak pointer.
     DropWeak { weak: u8 },
+    /// Puts a weak pointer elsewhere, too.
+    CopyWeak { from: u8, to: u8 },
     /// Follows a weak pointer, and keeps what it leads to.
-    Upgrade { weak: u8 },
+    Upgrade { weak: u8, slot: u8 },
     /// Puts a weak pointer into an object, or takes out what is there.
     StoreWeak { object: u8, weak: u8, clear: bool },
     /// Registers a cleanup.
@@ -132,24 +186,54 @@ pub enum Op {
     AddMany { object: u8, count: u8 },
     /// Registers cleanups for one living object and stops them, many times over.
     Churn { object: u8, rounds: u8 },
-    /// Stops a cleanup through its handle, perhaps while a session is open.
+    /// Stops a cleanup of any thread through its handle, perhaps while a session is open.
     Stop { cleanup: u8, in_session: bool },
     /// Runs one through its handle.
     RunNow { cleanup: u8, in_session: bool },
+    /// Asks for its state.
+    State { cleanup: u8 },
     /// Drops a handle.
-    Detach { cleanup: u8 },
+    DropHandle { cleanup: u8 },
     /// Forgets a handle without dropping it.
     Leak { cleanup: u8 },
-    /// Collects, and compares every object and pointer.
+    /// Makes a root of this mutator's own.
+    Root { object: u8 },
+    /// Makes a root of such a root.
+    CloneRoot { root: u8 },
+    /// Drops one.
+    Unroot { root: u8 },
+    /// Keeps its object.
+    Fetch { root: u8, slot: u8 },
+    /// Makes a root for all mutators.
+    Share { object: u8 },
+    /// Makes a root of such a root.
+    CloneShared { root: u8 },
+    /// Drops one.
+    Unshare { root: u8 },
+    /// Keeps its object.
+    FetchShared { root: u8, slot: u8 },
+    /// Makes an object that nothing but a shared root keeps.
+    Island { cleanup: bool },
+    /// Drops such a root, outside of any session: while a thread marks, if it so happens.
+    Sink { island: u8 },
+    /// Collects.
     Collect,
+    /// Verifies.
+    Verify,
     /// Runs that many of the queued cleanups on this thread.
     RunPending { max: u8 },
     /// Waits for what is queued.
     Wait,
+    /// Allocates, links and registers a cleanup in a session that panics.
+    Panic { object: u8, slot: u8 },
+    /// Allocates until a thread wants to collect, or for long.
+    Long { most: u8 },
+    /// Detaches; the next operation attaches again.
+    Detach,
+    /// An object whose drop glue drops a root of another.
+    AllocKeeper { object: u8, slot: u8 },
     /// Registers the successors that cleanups have sent for.
     Rearm,
-    /// Allocates, links and registers a cleanup in a session that panics.
-    Panic { object: u8 },
     /// Drops the heap and makes another one on the same pool.
     NewHeap { setup: Setup },
     /// Begins to make a heap whose root is never finished.
@@ -161,87 +245,157 @@ pub enum Op {
 /// How an operation is made of three numbers.
 pub type Make = fn(u8, u8, u8) -> Op;
 
-/// Every operation, and how often it occurs. The weights add up to at most 256.
-pub const OPS: &[(u8, Make)] = &[
-    (24, |a, b, c| Op::Alloc { kind: Kind::pick(a), keep: b % 4 != 0, fallible: c % 2 == 0 }),
-    (5, |a, b, c| Op::AllocMany { kind: Kind::pick(a), count: b % 40, cleanups: c % 2 == 0 }),
-    (1, |count, _, _| Op::Burst { count }),
-    (2, |a, _, _| Op::Fill { kind: Kind::pick(a) }),
-    (3, |a, b, _| Op::AllocKeeper { object: a, keep: b % 2 == 0 }),
-    (3, |a, b, c| Op::AllocStopper { cleanup: a, run: b % 2 == 0, keep: c % 2 == 0 }),
-    (26, |from, to, field| Op::Link { from, to, field }),
-    (10, |from, field, _| Op::Unlink { from, field }),
-    (6, |from, field, _| Op::Follow { from, field }),
-    (18, |object, _, _| Op::Forget { object }),
-    (2, |_, _, _| Op::ForgetAll),
-    (5, |object, _, _| Op::Root { object }),
-    (2, |root, _, _| Op::CloneRoot { root }),
-    (7, |root, _, _| Op::Unroot { root }),
-    (3, |root, _, _| Op::Fetch { root }),
-    (8, |object, _, _| Op::Downgrade { object }),
-    (5, |weak, _, _| Op::DropWeak { weak }),
-    (4, |weak, _, _| Op::Upgrade { weak }),
-    (5, |object, weak, c| Op::StoreWeak { object, weak, clear: c % 4 == 0 }),
-    (30, |object, b, target| Op::AddCleanup {
+/// Every operation, and how often it occurs in a program for one mutator, and for several. Those
+/// that need a heap of their own, or other mutators, occur in one of them only. Each column adds up
+/// to at most 256.
+const OPS: &[([u8; 2], Make)] = &[
+    ([24, 24], |a, slot, c| Op::Alloc {
+        kind: Kind::pick(a),
+        slot,
+        keep: c % 4 != 0,
+        fallible: c / 4 % 2 == 0,
+    }),
+    ([5, 5], |a, slot, c| Op::AllocMany {
+        kind: Kind::pick(a),
+        slot,
+        count: c % 40,
+        cleanups: c / 40 % 2 == 0,
+    }),
+    ([1, 1], |count, _, _| Op::Burst { count }),
+    ([1, 1], |slot, b, c| Op::Crowd { slot, keep: b % 2 == 0, cleanups: c % 2 == 0 }),
+    ([2, 3], |a, _, _| Op::Fill { kind: Kind::pick(a) }),
+    ([3, 0], |object, slot, _| Op::AllocKeeper { object, slot }),
+    ([3, 3], |cleanup, slot, c| Op::AllocStopper { cleanup, run: c % 2 == 0, slot }),
+    ([26, 20], |from, to, field| Op::Link { from, to, field }),
+    ([8, 7], |from, field, _| Op::Unlink { from, field }),
+    ([8, 8], |from, field, slot| Op::Follow { from, field, slot }),
+    ([1, 6], |one, other, _| Op::Exchange { one, other }),
+    ([1, 6], |from, to, _| Op::Copy { from, to }),
+    ([13, 14], |slot, _, _| Op::Clear { slot }),
+    ([2, 2], |_, _, _| Op::ClearAll),
+    ([3, 7], |_, _, _| Op::Push),
+    ([2, 6], |slot, _, _| Op::Pop { slot }),
+    ([1, 2], |slot, _, _| Op::TakeAll { slot }),
+    ([0, 4], |member, object, _| Op::Graft { member, object }),
+    ([0, 2], |a, _, _| Op::Disband { sure: a % 4 == 3 }),
+    ([8, 9], |object, weak, other| Op::Downgrade { object, weak, other }),
+    ([5, 3], |weak, _, _| Op::DropWeak { weak }),
+    ([1, 2], |from, to, _| Op::CopyWeak { from, to }),
+    ([4, 7], |weak, slot, _| Op::Upgrade { weak, slot }),
+    ([5, 5], |object, weak, c| Op::StoreWeak { object, weak, clear: c % 4 == 0 }),
+    ([28, 20], |object, b, target| Op::AddCleanup {
         object,
         act: Act::pick(b),
         target,
         large: b % 2 == 0,
     }),
-    (4, |object, b, _| Op::AddMany { object, count: b % 16 }),
-    (1, |object, b, _| Op::Churn { object, rounds: b }),
-    (9, |cleanup, b, _| Op::Stop { cleanup, in_session: b % 2 == 0 }),
-    (8, |cleanup, b, _| Op::RunNow { cleanup, in_session: b % 2 == 0 }),
-    (9, |cleanup, _, _| Op::Detach { cleanup }),
-    (2, |cleanup, _, _| Op::Leak { cleanup }),
-    (16, |_, _, _| Op::Collect),
-    (12, |max, _, _| Op::RunPending { max: max % 40 }),
-    (4, |_, _, _| Op::Wait),
-    (4, |_, _, _| Op::Rearm),
-    (2, |object, _, _| Op::Panic { object }),
-    (3, |a, b, c| Op::NewHeap { setup: Setup::pick(a, b, c) }),
-    (1, |_, _, _| Op::FailToBuild),
-    (1, |_, _, _| Op::Shutdown),
+    ([4, 3], |object, b, _| Op::AddMany { object, count: b % 16 }),
+    ([1, 1], |object, b, _| Op::Churn { object, rounds: b }),
+    ([9, 7], |cleanup, b, _| Op::Stop { cleanup, in_session: b % 2 == 0 }),
+    ([8, 7], |cleanup, b, _| Op::RunNow { cleanup, in_session: b % 2 == 0 }),
+    ([1, 3], |cleanup, _, _| Op::State { cleanup }),
+    ([8, 3], |cleanup, _, _| Op::DropHandle { cleanup }),
+    ([2, 1], |cleanup, _, _| Op::Leak { cleanup }),
+    ([5, 4], |object, _, _| Op::Root { object }),
+    ([2, 2], |root, _, _| Op::CloneRoot { root }),
+    ([6, 4], |root, _, _| Op::Unroot { root }),
+    ([3, 3], |root, slot, _| Op::Fetch { root, slot }),
+    ([0, 4], |object, _, _| Op::Share { object }),
+    ([0, 2], |root, _, _| Op::CloneShared { root }),
+    ([0, 4], |root, _, _| Op::Unshare { root }),
+    ([0, 3], |root, slot, _| Op::FetchShared { root, slot }),
+    ([0, 3], |a, _, _| Op::Island { cleanup: a % 2 == 0 }),
+    ([0, 3], |island, _, _| Op::Sink { island }),
+    ([15, 9], |_, _, _| Op::Collect),
+    ([1, 1], |_, _, _| Op::Verify),
+    ([11, 8], |max, _, _| Op::RunPending { max: max % 40 }),
+    ([4, 1], |_, _, _| Op::Wait),
+    ([4, 0], |_, _, _| Op::Rearm),
+    ([2, 3], |object, slot, _| Op::Panic { object, slot }),
+    ([0, 2], |most, _, _| Op::Long { most }),
+    ([0, 4], |_, _, _| Op::Detach),
+    ([3, 0], |a, b, c| Op::NewHeap { setup: Setup::pick(a, b, c) }),
+    ([1, 0], |_, _, _| Op::FailToBuild),
+    ([1, 0], |_, _, _| Op::Shutdown),
 ];
 
+/// A program's mode: the column of the table that it is made from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutators {
+    /// A `Local` heap.
+    One = 0,
+    /// A `Shared` heap.
+    Several = 1,
+}
+
+impl Mutators {
+    /// An operation of each kind.
+    pub fn each_op(self) -> impl Iterator<Item = Op> {
+        OPS.iter().filter(move |(weights, _)| weights[self as usize] > 0).map(|row| row.1(0, 0, 0))
+    }
+
+    /// The operation that the numbers spell: the first chooses the row of the table, each as often
+    /// as it weighs.
+    fn op(self, [op, a, b, c]: [u8; 4]) -> Op {
+        let weight = |weights: &[u8; 2]| usize::from(weights[self as usize]);
+        let total: usize = OPS.iter().map(|(weights, _)| weight(weights)).sum();
+        let mut at = usize::from(op) * total / 256;
+        for (weights, make) in OPS {
+            match at.checked_sub(weight(weights)) {
+                Some(rest) => at = rest,
+                None => return make(a, b, c),
+            }
+        }
+        unreachable!("a byte times the total, by 256, is less than the total")
+    }
+}
+
 impl Program {
-    /// The program that the bytes spell, in words of four: one for the pool and the first heap,
-    /// then one for each operation.
+    /// The program for one mutator that the bytes spell, in words of four: one for the pool and the
+    /// first heap, then one for each operation.
     pub fn decode(bytes: &[u8]) -> Self {
         let mut words = bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
         Program::spelled(words.next().unwrap_or_default(), words)
     }
 
-    /// The program that the words spell.
+    /// The program for one mutator that the words spell.
     pub fn spelled([pool, a, b, c]: [u8; 4], ops: impl IntoIterator<Item = [u8; 4]>) -> Self {
+        let step = |word| Step { hand: 0, lull: 0, op: Mutators::One.op(word) };
         Program {
-            pool: PoolKind::pick(pool),
+            // Mostly manual, where every mistake is found at once.
+            pool: match pool % 8 {
+                6 => PoolKind::Workers(1),
+                7 => PoolKind::Workers(2),
+                _ => PoolKind::Manual,
+            },
             setup: Setup::pick(a, b, c),
-            ops: ops.into_iter().map(|[op, a, b, c]| row(OPS, op)(a, b, c)).collect(),
+            crew: None,
+            steps: ops.into_iter().map(step).collect(),
         }
     }
-}
 
-/// The row of the table that a byte chooses, each as often as it weighs.
-pub(super) fn row<M: Copy>(table: &[(u8, M)], byte: u8) -> M {
-    let total: usize = table.iter().map(|&(weight, _)| usize::from(weight)).sum();
-    let mut at = usize::from(byte) * total / 256;
-    for &(weight, make) in table {
-        match at.checked_sub(usize::from(weight)) {
-            Some(rest) => at = rest,
-            None => return make,
-        }
-    }
-    unreachable!("a byte times the total, by 256, is less than the total")
-}
-
-impl PoolKind {
-    /// Mostly manual, where every mistake is found at once.
-    fn pick(byte: u8) -> Self {
-        match byte % 8 {
-            6 => PoolKind::Workers(1),
-            7 => PoolKind::Workers(2),
-            _ => PoolKind::Manual,
+    /// The program for several mutators that the words spell: the first says where it runs, each
+    /// other one is a step.
+    pub fn spelled_for_several(
+        [pool, a, b, c, d]: [u8; 5],
+        steps: impl IntoIterator<Item = [u8; 5]>,
+    ) -> Self {
+        let step = |[who, op, a, b, c]: [u8; 5]| Step {
+            hand: who % 12,
+            // Four in seven go straight ahead.
+            lull: (who / 12).saturating_sub(11) % 16,
+            op: Mutators::Several.op([op, a, b, c]),
+        };
+        Program {
+            pool: [PoolKind::Manual, PoolKind::Workers(2), PoolKind::Manual, PoolKind::Workers(1)]
+                [usize::from(pool % 4)],
+            setup: Setup::pick(a, b, c),
+            crew: Some(Crew {
+                mutators: 2 + usize::from(d % 3),
+                gc_threads: 1 + usize::from(d / 3 % 3),
+                herd: d / 9 % 20 == 19,
+            }),
+            steps: steps.into_iter().map(step).collect(),
         }
     }
 }
@@ -251,15 +405,15 @@ impl Setup {
     pub const PLAIN: Setup =
         Setup { limit: None, pace: None, zeal: false, on_drop: Policy::RunAll, bomb: false };
 
-    /// Mostly without a limit, collected when told to.
+    /// Mostly without a limit; collected when told to, or now and then, or all the time.
     fn pick(a: u8, b: u8, c: u8) -> Self {
-        const LIMITS: [u64; 3] = [2 << 10, 20 << 10, 200 << 10];
+        const LIMITS: [u64; 4] = [2 << 10, 20 << 10, 200 << 10, 3 << 20];
         Setup {
-            limit: LIMITS.get(usize::from(a % 8)).copied(),
-            pace: (b % 4 == 3).then_some(64 << (b / 4 % 8)),
-            zeal: c % 5 == 4,
-            on_drop: [Policy::RunAll, Policy::RunQueued, Policy::Discard][usize::from(c / 5 % 3)],
-            bomb: c / 15 % 8 == 7,
+            limit: LIMITS.get(usize::from(a % 9)).copied(),
+            pace: (b % 4 == 3).then_some(64 << (b / 4 % 14)),
+            zeal: c % 6 == 5,
+            on_drop: [Policy::RunAll, Policy::RunQueued, Policy::Discard][usize::from(c / 6 % 3)],
+            bomb: c / 18 % 7 == 6,
         }
     }
 }
@@ -269,12 +423,13 @@ impl Act {
         match byte / 2 % 16 {
             1 => Act::Panic,
             2 => Act::Bomb,
-            3 | 4 => Act::Stop,
-            5 | 6 => Act::RunNow,
-            7 => Act::Itself,
-            8 | 9 => Act::Rearm,
-            10 => Act::Nest,
-            11 | 12 => Act::Linger,
+            3 => Act::Stop,
+            4 | 5 => Act::RunNow,
+            6 => Act::Itself,
+            7 => Act::Nest,
+            8 | 9 => Act::Linger,
+            10 | 11 => Act::Visit,
+            12 | 13 => Act::Rearm,
             _ => Act::Nothing,
         }
     }
@@ -288,21 +443,35 @@ mod tests {
 
     #[test]
     fn the_first_byte_of_a_word_chooses_every_operation_about_as_often_as_it_weighs() {
-        let total: usize = OPS.iter().map(|&(weight, _)| usize::from(weight)).sum();
-        assert!(total <= 256, "the lightest rows would never be chosen");
-        let mut chosen: HashMap<Discriminant<Op>, usize> = HashMap::new();
-        for byte in 0..=255 {
-            *chosen.entry(discriminant(&row(OPS, byte)(0, 0, 0))).or_default() += 1;
+        for mutators in [Mutators::One, Mutators::Several] {
+            let weight = |weights: &[u8; 2]| usize::from(weights[mutators as usize]);
+            let total: usize = OPS.iter().map(|(weights, _)| weight(weights)).sum();
+            assert!(total <= 256, "the lightest rows would never be chosen: {total}");
+            let mut chosen: HashMap<Discriminant<Op>, usize> = HashMap::new();
+            for byte in 0..=255 {
+                *chosen.entry(discriminant(&mutators.op([byte, 0, 0, 0]))).or_default() += 1;
+            }
+            for (weights, make) in OPS {
+                let op = make(0, 0, 0);
+                let count = chosen.get(&discriminant(&op)).copied().unwrap_or_default();
+                let least = weight(weights) * 256 / total;
+                assert!((least..=least + 1).contains(&count), "{op:?} is chosen {count} times");
+            }
         }
-        for &(weight, make) in OPS {
-            let times = chosen[&discriminant(&make(0, 0, 0))];
-            assert!((1..=2 * usize::from(weight)).contains(&times), "{:?}", make(0, 0, 0));
+    }
+
+    #[test]
+    fn any_words_are_a_program() {
+        for byte in 0..=255 {
+            let program = Program::spelled_for_several([byte; 5], [[byte; 5]]);
+            let crew = program.crew.expect("it is for several");
+            assert!((2..=4).contains(&crew.mutators) && (1..=3).contains(&crew.gc_threads));
         }
     }
 
     #[test]
     fn any_bytes_are_a_program() {
-        assert!(Program::decode(&[]).ops.is_empty());
-        assert_eq!(Program::decode(&[255; 4 * 7 + 3]).ops.len(), 6);
+        assert!(Program::decode(&[]).steps.is_empty());
+        assert_eq!(Program::decode(&[255; 4 * 7 + 3]).steps.len(), 6);
     }
 }

@@ -11,41 +11,31 @@
 //! once it has been found to lie within those bounds.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 
 use sexton::{CleanupState, GcReport, HeapStats, PoolStats};
 
 use super::ledger::{Event, How, Id, Ledger, Number};
 use super::ops::{Act, Policy, Setup};
-use super::payload::RECORD_BYTES;
+use super::payload::{Kind, RECORD_BYTES};
+use super::place::Ground;
 
 /// The number of a heap, in the order of making.
 pub(super) type HeapNumber = u32;
 /// The number of a weak record, in the order of making.
 pub(super) type RecordNumber = usize;
 
-/// What the oracle has to know of an object's type.
-pub(super) trait ObjectKind: Copy + Eq + Debug {
-    /// What a heap's root is dropped like.
-    const ROOT: Self;
-
-    /// Bytes that one counts for.
-    fn bytes(self) -> u64;
-    fn has_drop_glue(self) -> bool;
-    /// Whether its drop glue panics.
-    fn explodes(self) -> bool;
-}
-
 /// The models of everything that a program has made, and what is expected of it.
-pub(super) struct Oracle<K> {
+pub(super) struct Oracle {
     /// Whether cleanups run only when this thread runs them.
     exact: bool,
+    /// Bytes that an object counts for.
+    size: fn(Kind) -> u64,
     heap: HeapNumber,
     setup: Setup,
     /// The pool has been shut down.
     closed: bool,
 
-    objects: Vec<Object<K>>,
+    objects: Vec<Object>,
     /// The present heap's first object.
     base: usize,
     /// Its root, which is not in it, but is dropped with it.
@@ -75,14 +65,14 @@ pub(super) struct Oracle<K> {
     pub(super) pool_runs: u64,
 }
 
-pub(super) struct Object<K> {
-    pub(super) kind: K,
+pub(super) struct Object {
+    pub(super) kind: Kind,
     pub(super) address: usize,
     made: bool,
     /// Not swept yet.
     allocated: bool,
     drops: u32,
-    pub(super) fields: [Option<Id>; 2],
+    pub(super) fields: [Option<Id>; 3],
     pub(super) list: Vec<Id>,
     pub(super) weak: Option<RecordNumber>,
     /// The record that its next downgrade gives.
@@ -92,6 +82,13 @@ pub(super) struct Object<K> {
     cleanups: Vec<Number>,
 }
 
+/// What a search from the roots comes to, of the present heap's objects and records.
+struct Reachable {
+    objects: Vec<bool>,
+    records: Vec<bool>,
+}
+
+#[derive(Clone, Copy)]
 struct Record {
     target: Id,
     cleared: bool,
@@ -142,8 +139,12 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    pub(super) fn is_pending(self) -> bool {
+    fn is_pending(self) -> bool {
         matches!(self, Fate::Armed | Fate::Queued)
+    }
+
+    fn has_ended(self) -> bool {
+        matches!(self, Fate::Ran | Fate::Stopped | Fate::Discarded)
     }
 }
 
@@ -210,11 +211,12 @@ pub(super) enum Due {
     Perhaps,
 }
 
-impl<K: ObjectKind> Oracle<K> {
+impl Oracle {
     /// An oracle that knows no heap yet.
-    pub(super) fn new(exact: bool, setup: Setup) -> Self {
+    pub(super) fn new<M: Ground>(exact: bool, setup: Setup) -> Self {
         Oracle {
             exact,
+            size: Kind::bytes::<M>,
             heap: 0,
             setup,
             closed: false,
@@ -243,21 +245,21 @@ impl<K: ObjectKind> Oracle<K> {
     // -----------------------------------------------------------------------------------
 
     /// The number of the object that is made next.
-    pub(super) fn next_id(&self) -> Id {
+    fn next_id(&self) -> Id {
         self.objects.len() as Id
     }
 
-    pub(super) fn object(&self, id: Id) -> &Object<K> {
+    pub(super) fn object(&self, id: Id) -> &Object {
         &self.objects[id as usize]
     }
 
-    pub(super) fn object_mut(&mut self, id: Id) -> &mut Object<K> {
+    pub(super) fn object_mut(&mut self, id: Id) -> &mut Object {
         &mut self.objects[id as usize]
     }
 
     /// Whether an object of the kind finds room under the limit.
-    pub(super) fn has_room(&self, kind: K) -> bool {
-        self.has_room_for(kind.bytes())
+    pub(super) fn has_room(&self, kind: Kind) -> bool {
+        self.has_room_for((self.size)(kind))
     }
 
     fn has_room_for(&self, bytes: u64) -> bool {
@@ -273,37 +275,44 @@ impl<K: ObjectKind> Oracle<K> {
         self.addresses.get(&address).copied()
     }
 
-    /// Whether an object has been allocated, and not been swept.
-    pub(super) fn is_allocated(&self, id: Id) -> bool {
-        self.object(id).allocated
+    // ---- deaths
+    // ------------------------------------------------------------------------------------
+
+    // Two rules say what is dead, and nothing else does. Fates, counters, reports and weak pointers
+    // follow from them. A collector that lets an object live for a cycle longer changes them alone.
+
+    /// Whether an object must be dead when a cycle is over: everything that could not be reached
+    /// when the cycle was asked for.
+    fn must_be_dead(&self, id: Id, live: &Reachable) -> bool {
+        !live.objects[id as usize - self.base]
     }
 
-    /// An object was allocated at an address that none has at present.
-    pub(super) fn allocated(&mut self, kind: K, address: usize) -> Id {
-        let id = self.next_id();
-        self.allocated_as(id, kind, address);
-        id
+    /// Likewise, of a weak record.
+    fn record_must_be_dead(&self, record: RecordNumber, live: &Reachable) -> bool {
+        !live.records[record - self.base_record]
     }
 
-    /// Likewise, if others may have been given lower numbers that are told of later.
-    pub(super) fn allocated_as(&mut self, id: Id, kind: K, address: usize) {
-        self.made_as(id, kind, address, true);
+    /// Whether an object may be dead now, so that its drop glue and its cleanups may run:
+    /// everything that had to be dead when a cycle was over.
+    pub(super) fn may_be_dead(&self, id: Id) -> bool {
+        !self.object(id).allocated
+    }
+
+    /// An object was allocated at an address that none has at present. Others may have been given
+    /// lower numbers that are told of later.
+    pub(super) fn allocated(&mut self, id: Id, kind: Kind, address: usize) {
+        self.made(id, kind, address, true);
         let other = self.addresses.insert(address, id);
         assert_eq!(other, None, "object {id} was given the slot of a living one");
         self.memory.objects += 1;
-        self.memory.bytes += kind.bytes();
+        self.memory.bytes += (self.size)(kind);
         self.memory.empty_cycles = 0;
     }
 
     /// An object was made, and found no room.
-    pub(super) fn refused(&mut self, kind: K) {
-        self.refused_as(self.next_id(), kind);
-    }
-
-    /// Likewise, if others may have been given lower numbers that are told of later.
-    pub(super) fn refused_as(&mut self, id: Id, kind: K) {
-        self.made_as(id, kind, 0, false);
-        self.was_refused(kind.bytes());
+    pub(super) fn refused(&mut self, id: Id, kind: Kind) {
+        self.made(id, kind, 0, false);
+        self.was_refused((self.size)(kind));
     }
 
     /// A weak record found no room.
@@ -321,13 +330,7 @@ impl<K: ObjectKind> Oracle<K> {
         self.memory.refused && self.setup.pace.is_some()
     }
 
-    fn made(&mut self, kind: K, address: usize, allocated: bool) -> Id {
-        let id = self.next_id();
-        self.made_as(id, kind, address, allocated);
-        id
-    }
-
-    fn made_as(&mut self, id: Id, kind: K, address: usize, allocated: bool) {
+    fn made(&mut self, id: Id, kind: Kind, address: usize, allocated: bool) {
         let object = self.place(id);
         assert!(!object.made, "object {id} was made twice");
         object.made = true;
@@ -336,7 +339,7 @@ impl<K: ObjectKind> Oracle<K> {
 
     /// The place of an object, which was made, or of which only others with higher numbers have
     /// been told.
-    fn place(&mut self, id: Id) -> &mut Object<K> {
+    fn place(&mut self, id: Id) -> &mut Object {
         let at = id as usize;
         if at >= self.objects.len() {
             self.objects.resize_with(at + 1, Object::unmade);
@@ -351,7 +354,7 @@ impl<K: ObjectKind> Oracle<K> {
 
     /// The objects whose roots are in the hands of objects that are not swept yet.
     fn roots_in_objects(&self) -> impl Iterator<Item = Id> + '_ {
-        self.objects[self.base..].iter().filter(|object| object.allocated).filter_map(|o| o.root)
+        self.present().filter_map(|id| self.object(id).root)
     }
 
     /// The number of the heap that roots and cleanups made now belong to.
@@ -409,29 +412,28 @@ impl<K: ObjectKind> Oracle<K> {
     /// A cycle has run on the present heap. Called before the ledger of its sweep is read.
     pub(super) fn collect(&mut self) -> Expected {
         let before = self.memory;
-        let (objects, records) = self.reachable();
+        let live = self.reachable();
+        let dead: Vec<Id> = self.present().filter(|&id| self.must_be_dead(id, &live)).collect();
         // 1. Weak records: cleared if only they live, freed if they do not.
         let mut cleared_weaks = 0;
-        for (record, lives) in self.records[self.base_record..].iter_mut().zip(records) {
-            if !record.allocated {
-                continue;
-            }
-            if !lives {
-                record.allocated = false;
+        for at in self.base_record..self.records.len() {
+            let Record { target, cleared, allocated } = self.records[at];
+            if allocated && self.record_must_be_dead(at, &live) {
+                self.records[at].allocated = false;
                 self.memory.records -= 1;
                 self.memory.bytes -= RECORD_BYTES;
-                self.objects[record.target as usize].record = None;
-            } else if !record.cleared && !objects[record.target as usize - self.base] {
-                record.cleared = true;
+                self.object_mut(target).record = None;
+            } else if allocated && !cleared && self.must_be_dead(target, &live) {
+                self.records[at].cleared = true;
                 cleared_weaks += 1;
             }
         }
         // 2. Objects, and with them their cleanups.
-        let dead = self.bury(&objects);
+        self.bury(&dead);
         let newly = self.pending_of(&dead);
         newly.iter().for_each(|&number| self.queue(number));
         let dropped = self.with_drop_glue(&dead);
-        let bombs = dead.iter().filter(|&&id| self.object(id).kind.explodes()).count() as u64;
+        let bombs = dead.iter().filter(|&&id| self.object(id).kind == Kind::Bomb).count() as u64;
         // 3. The accounts.
         self.memory.cycles += 1;
         self.memory.swept += dead.len() as u64;
@@ -492,7 +494,8 @@ impl<K: ObjectKind> Oracle<K> {
     /// The heap is being dropped. Called before the ledger of that is read; the answer goes to
     /// [`buried`](Self::buried).
     pub(super) fn tear_down(&mut self) -> Expected {
-        let dead = self.bury(&[]);
+        let dead: Vec<Id> = self.present().collect();
+        self.bury(&dead);
         let armed = self.pending_of(&dead);
         let dropped = self.with_drop_glue(&dead);
         let newly = match self.setup.on_drop {
@@ -540,12 +543,13 @@ impl<K: ObjectKind> Oracle<K> {
         let limit_trigger = limit_trigger(setup, 0);
         self.memory = Memory { trigger, limit_trigger, ..Memory::default() };
         // Dropped like a token, whenever that may be: it is not for a sweep to find.
-        self.world = self.made(K::ROOT, 0, false);
+        self.world = self.next_id();
+        self.made(self.world, Kind::Token, 0, false);
         self.world
     }
 
-    /// Which objects and weak records of the present heap are reachable, from its first one on.
-    fn reachable(&self) -> (Vec<bool>, Vec<bool>) {
+    /// Which objects and weak records of the present heap are reachable.
+    fn reachable(&self) -> Reachable {
         let mut objects = vec![false; self.objects.len() - self.base];
         let mut records = vec![false; self.records.len() - self.base_record];
         let mut work = self.kept.clone();
@@ -562,23 +566,23 @@ impl<K: ObjectKind> Oracle<K> {
                 }
             }
         }
-        (objects, records)
+        Reachable { objects, records }
     }
 
-    /// Frees every object of the heap but those that live.
-    fn bury(&mut self, lives: &[bool]) -> Vec<Id> {
-        let mut dead = Vec::new();
-        for (at, object) in self.objects[self.base..].iter_mut().enumerate() {
-            let id = self.base + at;
-            if object.allocated && !lives.get(at).is_some_and(|&lives| lives) {
-                object.allocated = false;
-                self.addresses.remove(&object.address);
-                self.memory.objects -= 1;
-                self.memory.bytes -= object.kind.bytes();
-                dead.push(id as Id);
-            }
+    /// The objects of the present heap that are not swept yet.
+    fn present(&self) -> impl Iterator<Item = Id> + '_ {
+        (self.base as Id..self.next_id()).filter(|&id| self.object(id).allocated)
+    }
+
+    /// Frees objects.
+    fn bury(&mut self, dead: &[Id]) {
+        for &id in dead {
+            let object = &mut self.objects[id as usize];
+            object.allocated = false;
+            self.addresses.remove(&object.address);
+            self.memory.objects -= 1;
+            self.memory.bytes -= (self.size)(object.kind);
         }
-        dead
     }
 
     fn with_drop_glue(&self, dead: &[Id]) -> Vec<Id> {
@@ -595,19 +599,13 @@ impl<K: ObjectKind> Oracle<K> {
     // ----------------------------------------------------------------------------------
 
     /// The number of the cleanup that is registered next.
-    pub(super) fn next_number(&self) -> Number {
+    fn next_number(&self) -> Number {
         self.cleanups.len() as Number
     }
 
-    /// The next cleanup was registered, for an object of the present heap.
-    pub(super) fn registered(&mut self, object: Id, act: Act) -> Number {
-        let number = self.next_number();
-        self.registered_as(number, object, act);
-        number
-    }
-
-    /// Likewise, if others may have been given lower numbers that are told of later.
-    pub(super) fn registered_as(&mut self, number: Number, object: Id, act: Act) {
+    /// A cleanup was registered, for an object of the present heap. Others may have been given
+    /// lower numbers that are told of later.
+    pub(super) fn registered(&mut self, number: Number, object: Id, act: Act) {
         self.object_mut(object).cleanups.push(number);
         let at = number as usize;
         if at >= self.cleanups.len() {
@@ -623,9 +621,9 @@ impl<K: ObjectKind> Oracle<K> {
 
     /// A heap was not made, after one object with one cleanup was: the object is dropped and the
     /// cleanup discarded.
-    pub(super) fn stillborn(&mut self, kind: K) {
-        self.made(kind, 0, false);
-        let number = self.next_number();
+    pub(super) fn stillborn(&mut self, object: Id, number: Number) {
+        self.made(object, Kind::Token, 0, false);
+        assert_eq!(number, self.next_number(), "the number of a cleanup");
         // A number that no heap has.
         self.cleanups.push(CleanupModel::armed(0, Act::Nothing));
         self.doom(number);
@@ -692,8 +690,14 @@ impl<K: ObjectKind> Oracle<K> {
         match event {
             Event::Ran(number) => self.touch(number).ran += 1,
             Event::Released(number) => self.touch(number).released += 1,
-            Event::Tried(How::Stop, number, true) => self.touch(number).stops += 1,
-            Event::Tried(How::RunNow, number, true) => self.touch(number).runs += 1,
+            Event::Tried(how, number, true) => {
+                let cleanup = self.touch(number);
+                assert!(!cleanup.fate.has_ended(), "{how:?} of cleanup {number}, which had ended");
+                match how {
+                    How::Stop => cleanup.stops += 1,
+                    How::RunNow => cleanup.runs += 1,
+                }
+            }
             Event::Tried(_, number, false) => self.touch(number).refused = true,
             Event::State(number, state) => {
                 assert_eq!(state, CleanupState::Running, "cleanup {number}, asked by itself");
@@ -702,8 +706,9 @@ impl<K: ObjectKind> Oracle<K> {
             Event::Nested(ran) => assert_eq!(ran, 0, "cleanups do not nest"),
             Event::Rearm(left) => self.rearms.push(left),
             Event::Dropped(id) => {
-                let object = self.place(id);
-                assert!(!object.allocated, "object {id} was dropped while it was reachable");
+                self.place(id);
+                assert!(self.may_be_dead(id), "object {id} was dropped while it was reachable");
+                let object = self.object_mut(id);
                 object.drops += 1;
                 assert_eq!(object.drops, 1, "drops of object {id}");
             }
@@ -922,15 +927,15 @@ impl<K: ObjectKind> Oracle<K> {
     }
 }
 
-impl<K: ObjectKind> Object<K> {
+impl Object {
     fn unmade() -> Self {
         Object {
-            kind: K::ROOT,
+            kind: Kind::Token,
             address: 0,
             made: false,
             allocated: false,
             drops: 0,
-            fields: [None; 2],
+            fields: [None; 3],
             list: Vec::new(),
             weak: None,
             record: None,

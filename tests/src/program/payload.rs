@@ -1,19 +1,16 @@
 //! The objects of op programs: a type for each way in which a span, the marker or the sweep may
-//! treat one.
+//! treat one. Of both modes: what differs is the cells, and who may own a root.
 //!
-//! Invariant: pointers are kept in every building block that can hold one, and each is traced
-//! through a field of its own.
+//! Invariant: pointers are kept in every building block that can hold one in the mode, and each is
+//! traced through a field of its own.
 
 use std::sync::Arc;
 
-use sexton::{
-    Cleanup, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, Leaf, Local, Mode, Mutation, Payload, Root,
-    Trace, Weak,
-};
+use sexton::{Cleanup, Gc, GcAtomic, GcMutex, GcOnce, GcRwLock, Leaf, Mutation, Payload, Trace};
 
-use super::any::any;
+pub(super) use super::any::{Any, AnyRoot, AnySharedRoot, AnyWeak};
 use super::ledger::{How, Id, Ledger, Number, Probe, attempt};
-use super::oracle::ObjectKind;
+use super::place::{Ground, Place};
 
 /// What can be allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +29,8 @@ pub enum Kind {
     Zero,
     /// A few to a span.
     Large,
+    /// A span for each, pointers and drop glue.
+    Wide,
     /// Several spans' worth of memory each.
     Huge,
     /// Drop glue that drops a root.
@@ -44,55 +43,41 @@ impl Kind {
     /// A kind that needs no company.
     pub fn pick(byte: u8) -> Self {
         match byte % 32 {
-            0..8 => Kind::Node,
-            8..15 => Kind::Branch,
-            15..20 => Kind::Plain,
+            0..9 => Kind::Node,
+            9..16 => Kind::Branch,
+            16..20 => Kind::Plain,
             20..24 => Kind::Token,
             24..26 => Kind::Bomb,
             26..29 => Kind::Zero,
-            29..31 => Kind::Large,
+            29 => Kind::Large,
+            30 => Kind::Wide,
             _ => Kind::Huge,
         }
     }
 
-    /// Fields that hold one pointer, not counting the list of a branch.
-    pub(super) fn fields(self) -> usize {
-        match self {
-            Kind::Node | Kind::Branch => 2,
-            Kind::Large | Kind::Huge => 1,
-            _ => 0,
-        }
-    }
-}
-
-impl ObjectKind for Kind {
-    const ROOT: Kind = Kind::Token;
-
-    fn bytes(self) -> u64 {
+    /// Bytes that one counts for in a heap of the mode.
+    pub(super) fn bytes<M: Ground>(self) -> u64 {
         slot_bytes(match self {
-            Kind::Node => size_of::<Node<'_>>(),
-            Kind::Branch => size_of::<Branch<'_>>(),
+            Kind::Node => size_of::<Node<'_, M>>(),
+            Kind::Branch => size_of::<Branch<'_, M>>(),
             Kind::Plain => size_of::<Plain>(),
             Kind::Token | Kind::Bomb => size_of::<Leaf<Probe>>(),
             Kind::Zero => size_of::<Zero>(),
-            Kind::Large => size_of::<Large<'_>>(),
-            Kind::Huge => size_of::<Huge<'_>>(),
-            Kind::Keeper => size_of::<Leaf<Keeper>>(),
+            Kind::Large => size_of::<Large<'_, M>>(),
+            Kind::Wide => size_of::<Wide<'_, M>>(),
+            Kind::Huge => size_of::<Huge<'_, M>>(),
+            Kind::Keeper => size_of::<Leaf<Keeper<M>>>(),
             Kind::Stopper => size_of::<Leaf<Stopper>>(),
         })
     }
 
-    fn has_drop_glue(self) -> bool {
-        matches!(self, Kind::Branch | Kind::Token | Kind::Bomb | Kind::Keeper | Kind::Stopper)
-    }
-
-    fn explodes(self) -> bool {
-        self == Kind::Bomb
+    pub(super) fn has_drop_glue(self) -> bool {
+        !matches!(self, Kind::Node | Kind::Plain | Kind::Zero | Kind::Large | Kind::Huge)
     }
 }
 
 /// Bytes that an object of that size counts for, as the documentation of reports and limits has it.
-pub(super) fn slot_bytes(size: usize) -> u64 {
+fn slot_bytes(size: usize) -> u64 {
     let slot = size.max(16).next_multiple_of(8) as u64;
     if slot > SPAN { slot.next_multiple_of(SPAN) } else { slot }
 }
@@ -102,26 +87,33 @@ const SPAN: u64 = 64 << 10;
 /// Bytes that a weak record counts for.
 pub(super) const RECORD_BYTES: u64 = 16;
 
+/// The pointers of a node that its cell holds.
 #[derive(Trace)]
-pub(super) struct Node<'gc> {
-    id: Id,
-    left: GcCell<Option<Any<'gc>>>,
-    right: GcCell<Option<Any<'gc>>>,
-    weak: GcCell<Option<AnyWeak<'gc>>>,
+pub(super) struct Edges<'gc, M: Ground + 'static> {
+    pub(super) left: Option<Any<'gc, M>>,
+    pub(super) weak: Option<AnyWeak<'gc, M>>,
 }
 
 #[derive(Trace)]
-pub(super) struct Branch<'gc> {
+pub(super) struct Node<'gc, M: Ground + 'static> {
     id: Id,
-    list: GcRefCell<Vec<Any<'gc>>>,
-    mutex: GcMutex<Option<Any<'gc>>>,
-    atomic: GcAtomic<'gc, Branch<'gc>>,
+    pub(super) edges: M::Cell<'gc, Edges<'gc, M>>,
+    /// Written with the lock of the edges held, but for what is on the stack.
+    pub(super) next: GcAtomic<'gc, Node<'gc, M>>,
+}
+
+#[derive(Trace)]
+pub(super) struct Branch<'gc, M: Ground + 'static> {
+    id: Id,
+    pub(super) list: M::RefCell<'gc, Vec<Any<'gc, M>>>,
+    pub(super) mutex: GcMutex<Option<Any<'gc, M>>>,
+    pub(super) once: GcOnce<Any<'gc, M>>,
     _probe: Leaf<Probe>,
 }
 
 #[derive(Trace)]
 pub(super) struct Plain {
-    pub(super) id: Id,
+    id: Id,
 }
 
 #[derive(Trace)]
@@ -129,25 +121,27 @@ pub(super) struct Zero;
 
 /// Its ballast shows whether anybody wrote to the slot.
 #[derive(Trace)]
-pub(super) struct Bulk<'gc, const N: usize> {
+pub(super) struct Bulk<'gc, M: Ground + 'static, P: 'static, const N: usize> {
     id: Id,
     ballast: [u8; N],
-    next: GcCell<Option<Any<'gc>>>,
+    pub(super) edges: M::Cell<'gc, Edges<'gc, M>>,
+    _probe: Leaf<P>,
 }
 
-type Large<'gc> = Bulk<'gc, 9_000>;
-type Huge<'gc> = Bulk<'gc, 70_000>;
+pub(super) type Large<'gc, M> = Bulk<'gc, M, (), 9_000>;
+pub(super) type Wide<'gc, M> = Bulk<'gc, M, Probe, 33_000>;
+pub(super) type Huge<'gc, M> = Bulk<'gc, M, (), 70_000>;
 
-pub(super) struct Keeper {
-    pub(super) probe: Probe,
-    pub(super) _root: AnyRoot,
+pub(super) struct Keeper<M: Ground> {
+    probe: Probe,
+    _root: M::Keeps,
 }
 
 pub(super) struct Stopper {
-    pub(super) probe: Probe,
-    pub(super) how: How,
-    pub(super) number: Number,
-    pub(super) handle: Arc<Cleanup>,
+    probe: Probe,
+    how: How,
+    number: Number,
+    handle: Arc<Cleanup>,
 }
 
 impl Drop for Stopper {
@@ -156,31 +150,39 @@ impl Drop for Stopper {
     }
 }
 
+/// Places in the root for pointers.
+pub(super) const SLOTS: usize = 8;
+/// Places in the root for weak pointers.
+pub(super) const WEAKS: usize = 4;
+/// Objects that wait to be traced when the marker calls for help; the herd is as large.
+pub(super) const HERD: usize = 40_000;
+
 /// The root of a heap.
 #[derive(Trace)]
-pub(super) struct World<'gc> {
-    pub(super) kept: GcRefCell<Vec<Any<'gc>>>,
-    pub(super) weaks: GcRefCell<Vec<AnyWeak<'gc>>>,
+pub(super) struct World<'gc, M: Ground + 'static> {
+    pub(super) slots: [M::RefCell<'gc, Option<Any<'gc, M>>>; SLOTS],
+    pub(super) weaks: [M::RefCell<'gc, Option<AnyWeak<'gc, M>>>; WEAKS],
+    pub(super) stack: GcAtomic<'gc, Node<'gc, M>>,
+    pub(super) herd: GcRwLock<Vec<Gc<'gc, Node<'gc, M>>>>,
     _probe: Leaf<Probe>,
 }
 
-impl World<'_> {
-    pub(super) fn new(probe: Probe) -> Self {
-        World { kept: GcRefCell::default(), weaks: GcRefCell::default(), _probe: Leaf::new(probe) }
-    }
+/// What an object is made of.
+pub(super) enum Seed<M: Ground> {
+    /// Of a kind that needs no company.
+    Alone(Kind),
+    Keeper(M::Keeps),
+    Stopper(How, Number, Arc<Cleanup>),
 }
 
-any! {
-    Local;
-    Node: Node<'gc>, Node<'static>;
-    Branch: Branch<'gc>, Branch<'static>;
-    Plain: Plain, Plain;
-    Token: Leaf<Probe>, Leaf<Probe>;
-    Zero: Zero, Zero;
-    Large: Large<'gc>, Large<'static>;
-    Huge: Huge<'gc>, Huge<'static>;
-    Keeper: Leaf<Keeper>, Leaf<Keeper>;
-    Stopper: Leaf<Stopper>, Leaf<Stopper>;
+impl<M: Ground> Seed<M> {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Seed::Alone(kind) => *kind,
+            Seed::Keeper(_) => Kind::Keeper,
+            Seed::Stopper(..) => Kind::Stopper,
+        }
+    }
 }
 
 /// A heap's refusal, as it describes itself.
@@ -191,8 +193,55 @@ pub(super) struct Refusal {
     pub(super) max: u64,
 }
 
+/// What [`Ground::alloc`] does.
+pub(super) fn alloc<'gc, M: Ground>(
+    mc: &Mutation<'gc, M>,
+    seed: Seed<M>,
+    id: Id,
+    ledger: &Arc<Ledger>,
+    fallible: bool,
+) -> Result<Any<'gc, M>, Refusal>
+where
+    Plain: Payload<M>,
+    Zero: Payload<M>,
+    Leaf<Probe>: Payload<M>,
+    Leaf<Stopper>: Payload<M>,
+    Leaf<Keeper<M>>: Payload<M>,
+    Node<'gc, M>: Payload<M>,
+    Branch<'gc, M>: Payload<M>,
+    Large<'gc, M>: Payload<M>,
+    Wide<'gc, M>: Payload<M>,
+    Huge<'gc, M>: Payload<M>,
+{
+    let probe = || Probe::new(id, ledger);
+    Ok(match seed {
+        Seed::Alone(Kind::Node) => Any::Node(put(mc, Node::new(id), fallible)?),
+        Seed::Alone(Kind::Branch) => Any::Branch(put(mc, Branch::new(id, probe()), fallible)?),
+        Seed::Alone(Kind::Plain) => Any::Plain(put(mc, Plain { id }, fallible)?),
+        Seed::Alone(Kind::Token) => Any::Token(put(mc, Leaf::new(probe()), fallible)?),
+        Seed::Alone(Kind::Bomb) => {
+            let bomb = put(mc, Leaf::new(probe()), fallible)?;
+            // Not before: what is refused is dropped in the session, or by its unwinding.
+            bomb.arm();
+            Any::Token(bomb)
+        }
+        Seed::Alone(Kind::Zero) => Any::Zero(put(mc, Zero, fallible)?),
+        Seed::Alone(Kind::Large) => Any::Large(put(mc, Bulk::new(id, ()), fallible)?),
+        Seed::Alone(Kind::Wide) => Any::Wide(put(mc, Bulk::new(id, probe()), fallible)?),
+        Seed::Alone(Kind::Huge) => Any::Huge(put(mc, Bulk::new(id, ()), fallible)?),
+        Seed::Alone(kind) => unreachable!("{kind:?} needs company"),
+        Seed::Keeper(root) => {
+            Any::Keeper(put(mc, Leaf::new(Keeper { probe: probe(), _root: root }), fallible)?)
+        }
+        Seed::Stopper(how, number, handle) => {
+            let stopper = Stopper { probe: probe(), how, number, handle };
+            Any::Stopper(put(mc, Leaf::new(stopper), fallible)?)
+        }
+    })
+}
+
 /// Puts a value into the heap, by `try_alloc` if it may fail.
-pub(super) fn put<'gc, M: Mode, T: Trace<'gc> + Payload<M>>(
+fn put<'gc, M: Ground, T: Trace<'gc> + Payload<M>>(
     mc: &Mutation<'gc, M>,
     value: T,
     fallible: bool,
@@ -207,49 +256,52 @@ pub(super) fn put<'gc, M: Mode, T: Trace<'gc> + Payload<M>>(
     })
 }
 
-/// An object of a kind that needs no company.
-pub(super) fn alloc<'gc>(
-    mc: &Mutation<'gc>,
-    kind: Kind,
-    id: Id,
-    ledger: &Arc<Ledger>,
-    fallible: bool,
-) -> Result<Any<'gc>, Refusal> {
-    let probe = |panics| Probe { id, ledger: ledger.clone(), panics };
-    Ok(match kind {
-        Kind::Node => Any::Node(put(mc, Node::new(id), fallible)?),
-        Kind::Branch => Any::Branch(put(mc, Branch::new(id, probe(false)), fallible)?),
-        Kind::Plain => Any::Plain(put(mc, Plain { id }, fallible)?),
-        Kind::Token => Any::Token(put(mc, Leaf::new(probe(false)), fallible)?),
-        Kind::Bomb => Any::Token(put(mc, Leaf::new(probe(true)), fallible)?),
-        Kind::Zero => Any::Zero(put(mc, Zero, fallible)?),
-        Kind::Large => Any::Large(put(mc, Bulk::new(id), fallible)?),
-        Kind::Huge => Any::Huge(put(mc, Bulk::new(id), fallible)?),
-        Kind::Keeper | Kind::Stopper => unreachable!("{kind:?} needs company"),
-    })
-}
+impl<M: Ground> Copy for Edges<'_, M> {}
 
-impl Node<'_> {
-    fn new(id: Id) -> Self {
-        Node { id, left: GcCell::default(), right: GcCell::default(), weak: GcCell::default() }
+impl<M: Ground> Clone for Edges<'_, M> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-impl Branch<'_> {
-    fn new(id: Id, probe: Probe) -> Self {
-        Branch {
-            id,
-            list: GcRefCell::default(),
-            mutex: GcMutex::default(),
-            atomic: GcAtomic::default(),
+impl<M: Ground> Edges<'_, M> {
+    const NONE: Self = Edges { left: None, weak: None };
+}
+
+impl<'gc, M: Ground> World<'gc, M> {
+    pub(super) fn new(probe: Probe, herd: Vec<Gc<'gc, Node<'gc, M>>>) -> Self {
+        World {
+            slots: std::array::from_fn(|_| Place::new(None)),
+            weaks: std::array::from_fn(|_| Place::new(None)),
+            stack: GcAtomic::default(),
+            herd: GcRwLock::new(herd),
             _probe: Leaf::new(probe),
         }
     }
 }
 
-impl<const N: usize> Bulk<'_, N> {
-    fn new(id: Id) -> Self {
-        Bulk { id, ballast: [id as u8; N], next: GcCell::default() }
+impl<M: Ground> Node<'_, M> {
+    pub(super) fn new(id: Id) -> Self {
+        Node { id, edges: Place::new(Edges::NONE), next: GcAtomic::default() }
+    }
+}
+
+impl<M: Ground> Branch<'_, M> {
+    fn new(id: Id, probe: Probe) -> Self {
+        Branch {
+            id,
+            list: Place::new(Vec::new()),
+            mutex: GcMutex::default(),
+            once: GcOnce::default(),
+            _probe: Leaf::new(probe),
+        }
+    }
+}
+
+impl<M: Ground, P, const N: usize> Bulk<'_, M, P, N> {
+    fn new(id: Id, probe: P) -> Self {
+        let edges = Place::new(Edges::NONE);
+        Bulk { id, ballast: [id as u8; N], edges, _probe: Leaf::new(probe) }
     }
 
     fn intact_id(&self) -> Id {
@@ -263,7 +315,7 @@ impl<const N: usize> Bulk<'_, N> {
     }
 }
 
-impl<'gc> Any<'gc> {
+impl<'gc, M: Ground> Any<'gc, M> {
     /// The object's number, as it remembers it.
     pub(super) fn id(self) -> Option<Id> {
         match self {
@@ -273,58 +325,34 @@ impl<'gc> Any<'gc> {
             Any::Token(gc) => Some(gc.id),
             Any::Zero(_) => None,
             Any::Large(gc) => Some(gc.intact_id()),
+            Any::Wide(gc) => Some(gc.intact_id()),
             Any::Huge(gc) => Some(gc.intact_id()),
             Any::Keeper(gc) => Some(gc.probe.id),
             Any::Stopper(gc) => Some(gc.probe.id),
         }
     }
 
-    /// The pointer in a field; see [`Kind::fields`].
-    pub(super) fn field(self, mc: &Mutation<'gc>, field: usize) -> Option<Any<'gc>> {
-        match (self, field) {
-            (Any::Node(gc), 0) => gc.left.get(),
-            (Any::Node(gc), _) => gc.right.get(),
-            (Any::Branch(gc), 0) => *gc.mutex.lock(mc),
-            (Any::Branch(gc), _) => gc.atomic.load().map(Any::Branch),
-            (Any::Large(gc), _) => gc.next.get(),
-            (Any::Huge(gc), _) => gc.next.get(),
+    /// The edges of a node, or of a bulky object.
+    pub(super) fn edges(self) -> Option<&'gc M::Cell<'gc, Edges<'gc, M>>> {
+        match self {
+            Any::Node(gc) => Some(&Gc::as_ref(gc).edges),
+            Any::Large(gc) => Some(&Gc::as_ref(gc).edges),
+            Any::Wide(gc) => Some(&Gc::as_ref(gc).edges),
+            Any::Huge(gc) => Some(&Gc::as_ref(gc).edges),
             _ => None,
         }
     }
 
-    /// Sets a field; the last one of a branch holds branches only.
-    pub(super) fn set_field(self, mc: &Mutation<'gc>, field: usize, to: Option<Any<'gc>>) {
-        match (self, field) {
-            (Any::Node(gc), 0) => gc.left.set(mc, to),
-            (Any::Node(gc), _) => gc.right.set(mc, to),
-            (Any::Branch(gc), 0) => *gc.mutex.lock(mc) = to,
-            (Any::Branch(gc), _) => match to {
-                Some(Any::Branch(to)) => {
-                    let old = gc.atomic.load();
-                    let replaced = gc.atomic.compare_exchange(mc, old, Some(to));
-                    assert!(replaced.is_ok(), "the field holds what it has just been said to hold");
-                }
-                Some(_) => unreachable!("the field holds branches only"),
-                None => gc.atomic.store(mc, None),
-            },
-            (Any::Large(gc), _) => gc.next.set(mc, to),
-            (Any::Huge(gc), _) => gc.next.set(mc, to),
-            _ => unreachable!("an object without fields"),
-        }
-    }
-
-    /// The list of a branch.
-    pub(super) fn list(&self) -> Option<&GcRefCell<Vec<Any<'gc>>>> {
+    pub(super) fn node(self) -> Option<Gc<'gc, Node<'gc, M>>> {
         match self {
-            Any::Branch(gc) => Some(&gc.list),
+            Any::Node(node) => Some(node),
             _ => None,
         }
     }
 
-    /// The weak field of a node.
-    pub(super) fn weak(&self) -> Option<&GcCell<Option<AnyWeak<'gc>>>> {
+    pub(super) fn branch(self) -> Option<&'gc Branch<'gc, M>> {
         match self {
-            Any::Node(gc) => Some(&gc.weak),
+            Any::Branch(branch) => Some(Gc::as_ref(branch)),
             _ => None,
         }
     }

@@ -7,19 +7,14 @@ use std::mem::{Discriminant, discriminant};
 use super::ops::Op;
 
 /// How many operations took effect, by their kind.
-pub struct Tally<O = Op> {
-    effective: HashMap<Discriminant<O>, u64>,
+#[derive(Default)]
+pub struct Tally {
+    effective: HashMap<Discriminant<Op>, u64>,
 }
 
-impl<O> Default for Tally<O> {
-    fn default() -> Self {
-        Tally { effective: HashMap::new() }
-    }
-}
-
-impl<O> Tally<O> {
+impl Tally {
     /// An operation took effect.
-    pub(super) fn count(&mut self, op: &O) {
+    pub(super) fn count(&mut self, op: &Op) {
         *self.effective.entry(discriminant(op)).or_default() += 1;
     }
 
@@ -29,12 +24,12 @@ impl<O> Tally<O> {
     }
 
     /// How many operations of the same kind as `op` took effect.
-    pub fn of(&self, op: &O) -> u64 {
+    pub fn of(&self, op: &Op) -> u64 {
         self.effective.get(&discriminant(op)).copied().unwrap_or_default()
     }
 
     /// Adds another tally to this one.
-    pub fn add(&mut self, other: &Tally<O>) {
+    pub fn add(&mut self, other: &Tally) {
         for (&op, count) in &other.effective {
             *self.effective.entry(op).or_default() += count;
         }

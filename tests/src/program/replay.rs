@@ -1,4 +1,5 @@
-//! The replay: what several threads have written down, done to the oracle one by one.
+//! The replay: what hands have written down, done to the oracle one by one. With one hand that is
+//! after each operation; with several, when none is at work any more.
 //!
 //! Invariant: when an entry is replayed, the oracle is where the heap was at that moment, as far as
 //! the entry can see: everything with a lower stamp has been done, and as many cycles have run as
@@ -11,27 +12,39 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sexton::GcReport;
+use sexton::{GcReport, HeapId, Mutation};
 
 use super::journal::{Deed, Entry, Field, Journal, RootNumber, Sight};
-use super::payload::{Kind, SLOTS, WEAKS};
-use crate::program::ledger::{Event, How, Id, Number, Stamp};
-use crate::program::ops::Setup;
-use crate::program::oracle::{Oracle, RecordNumber};
-use crate::program::tally::message;
+use super::ledger::{Event, How, Id, Number, Stamp};
+use super::ops::Setup;
+use super::oracle::{Due, HeapNumber, Oracle, RecordNumber};
+use super::payload::{Any, AnyRoot, AnyWeak, Kind, SLOTS, WEAKS, World};
+use super::place::{Ground, Place};
+use super::tally::message;
 
 pub(super) struct Replay {
-    pub(super) oracle: Oracle<Kind>,
+    pub(super) oracle: Oracle,
     setup: Setup,
+    /// Whether all is determined, but for when a cleanup runs: only one hand is at work.
+    pub(super) alone: bool,
+    /// Whether that is determined, too: cleanups run only when this thread runs them.
+    exact: bool,
+    /// Whether none can be running.
+    pub(super) quiescent: bool,
+    /// Whether it is known how much room there is, to the byte.
+    pub(super) room_is_known: bool,
     pub(super) slots: [Option<Id>; SLOTS],
     pub(super) weaks: [Option<RecordNumber>; WEAKS],
     /// The nodes on the stack, in no order.
     pub(super) stack: HashSet<Id>,
     pub(super) herd: Vec<Id>,
-    roots: BTreeMap<RootNumber, Id>,
+    roots: BTreeMap<RootNumber, (HeapNumber, Id)>,
     islands: BTreeMap<RootNumber, Island>,
     /// Cycles that have run.
     cycle: u64,
+    /// Cycles that should have: those asked for, and those due at the ends of sessions, as far as
+    /// they are determined.
+    pub(super) due: u64,
     reports: BTreeMap<u64, GcReport>,
     /// Cycles whose report was not seen.
     pub(super) unreported: u64,
@@ -66,23 +79,23 @@ enum Line {
 }
 
 impl Replay {
-    /// Of a heap that has just been made, with that herd.
-    pub(super) fn new(setup: Setup, herd: Vec<(Id, usize)>) -> Self {
-        let mut oracle = Oracle::new(false, setup);
-        oracle.new_heap(setup);
-        for &(id, address) in &herd {
-            oracle.allocated_as(id, Kind::Node, address);
-        }
+    /// Of no heap yet. Either there is one hand, or several; with one, cleanups may be `exact`.
+    pub(super) fn new<M: Ground>(setup: Setup, alone: bool, exact: bool) -> Self {
         Replay {
-            oracle,
+            oracle: Oracle::new::<M>(exact, setup),
             setup,
+            alone,
+            exact,
+            quiescent: true,
+            room_is_known: alone,
             slots: [None; SLOTS],
             weaks: [None; WEAKS],
             stack: HashSet::new(),
-            herd: herd.into_iter().map(|(id, _)| id).collect(),
+            herd: Vec::new(),
             roots: BTreeMap::new(),
             islands: BTreeMap::new(),
             cycle: 0,
+            due: 0,
             reports: BTreeMap::new(),
             unreported: 0,
             last_session: 0,
@@ -95,6 +108,21 @@ impl Replay {
             newly_ended: Vec::new(),
             ended: HashSet::new(),
         }
+    }
+
+    /// A heap was made, in place of one that has gone. Its root has this number.
+    pub(super) fn new_heap(&mut self, setup: Setup, root: Id, herd: Vec<(Id, usize)>) {
+        assert_eq!(self.oracle.new_heap(setup), root, "the number of the root");
+        self.setup = setup;
+        self.slots = [None; SLOTS];
+        self.weaks = [None; WEAKS];
+        self.stack.clear();
+        (self.cycle, self.due) = (0, 0);
+        self.reports.clear();
+        for &(id, address) in &herd {
+            self.oracle.allocated(id, Kind::Node, address);
+        }
+        self.herd = herd.into_iter().map(|(id, _)| id).collect();
     }
 
     /// Replays all that has been written down since the last time, given the cycles that have run
@@ -126,17 +154,6 @@ impl Replay {
             });
         }
         self.report(&lines, |replay| replay.catch_up(cycles, Stamp::MAX));
-    }
-
-    /// A cycle's report is known.
-    pub(super) fn reported(&mut self, report: GcReport) {
-        self.reports.insert(report.cycle, report);
-    }
-
-    /// An object found no room, and is dropped.
-    pub(super) fn refuse(&mut self, id: Id, kind: Kind) {
-        self.refused.insert(id);
-        self.oracle.refused_as(id, kind);
     }
 
     /// Calls `f`; if it panics, says what was replayed up to then.
@@ -200,19 +217,28 @@ impl Replay {
     /// A thread has seen `cycles` cycles completed, at that moment.
     pub(super) fn catch_up(&mut self, cycles: u64, now: Stamp) {
         assert!(cycles >= self.cycle, "{cycles} cycles were seen, after {} had been", self.cycle);
+        if self.alone {
+            assert_eq!(cycles, self.due, "cycles, and those that were asked for or due");
+        }
         if cycles > self.cycle {
             self.run_cycles(cycles);
         }
-        if let Some((stamp, id)) = self.drops.first() {
-            panic!(
+        for (stamp, id) in std::mem::take(&mut self.drops) {
+            assert!(
+                self.oracle.may_be_dead(id),
                 "object {id} was dropped at {stamp}, while no cycle ran, \
                  or before one had begun that ended before {now}"
             );
+            self.oracle.note(Event::Dropped(id));
+        }
+        if !self.quiescent {
+            // A handle may have run one, and not have said so yet.
+            return;
         }
         for number in std::mem::take(&mut self.ran) {
             let object = self.objects[&number];
             assert!(
-                !self.oracle.is_allocated(object),
+                self.oracle.may_be_dead(object),
                 "cleanup {number} ran before {now}, while object {object} lived"
             );
         }
@@ -227,6 +253,9 @@ impl Replay {
             expected.push(self.oracle.collect());
         }
         drops.into_iter().for_each(|(_, id)| self.oracle.note(Event::Dropped(id)));
+        if self.exact {
+            self.oracle.settle();
+        }
         let first = self.cycle + 1;
         self.cycle = cycles;
         // Which of several cycles an island went in, is unknown.
@@ -244,7 +273,7 @@ impl Replay {
             let (least, most) = (not_in(&self.ever_ended), not_in(&self.ended));
             let queued = report.queued_cleanups;
             assert!(
-                (least..=most).contains(&queued),
+                !self.quiescent || (least..=most).contains(&queued),
                 "cycle {cycle} queued {queued} cleanups of {least} to {most}"
             );
             self.oracle.check_report(&expected, report);
@@ -281,14 +310,8 @@ impl Replay {
         oracle.weaks.extend(weaks.iter().flatten());
         oracle.roots.clear();
         let heap = oracle.heap();
-        let ids = roots.values().copied().chain(islands.values().map(|island| island.id));
-        oracle.roots.extend(ids.map(|id| (heap, id)));
-    }
-
-    /// All roots, those of islands included, are dropped, in a session.
-    pub(super) fn unroot_all(&mut self) {
-        self.roots.clear();
-        self.islands.clear();
+        let islands = islands.values().map(|island| (heap, island.id));
+        oracle.roots.extend(roots.values().copied().chain(islands));
     }
 
     // ---- deeds
@@ -320,10 +343,27 @@ impl Replay {
     fn deed(&mut self, stamp: Stamp, deed: &Deed) {
         match *deed {
             Deed::Alloc { id, kind, address } => {
-                self.oracle.allocated_as(id, kind, address);
+                self.oracle.allocated(id, kind, address);
                 self.check_limit();
             }
-            Deed::Refused { id, kind } => self.oracle.refused_as(id, kind),
+            Deed::Refused { id, kind, used } => {
+                if self.room_is_known {
+                    let (bytes, room) = (self.oracle.bytes(), self.oracle.has_room(kind));
+                    assert!(!room, "refused below the limit, beside {bytes} bytes");
+                    assert_eq!(used.unwrap_or(bytes), bytes, "the bytes beside which it was");
+                }
+                self.oracle.refused(id, kind);
+            }
+            Deed::Keep { keeper, object } => {
+                let (keeper, object) = (self.id_of(keeper), self.id_of(object));
+                self.oracle.keeps_rooted(keeper, object);
+            }
+            Deed::NoRecord { object } => {
+                let object = self.id_of(object);
+                let refused = !self.room_is_known || !self.oracle.can_downgrade(object);
+                assert!(refused, "a weak pointer was refused below the limit");
+                self.oracle.record_refused();
+            }
             Deed::Place { slot, was, now } => {
                 self.check(&format!("slot {slot}"), was, self.slots[slot]);
                 self.slots[slot] = now.map(|now| self.id_of(now));
@@ -401,17 +441,17 @@ impl Replay {
             Deed::Register { object, number, act } => {
                 let object = self.id_of(object);
                 self.objects.insert(number, object);
-                self.oracle.registered_as(number, object, act);
+                self.oracle.registered(number, object, act);
             }
             Deed::Root { root, object } => {
                 let object = self.id_of(object);
-                self.roots.insert(root, object);
+                self.roots.insert(root, (self.oracle.heap(), object));
             }
             Deed::CloneRoot { root, of } => {
                 self.roots.insert(root, self.roots[&of]);
             }
             Deed::Fetch { root, found } => {
-                let known = self.roots[&root];
+                let known = self.roots[&root].1;
                 self.check(&format!("root {root}"), Some(found), Some(known));
             }
             Deed::Unroot { root } => {
@@ -428,11 +468,116 @@ impl Replay {
                     island.sunk = Some(stamp);
                 }
             }
+            Deed::Collect => self.due += 1,
+            Deed::Close { due: Some(due) } => {
+                match self.oracle.due() {
+                    Due::Yes => assert!(due, "a cycle was due at the end of a session"),
+                    Due::No => assert!(!due, "no cycle was due at the end of a session"),
+                    Due::Perhaps => {}
+                }
+                self.due += u64::from(due);
+                // What happens at the session's end is told from what happened in it.
+                if self.exact {
+                    self.oracle.settle();
+                }
+            }
+            // What it did before the panic stays.
+            Deed::Close { due: None } => {
+                self.due += u64::from(self.oracle.due_in_spite_of_a_panic());
+            }
         }
     }
 
     fn island(&mut self, root: RootNumber) -> &mut Island {
         self.islands.get_mut(&root).expect("it was made, and is kept")
+    }
+
+    // ---- comparisons
+    // -------------------------------------------------------------------------------
+
+    /// Compares every object and every pointer of a heap with the oracle's.
+    pub(super) fn compare<'gc, M: Ground>(
+        &self,
+        mc: &Mutation<'gc, M>,
+        world: &'gc World<'gc, M>,
+        own: &[(RootNumber, HeapId, AnyRoot<M>)],
+    ) {
+        let mut work: Vec<(Id, Any<'gc, M>)> = Vec::new();
+        for (slot, &expected) in world.slots.iter().zip(&self.slots) {
+            let found = **slot.read(mc);
+            assert_eq!(found.is_some(), expected.is_some(), "a slot");
+            work.extend(expected.zip(found));
+        }
+        let nodes = std::iter::successors(world.stack.load(), |node| node.next.load());
+        let before = work.len();
+        for node in nodes.map(Any::Node) {
+            let id = node.id().expect("nodes know their numbers");
+            assert!(self.stack.contains(&id), "object {id} is on the stack, and should not be");
+            work.push((id, node));
+        }
+        assert_eq!(work.len() - before, self.stack.len(), "the stack");
+        let members = world.herd.read(mc);
+        assert_eq!(members.len(), self.herd.len(), "the herd");
+        work.extend(self.herd.iter().copied().zip(members.iter().map(|&node| Any::Node(node))));
+        for (root, _, handle) in own.iter().filter(|(_, heap, _)| *heap == mc.heap_id()) {
+            work.push((self.roots[root].1, handle.fetch(mc)));
+        }
+        let mut seen = HashSet::new();
+        while let Some((id, object)) = work.pop() {
+            let model = self.oracle.object(id);
+            assert_eq!(object.address(), model.address, "the address of object {id}");
+            if !seen.insert(id) {
+                continue;
+            }
+            assert!(object.id().is_none_or(|own| own == id), "object {id} was overwritten");
+            let (mut fields, mut weak, mut list) = ([None; 3], None, Vec::new());
+            if let Some(edges) = object.edges() {
+                let edges = edges.read(mc);
+                fields[Field::Left as usize] = edges.left;
+                weak = edges.weak;
+            }
+            if let Some(node) = object.node() {
+                fields[Field::Next as usize] = node.next.load().map(Any::Node);
+            }
+            if let Some(branch) = object.branch() {
+                fields[Field::Left as usize] = branch.once.get().copied();
+                fields[Field::Mutex as usize] = *branch.mutex.lock(mc);
+                list = branch.list.read(mc).to_vec();
+            }
+            for (field, (found, expected)) in fields.into_iter().zip(model.fields).enumerate() {
+                if field == Field::Next as usize && self.stack.contains(&id) {
+                    // Where they lie on the stack is not known.
+                    continue;
+                }
+                assert_eq!(found.is_some(), expected.is_some(), "a field of object {id}");
+                work.extend(expected.zip(found));
+            }
+            assert_eq!(list.len(), model.list.len(), "the list of object {id}");
+            work.extend(model.list.iter().copied().zip(list));
+            self.check_weak(mc, weak, model.weak, &format!("the weak field of object {id}"));
+        }
+        for (slot, &expected) in world.weaks.iter().zip(&self.weaks) {
+            self.check_weak(mc, **slot.read(mc), expected, "a weak slot");
+        }
+    }
+
+    /// Compares a weak pointer, and what it upgrades to.
+    fn check_weak<'gc, M: Ground>(
+        &self,
+        mc: &Mutation<'gc, M>,
+        found: Option<AnyWeak<'gc, M>>,
+        expected: Option<RecordNumber>,
+        what: &str,
+    ) {
+        assert_eq!(found.is_some(), expected.is_some(), "{what}");
+        let Some((weak, record)) = found.zip(expected) else { return };
+        let target = self.oracle.target(record);
+        let address = target.map(|id| self.oracle.object(id).address);
+        let found = weak.upgrade(mc);
+        assert_eq!(found.map(Any::address), address, "{what} upgrades to {target:?}");
+        if let Some((object, id)) = found.zip(target) {
+            assert!(object.id().is_none_or(|own| own == id), "object {id} was overwritten");
+        }
     }
 }
 

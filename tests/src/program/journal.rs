@@ -8,9 +8,10 @@ use std::fmt;
 
 use sexton::GcReport;
 
+use super::ledger::{Id, Number, Stamp};
+use super::ops::Act;
 use super::payload::{Any, Kind};
-use crate::program::ledger::{Id, Number, Stamp};
-use crate::program::ops::Act;
+use super::place::Ground;
 
 /// The number of a root, in the order of making.
 pub(super) type RootNumber = u32;
@@ -32,8 +33,8 @@ impl fmt::Debug for Sight {
     }
 }
 
-impl From<Any<'_>> for Sight {
-    fn from(object: Any<'_>) -> Self {
+impl<M: Ground> From<Any<'_, M>> for Sight {
+    fn from(object: Any<'_, M>) -> Self {
         Sight { address: object.address(), id: object.id() }
     }
 }
@@ -41,8 +42,12 @@ impl From<Any<'_>> for Sight {
 /// A field that holds one pointer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Field {
+    /// Of a node or a bulky object; or what a branch holds for good.
     Left,
+    /// Of a node.
     Next,
+    /// Of a branch.
+    Mutex,
 }
 
 /// Something that was done, and what was seen while it was.
@@ -53,10 +58,16 @@ pub(super) enum Deed {
         kind: Kind,
         address: usize,
     },
-    /// Found no room.
+    /// Found no room, beside that many bytes, if the heap has said so.
     Refused {
         id: Id,
         kind: Kind,
+        used: Option<u64>,
+    },
+    /// A keeper was made, which drops a root of the other object when it is dropped.
+    Keep {
+        keeper: Sight,
+        object: Sight,
     },
     /// A slot's content was replaced.
     Place {
@@ -116,6 +127,10 @@ pub(super) enum Deed {
         other: usize,
         same: bool,
     },
+    /// The record of a weak pointer found no room.
+    NoRecord {
+        object: Sight,
+    },
     DropWeak {
         weak: usize,
         was: bool,
@@ -164,6 +179,12 @@ pub(super) enum Deed {
     Sunk {
         root: RootNumber,
     },
+    /// A cycle is asked for.
+    Collect,
+    /// The session of the only mutator is about to end: by a panic, or else whether a cycle is due.
+    Close {
+        due: Option<bool>,
+    },
 }
 
 /// What one operation did at one moment.
@@ -201,14 +222,13 @@ pub(super) struct Journal {
     pub(super) reports: BTreeMap<u64, GcReport>,
     /// Who is writing.
     pub(super) by: (usize, usize),
-    /// An object that is being allocated, and may find no room.
-    pub(super) asked: Option<(Id, Kind)>,
+    /// What is to be written down if it panics: something is being allocated, and may find no room.
+    pub(super) asked: Option<Deed>,
 }
 
 impl Journal {
-    /// Writes down what was done outside of a session.
-    pub(super) fn write(&mut self, stamp: Stamp, deeds: Vec<Deed>) {
-        self.entries.push(Entry { stamp, by: self.by, cycle: None, deeds });
+    pub(super) fn write(&mut self, stamp: Stamp, cycle: Option<u64>, deeds: Vec<Deed>) {
+        self.entries.push(Entry { stamp, by: self.by, cycle, deeds });
     }
 
     /// How many cycles a report tells of.

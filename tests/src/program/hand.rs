@@ -1,147 +1,57 @@
-//! A hand: one mutator's thread, which does its share of a program's operations.
+//! A hand: one thread's way to do operations, through a heap of its own or a mutator of a shared
+//! one.
 //!
-//! Invariant: whatever it does that others, or the collector, could notice, it writes down.
+//! Invariant: whatever it does that others, or the collector, could notice, it writes down. It does
+//! not know the oracle.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
 
-use sexton::{Gc, Leaf, Mutator, WaitError};
+use sexton::{CleanupPool, Gc, HeapId};
 
-use super::common::{Common, SharedHeap, SharedRoots};
-use super::journal::{Deed, Field, Journal, RootNumber};
-use super::ops::{Op, Step};
-use super::payload::{Any, AnyRoot, Kind, SLOTS, Stopper, WEAKS, World, put};
-use super::session::{self, Session};
-use crate::program::cleanups::{Handle, Plan};
-use crate::program::ledger::{Action, Bomb, How, Probe, attempt, throw};
-use crate::program::ops::{Act, PoolKind};
-use crate::program::setup::LONG;
-use crate::program::tally::{Tally, message, modulo};
+use super::cleanups::{Handle, Plan};
+use super::common::Common;
+use super::journal::{Deed, Field, RootNumber};
+use super::ledger::{Action, Bomb, How, attempt, throw};
+use super::ops::{Act, Op};
+use super::payload::{Any, AnyRoot, Kind, SLOTS, Seed, WEAKS};
+use super::place::{Ground, Place};
+use super::session::{Door, Scribe, Session};
+use super::tally::modulo;
 
-pub(super) struct Hand<'r, 'h> {
-    heap: &'h SharedHeap,
-    common: &'r Arc<Common>,
-    shared: &'r SharedRoots<'h>,
-    kind: PoolKind,
-    /// `None` while it is detached.
-    mutator: Option<Mutator<'h, World<'static>>>,
-    roots: Vec<(RootNumber, AnyRoot)>,
-    journal: Journal,
-    lull: u8,
-    /// The cycles that must have been completed when it opens a session.
-    least: u64,
-    pub(super) tally: Tally<Op>,
+pub(super) struct Hand<D: Door> {
+    pub(super) door: D,
+    pub(super) scribe: Scribe,
+    pub(super) pool: CleanupPool,
+    /// Roots that no other thread has, and the heaps that they are of.
+    pub(super) roots: Vec<(RootNumber, HeapId, AnyRoot<D::Mode>)>,
 }
 
 /// The objects of a crowd. They are a span each, and enough of them for two sweepers.
 const CROWD: usize = 40;
+/// Those that are larger than a span.
+const HUGE: usize = 4;
+/// As many objects as a heap is filled with at the most.
+const FILL: usize = 40;
+/// Cleanups that are registered and stopped in a round.
+const CHURN: usize = 4;
 
-impl<'r, 'h> Hand<'r, 'h> {
-    pub(super) fn new(
-        heap: &'h SharedHeap,
-        common: &'r Arc<Common>,
-        shared: &'r SharedRoots<'h>,
-        kind: PoolKind,
-    ) -> Self {
-        Hand {
-            heap,
-            common,
-            shared,
-            kind,
-            mutator: None,
-            roots: Vec::new(),
-            journal: Journal::default(),
-            lull: 0,
-            least: 0,
-            tally: Tally::default(),
-        }
-    }
-
-    /// Does the steps, until one fails, here or elsewhere. What it has written down is there for
-    /// the replay then.
-    pub(super) fn play<'p>(
-        &mut self,
-        number: usize,
-        steps: impl Iterator<Item = (usize, &'p Step)>,
-    ) {
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            self.mutator();
-            for (at, step) in steps {
-                if self.common.has_failed() {
-                    return;
-                }
-                self.journal.by = (number, at);
-                self.lull = step.lull;
-                if step.lull & Step::BEFORE != 0 {
-                    std::thread::yield_now();
-                }
-                let result = catch_unwind(AssertUnwindSafe(|| self.step(&step.op)));
-                match result {
-                    Ok(true) => self.tally.count(&step.op),
-                    Ok(false) => {}
-                    Err(payload) => {
-                        let message = message(&*payload);
-                        self.common.fail(format!("step {at}, {:?}: {message}", step.op));
-                    }
-                }
-            }
-            self.leave();
-        }));
-        if let Err(payload) = ended {
-            self.common.fail(format!("mutator {number}: {}", message(&*payload)));
-        }
-        self.common.journals.lock().push(std::mem::take(&mut self.journal));
-    }
-
-    /// Drops the roots that no other thread has, and detaches.
-    fn leave(&mut self) {
-        if !self.common.has_failed() {
-            let roots = std::mem::take(&mut self.roots);
-            self.session(|s| {
-                for (root, handle) in roots {
-                    drop(handle);
-                    s.deeds.push(Deed::Unroot { root });
-                }
-                s.log();
-            });
-        }
-        self.mutator = None;
-    }
-
-    fn mutator(&mut self) -> &mut Mutator<'h, World<'static>> {
-        self.mutator.get_or_insert_with(|| self.heap.attach())
+impl<D: Door> Hand<D> {
+    pub(super) fn new(door: D, scribe: Scribe, pool: CleanupPool) -> Self {
+        Hand { door, scribe, pool, roots: Vec::new() }
     }
 
     /// Opens a session. Whether anything was written down.
-    fn session(&mut self, f: impl for<'s, 'gc> FnOnce(&mut Session<'s, 'gc>)) -> bool {
-        let before = self.journal.entries.len();
-        let Hand { heap, common, mutator, journal, lull, least, .. } = self;
-        let mutator = mutator.get_or_insert_with(|| heap.attach());
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            session::within(mutator, heap, common, journal, *lull, *least, f)
-        }));
-        match ended {
-            // In zeal mode it has not ended without a cycle.
-            Ok(cycle) => *least = cycle + u64::from(common.setup.zeal),
-            Err(payload) => {
-                let text = message(&*payload);
-                let full = common.setup.limit.is_some() && text.contains(" is full: ");
-                if text != ON_PURPOSE && !full {
-                    resume_unwind(payload);
-                }
-                if let Some((id, kind)) = journal.asked.take() {
-                    journal.write(common.ledger.stamp(), vec![Deed::Refused { id, kind }]);
-                }
-            }
-        }
-        self.journal.entries.len() > before
+    pub(super) fn session(
+        &mut self,
+        f: impl for<'s, 'gc> FnOnce(&mut Session<'s, 'gc, D::Mode>),
+    ) -> bool {
+        self.scribe.session(&mut self.door, |_| false, f)
     }
 
     /// Does one operation; whether it had any effect.
-    fn step(&mut self, op: &Op) -> bool {
-        let (heap, SharedRoots { linked, islands }) = (self.heap, self.shared);
+    pub(super) fn step(&mut self, op: &Op) -> bool {
         match *op {
             Op::Alloc { kind, slot, keep, fallible } => self.session(|s| {
                 let made = s.alloc(kind, fallible);
@@ -149,19 +59,14 @@ impl<'r, 'h> Hand<'r, 'h> {
                 s.log();
             }),
             Op::AllocMany { kind, slot, count, cleanups } => {
-                self.alloc_many(kind, slot, usize::from(count), cleanups, true)
+                let most = if kind == Kind::Huge { HUGE } else { usize::MAX };
+                self.alloc_many(kind, slot, usize::from(count).min(most), cleanups, true)
             }
             Op::Burst { count } => self.burst(count),
             Op::Crowd { slot, keep, cleanups } => {
-                self.alloc_many(Kind::Large, slot, CROWD, cleanups, keep)
+                self.alloc_many(Kind::Wide, slot, CROWD, cleanups, keep)
             }
-            Op::Fill { kind } => {
-                self.common.setup.limit.is_some()
-                    && self.session(|s| {
-                        let _full = (0..40).all(|_| s.alloc(kind, true).is_some());
-                        s.log();
-                    })
-            }
+            Op::Fill { kind } => self.scribe.setup.limit.is_some() && self.fill(kind, FILL),
             Op::AllocStopper { cleanup, run, slot } => self.alloc_stopper(cleanup, run, slot),
             Op::Link { from, to, field } => self.session(|s| link(s, from, Some(to), field)),
             Op::Unlink { from, field } => self.session(|s| link(s, from, None, field)),
@@ -224,8 +129,7 @@ impl<'r, 'h> Hand<'r, 'h> {
             }),
             Op::Downgrade { object, weak, other } => self.session(|s| {
                 let Some(object) = s.find(object, |_| true) else { return };
-                // Finds no room, perhaps.
-                let pointer = object.downgrade(s.mc);
+                let pointer = s.downgrade(object);
                 let (weak, other) = (weak_slot(weak), weak_slot(other));
                 s.lock_weaks(vec![weak, other]);
                 let same = s.weak(other).is_some_and(|other| other.is(pointer));
@@ -271,27 +175,33 @@ impl<'r, 'h> Hand<'r, 'h> {
                 s.log();
             }),
             Op::AddCleanup { object, act, target, large } => {
-                self.register(object, 1, |common, _| plan(common, act, target, large))
+                let pool = self.pool.clone();
+                self.register(object, 1, |common, _| plan(common, &pool, act, target, large))
             }
-            Op::AddMany { object, count } => {
-                self.register(object, count, |common, n| plan(common, Act::Nothing, 0, n % 2 == 0))
-            }
-            Op::Churn { object, rounds } => self.churn(object, usize::from(rounds)),
+            Op::AddMany { object, count } => self.register(object, count, |common, n| Plan {
+                large: n % 2 == 0,
+                ..Plan::plain(common.next_number(), &common.ledger)
+            }),
+            Op::Churn { object, rounds } => self.churn(object, CHURN * usize::from(rounds)),
             Op::Stop { cleanup, in_session } => self.end(How::Stop, cleanup, in_session),
             Op::RunNow { cleanup, in_session } => self.end(How::RunNow, cleanup, in_session),
-            Op::State { cleanup } => match self.common.handle(cleanup) {
+            Op::State { cleanup } => match self.scribe.common.handle(cleanup) {
                 Some(handle) => {
                     handle.look();
                     true
                 }
                 None => false,
             },
-            Op::DropHandle { cleanup } => {
-                let mut handles = self.common.handles.lock();
-                let Some(at) = modulo(cleanup, handles.len()) else { return false };
-                let handle = handles.swap_remove(at);
-                drop(handles);
-                drop(handle);
+            Op::DropHandle { cleanup } => self.take_handle(cleanup).is_some(),
+            Op::Leak { cleanup } => {
+                let Some(handle) = self.take_handle(cleanup) else { return false };
+                // A handle that an action shares is only dropped: forgetting it would leak the
+                // count.
+                if let Some(cleanup) = Arc::into_inner(handle.cleanup) {
+                    // What `forget` does; clippy knows that a handle has no `Drop`, and we do not
+                    // want to.
+                    let _forgotten = ManuallyDrop::new(cleanup);
+                }
                 true
             }
             Op::Root { object } => {
@@ -299,7 +209,7 @@ impl<'r, 'h> Hand<'r, 'h> {
                 let effective = self.session(|s| {
                     let Some(object) = s.find(object, |_| true) else { return };
                     let root = s.common.next_root();
-                    roots.push((root, object.root(s.mc)));
+                    roots.push((root, s.mc.heap_id(), object.root(s.mc)));
                     s.deeds.push(Deed::Root { root, object: object.into() });
                     s.log();
                 });
@@ -308,13 +218,14 @@ impl<'r, 'h> Hand<'r, 'h> {
             }
             Op::CloneRoot { root } => {
                 let Some(at) = modulo(root, self.roots.len()) else { return false };
-                let (of, root) = (self.roots[at].0, self.common.next_root());
-                self.roots.push((root, self.roots[at].1.clone()));
-                self.write(Deed::CloneRoot { root, of })
+                let (of, heap, handle) = self.roots[at].clone();
+                let root = self.scribe.common.next_root();
+                self.roots.push((root, heap, handle));
+                self.scribe.write(Deed::CloneRoot { root, of })
             }
             Op::Unroot { root } => {
                 let Some(at) = modulo(root, self.roots.len()) else { return false };
-                let (root, handle) = self.roots.swap_remove(at);
+                let (root, _, handle) = self.roots.swap_remove(at);
                 self.session(|s| {
                     drop(handle);
                     s.deeds.push(Deed::Unroot { root });
@@ -323,104 +234,56 @@ impl<'r, 'h> Hand<'r, 'h> {
             }
             Op::Fetch { root, slot: at } => {
                 let Some(root) = modulo(root, self.roots.len()) else { return false };
-                let (root, handle) = self.roots[root].clone();
-                self.session(|s| {
-                    let object = handle.fetch(s.mc);
-                    // Before a cycle finds it.
-                    drop(handle);
-                    s.lock_slots(vec![slot(at)]);
-                    s.deeds.push(Deed::Fetch { root, found: object.into() });
-                    s.place(slot(at), Some(object));
-                    s.log();
-                })
-            }
-            Op::Share { object } => self.session(|s| {
-                let Some(object) = s.find(object, |_| true) else { return };
-                let (root, handle) = (s.common.next_root(), object.share(s.mc, heap));
-                let mut shared = linked.lock();
-                shared.push((root, handle));
-                s.deeds.push(Deed::Root { root, object: object.into() });
-                s.log();
-            }),
-            Op::CloneShared { root } => {
-                let mut shared = linked.lock();
-                let Some(at) = modulo(root, shared.len()) else { return false };
-                let (of, root) = (shared[at].0, self.common.next_root());
-                let clone = shared[at].1.clone();
-                shared.push((root, clone));
-                self.write(Deed::CloneRoot { root, of })
-            }
-            Op::Unshare { root } => self.session(|s| {
-                let mut shared = linked.lock();
-                let Some(at) = modulo(root, shared.len()) else { return };
-                let (root, handle) = shared.swap_remove(at);
-                drop(handle);
-                s.deeds.push(Deed::Unroot { root });
-                s.log();
-            }),
-            Op::FetchShared { root, slot: at } => self.session(|s| {
-                let shared = linked.lock();
-                let Some(root) = modulo(root, shared.len()) else { return };
-                let object = shared[root].1.fetch(s.mc);
-                s.lock_slots(vec![slot(at)]);
-                s.deeds.push(Deed::Fetch { root: shared[root].0, found: object.into() });
-                s.place(slot(at), Some(object));
-                s.log();
-            }),
-            Op::Island { cleanup } => self.island(cleanup),
-            Op::Sink { island } => {
-                let mut islands = islands.lock();
-                let Some(at) = modulo(island, islands.len()) else { return false };
-                let (root, handle) = islands.swap_remove(at);
-                drop(islands);
-                self.write(Deed::Sinking { root });
-                drop(handle);
-                self.write(Deed::Sunk { root })
+                let (root, heap, handle) = self.roots[root].clone();
+                self.fetch(root, heap, handle, at)
             }
             Op::Collect => {
-                let report = self.mutator().collect();
-                self.common.collects.fetch_add(1, SeqCst);
-                assert!(report.cycle > self.least.saturating_sub(1), "{report:?}");
-                self.least = self.journal.note(Some(report));
+                self.scribe.write(Deed::Collect);
+                let report = self.door.collect();
+                assert!(report.cycle > self.scribe.least.saturating_sub(1), "{report:?}");
+                self.scribe.least = self.scribe.journal.note(Some(report));
                 true
             }
             Op::Verify => {
-                self.mutator().verify().unwrap_or_else(|error| panic!("{error}"));
+                self.door.verify().unwrap_or_else(|error| panic!("{error}"));
                 true
             }
             Op::RunPending { max } => {
-                let ran = self.common.pool.run_pending(usize::from(max));
+                let ran = self.pool.run_pending(usize::from(max));
                 assert!(ran <= usize::from(max));
-                self.common.pool_ran.fetch_add(ran as u64, SeqCst);
+                self.scribe.common.has_run(ran);
                 ran > 0
             }
-            Op::Wait => {
-                let manual = self.kind == PoolKind::Manual;
-                let timeout = if manual { Duration::ZERO } else { LONG };
-                match self.heap.wait_for_cleanups(timeout) {
-                    Ok(()) => {}
-                    Err(WaitError::Timeout { pending }) => assert!(manual && pending > 0),
-                    Err(error) => panic!("{error}"),
-                }
-                true
-            }
             Op::Panic { object, slot } => self.panic(object, slot),
-            Op::Long { most } => self.session(|s| {
-                for _ in 0..most {
-                    if s.mc.gc_pending() || s.alloc(Kind::Plain, true).is_none() {
-                        break;
-                    }
-                }
-                s.log();
-            }),
-            Op::Detach => self.mutator.take().is_some(),
+            _ => unreachable!("{op:?} is for the other mode"),
         }
     }
 
-    /// Writes down what was done outside of a session.
-    fn write(&mut self, deed: Deed) -> bool {
-        self.journal.write(self.common.ledger.stamp(), vec![deed]);
-        true
+    /// Keeps the object of a root; if that is of another heap, panics.
+    fn fetch(&mut self, root: RootNumber, of: HeapId, handle: AnyRoot<D::Mode>, at: u8) -> bool {
+        let foreign = Cell::new(false);
+        let effective = self.scribe.session(
+            &mut self.door,
+            |_| foreign.get(),
+            |s| {
+                foreign.set(of != s.mc.heap_id());
+                let object = handle.fetch(s.mc);
+                assert!(!foreign.replace(false), "a root of another heap was fetched");
+                // Before a cycle finds it.
+                drop(handle);
+                s.lock_slots(vec![slot(at)]);
+                s.deeds.push(Deed::Fetch { root, found: object.into() });
+                s.place(slot(at), Some(object));
+                s.log();
+            },
+        );
+        effective || foreign.get()
+    }
+
+    fn take_handle(&self, cleanup: u8) -> Option<Handle> {
+        let mut handles = self.scribe.common.handles.lock();
+        let at = modulo(cleanup, handles.len())?;
+        Some(handles.swap_remove(at))
     }
 
     // ---- allocation
@@ -429,16 +292,15 @@ impl<'r, 'h> Hand<'r, 'h> {
     fn alloc_many(&mut self, kind: Kind, at: u8, count: usize, cleanups: bool, keep: bool) -> bool {
         let mut handles = Vec::new();
         let effective = self.session(|s| {
-            let mut last: Option<Any<'_>> = None;
+            let mut last: Option<Any<'_, D::Mode>> = None;
             for _ in 0..count {
                 let Some(object) = s.alloc(kind, true) else { break };
                 if cleanups {
-                    let plan = Plan::plain(s.common.next_number(), &s.common.ledger);
-                    handles.push(register(s, object, plan));
+                    handles.push(s.register(object, s.plain()));
                 }
                 if let (Some(edges), Some(to)) = (object.edges(), last) {
                     // Not held: no other thread has the object yet.
-                    edges.lock(s.mc).left = Some(to);
+                    edges.write(s.mc).left = Some(to);
                     let (from, now) = (object.into(), Some(to.into()));
                     s.deeds.push(Deed::Link { from, field: Field::Left, was: None, now });
                 }
@@ -447,95 +309,81 @@ impl<'r, 'h> Hand<'r, 'h> {
             keep_in(s, at, last.filter(|_| keep));
             s.log();
         });
-        self.common.handles.lock().extend(handles.into_iter().step_by(7));
+        self.scribe.common.handles.lock().extend(handles.into_iter().step_by(7));
         effective && count > 0
+    }
+
+    /// Allocates until the heap is full, or `most` objects have been. Whether it
+    /// is full.
+    pub(super) fn fill(&mut self, kind: Kind, most: usize) -> bool {
+        let mut full = false;
+        self.session(|s| {
+            full = !(0..most).all(|_| s.alloc(kind, true).is_some());
+            s.log();
+        });
+        full
     }
 
     fn burst(&mut self, count: u8) -> bool {
         self.session(|s| {
             for _ in 0..2 * usize::from(count) {
                 let Some(object) = s.alloc(Kind::Zero, true) else { break };
-                let plan = Plan::plain(s.common.next_number(), &s.common.ledger);
-                register(s, object, plan);
+                s.register(object, s.plain());
             }
             s.log();
         })
     }
 
     fn alloc_stopper(&mut self, cleanup: u8, run: bool, at: u8) -> bool {
-        let Some(Handle { number, cleanup, .. }) = self.common.handle(cleanup) else {
+        let Some(Handle { number, cleanup, .. }) = self.scribe.common.handle(cleanup) else {
             return false;
         };
         let how = if run { How::RunNow } else { How::Stop };
         self.session(|s| {
-            let id = s.common.next_id();
-            let probe = Probe { id, ledger: s.common.ledger.clone(), panics: false };
-            let stopper = Stopper { probe, how, number, handle: cleanup };
-            match put(s.mc, Leaf::new(stopper), true) {
-                Ok(stopper) => {
-                    let stopper = Any::Stopper(stopper);
-                    let address = stopper.address();
-                    s.deeds.push(Deed::Alloc { id, kind: Kind::Stopper, address });
-                    keep_in(s, at, Some(stopper).filter(|_| at.is_multiple_of(2)));
-                }
-                Err(refusal) => s.refused(id, Kind::Stopper, refusal),
-            }
+            let stopper = s.grow(Seed::Stopper(how, number, cleanup), true);
+            keep_in(s, at, stopper.filter(|_| at.is_multiple_of(2)));
             s.log();
         })
     }
 
-    fn island(&mut self, cleanup: bool) -> bool {
-        let heap = self.heap;
-        let mut made = None;
-        let effective = self.session(|s| {
-            let Some(object) = s.alloc(Kind::Token, true) else { return s.log() };
-            let (root, handle) = (s.common.next_root(), object.share(s.mc, heap));
-            s.deeds.push(Deed::Island { root, object: object.into() });
-            if cleanup {
-                let plan = Plan::plain(s.common.next_number(), &s.common.ledger);
-                register(s, object, plan);
-            }
-            s.log();
-            made = Some((root, handle));
-        });
-        self.shared.islands.lock().extend(made);
-        effective
-    }
-
     fn panic(&mut self, object: u8, at: u8) -> bool {
         let mut handle = None;
-        let effective = self.session(|s| {
-            let linked = s.find(object, |_| true);
-            let Some(made) = s.alloc(Kind::Branch, true) else { return s.log() };
-            let plan = Plan::plain(s.common.next_number(), &s.common.ledger);
-            handle = Some(register(s, made, plan));
-            if let (Some(item), Some(branch)) = (linked, made.branch()) {
-                branch.list.write(s.mc).push(item);
-                s.deeds.push(Deed::ListPush { branch: made.into(), item: item.into() });
-            }
-            keep_in(s, at, Some(made));
-            s.log();
-            let _guard = s.world.slots[slot(at)].lock(s.mc);
-            throw();
-        });
-        self.common.handles.lock().extend(handle);
+        let threw = Cell::new(false);
+        let effective = self.scribe.session(
+            &mut self.door,
+            |_| threw.get(),
+            |s| {
+                let linked = s.find(object, |_| true);
+                let Some(made) = s.alloc(Kind::Branch, true) else { return s.log() };
+                handle = Some(s.register(made, s.plain()));
+                if let (Some(item), Some(branch)) = (linked, made.branch()) {
+                    branch.list.write(s.mc).push(item);
+                    s.deeds.push(Deed::ListPush { branch: made.into(), item: item.into() });
+                }
+                keep_in(s, at, Some(made));
+                s.log();
+                let _guard = s.world.slots[slot(at)].write(s.mc);
+                threw.set(true);
+                throw();
+            },
+        );
+        self.scribe.common.handles.lock().extend(handle);
         effective
     }
 
     // ---- cleanups
     // ----------------------------------------------------------------------------------
 
-    fn register(&mut self, object: u8, count: u8, plan: impl Fn(&Arc<Common>, u8) -> Plan) -> bool {
+    fn register(&mut self, object: u8, count: u8, plan: impl Fn(&Common, u8) -> Plan) -> bool {
         let mut handles = Vec::new();
         let effective = self.session(|s| {
             let Some(object) = s.find(object, |_| true) else { return };
             for n in 0..count {
-                let plan = plan(s.common, n);
-                handles.push(register(s, object, plan));
+                handles.push(s.register(object, plan(s.common, n)));
             }
             s.log();
         });
-        self.common.handles.lock().extend(handles.into_iter().step_by(2));
+        self.scribe.common.handles.lock().extend(handles.into_iter().step_by(2));
         effective && count > 0
     }
 
@@ -545,18 +393,20 @@ impl<'r, 'h> Hand<'r, 'h> {
             // Two at a time, so that what is settled lies behind what is armed.
             let mut last: Option<Handle> = None;
             for _ in 0..rounds {
-                let plan = Plan::plain(s.common.next_number(), &s.common.ledger);
-                let handle = register(s, object, plan);
+                let handle = s.register(object, s.plain());
                 s.log();
                 if let Some(last) = last.replace(handle) {
                     assert!(attempt(&s.common.ledger, How::Stop, last.number, &last.cleanup));
                 }
             }
+            if let Some(last) = last {
+                assert!(attempt(&s.common.ledger, How::Stop, last.number, &last.cleanup));
+            }
         })
     }
 
     fn end(&mut self, how: How, cleanup: u8, in_session: bool) -> bool {
-        let Some(Handle { number, cleanup, .. }) = self.common.handle(cleanup) else {
+        let Some(Handle { number, cleanup, .. }) = self.scribe.common.handle(cleanup) else {
             return false;
         };
         if in_session {
@@ -565,16 +415,13 @@ impl<'r, 'h> Hand<'r, 'h> {
                 s.log();
             })
         } else {
-            attempt(&self.common.ledger, how, number, &cleanup);
+            attempt(&self.scribe.common.ledger, how, number, &cleanup);
             true
         }
     }
 }
 
-/// What a session that panics on purpose says.
-const ON_PURPOSE: &str = "on purpose";
-
-fn slot(at: u8) -> usize {
+pub(super) fn slot(at: u8) -> usize {
     usize::from(at) % SLOTS
 }
 
@@ -582,50 +429,44 @@ fn weak_slot(at: u8) -> usize {
     usize::from(at) % WEAKS
 }
 
-fn keep_in<'gc>(s: &mut Session<'_, 'gc>, at: u8, object: Option<Any<'gc>>) {
+pub(super) fn keep_in<'gc, M: Ground>(
+    s: &mut Session<'_, 'gc, M>,
+    at: u8,
+    object: Option<Any<'gc, M>>,
+) {
     if object.is_some() {
         s.lock_slots(vec![slot(at)]);
         s.place(slot(at), object);
     }
 }
 
-/// Registers a cleanup; to be written down before anybody else has the handle.
-fn register<'gc>(s: &mut Session<'_, 'gc>, object: Any<'gc>, plan: Plan) -> Handle {
-    let (number, act) = (plan.capture.number, plan.act());
-    let handle = plan.register((s.mc, object));
-    s.deeds.push(Deed::Register { object: object.into(), number, act });
-    handle
-}
-
 /// A plan for a cleanup.
-fn plan(common: &Arc<Common>, act: Act, target: u8, large: bool) -> Plan {
+fn plan(common: &Common, pool: &CleanupPool, act: Act, target: u8, large: bool) -> Plan {
     let other = |how| {
         let handle = common.handle(target)?;
         Some(Action::Try(how, handle.number, handle.cleanup))
     };
     let action = match act {
-        Act::Nothing | Act::Rearm => None,
+        Act::Nothing => None,
         Act::Panic => Some(Action::Panic),
         Act::Bomb => Some(Action::Bomb { _capture: Bomb }),
         Act::Stop => other(How::Stop),
         Act::RunNow => other(How::RunNow),
         Act::Itself => Some(Action::Itself(Arc::default())),
-        Act::Nest => Some(Action::Nest(common.pool.clone())),
+        Act::Rearm => Some(Action::Rearm(target % 3)),
+        Act::Nest => Some(Action::Nest(pool.clone())),
         Act::Linger => Some(Action::Linger),
-        Act::Visit => {
-            let common = common.clone();
-            Some(Action::Visit(Arc::new(move || common.visit())))
-        }
+        Act::Visit => common.visit.get().cloned().map(Action::Visit),
     };
     Plan { action, large, act, ..Plan::plain(common.next_number(), &common.ledger) }
 }
 
-fn has_fields(object: Any<'_>) -> bool {
+fn has_fields<M: Ground>(object: Any<'_, M>) -> bool {
     object.edges().is_some() || object.branch().is_some()
 }
 
 /// Points a field of one object to another, or to nothing.
-fn link(s: &mut Session<'_, '_>, from: u8, to: Option<u8>, field: u8) {
+fn link<M: Ground>(s: &mut Session<'_, '_, M>, from: u8, to: Option<u8>, field: u8) {
     let Some(source) = s.find(from, has_fields) else { return };
     let target = to.and_then(|to| s.find(to, |_| true));
     if to.is_some() && target.is_none() {
@@ -634,9 +475,14 @@ fn link(s: &mut Session<'_, '_>, from: u8, to: Option<u8>, field: u8) {
     let from = source.into();
     if let Some(branch) = source.branch() {
         match target {
-            Some(item) if field % 3 == 2 => {
+            to if field % 4 == 3 => {
+                let was = std::mem::replace(s.lock_mutex(branch), to).map(Into::into);
+                let now = to.map(Into::into);
+                s.deeds.push(Deed::Link { from, field: Field::Mutex, was, now });
+            }
+            Some(item) if field % 4 == 2 => {
                 // Without a lock: the first thread to come.
-                let seen = match field / 3 % 2 {
+                let seen = match field / 4 % 2 {
                     0 => *branch.once.get_or_init(s.mc, || item),
                     _ => {
                         let _lost = branch.once.set(s.mc, item);
@@ -646,11 +492,11 @@ fn link(s: &mut Session<'_, '_>, from: u8, to: Option<u8>, field: u8) {
                 s.deeds.push(Deed::Once { branch: from, seen: seen.into() });
             }
             Some(item) => {
-                s.lock_list(&branch.list).push(item);
+                s.lock_list(branch).push(item);
                 s.deeds.push(Deed::ListPush { branch: from, item: item.into() });
             }
             None => {
-                let list = s.lock_list(&branch.list);
+                let list = s.lock_list(branch);
                 let Some(at) = modulo(field, list.len()) else { return };
                 let was = list.swap_remove(at).into();
                 s.deeds.push(Deed::ListRemove { branch: from, at, was });
@@ -698,17 +544,22 @@ fn link(s: &mut Session<'_, '_>, from: u8, to: Option<u8>, field: u8) {
 }
 
 /// Keeps what a field points to.
-fn follow(s: &mut Session<'_, '_>, from: u8, field: u8, at: u8) {
+fn follow<M: Ground>(s: &mut Session<'_, '_, M>, from: u8, field: u8, at: u8) {
     let Some(source) = s.find(from, has_fields) else { return };
     let from = source.into();
     s.lock_slots(vec![slot(at)]);
     let found = if let Some(branch) = source.branch() {
-        if field % 3 == 2 {
+        if field % 4 == 3 {
+            let found = *s.lock_mutex(branch);
+            let seen = found.map(Into::into);
+            s.deeds.push(Deed::Read { from, field: Field::Mutex, found: seen });
+            found
+        } else if field % 4 == 2 {
             let Some(&seen) = branch.once.get() else { return };
             s.deeds.push(Deed::Once { branch: from, seen: seen.into() });
             Some(seen)
         } else {
-            let list = s.read_list(&branch.list);
+            let list = s.read_list(branch);
             let Some(at) = modulo(field, list.len()) else { return };
             let found = list[at];
             s.deeds.push(Deed::ListRead { branch: from, at, found: found.into() });
@@ -731,7 +582,7 @@ fn follow(s: &mut Session<'_, '_>, from: u8, field: u8, at: u8) {
 
 /// Takes a node from the stack. It is on it once in its life, so no thread that is late takes one
 /// for the other.
-fn pop(s: &mut Session<'_, '_>, at: u8) {
+fn pop<M: Ground>(s: &mut Session<'_, '_, M>, at: u8) {
     let mut head = s.world.stack.load();
     let node = loop {
         let Some(node) = head else { return };
@@ -749,7 +600,7 @@ fn pop(s: &mut Session<'_, '_>, at: u8) {
     s.log();
 }
 
-fn take_all(s: &mut Session<'_, '_>, at: u8) {
+fn take_all<M: Ground>(s: &mut Session<'_, '_, M>, at: u8) {
     let Some(head) = s.world.stack.swap(s.mc, None) else { return };
     let nodes = std::iter::successors(Some(head), |node| node.next.load());
     let nodes = nodes.map(|node| Any::Node(node).into()).collect();
