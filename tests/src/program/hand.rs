@@ -34,7 +34,7 @@ const CROWD: usize = 40;
 const HUGE: usize = 4;
 /// As many objects as a heap is filled with at the most.
 const FILL: usize = 40;
-/// Cleanups that are registered and stopped in a round.
+/// Cleanups that are registered and stopped in a round, where no other mutator makes them more.
 const CHURN: usize = 4;
 
 impl<D: Door> Hand<D> {
@@ -66,7 +66,7 @@ impl<D: Door> Hand<D> {
             Op::Crowd { slot, keep, cleanups } => {
                 self.alloc_many(Kind::Wide, slot, CROWD, cleanups, keep)
             }
-            Op::Fill { kind } => self.scribe.setup.limit.is_some() && self.fill(kind, FILL),
+            Op::Fill { kind } => self.scribe.setup.limit.is_some() && self.fill(&[kind], FILL),
             Op::AllocStopper { cleanup, run, slot } => self.alloc_stopper(cleanup, run, slot),
             Op::Link { from, to, field } => self.session(|s| link(s, from, Some(to), field)),
             Op::Unlink { from, field } => self.session(|s| link(s, from, None, field)),
@@ -182,7 +182,10 @@ impl<D: Door> Hand<D> {
                 large: n % 2 == 0,
                 ..Plan::plain(common.next_number(), &common.ledger)
             }),
-            Op::Churn { object, rounds } => self.churn(object, CHURN * usize::from(rounds)),
+            Op::Churn { object, rounds } => {
+                let each = if self.scribe.alone { CHURN } else { 1 };
+                self.churn(object, each * usize::from(rounds))
+            }
             Op::Stop { cleanup, in_session } => self.end(How::Stop, cleanup, in_session),
             Op::RunNow { cleanup, in_session } => self.end(How::RunNow, cleanup, in_session),
             Op::State { cleanup } => match self.scribe.common.handle(cleanup) {
@@ -313,12 +316,12 @@ impl<D: Door> Hand<D> {
         effective && count > 0
     }
 
-    /// Allocates until the heap is full, or `most` objects have been. Whether it
-    /// is full.
-    pub(super) fn fill(&mut self, kind: Kind, most: usize) -> bool {
+    /// Allocates until the heap has no room for any of the kinds, or `most` objects of one have
+    /// been. Whether it is full.
+    pub(super) fn fill(&mut self, kinds: &[Kind], most: usize) -> bool {
         let mut full = false;
         self.session(|s| {
-            full = !(0..most).all(|_| s.alloc(kind, true).is_some());
+            full = kinds.iter().all(|&kind| !(0..most).all(|_| s.alloc(kind, true).is_some()));
             s.log();
         });
         full

@@ -1,7 +1,7 @@
 //! What operations write down: what they have changed and what they have seen.
 //!
 //! Invariant: an entry's stamp is taken while whatever it tells of is locked, or cannot be changed
-//! by anybody else.
+//! by another thread.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,8 @@
-//! Programs for one mutator, on heaps of its own: each operation is done to the heap, what it has
-//! written down is replayed to the oracle at once, and then everything is compared.
+//! Programs for one mutator, on heaps of its own: each operation is done to the heap, its journal
+//! is replayed to the oracle at once, and then everything is compared.
+//!
+//! This module also holds the operations that end a heap or a pool, or compare with the oracle by
+//! themselves. With several threads at work the oracle is not up to date, and no heap can end.
 //!
 //! Invariant: after each operation the heap verifies. With a manual pool every counter, state,
 //! pointer and report agrees with the oracle then; with workers the heap's objects do, and the
@@ -152,10 +155,10 @@ impl Machine {
     fn feed(&mut self) {
         let Machine { hand, common, replay, .. } = self;
         let hand = hand.as_mut().expect("there is a heap");
-        hand.scribe.journal.note(hand.door.last_report());
+        let cycles = hand.scribe.journal.note(hand.door.last_report());
         hand.scribe.hand_in();
         let journals = std::mem::take(&mut *common.journals.lock());
-        replay.feed(journals, common.ledger.take(), hand.door.stats().cycles);
+        replay.feed(journals, common.ledger.take(), cycles);
         self.settle();
     }
 
@@ -261,7 +264,7 @@ impl Machine {
         self.rest();
         self.replay.oracle.buried(&expected, &self.pool.stats());
         if self.replay.oracle.is_closed() {
-            self.check_pool();
+            self.replay.check_cleanups(&self.common, &self.pool);
             self.pool = new_pool(self.kind, &self.common.ledger);
             self.replay.oracle.new_pool();
         }
@@ -323,23 +326,10 @@ impl Machine {
         self.replay.sync();
         let quiescent = self.replay.quiescent;
         self.replay.oracle.check_heap(&self.heap().stats(), quiescent);
-        for handle in &*self.common.handles.lock() {
-            let state = handle.look();
-            if quiescent {
-                self.replay.oracle.check_state(handle.number, state);
-            }
-        }
         if quiescent {
-            self.check_pool();
-        }
-    }
-
-    fn check_pool(&self) {
-        let oracle = &self.replay.oracle;
-        oracle.check_pool(&self.pool.stats());
-        if self.is_manual() {
-            let ran = self.common.pool_ran.load(SeqCst);
-            assert_eq!(oracle.pool_runs, ran, "cleanups run by `run_pending`");
+            self.replay.check_cleanups(&self.common, &self.pool);
+        } else {
+            self.common.handles.lock().iter().for_each(|handle| _ = handle.look());
         }
     }
 

@@ -1,9 +1,9 @@
 //! Op programs: sequences of operations on heaps, run against the real thing and an oracle side by
 //! side.
 //!
-//! One language serves both modes, and each operation is done in one way. What is done is written
-//! down. What is written down is replayed to the oracle, which compares. The modes differ in when
-//! that is: after each operation, or when all threads have ended.
+//! One language serves both modes, and each operation is done in one way. It writes its effects
+//! into a journal, which is replayed to the oracle; and the oracle compares. The modes differ in
+//! when that is: after each operation, or when all threads have ended.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -1,5 +1,5 @@
 //! The objects of op programs: a type for each way in which a span, the marker or the sweep may
-//! treat one. Of both modes: what differs is the cells, and who may own a root.
+//! treat one. The modes differ in the cells, and in whether an object may own a root.
 //!
 //! Invariant: pointers are kept in every building block that can hold one in the mode, and each is
 //! traced through a field of its own.

@@ -1,5 +1,5 @@
-//! The replay: what hands have written down, done to the oracle one by one. With one hand that is
-//! after each operation; with several, when none is at work any more.
+//! The replay: journals, done to the oracle entry by entry. With one hand that is after each
+//! operation; with several, when none is at work any more.
 //!
 //! Invariant: when an entry is replayed, the oracle is where the heap was at that moment, as far as
 //! the entry can see: everything with a lower stamp has been done, and as many cycles have run as
@@ -11,9 +11,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::SeqCst;
 
-use sexton::{GcReport, HeapId, Mutation};
+use sexton::{CleanupPool, GcReport, HeapId, Mutation};
 
+use super::common::Common;
 use super::journal::{Deed, Entry, Field, Journal, RootNumber, Sight};
 use super::ledger::{Event, How, Id, Number, Stamp};
 use super::ops::Setup;
@@ -558,6 +560,18 @@ impl Replay {
         }
         for (slot, &expected) in world.weaks.iter().zip(&self.weaks) {
             self.check_weak(mc, **slot.read(mc), expected, "a weak slot");
+        }
+    }
+
+    /// Compares what handles and the pool say. Called when no cleanup is running.
+    pub(super) fn check_cleanups(&self, common: &Common, pool: &CleanupPool) {
+        for handle in &*common.handles.lock() {
+            self.oracle.check_state(handle.number, handle.look());
+        }
+        self.oracle.check_pool(&pool.stats());
+        if pool.max_workers() == 0 {
+            let ran = common.pool_ran.load(SeqCst);
+            assert_eq!(self.oracle.pool_runs, ran, "cleanups run by `run_pending`");
         }
     }
 

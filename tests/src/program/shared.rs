@@ -1,10 +1,9 @@
-//! Programs for several mutators of one heap: they do their shares at the same time; then what they
-//! have written down is replayed to the oracle, and everything is compared.
+//! Programs for several mutators of one heap: they do their shares at the same time. Then their
+//! journals are replayed to the oracle, and everything is compared.
 //!
-//! What each mutator does is in its *journal*: an entry for each operation, with a stamp, what it
-//! has changed, and what it has seen. When all have ended the entries of all journals, and the
-//! ledger's events, are put in the order of their stamps and replayed. That order is one in which a
-//! single thread could have done it all, because:
+//! A journal has an entry for each operation, with a stamp, what it has changed, and what it has
+//! seen. When all mutators have ended, the entries of all journals and the ledger's events are put
+//! in the order of their stamps and replayed. A single thread could have done it all in that order:
 //!
 //! - an operation takes its stamp while it holds the locks of whatever it changes or compares, so
 //!   operations that touch the same thing are in the order in which they touched it;
@@ -12,8 +11,9 @@
 //!   many cycles its session has seen completed: so the oracle knows which entries lie between two
 //!   cycles, and runs its own there.
 //!
-//! So here are the threads, the roots that they share, and the order in which all of that ends. A
-//! program for one mutator has none of it: `local` replays after each operation.
+//! This module holds the threads, the roots that they share, and the order in which all of that
+//! ends. A program for one mutator has none of it, and the oracle can be asked after each operation
+//! there. So `local` has a loop of its own.
 //!
 //! Threads run as they like, so a program that has failed need not fail again; it does, mostly, if
 //! it is run often enough.
@@ -23,7 +23,6 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -361,9 +360,8 @@ impl Stage {
             // With one mutator, and nothing at hand elsewhere.
             self.replay.room_is_known = true;
             self.alone(|hand, _| {
-                for kind in [Kind::Wide, Kind::Branch, Kind::Node, Kind::Zero] {
-                    assert!(hand.fill(kind, usize::MAX), "the heap is not full");
-                }
+                let kinds = [Kind::Wide, Kind::Branch, Kind::Node, Kind::Zero];
+                assert!(hand.fill(&kinds, usize::MAX), "the heap is not full");
             });
             self.collect();
         }
@@ -498,20 +496,7 @@ impl Stage {
             oracle.adopt_queued(&stats);
         }
         oracle.check_heap(&stats, true);
-        self.check_cleanups();
-    }
-
-    /// Compares what handles and the pool say.
-    fn check_cleanups(&self) {
-        let oracle = &self.replay.oracle;
-        for handle in &*self.common.handles.lock() {
-            oracle.check_state(handle.number, handle.look());
-        }
-        oracle.check_pool(&self.pool.stats());
-        if self.kind == PoolKind::Manual {
-            let ran = self.common.pool_ran.load(SeqCst);
-            assert_eq!(oracle.pool_runs, ran, "cleanups run by `run_pending`");
-        }
+        self.replay.check_cleanups(&self.common, &self.pool);
     }
 
     /// Ends the heap and the pool: everything that is to run has run after that.
@@ -530,7 +515,7 @@ impl Stage {
         oracle.settle();
         oracle.buried(&expected, &self.pool.stats());
         oracle.new_heap(Setup::PLAIN);
-        self.check_cleanups();
+        self.replay.check_cleanups(&self.common, &self.pool);
         self.pool.shutdown(LONG).expect("nothing is left to run");
         assert_eq!(self.pool.stats().workers, 0, "workers after a shutdown");
         self.replay.oracle.check_end();
