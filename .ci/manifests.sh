@@ -1,10 +1,7 @@
 #!/usr/bin/env bash
-# The manifests say what they must, and agree: the oldest Rust in manifests, README and
-# CONTRIBUTING, and the compiler at hand; one version; and in each published crate what crates.io
-# and docs.rs show.
-#
-# The oldest Rust is checked by building with it: `rustup toolchain install VERSION`, and
-# `cargo +VERSION test --workspace`. Where that is the compiler at hand, the tests have done so.
+# The manifests say what they must, and agree: the oldest Rust in manifests and pages, one version,
+# and in each published crate what crates.io and docs.rs show. crates.io refuses some of it, and a
+# release is a bad moment to learn that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,30 +11,38 @@ complain() {
     bad=1
 }
 
+# The published crates, in the order in which one needs the other; `.ci/release.sh` has the same.
+published=(heap/derive cleanup/sync cleanup heap runtime)
+# Those that crates.io has and that are ours: https://crates.io/category_slugs
+categories='memory-management|concurrency'
+
 oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 for page in README.md CONTRIBUTING.md; do
     grep -q "Rust $oldest" "$page" ||
         complain "$page does not say \"Rust $oldest\", which is the manifest's rust-version"
 done
-# By the compiler's number, not by its order in a text: 1.100 is newer than 1.95.
-have=$(rustc --version | sed 's/^rustc \([0-9.]*\).*/\1/')
-first=$(printf '%s\n%s\n' "$oldest" "$have" | sort -V | head -n 1)
-[ "$first" = "$oldest" ] || complain "rustc $have is older than rust-version $oldest"
-case $have in
-    "$oldest" | "$oldest".*) ;;
-    *) echo "manifests: note: built with $have, so nothing here has shown that $oldest will do" ;;
-esac
 
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
 # Members ask for one another by the version that is published with them.
 grep '^sexton.*path = ' Cargo.toml | grep -v "version = \"$version\"" &&
     complain "a member is asked for in another version than $version"
 
-for crate in heap/derive cleanup/sync cleanup heap runtime; do
+# The words of a list in a manifest, one a line.
+list() {
+    sed -n "s/^$1 = \[\(.*\)\]$/\1/p" "$2" | tr ',' '\n' | tr -d '" '
+}
+
+for crate in "${published[@]}"; do
     manifest=$crate/Cargo.toml
     for key in description readme keywords categories; do
         grep -q "^$key = " "$manifest" || complain "$manifest has no $key"
     done
+    [ "$(list keywords "$manifest" | wc -l)" -le 5 ] ||
+        complain "$manifest has more than five keywords"
+    list keywords "$manifest" | grep -vE '^[a-z0-9][a-z0-9_+-]{0,19}$' &&
+        complain "$manifest has a keyword that crates.io refuses"
+    list categories "$manifest" | grep -vxE "$categories" &&
+        complain "$manifest has a category that may be none of crates.io's"
     for key in version edition rust-version license; do
         grep -q "^$key.workspace = true" "$manifest" ||
             complain "$manifest does not take $key from the workspace"
@@ -50,8 +55,15 @@ for crate in heap/derive cleanup/sync cleanup heap runtime; do
     grep -q "Rust $oldest" "$crate/README.md" ||
         complain "$crate/README.md does not say \"Rust $oldest\""
 done
-for manifest in tests benches; do
-    grep -q '^publish = false' "$manifest/Cargo.toml" ||
-        complain "$manifest/Cargo.toml could be published"
+
+# All others are not to be published by mistake.
+members=$(list members Cargo.toml)
+for crate in $members; do
+    [[ " ${published[*]} " == *" $crate "* ]] || grep -q '^publish = false' "$crate/Cargo.toml" ||
+        complain "$crate/Cargo.toml could be published, and is in no list of what is"
+done
+for crate in "${published[@]}"; do
+    name=$(sed -n 's/^name = "\(.*\)"$/\1/p' "$crate/Cargo.toml" | head -n 1)
+    grep -qE "^crates=.*\b$name\b" .ci/release.sh || complain ".ci/release.sh does not publish $name"
 done
 exit "$bad"

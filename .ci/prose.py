@@ -61,10 +61,12 @@ def split(lines):
 
 
 def rustdoc(source):
-    """The documentation blocks of a source: the line of the item, its text, what it documents."""
+    """The documentation blocks of a source: the line, the text, the item, what the item is in."""
     lines = source.splitlines()
-    at = 0
+    at, outer = 0, ""
     while at < len(lines):
+        if re.match(r"\w", lines[at]):
+            outer = lines[at]
         if not re.match(r"\s*//[/!]", lines[at]) or re.match(r"\s*////", lines[at]):
             at += 1
             continue
@@ -75,11 +77,13 @@ def rustdoc(source):
         item = at
         while item < len(lines) and re.match(r"\s*(#\[|\)\]|\"|\w+ = |note = |\]$)", lines[item]):
             item += 1
-        yield start + 1, "\n".join(text), lines[item].strip() if item < len(lines) else ""
+        item = lines[item] if item < len(lines) else ""
+        yield start + 1, "\n".join(text), item.strip(), outer if item.startswith(" ") else ""
 
 
-def is_public(item):
-    return re.match(r"pub (?!\()|pub$", item) is not None
+def is_public(item, outer):
+    """Variants and their fields are as public as their enum, and methods as their trait."""
+    return re.match(r"pub (?!\()|pub$", item) or re.match(r"pub (enum|trait) ", outer)
 
 
 def check(paths, show_long):
@@ -114,10 +118,10 @@ def check(paths, show_long):
         if path.suffix == ".md" and path.name != "CHANGELOG.md":
             measure(place, place, source)
         elif path.suffix == ".rs" and place.startswith(PUBLISHED):
-            for number, text, item in rustdoc(source):
+            for number, text, item, outer in rustdoc(source):
                 measure("rustdoc", f"{path}:{number}", text)
                 first = text.strip().split("\n\n")[0]
-                if is_public(item) and "\n" in first and "/src/tests/" not in place:
+                if is_public(item, outer) and "\n" in first and "/src/tests/" not in place:
                     wrong.append(f"{path}:{number}: the first paragraph of `{item}` has several lines")
 
     total = [sum(count[which] for count in shares.values()) for which in (0, 1)]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks that everything is ready to be released as VERSION, and prints what is left to do:
-# `.ci/release.sh VERSION`. Changes nothing and publishes nothing. `--semver REV` behind it also
+# `.ci/release.sh VERSION`. Changes nothing and publishes nothing. Fails in the end if something is
+# missing, and not before all has been checked. `--semver REV` behind it also
 # compares the public interface with that of revision REV, by cargo-semver-checks
 # (`cargo install --locked cargo-semver-checks`); not part of `.ci/run`, because it takes a revision
 # that was released.
@@ -10,9 +11,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-fail() {
+bad=0
+complain() {
     echo "release: $*" >&2
-    exit 1
+    bad=1
 }
 version=${1:?usage: .ci/release.sh VERSION [--semver REV]}
 tag=v$version
@@ -20,16 +22,16 @@ tag=v$version
 crates=(sexton-derive sexton-sync sexton-cleanup sexton-heap sexton)
 
 # 1. The tree, the version, the changelog, the tag.
-[ -z "$(git status --porcelain)" ] || fail "there are changes that are not committed"
-.ci/manifests.sh
+[ -z "$(git status --porcelain)" ] || complain "there are changes that are not committed"
+.ci/manifests.sh || bad=1
 written=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
-[ "$written" = "$version" ] || fail "Cargo.toml says version $written"
+[ "$written" = "$version" ] || complain "Cargo.toml says version $written"
 grep -q "^## $version\( \|$\)" CHANGELOG.md ||
-    fail "CHANGELOG.md has no section \"## $version\": rename \"## Unreleased\"," \
+    complain "CHANGELOG.md has no section \"## $version\": rename \"## Unreleased\"," \
         "and add a new one above"
 git rev-parse -q --verify "refs/tags/$tag" >/dev/null &&
     [ "$(git rev-list -n 1 "$tag")" != "$(git rev-parse HEAD)" ] &&
-    fail "the tag $tag is on another commit"
+    complain "the tag $tag is on another commit"
 
 # crates.io and docs.rs show links into it. Not made up before there is one.
 grep -q '^repository = ' Cargo.toml ||
@@ -37,16 +39,20 @@ grep -q '^repository = ' Cargo.toml ||
 
 # 2. The interface.
 if [ "${2-}" = --semver ]; then
-    command -v cargo-semver-checks >/dev/null || fail "missing: cargo-semver-checks"
     # `sexton` shows what the others have that users may rely on.
-    cargo semver-checks --package sexton --baseline-rev "${3:?--semver needs a revision}"
+    cargo semver-checks --package sexton --baseline-rev "${3:?--semver needs a revision}" ||
+        complain "the public interface has changed by more than the version says"
 fi
 
 # 3. The packages.
 packages=()
 for crate in "${crates[@]}"; do packages+=(-p "$crate"); done
-cargo package --locked "${packages[@]}"
+cargo package --locked "${packages[@]}" || complain "a package does not build"
 
+[ "$bad" = 0 ] || {
+    echo "release: $version is not ready" >&2
+    exit 1
+}
 echo "release: $version is ready. What is left:"
 echo "    .ci/run && .ci/sanitize.sh"
 echo "    git tag -a $tag -m 'Sexton $version' && git push origin $tag"

@@ -102,8 +102,9 @@ pub enum WaitError {
     },
     /// The wait was asked for from inside a cleanup.
     FromCleanup,
-    /// This process is the child of a `fork`, and the pool was made before: its workers are not in
-    /// this process.
+    /// This process is the child of a `fork`, and the pool was made before.
+    ///
+    /// The pool's workers are not in this process.
     Forked,
 }
 

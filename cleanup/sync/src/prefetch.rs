@@ -1,5 +1,6 @@
-//! Hints to the processor that memory will be needed soon. They change nothing but the time it
-//! takes.
+//! Hints to the processor that memory will be needed soon.
+//!
+//! They change nothing but the time it takes.
 
 /// Has the line at this address fetched, to be read.
 #[inline]

@@ -16,21 +16,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Pacing {
-    /// Collect when the bytes allocated since the last cycle exceed
-    /// `max(min_bytes, live * growth)`, where `live` are the bytes that survived it.
+    /// Collects when more than `max(min_bytes, live * growth)` bytes have been allocated.
+    ///
+    /// The count begins at the last cycle, and `live` are the bytes that survived it.
     Automatic {
         /// Never collect before this many bytes have been allocated, unless the limit is near.
         ///
         /// In a `Shared` heap the number is multiplied by that of the mutators that allocate.
         /// Those were attached at the last cycle, and had allocated since the cycle before it.
         min_bytes: u64,
-        /// Garbage tolerated per live byte; 1.0 lets the heap double (Go's `GOGC=100`). A value
-        /// that is negative or not a number counts as 0.
+        /// Garbage tolerated per live byte; 1.0 lets the heap double (Go's `GOGC=100`).
+        ///
+        /// A value that is negative or not a number counts as 0.
         growth: f64,
     },
-    /// The default: as `Automatic` with a growth of 1.0, but a small heap may grow by more, by the
-    /// geometric mean of `live` and [`BALANCE_BYTES`](Pacing::BALANCE_BYTES). A heap of 8 MiB grows
-    /// by 32 before the next cycle, one of 128 MiB or more doubles.
+    /// The default: as `Automatic` with a growth of 1.0, but a small heap may grow by more.
+    ///
+    /// It may grow by the geometric mean of `live` and [`BALANCE_BYTES`](Pacing::BALANCE_BYTES). A
+    /// heap of 8 MiB grows by 32 before the next cycle, one of 128 MiB or more doubles.
     ///
     /// A cycle costs time in proportion to `live`. With a growth of 1.0 its share for each byte
     /// allocated is the same in every heap. But the memory saved by it is worth less in a small
