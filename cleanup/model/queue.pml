@@ -16,7 +16,7 @@
  *   DEATHS=n    up to n workers die while running a block
  *   FAILS=n     up to n workers cannot be started
  *   MONITOR     with FAILS: a monitor, which a failed start calls, and which tries again
- *   WAIT        when all is published, somebody waits with a ticket, and helps if there is no worker
+ *   WAIT        when all is published, a process waits with a ticket, and helps if there is no worker
  *   WAIT_EARLY  instead of that, the last publisher waits so as soon as it has published
  *   RETIRE      a committed sleeper may time out at any moment, and leaves if no waker has chosen it
  *   LOWER=n     the bound is lowered by one at any moment, n times; surplus workers leave before their next claim
@@ -81,7 +81,7 @@ byte fails;
  */
 #define STRANDED (busy == 0 && length > 0 && (sleeping != 0 || (workers < max && !start_failed && !down)))
 
-/* Somebody who was busy no longer is. */
+/* One process fewer is busy. */
 inline rests() {
     atomic { busy--; assert(!STRANDED) }
 }
@@ -295,7 +295,7 @@ inline look() {
     fi
 }
 
-/* A look by somebody who publishes nothing. */
+/* A look by a process that publishes nothing. */
 inline look_once() {
     busy++;
     look();
@@ -707,7 +707,7 @@ left:
 #endif
 #ifndef NO_LAST_LOOK
     if                                              /* Mutant: the last look is left out. */
-    :: max > 0 && len(list) > 0 ->                  /* Somebody may be between P1 and P2. */
+    :: max > 0 && len(list) > 0 ->                  /* A publisher may be between P1 and P2. */
         len(list) == 0 || length > 0;
         busy++;
         if

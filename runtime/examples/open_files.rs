@@ -31,7 +31,7 @@ struct OpenFile {
 impl OpenFile {
     fn read(&self) -> io::Result<String> {
         let file = self.file.upgrade().expect("the cleanup of a live object has not run");
-        let mut file = file.lock().expect("nobody panics with it");
+        let mut file = file.lock().expect("it is not poisoned");
         let mut text = String::new();
         file.rewind()?;
         file.read_to_string(&mut text)?;

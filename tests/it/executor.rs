@@ -87,7 +87,7 @@ fn the_hook_cannot_run_cleanups_in_the_middle_of_a_collection() {
         .on_ready(move || {
             let pool = own.lock().unwrap().clone().expect("set before anything is queued");
             send.send(pool.run_pending(usize::MAX)).unwrap();
-            panic!("and what it throws harms nobody");
+            panic!("and what it throws does no harm");
         })
         .build();
     *slot.lock().unwrap() = Some(pool.clone());
@@ -109,7 +109,7 @@ fn a_pool_with_workers_tells_too_and_the_workers_work() {
     heap.mutate(|mc, _| mc.add_cleanup(mc.alloc(Node::new(0)), gate.cleanup()));
     heap.collect();
     gate.wait_for(1);
-    assert_eq!(pool.run_pending(usize::MAX), 0, "somebody has come");
+    assert_eq!(pool.run_pending(usize::MAX), 0, "the worker has it");
     let before = told.get();
     heap.mutate(|mc, _| {
         for at in 0..10_000 {
@@ -117,7 +117,7 @@ fn a_pool_with_workers_tells_too_and_the_workers_work() {
         }
     });
     heap.collect();
-    assert_eq!(told.get(), before + 1, "told once, because nobody has come since");
+    assert_eq!(told.get(), before + 1, "told once, because no thread has looked since");
     gate.open();
     heap.wait_for_cleanups(LONG).unwrap();
     assert_eq!(ran.get(), 10_000);

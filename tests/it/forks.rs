@@ -136,7 +136,7 @@ fn use_what_is_inherited(mut heap: Heap<World<'static>>, pool: CleanupPool, queu
     let before = heap.stats().cleanups;
     litter(&mut heap, 1000, &counts);
     let report = at_once("a collection", || heap.collect());
-    assert_eq!(report.queued_cleanups, 0, "nobody would run them");
+    assert_eq!(report.queued_cleanups, 0, "no thread would run them");
     assert_eq!((counts.ran.load(SeqCst), counts.gone.load(SeqCst)), (0, 1000));
     assert_eq!(heap.stats().cleanups.discarded, before.discarded + before.armed + 1000);
     heap.verify().unwrap();

@@ -129,7 +129,7 @@ fn run_seed<L: Language>(seed: u64, tries: u32, show: bool) -> Result<Tally, Str
             }
             for _ in 0..tries.load(Relaxed) {
                 match catch_unwind(AssertUnwindSafe(|| run(&program))) {
-                    Ok(more) => *tally.lock().expect("nobody panics with it") = more,
+                    Ok(more) => *tally.lock().expect("it is not poisoned") = more,
                     Err(panic) => {
                         // What is tried from now on is like one that has failed.
                         tries.store(L::TRIES, Relaxed);
@@ -147,7 +147,7 @@ fn run_seed<L: Language>(seed: u64, tries: u32, show: bool) -> Result<Tally, Str
             ),
         })
     })?;
-    Ok(tally.into_inner().expect("nobody panics with it"))
+    Ok(tally.into_inner().expect("it is not poisoned"))
 }
 
 fn seed_file<L: Language>(worker: usize) -> PathBuf {
@@ -178,7 +178,7 @@ impl Watch {
     }
 
     fn over<T>(&self, worker: usize, seed: u64, f: impl FnOnce() -> T) -> T {
-        let note = |running| *self.running[worker].lock().expect("nobody panics with it") = running;
+        let note = |running| *self.running[worker].lock().expect("it is not poisoned") = running;
         note(Some((seed, Instant::now())));
         let result = f();
         note(None);
@@ -197,7 +197,7 @@ impl Watch {
         while !self.is_over() {
             thread::park_timeout(Duration::from_millis(10));
             for running in &self.running {
-                let running = *running.lock().expect("nobody panics with it");
+                let running = *running.lock().expect("it is not poisoned");
                 if let Some((seed, since)) = running
                     && since.elapsed() > Self::PATIENCE
                 {

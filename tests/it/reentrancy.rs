@@ -644,7 +644,7 @@ fn counted_threads() -> (CleanupPoolBuilder, Arc<()>) {
     (builder, threads)
 }
 
-/// Everybody else has let go of the pool, its heap has died, and work is queued behind the cleanup.
+/// No other handle of the pool is left, its heap has died, and work is queued behind the cleanup.
 #[test]
 fn it_may_drop_the_last_handle_of_its_own_pool() {
     for workers in [1, 3] {

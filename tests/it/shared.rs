@@ -280,7 +280,7 @@ fn a_long_session_can_end_when_it_is_asked_to() {
                 running.open();
                 let begin = Instant::now();
                 while !mc.gc_pending() {
-                    assert!(begin.elapsed() < LONG, "nobody asked");
+                    assert!(begin.elapsed() < LONG, "no collection was asked for");
                     mc.alloc(Node::new(1));
                 }
             });
@@ -451,7 +451,7 @@ fn a_session_that_does_not_end_is_named_with_its_thread() {
         // Told again, later each time, for as long as it lasts.
         let mut last = Duration::ZERO;
         for _ in 0..3 {
-            let (session, text) = seen.recv_timeout(LONG).expect("nobody was told");
+            let (session, text) = seen.recv_timeout(LONG).expect("the hook was not called");
             assert_eq!((session.heap, session.thread), (heap.id(), slow));
             assert_eq!(session.thread_name.as_deref(), Some("slow coach"));
             assert!(session.waited >= Duration::from_millis(20).max(last * 2), "{session:?}");

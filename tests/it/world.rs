@@ -147,7 +147,7 @@ impl Gate {
         state.1 += 1;
         self.0.1.notify_all();
         let waited = self.0.1.wait_timeout_while(state, LONG, |state| !state.0).unwrap();
-        assert!(!waited.1.timed_out(), "nobody opened the gate");
+        assert!(!waited.1.timed_out(), "the gate stayed closed");
     }
 
     /// Waits until `n` have come to the door.

@@ -106,7 +106,7 @@ fn use_after_cleanup() {
 // ---- races
 // ---------------------------------------------------------------------------------------------
 
-/// A number that is no atomic and that everybody writes all the same.
+/// A number that is no atomic and that all threads write all the same.
 struct Shared(UnsafeCell<u64>);
 
 // SAFETY: none. Whether its users take turns is what the thread sanitizer is to tell.

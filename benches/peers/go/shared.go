@@ -15,7 +15,7 @@ import (
 	"weak"
 )
 
-// together has so many threads work at a time, each told its number, and returns how long that took.
+// together has this many threads work at a time, each told its number, and returns how long that took.
 func together(threads int, work func(thread int)) time.Duration {
 	start := time.Now()
 	var all sync.WaitGroup
@@ -66,7 +66,7 @@ type shard struct {
 	_      [48]byte // to the end of the cache line
 }
 
-// weakMap finds values as long as somebody else keeps them, which is what held does for some.
+// weakMap finds values as long as another reference keeps them; held has some of these.
 type weakMap struct {
 	shards [64]shard
 	held   []atomic.Pointer[plain]

@@ -111,7 +111,7 @@ public final class Peer {
         return (double) nanos / Math.max(n, 1);
     }
 
-    /** The last of so many results. */
+    /** The last of this many results. */
     static <T> T warm(int rounds, Supplier<T> measure) {
         T last = null;
         for (int i = 0; i < rounds; i++) {
@@ -140,7 +140,7 @@ public final class Peer {
     static Object sink;
 
     /**
-     * Allocates n objects that nobody keeps. The store now and then is enough for the compiler to make
+     * Allocates n objects that no reference keeps. The store now and then is enough for the compiler to make
      * all of them, and spares the collectors' barrier, which a store of each would measure instead.
      */
     static void garbage(int n) {
@@ -333,7 +333,7 @@ public final class Peer {
     static final Cleaner CLEANER = Cleaner.create();
 
     /**
-     * Makes n objects, and then gives each a cleanup, by the cleaners in turn. Nobody keeps them.
+     * Makes n objects, and then gives each a cleanup, by the cleaners in turn. No reference keeps them.
      * Returns the nanoseconds that the cleanups took.
      */
     static long register(int n, Cleaner[] cleaners, IntFunction<Runnable> action) {

@@ -22,7 +22,7 @@ import java.util.function.IntToDoubleFunction;
 final class Shared {
     static final int MOST_THREADS = 2;
 
-    /** Has so many threads work at a time, each told its number, and returns the nanoseconds that took. */
+    /** Has this many threads work at a time, each told its number, and returns the nanoseconds that took. */
     static long together(int threads, IntConsumer work) {
         List<Thread> all = new ArrayList<>();
         long start = System.nanoTime();
@@ -48,7 +48,7 @@ final class Shared {
         return (int) ((long) n * thread / threads);
     }
 
-    /** The last of so many rounds, with each number of threads. */
+    /** The last of this many rounds, with each number of threads. */
     static double[] forThreads(int rounds, IntToDoubleFunction measure) {
         double[] values = new double[MOST_THREADS];
         for (int i = 0; i < MOST_THREADS; i++) {
@@ -70,7 +70,7 @@ final class Shared {
 
     // ---- S2: a map with weak values ----
 
-    /** Finds values as long as somebody else keeps them, which is what `held` does for some. */
+    /** Finds values as long as another reference keeps them; `held` has some of these. */
     static final class WeakMap {
         final ConcurrentHashMap<Integer, WeakReference<Peer.Plain>> values = new ConcurrentHashMap<>();
         final AtomicReferenceArray<Peer.Plain> held;

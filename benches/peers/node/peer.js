@@ -40,7 +40,7 @@ function exit(status, line) {
   process.exit(status);
 }
 
-/** The last of so many results. */
+/** The last of this many results. */
 async function warm(rounds, measure) {
   let last;
   for (let i = 0; i < rounds; i++) last = await measure();
@@ -53,7 +53,7 @@ const nanos = (work) => {
   return now() - start;
 };
 
-/** The milliseconds of a program, the last of so many times. */
+/** The milliseconds of a program, the last of this many times. */
 const millis = async (rounds, program) => (await warm(rounds, () => nanos(program))) / 1e6;
 
 /** xorshift32 from the same state each time; returns numbers below 1. */
@@ -178,7 +178,7 @@ function graph(kind, n) {
 
 // ---- W4, W5, W8: many cleanups ----
 
-let current; // a registry that nobody holds is garbage too, and then calls nobody
+let current; // a registry without a reference is garbage too, and then makes no calls
 
 /** A registry whose callback does `work` with the number of the object, and a promise that n calls have ended. */
 function registry(n, work) {
@@ -196,7 +196,7 @@ function registry(n, work) {
   return { ended, registry: current };
 }
 
-/** Makes n objects, and then gives each its cleanup. Nobody keeps them. */
+/** Makes n objects, and then gives each its cleanup. No reference keeps them. */
 function register(n, to) {
   const all = new Array(n);
   for (let i = 0; i < n; i++) all[i] = new Plain(i);

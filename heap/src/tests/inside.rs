@@ -113,7 +113,7 @@ fn the_checker_sees_a_span_that_no_allocation_would_find() {
     let taken =
         heap.core.space().with(|space| space.take_span(span.info())).expect("it is partial");
     assert_eq!(taken, span);
-    let error = heap.verify().expect_err("the span is in nobody's hands");
+    let error = heap.verify().expect_err("no list has the span");
     assert!(error.to_string().contains("no allocation would find"), "{error}");
     heap.core.space().with(|space| space.return_span(span));
     heap.verify().expect("the span is back");

@@ -152,7 +152,7 @@ fn link_and_collect() {
 /// All register on one object, downgrade it, and stop what others have registered.
 fn one_object() {
     let scene = scene(true, Pacing::Manual);
-    let mut mutator = scene.heap.attach().expect("nobody is here");
+    let mut mutator = scene.heap.attach().expect("the thread is free");
     mutate(&mut mutator, |mc, root| _ = push(mc, root, 0));
     drop(mutator);
     on_threads(&scene, 3, |_, scene, mut mutator| {
@@ -211,7 +211,7 @@ fn cross_the_threshold() {
 fn shared_roots() {
     let scene = scene(true, Pacing::Manual);
     let root: SharedRoot<'_, Node<'static>> = {
-        let mut mutator = scene.heap.attach().expect("nobody is here");
+        let mut mutator = scene.heap.attach().expect("the thread is free");
         mutate(&mut mutator, |mc, _| scene.heap.share(&mc.root(mc.alloc(node(7)))))
     };
     thread::scope(|scope| {

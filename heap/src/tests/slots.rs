@@ -155,7 +155,7 @@ fn run<Q: Shape>(objects: usize, case: Case) {
             }
             let note = || {
                 let ran = ran.clone();
-                move || ran.lock().expect("nobody panics").push(number)
+                move || ran.lock().expect("it is not poisoned").push(number)
             };
             let is_rooted = case.mark == Mark::Root && case.is_marked(number);
             if case.is_live(number) && !is_rooted {
@@ -195,7 +195,7 @@ fn run<Q: Shape>(objects: usize, case: Case) {
     let take_notes = |heap: &mut RawHeap<Family<Q>>| {
         pool.run_pending(usize::MAX);
         heap.run_local_cleanups(usize::MAX);
-        let mut ran = std::mem::take(&mut *ran.lock().expect("nobody panics"));
+        let mut ran = std::mem::take(&mut *ran.lock().expect("it is not poisoned"));
         ran.sort_unstable();
         ran
     };

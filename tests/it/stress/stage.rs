@@ -1,4 +1,4 @@
-//! What a round is played on: its pools, its ledger, and what everybody is at.
+//! What a round is played on: its pools, its ledger, and what each thread is at.
 //!
 //! Invariant: a check that fails is written down as a fault. An assertion within a cleanup would be
 //! a panic among others.
@@ -285,7 +285,7 @@ impl Stage {
         }
     }
 
-    /// Ends the test, and says what everybody was at.
+    /// Ends the test, and says what each thread was at.
     pub(super) fn fail(&self, what: &str) -> ! {
         let mut report = format!("{what}\nagain with: SEXTON_SEED={}\n", self.seed);
         let rounds = self.tally.lock().unwrap().rounds;

@@ -505,7 +505,7 @@ impl Stage {
         self.replay.sync();
         let expected = self.replay.oracle.tear_down();
         let heap = Arc::into_inner(self.heap.take().expect("it has not gone"));
-        drop(heap.expect("nobody visits it any more"));
+        drop(heap.expect("no visit is open"));
         // A pool with workers has been waited for.
         if self.kind == PoolKind::Manual {
             while self.run_pending() > 0 {}
