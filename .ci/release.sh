@@ -39,9 +39,15 @@ grep -q '^repository = ' Cargo.toml ||
 
 # 2. The interface.
 if [ "${2-}" = --semver ]; then
-    # `sexton` shows what the others have that users may rely on.
-    cargo semver-checks --package sexton --baseline-rev "${3:?--semver needs a revision}" ||
+    rev=${3:?--semver needs a revision}
+    cargo semver-checks --package sexton --baseline-rev "$rev" ||
         complain "the public interface has changed by more than the version says"
+    # cargo-semver-checks does not see what `sexton` re-exports. Of the crates that have it, not all
+    # is for users: so these findings are to be read, and do not fail.
+    for crate in sexton-cleanup sexton-heap; do
+        cargo semver-checks --package "$crate" --baseline-rev "$rev" ||
+            echo "release: READ the findings in $crate: items that sexton re-exports count"
+    done
 fi
 
 # 3. The packages.
