@@ -399,9 +399,10 @@ mod tests {
             assert_eq!((stats.ended_early, stats.backlog, stats.panicked), (ended_early, 0, 0));
             assert!(self.ticket.is_done());
             assert_eq!(self.states(), vec![State::DoneFree; self.queued.len()]);
-            // Slots that came back last are used first.
+            // No slot is new before all free ones are used, and other tests have left free ones.
             let mut registrar = self.client.registrar();
-            let heads: Vec<_> = (0..1000).map(|_| registrar.register(None, || {}).0).collect();
+            let slots = self.client.registry().storage.made();
+            let heads: Vec<_> = (0..slots).map(|_| registrar.register(None, || {}).0).collect();
             assert!(self.queued.iter().all(|(head, _)| heads.contains(head)));
             heads.into_iter().for_each(|head| registrar.discard(head));
         }
