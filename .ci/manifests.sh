@@ -52,6 +52,8 @@ for crate in "${published[@]}"; do
     for file in README.md LICENSE-MIT LICENSE-APACHE; do
         [ -s "$crate/$file" ] || complain "$crate has no $file"
     done
+    grep -n 'include_str!("\.\./\.\.' "$crate/src/lib.rs" &&
+        complain "$crate/src/lib.rs includes a file that is not in its package"
     grep -q "Rust $oldest" "$crate/README.md" ||
         complain "$crate/README.md does not say \"Rust $oldest\""
 done

@@ -55,6 +55,21 @@ packages=()
 for crate in "${crates[@]}"; do packages+=(-p "$crate"); done
 cargo package --locked "${packages[@]}" || complain "a package does not build"
 
+# 4. The documentation, from the packages alone, as docs.rs builds it. A page outside of its package
+# is missing there.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+patches=()
+for crate in "${crates[@]}"; do
+    tar -xf "${CARGO_TARGET_DIR:-target}/package/$crate-$written.crate" -C "$scratch"
+    patches+=(--config "patch.crates-io.$crate.path = '$scratch/$crate-$written'")
+done
+target=$(realpath "${CARGO_TARGET_DIR:-target}")/package-docs
+for crate in "${crates[@]}"; do
+    (cd "$scratch/$crate-$written" && cargo doc --no-deps --target-dir "$target" "${patches[@]}") ||
+        complain "docs.rs cannot build the documentation of $crate"
+done
+
 [ "$bad" = 0 ] || {
     echo "release: $version is not ready" >&2
     exit 1

@@ -71,20 +71,10 @@ pub use sexton_heap::{
 };
 
 #[cfg(doc)]
-#[doc = include_str!("../../docs/COMPILE-ERRORS.md")]
+#[doc = include_str!("../COMPILE-ERRORS.md")]
 pub mod compile_errors {}
 
-/// The README's example, compiled and run with the documentation tests.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
-
-/// Likewise that of the package's own README.
+/// The example of the package's README, compiled and run with the documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct PackageReadme;
-
-/// The guide's programs, likewise.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/GUIDE.md")]
-struct Guide;
