@@ -35,6 +35,9 @@ export RUSTC_BOOTSTRAP=1
 export CARGO_PROFILE_DEV_DEBUG=limited
 # The generated programs are slow when watched. `.ci/test.sh` runs more operations.
 export SEXTON_OPS="${SEXTON_OPS:-50000}"
+# Frames are larger when watched. A test that allocates an object of 512 KiB has five copies of it in
+# one frame, more than the 2 MiB of a test's thread.
+export RUST_MIN_STACK=8388608
 export LSAN_OPTIONS="suppressions=$PWD/.ci/lsan.supp"
 # Regions mapped by system calls that bypass libc are unknown to the thread sanitizer: it takes a
 # new region for the old one that lay at its address, and the new owner's writes for races with the
