@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
 # The loom models of the protocols, and the mutants that loom must find. LOOM_MAX_PREEMPTIONS
-# (default 2) sets the bound.
+# (default 2) sets the bound of the models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir target/loom \
-    -p sexton-cleanup -p sexton-heap --lib --tests \
-    --config profile.release.package.sexton-heap.debug-assertions=true
+# In the copy that the mutants change, so that all is built once.
+.ci/copy.sh target/loom/copy
+(
+    cd target/loom/copy
+    RUSTFLAGS="--cfg loom" cargo test --locked --target-dir ../build \
+        -p sexton-cleanup -p sexton-heap --lib --tests
+)
+.ci/mutants.sh loom

@@ -42,7 +42,6 @@ mod inside;
 #[doc = include_str!("../PROTOCOL.md")]
 pub mod protocol {
     pub(crate) mod claim;
-    pub(crate) mod mutant;
     pub(crate) mod queue;
     pub(crate) mod sleep;
 }

@@ -41,7 +41,6 @@ mod safepoint {
     pub(crate) mod attached;
     pub(crate) mod handshake;
     pub(crate) mod helpers;
-    pub(crate) mod mutant;
 }
 
 mod policy {

@@ -111,8 +111,8 @@ impl Batch {
     // ----------------------------------------------------------------------------------
 
     /// Subtracts `n` cleanups that have ended. Whether nothing is left.
-    pub(super) fn subtract(&self, n: u64, order: Ordering) -> bool {
-        self.remaining.fetch_sub(n, order) == n
+    pub(super) fn subtract(&self, n: u64) -> bool {
+        self.remaining.fetch_sub(n, Ordering::AcqRel) == n
     }
 
     /// Tells those who wait that nothing is left.

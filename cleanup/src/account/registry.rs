@@ -39,7 +39,6 @@ use crate::account::totals::Totals;
 use crate::inside::CleanupScope;
 use crate::observe::description::Description;
 use crate::observe::stats::CleanupStats;
-use crate::protocol::mutant::Mutant;
 use crate::record::ending::{Ending, Skip, Taker};
 use crate::record::free_list::FreeList;
 use crate::record::head::{Head, Index};
@@ -296,9 +295,7 @@ impl BatchAccount {
     /// Subtracts `n` cleanups that have ended, and that their runner has counted in its shard.
     pub(crate) fn subtract(&self, n: u64) {
         if n > 0 {
-            let unordered = self.totals.mutant.is(Mutant::UnorderedEnds);
-            let order = if unordered { Ordering::Relaxed } else { Ordering::AcqRel };
-            if self.batch.subtract(n, order) {
+            if self.batch.subtract(n) {
                 self.finish();
             }
             self.registry().backlog_waiters.ended();

@@ -6,7 +6,6 @@ use crate::account::batch::Batch;
 use crate::account::counters::Counters;
 use crate::observe::description::Description;
 use crate::observe::hooks::Hooks;
-use crate::protocol::mutant::Mutant;
 use sexton_sync::{Arc, AtomicU64, Mutex, Ordering, Weak, drop_quietly};
 use std::any::Any;
 use std::fmt;
@@ -20,7 +19,6 @@ pub(crate) struct Totals {
     waiting: Mutex<Vec<Waiting>>,
     next: AtomicU64,
     pub(crate) hooks: Hooks,
-    pub(crate) mutant: Mutant,
 }
 
 /// An unfinished batch: its number, its start, and itself, for those who wait for it.
@@ -31,13 +29,12 @@ struct Waiting {
 }
 
 impl Totals {
-    pub(crate) fn new(workers: usize, hooks: Hooks, mutant: Mutant) -> Arc<Self> {
+    pub(crate) fn new(workers: usize, hooks: Hooks) -> Arc<Self> {
         Arc::new(Totals {
             counters: Counters::new(workers),
             waiting: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
             hooks,
-            mutant,
         })
     }
 

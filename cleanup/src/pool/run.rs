@@ -17,11 +17,9 @@ use crate::inside::CleanupScope;
 use crate::pool::in_flight::InFlight;
 use crate::pool::queued::Queued;
 use crate::pool::state::Pool;
-use crate::protocol::mutant::Mutant;
 use crate::record::ending::{Skip, Taken, Taker};
 use crate::record::free_list::FreeList;
 use crate::record::head::Index;
-use crate::record::storage::Storage;
 use sexton_sync::AtomicU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -75,7 +73,6 @@ impl<'a> Run<'a> {
         let storage = &batch.registry().storage;
         let totals = self.pool.totals();
         let runner = self.in_flight.runner();
-        let taker = taker(self.pool);
         let (pool, in_flight) = (self.pool, self.in_flight);
         let shards = [totals.counters.of(runner), batch.counters.of(runner)];
         let mut ran = 0;
@@ -91,9 +88,9 @@ impl<'a> Run<'a> {
                 let ends = Ends { shards, freed: &mut self.freed, ended: &mut self.ended };
                 return ran + discard_rest(pool, in_flight, cells, batch, max - ran, ends);
             }
-            let Some(taken) = storage.take(record, taker, false) else {
+            let Some(taken) = storage.take(record, Taker::Runner, false) else {
                 let mut ends = Ends { shards, freed: &mut self.freed, ended: &mut self.ended };
-                if !ends.skip(pool, in_flight, cells, batch, record) {
+                if !ends.skip(in_flight, cells, batch, record) {
                     break;
                 }
                 continue;
@@ -127,11 +124,10 @@ fn discard_rest(
     mut ends: Ends<'_>,
 ) -> usize {
     let storage = &batch.registry().storage;
-    let taker = taker(pool);
     let mut dropped = 0;
     while dropped < max {
         let Some(record) = cells.front() else { break };
-        let take = || storage.take(record, taker, true).inspect(|_| cells.advance());
+        let take = || storage.take(record, Taker::Runner, true).inspect(|_| cells.advance());
         let step = if pool.is_closed() {
             in_flight.step(|_| take().inspect(|_| pool.refuses_one()))
         } else {
@@ -143,7 +139,7 @@ fn discard_rest(
                 ends.end(pool.totals(), taken, true);
                 dropped += 1;
             }
-            Some(None) if ends.skip(pool, in_flight, cells, batch, record) => {}
+            Some(None) if ends.skip(in_flight, cells, batch, record) => {}
             Some(None) => break,
         }
     }
@@ -183,7 +179,6 @@ impl Ends<'_> {
     #[inline(never)]
     fn skip(
         &mut self,
-        pool: &Pool,
         in_flight: &InFlight,
         cells: &Cells,
         batch: &BatchAccount,
@@ -194,7 +189,7 @@ impl Ends<'_> {
             // Without a note while others may come to the record: its handle must not free the
             // slot.
             let note = deferred.is_none().then_some(batch.byte());
-            match (skip(pool, storage, record, note), deferred) {
+            match (storage.skip(record, note), deferred) {
                 (Skip::Freed(slot, counted), _) => {
                     if !counted {
                         self.count(|s| &s.ended_early);
@@ -219,24 +214,6 @@ impl Ends<'_> {
     }
 }
 
-/// Tells how runners of this pool take records.
-fn taker(_pool: &Pool) -> Taker {
-    #[cfg(any(loom, shuttle))]
-    if _pool.mutant().is(Mutant::TakeWithoutCompareExchange) {
-        return Taker::Careless;
-    }
-    Taker::Runner
-}
-
-/// Skips a record that a runner of this pool could not take.
-fn skip(_pool: &Pool, storage: &'static Storage, record: Index, note: Option<u8>) -> Skip {
-    #[cfg(any(loom, shuttle))]
-    if _pool.mutant().is(Mutant::NoWaitForStop) {
-        return storage.skip_at_once(record, note);
-    }
-    storage.skip(record, note)
-}
-
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         let mut transit = None;
@@ -249,11 +226,9 @@ impl Drop for Run<'_> {
         }
         let queued = self.queued.take().expect("only drop takes it");
         let (requeued, deferred) = self.in_flight.end();
-        let requeued = requeued && !self.pool.mutant().is(Mutant::ForgetRequeue);
         // 1. The slots first: a thread that waits for the batch may register again at once.
         match &deferred {
             None => self.freed.give_back(),
-            Some(_) if self.pool.mutant().is(Mutant::NoDeferredFree) => self.freed.give_back(),
             Some(deferred) => deferred.keep(&mut self.freed),
         }
         self.pool.totals().counters.of(self.in_flight.runner()).add(|s| &s.running, u64::MAX);

@@ -13,7 +13,6 @@ use crate::pool::in_flight::{InFlight, Snapshot};
 use crate::pool::monitor::{Monitor, tick};
 use crate::pool::staffing::attempt;
 use crate::pool::state::{Pool, Role};
-use crate::protocol::mutant::step;
 use sexton_sync::{Arc, Ordering};
 use std::io;
 use std::time::{Duration, Instant};
@@ -133,8 +132,7 @@ impl Pool {
         let Some(transit) = self.transit() else { return };
         let demand = in_flight.take_tail(|| self.block(), at).map(|tail| {
             self.requeued.fetch_add(1, Ordering::Relaxed);
-            step!(T3);
-            self.queue.publish_for_stalled(tail)
+            self.queue.publish_for_stalled(tail) // T3
         });
         drop(transit);
         let Some(demand) = demand else { return };

@@ -22,7 +22,6 @@ use crate::observe::stats::PoolStats;
 use crate::pool::in_flight::Runners;
 use crate::pool::queued::Queued;
 use crate::pool::watch::Watch;
-use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
 use crate::protocol::sleep::Numbers;
 use sexton_sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Process, Weak};
@@ -131,7 +130,6 @@ pub struct Pool {
     pub(super) refused: AtomicU64,
     /// The last worker to leave calls `discard_pending`. Set once, by `discard_after_the_last`.
     pub(super) discard_at_end: AtomicBool,
-    pub(super) mutant: Mutant,
     /// The process that made it, and in which its workers are.
     pub(super) home: Process,
     /// This pool, for its workers to hold.
@@ -143,22 +141,13 @@ impl Pool {
     ///
     /// Without `spawn` the pool is manual.
     pub fn new(config: PoolConfig, spawn: Option<Box<dyn Spawn>>) -> Arc<Pool> {
-        Self::with_mutant(config, spawn, Mutant::None)
-    }
-
-    /// Makes a pool with one step of its protocols broken, for models.
-    pub(crate) fn with_mutant(
-        config: PoolConfig,
-        spawn: Option<Box<dyn Spawn>>,
-        mutant: Mutant,
-    ) -> Arc<Pool> {
         let max_workers = if spawn.is_some() { config.max_workers } else { 0 };
         Arc::new_cyclic(|this| Pool {
-            queue: Queue::new(max_workers, config.keep_alive, mutant),
+            queue: Queue::new(max_workers, config.keep_alive),
             blocks: Blocks::new(),
             runners: Runners::default(),
-            watch: Watch::new(mutant),
-            totals: Totals::new(max_workers, config.hooks, mutant),
+            watch: Watch::new(),
+            totals: Totals::new(max_workers, config.hooks),
             stall_after: config.stall_after,
             spawn,
             told: AtomicBool::new(false),
@@ -170,7 +159,6 @@ impl Pool {
             closed: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             discard_at_end: AtomicBool::new(false),
-            mutant,
             home: Process::current(),
             this: this.clone(),
         })
@@ -240,11 +228,6 @@ impl Pool {
 
     pub(crate) fn runners(&self) -> &Runners {
         &self.runners
-    }
-
-    #[inline]
-    pub(crate) fn mutant(&self) -> Mutant {
-        self.mutant
     }
 
     pub(crate) fn block(&self) -> Block {

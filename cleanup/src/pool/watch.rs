@@ -8,7 +8,6 @@
 
 #![forbid(unsafe_code)]
 
-use crate::protocol::mutant::Mutant;
 use sexton_sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, wait_until};
 use std::time::Instant;
 
@@ -20,7 +19,6 @@ pub(crate) struct Watch {
     dormant: AtomicBool,
     state: Mutex<State>,
     condvar: Condvar,
-    mutant: Mutant,
     /// How often the monitor has waited.
     #[cfg(all(test, not(any(loom, shuttle))))]
     waits: std::sync::atomic::AtomicU64,
@@ -37,12 +35,11 @@ struct State {
 }
 
 impl Watch {
-    pub(crate) fn new(mutant: Mutant) -> Self {
+    pub(crate) fn new() -> Self {
         Watch {
             dormant: AtomicBool::new(true),
             state: Mutex::new(State::default()),
             condvar: Condvar::new(),
-            mutant,
             #[cfg(all(test, not(any(loom, shuttle))))]
             waits: Default::default(),
         }
@@ -129,11 +126,6 @@ impl Watch {
         deadline: Option<Instant>,
         is_busy: impl Fn() -> bool,
     ) -> bool {
-        if self.mutant.is(Mutant::DormantAfterLook) {
-            let busy = is_busy();
-            self.dormant.store(!busy, Ordering::Relaxed);
-            return busy || self.sleep(deadline);
-        }
         // Relaxed: ordered by the locks of the in-flight records.
         self.dormant.store(true, Ordering::Relaxed); // M1
         if is_busy() {
@@ -170,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_at_its_deadline_at_a_call_and_at_the_stop() {
-        let watch = Watch::new(Mutant::None);
+        let watch = Watch::new();
         let (begin, tick) = (Instant::now(), Duration::from_millis(20));
         assert!(watch.wait(begin.checked_add(tick)), "it goes on");
         assert!(begin.elapsed() >= tick, "no call came");
@@ -190,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_dormant_monitor_comes_back_when_called_and_ends_when_not() {
-        let watch = Watch::new(Mutant::None);
+        let watch = Watch::new();
         assert!(watch.begins(), "there is none yet");
         assert!(!watch.begins() && !watch.call(), "there is one");
         // That was a call.

@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 use crate::protocol::claim::{Claim, Length};
-use crate::protocol::mutant::{Mutant, step};
 use crate::protocol::sleep::{Demand, Next, Parking, Sleep, WorkerId};
 use sexton_sync::{Injector, Ordering, Steal, fence};
 use std::time::Duration;
@@ -20,46 +19,25 @@ pub(crate) struct Queue<T> {
     list: Injector<T>,
     length: Length,
     sleep: Sleep,
-    mutant: Mutant,
 }
 
 impl<T> Queue<T> {
     /// Makes a queue for at most `max` workers, which leave after an idle time of `keep_alive`.
-    /// `mutant` is [`Mutant::None`] but in models.
-    pub(crate) fn new(max: usize, keep_alive: Option<Duration>, mutant: Mutant) -> Self {
-        Queue {
-            list: Injector::new(),
-            length: Length::new(),
-            sleep: Sleep::new(max, keep_alive, mutant),
-            mutant,
-        }
+    pub(crate) fn new(max: usize, keep_alive: Option<Duration>) -> Self {
+        Queue { list: Injector::new(), length: Length::new(), sleep: Sleep::new(max, keep_alive) }
     }
 
     /// Publishes items, and wakes or demands a worker for each. Steps P1 to P4.
     pub(crate) fn publish(&self, items: impl IntoIterator<Item = T>) -> Demand {
-        if self.mutant.is(Mutant::LengthBeforePush) {
-            let items: Vec<T> = items.into_iter().collect();
-            self.length.add(items.len());
-            items.into_iter().for_each(|item| self.list.push(item));
-            return self.notify_workers();
-        }
         let mut n = 0;
         for item in items {
-            step!(P1);
             self.list.push(item); // P1
             n += 1;
         }
         if n == 0 {
             return Demand::default();
         }
-        if self.mutant.is(Mutant::LengthAfterLook) {
-            let help = self.sleep.could_help();
-            self.length.add(n);
-            return if help { self.sleep.wake(&self.length) } else { Demand::default() };
-        }
-        step!(P2);
         self.length.add(n); // P2
-        step!(P3);
         self.notify_workers()
     }
 
@@ -68,12 +46,9 @@ impl<T> Queue<T> {
     /// Publishers end with it. A waiter for the work's end begins with it, so that a worker that
     /// could not be started at the publish is tried again.
     pub(crate) fn notify_workers(&self) -> Demand {
-        if !self.mutant.is(Mutant::NoPublishFence) {
-            // PublishFence: pairs with SleepFence and LossFence in `sleep.rs`. Our addition to
-            // `length` comes before our look at `asleep` and `workers`.
-            fence(Ordering::SeqCst); // P3
-        }
-        step!(P4);
+        // PublishFence: pairs with SleepFence and LossFence in `sleep.rs`. Our addition to
+        // `length` comes before our look at `asleep` and `workers`.
+        fence(Ordering::SeqCst); // P3
         // P4. A length of 0 means that threads that are awake have claimed everything already.
         if self.length.get() > 0 && self.sleep.could_help() {
             self.sleep.wake(&self.length)
@@ -118,9 +93,7 @@ impl<T> Queue<T> {
     /// Gives the next item, if one is unclaimed. Any thread may ask.
     #[inline]
     pub(crate) fn try_next(&self) -> Option<T> {
-        step!(C1);
         let claim = self.length.try_claim()?; // C1
-        step!(C2);
         Some(self.pop(claim)) // C2
     }
 
@@ -187,7 +160,7 @@ mod tests {
 
     #[test]
     fn items_come_out_once_and_in_order() {
-        let queue = Queue::new(0, None, Mutant::None);
+        let queue = Queue::new(0, None);
         assert!(queue.publish([1, 2, 3]).0.is_empty(), "a manual queue demands no worker");
         assert_eq!(queue.len(), 3);
         assert_eq!(std::iter::from_fn(|| queue.try_next()).collect::<Vec<_>>(), [1, 2, 3]);
@@ -195,7 +168,7 @@ mod tests {
 
     #[test]
     fn publishing_nothing_wakes_nobody() {
-        let queue = Queue::<u32>::new(1, None, Mutant::None);
+        let queue = Queue::<u32>::new(1, None);
         assert!(queue.publish([]).0.is_empty());
         assert_eq!(queue.sleep().numbers().workers, 0);
     }
@@ -203,7 +176,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "the full list is empty")]
     fn a_claim_on_an_empty_list_is_reported_as_the_bug_it_is() {
-        let queue = Queue::<u32>::new(0, None, Mutant::None);
+        let queue = Queue::<u32>::new(0, None);
         queue.length.add(1);
         queue.try_next();
     }

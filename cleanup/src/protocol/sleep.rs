@@ -13,7 +13,6 @@
 #![forbid(unsafe_code)]
 
 use crate::protocol::claim::Length;
-use crate::protocol::mutant::{Mutant, step};
 use sexton_sync::{
     Arc, AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering, fence, wait_until,
 };
@@ -30,7 +29,6 @@ pub(crate) struct Sleep {
     keep_alive: Option<Duration>,
     /// Notified, with `synced` locked, whenever a worker leaves.
     left: Condvar,
-    mutant: Mutant,
 }
 
 /// Read by a publisher without the lock, to learn whether it must take it.
@@ -135,7 +133,7 @@ pub(crate) struct Numbers {
 }
 
 impl Sleep {
-    pub(crate) fn new(max: usize, keep_alive: Option<Duration>, mutant: Mutant) -> Self {
+    pub(crate) fn new(max: usize, keep_alive: Option<Duration>) -> Self {
         Sleep {
             hints: CachePadded::new(Hints {
                 asleep: AtomicUsize::new(0),
@@ -145,7 +143,6 @@ impl Sleep {
             synced: Mutex::new(Synced::default()),
             keep_alive,
             left: Condvar::new(),
-            mutant,
         }
     }
 
@@ -156,42 +153,20 @@ impl Sleep {
     ///
     /// Called by the worker that parks here, after a claim failed.
     pub(crate) fn sleep(&self, parking: &Parking, length: &Length) -> Next {
-        let early = self.mutant.is(Mutant::AnnounceAfterRead) && length.get() > 0;
-        step!(S1);
         let mut synced = self.synced.lock(); // S1
-        if self.mutant.is(Mutant::RecheckBeforeAnnounce) && length.get() > 0 {
-            return Next::Again;
-        }
-        if self.mutant.is(Mutant::LeaveBeforeDrained) && synced.shutdown {
-            self.vacate(&mut synced, parking.index);
-            return Next::Leave;
-        }
-        step!(S2);
         self.add_asleep(&synced, 1); // S2
-        if !self.mutant.is(Mutant::NoSleepFence) {
-            // SleepFence: pairs with PublishFence in `Queue::publish`. Our announcement in `asleep`
-            // comes before our look at `length`; the publisher's addition to `length` before its
-            // look at `asleep`.
-            fence(Ordering::SeqCst); // S3
-        }
-        step!(S4);
-        let found = match self.mutant {
-            Mutant::NoRecheck | Mutant::RecheckBeforeAnnounce => false,
-            Mutant::AnnounceAfterRead => early,
-            _ => length.get() > 0, // S4
-        };
-        if found {
+        // SleepFence: pairs with PublishFence in `Queue::publish`. Our announcement in `asleep`
+        // comes before our look at `length`; the publisher's addition to `length` before its look
+        // at `asleep`.
+        fence(Ordering::SeqCst); // S3
+        // S4.
+        if length.get() > 0 {
             self.sub_asleep(&synced, 1);
             return Next::Again;
         }
-        if self.mutant.is(Mutant::UncommittedSignal) {
-            drop(synced);
-            synced = self.synced.lock();
-        }
-        step!(S5);
-        // A surplus worker does not join: were it woken for a block later, it would leave without
-        // it.
-        if synced.shutdown || self.has_surplus() && !self.mutant.is(Mutant::SurplusSleeps) {
+        // S5. A surplus worker does not join: were it woken for a block later, it would leave
+        // without it.
+        if synced.shutdown || self.has_surplus() {
             // In the order of R3.
             self.vacate(&mut synced, parking.index);
             self.sub_asleep(&synced, 1);
@@ -200,7 +175,6 @@ impl Sleep {
         synced.sleeping.push((parking.index, parking.parker.clone())); // S5: committed.
         let mut deadline = self.keep_alive.and_then(|time| Instant::now().checked_add(time));
         drop(synced);
-        step!(S6);
         // S6. Only a waker takes us off the list, or we ourselves in R1 to R3.
         while !parking.parker.park(deadline) {
             match self.retire(parking) {
@@ -218,13 +192,8 @@ impl Sleep {
     /// No look at `length`: a look would only find what a lost wake-up has left behind, and hide
     /// it.
     fn retire(&self, parking: &Parking) -> Retire {
-        step!(R1);
         let mut synced = self.synced.lock(); // R1
         let Some(at) = synced.sleeping.iter().position(|&(index, _)| index == parking.index) else {
-            if self.mutant.is(Mutant::RetireThoughChosen) {
-                self.vacate(&mut synced, parking.index);
-                return Retire::Left;
-            }
             // R2. A waker has counted on us: the unpark that belongs to this park is on its way.
             return Retire::Chosen;
         };
@@ -235,18 +204,12 @@ impl Sleep {
         {
             return Retire::NotYet(resized.checked_add(keep_alive));
         }
-        step!(R3);
         synced.sleeping.remove(at); // R3
         synced.retired += 1;
         // In this order: a publisher that reads `asleep` without us in it has to read `workers`
         // without us, too.
-        if self.mutant.is(Mutant::RetireInDisorder) {
-            self.sub_asleep(&synced, 1);
-            self.vacate(&mut synced, parking.index);
-        } else {
-            self.vacate(&mut synced, parking.index);
-            self.sub_asleep(&synced, 1);
-        }
+        self.vacate(&mut synced, parking.index);
+        self.sub_asleep(&synced, 1);
         Retire::Left
     }
 
@@ -286,7 +249,6 @@ impl Sleep {
     /// One that was lost before it started is not replaced here. The thread that tried to start it
     /// learns of the failure. An immediate second try could fail for ever.
     pub(crate) fn lost(&self, id: WorkerId, length: &Length) -> Demand {
-        step!(L1);
         let mut synced = self.synced.lock();
         let started = synced.slots[id.index] != WorkerSlot::Starting(id.serial);
         self.vacate(&mut synced, id.index); // L1
@@ -297,7 +259,6 @@ impl Sleep {
         if !started {
             return Demand::default();
         }
-        step!(L2);
         // L2, with the lock still held: a thread that waits for the workers to leave sees the
         // replacement with them.
         let (woken, demand) = self.call(&mut synced, length, true);
@@ -341,25 +302,9 @@ impl Sleep {
     }
 
     fn wake_for(&self, length: &Length, replace: bool) -> Demand {
-        let estimate = self
-            .mutant
-            .is(Mutant::TrustEstimate)
-            .then(|| (length.get(), self.hints.asleep.load(Ordering::Relaxed)));
-        step!(W1);
         let mut synced = self.synced.lock(); // W1
-        if let Some((waiting, asleep)) = estimate {
-            let signals = waiting.min(asleep);
-            let keep = synced.sleeping.len().saturating_sub(signals);
-            let woken = synced.sleeping.split_off(keep);
-            self.sub_asleep(&synced, signals.min(self.hints.asleep.load(Ordering::Relaxed)));
-            let demand = self.demand(&mut synced, waiting - signals, replace);
-            drop(synced);
-            woken.iter().for_each(|(_, parker)| parker.unpark());
-            return demand;
-        }
         let (woken, demand) = self.call(&mut synced, length, replace);
         drop(synced);
-        step!(W5);
         // W5, unlocked: a worker that woke up to a locked lock would go straight back to sleep.
         woken.iter().for_each(|(_, parker)| parker.unpark());
         demand
@@ -372,20 +317,13 @@ impl Sleep {
         length: &Length,
         replace: bool,
     ) -> (Vec<Sleeper>, Demand) {
-        step!(W2);
         let waiting = length.get(); // W2
-        let listed = if self.mutant.is(Mutant::UncommittedSignal) {
-            self.hints.asleep.load(Ordering::Relaxed)
-        } else {
-            synced.sleeping.len()
-        };
-        let n = waiting.min(listed); // W3
-        let keep = synced.sleeping.len().saturating_sub(n);
+        let n = waiting.min(synced.sleeping.len()); // W3
+        let keep = synced.sleeping.len() - n;
         let woken = synced.sleeping.split_off(keep);
         // On their behalf: were it left to them, a second publisher would count on sleepers that
         // are already spoken for, and take the lock to find none.
         self.sub_asleep(synced, woken.len());
-        step!(W4);
         let demand = self.demand(synced, waiting - n, replace); // W4
         (woken, demand)
     }
@@ -435,13 +373,10 @@ impl Sleep {
     /// out.
     pub(crate) fn shutdown(&self) {
         let mut synced = self.synced.lock();
-        synced.shutdown = !self.mutant.is(Mutant::ShutdownUnlocked);
+        synced.shutdown = true;
         let woken = std::mem::take(&mut synced.sleeping);
         self.sub_asleep(&synced, woken.len());
         drop(synced);
-        if self.mutant.is(Mutant::ShutdownUnlocked) {
-            self.synced.lock().shutdown = true;
-        }
         woken.iter().for_each(|(_, parker)| parker.unpark());
     }
 
@@ -581,7 +516,7 @@ mod tests {
 
     #[test]
     fn growth_stops_at_the_bound_and_at_the_work() {
-        let (sleep, length) = (Sleep::new(2, None, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(2, None), Length::new());
         assert!(sleep.wake(&length).0.is_empty(), "no work, no worker");
         length.add(1);
         assert_eq!(sleep.wake(&length).0.len(), 1);
@@ -592,7 +527,7 @@ mod tests {
 
     #[test]
     fn a_worker_lost_before_it_started_is_not_replaced_at_once() {
-        let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(1, None), Length::new());
         length.add(1);
         let id = sleep.wake(&length).0[0];
         assert!(sleep.lost(id, &length).0.is_empty());
@@ -603,7 +538,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_dies_at_work_is_replaced_if_there_is_work() {
-        let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(1, None), Length::new());
         length.add(1);
         let id = sleep.wake(&length).0[0];
         sleep.started(id);
@@ -616,7 +551,7 @@ mod tests {
 
     #[test]
     fn a_late_word_about_an_old_holder_of_a_slot_changes_nothing() {
-        let (sleep, length) = (Sleep::new(1, None, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(1, None), Length::new());
         length.add(1);
         let old = sleep.wake(&length).0[0];
         let _ = sleep.lost(old, &length);
@@ -628,7 +563,7 @@ mod tests {
 
     /// Two workers for two items, both asleep now, and no thread has taken the items.
     fn two_asleep(keep_alive: Option<Duration>) -> (Sleep, Length, Vec<Parking>) {
-        let (sleep, length) = (Sleep::new(3, keep_alive, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(3, keep_alive), Length::new());
         length.add(2);
         let parkings: Vec<_> = sleep.wake(&length).0.into_iter().map(Parking::new).collect();
         for parking in &parkings {
@@ -668,7 +603,7 @@ mod tests {
 
     #[test]
     fn after_shutdown_an_idle_worker_leaves_and_none_is_added() {
-        let (sleep, length) = (Sleep::new(2, None, Mutant::None), Length::new());
+        let (sleep, length) = (Sleep::new(2, None), Length::new());
         length.add(1);
         let id = sleep.wake(&length).0[0];
         sleep.started(id);

@@ -24,14 +24,9 @@ impl Storage {
             (Taker::Handle { generation }, _) if generation != tag.generation() => return None,
             (Taker::Handle { .. }, false) => State::Running,
             (Taker::Handle { .. }, true) => State::Stopping,
-            (_, false) => State::Executing,
-            (_, true) => State::Dropping,
+            (Taker::Runner, false) => State::Executing,
+            (Taker::Runner, true) => State::Dropping,
         });
-        #[cfg(any(loom, shuttle))]
-        if let Taker::Careless = taker {
-            record.tag.store(taken.0, Ordering::Relaxed);
-            return Some(Taken(Ending { storage: self, record, mark, index, tag: taken }));
-        }
         // Acquire: pairs with the Release in `arm`, so that the thunk is there. A failure means
         // that another thread took it: from `Armed` there is no way back to `Armed` of the same
         // generation.
@@ -131,24 +126,6 @@ impl Storage {
             }
         }
     }
-
-    /// Skips, as the mutant of [`skip`](Self::skip) that does not wait for a handle that has only
-    /// to declare the end.
-    #[cfg(any(loom, shuttle))]
-    pub(crate) fn skip_at_once(&'static self, index: Index, note: Option<u8>) -> Skip {
-        let (record, mark) = self.record_and_mark(index);
-        let now = record.load(Ordering::Relaxed);
-        let tag = now.with(State::StoppedFree);
-        let is_freed = now.state() == State::StoppingNoDrop
-            && record
-                .tag
-                .compare_exchange(now.0, tag.0, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok();
-        if is_freed {
-            return Skip::Freed(Slot { record, mark, index, tag }, false);
-        }
-        self.skip(index, note)
-    }
 }
 
 /// The findings of [`Storage::skip`].
@@ -174,9 +151,6 @@ pub(crate) enum Taker {
     Handle { generation: u32 },
     /// A runner, or another owner of the chain. It frees the slot.
     Runner,
-    /// The mutant of a runner that takes without asking whether it was the first.
-    #[cfg(any(loom, shuttle))]
-    Careless,
 }
 
 /// A record that this thread has taken, with its closure still inside.

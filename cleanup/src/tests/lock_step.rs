@@ -9,7 +9,6 @@
 //! item beside workers that are all asleep *is* one, and is found at once.
 
 use crate::account::counters::Runner;
-use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
 use crate::protocol::sleep::{Demand, Parking, WorkerId};
 use crate::{Client, Pool, PoolConfig};
@@ -28,11 +27,6 @@ const ROUNDS: u64 = 200_000;
 /// Longer than anything here takes. A lost wake-up is found long before; this is for what is not
 /// thought of.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long to wait for what has to come.
-fn patience(mutant: Mutant) -> Duration {
-    if mutant == Mutant::None { DEADLINE } else { Duration::from_secs(1) }
-}
 
 /// Lets a few hundred nanoseconds pass at most, another time each round, so that all moments have
 /// their turn.
@@ -133,7 +127,6 @@ struct Scene {
     /// The bound goes down to nothing and up again behind each publish.
     bound_moves: bool,
     rounds: u64,
-    mutant: Mutant,
 }
 
 const PLAIN: Scene = Scene {
@@ -143,14 +136,12 @@ const PLAIN: Scene = Scene {
     life: Life::Stays,
     bound_moves: false,
     rounds: ROUNDS,
-    mutant: Mutant::None,
 };
 
 struct Stage {
     queue: Queue<u64>,
     hosts: Arc<Hosts>,
     life: Life,
-    patience: Duration,
     /// Items taken, and their sum.
     taken: CachePadded<AtomicU64>,
     sum: AtomicU64,
@@ -167,10 +158,9 @@ impl Stage {
     fn new(scene: Scene, hosts: &Arc<Hosts>) -> Arc<Self> {
         let keep_alive = (scene.life == Life::Retires).then_some(Duration::ZERO);
         Arc::new(Stage {
-            queue: Queue::new(scene.workers, keep_alive, scene.mutant),
+            queue: Queue::new(scene.workers, keep_alive),
             hosts: hosts.clone(),
             life: scene.life,
-            patience: patience(scene.mutant),
             taken: CachePadded::new(AtomicU64::new(0)),
             sum: AtomicU64::new(0),
             round: CachePadded::new(AtomicU64::new(0)),
@@ -225,7 +215,7 @@ impl Stage {
                 self.fail(format!("round {round}: a lost wake-up: {}", self.describe()));
                 return false;
             }
-            if Instant::now() > *deadline.get_or_insert_with(|| Instant::now() + self.patience) {
+            if Instant::now() > *deadline.get_or_insert_with(|| Instant::now() + DEADLINE) {
                 self.fail(format!("round {round} does not end: {}", self.describe()));
                 return false;
             }
@@ -318,7 +308,7 @@ fn play(scene: Scene) -> (u64, Option<String>) {
     others.into_iter().for_each(|producer| producer.join().unwrap());
     if went_well == scene.rounds {
         stage.queue.sleep().shutdown();
-        if !stage.queue.sleep().wait_until_left(Some(Instant::now() + stage.patience)) {
+        if !stage.queue.sleep().wait_until_left(Some(Instant::now() + DEADLINE)) {
             stage.fail(format!("workers are still there: {}", stage.describe()));
         }
         let sum = each * scene.rounds * (scene.rounds + 1) / 2;
@@ -342,10 +332,10 @@ fn play(scene: Scene) -> (u64, Option<String>) {
 /// once, or when one or both have been taken, or just behind the second one. That is published
 /// while the worker falls asleep. Both are taken, and every worker leaves. How many rounds went
 /// well, and what went wrong.
-fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
+fn shut_down(workers: usize, rounds: u64) -> (u64, Option<String>) {
     let hosts = Arc::new(Hosts::new(workers));
     for round in 0..rounds {
-        let stage = Stage::new(Scene { workers, mutant, ..PLAIN }, &hosts);
+        let stage = Stage::new(Scene { workers, ..PLAIN }, &hosts);
         let publish = |publication| {
             let demand = stage.queue.publish([round]);
             start_workers(&stage, demand);
@@ -378,7 +368,7 @@ fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String
         };
         if goes_on {
             stage.queue.sleep().shutdown();
-            if !stage.queue.sleep().wait_until_left(Some(Instant::now() + stage.patience)) {
+            if !stage.queue.sleep().wait_until_left(Some(Instant::now() + DEADLINE)) {
                 stage.fail(format!("round {round}: workers stay: {}", stage.describe()));
             } else if stage.taken.load(Ordering::Acquire) != 2 {
                 stage.fail(format!("round {round}: not drained: {}", stage.describe()));
@@ -399,8 +389,8 @@ fn shut_down(workers: usize, rounds: u64, mutant: Mutant) -> (u64, Option<String
 
 /// A runner takes a block up just when the monitor falls dormant. The monitor sees it, or is
 /// called. How many rounds went well, and what went wrong.
-fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
-    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
+fn fall_dormant(rounds: u64) -> (u64, Option<String>) {
+    let pool = Pool::new(PoolConfig::default(), None);
     let client = Client::new(&pool);
     let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
@@ -434,7 +424,7 @@ fn fall_dormant(rounds: u64, mutant: Mutant) -> (u64, Option<String>) {
         in_flight.begin(&queued);
         in_flight.is_to_be_watched(|_| true);
         let called_in_vain = pool.watch().begins();
-        let deadline = Instant::now() + patience(mutant);
+        let deadline = Instant::now() + DEADLINE;
         let mut tries = 0_u32;
         while seen.load(Ordering::Acquire) < now && Instant::now() < deadline {
             spin_or_yield(&mut tries);
@@ -509,7 +499,7 @@ fn no_item_published_while_the_bound_moves_is_missed() {
 fn a_shutdown_at_any_moment_drains_the_list_and_leaves_nobody_behind() {
     let _alone = alone();
     for workers in [1, 3] {
-        if let (rounds, Some(failure)) = shut_down(workers, ROUNDS / 10, Mutant::None) {
+        if let (rounds, Some(failure)) = shut_down(workers, ROUNDS / 10) {
             panic!("after {rounds} rounds with {workers} workers: {failure}");
         }
     }
@@ -518,59 +508,7 @@ fn a_shutdown_at_any_moment_drains_the_list_and_leaves_nobody_behind() {
 #[test]
 fn no_block_taken_up_while_the_monitor_falls_dormant_is_missed() {
     let _alone = alone();
-    if let (rounds, Some(failure)) = fall_dormant(ROUNDS / 4, Mutant::None) {
+    if let (rounds, Some(failure)) = fall_dormant(ROUNDS / 4) {
         panic!("after {rounds} rounds: {failure}");
-    }
-}
-
-// ---- what they are good for
-// ----------------------------------------------------------------------------
-
-/// Shows how soon these tests notice that a step is broken. On two idle processors that takes a few
-/// dozen rounds; a busy machine may not show it at all. So it is no test, but a measurement, made
-/// when asked for:
-///
-/// ```sh
-/// SEXTON_MEASURE=1 cargo test --release -p sexton-cleanup --lib -- --nocapture how_soon
-/// ```
-#[test]
-fn how_soon_a_broken_step_shows() {
-    if std::env::var_os("SEXTON_MEASURE").is_none() {
-        return;
-    }
-    let two = Scene { producers: 2, ..PLAIN };
-    let impatient = Scene { life: Life::Retires, ..PLAIN };
-    let scenes = [
-        (Mutant::NoRecheck, PLAIN),
-        (Mutant::RecheckBeforeAnnounce, PLAIN),
-        (Mutant::AnnounceAfterRead, PLAIN),
-        (Mutant::LengthAfterLook, PLAIN),
-        (Mutant::UncommittedSignal, PLAIN),
-        (Mutant::NoSleepFence, PLAIN),
-        (Mutant::NoPublishFence, PLAIN),
-        (Mutant::LengthBeforePush, PLAIN),
-        (Mutant::TrustEstimate, two),
-        (Mutant::TrustEstimate, impatient),
-        (Mutant::RetireThoughChosen, impatient),
-        (Mutant::RetireInDisorder, impatient),
-    ];
-    for (mutant, scene) in scenes {
-        let name = format!("{mutant:?}, {:?}, {} producers", scene.life, scene.producers);
-        measure(&name, || play(Scene { mutant, ..scene }));
-    }
-    for mutant in [Mutant::ShutdownUnlocked, Mutant::LeaveBeforeDrained] {
-        measure(&format!("{mutant:?}"), || shut_down(1, ROUNDS / 10, mutant));
-    }
-    let mutant = Mutant::DormantAfterLook;
-    measure(&format!("{mutant:?}"), || fall_dormant(ROUNDS / 4, mutant));
-}
-
-fn measure(what: &str, run: impl Fn() -> (u64, Option<String>)) {
-    println!("{what}:");
-    for _ in 0..5 {
-        let start = Instant::now();
-        let (rounds, failure) = run();
-        let failure = failure.as_deref().unwrap_or("nothing noticed");
-        println!("    {rounds} rounds, {:.1?}; {failure}", start.elapsed());
     }
 }

@@ -2,7 +2,6 @@
 
 use super::models::explore;
 use crate::protocol::claim::Length;
-use crate::protocol::mutant::Mutant;
 use crate::protocol::queue::Queue;
 use sexton_sync::Arc;
 
@@ -26,7 +25,7 @@ fn two_claimers_share_one_unit() {
 #[test]
 fn a_claim_finds_an_item_whoever_published_it() {
     explore(|| {
-        let queue = Arc::new(Queue::new(0, None, Mutant::None));
+        let queue = Arc::new(Queue::new(0, None));
         let threads: Vec<_> = (1..3)
             .map(|n| {
                 let queue = queue.clone();

@@ -1,12 +1,10 @@
 //! Requeueing: a runner and the runner of its tail come to the same records, and the monitor misses
 //! no block.
 
-use super::models::{explore, keep_if_it_must_fail, sweep_one, take_tails};
+use super::models::{explore, sweep_one, take_tails};
 use crate::account::counters::Runner;
-use crate::protocol::mutant::Mutant;
 use crate::{Cleanup, Client, Hooks, Pool, PoolConfig, Registrar};
 use sexton_sync::{Arc, Condvar, Mutex};
-use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -40,12 +38,9 @@ fn two_queued(pool: &Arc<Pool>) -> (Client, Registrar, Runs, Vec<Cleanup>) {
 
 /// One thread runs the block, or a part of it. Another requeues its tail at any moment and runs it.
 /// Then it registers a cleanup of an object that lives, which may get a slot that came back.
-pub(super) fn requeue_tail(at_most: usize, mutant: Mutant) {
-    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
-    keep_if_it_must_fail(mutant, &pool);
-    let (client, registrar, runs, handles) = two_queued(&pool);
-    keep_if_it_must_fail(mutant, &client);
-    let mut registrar = ManuallyDrop::new(registrar);
+pub(super) fn requeue_tail(at_most: usize) {
+    let pool = Pool::new(PoolConfig::default(), None);
+    let (client, mut registrar, runs, handles) = two_queued(&pool);
     let other = pool.clone();
     let owner = loom::thread::spawn(move || other.run_pending(at_most));
     take_tails(&pool);
@@ -69,13 +64,13 @@ pub(super) fn requeue_tail(at_most: usize, mutant: Mutant) {
 
 #[test]
 fn each_entry_of_a_tail_that_was_requeued_runs_once() {
-    explore(|| requeue_tail(2, Mutant::None));
+    explore(|| requeue_tail(2));
 }
 
 /// Its runner stops in the middle: the remainder is a rest, or it is in the copy by then.
 #[test]
 fn each_entry_of_a_rest_whose_tail_was_requeued_runs_once() {
-    explore(|| requeue_tail(1, Mutant::None));
+    explore(|| requeue_tail(1));
 }
 
 /// A handle stops the second cleanup meanwhile: exactly one of the three gets it, and its slot
@@ -106,12 +101,11 @@ fn stop_against_both_sharers_of_a_tail() {
 }
 
 /// A runner takes a block up while the monitor falls dormant: the monitor sees it, or is called.
-pub(super) fn fall_dormant(mutant: Mutant) {
-    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
-    keep_if_it_must_fail(mutant, &pool);
-    let _parts = ManuallyDrop::new(two_queued(&pool));
+pub(super) fn fall_dormant() {
+    let pool = Pool::new(PoolConfig::default(), None);
+    let _parts = two_queued(&pool);
     let in_flight = pool.runners().add(Runner::Worker(0));
-    let queued = ManuallyDrop::new(pool.queue().try_next().expect("one block"));
+    let queued = pool.queue().try_next().expect("one block");
     assert!(pool.watch().call(), "there is none yet");
     let other = pool.clone();
     let monitor = loom::thread::spawn(move || {
@@ -124,12 +118,12 @@ pub(super) fn fall_dormant(mutant: Mutant) {
     assert!(!pool.watch().begins(), "there is one");
     monitor.join().expect("it sees the block");
     in_flight.end();
-    pool.publish([ManuallyDrop::into_inner(queued)]);
+    pool.publish([queued]);
 }
 
 #[test]
 fn no_block_in_hand_beside_a_dormant_monitor() {
-    explore(|| fall_dormant(Mutant::None));
+    explore(fall_dormant);
 }
 
 /// A look beside a runner of a rest names the cleanup that this runner has begun, or none. Another

@@ -1,10 +1,8 @@
 //! Tickets: the waiter returns once the last cleanup has ended, and sees what it did.
 
-use super::models::{explore, keep_if_it_must_fail, sweep_one};
-use crate::protocol::mutant::Mutant;
+use super::models::{explore, sweep_one};
 use crate::{CleanupState, Client, Pool, PoolConfig};
 use loom::cell::UnsafeCell;
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,13 +89,11 @@ fn a_handle_that_finds_the_end_sees_what_the_cleanup_did() {
 
 /// Two runners end a batch, each with a block of its own: the waiter sees what both did, whichever
 /// of them was the last. It hears of that one alone.
-pub(super) fn two_runners(mutant: Mutant) {
-    let pool = Pool::with_mutant(PoolConfig::default(), None, mutant);
+pub(super) fn two_runners() {
+    let pool = Pool::new(PoolConfig::default(), None);
     let client = Client::new(&pool);
-    keep_if_it_must_fail(mutant, &(pool.clone(), client.clone()));
-    let mut registrar = ManuallyDrop::new(client.registrar());
+    let mut registrar = client.registrar();
     let shared: [_; 3] = std::array::from_fn(|_| Arc::new(Shared(UnsafeCell::new(0))));
-    keep_if_it_must_fail(mutant, &shared);
     let cycle = client.begin_cycle();
     let mut local = cycle.local_block();
     let mut heads = Vec::new();
@@ -110,7 +106,7 @@ pub(super) fn two_runners(mutant: Mutant) {
     // The registrar has used up the slots that it has taken: there are three below index 4.
     // Two blocks: two entries fill the first.
     assert_eq!(cycle.flush([local]).cleanups, 3);
-    let ticket = ManuallyDrop::new(client.ticket());
+    let ticket = client.ticket();
     let runners = [(); 2].map(|()| {
         let pool = pool.clone();
         loom::thread::spawn(move || pool.run_pending(2))
@@ -126,13 +122,11 @@ pub(super) fn two_runners(mutant: Mutant) {
     }
     let ran: usize = runners.map(|runner| runner.join().expect("a runner")).iter().sum();
     assert_eq!(ran, 3);
-    drop(ManuallyDrop::into_inner(ticket));
-    drop(ManuallyDrop::into_inner(registrar));
 }
 
 #[test]
 fn a_waiter_sees_what_two_runners_did() {
-    explore(|| two_runners(Mutant::None));
+    explore(two_runners);
 }
 
 /// A batch is not done while its cycle may still add to it, even if all it has queued has ended.

@@ -10,9 +10,10 @@ pub(crate) mod fault;
 mod lock_step;
 #[cfg(not(any(loom, shuttle)))]
 mod monitor;
-#[cfg(not(any(loom, shuttle)))]
+// `.ci/pauses.sh` builds these.
+#[cfg(pauses)]
 pub(crate) mod pause;
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(pauses)]
 mod pauses;
 
 #[cfg(any(loom, shuttle))]
@@ -20,8 +21,6 @@ mod models;
 
 #[cfg(loom)]
 mod loom_claim;
-#[cfg(loom)]
-mod loom_mutants;
 #[cfg(loom)]
 mod loom_queue;
 #[cfg(loom)]
@@ -31,8 +30,6 @@ mod loom_requeue;
 #[cfg(loom)]
 mod loom_ticket;
 
-#[cfg(shuttle)]
-mod shuttle_mutants;
 #[cfg(shuttle)]
 mod shuttle_pool;
 #[cfg(shuttle)]

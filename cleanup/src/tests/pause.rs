@@ -1,4 +1,7 @@
 //! A thread that pauses at a named step of a protocol, for as long as a test wants.
+//!
+//! `.ci/pauses.sh` builds a copy of the crate in which a call of [`at`] stands before each line
+//! whose comment names a step.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,35 +12,10 @@ thread_local! {
     static PAUSE: RefCell<Option<Arc<Pause>>> = const { RefCell::new(None) };
 }
 
-/// The steps of `PROTOCOL.md` at which a thread can pause: just before each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    P1,
-    P2,
-    P3,
-    P4,
-    C1,
-    C2,
-    S1,
-    S2,
-    S4,
-    S5,
-    S6,
-    W1,
-    W2,
-    W4,
-    W5,
-    R1,
-    R3,
-    L1,
-    L2,
-    T3,
-}
-
 /// A pause of one thread at one step, the first time it comes there.
 #[derive(Debug)]
 pub(crate) struct Pause {
-    step: Step,
+    step: &'static str,
     /// Whether it is there, and whether it may go on.
     state: Mutex<(bool, bool)>,
     changed: Condvar,
@@ -46,7 +24,7 @@ pub(crate) struct Pause {
 const DEADLINE: Duration = Duration::from_secs(60);
 
 impl Pause {
-    pub(crate) fn at(step: Step) -> Arc<Self> {
+    pub(crate) fn at(step: &'static str) -> Arc<Self> {
         Arc::new(Pause { step, state: Mutex::new((false, false)), changed: Condvar::new() })
     }
 
@@ -74,8 +52,8 @@ impl Pause {
     }
 }
 
-/// Called at each step.
-pub(crate) fn at(step: Step) {
+/// Pauses here, if this thread is to. Called before each step.
+pub(crate) fn at(step: &'static str) {
     // A thread whose locals are gone is past all steps.
     let pause = PAUSE.try_with(|pause| {
         let here = pause.borrow().as_ref().is_some_and(|pause| pause.step == step);
@@ -86,6 +64,20 @@ pub(crate) fn at(step: Step) {
         state.0 = true;
         let (_state, timeout) =
             pause.changed.wait_timeout_while(state, DEADLINE, |state| !state.1).unwrap();
-        assert!(!timeout.timed_out(), "nothing ended the pause at {step:?}");
+        assert!(!timeout.timed_out(), "nothing ended the pause at {step}");
     }
+}
+
+#[test]
+fn a_thread_pauses_at_its_step_and_at_no_other() {
+    let pause = Pause::at("A2");
+    let armed = pause.clone();
+    let thread = std::thread::spawn(move || {
+        armed.arm();
+        ["A1", "A2", "A3"].into_iter().for_each(at);
+    });
+    assert!(pause.is_reached(|| thread.is_finished()));
+    assert!(!thread.is_finished());
+    pause.release();
+    thread.join().expect("it goes on");
 }

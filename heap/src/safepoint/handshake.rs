@@ -17,7 +17,6 @@ use sexton_sync::{
 };
 
 use crate::safepoint::helpers::{Job, Waiting, processors};
-use crate::safepoint::mutant::Mutant;
 
 /// The mutators of one heap, and the means to stop them.
 pub struct Handshake<C> {
@@ -30,7 +29,6 @@ pub struct Handshake<C> {
     resumed: Condvar,
     /// How often to look before a thread sleeps.
     spins: u32,
-    mutant: Mutant,
 }
 
 /// On one processor nothing changes while one looks. A model looks once: it has no time, but it has
@@ -97,7 +95,7 @@ pub(crate) struct SlowSessionPolicy<'a> {
 }
 
 impl<C> Handshake<C> {
-    pub(crate) fn new(mutant: Mutant) -> Self {
+    pub(crate) fn new() -> Self {
         Handshake {
             stopping: CachePadded::new(AtomicBool::new(false)),
             state: Mutex::new(State {
@@ -113,7 +111,6 @@ impl<C> Handshake<C> {
             all_inactive: Condvar::new(),
             resumed: Condvar::new(),
             spins: spins(),
-            mutant,
         }
     }
 
@@ -133,13 +130,7 @@ impl<C> Handshake<C> {
     /// and forgets it after that.
     pub(crate) fn detach(&self, mutator: &Arc<MutatorState<C>>, retire: impl FnOnce(&C)) {
         // D1.
-        let mut session = Some(self.enter(mutator));
-        if self.mutant.is(Mutant::RetireAfterSession) {
-            session = None;
-        }
-        if self.mutant.is(Mutant::ForgetBeforeRetire) {
-            self.forget(mutator);
-        }
+        let session = self.enter(mutator);
         // D2. Within the session, and on the list: a cycle uses the context, and what it is given
         // back to.
         retire(&mutator.context);
@@ -161,16 +152,13 @@ impl<C> Handshake<C> {
     #[inline]
     pub(crate) fn enter<'a>(&'a self, mutator: &'a MutatorState<C>) -> Session<'a, C> {
         debug_assert!(!mutator.active.load(Ordering::Relaxed), "a session is open already");
-        let late = self.mutant.is(Mutant::LateEntry) && !self.is_stopping();
         // E1. Relaxed: a collector that sees it waits, and reads nothing of ours.
         mutator.active.store(true, Ordering::Relaxed);
         // E2. EnterFence: pairs with StopFence. Of E1 and T2, the one that comes later in the order
         // of the fences is seen by the other side, at E3 or T4.
-        if !self.mutant.is(Mutant::NoEnterFence) {
-            fence(Ordering::SeqCst);
-        }
+        fence(Ordering::SeqCst);
         // E3. Acquire: pairs with the release of R1, so that the session sees what the cycle did.
-        if !late && self.stopping.load(Ordering::Acquire) {
+        if self.stopping.load(Ordering::Acquire) {
             self.back_out(mutator);
         }
         Session { handshake: self, mutator }
@@ -184,22 +172,17 @@ impl<C> Handshake<C> {
         mutator.active.store(false, Ordering::Release);
         let mut state = self.state.lock();
         // E5. The collector may have seen E1, and wait for us.
-        if !self.mutant.is(Mutant::BackOutWithoutWake) {
-            self.all_inactive.notify_all();
-        }
+        self.all_inactive.notify_all();
         state.entering += 1;
         let round = state.round;
         drop(state);
         // Most cycles are short.
-        let lucky = self.spin_until(|| !self.is_stopping());
+        self.spin_until(|| !self.is_stopping());
         // E6.
-        let mut state = self.state.lock();
-        if !(lucky && self.mutant.is(Mutant::EnterOnLuck)) {
-            state = self.wait(state, false);
-        }
+        let mut state = self.wait(self.state.lock(), false);
         state.entering -= 1;
         debug_assert!(state.round <= round + 1, "two cycles have gone by");
-        if state.round > round && !self.mutant.is(Mutant::NothingReadmitted) {
+        if state.round > round {
             state.readmitted -= 1;
             if state.readmitted == 0 {
                 self.resumed.notify_all();
@@ -210,15 +193,14 @@ impl<C> Handshake<C> {
     }
 
     /// Looks `spins` times before a thread sleeps: some ten microseconds, where sleeping and being
-    /// woken take some fifty. Tells whether it saw what it looked for.
-    fn spin_until(&self, is_so: impl Fn() -> bool) -> bool {
-        (0..self.spins).any(|_| {
-            let so = is_so();
-            if !so {
-                std::hint::spin_loop();
+    /// woken take some fifty. The lock tells afterwards whether it is so.
+    fn spin_until(&self, is_so: impl Fn() -> bool) {
+        for _ in 0..self.spins {
+            if is_so() {
+                return;
             }
-            so
-        })
+            std::hint::spin_loop();
+        }
     }
 
     /// Returns once the mutators are not stopped; helps until then. With `to_stop` it also waits
@@ -260,11 +242,8 @@ impl<C> Handshake<C> {
         policy: Option<SlowSessionPolicy<'_>>,
     ) -> Option<StopGuard<'_, C>> {
         // T1. One at a time, and not before all are in that waited for the last.
-        let lucky = self.spin_until(|| !self.is_stopping());
-        let mut state = self.state.lock();
-        if !(lucky && self.mutant.is(Mutant::StopOnLuck)) {
-            state = self.wait(state, true);
-        }
+        self.spin_until(|| !self.is_stopping());
+        let mut state = self.wait(self.state.lock(), true);
         if unless() {
             return None;
         }
@@ -272,21 +251,16 @@ impl<C> Handshake<C> {
         self.stopping.store(true, Ordering::Relaxed);
         let since = Instant::now();
         // T3. StopFence: pairs with EnterFence and ExitFence.
-        if !self.mutant.is(Mutant::NoStopFence) {
-            fence(Ordering::SeqCst);
-        }
+        fence(Ordering::SeqCst);
         // T4. Most sessions are short, too; to end one takes the lock.
         let open: Vec<_> = state.active().cloned().collect();
-        let mut lucky = false;
         if self.spins > 0 && !open.is_empty() {
             drop(state);
-            lucky = self
-                .spin_until(|| open.iter().all(|mutator| !mutator.active.load(Ordering::Relaxed)));
+            self.spin_until(|| open.iter().all(|mutator| !mutator.active.load(Ordering::Relaxed)));
             state = self.state.lock();
         }
-        let trusting = lucky && self.mutant.is(Mutant::InactiveOnLuck);
         let mut report_at = policy.as_ref().and_then(|policy| since.checked_add(policy.after));
-        while !trusting && state.is_any_active() {
+        while state.is_any_active() {
             if !wait_until(&self.all_inactive, &mut state, report_at) {
                 continue;
             }
@@ -337,7 +311,7 @@ impl<C> Handshake<C> {
 
 impl<C> Default for Handshake<C> {
     fn default() -> Self {
-        Self::new(Mutant::None)
+        Self::new()
     }
 }
 
@@ -380,9 +354,7 @@ impl<C> Drop for Session<'_, C> {
         mutator.active.store(false, Ordering::Release);
         // X2. ExitFence: pairs with StopFence. Either X3 sees that the collector waits, or T4 has
         // seen X1.
-        if !handshake.mutant.is(Mutant::NoExitFence) {
-            fence(Ordering::SeqCst);
-        }
+        fence(Ordering::SeqCst);
         // X3. Relaxed: a thread that reads `true` takes the lock.
         if handshake.stopping.load(Ordering::Relaxed) {
             handshake.wake();
@@ -396,9 +368,6 @@ impl<C> Handshake<C> {
     #[cold]
     #[inline(never)]
     fn wake(&self) {
-        if self.mutant.is(Mutant::ExitWithoutWake) {
-            return;
-        }
         drop(self.state.lock());
         self.all_inactive.notify_all();
     }
@@ -411,9 +380,7 @@ impl<C> Drop for StopGuard<'_, C> {
         let is_clean = (state.helper_slots, state.helping, state.readmitted) == (0, 0, 0);
         debug_assert!(is_clean || std::thread::panicking(), "a job or a debt is left over");
         state.round += 1;
-        if !handshake.mutant.is(Mutant::NothingReadmitted) {
-            state.readmitted = state.entering;
-        }
+        state.readmitted = state.entering;
         // R1. Release: pairs with the acquire of E3.
         handshake.stopping.store(false, Ordering::Release);
         drop(state);
@@ -448,7 +415,7 @@ impl<C> Drop for Dismiss<'_, C> {
         let mut state = handshake.state.lock();
         state.helper_slots = 0;
         let job = mem::take(&mut state.job);
-        while state.helping > 0 && !handshake.mutant.is(Mutant::LeaveHelpersBehind) {
+        while state.helping > 0 {
             handshake.all_inactive.wait(&mut state);
         }
         drop(state);
