@@ -90,9 +90,8 @@ class Names:
         self.packages = {test.package for test in self.tests}
         self.mutants = set()
         for file in self.files:
-            if file.endswith("/mutant.rs"):
-                variants = re.findall(r"^    (\w+),", (root / file).read_text(), re.MULTILINE)
-                self.mutants.update(variants)
+            if "/mutants/" in file and file.endswith(".patch"):
+                self.mutants.add(Path(file).stem)
 
     def has_test(self, name, package=None):
         """Tells whether a test has these names in its path, one behind the other."""
@@ -201,7 +200,7 @@ def self_test(names):
         ("`tests/it/week.rs`", "`tests/it/weak.rs`, `tests/ui/shared_*.rs`"),
         (column.format("`week`"), column.format("`weak`, `tests/ui`, `shared_root_in_payload`")),
         (column.format("`sexton-heap`: `once`"), column.format("`sexton-cleanup`: `once`; `weak`")),
-        (column.format("`NoRechecks`"), column.format("`NoRecheck`")),
+        (column.format("`no-rechecks`"), column.format("`no-recheck`")),
         (command.format("--test it week::"), command.format("--test it weak::")),
         (command.format("-- week"), command.format("-- weak")),
         (command.format("--test unit"), "`cargo test -p PACKAGE MODULE`"),
