@@ -22,6 +22,7 @@ mod memory {
     pub(crate) mod locking;
     pub(crate) mod mark_stack;
     pub(crate) mod peak;
+    pub(crate) mod phase;
     pub(crate) mod rank_map;
     #[expect(unsafe_code, reason = "maps memory and places spans in it")]
     pub(crate) mod region;
@@ -60,6 +61,7 @@ mod mark {
     //!
     //! Invariant: each marked object with pointers waits exactly once, or has been traced.
 
+    pub(crate) mod background;
     #[expect(unsafe_code, reason = "calls trace glue by address")]
     pub(crate) mod marker;
     pub(crate) mod parallel;
@@ -123,6 +125,8 @@ mod payload {
     #[expect(unsafe_code, reason = "cells that are traced whatever their borrow state")]
     pub(crate) mod cells;
     pub(crate) mod guards;
+    #[expect(unsafe_code, reason = "implements the lock traits by other locks")]
+    pub(crate) mod raw;
     #[expect(unsafe_code, reason = "implements Trace for foreign types")]
     pub(crate) mod std_impls;
 }
@@ -150,6 +154,9 @@ pub use sexton_derive::Trace;
 #[doc = include_str!("../HANDSHAKE.md")]
 pub mod protocol {}
 
+#[doc = include_str!("../MARKING.md")]
+pub mod marking {}
+
 pub use collect::heap::RawHeap;
 pub use collect::mutator::{Due, RawMutator};
 pub use collect::verify::VerifyError;
@@ -163,10 +170,10 @@ pub use object::trace::private as __private;
 pub use object::trace::{Branded, Trace, Tracer};
 pub use object::weak::Weak;
 pub use payload::cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
-pub use payload::guards::{GcMutexGuard, GcRwLockReadGuard, GcRwLockWriteGuard};
+pub use payload::guards::{GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard};
 pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook, SpawnHelper};
 pub use policy::pacer::Pacing;
-pub use policy::report::{GcReport, HeapStats, Quantiles};
+pub use policy::report::{GcReport, HeapStats, Progress, Quantiles};
 pub use safepoint::attached::AlreadyAttached;
 pub use session::error::HeapFull;
 pub use session::mode::{Mode, Payload};

@@ -15,7 +15,7 @@ use sexton_cleanup::{Client, WaitError, in_cleanup};
 
 use sexton_heap::{
     Branded, GcReport, HeapConfig, HeapId, HeapStats, Local, Mode, Mutation, OldRoot, OnDrop,
-    Pacing, Payload, RawHeap, Root, Shared, SharedRoot, SlowSession, VerifyError,
+    Pacing, Payload, Progress, RawHeap, Root, Shared, SharedRoot, SlowSession, VerifyError,
 };
 use sexton_sync::drop_quietly;
 
@@ -177,7 +177,7 @@ impl<R: Branded> Heap<R> {
         let result = unwinding.0.inner.mutate(f);
         std::mem::forget(unwinding);
         if self.inner.wants_collection() {
-            self.collect();
+            self.collect_what_is_due();
         }
         result
     }
@@ -196,6 +196,32 @@ impl<R: Branded> Heap<R> {
         let report = self.inner.collect();
         self.apply_back_pressure();
         report
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn collect_what_is_due(&mut self) {
+        if self.inner.collect_if_due().is_some() {
+            self.apply_back_pressure();
+        }
+    }
+
+    /// Gets on with a collection for about `budget`, and begins one if none is under way.
+    ///
+    /// For a program that has idle time: between two frames, or while it waits for input. Calls
+    /// until [`Progress::Finished`] run one cycle, which frees what was unreachable when it began.
+    /// A `budget` of zero does the least there is to do: some hundred objects. Automatic
+    /// collections go on beside it, in slices of [`HeapBuilder::pause_budget`].
+    ///
+    /// # Panics
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn step(&mut self, budget: Duration) -> Progress {
+        let progress = self.inner.step(budget);
+        if progress.is_finished() {
+            self.apply_back_pressure();
+        }
+        progress
     }
 
     /// Runs up to `max` local cleanups of dead objects on this thread, and returns how many it ran.
@@ -369,6 +395,20 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     /// time. On two that do not, it took more than twice as long. Other graphs take the same.
     pub fn gc_threads(mut self, threads: usize) -> Self {
         self.config.gc_threads = Some(threads.max(1));
+        self
+    }
+
+    /// Sets how long a slice of an automatic collection may take. The default is 1 ms.
+    ///
+    /// A collection that is expected to take longer runs in slices: at the end of sessions, and in
+    /// a `Local` heap within sessions that allocate. Slices follow one another as fast as the
+    /// program allocates, so that the collection ends when the heap has grown as far as it may. A
+    /// slice overshoots its budget by one step that cannot be cut: some ten microseconds, or the
+    /// user's own `Drop`.
+    ///
+    /// With `None` each collection runs at once. That takes less time in all, and longer pauses.
+    pub fn pause_budget(mut self, budget: Option<Duration>) -> Self {
+        self.config.pause_budget = budget;
         self
     }
 

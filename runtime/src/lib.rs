@@ -64,9 +64,9 @@ pub use sexton_cleanup::{
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
-    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcKey, GcMutex, GcMutexGuard, GcOnce,
-    GcRefCell, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, HeapFull, HeapId,
-    HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop, Pacing, Payload,
+    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcKey, GcMutex, GcMutexGuard, GcOnce, GcRef,
+    GcRefCell, GcRefMut, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, HeapFull,
+    HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop, Pacing, Payload,
     Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
 };
 

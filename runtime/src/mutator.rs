@@ -6,7 +6,11 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sexton_heap::{AlreadyAttached, Branded, GcReport, Mutation, RawMutator, Shared, VerifyError};
+use std::time::Duration;
+
+use sexton_heap::{
+    AlreadyAttached, Branded, GcReport, Mutation, Progress, RawMutator, Shared, VerifyError,
+};
 use sexton_sync::drop_quietly;
 
 use crate::heap::Heap;
@@ -158,6 +162,21 @@ impl<'h, R: Branded> Mutator<'h, R> {
         let report = self.inner.collect();
         self.heap.apply_back_pressure();
         report
+    }
+
+    /// Gets on with a collection for about `budget`, and begins one if none is under way.
+    ///
+    /// The other mutators are stopped meanwhile. See [`Heap::step`](crate::Heap::step).
+    ///
+    /// # Panics
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn step(&mut self, budget: Duration) -> Progress {
+        let progress = self.inner.step(budget);
+        if progress.is_finished() {
+            self.heap.apply_back_pressure();
+        }
+        progress
     }
 
     /// Returns whether another thread collects, or waits to.

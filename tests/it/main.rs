@@ -27,6 +27,7 @@ mod sessions;
 mod shared;
 mod shared_ops;
 mod shared_stress;
+mod slices;
 mod stalls;
 mod stress;
 #[cfg(target_os = "linux")]

@@ -67,9 +67,9 @@ pub(crate) fn calm_heap_on(pool: &CleanupPool) -> WorldHeap {
 
 /// All phases of a cycle together.
 pub(crate) fn phases(report: &GcReport) -> Duration {
-    let GcReport { safepoint_time, prune_time, mark_time, .. } = *report;
+    let GcReport { safepoint_time, mark_time, clear_time, .. } = *report;
     let GcReport { sweep_time, flush_time, release_time, .. } = *report;
-    safepoint_time + prune_time + mark_time + sweep_time + flush_time + release_time
+    safepoint_time + mark_time + clear_time + sweep_time + flush_time + release_time
 }
 
 /// Registers a cleanup for an object each, and queues them.

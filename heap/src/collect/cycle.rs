@@ -1,29 +1,41 @@
 //! The collection cycle: its steps, and what lasts from one step to the next.
 //!
-//! The phases of a cycle are `Idle -> Marking -> Clearing -> Sweeping -> Idle`. For now a cycle
-//! passes through all of them while no session is open.
+//! The phases of a cycle are `Idle -> Marking -> Clearing -> Sweeping -> Idle`. A cycle passes
+//! through all of them at once, or in *slices*, between which sessions are opened. To stop the
+//! world is to run one slice without a deadline. `MARKING.md` beside `Cargo.toml` says why a
+//! session between two slices does no harm.
 //!
-//! Invariant: each step runs in its phase, on one thread. Between two cycles the phase is `Idle`,
-//! and all mark bits are clear.
+//! Invariant: each step runs in its phase, on one thread, while no session is open, or in a `Local`
+//! heap within the one that is. Between two cycles the phase is `Idle`, and all mark bits are
+//! clear.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sexton_cleanup::Registrar;
+use sexton_sync::drop_quietly;
+
+use crate::id::HeapId;
+use crate::mark::background::{Background, Loan, Returned};
 use crate::mark::weaks;
 use crate::memory::locking::Lock;
-use crate::memory::mark_stack::{Marker, Pending};
-use crate::memory::space::{Space, Usage};
+use crate::memory::mark_stack::{Marker, Pending, Strategy};
+use crate::memory::phase::{NO_EPOCH, Phase};
+use crate::memory::space::{Passed, Space, Swept as SweptSpan, Usage};
 use crate::memory::span::SpanRef;
+use crate::object::trace::Tracer;
 use crate::policy::config::{HeapConfig, SpawnHelper};
 use crate::policy::history::History;
 use crate::policy::report::{GcReport, PauseClock};
 use crate::safepoint::helpers::{Helpers, Job, NoneWaiting, Waiting, processors};
-use crate::session::core::Core;
+use crate::session::context::Shaded;
+use crate::session::core::{Assist, Core};
 use crate::session::mode::Mode;
 use crate::sweep::local_cleanups::LocalCleanups;
 use crate::sweep::parallel::Sweepers;
-use crate::sweep::sweeper::{SweepStats, Sweeper, or_abort};
+use crate::sweep::sweeper::{Drops, SweepStats, Sweeper, or_abort};
 
 /// Collects one heap.
 pub(crate) struct Collector<M: Mode> {
@@ -34,27 +46,27 @@ pub(crate) struct Collector<M: Mode> {
     /// The most threads that mark, or sweep, the one that collects included.
     gc_threads: usize,
     spawn_helper: Option<SpawnHelper>,
-}
-
-/// Says how far a cycle has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// No cycle is under way.
-    Idle,
-    /// Reachable objects are being marked.
-    Marking,
-    /// All of them are; the records of dead targets of weak pointers are being cleared.
-    Clearing,
-    /// Spans are being swept.
-    Sweeping,
+    /// Where the marker is on loan between two slices of a `Shared` heap's mark.
+    background: Arc<Background>,
+    /// How long a slice may take. `None`: each cycle runs at once.
+    budget: Option<Duration>,
 }
 
 /// Holds what lasts from one step of a cycle to the next.
 struct Cycle {
-    phase: Phase,
+    /// The epoch of the last cycle in slices.
+    epoch: u32,
     marker: Marker,
-    /// When the mutators were told to stop.
-    since: Instant,
+    /// Objects in the top chunk of its work list.
+    waiting: usize,
+    /// Objects to trace between two looks at the clock.
+    objects: usize,
+    /// What mutators have shaded that are gone.
+    left_behind: Shaded,
+    /// The pass of the clearing, or of the sweep.
+    clearing: Option<Clearing>,
+    sweeping: Option<Sweeping>,
+    pace: Pace,
     clock: PauseClock,
     /// What is known so far.
     report: GcReport,
@@ -62,36 +74,135 @@ struct Cycle {
     allocating: u64,
     /// Roots dropped until mark began.
     dropped_roots: u64,
+    /// What trace glue has thrown within a session, to be thrown at its end.
+    thrown: Option<Box<dyn Any + Send>>,
 }
+
+/// How far the clearing has come.
+struct Clearing {
+    /// Local cleanups to look at.
+    locals: usize,
+    /// Whether records of cleanups that have ended early are to be freed.
+    prunes: bool,
+}
+
+/// How far the sweep has come.
+#[derive(Default)]
+struct Sweeping {
+    /// The mark was given up: marks are cleared, and nothing dies.
+    given_up: bool,
+    /// What was in use when the sweep began.
+    before: Usage,
+    /// What is freed is counted span by span, because sessions come between. Otherwise it is counted
+    /// at the end, and no old allocation bit is read.
+    in_slices: bool,
+    stats: SweepStats,
+    /// The span whose dead objects are being dropped, and what was in use in it.
+    dropping: Option<(Passed, Drops, Usage)>,
+    /// Spans that the pass has come to within a session, which does not run drop glue.
+    put_off: Vec<Passed>,
+    /// All spans are swept, and empty regions are being released.
+    is_swept: bool,
+}
+
+/// How fast slices have to follow one another.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    /// Bytes in use when the cycle began.
+    began_at: u64,
+    /// The time that it is expected to take.
+    expected: Duration,
+    /// Bytes that may be allocated meanwhile.
+    runway: u64,
+    /// The last cycles' time for each byte in use at the beginning, in nanoseconds.
+    nanos_per_byte: Option<f64>,
+    /// The share of a heap's headroom that is runway.
+    share: Option<f64>,
+}
+
+/// How a slice ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Until {
+    deadline: Option<Instant>,
+    /// Drop glue and hooks may run.
+    pub(crate) runs_user_code: bool,
+}
+
+impl Until {
+    /// At the end of the cycle.
+    pub(crate) const END: Until = Until { deadline: None, runs_user_code: true };
+
+    pub(crate) fn after(budget: Duration) -> Self {
+        // What is so far off that it has no date does not come.
+        Until { deadline: Instant::now().checked_add(budget), runs_user_code: true }
+    }
+
+    fn is_over(self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// What is to be done for a heap that a cycle, or a slice, is due in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// A cycle, at once.
+    Whole,
+    /// What is left of the one under way, at once.
+    Rest,
+    /// A slice of this length.
+    Slice(Duration),
+}
+
+/// The time between two looks at the clock while objects are traced: much more than a look takes,
+/// and much less than a slice.
+const LOOK: Duration = Duration::from_micros(10);
+
+/// Objects traced between two looks at the clock, at least. What an object takes is found out as
+/// the mark goes: 4 ns in a tree, 170 where each is a miss.
+const OBJECTS: usize = 64;
+
+/// The same, at most.
+const MOST_OBJECTS: usize = 4096;
+
+/// Roots, and local cleanups, looked at between two looks at the clock.
+const ENTRIES: usize = 256;
+
+/// Spans cleared or swept between two looks at the clock, if nothing is dropped.
+const SPANS: usize = 32;
+
+/// Bitmap words whose dead objects are dropped between two looks at the clock.
+const WORDS: usize = 2;
 
 impl Cycle {
     /// Makes the state between two cycles.
     fn idle() -> Self {
-        let now = Instant::now();
         Cycle {
-            phase: Phase::Idle,
-            marker: Marker::new(),
-            since: now,
-            clock: PauseClock::from(now),
+            epoch: NO_EPOCH,
+            marker: Marker::new(Strategy::Narrow),
+            waiting: 0,
+            objects: OBJECTS,
+            left_behind: Shaded::new(),
+            clearing: None,
+            sweeping: None,
+            pace: Pace::default(),
+            clock: PauseClock::from(Instant::now()),
             report: GcReport::default(),
             allocating: 0,
             dropped_roots: 0,
+            thrown: None,
         }
-    }
-
-    fn pass(&mut self, from: Phase, to: Phase) {
-        debug_assert_eq!(self.phase, from, "a step in the wrong phase");
-        self.phase = to;
     }
 }
 
 impl<M: Mode> Collector<M> {
-    pub(crate) fn new(config: &HeapConfig) -> Self {
+    pub(crate) fn new(config: &HeapConfig, heap: HeapId) -> Self {
         Collector {
             history: Lock::new(History::new()),
             cycle: Lock::new(Cycle::idle()),
             gc_threads: config.gc_threads.unwrap_or_else(gc_threads_of::<M>).max(1),
             spawn_helper: config.spawn_helper.clone(),
+            background: Arc::new(Background::new(heap)),
+            budget: config.pause_budget,
         }
     }
 
@@ -114,130 +225,571 @@ impl<M: Mode> Collector<M> {
         }
     }
 
-    /// `Idle -> Marking`: makes the mutators' cached slots free ones.
-    pub(crate) fn begin(&self, core: &Core<M>, since: Instant, safepoint_time: Duration) {
-        self.cycle.with(|cycle| {
-            cycle.pass(Phase::Idle, Phase::Marking);
-            cycle.since = since;
-            cycle.clock = PauseClock::from(since + safepoint_time);
-            cycle.report = GcReport { safepoint_time, ..GcReport::default() };
-            cycle.allocating = core.retire_contexts();
-            prune_ended_early(core);
-            cycle.report.prune_time = cycle.clock.lap();
-        });
+    /// How long a slice takes that no user has given a length.
+    fn slice(&self) -> Duration {
+        self.budget.unwrap_or(HeapConfig::DEFAULT_PAUSE_BUDGET)
     }
 
-    /// `Marking -> Clearing`: marks what `visit_roots` reports, and all that it leads to.
+    /// Tells what is to be done, when something is due.
+    pub(crate) fn plan(&self, core: &Core<M>) -> Plan {
+        let is_idle = core.phase().get() == Phase::Idle;
+        let in_use = core.bytes_in_use();
+        let Some(budget) = self.budget.filter(|_| !core.zeal()) else { return Plan::Whole };
+        if core.pacer().is_urgent(in_use) {
+            return if is_idle { Plan::Whole } else { Plan::Rest };
+        }
+        let fits = is_idle && self.cycle.with(|cycle| cycle.pace.fits(in_use, budget));
+        if fits { Plan::Whole } else { Plan::Slice(budget) }
+    }
+
+    /// Runs what `until` allows of the cycle that is under way. One begins if there is none, and
+    /// `root` is traced for it. Gives the report of a cycle that ends.
     ///
-    /// # Panics
+    /// Sessions have been kept waiting since `since`, and none is open for `safepoint_time` less.
     ///
-    /// If trace glue does. Then nothing is marked, and the phase is `Idle`.
-    pub(crate) fn mark(
+    /// # Errors
+    ///
+    /// What trace glue has thrown, in the mark or in a barrier. The mark is given up, and nothing
+    /// dies. What is left of the cycle clears its marks.
+    pub(crate) fn run(
         &self,
         core: &Core<M>,
-        visit_roots: impl FnOnce(&mut Marker) -> Pending,
+        root: impl FnOnce(&mut Tracer<'_>),
+        stopped: Stopped,
+        until: Until,
         helpers: &Helpers<'_>,
-    ) {
-        let marked = self.cycle.with(|cycle| {
-            cycle.dropped_roots = core.roots().dropped();
-            let marker = &mut cycle.marker;
-            let marked = catch_unwind(AssertUnwindSafe(|| {
-                let pending = visit_roots(marker);
-                marker.drain(pending, helpers);
-            }));
-            // A list as long as the widest graph needs is not kept until the next cycle.
-            cycle.marker = Marker::new();
-            cycle.pass(Phase::Marking, if marked.is_ok() { Phase::Clearing } else { Phase::Idle });
-            marked
-        });
-        if let Err(payload) = marked {
-            core.space().with(|space| space.spans().for_each(|span| span.clear_marks()));
-            resume_unwind(payload);
+    ) -> Result<Option<GcReport>, Box<dyn Any + Send>> {
+        self.cycle.with(|cycle| {
+            if let Some(payload) = cycle.thrown.take() {
+                return Err(payload);
+            }
+            cycle.clock = PauseClock::from(stopped.since + stopped.safepoint_time);
+            let recalled = self.recall(cycle, core);
+            let result = if core.phase().get() == Phase::Idle {
+                let in_slices = until.deadline.is_some();
+                cycle.begin(core, in_slices, root)
+            } else {
+                recalled
+            };
+            cycle.report.safepoint_time += stopped.safepoint_time;
+            let result = result.and_then(|()| self.advance(cycle, core, until, helpers));
+            if result.is_err() && until.deadline.is_none() {
+                // What is left of it clears the marks.
+                let ended = self.advance(cycle, core, until, helpers);
+                ended.err().into_iter().for_each(drop_quietly);
+            }
+            let pause = cycle.clock.since(stopped.since);
+            cycle.report.pause_time += pause;
+            cycle.report.slices += 1;
+            cycle.report.longest_pause = cycle.report.longest_pause.max(pause);
+            self.history.with(|history| history.record_pause(pause, stopped.safepoint_time));
+            core.count_step();
+            let has_ended = result?;
+            if !has_ended {
+                cycle.pace.after_slice(core, cycle.report.pause_time, self.budget);
+                self.lend(cycle, core);
+                return Ok(None);
+            }
+            cycle.pace.after_cycle(core, &mut cycle.report, cycle.allocating, self.budget);
+            Ok(Some(self.history.with(|history| history.record(cycle.report))))
+        })
+    }
+
+    /// Lends the marker to a thread, if it is to mark on beside open sessions. If the thread is
+    /// done early it makes the next slice due. If not, that is due when the runway is used up.
+    fn lend(&self, cycle: &mut Cycle, core: &Core<M>) {
+        let Some(spawn) = self.spawn_helper.as_deref() else { return };
+        let marks = core.phase().get() == Phase::Marking;
+        if !(M::SHARED && marks && self.gc_threads > 1 && self.budget.is_some()) {
+            return;
+        }
+        let marker = std::mem::replace(&mut cycle.marker, Marker::new(Strategy::Narrow));
+        self.background.lend(Loan { marker, waiting: std::mem::take(&mut cycle.waiting) });
+        let end = cycle.pace.began_at.saturating_add(cycle.pace.runway);
+        if core.bytes_in_use() < end {
+            // Before the start: a thread that is done at once makes it due.
+            core.pacer().set_next_slice(end);
+        }
+        if !self.background.start(core.roots(), core.pacer().trigger(), spawn) {
+            self.recall(cycle, core).err().into_iter().for_each(drop_quietly);
+            cycle.pace.after_slice(core, cycle.report.pause_time, self.budget);
         }
     }
 
-    /// `Clearing -> Sweeping`: queues the local cleanups of dead objects, and clears the weak
-    /// records of dead targets.
-    ///
-    /// The marks are set, so a panic here would leave them to the next cycle, as one in the sweep.
-    pub(crate) fn clear(&self, core: &Core<M>) {
-        or_abort(|| {
+    /// Takes the marker back, if it is on loan.
+    fn recall(&self, cycle: &mut Cycle, core: &Core<M>) -> Result<(), Box<dyn Any + Send>> {
+        let Some(Returned { loan, thrown, worked }) = self.background.recall() else {
+            return Ok(());
+        };
+        cycle.report.background_time += worked;
+        if let Some(payload) = thrown {
+            cycle.give_up(core);
+            return Err(payload);
+        }
+        cycle.marker = loan.marker;
+        let waiting = Pending { len: loan.waiting, next: None };
+        cycle.waiting = cycle.marker.unblock(waiting).len;
+        Ok(())
+    }
+
+    /// Goes on from whatever phase the cycle is in. Tells whether it has ended with a report.
+    fn advance(
+        &self,
+        cycle: &mut Cycle,
+        core: &Core<M>,
+        until: Until,
+        helpers: &Helpers<'_>,
+    ) -> Result<bool, Box<dyn Any + Send>> {
+        let was_given_up = cycle.sweeping.as_ref().is_some_and(|sweeping| sweeping.given_up);
+        loop {
+            let is_done = match core.phase().get() {
+                // A mark that was given up ends without a report.
+                Phase::Idle => return Ok(!was_given_up),
+                Phase::Marking => {
+                    let marked = cycle.mark(core, until, helpers);
+                    cycle.report.mark_time += cycle.clock.lap();
+                    if marked? {
+                        let number = self.history.with(|history| history.next_cycle());
+                        cycle.begin_clearing(core, number);
+                    }
+                    core.phase().get() != Phase::Marking
+                }
+                // A panic from here on would leave marks to the next cycle.
+                Phase::Clearing => {
+                    let is_clear = or_abort(|| cycle.clear(core, until));
+                    cycle.report.clear_time += cycle.clock.lap();
+                    if is_clear {
+                        cycle.begin_sweeping(core);
+                    }
+                    is_clear
+                }
+                Phase::Sweeping => {
+                    or_abort(|| cycle.sweep(core, until, helpers)) && cycle.release(core, until)
+                }
+            };
+            if !is_done || until.is_over() && core.phase().get() != Phase::Idle {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Takes what a mutator has shaded that goes. Called in its last session.
+    pub(crate) fn inherit(&self, shaded: &mut Shaded) {
+        if !shaded.is_empty() {
+            self.cycle.with(|cycle| cycle.left_behind.inherit(shaded));
+        }
+    }
+
+    /// Gives the cycle up that is under way, if it is one that marks. What is left of another is to
+    /// be run.
+    pub(crate) fn give_up_mark(&self, core: &Core<M>) {
+        if core.phase().get() == Phase::Marking {
             self.cycle.with(|cycle| {
-                cycle.report.cycle = self.history.with(|history| history.next_cycle());
-                core.roots().count_cycle(cycle.report.cycle);
-                core.locals().queue_dead();
-                cycle.report.cleared_weaks = core.space().with(|space| weaks::clear_dead(space));
-                cycle.report.mark_time = cycle.clock.lap();
-                cycle.pass(Phase::Clearing, Phase::Sweeping);
+                let recalled = self.recall(cycle, core);
+                if recalled.is_ok() {
+                    cycle.give_up(core);
+                }
+                let thrown = std::mem::replace(&mut cycle.thrown, recalled.err());
+                thrown.into_iter().for_each(drop_quietly);
             });
-        });
-    }
-
-    /// Sweeps the rest, queues its cleanups, and publishes what is left in partial blocks.
-    pub(crate) fn sweep(&self, core: &Core<M>, helpers: &Helpers<'_>) {
-        self.cycle.with(|cycle| {
-            debug_assert_eq!(cycle.phase, Phase::Sweeping);
-            self.sweep_spans(core, helpers, &mut cycle.clock, &mut cycle.report);
-        });
-    }
-
-    /// `Sweeping -> Idle`: returns long-empty regions to the system, and decides when the next
-    /// cycle is due.
-    pub(crate) fn finish(&self, core: &Core<M>) -> GcReport {
-        self.cycle.with(|cycle| {
-            core.space().with(|space| space.release_regions());
-            core.pace(cycle.report.live_bytes, cycle.allocating);
-            let release_time = cycle.clock.lap();
-            let pause_time = cycle.clock.since(cycle.since);
-            let report = GcReport { release_time, pause_time, ..cycle.report };
-            cycle.pass(Phase::Sweeping, Phase::Idle);
-            self.history.with(|history| history.record(report))
-        })
+        }
     }
 
     /// Sweeps a heap that is going. Nothing is marked, so everything dies.
     pub(crate) fn sweep_all(&self, core: &Core<M>) {
         let alone =
             Helpers { heap: core.roots().heap(), most: 0, waiting: &NoneWaiting, spawn: None };
-        let mut report = GcReport::default();
-        self.sweep_spans(core, &alone, &mut PauseClock::from(Instant::now()), &mut report);
-        self.history.with(|history| history.count_drop_panics(report.drop_panics));
+        self.cycle.with(|cycle| {
+            // It would mark objects that die.
+            let thrown = self.recall(cycle, core).err();
+            thrown.into_iter().chain(cycle.thrown.take()).for_each(drop_quietly);
+            cycle.forget(core);
+            core.space().with(|space| space.spans().for_each(|span| span.clear_marks()));
+            cycle.report = GcReport::default();
+            core.phase().pass(core.phase().get(), Phase::Clearing, NO_EPOCH);
+            cycle.begin_sweeping(core);
+            or_abort(|| cycle.sweep(core, Until::END, &alone));
+            core.phase().pass(Phase::Sweeping, Phase::Idle, NO_EPOCH);
+            let panics = cycle.report.drop_panics;
+            self.history.with(|history| history.count_drop_panics(panics));
+        });
     }
 
-    fn sweep_spans(
+    /// Calls `each` with all objects that wait to be traced in the mark under way.
+    pub(crate) fn for_each_waiting(
         &self,
         core: &Core<M>,
-        helpers: &Helpers<'_>,
-        clock: &mut PauseClock,
-        report: &mut GcReport,
+        each: &mut dyn FnMut(std::ptr::NonNull<u8>),
     ) {
+        // It is lent again after the next slice, which is due now.
+        let recalled = self.cycle.with(|cycle| self.recall(cycle, core));
+        if let Err(payload) = recalled {
+            self.cycle.with(|cycle| cycle.thrown = Some(payload));
+        }
+        core.pacer().set_next_slice(0);
+        core.roots().for_each_ahead(&mut *each);
+        core.for_each_context(|context| context.shaded().borrow().for_each_waiting(each));
+        self.cycle.with(|cycle| {
+            cycle.left_behind.for_each_waiting(each);
+            let pending = Pending { len: cycle.waiting, next: None };
+            cycle.marker.for_each_waiting(pending, each);
+            cycle.marker.for_each_in_slices(each);
+        });
+    }
+
+    /// Calls `each` with the spans that the sweep under way has not sorted.
+    pub(crate) fn for_each_unswept(&self, space: &Space, mut each: impl FnMut(SpanRef)) {
+        self.cycle.with(|cycle| {
+            let Some(sweeping) = &cycle.sweeping else { return };
+            space.ahead().for_each(&mut each);
+            sweeping.dropping.iter().for_each(|(passed, ..)| each(passed.span));
+            sweeping.put_off.iter().for_each(|passed| each(passed.span));
+        });
+    }
+}
+
+/// Since when the mutators are stopped.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopped {
+    /// When they were told.
+    pub(crate) since: Instant,
+    /// How long the last session went on after that.
+    pub(crate) safepoint_time: Duration,
+}
+
+impl Stopped {
+    /// In a heap of one mutator.
+    pub(crate) fn now() -> Self {
+        Stopped { since: Instant::now(), safepoint_time: Duration::ZERO }
+    }
+}
+
+impl Cycle {
+    /// `Idle -> Marking`: takes the snapshot.
+    fn begin<M: Mode>(
+        &mut self,
+        core: &Core<M>,
+        in_slices: bool,
+        root: impl FnOnce(&mut Tracer<'_>),
+    ) -> Result<(), Box<dyn Any + Send>> {
+        self.report = GcReport::default();
+        self.pace.begin(core);
+        self.allocating = core.retire_contexts();
+        self.dropped_roots = core.roots().dropped();
+        core.roots().begin_scan();
+        // A stamp that was used before would hide a cell from the barrier.
+        let epoch = if in_slices { self.epoch.checked_add(1) } else { None };
+        self.epoch = epoch.unwrap_or(self.epoch);
+        self.marker = Marker::new(Strategy::Narrow);
+        self.marker.epoch = epoch.unwrap_or(NO_EPOCH);
+        core.phase().pass(Phase::Idle, Phase::Marking, self.marker.epoch);
+        self.trace(core, |marker, pending| {
+            let mut tracer = Tracer::new(marker, pending);
+            root(&mut tracer);
+            tracer.pending()
+        })
+    }
+
+    /// Has the marker go on, with what trace glue throws caught.
+    fn trace<M: Mode>(
+        &mut self,
+        core: &Core<M>,
+        go_on: impl FnOnce(&mut Marker, Pending) -> Pending,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        let Cycle { marker, waiting, .. } = self;
+        let pending = Pending { len: *waiting, next: None };
+        let traced = catch_unwind(AssertUnwindSafe(|| {
+            let mut pending = go_on(marker, pending);
+            if let Some(next) = pending.next.take() {
+                pending = marker.push(pending, next);
+            }
+            pending.len
+        }));
+        match traced {
+            Ok(len) => {
+                self.waiting = len;
+                Ok(())
+            }
+            Err(payload) => {
+                self.give_up(core);
+                Err(payload)
+            }
+        }
+    }
+
+    /// Marks. Tells whether all that is reachable is marked.
+    fn mark<M: Mode>(
+        &mut self,
+        core: &Core<M>,
+        until: Until,
+        helpers: &Helpers<'_>,
+    ) -> Result<bool, Box<dyn Any + Send>> {
+        let mut shaded = Ok(0);
+        let Cycle { marker, waiting, left_behind, .. } = self;
+        let mut pending = Pending { len: *waiting, next: None };
+        let mut take_over =
+            |list: &mut Shaded| match (&mut shaded, list.hand_over(marker, &mut pending)) {
+                (Ok(sum), Ok(looks)) => *sum += looks,
+                (Ok(_), Err(payload)) => shaded = Err(payload),
+                (Err(_), Err(surplus)) => drop_quietly(surplus),
+                (Err(_), Ok(_)) => {}
+            };
+        take_over(left_behind);
+        core.for_each_context(|context| take_over(&mut context.shaded().borrow_mut()));
+        self.waiting = pending.len;
+        match shaded {
+            Ok(looks) => self.report.barrier_looks += looks,
+            Err(payload) => {
+                self.give_up(core);
+                return Err(payload);
+            }
+        }
+        let at_once = until.deadline.is_none();
+        let mut looked = Instant::now();
+        loop {
+            let mut is_scanned = false;
+            let objects = self.objects;
+            self.trace(core, |marker, mut pending| {
+                let most = if at_once { usize::MAX } else { ENTRIES };
+                is_scanned = core
+                    .roots()
+                    .scan(most, |object| pending = marker.visit_untyped(pending, object));
+                if at_once {
+                    marker.drain(pending, helpers);
+                    return Pending::NONE;
+                }
+                marker.drain_some(pending, objects)
+            })?;
+            if is_scanned && self.waiting == 0 && self.marker.is_used_up() {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            if until.deadline.is_some_and(|deadline| now >= deadline) {
+                return Ok(false);
+            }
+            let took = now - std::mem::replace(&mut looked, now);
+            self.objects = if took < LOOK { objects * 2 } else { objects / 2 };
+            self.objects = self.objects.clamp(OBJECTS, MOST_OBJECTS);
+        }
+    }
+
+    /// Gives up the mark: nothing dies. What is left of the cycle clears the marks.
+    fn give_up<M: Mode>(&mut self, core: &Core<M>) {
+        self.forget(core);
+        core.retire_contexts();
+        core.phase().pass(Phase::Marking, Phase::Sweeping, NO_EPOCH);
+        core.space().with(Space::begin_pass);
+        self.sweeping = Some(Sweeping { given_up: true, ..Sweeping::default() });
+    }
+
+    /// Forgets all that was to be done.
+    fn forget<M: Mode>(&mut self, core: &Core<M>) {
+        // A list as long as the widest graph needs is not kept until the next cycle.
+        self.marker = Marker::new(Strategy::Narrow);
+        self.waiting = 0;
+        self.clearing = None;
+        self.sweeping = None;
+        core.roots().end_scan();
+        self.left_behind.forget();
+        core.for_each_context(|context| context.shaded().borrow_mut().forget());
+    }
+
+    /// `Marking -> Clearing`. From here on no barrier shades.
+    fn begin_clearing<M: Mode>(&mut self, core: &Core<M>, number: u64) {
+        let epoch = core.phase().epoch();
+        self.forget(core);
+        self.report.cycle = number;
+        core.roots().count_cycle(number);
+        core.space().with(Space::begin_pass);
+        let prunes = core.context().registrar().borrow().ended_early() >= PRUNE_AT;
+        self.clearing = Some(Clearing { locals: core.locals().armed(), prunes });
+        core.phase().pass(Phase::Marking, Phase::Clearing, epoch);
+    }
+
+    /// Queues the local cleanups of dead objects, clears the weak records of dead targets, and
+    /// frees the records of ended cleanups. Tells whether that is done.
+    fn clear<M: Mode>(&mut self, core: &Core<M>, until: Until) -> bool {
+        let clearing = self.clearing.as_mut().expect("a clearing is under way");
+        while clearing.locals > 0 {
+            let entries = clearing.locals.min(ENTRIES);
+            core.locals().queue_dead(entries);
+            clearing.locals -= entries;
+            if clearing.locals > 0 && until.is_over() {
+                return false;
+            }
+        }
+        let mut own = core.context().registrar().borrow_mut();
+        // In a shared heap the own one will register nothing more: what it frees is to go back,
+        // for the others.
+        let mut passing = (M::SHARED && clearing.prunes).then(|| core.client().registrar());
+        let registrar = passing.as_mut().unwrap_or(&mut own);
+        loop {
+            let is_over = core.space().with(|space| {
+                for _ in 0..SPANS {
+                    let Some(passed) = space.next_of_pass() else { return true };
+                    self.report.cleared_weaks += weaks::clear_dead(passed.span);
+                    if clearing.prunes {
+                        prune(passed.span, registrar);
+                    }
+                }
+                false
+            });
+            if is_over {
+                core.locals().shrink();
+                return true;
+            }
+            if until.is_over() {
+                return false;
+            }
+        }
+    }
+
+    /// `Clearing -> Sweeping`. From here on objects are born unmarked.
+    fn begin_sweeping<M: Mode>(&mut self, core: &Core<M>) {
+        core.retire_contexts();
+        let in_slices = core.phase().epoch() != NO_EPOCH;
+        core.phase().pass(Phase::Clearing, Phase::Sweeping, NO_EPOCH);
+        let before = core.space().with(|space| {
+            // What is allocated from now on lies in swept spans, or in new ones.
+            space.unlist_spans();
+            space.begin_pass();
+            space.usage()
+        });
+        self.clearing = None;
+        self.sweeping = Some(Sweeping { before, in_slices, ..Sweeping::default() });
+    }
+
+    /// Sweeps, queues the cleanups, and publishes them. Tells whether all spans are swept.
+    fn sweep<M: Mode>(&mut self, core: &Core<M>, until: Until, helpers: &Helpers<'_>) -> bool {
+        let Cycle { sweeping, clock, report, .. } = self;
+        let sweeping = sweeping.as_mut().expect("a sweep is under way");
+        if sweeping.is_swept {
+            return true;
+        }
+        if sweeping.given_up {
+            sweeping.is_swept = clear_marks(core, until);
+            report.sweep_time += clock.lap();
+            return sweeping.is_swept;
+        }
         let batch = core.client().begin_cycle();
         let new_sweeper = || Sweeper::new(batch.local_block(), core.zeal());
         // Drop glue runs while the space is locked. It has no session, and so cannot get here.
-        let sweep_spans = |space: &mut Space| {
-            let before = space.usage();
-            let together =
-                if M::SHARED { sweep_together(space, helpers, new_sweeper) } else { None };
+        let (swept, sweepers) = core.space().with(|space| {
+            let at_once = M::SHARED && !sweeping.in_slices;
+            let together = if at_once { sweep_together(space, helpers, new_sweeper) } else { None };
+            let mut by_others = together.iter().flat_map(|together| together.swept()).peekable();
             let mut alone = new_sweeper();
-            let mut swept = together.iter().flat_map(|together| together.swept()).peekable();
-            space.sweep_spans(|span| match swept.next_if(|&(other, _)| other == span) {
-                Some((_, swept)) => swept,
-                None => alone.sweep(span),
-            });
-            drop(swept);
+            let swept = loop {
+                let swept = sweeping.sweep_some(space, &mut alone, until, |span| {
+                    by_others.next_if(|&(other, _)| other == span).map(|(_, swept)| swept)
+                });
+                if swept != Swept::Some || until.is_over() {
+                    break swept;
+                }
+            };
+            drop(by_others);
             let mut sweepers = together.map_or_else(Vec::new, |together| together.take_sweepers());
             sweepers.push(alone);
-            let live = |sweeper: &Sweeper| sweeper.stats().live;
-            space.recount(sweepers.iter().map(live).fold(Usage::default(), Usage::plus));
-            (before, sweepers)
-        };
-        let (before, sweepers) = or_abort(|| core.space().with(sweep_spans));
-        let stats =
-            sweepers.iter().map(Sweeper::stats).fold(SweepStats::default(), SweepStats::plus);
-        let locals = sweepers.into_iter().map(Sweeper::into_local_block);
-        let sweep_time = clock.lap();
-        let flushed = batch.flush(locals);
-        let flush_time = clock.lap();
+            (swept, sweepers)
+        });
+        sweeping.stats = sweepers.iter().map(Sweeper::stats).fold(sweeping.stats, SweepStats::plus);
+        report.sweep_time += clock.lap();
+        let flushed = batch.flush(sweepers.into_iter().map(Sweeper::into_local_block));
+        report.flush_time += clock.lap();
+        report.queued_cleanups += flushed.cleanups;
+        report.published_blocks += flushed.blocks;
+        sweeping.is_swept = swept == Swept::All;
+        if sweeping.is_swept {
+            core.space().with(|space| {
+                if !sweeping.in_slices {
+                    space.recount(sweeping.before, sweeping.stats.live);
+                }
+                space.begin_release();
+            });
+            sweeping.report(report);
+        }
+        sweeping.is_swept
+    }
+
+    /// `Sweeping -> Idle`: returns long-empty regions to the system. Tells whether that is done.
+    fn release<M: Mode>(&mut self, core: &Core<M>, until: Until) -> bool {
+        let gives_back = self.sweeping.as_ref().is_some_and(|sweeping| !sweeping.given_up);
+        let mut is_done = true;
+        while gives_back && core.space().with(Space::release_region) {
+            if until.is_over() {
+                is_done = false;
+                break;
+            }
+        }
+        self.report.release_time += self.clock.lap();
+        if is_done {
+            self.sweeping = None;
+            core.phase().pass(Phase::Sweeping, Phase::Idle, NO_EPOCH);
+        }
+        is_done
+    }
+}
+
+/// How far a step of the sweep has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Swept {
+    Some,
+    /// But for what cannot be swept within a session.
+    AllForNow,
+    All,
+}
+
+impl Sweeping {
+    /// Sweeps some spans. Those that `by_others` gives an outcome for have been swept.
+    fn sweep_some(
+        &mut self,
+        space: &mut Space,
+        sweeper: &mut Sweeper,
+        until: Until,
+        mut by_others: impl FnMut(SpanRef) -> Option<SweptSpan>,
+    ) -> Swept {
+        for _ in 0..SPANS {
+            let begun = if until.runs_user_code { self.dropping.take() } else { None };
+            let (passed, mut drops, before) = match begun {
+                Some(begun) => begun,
+                None => {
+                    let put_off = if until.runs_user_code { self.put_off.pop() } else { None };
+                    let Some(passed) = put_off.or_else(|| space.next_of_pass()) else {
+                        let is_all = self.dropping.is_none() && self.put_off.is_empty();
+                        return if is_all { Swept::All } else { Swept::AllForNow };
+                    };
+                    if !until.runs_user_code && Sweeper::is_busy_with(passed.span) {
+                        self.put_off.push(passed);
+                        continue;
+                    }
+                    if let Some(swept) = by_others(passed.span) {
+                        space.sort(passed, swept);
+                        continue;
+                    }
+                    let before =
+                        if self.in_slices { Usage::of(passed.span) } else { Usage::default() };
+                    sweeper.begin(passed.span);
+                    (passed, Drops::of(passed.span), before)
+                }
+            };
+            while !sweeper.drop_some(&mut drops, WORDS) {
+                if until.is_over() {
+                    self.dropping = Some((passed, drops, before));
+                    return Swept::Some;
+                }
+            }
+            let swept = sweeper.end(passed.span);
+            if self.in_slices {
+                space.recount(before, Usage::of(passed.span));
+            }
+            space.sort(passed, swept);
+        }
+        Swept::Some
+    }
+
+    /// Reports what all of the sweep has found.
+    fn report(&self, report: &mut GcReport) {
+        let Sweeping { before, stats, .. } = self;
         *report = GcReport {
             live_objects: stats.live.objects,
             live_bytes: stats.live.bytes,
@@ -248,33 +800,142 @@ impl<M: Mode> Collector<M> {
             drop_panics: stats.drop_panics,
             swept_spans: stats.spans,
             emptied_spans: stats.emptied_spans,
-            queued_cleanups: flushed.cleanups,
-            published_blocks: flushed.blocks,
-            sweep_time,
-            flush_time,
+            // So far: what came before the sweep.
+            born_bytes: before.bytes,
             ..*report
         };
     }
 }
 
-/// Cleanups stopped or run early leave their records in their objects' chains. Take those out
-/// when they make up much of what there is.
-fn prune_ended_early<M: Mode>(core: &Core<M>) {
-    let mut own = core.context().registrar().borrow_mut();
-    if own.ended_early() < PRUNE_AT {
-        return;
+impl Pace {
+    fn nanos_per_byte(&self) -> f64 {
+        self.nanos_per_byte.unwrap_or(NANOS_PER_BYTE)
     }
-    // In a shared heap the own one will register nothing more: what it frees is to go back, for the
-    // others.
-    let mut passing = M::SHARED.then(|| core.client().registrar());
-    let registrar = passing.as_mut().unwrap_or(&mut own);
-    core.space().with(|space| {
-        for span in space.spans() {
-            span.cleanups()
-                .borrow_mut()
-                .retain_map(span.special_bits(), |_, head| registrar.prune(head));
+
+    /// Gives the time that a cycle may take which begins with this many bytes in use.
+    fn expect(&self, bytes: u64) -> Duration {
+        Duration::from_nanos((bytes as f64 * self.nanos_per_byte()) as u64)
+    }
+
+    /// Tells whether a cycle is expected to fit into one slice.
+    fn fits(&self, bytes: u64, budget: Duration) -> bool {
+        bytes <= SMALL || self.expect(bytes) <= budget
+    }
+
+    fn begin<M: Mode>(&mut self, core: &Core<M>) {
+        self.began_at = core.bytes_in_use();
+        self.expected = self.expect(self.began_at);
+        self.runway = core.pacer().goal().saturating_sub(self.began_at).max(LEAST_RUNWAY);
+    }
+
+    /// Sets when the next slice is due: as much of the runway is used up then as of the time that
+    /// is expected.
+    fn after_slice<M: Mode>(&self, core: &Core<M>, spent: Duration, budget: Option<Duration>) {
+        let Some(budget) = budget else { return };
+        if core.phase().get() == Phase::Idle {
+            // The mark was given up, so the cycle is still due.
+            return core.pacer().set_next_slice(0);
         }
-    });
+        let bytes_for = |time: Duration| {
+            let share = time.as_secs_f64() / self.expected.as_secs_f64().max(1e-9);
+            (self.runway as f64 * share) as u64
+        };
+        // If it takes longer than expected, slices go on at the same rate.
+        let next = self.began_at.saturating_add(bytes_for(spent));
+        let at_most = core.bytes_in_use().saturating_add(bytes_for(budget));
+        core.pacer().set_next_slice(next.min(at_most));
+    }
+
+    /// Sets when the next cycle is due.
+    fn after_cycle<M: Mode>(
+        &mut self,
+        core: &Core<M>,
+        report: &mut GcReport,
+        allocating: u64,
+        budget: Option<Duration>,
+    ) {
+        let live = report.live_bytes;
+        let before_sweep = report.born_bytes.saturating_sub(self.began_at);
+        report.born_bytes = before_sweep + core.bytes_in_use().saturating_sub(live);
+        // What was born marked has not been found alive. So it takes room, and makes none.
+        let born = before_sweep.min(live);
+        core.pacer().after_cycle(live - born, allocating);
+        core.pacer().begin_late(born);
+        let nanos = report.pause_time.as_nanos() as f64;
+        // Wall time: a thread that lost its processor seems slow. So it is believed by and by.
+        let measured = nanos / self.began_at.max(LEAST_RUNWAY) as f64;
+        self.nanos_per_byte = Some(measured.min(self.nanos_per_byte() * 1.25));
+        let Some(budget) = budget else { return };
+        let headroom = core.pacer().goal().saturating_sub(core.bytes_in_use());
+        if report.slices > 1 {
+            let share = report.born_bytes as f64 / headroom.max(1) as f64;
+            self.share = Some(share.clamp(LEAST_SHARE, MOST_SHARE));
+        }
+        if !self.fits(core.pacer().goal(), budget) {
+            let share = self.share.unwrap_or(LEAST_SHARE);
+            core.pacer().begin_early((headroom as f64 * share) as u64);
+        }
+    }
+}
+
+/// The time that a first cycle is expected to take: what marking small objects in random order
+/// takes.
+const NANOS_PER_BYTE: f64 = 0.6;
+
+/// Bytes in use up to which a cycle always runs at once.
+const SMALL: u64 = 256 << 10;
+
+/// Bytes that may be allocated during a cycle, at least.
+const LEAST_RUNWAY: u64 = 64 << 10;
+
+/// The share of a heap's headroom that is left for the time of a cycle: by default and at least,
+/// and at most.
+const LEAST_SHARE: f64 = 0.05;
+const MOST_SHARE: f64 = 0.5;
+
+impl<M: Mode> Assist<M> for Collector<M> {
+    fn assist(&self, core: &Core<M>, to_the_end: bool) {
+        if M::SHARED {
+            // Other sessions may be open.
+            return;
+        }
+        let deadline = if to_the_end { None } else { Until::after(self.slice()).deadline };
+        let until = Until { deadline, runs_user_code: false };
+        let alone =
+            Helpers { heap: core.roots().heap(), most: 0, waiting: &NoneWaiting, spawn: None };
+        let begun = |_: &mut Tracer<'_>| unreachable!("a cycle is under way");
+        if let Err(payload) = self.run(core, begun, Stopped::now(), until, &alone) {
+            // The session goes on. The end of it throws this.
+            let surplus = self.cycle.with(|cycle| cycle.thrown.replace(payload));
+            surplus.into_iter().for_each(drop_quietly);
+            core.pacer().set_next_slice(0);
+        }
+    }
+}
+
+/// Clears the marks of some spans. Tells whether none is left.
+fn clear_marks<M: Mode>(core: &Core<M>, until: Until) -> bool {
+    loop {
+        let is_over = core.space().with(|space| {
+            for _ in 0..SPANS {
+                let Some(passed) = space.next_of_pass() else { return true };
+                passed.span.clear_marks();
+            }
+            false
+        });
+        if is_over || until.is_over() {
+            return is_over;
+        }
+    }
+}
+
+/// Frees the records of cleanups that were stopped or run early. They stay in their objects' chains
+/// until they make up much of what there is.
+fn prune(span: SpanRef, registrar: &mut Registrar) {
+    let mut cleanups = span.cleanups().borrow_mut();
+    if !cleanups.is_empty() {
+        cleanups.retain_map(span.special_bits(), |_, head| registrar.prune(head));
+    }
 }
 
 /// Gives the default of `gc_threads` for the mode.
@@ -292,8 +953,7 @@ fn sweep_together(
     if helpers.most == 0 {
         return None;
     }
-    let spans: Vec<SpanRef> =
-        space.spans_to_sweep().filter(|&span| Sweeper::is_busy_with(span)).collect();
+    let spans: Vec<SpanRef> = space.ahead().filter(|&span| Sweeper::is_busy_with(span)).collect();
     if spans.len() < Sweepers::WORTH_HELP {
         return None;
     }

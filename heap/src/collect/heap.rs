@@ -6,23 +6,24 @@
 //! handshake in a `Shared` one. Between them each reachable object is live, each mark bit is clear,
 //! and each cleanup of a swept object is queued or has ended.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sexton_cleanup::{Client, Ticket};
 
 use sexton_sync::drop_quietly;
 
-use crate::collect::cycle::Collector;
+use crate::collect::cycle::{Collector, Plan, Stopped, Until};
 use crate::collect::verify::{self, VerifyError};
 use crate::id::HeapId;
 use crate::mark::root_table::OldRoot;
 use crate::memory::locking::{Local, Lock};
 use crate::memory::mark_stack::{Marker, Pending};
+use crate::memory::phase::Phase;
 use crate::object::trace::{Branded, Trace, Tracer};
 use crate::policy::config::{HeapConfig, OnDrop, SlowSessionHook};
-use crate::policy::report::{GcReport, HeapStats};
+use crate::policy::report::{GcReport, HeapStats, Progress};
 use crate::safepoint::helpers::{NoneWaiting, Waiting};
 use crate::session::context::Context;
 use crate::session::core::Core;
@@ -42,7 +43,7 @@ pub struct RawHeap<R: Branded, M: Mode = Local> {
     /// reference to the value while the heap's state changes.
     root: Option<Box<R::At<'static>>>,
     pub(crate) core: Core<M>,
-    collector: Collector<M>,
+    pub(crate) collector: Collector<M>,
     on_drop: OnDrop,
     pub(crate) slow_session: (Duration, SlowSessionHook),
 }
@@ -57,15 +58,16 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     where
         for<'gc> R::At<'gc>: Payload<M>,
     {
+        let core = Core::new(client, &config);
         let mut heap = RawHeap {
             root: None,
-            core: Core::new(client, &config),
-            collector: Collector::new(&config),
+            collector: Collector::new(&config, core.roots().heap()),
+            core,
             // If `f` panics there is no heap, and nothing has died.
             on_drop: OnDrop::RunQueued,
             slow_session: config.slow_session,
         };
-        let root = Box::new(f(&Mutation::new(&heap.core, heap.core.context())));
+        let root = Box::new(f(&Mutation::new(&heap.core, heap.core.context(), &heap.collector)));
         // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is
         // not reached under the brand 'static, only under that of a session (`session`).
         heap.root = Some(unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'static>>()) });
@@ -88,7 +90,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         // SAFETY: `Branded` promises that the type is the same at every brand, and the value's
         // pointers are to live objects of this heap, whose session has the brand 'gc.
         let root = unsafe { NonNull::from_ref(root).cast::<R::At<'gc>>().as_ref() };
-        f(&Mutation::new(&self.core, context), root)
+        f(&Mutation::new(&self.core, context, &self.collector), root)
     }
 
     /// Tells whether a cycle might make room for an object that was refused.
@@ -102,25 +104,65 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep. Objects
     /// that die cost something only if they have cleanups or drop glue.
     ///
-    /// Called by one thread at a time, while no session is open and none can be opened. That was so
-    /// `safepoint_time` after `since`.
-    pub(crate) fn cycle(
+    /// A cycle that is under way is ended before, or given up if it marks. Called by one thread at
+    /// a time, while no session is open and none can be opened.
+    pub(crate) fn cycle(&self, stopped: Stopped, waiting: &dyn Waiting) -> GcReport {
+        self.collector.give_up_mark(&self.core);
+        let mut stopped = stopped;
+        if self.core.phase().get() != Phase::Idle {
+            self.run(stopped, Until::END, waiting);
+            stopped = Stopped::now();
+        }
+        self.run(stopped, Until::END, waiting).expect("a cycle without a deadline ends")
+    }
+
+    /// Does what is due: a cycle, or a slice of one. Gives the report of a cycle that ends.
+    ///
+    /// Called as [`cycle`](Self::cycle).
+    pub(crate) fn advance(&self, stopped: Stopped, waiting: &dyn Waiting) -> Option<GcReport> {
+        match self.collector.plan(&self.core) {
+            Plan::Whole => Some(self.cycle(stopped, waiting)),
+            Plan::Slice(budget) => self.run(stopped, Until::after(budget), waiting),
+            Plan::Rest => {
+                let report = self.run(stopped, Until::END, waiting);
+                // Objects that died since the cycle began are still there.
+                match self.collector.plan(&self.core) {
+                    Plan::Whole if self.core.pacer().is_urgent(self.core.bytes_in_use()) => {
+                        Some(self.cycle(Stopped::now(), waiting))
+                    }
+                    _ => report,
+                }
+            }
+        }
+    }
+
+    /// Runs what `until` allows of a cycle.
+    ///
+    /// # Panics
+    ///
+    /// If trace glue has, or if the heap fails a verification in zeal mode.
+    pub(crate) fn run(
         &self,
-        since: Instant,
-        safepoint_time: Duration,
+        stopped: Stopped,
+        until: Until,
         waiting: &dyn Waiting,
-    ) -> GcReport {
-        let (core, collector) = (&self.core, &self.collector);
-        let helpers = collector.helpers(core, waiting);
-        collector.begin(core, since, safepoint_time);
-        collector.mark(core, |marker| self.visit_roots(marker), &helpers);
-        collector.clear(core);
-        collector.sweep(core, &helpers);
-        let report = collector.finish(core);
-        if core.zeal()
-            && let Err(error) = self.verify_swept()
-        {
-            panic!("{} is inconsistent after cycle {}: {error}", self.id(), report.cycle);
+    ) -> Option<GcReport> {
+        let helpers = self.collector.helpers(&self.core, waiting);
+        let root = |tracer: &mut Tracer<'_>| {
+            if let Some(root) = &self.root {
+                root.trace(tracer);
+            }
+        };
+        let report = match self.collector.run(&self.core, root, stopped, until, &helpers) {
+            Ok(report) => report,
+            Err(payload) => resume_unwind(payload),
+        };
+        if self.core.zeal() {
+            let verified =
+                if report.is_some() { self.verify_swept() } else { self.verify_stopped() };
+            if let Err(error) = verified {
+                panic!("{} is inconsistent after a collection: {error}", self.id());
+            }
         }
         report
     }
@@ -139,6 +181,8 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         if self.on_drop == OnDrop::Discard {
             self.core.client().discard_queued();
         }
+        // A thread may be marking.
+        self.collector.give_up_mark(&self.core);
         let root = self.root.take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
             self.collector.history().with(|history| history.count_drop_panics(1));
@@ -229,12 +273,14 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     fn verify_swept(&self) -> Result<(), VerifyError> {
         let core = &self.core;
         let swept_all = || core.roots().dropped() == self.collector.dropped_roots();
-        verify::verify(core, |marker| _ = self.visit_roots(marker), swept_all)
+        let roots = |marker: &mut Marker| _ = self.visit_roots(marker);
+        verify::verify(core, &self.collector, roots, swept_all)
     }
 
     /// Called while no session is open.
     pub(crate) fn verify_stopped(&self) -> Result<(), VerifyError> {
-        verify::verify(&self.core, |marker| _ = self.visit_roots(marker), || false)
+        let roots = |marker: &mut Marker| _ = self.visit_roots(marker);
+        verify::verify(&self.core, &self.collector, roots, || false)
     }
 }
 
@@ -259,7 +305,29 @@ impl<R: Branded> RawHeap<R, Local> {
     /// If a hand-written `Trace` panics: then nothing is swept, and the heap is as before. In zeal
     /// mode, if the heap fails its verification.
     pub fn collect(&mut self) -> GcReport {
-        self.cycle(Instant::now(), Duration::ZERO, &NoneWaiting)
+        self.cycle(Stopped::now(), &NoneWaiting)
+    }
+
+    /// Runs the cycle, or the slice of one, that is due. Gives the report of a cycle that ends.
+    ///
+    /// # Panics
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn collect_if_due(&mut self) -> Option<GcReport> {
+        if !self.wants_collection() {
+            return None;
+        }
+        self.advance(Stopped::now(), &NoneWaiting)
+    }
+
+    /// Gets on with a cycle for about `budget`; see the facade's `step`.
+    ///
+    /// # Panics
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn step(&mut self, budget: Duration) -> Progress {
+        let ended = self.run(Stopped::now(), Until::after(budget), &NoneWaiting);
+        ended.map_or(Progress::Working, Progress::Finished)
     }
 
     /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use sexton_sync::drop_quietly;
 
+use crate::collect::cycle::{Stopped, Until};
 use crate::collect::heap::RawHeap;
 use crate::collect::verify::VerifyError;
 use crate::memory::locking::Shared;
 use crate::object::root::{Root, SharedRoot};
 use crate::object::trace::Branded;
 use crate::policy::config::SlowSession;
-use crate::policy::report::GcReport;
+use crate::policy::report::{GcReport, Progress};
 use crate::safepoint::attached::{AlreadyAttached, AttachGuard};
 use crate::safepoint::handshake::{Handshake, MutatorState, SlowSessionPolicy, StopGuard};
 use crate::session::context::Context;
@@ -82,6 +83,12 @@ impl<R: Branded> RawHeap<R, Shared> {
     }
 }
 
+impl Stopped {
+    fn by(stopped: &StopGuard<'_, Context<Shared>>) -> Self {
+        Stopped { since: stopped.since, safepoint_time: stopped.safepoint_time }
+    }
+}
+
 impl<R: Branded> RawMutator<'_, R> {
     /// Opens a session: calls `f` with the session and the root.
     ///
@@ -97,7 +104,7 @@ impl<R: Branded> RawMutator<'_, R> {
         let result = heap.session(context, f);
         // Within the session: it looks into the context.
         let is_due = heap.core.collection_due(context);
-        let due = is_due.then(|| Due { after: heap.core.cycles() });
+        let due = is_due.then(|| Due { after: heap.core.steps() });
         drop(session);
         (result, due)
     }
@@ -114,12 +121,25 @@ impl<R: Branded> RawMutator<'_, R> {
         self.run_cycle(&stopped)
     }
 
-    /// Runs one full cycle, unless one has been run since it was due. Tells whether it did.
+    /// Runs the cycle that is due, or a slice of it, unless that has been done since.
+    ///
+    /// Tells whether a cycle has ended.
     #[cold]
     #[inline(never)]
     pub fn collect_if_due(&mut self, due: Due) -> bool {
-        let stopped = self.stop(|| self.heap.core.cycles() != due.after);
-        stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
+        let stopped = self.stop(|| self.heap.core.steps() != due.after);
+        stopped.is_some_and(|stopped| self.heap.advance(Stopped::by(&stopped), &stopped).is_some())
+    }
+
+    /// Gets on with a cycle for about `budget`; see the facade's `step`.
+    ///
+    /// # Panics
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn step(&mut self, budget: Duration) -> Progress {
+        let stopped = self.stop(|| false).expect("nothing was said against it");
+        let ended = self.heap.run(Stopped::by(&stopped), Until::after(budget), &stopped);
+        ended.map_or(Progress::Working, Progress::Finished)
     }
 
     /// Runs one full cycle if an object has been refused since the last one. Tells whether it did.
@@ -129,7 +149,7 @@ impl<R: Branded> RawMutator<'_, R> {
     }
 
     fn run_cycle(&self, stopped: &StopGuard<'_, Context<Shared>>) -> GcReport {
-        self.heap.cycle(stopped.since, stopped.safepoint_time, stopped)
+        self.heap.cycle(Stopped::by(stopped), stopped)
     }
 
     fn stop(&self, unless: impl FnOnce() -> bool) -> Option<StopGuard<'_, Context<Shared>>> {
@@ -179,7 +199,10 @@ impl<R: Branded> Drop for RawMutator<'_, R> {
             // needs what it had at hand.
             return;
         }
-        self.heap.handshake().detach(&self.state, |context| _ = core.retire_context(context));
+        self.heap.handshake().detach(&self.state, |context| {
+            core.retire_context(context);
+            self.heap.collector.inherit(&mut context.shaded().borrow_mut());
+        });
         core.count_mutators();
     }
 }

@@ -22,7 +22,7 @@ use std::ptr::NonNull;
 
 use crate::mark::parallel::{PACKET, ParallelMark, WorkPacket};
 use crate::memory::address::ObjectAddress;
-use crate::memory::mark_stack::{Marker, Pending, Strategy};
+use crate::memory::mark_stack::{CHUNK, Marker, Pending, Slice, Strategy};
 use crate::memory::span::SpanRef;
 use crate::safepoint::helpers::Helpers;
 
@@ -34,9 +34,12 @@ const RING: usize = 16;
 /// depth, and twice the ring at least.
 const WIDE: usize = 64;
 
+/// Values of a long slice that are traced without a look at the clock: some ten microseconds.
+const PIECE: usize = 512;
+
 /// Objects on the work list from which on other threads are called to help: some hundred
 /// microseconds of work at least.
-const WORTH_HELP: usize = 1 << 15;
+const WORTH_HELP: usize = CHUNK / 2;
 
 impl Marker {
     /// Sees a pointer to an object of a type that needs tracing.
@@ -112,20 +115,85 @@ impl Marker {
     /// Traces until nothing is left to trace, with the helpers if the graph is large and wide.
     pub(crate) fn drain(&mut self, mut pending: Pending, helpers: &Helpers<'_>) {
         let enough = if helpers.most > 0 { WORTH_HELP } else { usize::MAX };
-        while pending.len > 0 || pending.next.is_some() {
-            pending = self.drain_narrow(pending);
-            pending = self.drain_wide(pending, enough);
-            if pending.len >= enough {
-                let waiting = std::mem::take(&mut self.work);
-                return ParallelMark::run(&waiting[..pending.len], self, helpers);
+        let mut fuel = usize::MAX;
+        loop {
+            if self.waits(pending) < enough {
+                pending = self.drain_narrow::<false>(pending, &mut fuel);
+                pending = self.drain_wide::<false>(pending, enough, &mut fuel);
+            }
+            if self.waits(pending) >= enough {
+                if let Some(next) = pending.next.take() {
+                    pending = self.push(pending, next);
+                }
+                let mut packets = Vec::new();
+                self.take_chunks(pending, |chunk| {
+                    packets.extend(chunk.chunks(PACKET).map(WorkPacket::new));
+                });
+                return ParallelMark::run(packets, self, helpers);
+            }
+            if !self.go_on(&mut pending) {
+                return;
             }
         }
     }
 
+    /// Traces about `fuel` objects, or until nothing is left to trace. Gives what waits.
+    pub(crate) fn drain_some(&mut self, mut pending: Pending, mut fuel: usize) -> Pending {
+        loop {
+            pending = self.drain_narrow::<true>(pending, &mut fuel);
+            pending = self.drain_wide::<true>(pending, usize::MAX, &mut fuel);
+            if fuel == 0 || !self.go_on(&mut pending) {
+                return pending;
+            }
+            fuel = fuel.saturating_sub(PIECE / 8);
+        }
+    }
+
+    /// Takes what waits outside of the top chunk, if that is used up. Tells whether something
+    /// waits.
+    fn go_on(&mut self, pending: &mut Pending) -> bool {
+        if pending.len > 0 || pending.next.is_some() || self.open_chunk(pending) {
+            return true;
+        }
+        let Some(slice) = self.take_piece() else { return false };
+        *pending = self.trace_piece(*pending, &slice);
+        true
+    }
+
+    /// Takes a piece of a slice that waits.
+    fn take_piece(&mut self) -> Option<Slice> {
+        let slice = self.slices.last_mut()?;
+        let len = slice.len.min(PIECE);
+        let piece = Slice { len, ..*slice };
+        slice.len -= len;
+        // SAFETY: the slice has that many values more.
+        slice.first = ObjectAddress(unsafe { slice.first.0.byte_add(len * slice.value_bytes) });
+        if slice.len == 0 {
+            self.slices.pop();
+        }
+        Some(piece)
+    }
+
+    fn trace_piece(&mut self, pending: Pending, piece: &Slice) -> Pending {
+        // SAFETY: the values are those of a live object, and outside of every cell; so they are as
+        // they were when the slice was put off.
+        unsafe { (piece.trace)(piece.first.0, piece.len, self, pending) }
+    }
+
     /// Traces until nothing waits, or until the graph is wide.
-    fn drain_narrow(&mut self, mut pending: Pending) -> Pending {
+    fn drain_narrow<const BOUNDED: bool>(
+        &mut self,
+        mut pending: Pending,
+        fuel: &mut usize,
+    ) -> Pending {
         self.strategy = Strategy::Narrow;
         while pending.len < WIDE {
+            if BOUNDED {
+                if *fuel == 0 {
+                    break;
+                }
+                *fuel -= 1;
+            }
             let object = match pending.next.take() {
                 Some(object) => object,
                 None if pending.len > 0 => self.pop(&mut pending),
@@ -140,13 +208,24 @@ impl Marker {
     }
 
     /// Traces a wide graph until the work list was empty once, or there is `enough` on it.
-    fn drain_wide(&mut self, mut pending: Pending, enough: usize) -> Pending {
-        if pending.len < WIDE {
+    fn drain_wide<const BOUNDED: bool>(
+        &mut self,
+        mut pending: Pending,
+        enough: usize,
+        fuel: &mut usize,
+    ) -> Pending {
+        if pending.len < WIDE || (BOUNDED && *fuel == 0) {
             return pending;
         }
         self.strategy = Strategy::Wide;
         let mut ring = Ring::filled_by(|| self.pop(&mut pending));
         while pending.len > 0 && pending.len < enough {
+            if BOUNDED {
+                if *fuel == 0 {
+                    break;
+                }
+                *fuel -= 1;
+            }
             let object = ring.replace(self.pop(&mut pending));
             pending = self.trace(pending, object);
         }
@@ -162,7 +241,7 @@ impl Marker {
         let objects = packet.objects().iter();
         let mut pending = objects
             .fold(Pending::NONE, |pending, &ObjectAddress(object)| self.push(pending, object));
-        while pending.len > 0 && !parallel.is_aborted() {
+        while (pending.len > 0 || self.open_chunk(&mut pending)) && !parallel.is_aborted() {
             if pending.len < RING {
                 let object = self.pop(&mut pending);
                 pending = self.trace(pending, object);
@@ -182,11 +261,56 @@ impl Marker {
         }
     }
 
+    /// Traces about `fuel` objects beside open sessions, or until nothing is left to trace. Gives
+    /// what waits.
+    ///
+    /// An object with a cell that a session has locked is put off until the mutators are stopped.
+    pub(crate) fn drain_beside(&mut self, mut pending: Pending, mut fuel: usize) -> Pending {
+        self.strategy = Strategy::Parallel;
+        self.is_beside_sessions = true;
+        while fuel > 0 {
+            if pending.len == 0 && !self.open_chunk(&mut pending) {
+                let Some(slice) = self.take_piece() else { break };
+                pending = self.trace_piece(pending, &slice);
+                if std::mem::take(&mut self.is_blocked) {
+                    self.blocked_slices.push(slice);
+                }
+                fuel = fuel.saturating_sub(PIECE / 8);
+                continue;
+            }
+            let object = self.pop(&mut pending);
+            pending = self.trace(pending, object);
+            if std::mem::take(&mut self.is_blocked) {
+                self.blocked.push(ObjectAddress(object));
+            }
+            fuel -= 1;
+        }
+        self.is_beside_sessions = false;
+        pending
+    }
+
+    /// Sees a root's object, while others mark, too.
+    pub(crate) fn visit_shared(&mut self, pending: Pending, object: NonNull<u8>) -> Pending {
+        self.strategy = Strategy::Parallel;
+        self.visit_untyped(pending, object)
+    }
+
     #[inline]
     fn trace(&mut self, pending: Pending, object: NonNull<u8>) -> Pending {
         let trace = SpanRef::containing(object).trace_glue();
         // SAFETY: only reachable objects are seen, and those are live objects of their span's type.
         unsafe { trace(object, self, pending) }
+    }
+
+    /// Calls `each` with the pointers in the slices that wait, for the verifier.
+    pub(crate) fn for_each_in_slices(&self, each: &mut dyn FnMut(NonNull<u8>)) {
+        for &Slice { first: ObjectAddress(first), len, trace, .. } in &self.slices {
+            let seen = Self::audited(|marker| {
+                // SAFETY: as when the marker comes to them.
+                unsafe { trace(first, len, marker, Pending::NONE) };
+            });
+            seen.into_iter().for_each(&mut *each);
+        }
     }
 
     /// Gives the pointers that one object reports, for the verifier.
@@ -198,7 +322,7 @@ impl Marker {
 
     /// Gives the pointers that `report` reports, for the verifier.
     pub(crate) fn audited(report: impl FnOnce(&mut Marker)) -> Vec<NonNull<u8>> {
-        let mut marker = Marker { work: Vec::new(), strategy: Strategy::Audit, seen: Vec::new() };
+        let mut marker = Marker::new(Strategy::Audit);
         report(&mut marker);
         marker.seen.into_iter().map(|ObjectAddress(object)| object).collect()
     }

@@ -22,7 +22,7 @@ use sexton_sync::Mutex;
 use sexton_sync::drop_quietly;
 
 use crate::memory::address::ObjectAddress;
-use crate::memory::mark_stack::Marker;
+use crate::memory::mark_stack::{Marker, Strategy};
 use crate::safepoint::helpers::{Helpers, Job};
 
 /// Objects in a packet: some microseconds of work at least.
@@ -65,13 +65,14 @@ pub(crate) struct ParallelMark {
 struct Line<T>(T);
 
 impl ParallelMark {
-    /// Traces the objects, which are marked, and all that they lead to. It uses this thread, with
-    /// `marker`, and helpers: one per packet at most. No helper is left when it returns.
+    /// Traces the packets' objects, which are marked, and all that they lead to. It uses this
+    /// thread, with `marker`, and helpers: one per packet at most. No helper is left when it
+    /// returns.
     ///
     /// # Panics
     ///
     /// If trace glue does, on any of the threads.
-    pub(crate) fn run(waiting: &[ObjectAddress], marker: &mut Marker, helpers: &Helpers<'_>) {
+    pub(crate) fn run(packets: Vec<WorkPacket>, marker: &mut Marker, helpers: &Helpers<'_>) {
         let parallel = Arc::new(ParallelMark {
             packets: Injector::new(),
             outstanding: Line::default(),
@@ -79,8 +80,9 @@ impl ParallelMark {
             aborted: Line::default(),
             payload: Mutex::new(None),
         });
-        waiting.chunks(PACKET).for_each(|objects| parallel.give(WorkPacket::new(objects)));
-        helpers.with(parallel.clone(), waiting.len() / PACKET, || parallel.work(marker));
+        let most = packets.len();
+        packets.into_iter().for_each(|packet| parallel.give(packet));
+        helpers.with(parallel.clone(), most, || parallel.work(marker));
         let payload = parallel.payload.lock().take();
         if let Some(payload) = payload {
             resume_unwind(payload);
@@ -152,7 +154,7 @@ impl ParallelMark {
 
 impl Job for ParallelMark {
     fn help(&self) {
-        let mut marker = Marker::new();
+        let mut marker = Marker::new(Strategy::Parallel);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.work(&mut marker))) {
             // One panic comes through; the others must not end in a second one while they are
             // dropped.

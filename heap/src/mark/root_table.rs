@@ -57,6 +57,11 @@ struct Roots {
     cycle: u64,
     /// Roots dropped so far.
     dropped: u64,
+    /// The scan under way has still to come to the roots before this place. It goes backwards: what
+    /// is moved into a hole comes from behind it, or from where it has not been.
+    ahead: usize,
+    /// Objects of roots dropped before the scan came to them.
+    handed_over: Vec<ObjectAddress>,
 }
 
 /// No number.
@@ -87,7 +92,15 @@ impl RootKind {
 
 impl Default for Roots {
     fn default() -> Self {
-        Roots { roots: Vec::new(), places: Vec::new(), free: NONE, cycle: 0, dropped: 0 }
+        Roots {
+            roots: Vec::new(),
+            places: Vec::new(),
+            free: NONE,
+            cycle: 0,
+            dropped: 0,
+            ahead: 0,
+            handed_over: Vec::new(),
+        }
     }
 }
 
@@ -116,7 +129,11 @@ impl Roots {
     fn remove(&mut self, number: u32) {
         let place = std::mem::replace(&mut self.places[number as usize], self.free);
         self.free = number;
-        self.roots.swap_remove(place as usize);
+        let removed = self.roots.swap_remove(place as usize);
+        if (place as usize) < self.ahead {
+            self.handed_over.push(removed.object);
+            self.ahead = self.ahead.min(self.roots.len());
+        }
         if let Some(moved) = self.roots.get(place as usize) {
             self.places[moved.number as usize] = place;
         }
@@ -157,6 +174,42 @@ impl RootTable {
 
     pub(crate) fn heap(&self) -> HeapId {
         self.heap
+    }
+
+    /// Begins a scan of the roots there are now. O(1).
+    pub(crate) fn begin_scan(&self) {
+        let mut slots = self.slots.lock();
+        slots.ahead = slots.roots.len();
+        slots.handed_over.clear();
+    }
+
+    /// Calls `each` with the objects of at most `most` roots of the scan. They include objects of
+    /// roots that were dropped before the scan came to them. Tells whether it is over, as things
+    /// stand.
+    ///
+    /// `each` must not make or drop roots.
+    pub(crate) fn scan(&self, most: usize, mut each: impl FnMut(NonNull<u8>)) -> bool {
+        let mut slots = self.slots.lock();
+        let from = slots.ahead.saturating_sub(most);
+        slots.roots[from..slots.ahead].iter().for_each(|root| each(root.object.0));
+        slots.ahead = from;
+        let kept = slots.handed_over.len().saturating_sub(most);
+        slots.handed_over.drain(kept..).for_each(|object| each(object.0));
+        from == 0 && kept == 0
+    }
+
+    /// Gives up a scan. O(1).
+    pub(crate) fn end_scan(&self) {
+        let mut slots = self.slots.lock();
+        slots.ahead = 0;
+        slots.handed_over = Vec::new();
+    }
+
+    /// Calls `each` with the objects of all roots that the scan has not come to.
+    pub(crate) fn for_each_ahead(&self, mut each: impl FnMut(NonNull<u8>)) {
+        let slots = self.slots.lock();
+        let ahead = slots.roots[..slots.ahead].iter().map(|root| root.object);
+        ahead.chain(slots.handed_over.iter().copied()).for_each(|object| each(object.0));
     }
 
     /// Calls `each` with the object of every root. It must not make or drop roots. O(roots).

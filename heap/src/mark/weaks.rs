@@ -1,26 +1,21 @@
 //! Weak records at the end of mark: those of dead targets are cleared.
 //!
-//! Invariant: it is done before any slot is swept or any cleanup is queued. So no `Weak` upgrades
-//! to an object that is about to go.
+//! Invariant: it is done before any slot is swept or any cleanup is queued. Until it is done, an
+//! `upgrade` looks at the target's mark. So no `Weak` upgrades to an object that is about to go.
 
 use std::ptr::NonNull;
 
-use crate::memory::space::Space;
 use crate::memory::span::SpanRef;
 use crate::memory::weak_table::{WeakRecord, WeakTable};
 
-/// Clears the records of dead targets, and forgets those that no `Weak` reaches any more. Returns
-/// how many it cleared. O(spans and records).
-pub(crate) fn clear_dead(space: &Space) -> u64 {
-    let mut cleared = 0;
-    for span in space.spans() {
-        let mut table = span.weaks().borrow_mut();
-        if let Some(weaks) = &mut *table {
-            cleared += clear_dead_of(weaks, span);
-            if weaks.is_empty() {
-                *table = None;
-            }
-        }
+/// Clears the records of dead targets in a span, and forgets those that no `Weak` reaches any more.
+/// Returns how many it cleared. O(records).
+pub(crate) fn clear_dead(span: SpanRef) -> u64 {
+    let mut table = span.weaks().borrow_mut();
+    let Some(weaks) = &mut *table else { return 0 };
+    let cleared = clear_dead_of(weaks, span);
+    if weaks.is_empty() {
+        *table = None;
     }
     cleared
 }

@@ -29,6 +29,7 @@ use sexton_sync::prefetch;
 use crate::memory::bitmap;
 use crate::memory::layout::slot_bytes;
 use crate::memory::locking::Locking;
+use crate::memory::phase::NO_EPOCH;
 use crate::memory::space::{AllocError, CommonSpace, Space, Usage};
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
@@ -158,6 +159,9 @@ impl Allocator {
             let run = &mut self.runs[entry(info)];
             let Some(cursor) = &mut run.cursor else { unreachable!("it was there above") };
             let slots = cursor.take(found, most);
+            if space.phase().epoch() != NO_EPOCH {
+                slots.for_each_word(|word, bits| cursor.span.mark_born(word, bits));
+            }
             let taken = slots.len();
             run.fill(slots, info);
             self.taken.add(taken, info);
@@ -194,10 +198,12 @@ impl Allocator {
     fn retire_run(&mut self, entry: usize, space: &mut Space) {
         let run = &mut self.runs[entry];
         if let Some(cached) = run.cached_slots() {
-            let CachedSlots { span, ref run, word, free } = cached;
-            bitmap::clear_range(span.alloc_bits(), run.start, run.end);
-            let bits = &span.alloc_bits()[word];
-            bits.set(bits.get() & !free);
+            let span = cached.span;
+            cached.for_each_word(|word, slots| {
+                let bits = &span.alloc_bits()[word];
+                bits.set(bits.get() & !slots);
+                span.unmark(word, slots);
+            });
             self.taken = self.taken.minus(cached.usage());
             self.allowance += cached.usage().bytes;
             space.return_span(span);
@@ -285,6 +291,14 @@ impl CachedRun {
 }
 
 impl CachedSlots {
+    /// Calls `each` with the words that they are in, and their bits there.
+    fn for_each_word(&self, mut each: impl FnMut(usize, u64)) {
+        bitmap::for_each_word(self.run.start, self.run.end, &mut each);
+        if self.free != 0 {
+            each(self.word, self.free);
+        }
+    }
+
     fn len(&self) -> usize {
         self.run.len() + self.free.count_ones() as usize
     }
@@ -314,6 +328,14 @@ enum FreeSlots {
 }
 
 impl FreeSlots {
+    /// Calls `each` with the words that they are in, and their bits there.
+    fn for_each_word(&self, mut each: impl FnMut(usize, u64)) {
+        match *self {
+            FreeSlots::Run { first, len } => bitmap::for_each_word(first, first + len, each),
+            FreeSlots::Scattered { word, bits } => each(word, bits),
+        }
+    }
+
     fn len(&self) -> usize {
         match *self {
             FreeSlots::Run { len, .. } => len,

@@ -23,25 +23,24 @@ pub(crate) fn set(bits: &[Cell<u64>], slot: usize) {
 }
 
 /// Clears the bits `from .. to`.
+#[cfg(test)]
 pub(crate) fn clear_range(bits: &[Cell<u64>], from: usize, to: usize) {
-    for_range(bits, from, to, |word, mask| word & !mask);
+    for_each_word(from, to, |word, mask| bits[word].set(bits[word].get() & !mask));
 }
 
 /// Sets the bits `from .. to`.
 pub(crate) fn set_range(bits: &[Cell<u64>], from: usize, to: usize) {
-    for_range(bits, from, to, |word, mask| word | mask);
+    for_each_word(from, to, |word, mask| bits[word].set(bits[word].get() | mask));
 }
 
-/// Replaces each word that the bits `from .. to` are in; `change` is told which of its bits they
-/// are.
+/// Calls `each` with the words that the bits `from .. to` are in, and with those bits of each.
 #[inline]
-fn for_range(bits: &[Cell<u64>], from: usize, to: usize, change: impl Fn(u64, u64) -> u64) {
+pub(crate) fn for_each_word(from: usize, to: usize, mut each: impl FnMut(usize, u64)) {
     let mut at = from;
     while at < to {
         let bit = at % 64;
         let len = (64 - bit).min(to - at);
-        let word = &bits[at / 64];
-        word.set(change(word.get(), mask(bit as u32, len as u32)));
+        each(at / 64, mask(bit as u32, len as u32));
         at += len;
     }
 }

@@ -2,20 +2,52 @@
 //!
 //! It is data that trace glue carries from one object to the next. What a marker does with it is in
 //! `mark/marker.rs`.
+//!
+//! Invariant: the work list grows by chunks, so no step copies more than one of them.
 
 use std::ptr::NonNull;
 
 use sexton_sync::prefetch;
 
 use crate::memory::address::ObjectAddress;
+use crate::memory::phase::NO_EPOCH;
+
+/// Objects of a chunk: 256 KiB.
+pub(crate) const CHUNK: usize = 1 << 15;
 
 /// The state of one marker, but for what [`Pending`] carries.
 pub(crate) struct Marker {
-    /// The first `Pending::len` places are the work list.
+    /// The first `Pending::len` places are the top of the work list.
     pub(crate) work: Vec<ObjectAddress>,
+    /// The rest of it: full chunks, the topmost last.
+    full: Vec<Vec<ObjectAddress>>,
+    /// A chunk that was used up, so that a list whose length goes up and down asks for no memory.
+    spare: Option<Vec<ObjectAddress>>,
+    /// Long slices that wait to be traced piece by piece.
+    pub(crate) slices: Vec<Slice>,
+    /// Objects, and pieces of slices, with a cell that a session had locked. They are traced again
+    /// when the mutators are stopped.
+    pub(crate) blocked: Vec<ObjectAddress>,
+    pub(crate) blocked_slices: Vec<Slice>,
+    /// What is being traced has such a cell.
+    pub(crate) is_blocked: bool,
+    /// Sessions may be open, so a cell is locked to be traced.
+    pub(crate) is_beside_sessions: bool,
     pub(crate) strategy: Strategy,
+    /// The epoch of the mark; see [`PhaseCell`](crate::memory::phase::PhaseCell).
+    pub(crate) epoch: u32,
     /// What the verifier's walk has seen.
     pub(crate) seen: Vec<ObjectAddress>,
+}
+
+/// A part of a slice of values, not traced yet. The values do not change while it waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Slice {
+    pub(crate) first: ObjectAddress,
+    pub(crate) len: usize,
+    /// Traces some of the values: the first address, and how many.
+    pub(crate) trace: unsafe fn(NonNull<u8>, usize, &mut Marker, Pending) -> Pending,
+    pub(crate) value_bytes: usize,
 }
 
 /// How a pointer that trace glue reports is taken.
@@ -33,7 +65,7 @@ pub(crate) enum Strategy {
 /// by value: two registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Pending {
-    /// Objects on the work list.
+    /// Objects in the top chunk of the work list.
     pub(crate) len: usize,
     /// The object seen last, if the strategy is `Narrow`.
     pub(crate) next: Option<NonNull<u8>>,
@@ -44,8 +76,20 @@ impl Pending {
 }
 
 impl Marker {
-    pub(crate) fn new() -> Self {
-        Marker { work: Vec::new(), strategy: Strategy::Narrow, seen: Vec::new() }
+    pub(crate) fn new(strategy: Strategy) -> Self {
+        Marker {
+            work: Vec::new(),
+            full: Vec::new(),
+            spare: None,
+            slices: Vec::new(),
+            blocked: Vec::new(),
+            blocked_slices: Vec::new(),
+            is_blocked: false,
+            is_beside_sessions: false,
+            strategy,
+            epoch: NO_EPOCH,
+            seen: Vec::new(),
+        }
     }
 
     /// Puts an object on the work list for as long as it takes to trace those seen after it.
@@ -65,14 +109,22 @@ impl Marker {
     #[inline(never)]
     pub(crate) fn push(&mut self, mut pending: Pending, object: NonNull<u8>) -> Pending {
         if pending.len == self.work.len() {
-            self.work.resize((pending.len * 2).max(1 << 10), ObjectAddress(NonNull::dangling()));
+            if pending.len < CHUNK {
+                let len = (pending.len * 2).max(1 << 10);
+                self.work.resize(len, ObjectAddress(NonNull::dangling()));
+            } else {
+                let empty = self.spare.take().unwrap_or_else(new_chunk);
+                self.full.push(std::mem::replace(&mut self.work, empty));
+                pending.len = 0;
+            }
         }
         self.work[pending.len] = ObjectAddress(object);
         pending.len += 1;
         pending
     }
 
-    /// Takes the object put on the work list last, and has its memory fetched.
+    /// Takes the object put on the work list last, and has its memory fetched. Called with one in
+    /// the top chunk.
     #[inline]
     pub(crate) fn pop(&mut self, pending: &mut Pending) -> NonNull<u8> {
         pending.len -= 1;
@@ -80,4 +132,68 @@ impl Marker {
         prefetch::to_read(object.as_ptr());
         object
     }
+
+    /// Makes the next full chunk the top one, which is used up. Tells whether there was one.
+    #[inline]
+    pub(crate) fn open_chunk(&mut self, pending: &mut Pending) -> bool {
+        debug_assert_eq!(pending.len, 0);
+        let Some(chunk) = self.full.pop() else { return false };
+        self.spare = Some(std::mem::replace(&mut self.work, chunk));
+        pending.len = self.work.len();
+        true
+    }
+
+    /// Takes all objects that wait, chunk by chunk, and gives them to `each`.
+    pub(crate) fn take_chunks(&mut self, pending: Pending, mut each: impl FnMut(&[ObjectAddress])) {
+        debug_assert!(pending.next.is_none());
+        self.full.drain(..).for_each(|chunk| each(&chunk));
+        each(&self.work[..pending.len]);
+    }
+
+    /// Puts what another marker has waiting on this one's work list. It copies no more than a
+    /// chunk.
+    pub(crate) fn take_over(
+        &mut self,
+        mut pending: Pending,
+        other: &mut Marker,
+        waiting: Pending,
+    ) -> Pending {
+        self.full.append(&mut other.full);
+        self.slices.append(&mut other.slices);
+        for &ObjectAddress(object) in &other.work[..waiting.len] {
+            pending = self.push(pending, object);
+        }
+        pending
+    }
+
+    /// Tells how many objects wait, but for those in slices.
+    pub(crate) fn waits(&self, pending: Pending) -> usize {
+        self.full.len() * CHUNK + pending.len
+    }
+
+    /// Tells whether nothing waits beside what `Pending` says.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.full.is_empty() && self.slices.is_empty()
+    }
+
+    /// Puts what was blocked on the work list again. Called while the mutators are stopped. It
+    /// copies as much as there was.
+    pub(crate) fn unblock(&mut self, mut pending: Pending) -> Pending {
+        for ObjectAddress(object) in std::mem::take(&mut self.blocked) {
+            pending = self.push(pending, object);
+        }
+        self.slices.append(&mut self.blocked_slices);
+        pending
+    }
+
+    /// Calls `each` with all objects that wait, but for those in slices.
+    pub(crate) fn for_each_waiting(&self, pending: Pending, each: &mut dyn FnMut(NonNull<u8>)) {
+        let full = self.full.iter().flatten().chain(&self.blocked);
+        full.chain(&self.work[..pending.len]).for_each(|&ObjectAddress(object)| each(object));
+        pending.next.into_iter().for_each(each);
+    }
+}
+
+fn new_chunk() -> Vec<ObjectAddress> {
+    vec![ObjectAddress(NonNull::dangling()); CHUNK]
 }

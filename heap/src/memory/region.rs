@@ -22,6 +22,9 @@ pub(crate) struct Region {
     free: u64,
     /// First units of open spans.
     open: u64,
+    /// Of those, the spans that the pass under way over all spans has not come to. A span opened
+    /// meanwhile is not among them.
+    ahead: u64,
     /// Cycles in a row after which it was empty, nothing having been opened in between.
     empty_cycles: u32,
 }
@@ -41,7 +44,7 @@ impl Region {
         if huge_pages {
             sys::prefer_huge_pages(base, bytes);
         }
-        Some(Region { base, bytes, free: ALL_FREE, open: 0, empty_cycles: 0 })
+        Some(Region { base, bytes, free: ALL_FREE, open: 0, ahead: 0, empty_cycles: 0 })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -96,6 +99,31 @@ impl Region {
         unsafe { span.close() };
         self.free |= units;
         self.open &= !(1 << unit);
+        debug_assert!(self.ahead >> unit & 1 == 0, "a pass would come to a closed span");
+    }
+
+    /// Begins a pass over the open spans.
+    pub(crate) fn begin_pass(&mut self) {
+        self.ahead = self.open;
+    }
+
+    /// Gives the next span of the pass, in address order, which is the pass's from here on.
+    #[inline]
+    pub(crate) fn next_of_pass(&mut self) -> Option<SpanRef> {
+        if self.ahead == 0 {
+            return None;
+        }
+        let unit = self.ahead.trailing_zeros() as usize;
+        self.ahead &= self.ahead - 1;
+        // SAFETY: bits of `ahead` are among those of `open`, units of this mapped region.
+        Some(unsafe { SpanRef::at(self.base, unit) })
+    }
+
+    /// Gives the spans that the pass has not come to, in address order.
+    pub(crate) fn ahead(&self) -> impl Iterator<Item = SpanRef> + use<> {
+        let base = self.base;
+        // SAFETY: as above.
+        bitmap::ones_of(0, self.ahead).map(move |unit| unsafe { SpanRef::at(base, unit) })
     }
 
     /// Gives the open spans, in address order.

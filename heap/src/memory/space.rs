@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::memory::layout::SPAN_BYTES;
 use crate::memory::locking::{Lock, Locking};
+use crate::memory::phase::PhaseCell;
 use crate::memory::region::Region;
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
@@ -21,6 +22,7 @@ use crate::memory::type_info::TypeInfo;
 /// The space as the mutators of a heap share it, and what can be told of it without waiting.
 pub(crate) struct CommonSpace<M: Locking> {
     space: M::Lock<Space>,
+    phase: PhaseCell,
     gauges: Gauges,
     max_bytes: u64,
 }
@@ -38,7 +40,13 @@ struct Gauges {
 impl<M: Locking> CommonSpace<M> {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let space = Lock::new(Space::new(max_bytes));
-        CommonSpace { space, gauges: Gauges::default(), max_bytes }
+        CommonSpace { space, phase: PhaseCell::new(), gauges: Gauges::default(), max_bytes }
+    }
+
+    /// Tells how far the heap's cycle has come.
+    #[inline]
+    pub(crate) fn phase(&self) -> &PhaseCell {
+        &self.phase
     }
 
     /// Calls `f` with the space. `f` does not come back here; user code that it runs cannot.
@@ -90,6 +98,9 @@ pub(crate) struct Space {
     regions: Vec<Region>,
     /// No region before this one has room.
     first_with_room: usize,
+    /// The regions before this one are ahead of the pass under way, but for the last of them, in
+    /// which it is.
+    cursor: usize,
     classes: Vec<Class>,
     /// By the address of a type's info, of which one type may have several.
     class_of: HashMap<usize, u32>,
@@ -122,6 +133,13 @@ impl Usage {
         self.bytes += (slots * info.charged_bytes()) as u64;
     }
 
+    /// Counts what is in use in a span.
+    pub(crate) fn of(span: SpanRef) -> Usage {
+        let mut usage = Usage::default();
+        usage.add(span.allocated(), span.info());
+        usage
+    }
+
     pub(crate) fn plus(self, other: Usage) -> Usage {
         Usage {
             objects: self.objects + other.objects,
@@ -147,6 +165,14 @@ struct Class {
     info: &'static TypeInfo,
     /// Spans with free slots that no allocator holds; taken from the end.
     partial: Vec<SpanRef>,
+}
+
+/// A span that a pass has come to.
+#[derive(Clone, Copy)]
+pub(crate) struct Passed {
+    pub(crate) span: SpanRef,
+    /// Where its region is. Regions stay where they are until the pass is over.
+    at: usize,
 }
 
 /// Why there is no room for another object.
@@ -193,6 +219,7 @@ impl Space {
         Space {
             regions: Vec::new(),
             first_with_room: 0,
+            cursor: 0,
             classes: Vec::new(),
             class_of: HashMap::new(),
             usage: Usage::default(),
@@ -245,10 +272,10 @@ impl Space {
         self.reserved -= unspent;
     }
 
-    /// Sets what is in use, as a sweep has found it. All allocators have committed.
-    pub(crate) fn recount(&mut self, live: Usage) {
-        debug_assert_eq!(self.reserved, 0, "an allocator has not committed");
-        self.usage = live;
+    /// Counts what a sweep has found: of what was in use `before`, only `live` is left. All of it had
+    /// been committed.
+    pub(crate) fn recount(&mut self, before: Usage, live: Usage) {
+        self.usage = self.usage.minus(before).plus(live);
     }
 
     pub(crate) fn regions(&self) -> &[Region] {
@@ -312,39 +339,71 @@ impl Space {
         span
     }
 
-    /// Lists every open span, in the order in which [`sweep_spans`](Self::sweep_spans) sweeps them.
-    pub(crate) fn spans_to_sweep(&self) -> impl Iterator<Item = SpanRef> + '_ {
-        self.regions.iter().rev().flat_map(Region::spans)
+    /// Begins a pass over all spans that are open now. It ends before the next one begins.
+    pub(crate) fn begin_pass(&mut self) {
+        self.regions.iter_mut().for_each(Region::begin_pass);
+        self.cursor = self.regions.len();
     }
 
-    /// Sweeps every open span with `sweep` and sorts them: the emptied ones are closed, the partial
-    /// ones listed for allocation, lowest address first. No allocator holds a span meanwhile.
-    pub(crate) fn sweep_spans(&mut self, mut sweep: impl FnMut(SpanRef) -> Swept) {
+    /// Gives the next span of the pass. It goes backwards, because spans are taken from the end of
+    /// a class's list.
+    #[inline]
+    pub(crate) fn next_of_pass(&mut self) -> Option<Passed> {
+        loop {
+            let at = self.cursor.checked_sub(1)?;
+            if let Some(span) = self.regions[at].next_of_pass() {
+                return Some(Passed { span, at });
+            }
+            self.cursor = at;
+        }
+    }
+
+    /// Lists the spans that the pass has not come to, in its order.
+    pub(crate) fn ahead(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.regions[..self.cursor].iter().rev().flat_map(Region::ahead)
+    }
+
+    /// Takes all spans off the lists, before a sweep sorts them anew. No allocator holds one.
+    pub(crate) fn unlist_spans(&mut self) {
         self.classes.iter_mut().for_each(|class| class.partial.clear());
-        // Backwards, because spans are taken from the end of the list.
-        for region in self.regions.iter_mut().rev() {
-            for span in region.spans() {
-                match sweep(span) {
-                    Swept::Empty => {
-                        // SAFETY: it holds no object, so no pointer leads into it, and sweep left
-                        // its bitmaps zero.
-                        unsafe { region.close(span) };
-                    }
-                    Swept::Partial => self.classes[span.class() as usize].partial.push(span),
-                    Swept::Full => {}
-                }
+    }
+
+    /// Sorts a span that the pass came to, as it was swept: an emptied one is closed, a partial one
+    /// listed for allocation.
+    pub(crate) fn sort(&mut self, passed: Passed, swept: Swept) {
+        let Passed { span, at } = passed;
+        match swept {
+            Swept::Empty => {
+                // SAFETY: it holds no object, so no pointer leads into it, and sweep left its
+                // bitmaps zero.
+                unsafe { self.regions[at].close(span) };
+                self.first_with_room = self.first_with_room.min(at);
+            }
+            Swept::Partial => self.return_span(span),
+            Swept::Full => {}
+        }
+    }
+
+    /// Unmaps a region that has stayed empty, if there is one among those the last look has not
+    /// come to; see [`Region::expires`]. Begins with all of them after
+    /// [`begin_release`](Self::begin_release), once per cycle, after the sweep. Tells whether it
+    /// has more to look at.
+    pub(crate) fn release_region(&mut self) -> bool {
+        while let Some(at) = self.cursor.checked_sub(1) {
+            self.cursor = at;
+            let region = &mut self.regions[at];
+            if region.expires() {
+                self.mapped_bytes -= region.bytes() as u64;
+                self.regions.remove(at);
+                self.first_with_room = self.first_with_room.min(at);
+                return true;
             }
         }
-        self.first_with_room = 0;
+        false
     }
 
-    /// Unmaps the regions that have stayed empty; see [`Region::expires`]. Called once per cycle,
-    /// after the sweep.
-    pub(crate) fn release_regions(&mut self) {
-        self.regions.retain_mut(|region| {
-            let expires = region.expires();
-            self.mapped_bytes -= if expires { region.bytes() as u64 } else { 0 };
-            !expires
-        });
+    /// Has [`release_region`](Self::release_region) look at all regions.
+    pub(crate) fn begin_release(&mut self) {
+        self.cursor = self.regions.len();
     }
 }

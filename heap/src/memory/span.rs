@@ -175,6 +175,11 @@ impl Span {
         self.header.slots as usize
     }
 
+    /// Counts the allocated slots. O(words).
+    pub(crate) fn allocated(&self) -> usize {
+        self.alloc_bits().iter().map(|word| word.get().count_ones() as usize).sum()
+    }
+
     pub(crate) fn units(&self) -> usize {
         self.header.units as usize
     }
@@ -291,6 +296,27 @@ impl Span {
         // sweep comes after all have been joined. A look first: most pointers lead to marked
         // objects, and a read-modify-write costs ten times as much.
         word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+    }
+
+    /// Marks an object of the span, as [`mark_shared`](Self::mark_shared).
+    pub(crate) fn mark_at(&self, object: NonNull<u8>) -> bool {
+        self.mark_shared(self.slot_of(object))
+    }
+
+    /// Marks slots of one word, of objects that are about to be born.
+    #[inline]
+    pub(crate) fn mark_born(&self, word: usize, slots: u64) {
+        // Relaxed: the objects' addresses are not known yet. A read-modify-write: other threads
+        // may mark their objects in the same word.
+        self.mark[word].fetch_or(slots, Relaxed);
+    }
+
+    /// Takes the marks of slots back in which no object was born.
+    pub(crate) fn unmark(&self, word: usize, slots: u64) {
+        if self.mark[word].load(Relaxed) & slots != 0 {
+            // Relaxed, and a read-modify-write: as above.
+            self.mark[word].fetch_and(!slots, Relaxed);
+        }
     }
 
     #[inline]

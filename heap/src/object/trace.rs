@@ -8,8 +8,11 @@
 //! `unsafe`.
 
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::memory::mark_stack::{Marker, Pending};
+use crate::memory::address::ObjectAddress;
+use crate::memory::mark_stack::{Marker, Pending, Slice};
+use crate::memory::phase::NO_EPOCH;
 use crate::object::gc::Gc;
 
 /// A type that may live in the heap of a session branded `'gc`.
@@ -27,10 +30,14 @@ use crate::object::gc::Gc;
 ///    own a pointer is not enough. A trait can associate it with a type that does, and a generic
 ///    type may store that one. It goes by its parameter's constant.
 /// 3. `trace` only reads: it does not change the value, not even through a cell, and takes no lock.
-///    It may run on another thread than the one that made the value, while no session is open.
+///    It may run on any thread, beside open sessions, and more than once for a value. So it reads
+///    nothing that a session may change, but by the `trace` of Sexton's cells.
 /// 4. Dropping the value reads no `Gc` and no `Weak`: the objects they point to may be gone. A type
 ///    that owns such a pointer therefore does not implement `Drop`.
 /// 5. [`Family`](Trace::Family) is this very type with `'gc` replaced by `'static`.
+/// 6. The pointers that a value owns change only through Sexton's cells. A cell of your own tells
+///    [`Mutation::overwrites`](crate::Mutation::overwrites) of the old value before it changes, and
+///    traces what it holds within [`Tracer::in_cell`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in the heap of this session",
     label = "derive `Trace` for this type, or wrap it in `Leaf` if it is foreign and holds no `Gc`",
@@ -83,18 +90,95 @@ pub unsafe trait Branded: 'static {
 pub struct Tracer<'a> {
     marker: &'a mut Marker,
     pending: Pending,
+    /// What is traced stays as it is until the mark ends: it is the collector that traces, and not
+    /// the content of a cell.
+    is_fixed: bool,
 }
 
 impl<'a> Tracer<'a> {
+    /// Makes a tracer of an object, for a marker.
     #[inline]
     pub(crate) fn new(marker: &'a mut Marker, pending: Pending) -> Self {
-        Tracer { marker, pending }
+        Tracer { marker, pending, is_fixed: true }
+    }
+
+    /// Makes a tracer of what a session is about to change.
+    pub(crate) fn of_barrier(marker: &'a mut Marker, pending: Pending) -> Self {
+        Tracer { marker, pending, is_fixed: false }
     }
 
     /// Tells what waits, with what was reported here.
     #[inline]
     pub(crate) fn pending(self) -> Pending {
         self.pending
+    }
+
+    /// Traces the content of a cell, by `trace`, unless this cycle has done so.
+    ///
+    /// A cell that is stamped already may be changed by a session at this moment. What it held when
+    /// the cycle began has been marked.
+    #[inline]
+    pub(crate) fn cell(&mut self, stamp: &Stamp, trace: impl FnOnce(&mut Self)) {
+        if self.marker.epoch != NO_EPOCH && !stamp.renew(self.marker.epoch) {
+            return;
+        }
+        self.in_cell(trace);
+    }
+
+    /// Traces the content of a lock, as [`cell`](Self::cell). Beside open sessions `locked` locks it
+    /// and traces; if it cannot, it gives `None`, and the owner is traced again later.
+    #[inline]
+    pub(crate) fn lock(
+        &mut self,
+        stamp: &Stamp,
+        trace: impl FnOnce(&mut Self),
+        locked: impl FnOnce(&mut Self) -> Option<()>,
+    ) {
+        if !self.marker.is_beside_sessions {
+            return self.cell(stamp, trace);
+        }
+        // A session that has stamped it traces it, if it has not done so yet.
+        if !stamp.is(self.marker.epoch) && locked(self).is_none() {
+            self.marker.is_blocked = true;
+        }
+    }
+
+    /// Traces the content of a lock that this thread has. It is stamped, unless something within is
+    /// blocked: then the barrier has to look at it.
+    #[inline]
+    pub(crate) fn locked(&mut self, stamp: &Stamp, trace: impl FnOnce(&mut Self)) {
+        let was_blocked = std::mem::replace(&mut self.marker.is_blocked, false);
+        self.in_cell(trace);
+        if !self.marker.is_blocked {
+            stamp.renew(self.marker.epoch);
+        }
+        self.marker.is_blocked |= was_blocked;
+    }
+
+    /// Calls `trace` for the content of a cell of your own, which sessions may change.
+    ///
+    /// What is traced within is traced at once. A long `Vec` elsewhere is traced piece by piece,
+    /// and has to stay as it is until the mark ends.
+    #[inline]
+    pub fn in_cell(&mut self, trace: impl FnOnce(&mut Self)) {
+        let is_fixed = std::mem::replace(&mut self.is_fixed, false);
+        trace(self);
+        self.is_fixed = is_fixed;
+    }
+
+    /// Traces the values of a slice. A long one is put off, to be traced piece by piece.
+    #[inline]
+    pub(crate) fn slice<'gc, T: Trace<'gc>>(&mut self, values: &[T]) {
+        if values.len() > LONG && self.is_fixed && self.marker.epoch != NO_EPOCH {
+            self.marker.slices.push(Slice {
+                first: ObjectAddress(NonNull::from_ref(values).cast()),
+                len: values.len(),
+                trace: trace_values::<T>,
+                value_bytes: size_of::<T>(),
+            });
+            return;
+        }
+        values.iter().for_each(|value| value.trace(self));
     }
 
     /// Reports one strong pointer.
@@ -140,6 +224,59 @@ impl<'a> Tracer<'a> {
     where
         T: private::MustNotImplementDropAsItDerivesTrace<HasDrop = private::No>,
     {
+    }
+}
+
+/// Values of a slice that are traced in one step: some twenty microseconds of work.
+const LONG: usize = 2048;
+
+/// # Safety
+///
+/// `first` is the first of `len` values of type `T`. They belong to a live object, and no session
+/// changes them.
+unsafe fn trace_values<'gc, T: Trace<'gc>>(
+    first: NonNull<u8>,
+    len: usize,
+    marker: &mut Marker,
+    pending: Pending,
+) -> Pending {
+    // SAFETY: by this function's contract.
+    let values = unsafe { std::slice::from_raw_parts(first.cast::<T>().as_ptr(), len) };
+    let mut tracer = Tracer::new(marker, pending);
+    values.iter().for_each(|value| value.trace(&mut tracer));
+    tracer.pending()
+}
+
+/// The last cycle whose mark has traced a cell, or whose barrier has. 0 in a new cell.
+///
+/// Such a cell may be changed at will until the next cycle begins. All that it held when the cycle
+/// began is marked.
+///
+/// Relaxed: it is changed by the thread that has the cell to itself. A marker that reads it without
+/// the cell's lock does nothing if it is the cycle's.
+#[derive(Debug, Default)]
+pub(crate) struct Stamp(AtomicU32);
+
+impl Stamp {
+    /// Makes that of a new cell.
+    pub(crate) const fn new() -> Self {
+        Stamp(AtomicU32::new(NO_EPOCH))
+    }
+
+    /// Tells whether it is that of an epoch.
+    #[inline]
+    pub(crate) fn is(&self, epoch: u32) -> bool {
+        self.0.load(Relaxed) == epoch
+    }
+
+    /// Stamps the cell with an epoch. Tells whether it had another stamp.
+    #[inline]
+    pub(crate) fn renew(&self, epoch: u32) -> bool {
+        let is_other = self.0.load(Relaxed) != epoch;
+        if is_other {
+            self.0.store(epoch, Relaxed);
+        }
+        is_other
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! Invariant: at the end of mark, before any slot is swept or any cleanup is queued, the record of
 //! every dead target is cleared. So a `Weak` never upgrades to an object that is about to go, and
-//! no cleanup can run while one still could.
+//! no cleanup can run while one still could. Within a cycle `upgrade` asks the marks as well; see
+//! `session/mutation.rs`.
 
 use std::any::type_name;
 use std::cmp::Ordering;

@@ -1,43 +1,45 @@
-//! Guards: what `GcMutex` and `GcRwLock` lend.
+//! Guards: what `GcRefCell`, `GcMutex` and `GcRwLock` lend.
 //!
 //! Invariant: a guard leads to the value, and not to the lock. So a lock is taken by a session, and
-//! a value is changed by one. parking_lot's guards lead to the lock, which knows no sessions.
+//! a value is changed by one. lock_api's guards lead to the lock, which knows no sessions.
 //!
-//! Each guard may be of the whole value or of a part of it, as those of `GcRefCell` are. So it is
-//! parking_lot's mapped guard inside: a second word, which the compiler mostly sees through.
+//! Each guard may be of the whole value or of a part of it. So it is lock_api's mapped guard
+//! inside: a second word, which the compiler mostly sees through.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use parking_lot::{
+use parking_lot::lock_api::{
     MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard, MutexGuard, RwLockReadGuard,
     RwLockWriteGuard,
 };
+
+use crate::payload::raw::{RawGcMutex, RawGcRefCell, RawGcRwLock};
 
 /// Keeps a guard on its thread, and is `Sync`. A feature of parking_lot, which any crate may switch
 /// on, makes its own guards `Send`.
 type NotSendButSync = PhantomData<std::sync::MutexGuard<'static, ()>>;
 
 macro_rules! guards {
-    ($($(#[$doc:meta])* $name:ident, $whole:ident, $part:ident $(, $mut:tt)?;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $raw:ident, $whole:ident, $part:ident $(, $mut:tt)?;)*) => {$(
         $(#[$doc])*
         #[must_use = "dropping a guard releases the lock"]
         pub struct $name<'a, T: ?Sized> {
-            value: $part<'a, T>,
+            value: $part<'a, $raw, T>,
             not_send: NotSendButSync,
         }
 
         impl<'a, T> $name<'a, T> {
             #[inline]
-            pub(crate) fn new(guard: $whole<'a, T>) -> Self {
+            pub(crate) fn new(guard: $whole<'a, $raw, T>) -> Self {
                 Self::of($whole::map(guard, |value| value))
             }
         }
 
         impl<'a, T: ?Sized> $name<'a, T> {
             #[inline]
-            fn of(value: $part<'a, T>) -> Self {
+            fn of(value: $part<'a, $raw, T>) -> Self {
                 $name { value, not_send: PhantomData }
             }
 
@@ -102,15 +104,26 @@ guards! {
     /// A [`GcMutex`](crate::GcMutex) that is locked; dropping it unlocks that.
     ///
     /// It stays on its thread, and gives the value by `Deref` and `DerefMut`.
-    GcMutexGuard, MutexGuard, MappedMutexGuard, mut;
+    GcMutexGuard, RawGcMutex, MutexGuard, MappedMutexGuard, mut;
 
     /// A [`GcRwLock`](crate::GcRwLock) that is locked to read; dropping it releases that.
     ///
     /// It stays on its thread, and gives the value by `Deref`.
-    GcRwLockReadGuard, RwLockReadGuard, MappedRwLockReadGuard;
+    GcRwLockReadGuard, RawGcRwLock, RwLockReadGuard, MappedRwLockReadGuard;
 
     /// A [`GcRwLock`](crate::GcRwLock) that is locked to write; dropping it releases that.
     ///
     /// It stays on its thread, and gives the value by `Deref` and `DerefMut`.
-    GcRwLockWriteGuard, RwLockWriteGuard, MappedRwLockWriteGuard, mut;
+    GcRwLockWriteGuard, RawGcRwLock, RwLockWriteGuard, MappedRwLockWriteGuard, mut;
+
+    /// A [`GcRefCell`](crate::GcRefCell) that is borrowed to read; dropping it ends the borrow.
+    ///
+    /// It stays on its thread, and gives the value by `Deref`.
+    GcRef, RawGcRefCell, RwLockReadGuard, MappedRwLockReadGuard;
+
+    /// A [`GcRefCell`](crate::GcRefCell) that is borrowed to be changed; dropping it ends the
+    /// borrow.
+    ///
+    /// It stays on its thread, and gives the value by `Deref` and `DerefMut`.
+    GcRefMut, RawGcRefCell, RwLockWriteGuard, MappedRwLockWriteGuard, mut;
 }

@@ -139,8 +139,8 @@ owning! {
     };
     Box<T>: |this, tracer| (**this).trace(tracer);
     Reverse<T>: |this, tracer| this.0.trace(tracer);
-    Slice<T>: |this, tracer| trace_all(this, tracer);
-    Vec<T>: |this, tracer| trace_all(this, tracer);
+    Slice<T>: |this, tracer| tracer.slice(this);
+    Vec<T>: |this, tracer| tracer.slice(this);
     VecDeque<T>: |this, tracer| trace_all(this, tracer);
     LinkedList<T>: |this, tracer| trace_all(this, tracer);
     BinaryHeap<T>: |this, tracer| trace_all(this, tracer);

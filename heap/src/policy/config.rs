@@ -24,6 +24,8 @@ pub struct HeapConfig {
     pub gc_threads: Option<usize>,
     /// Starts the threads that help to collect; `None` to have no thread but those that wait.
     pub spawn_helper: Option<SpawnHelper>,
+    /// How long a slice of an automatic cycle may take; `None` to run each cycle at once.
+    pub pause_budget: Option<Duration>,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
     /// Remember where cleanups were registered.
@@ -43,6 +45,7 @@ impl fmt::Debug for HeapConfig {
             pacing,
             gc_threads,
             spawn_helper,
+            pause_budget,
             zeal,
             diagnostics,
             on_drop,
@@ -53,12 +56,18 @@ impl fmt::Debug for HeapConfig {
             .field("pacing", pacing)
             .field("gc_threads", gc_threads)
             .field("spawn_helper", &spawn_helper.is_some())
+            .field("pause_budget", pause_budget)
             .field("zeal", zeal)
             .field("diagnostics", diagnostics)
             .field("on_drop", on_drop)
             .field("slow_session_after", &slow_session.0)
             .finish()
     }
+}
+
+impl HeapConfig {
+    /// The pause budget by default: 1 ms.
+    pub const DEFAULT_PAUSE_BUDGET: Duration = Duration::from_millis(1);
 }
 
 impl Default for HeapConfig {
@@ -68,6 +77,7 @@ impl Default for HeapConfig {
             pacing: Pacing::default(),
             gc_threads: None,
             spawn_helper: None,
+            pause_budget: Some(HeapConfig::DEFAULT_PAUSE_BUDGET),
             zeal: cfg!(gc_zeal),
             diagnostics: false,
             on_drop: OnDrop::default(),

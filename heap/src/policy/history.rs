@@ -45,6 +45,13 @@ impl History {
     }
 
     /// Takes note of a cycle that ends now, and adds to its report what takes history to know.
+    /// Records a pause, and how much of it was the wait for sessions to end.
+    pub(crate) fn record_pause(&mut self, pause: Duration, safepoint: Duration) {
+        self.paused += pause;
+        self.pauses.record(pause);
+        self.safepoints.record(safepoint);
+    }
+
     pub(crate) fn record(&mut self, report: GcReport) -> GcReport {
         let now = Instant::now();
         let period = now - self.last_end;
@@ -54,9 +61,6 @@ impl History {
         self.cycles = report.cycle;
         self.swept_objects += report.swept_objects;
         self.drop_panics += report.drop_panics;
-        self.paused += report.pause_time;
-        self.pauses.record(report.pause_time);
-        self.safepoints.record(report.safepoint_time);
         self.last_report = Some(report);
         report
     }

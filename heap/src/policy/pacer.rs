@@ -6,6 +6,7 @@
 //! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a
 //! cycle due; so no heap stays full of garbage.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// When a heap collects by itself. The question is asked at the end of every session.
@@ -68,8 +69,11 @@ impl Default for Pacing {
 pub(crate) struct Pacer {
     pacing: Pacing,
     max_bytes: u64,
-    /// Bytes in use, cleanups counted in, above which the next cycle is due by the policy.
-    trigger: AtomicU64,
+    /// Bytes in use, cleanups counted in, above which the next cycle is due by the policy, or the
+    /// next slice of the one under way. A thread that marks in the background sets it, too.
+    trigger: Arc<AtomicU64>,
+    /// Bytes in use at which a cycle in slices is to have ended.
+    goal: AtomicU64,
     /// Bytes in use above which it is due because of the limit, which knows no cleanups.
     limit_trigger: AtomicU64,
     /// Bytes of cleanup records registered since the last cycle, as far as mutators have told.
@@ -86,7 +90,8 @@ impl Pacer {
         let pacer = Pacer {
             pacing,
             max_bytes,
-            trigger: AtomicU64::new(0),
+            trigger: Arc::default(),
+            goal: AtomicU64::new(0),
             limit_trigger: AtomicU64::new(0),
             cleanup_bytes: AtomicU64::new(0),
             refused: AtomicBool::new(false),
@@ -149,7 +154,44 @@ impl Pacer {
             }
         };
         self.limit_trigger.store(limit_trigger, Relaxed);
+        self.goal.store(trigger, Relaxed);
         self.trigger.store(trigger, Relaxed);
+    }
+
+    /// Gives what the next cycle or slice is due at, for a thread to make it 0.
+    pub(crate) fn trigger(&self) -> &Arc<AtomicU64> {
+        &self.trigger
+    }
+
+    /// Gives the bytes in use at which a cycle in slices is to have ended.
+    pub(crate) fn goal(&self) -> u64 {
+        self.goal.load(Relaxed)
+    }
+
+    /// Puts the goal off, and the next cycle, by this many bytes.
+    pub(crate) fn begin_late(&self, bytes: u64) {
+        if bytes > 0 {
+            let goal = self.goal().saturating_add(bytes);
+            self.goal.store(goal, Relaxed);
+            self.trigger.store(goal, Relaxed);
+        }
+    }
+
+    /// Makes the next cycle due `early` bytes before the goal, so that it ends there.
+    pub(crate) fn begin_early(&self, early: u64) {
+        self.trigger.store(self.goal().saturating_sub(early), Relaxed);
+    }
+
+    /// Makes the next slice of a cycle due at this many bytes in use, unless pacing is manual.
+    pub(crate) fn set_next_slice(&self, bytes: u64) {
+        if self.pacing != Pacing::Manual {
+            self.trigger.store(bytes, Relaxed);
+        }
+    }
+
+    /// Tells whether a cycle must not wait, because the heap's limit is near or was reached.
+    pub(crate) fn is_urgent(&self, bytes_in_use: u64) -> bool {
+        bytes_in_use > self.limit_trigger.load(Relaxed) || self.has_refused()
     }
 }
 

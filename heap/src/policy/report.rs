@@ -6,7 +6,7 @@ use sexton_cleanup::CleanupStats;
 
 /// What one full cycle did.
 ///
-/// Durations are wall time. The phases are `safepoint_time`, `prune_time`, `mark_time`,
+/// Durations are wall time. The phases are `safepoint_time`, `mark_time`, `clear_time`,
 /// `sweep_time`, `flush_time` and `release_time`. They follow each other in this order without a
 /// gap. So their sum is `pause_time`.
 ///
@@ -46,21 +46,35 @@ pub struct GcReport {
     ///
     /// Zero in a `Local` heap.
     pub safepoint_time: Duration,
-    /// Time to take back the mutators' cached slots, and to free records of ended cleanups.
-    ///
-    /// Those are the records of cleanups that were stopped or run early. They are freed when there
-    /// are a thousand or more.
-    pub prune_time: Duration,
-    /// Time to mark, the clearing of weak records and the queueing of local cleanups included.
+    /// Time to mark, the retirement of the mutators' cached slots included.
     pub mark_time: Duration,
+    /// Time to clear weak records, and to queue local cleanups.
+    ///
+    /// Records of cleanups that were stopped or run early are freed meanwhile, when there are a
+    /// thousand or more.
+    pub clear_time: Duration,
     /// Time to sweep every span, drop glue and the publication of full blocks included.
     pub sweep_time: Duration,
     /// Time to publish the partial blocks, and to wake or start workers for them.
     pub flush_time: Duration,
     /// Time to return long-empty regions to the system, and to decide when the next cycle is due.
     pub release_time: Duration,
-    /// How long no session could be opened: the sum of the phases.
+    /// How long no session could be opened, or one was kept waiting: the sum of the phases.
     pub pause_time: Duration,
+    /// Pauses in which the cycle ran: 1 if it ran at once.
+    pub slices: u64,
+    /// The longest of them.
+    pub longest_pause: Duration,
+    /// How long a thread has marked beside open sessions.
+    ///
+    /// Zero in a `Local` heap, and where no thread can be started: then mutators mark, in slices.
+    pub background_time: Duration,
+    /// Values that the barrier has looked at, because a session was about to overwrite them.
+    pub barrier_looks: u64,
+    /// Bytes allocated from the begin of the cycle to the end of the sweep.
+    ///
+    /// All of it survives the cycle.
+    pub born_bytes: u64,
     /// The share of the time since the last cycle in which sessions could be opened: 0 to 1.
     ///
     /// Before the first cycle the time counts from the making of the heap.
@@ -76,6 +90,24 @@ impl GcReport {
     /// Counts live objects per second of mark; 0 if nothing was marked.
     pub fn mark_objects_per_second(&self) -> f64 {
         per_second(self.live_objects, self.mark_time)
+    }
+}
+
+/// How far a step has brought a cycle.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "returned once a step, and not kept")]
+pub enum Progress {
+    /// The cycle goes on with the next step.
+    Working,
+    /// The cycle has ended.
+    Finished(GcReport),
+}
+
+impl Progress {
+    /// Tells whether the cycle has ended.
+    pub fn is_finished(&self) -> bool {
+        matches!(self, Progress::Finished(_))
     }
 }
 

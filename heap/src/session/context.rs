@@ -5,14 +5,116 @@
 //! (`&mut self`). In a `Shared` one the handshake does, which lends contexts to no other thread.
 //! User code that runs during a cycle (drop glue, trace glue) cannot reach it.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 
 use sexton_cleanup::{Client, Registrar};
+use sexton_sync::drop_quietly;
 
 use crate::memory::allocator::Allocator;
 use crate::memory::locking::Shared;
+use crate::memory::mark_stack::{Marker, Pending, Strategy};
+use crate::object::trace::Tracer;
 use crate::policy::pacer::{CLEANUP_BYTES, Pacer};
+
+/// The objects that a mutator's barrier has marked.
+///
+/// Before a session overwrites a pointer, it *shades* the old target: marks it, and leaves it here
+/// for the collector. So what was reachable when the cycle began is marked when it ends.
+pub(crate) struct Shaded {
+    marker: Marker,
+    /// Objects in the top chunk of its work list.
+    waiting: usize,
+    /// What trace glue has thrown. The write that it was called for went on.
+    panic: Option<Box<dyn Any + Send>>,
+    /// Calls of the barrier that came to look at a value.
+    looks: u64,
+}
+
+impl Shaded {
+    pub(crate) fn new() -> Self {
+        let marker = Marker::new(Strategy::Parallel);
+        Shaded { marker, waiting: 0, panic: None, looks: 0 }
+    }
+
+    /// Marks what `trace` reports, in the mark of that epoch.
+    pub(crate) fn shade(&mut self, epoch: u32, trace: impl FnOnce(&mut Tracer<'_>)) {
+        self.looks += 1;
+        self.marker.epoch = epoch;
+        let waiting = self.waiting();
+        let marker = &mut self.marker;
+        let traced = catch_unwind(AssertUnwindSafe(|| {
+            let mut tracer = Tracer::of_barrier(marker, waiting);
+            trace(&mut tracer);
+            tracer.pending()
+        }));
+        match traced {
+            Ok(waiting) => self.waiting = waiting.len,
+            // The mark is given up.
+            Err(payload) => self.panic.replace(payload).into_iter().for_each(drop_quietly),
+        }
+    }
+
+    /// Marks an object whose type only its span knows.
+    pub(crate) fn shade_object(&mut self, object: NonNull<u8>) {
+        self.looks += 1;
+        self.waiting = self.marker.visit_untyped(self.waiting(), object).len;
+    }
+
+    /// Hands all of it to a marker. Tells how often the barrier has looked at a value.
+    ///
+    /// # Errors
+    ///
+    /// What trace glue has thrown.
+    pub(crate) fn hand_over(
+        &mut self,
+        to: &mut Marker,
+        pending: &mut Pending,
+    ) -> Result<u64, Box<dyn Any + Send>> {
+        let waiting = self.waiting();
+        self.waiting = 0;
+        *pending = to.take_over(*pending, &mut self.marker, waiting);
+        match self.panic.take() {
+            Some(payload) => Err(payload),
+            None => Ok(std::mem::take(&mut self.looks)),
+        }
+    }
+
+    fn waiting(&self) -> Pending {
+        Pending { len: self.waiting, next: None }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.looks == 0
+    }
+
+    /// Takes all that another one has.
+    pub(crate) fn inherit(&mut self, other: &mut Shaded) {
+        let waiting = other.waiting();
+        other.waiting = 0;
+        self.waiting = self.marker.take_over(self.waiting(), &mut other.marker, waiting).len;
+        self.looks += std::mem::take(&mut other.looks);
+        let surplus = match other.panic.take() {
+            Some(payload) => self.panic.replace(payload),
+            None => None,
+        };
+        surplus.into_iter().for_each(drop_quietly);
+    }
+
+    /// Calls `each` with the objects that wait here.
+    pub(crate) fn for_each_waiting(&self, each: &mut dyn FnMut(NonNull<u8>)) {
+        self.marker.for_each_waiting(self.waiting(), each);
+    }
+
+    /// Forgets all of it: the mark is given up.
+    pub(crate) fn forget(&mut self) {
+        let panic = std::mem::replace(self, Shaded::new()).panic;
+        panic.into_iter().for_each(drop_quietly);
+    }
+}
 
 /// One mutator's own state.
 pub struct Context<M> {
@@ -22,6 +124,8 @@ pub struct Context<M> {
     registrar: RefCell<Registrar>,
     /// Bytes of cleanup records registered that the pacer has not been told of.
     cleanup_bytes: Cell<u64>,
+    /// What the barrier has marked and the collector has not taken over.
+    shaded: RefCell<Shaded>,
     mode: PhantomData<M>,
 }
 
@@ -37,6 +141,7 @@ impl<M> Context<M> {
             allocator: UnsafeCell::new(Allocator::new()),
             registrar: RefCell::new(client.registrar()),
             cleanup_bytes: Cell::new(0),
+            shaded: RefCell::new(Shaded::new()),
             mode: PhantomData,
         }
     }
@@ -47,6 +152,10 @@ impl<M> Context<M> {
         // SAFETY: by the file's invariant no other thread is here, and the callers' closures, all
         // in this crate, run no user code and do not come back here; so this is the only reference.
         f(unsafe { &mut *self.allocator.get() })
+    }
+
+    pub(crate) fn shaded(&self) -> &RefCell<Shaded> {
+        &self.shaded
     }
 
     pub(crate) fn registrar(&self) -> &RefCell<Registrar> {

@@ -21,6 +21,7 @@ use sexton_cleanup::{Cleanup, Client, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
+use crate::memory::phase::{Phase, PhaseCell};
 use crate::memory::space::{AllocError, CommonSpace, Usage};
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
@@ -33,6 +34,13 @@ use crate::session::error::HeapFullReason;
 use crate::session::mode::Mode;
 use crate::session::mode::parts::Mutators;
 use crate::sweep::local_cleanups::LocalCleanups;
+
+/// Gets on with a cycle within a session, which allocates.
+pub(crate) trait Assist<M: Mode> {
+    /// Runs a slice of the cycle that is under way, or with `to_the_end` all of it but what runs
+    /// user code. Called by the session, which has nothing of the core borrowed.
+    fn assist(&self, core: &Core<M>, to_the_end: bool);
+}
 
 /// All state of one heap but its root.
 pub(crate) struct Core<M: Mode> {
@@ -47,7 +55,7 @@ pub(crate) struct Core<M: Mode> {
     zeal: bool,
     diagnostics: bool,
     locals: M::Locals,
-    cycles: AtomicU64,
+    steps: AtomicU64,
 }
 
 impl<M: Mode> Core<M> {
@@ -62,7 +70,7 @@ impl<M: Mode> Core<M> {
             pacer: Pacer::new(config.pacing, config.max_bytes),
             zeal: config.zeal,
             diagnostics: config.diagnostics,
-            cycles: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
         }
     }
 
@@ -92,6 +100,16 @@ impl<M: Mode> Core<M> {
 
     pub(crate) fn space(&self) -> &CommonSpace<M> {
         &self.space
+    }
+
+    /// Tells how far the heap's cycle has come.
+    #[inline]
+    pub(crate) fn phase(&self) -> &PhaseCell {
+        self.space.phase()
+    }
+
+    pub(crate) fn pacer(&self) -> &Pacer {
+        &self.pacer
     }
 
     pub(crate) fn locals(&self) -> &M::Locals {
@@ -144,9 +162,10 @@ impl<M: Mode> Core<M> {
         })
     }
 
-    /// Tells how many cycles have been run. Relaxed: a number to compare with another one.
-    pub(crate) fn cycles(&self) -> u64 {
-        self.cycles.load(Relaxed)
+    /// Tells how many cycles, and slices of cycles, have been run. Relaxed: a number to compare
+    /// with another one.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.load(Relaxed)
     }
 
     /// Tells whether a session has been refused an object that a cycle might make room for.
@@ -154,11 +173,21 @@ impl<M: Mode> Core<M> {
         self.pacer.has_refused()
     }
 
-    /// Sets when the next cycle is due, after one before which `allocating` mutators have
-    /// allocated.
-    pub(crate) fn pace(&self, live_bytes: u64, allocating: u64) {
-        self.pacer.after_cycle(live_bytes, allocating);
-        self.cycles.fetch_add(1, Relaxed);
+    /// Takes note that a cycle has been run, or a slice of one.
+    pub(crate) fn count_step(&self) {
+        self.steps.fetch_add(1, Relaxed);
+    }
+
+    /// Gives the bytes in use, as far as it is known: see
+    /// [`collection_due`](Self::collection_due).
+    pub(crate) fn bytes_in_use(&self) -> u64 {
+        let mut taken = self.space.committed_bytes();
+        if !M::SHARED {
+            taken += self.context.with_allocator(|allocator| {
+                allocator.taken().bytes - allocator.cached_usage().bytes
+            });
+        }
+        taken
     }
 
     /// Takes note that a mutator has come, or gone.
@@ -172,11 +201,12 @@ impl<M: Mode> Core<M> {
     pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(
         &self,
         context: &Context<M>,
+        assist: &dyn Assist<M>,
     ) -> Result<NonNull<T>, AllocError> {
         let info = glue::type_info::<T>();
         let slot = match context.with_allocator(|allocator| allocator.take::<T>(info)) {
             Some(slot) => slot,
-            None => self.alloc_slot_slowly::<T>(context, info)?,
+            None => self.alloc_slot_slowly::<T>(context, assist, info)?,
         };
         Ok(slot.cast())
     }
@@ -185,12 +215,25 @@ impl<M: Mode> Core<M> {
     fn alloc_slot_slowly<T>(
         &self,
         context: &Context<M>,
+        assist: &dyn Assist<M>,
         info: &'static TypeInfo,
     ) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
-        let slot = context.with_allocator(|allocator| {
-            allocator.refill(&self.space, info)?;
-            Ok(allocator.take(info).expect("a refilled run is not empty"))
-        });
+        let is_collecting = self.phase().get() != Phase::Idle;
+        if is_collecting && self.collection_due(context) {
+            assist.assist(self, false);
+        }
+        let refill = || {
+            context.with_allocator(|allocator| {
+                allocator.refill(&self.space, info)?;
+                Ok(allocator.take(info).expect("a refilled run is not empty"))
+            })
+        };
+        let mut slot = refill();
+        if is_collecting && matches!(slot, Err(AllocError::Limit)) {
+            // Garbage that a cycle without slices would have swept by now.
+            assist.assist(self, true);
+            slot = refill();
+        }
         // Not if the system has no memory: a cycle takes some itself.
         if let Err(AllocError::Limit) = slot {
             self.pacer.refuse(info.charged_bytes() as u64);

@@ -8,20 +8,22 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
+use std::ptr::NonNull;
 
 use sexton_cleanup::{Cleanup, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::memory::locking::{Local, Shared};
+use crate::memory::phase::{NO_EPOCH, Phase};
 use crate::memory::span::SpanRef;
 use crate::memory::weak_table::{WeakRecord, WeakTable};
 use crate::object::gc::{Brand, Gc};
 use crate::object::root::{Root, SharedRoot};
-use crate::object::trace::{Branded, Trace};
+use crate::object::trace::{Branded, Stamp, Trace, Tracer};
 use crate::object::weak::Weak;
 use crate::safepoint::attached::NotSend;
 use crate::session::context::Context;
-use crate::session::core::Core;
+use crate::session::core::{Assist, Core};
 use crate::session::error::{HeapFull, HeapFullReason};
 use crate::session::mode::{Mode, Payload};
 use crate::sweep::local_cleanups::LocalCleanup;
@@ -34,6 +36,10 @@ use crate::sweep::local_cleanups::LocalCleanup;
 pub struct Mutation<'gc, M: Mode = Local> {
     core: &'gc Core<M>,
     context: &'gc Context<M>,
+    assist: &'gc dyn Assist<M>,
+    /// The epoch when the session began. A cycle that is not under way then does not begin within
+    /// it, so [`NO_EPOCH`] means that no barrier is needed. Otherwise the phase is asked.
+    epoch: u32,
     brand: Brand<'gc>,
     /// A context has one user at a time, on its own thread.
     _not_send: NotSend,
@@ -42,8 +48,68 @@ pub struct Mutation<'gc, M: Mode = Local> {
 impl<'gc, M: Mode> Mutation<'gc, M> {
     /// Makes a session. Its thread is the user of the context, one of the core's, for as long as it
     /// lasts.
-    pub(crate) fn new(core: &'gc Core<M>, context: &'gc Context<M>) -> Self {
-        Mutation { core, context, brand: PhantomData, _not_send: NotSend::default() }
+    #[inline]
+    pub(crate) fn new(
+        core: &'gc Core<M>,
+        context: &'gc Context<M>,
+        assist: &'gc dyn Assist<M>,
+    ) -> Self {
+        let epoch = core.phase().epoch();
+        let _not_send = NotSend::default();
+        Mutation { core, context, assist, epoch, brand: PhantomData, _not_send }
+    }
+
+    /// Takes note that the pointers in `old` are about to be overwritten.
+    ///
+    /// Called by cells before they change, with what they hold. Sexton's own cells call it. A cell
+    /// of your own, with an `unsafe` implementation of [`Trace`], must. While a cycle marks, it
+    /// marks what `old` points to: some nanoseconds a pointer. At other times it does nothing.
+    ///
+    /// After Yuasa, *Real-time garbage collection on general-purpose machines*, 1990.
+    #[inline]
+    pub fn overwrites<T: Trace<'gc>>(&self, old: &T) {
+        if T::NEEDS_TRACE && self.epoch != NO_EPOCH {
+            self.shade(|tracer| old.trace(tracer));
+        }
+    }
+
+    /// Tells whether overwritten pointers have to be looked at.
+    #[inline]
+    pub(crate) fn has_barrier(&self) -> bool {
+        self.epoch != NO_EPOCH
+    }
+
+    /// Does the same for a cell whose content is lent to be changed, once a cycle.
+    #[inline]
+    pub(crate) fn lends<T: Trace<'gc>>(&self, stamp: &Stamp, content: &T) {
+        if T::NEEDS_TRACE && self.epoch != NO_EPOCH {
+            self.shade(|tracer| tracer.cell(stamp, |tracer| content.trace(tracer)));
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn shade(&self, trace: impl FnOnce(&mut Tracer<'_>)) {
+        if self.core.phase().get() == Phase::Marking {
+            self.context.shaded().borrow_mut().shade(self.epoch, trace);
+        }
+    }
+
+    /// Tells whether an object whose weak record says so is alive. Within a cycle it has to be
+    /// marked to be.
+    #[cold]
+    #[inline(never)]
+    fn is_upgradable(&self, object: NonNull<u8>) -> bool {
+        match self.core.phase().get() {
+            // It may have been reachable by weak pointers only; the session can make that more.
+            Phase::Marking => {
+                self.context.shaded().borrow_mut().shade_object(object);
+                true
+            }
+            // Its record has not been cleared yet.
+            Phase::Clearing => SpanRef::containing(object).is_marked_at(object),
+            Phase::Sweeping | Phase::Idle => true,
+        }
     }
 
     /// Puts a value into the heap. Never collects and never runs user code.
@@ -90,7 +156,7 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
 
     #[inline]
     fn try_alloc_any<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
-        match self.core.alloc_slot::<T>(self.context) {
+        match self.core.alloc_slot::<T>(self.context, self.assist) {
             Ok(slot) => {
                 // SAFETY: the slot is free, fits a `T`, and is ours.
                 unsafe { slot.as_ptr().write(value) };
@@ -207,6 +273,10 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
             table.get_or_insert_with(|| Box::new(WeakTable::new())).insert(slot, record);
             record
         });
+        if known.is_some() && self.core.phase().epoch() != NO_EPOCH {
+            // It may be a record that no `Weak` reached when the cycle began.
+            SpanRef::containing(record.cast()).mark_at(record.cast());
+        }
         // SAFETY: the record is live: just made, or of a target that is, and records of live
         // targets are forgotten only when no `Weak` is left. Its target is this `T`.
         unsafe { Weak::from_record(record) }
@@ -237,7 +307,8 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
 
     /// Tells whether the heap will collect when this session ends, as things stand.
     ///
-    /// A session that runs for long should end when this says so: within it, nothing is collected.
+    /// A session that runs for long should end when this says so: no collection begins within it.
+    /// One that is under way goes on in a `Local` heap.
     pub fn collection_due(&self) -> bool {
         self.core.collection_due(self.context)
     }
@@ -309,8 +380,12 @@ impl<'gc> Mutation<'gc, Local> {
 impl<'gc, T> Weak<'gc, T> {
     /// Gives the target, or `None` if it has died. O(1).
     #[inline]
-    pub fn upgrade<M: Mode>(self, _: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
-        self.target()
+    pub fn upgrade<M: Mode>(self, mc: &Mutation<'gc, M>) -> Option<Gc<'gc, T>> {
+        let target = self.target()?;
+        if mc.epoch != NO_EPOCH && !mc.is_upgradable(target.as_address()) {
+            return None;
+        }
+        Some(target)
     }
 }
 

@@ -43,8 +43,18 @@ struct Entry {
 pub trait LocalCleanups {
     fn new(client: &Client) -> Self;
 
-    /// Queues the cleanups of unmarked objects. Called between mark and sweep. O(cleanups armed).
-    fn queue_dead(&self) {}
+    /// Tells how many are armed, or have ended since they were looked at.
+    fn armed(&self) -> usize {
+        0
+    }
+
+    /// Looks at the first `entries` of those, and queues the ones whose objects are unmarked.
+    ///
+    /// The others go to the end. Called between mark and sweep. O(entries).
+    fn queue_dead(&self, _entries: usize) {}
+
+    /// Gives back the memory that only a peak has needed.
+    fn shrink(&self) {}
 
     /// Queues the cleanups of all objects: the heap is going.
     fn queue_all(&self) {}
@@ -78,7 +88,7 @@ impl LocalCleanups for NoLocals {
 pub struct LocalTable {
     /// Entries of objects that were alive when last looked at, and such as have been stopped or run
     /// since.
-    armed: RefCell<Vec<Rc<Entry>>>,
+    armed: RefCell<VecDeque<Rc<Entry>>>,
     queue: RefCell<VecDeque<Rc<Entry>>>,
     client: Client,
     stats: Cell<CleanupStats>,
@@ -132,8 +142,12 @@ impl LocalCleanups for Rc<LocalTable> {
         })
     }
 
-    fn queue_dead(&self) {
-        self.queue_unless(|entry| {
+    fn armed(&self) -> usize {
+        self.armed.borrow().len()
+    }
+
+    fn queue_dead(&self, entries: usize) {
+        self.queue_unless(entries, |entry| {
             let span = SpanRef::containing(entry.object);
             // Not `slot_of`: a large object's span has one slot, and no reciprocal.
             span.is_marked_at(entry.object)
@@ -141,7 +155,17 @@ impl LocalCleanups for Rc<LocalTable> {
     }
 
     fn queue_all(&self) {
-        self.queue_unless(|_| false);
+        self.queue_unless(self.armed(), |_| false);
+        self.shrink();
+    }
+
+    fn shrink(&self) {
+        for table in [&self.armed, &self.queue] {
+            let mut table = table.borrow_mut();
+            if let Some(room) = room_after_peak(table.len(), table.capacity()) {
+                table.shrink_to(room);
+            }
+        }
     }
 
     fn run_queued(&self, max: usize) -> usize {
@@ -158,7 +182,7 @@ impl LocalCleanups for Rc<LocalTable> {
     fn discard(&self, queued_too: bool) {
         let mut doomed = std::mem::take(&mut *self.armed.borrow_mut());
         if queued_too {
-            doomed.extend(std::mem::take(&mut *self.queue.borrow_mut()));
+            doomed.append(&mut self.queue.borrow_mut());
         }
         for entry in doomed {
             if let Some(closure) = self.take(&entry, CleanupState::Stopped) {
@@ -195,7 +219,7 @@ impl LocalTable {
             state: Cell::new(CleanupState::Armed),
             closure: RefCell::new(Some(closure)),
         });
-        self.armed.borrow_mut().push(entry.clone());
+        self.armed.borrow_mut().push_back(entry.clone());
         self.count(|stats| {
             stats.registered += 1;
             stats.armed += 1;
@@ -203,30 +227,25 @@ impl LocalTable {
         LocalCleanup { entry, table: self.clone() }
     }
 
-    fn queue_unless(&self, is_alive: impl Fn(&Entry) -> bool) {
+    fn queue_unless(&self, entries: usize, is_alive: impl Fn(&Entry) -> bool) {
         let mut queue = self.queue.borrow_mut();
         let mut armed = self.armed.borrow_mut();
-        armed.retain(|entry| {
+        for _ in 0..entries {
+            let Some(entry) = armed.pop_front() else { break };
             if entry.state.get() != CleanupState::Armed {
-                return false;
+                continue;
             }
-            let alive = is_alive(entry);
-            if !alive {
-                entry.state.set(CleanupState::Queued);
-                queue.push_back(entry.clone());
-                self.count(|stats| {
-                    stats.armed -= 1;
-                    stats.queued += 1;
-                    stats.backlog += 1;
-                });
+            if is_alive(&entry) {
+                armed.push_back(entry);
+                continue;
             }
-            alive
-        });
-        if let Some(room) = room_after_peak(armed.len(), armed.capacity()) {
-            armed.shrink_to(room);
-        }
-        if let Some(room) = room_after_peak(queue.len(), queue.capacity()) {
-            queue.shrink_to(room);
+            entry.state.set(CleanupState::Queued);
+            queue.push_back(entry);
+            self.count(|stats| {
+                stats.armed -= 1;
+                stats.queued += 1;
+                stats.backlog += 1;
+            });
         }
     }
 
@@ -276,10 +295,11 @@ mod tests {
         for number in 1..=100_000 {
             table.add(object(number), Description::of::<()>(None, None), Box::new(|| {}));
         }
-        table.queue_unless(|entry| entry.object.addr().get() % 1000 == 0);
+        table.queue_unless(100_000, |entry| entry.object.addr().get() % 1000 == 0);
+        table.shrink();
         assert!(room().0 < 1000 && room().1 >= 99_900, "{:?}", room());
         assert_eq!(table.run_queued(usize::MAX), 99_900);
-        table.queue_unless(|_| true);
+        table.shrink();
         assert!(room().0 < 1000 && room().1 < 1000, "{:?}", room());
         table.queue_all();
         assert_eq!((table.run_queued(usize::MAX), table.stats().armed), (100, 0));

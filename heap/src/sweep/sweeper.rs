@@ -29,6 +29,20 @@ use crate::memory::bitmap;
 use crate::memory::space::{Swept, Usage};
 use crate::memory::span::{Span, SpanRef};
 
+/// How far the drop of a span's dead objects has come.
+pub(crate) struct Drops {
+    span: SpanRef,
+    /// The first bitmap word whose dead objects are not dropped.
+    word: usize,
+}
+
+impl Drops {
+    /// None of them are dropped.
+    pub(crate) fn of(span: SpanRef) -> Self {
+        Drops { span, word: 0 }
+    }
+}
+
 /// One sweeper's output.
 pub(crate) struct Sweeper {
     local: LocalBlock,
@@ -101,15 +115,23 @@ impl Sweeper {
 
     /// Sweeps one span whose mark bits are final.
     pub(crate) fn sweep(&mut self, span: SpanRef) -> Swept {
+        self.begin(span);
+        let mut drops = Drops::of(span);
+        self.drop_some(&mut drops, usize::MAX);
+        self.end(span)
+    }
+
+    /// Begins to sweep a span: queues the cleanups of its dead objects. It goes on with
+    /// [`drop_some`](Self::drop_some), if something is to be dropped, and ends with
+    /// [`end`](Self::end).
+    pub(crate) fn begin(&mut self, span: SpanRef) {
         if !span.cleanups().borrow().is_empty() {
             self.queue_cleanups(&span);
         }
-        if span.info().needs_drop {
-            self.drop_dead(&span);
-        }
-        if self.poison {
-            poison_dead(&span);
-        }
+    }
+
+    /// Ends the sweep of a span whose dead objects are dropped.
+    pub(crate) fn end(&mut self, span: SpanRef) -> Swept {
         let live = free_unmarked(&span);
         self.count(&span, live);
         match live {
@@ -131,19 +153,43 @@ impl Sweeper {
             .retain_words(span.special_bits(), is_live, |head| local.push(head));
     }
 
-    fn drop_dead(&mut self, span: &Span) {
+    /// Drops, and in zeal mode overwrites, the dead objects of at most `words` bitmap words. Tells
+    /// whether none is left.
+    ///
+    /// The slots of a word are freed before its objects are dropped. So no object is dropped twice,
+    /// whatever its `Drop` does.
+    pub(crate) fn drop_some(&mut self, drops: &mut Drops, words: usize) -> bool {
+        let span = drops.span;
+        let needs_drop = span.info().needs_drop;
+        if !needs_drop && !self.poison {
+            return true;
+        }
+        for _ in 0..words {
+            let Some(alloc) = span.alloc_bits().get(drops.word) else { return true };
+            let live = span.mark_bits()[drops.word].load(Relaxed);
+            let dead = alloc.get() & !live;
+            alloc.set(alloc.get() & live);
+            if needs_drop && dead != 0 {
+                self.drop_dead(&span, drops.word, dead);
+            }
+            if self.poison {
+                poison_dead(&span, drops.word, dead);
+            }
+            drops.word += 1;
+        }
+        drops.word == span.words()
+    }
+
+    fn drop_dead(&mut self, span: &Span, word: usize, dead: u64) {
         let drop = span.info().drop;
-        let mut dead = span.alloc_bits().iter().zip(span.mark_bits()).enumerate().flat_map(
-            |(index, (alloc, mark))| bitmap::ones_of(index, alloc.get() & !mark.load(Relaxed)),
-        );
-        let mut dropped = 0;
+        self.stats.dropped_objects += u64::from(dead.count_ones());
+        let mut dead = bitmap::ones_of(word, dead);
         loop {
             // One catch for many objects: after a panic the walk goes on behind the culprit.
             let walked = catch_unwind(AssertUnwindSafe(|| {
                 for slot in dead.by_ref() {
-                    dropped += 1;
-                    // SAFETY: the slot is allocated and unmarked, so it holds a dead object of the
-                    // span's type, and the iterator yields it once.
+                    // SAFETY: the slot was allocated and unmarked, so it holds a dead object of the
+                    // span's type. It is free from here on, so it is not dropped again.
                     unsafe { drop(span.object_at(slot)) };
                 }
             }));
@@ -155,7 +201,6 @@ impl Sweeper {
                 }
             }
         }
-        self.stats.dropped_objects += dropped;
     }
 
     fn count(&mut self, span: &Span, live: usize) {
@@ -206,13 +251,11 @@ fn replace_with_popcnt(to: &[Cell<u64>], from: &[Cell<u64>]) -> usize {
 }
 
 /// Zeal: a stale pointer to a dead object leads to rubbish.
-fn poison_dead(span: &Span) {
-    for (index, (alloc, mark)) in span.alloc_bits().iter().zip(span.mark_bits()).enumerate() {
-        for slot in bitmap::ones_of(index, alloc.get() & !mark.load(Relaxed)) {
-            // SAFETY: the slot's object is dead and dropped, and is not read again; the slot has
-            // that many bytes.
-            unsafe { span.object_at(slot).write_bytes(POISON, span.info().slot_bytes) };
-        }
+fn poison_dead(span: &Span, word: usize, dead: u64) {
+    for slot in bitmap::ones_of(word, dead) {
+        // SAFETY: the slot's object is dead and dropped, and is not read again; the slot has that
+        // many bytes.
+        unsafe { span.object_at(slot).write_bytes(POISON, span.info().slot_bytes) };
     }
 }
 

@@ -454,10 +454,12 @@ fn the_minimum_of_garbage_is_for_each_mutator_that_allocates() {
 fn close(space: CommonSpace<Local>, mut allocator: Allocator) {
     space.with(|space| {
         allocator.retire(space);
-        space.sweep_spans(|span| {
-            bitmap::clear_range(span.alloc_bits(), 0, span.slots());
-            Swept::Empty
-        });
+        space.unlist_spans();
+        space.begin_pass();
+        while let Some(passed) = space.next_of_pass() {
+            bitmap::clear_range(passed.span.alloc_bits(), 0, passed.span.slots());
+            space.sort(passed, Swept::Empty);
+        }
     });
 }
 

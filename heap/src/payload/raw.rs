@@ -1,0 +1,227 @@
+//! The locks under the cells: each with the stamp of the cycle that has traced its content.
+//!
+//! Invariant: a stamp is changed by the thread that has the lock, or by the collector while no
+//! session is open.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, fence};
+
+use parking_lot::lock_api::{self, GuardNoSend};
+
+use crate::object::trace::Stamp;
+
+/// A marker that runs beside sessions has a lock, or tries to get it.
+///
+/// A session's `try_lock` is not to fail because of that. A marker comes to a lock once in a cycle,
+/// and no cycle begins within a session. So a session meets it once at most.
+pub(crate) struct MarkerFlag(AtomicBool);
+
+impl MarkerFlag {
+    const fn new() -> Self {
+        MarkerFlag(AtomicBool::new(false))
+    }
+
+    /// Calls `f`, which tries to get the lock and gives it back.
+    pub(crate) fn raise<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.0.store(true, Relaxed);
+        // MarkerFence: pairs with the one in `retry`. A session that meets the marker's lock also
+        // sees the flag.
+        fence(Release);
+        let lowered = Lower(self);
+        let result = f();
+        drop(lowered);
+        result
+    }
+
+    /// Tries to get a lock by `attempt`, again if the marker had it.
+    #[inline]
+    pub(crate) fn retry<T>(&self, attempt: impl Fn() -> Option<T>) -> Option<T> {
+        attempt().or_else(|| self.retry_slowly(attempt))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn retry_slowly<T>(&self, attempt: impl Fn() -> Option<T>) -> Option<T> {
+        fence(Acquire);
+        // Acquire: pairs with the release in `Lower`, so that the marker's unlocking is seen.
+        while self.0.load(Acquire) {
+            std::thread::yield_now();
+        }
+        attempt()
+    }
+}
+
+/// Lowers the flag, also if trace glue panics.
+struct Lower<'a>(&'a MarkerFlag);
+
+impl Drop for Lower<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(false, Release);
+    }
+}
+
+/// The lock of a `GcMutex`: one byte, and the stamp in what would be padding.
+pub(crate) struct RawGcMutex {
+    lock: parking_lot::RawMutex,
+    pub(crate) marker: MarkerFlag,
+    pub(crate) stamp: Stamp,
+}
+
+// SAFETY: the inner lock is one, and all calls go to it.
+unsafe impl lock_api::RawMutex for RawGcMutex {
+    const INIT: Self = RawGcMutex {
+        lock: parking_lot::RawMutex::INIT,
+        marker: MarkerFlag::new(),
+        stamp: Stamp::new(),
+    };
+
+    type Guard = <parking_lot::RawMutex as lock_api::RawMutex>::Guard;
+
+    #[inline]
+    fn lock(&self) -> Self::Guard {
+        self.lock.lock()
+    }
+
+    #[inline]
+    fn try_lock(&self) -> Option<Self::Guard> {
+        self.lock.try_lock()
+    }
+
+    #[inline]
+    unsafe fn unlock(&self, guard: Self::Guard) {
+        // SAFETY: by this function's contract.
+        unsafe { self.lock.unlock(guard) };
+    }
+
+    #[inline]
+    fn is_locked(&self) -> bool {
+        self.lock.is_locked()
+    }
+}
+
+/// The lock of a `GcRwLock`.
+pub(crate) struct RawGcRwLock {
+    lock: parking_lot::RawRwLock,
+    pub(crate) marker: MarkerFlag,
+    pub(crate) stamp: Stamp,
+}
+
+// SAFETY: the inner lock is one, and all calls go to it.
+unsafe impl lock_api::RawRwLock for RawGcRwLock {
+    const INIT: Self = RawGcRwLock {
+        lock: parking_lot::RawRwLock::INIT,
+        marker: MarkerFlag::new(),
+        stamp: Stamp::new(),
+    };
+
+    type SharedGuard = <parking_lot::RawRwLock as lock_api::RawRwLock>::SharedGuard;
+    type ExclusiveGuard = <parking_lot::RawRwLock as lock_api::RawRwLock>::ExclusiveGuard;
+
+    #[inline]
+    fn lock_shared(&self) -> Self::SharedGuard {
+        self.lock.lock_shared()
+    }
+
+    #[inline]
+    fn try_lock_shared(&self) -> Option<Self::SharedGuard> {
+        self.lock.try_lock_shared()
+    }
+
+    #[inline]
+    unsafe fn unlock_shared(&self, guard: Self::SharedGuard) {
+        // SAFETY: by this function's contract.
+        unsafe { self.lock.unlock_shared(guard) };
+    }
+
+    #[inline]
+    fn lock_exclusive(&self) -> Self::ExclusiveGuard {
+        self.lock.lock_exclusive()
+    }
+
+    #[inline]
+    fn try_lock_exclusive(&self) -> Option<Self::ExclusiveGuard> {
+        self.lock.try_lock_exclusive()
+    }
+
+    #[inline]
+    unsafe fn unlock_exclusive(&self, guard: Self::ExclusiveGuard) {
+        // SAFETY: by this function's contract.
+        unsafe { self.lock.unlock_exclusive(guard) };
+    }
+
+    #[inline]
+    fn is_locked(&self) -> bool {
+        self.lock.is_locked()
+    }
+
+    #[inline]
+    fn is_locked_exclusive(&self) -> bool {
+        self.lock.is_locked_exclusive()
+    }
+}
+
+/// The borrow flag of a `GcRefCell`, as a lock of one thread that never waits.
+pub(crate) struct RawGcRefCell {
+    /// How many borrows there are; -1 for a mutable one.
+    borrows: Cell<i32>,
+    pub(crate) stamp: Stamp,
+}
+
+/// A mutable borrow.
+const MUTABLE: i32 = -1;
+
+// SAFETY: it is not `Sync`, so one thread at a time uses it. A mutable borrow is given only if
+// there is no borrow, another one only if there is no mutable one.
+unsafe impl lock_api::RawRwLock for RawGcRefCell {
+    const INIT: Self = RawGcRefCell { borrows: Cell::new(0), stamp: Stamp::new() };
+
+    type SharedGuard = GuardNoSend;
+    type ExclusiveGuard = GuardNoSend;
+
+    fn lock_shared(&self) -> Self::SharedGuard {
+        self.try_lock_shared().expect("a cell does not wait")
+    }
+
+    #[inline]
+    fn try_lock_shared(&self) -> Option<Self::SharedGuard> {
+        let borrows = self.borrows.get();
+        // Leaked borrows may be as many as there are numbers.
+        (0..i32::MAX).contains(&borrows).then(|| {
+            self.borrows.set(borrows + 1);
+            GuardNoSend::new()
+        })
+    }
+
+    #[inline]
+    unsafe fn unlock_shared(&self, _: Self::SharedGuard) {
+        self.borrows.set(self.borrows.get() - 1);
+    }
+
+    fn lock_exclusive(&self) -> Self::ExclusiveGuard {
+        self.try_lock_exclusive().expect("a cell does not wait")
+    }
+
+    #[inline]
+    fn try_lock_exclusive(&self) -> Option<Self::ExclusiveGuard> {
+        (self.borrows.get() == 0).then(|| {
+            self.borrows.set(MUTABLE);
+            GuardNoSend::new()
+        })
+    }
+
+    #[inline]
+    unsafe fn unlock_exclusive(&self, _: Self::ExclusiveGuard) {
+        self.borrows.set(0);
+    }
+
+    #[inline]
+    fn is_locked(&self) -> bool {
+        self.borrows.get() != 0
+    }
+
+    #[inline]
+    fn is_locked_exclusive(&self) -> bool {
+        self.borrows.get() == MUTABLE
+    }
+}
