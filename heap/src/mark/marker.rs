@@ -22,7 +22,7 @@ use std::ptr::NonNull;
 
 use crate::mark::parallel::{PACKET, ParallelMark, WorkPacket};
 use crate::memory::address::ObjectAddress;
-use crate::memory::mark_stack::{CHUNK, Marker, Pending, Slice, Strategy};
+use crate::memory::mark_stack::{CHUNK, Marker, Pending, Slice, Strategy, VALUES_PER_OBJECT};
 use crate::memory::span::SpanRef;
 use crate::safepoint::helpers::Helpers;
 
@@ -145,8 +145,14 @@ impl Marker {
             if fuel == 0 || !self.go_on(&mut pending) {
                 return pending;
             }
-            fuel = fuel.saturating_sub(PIECE / 8);
+            fuel = fuel.saturating_sub(PIECE / VALUES_PER_OBJECT);
         }
+    }
+
+    /// Gives what an object costs, with the values traced since the last one.
+    #[inline]
+    fn cost(&mut self) -> usize {
+        1 + std::mem::take(&mut self.spent)
     }
 
     /// Takes what waits outside of the top chunk, if that is used up. Tells whether something
@@ -192,7 +198,7 @@ impl Marker {
                 if *fuel == 0 {
                     break;
                 }
-                *fuel -= 1;
+                *fuel = fuel.saturating_sub(self.cost());
             }
             let object = match pending.next.take() {
                 Some(object) => object,
@@ -224,7 +230,7 @@ impl Marker {
                 if *fuel == 0 {
                     break;
                 }
-                *fuel -= 1;
+                *fuel = fuel.saturating_sub(self.cost());
             }
             let object = ring.replace(self.pop(&mut pending));
             pending = self.trace(pending, object);
@@ -275,7 +281,7 @@ impl Marker {
                 if std::mem::take(&mut self.is_blocked) {
                     self.blocked_slices.push(slice);
                 }
-                fuel = fuel.saturating_sub(PIECE / 8);
+                fuel = fuel.saturating_sub(PIECE / VALUES_PER_OBJECT);
                 continue;
             }
             let object = self.pop(&mut pending);
@@ -283,7 +289,7 @@ impl Marker {
             if std::mem::take(&mut self.is_blocked) {
                 self.blocked.push(ObjectAddress(object));
             }
-            fuel -= 1;
+            fuel = fuel.saturating_sub(self.cost());
         }
         self.is_beside_sessions = false;
         pending

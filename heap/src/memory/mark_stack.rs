@@ -15,6 +15,9 @@ use crate::memory::phase::NO_EPOCH;
 /// Objects of a chunk: 256 KiB.
 pub(crate) const CHUNK: usize = 1 << 15;
 
+/// Values in a row that take as long to trace as an object.
+pub(crate) const VALUES_PER_OBJECT: usize = 8;
+
 /// The state of one marker, but for what [`Pending`] carries.
 pub(crate) struct Marker {
     /// The first `Pending::len` places are the top of the work list.
@@ -23,6 +26,9 @@ pub(crate) struct Marker {
     full: Vec<Vec<ObjectAddress>>,
     /// A chunk that was used up, so that a list whose length goes up and down asks for no memory.
     spare: Option<Vec<ObjectAddress>>,
+    /// What has been traced since the last object beyond its own: values, in units of
+    /// [`VALUES_PER_OBJECT`].
+    pub(crate) spent: usize,
     /// Long slices that wait to be traced piece by piece.
     pub(crate) slices: Vec<Slice>,
     /// Objects, and pieces of slices, with a cell that a session had locked. They are traced again
@@ -81,6 +87,7 @@ impl Marker {
             work: Vec::new(),
             full: Vec::new(),
             spare: None,
+            spent: 0,
             slices: Vec::new(),
             blocked: Vec::new(),
             blocked_slices: Vec::new(),

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::memory::address::ObjectAddress;
-use crate::memory::mark_stack::{Marker, Pending, Slice};
+use crate::memory::mark_stack::{Marker, Pending, Slice, VALUES_PER_OBJECT};
 use crate::memory::phase::NO_EPOCH;
 use crate::object::gc::Gc;
 
@@ -178,7 +178,14 @@ impl<'a> Tracer<'a> {
             });
             return;
         }
+        self.spend(values.len());
         values.iter().for_each(|value| value.trace(self));
+    }
+
+    /// Says that one step traces this many values, for the marker's next look at the clock.
+    #[inline]
+    pub(crate) fn spend(&mut self, values: usize) {
+        self.marker.spent += values / VALUES_PER_OBJECT;
     }
 
     /// Reports one strong pointer.
