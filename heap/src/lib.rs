@@ -124,7 +124,13 @@ mod payload {
 
     #[expect(unsafe_code, reason = "cells that are traced whatever their borrow state")]
     pub(crate) mod cells;
+    #[expect(unsafe_code, reason = "reads pages; implements Trace")]
+    pub(crate) mod gc_map;
+    #[expect(unsafe_code, reason = "reads pages; implements Trace")]
+    pub(crate) mod gc_vec;
     pub(crate) mod guards;
+    #[expect(unsafe_code, reason = "a cell that a session and a marker beside it share")]
+    pub(crate) mod page;
     #[expect(unsafe_code, reason = "implements the lock traits by other locks")]
     pub(crate) mod raw;
     #[expect(unsafe_code, reason = "implements Trace for foreign types")]
@@ -170,6 +176,8 @@ pub use object::trace::private as __private;
 pub use object::trace::{Branded, Trace, Tracer};
 pub use object::weak::Weak;
 pub use payload::cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
+pub use payload::gc_map::GcMap;
+pub use payload::gc_vec::GcVec;
 pub use payload::guards::{GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard};
 pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook, SpawnHelper};
 pub use policy::pacer::Pacing;

@@ -36,6 +36,7 @@
 //! - Payloads are types that derive [`Trace`]. They are built of [`GcCell`], [`GcRefCell`],
 //!   [`GcMutex`], [`GcRwLock`], [`GcOnce`], [`GcAtomic`], [`Leaf`] and the standard containers.
 //!   Those of a shared heap are built of what is `Send + Sync`, so not of the first two.
+//!   [`GcVec`] and [`GcMap`] are for millions of pointers.
 //! - [`Mutation::add_cleanup`] registers a cleanup and returns its handle, a [`Cleanup`].
 //! - A [`CleanupPool`] runs the cleanups of dead objects. All heaps share [`CleanupPool::global`]
 //!   unless told otherwise.
@@ -64,10 +65,11 @@ pub use sexton_cleanup::{
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
-    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcKey, GcMutex, GcMutexGuard, GcOnce, GcRef,
-    GcRefCell, GcRefMut, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, HeapFull,
-    HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop, Pacing, Payload,
-    Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
+    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcKey, GcMap, GcMutex, GcMutexGuard, GcOnce,
+    GcRef, GcRefCell, GcRefMut, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, GcVec,
+    HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop,
+    Pacing, Payload, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError,
+    Weak,
 };
 
 #[cfg(doc)]

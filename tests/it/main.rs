@@ -3,6 +3,7 @@
 mod back_pressure;
 mod cleanups;
 mod collect;
+mod collections;
 mod derive;
 mod diagnosis;
 mod dying;

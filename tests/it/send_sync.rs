@@ -1,9 +1,9 @@
 //! Which public types may cross threads, and which must not.
 
 use sexton::{
-    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcKey, GcMutex,
+    Cleanup, CleanupPool, CleanupState, CleanupStats, Gc, GcAtomic, GcCell, GcKey, GcMap, GcMutex,
     GcMutexGuard, GcOnce, GcRefCell, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard,
-    Heap, HeapId, HeapStats, Leaf, Mutation, Mutator, PoolStats, Quantiles, Root, Shared,
+    GcVec, Heap, HeapId, HeapStats, Leaf, Mutation, Mutator, PoolStats, Quantiles, Root, Shared,
     SharedRoot, SlowSession, WaitError, Weak,
 };
 
@@ -38,6 +38,8 @@ fn building_blocks_follow_their_contents() {
     crosses_threads::<Weak<'static, u8>>();
     crosses_threads::<GcAtomic<'static, u8>>();
     crosses_threads::<GcMutex<Gc<'static, u8>>>();
+    crosses_threads::<GcMutex<GcVec<'static, u8>>>();
+    crosses_threads::<GcMutex<GcMap<'static, u8, u8>>>();
     is_send::<GcCell<u8>>();
     is_send::<GcRefCell<u8>>();
 }

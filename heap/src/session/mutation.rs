@@ -73,6 +73,14 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         }
     }
 
+    /// Does the same, unless the stamp says that this cycle has traced what holds `old`.
+    #[inline]
+    pub(crate) fn overwrites_unless<T: Trace<'gc>>(&self, traced: &Stamp, old: &T) {
+        if !traced.is(self.epoch) {
+            self.overwrites(old);
+        }
+    }
+
     /// Tells whether overwritten pointers have to be looked at.
     #[inline]
     pub(crate) fn has_barrier(&self) -> bool {
@@ -129,7 +137,7 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// [`alloc`](Self::alloc), for what the heap itself answers for as well.
     #[inline]
     #[track_caller]
-    fn alloc_any<T: Trace<'gc>>(&self, value: T) -> Gc<'gc, T> {
+    pub(crate) fn alloc_any<T: Trace<'gc>>(&self, value: T) -> Gc<'gc, T> {
         match self.try_alloc_any(value) {
             Ok(gc) => gc,
             Err(full) => out_of_room(&full.reason),
