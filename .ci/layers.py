@@ -44,7 +44,7 @@ LAYERS = {
         ["measure"],
         ["peers"],
         ["run"],
-        ["scale"],
+        ["pauses", "scale"],
         ["demo", "plot", "sweep", "table", "tour"],
         ["cli"],
     ],

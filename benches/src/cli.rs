@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::output::Failure;
-use crate::{demo, plot, run, scale, sweep, table, tour};
+use crate::{demo, pauses, plot, run, scale, sweep, table, tour};
 
 /// Shows and measures the Sexton heap.
 ///
@@ -26,10 +26,13 @@ pub(crate) enum Command {
     Sweep(sweep::Args),
     Run(run::Args),
     Scale(scale::Args),
+    Pauses(pauses::Args),
     Plot(plot::Args),
     Table(table::Args),
     #[command(name = run::one::COMMAND, hide = true)]
     Measure(run::one::Args),
+    #[command(name = pauses::ONE, hide = true)]
+    MeasurePauses(pauses::OneArgs),
 }
 
 /// The command that the process was started with.

@@ -13,6 +13,7 @@ mod grid;
 mod heaps;
 mod measure;
 mod output;
+mod pauses;
 mod peers;
 mod plot;
 mod run;
@@ -32,10 +33,12 @@ fn main() -> ExitCode {
         Command::Tour(args) => tour::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Scale(args) => scale::run(&args),
+        Command::Pauses(args) => pauses::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Table(args) => table::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Measure(args) => run::one::run(&args),
+        Command::MeasurePauses(args) => pauses::run_one(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,9 @@
 //! What Sexton and the machine measure of each work.
 
+mod barrier;
 mod limits;
 pub(crate) mod memory;
+pub(crate) mod pauses;
 pub(crate) mod programs;
 pub(crate) mod scale;
 pub(crate) mod sexton;

@@ -5,6 +5,7 @@
 
 mod layout;
 mod panel;
+mod pauses;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::run::{Kind, Record};
 use crate::values::up_to_1000;
 use panel::{ALL, LARGE, Panel};
 
-/// Draws a record that `run --json` has written, as an SVG.
+/// Draws a record that `run --json` or `pauses --json` has written, as an SVG.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The record
@@ -55,12 +56,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let why = "the picture is an SVG".into();
         return Err(unusable(&output, why, "a name that ends in .svg"));
     }
+    let has_rows = record.kind != Kind::Pauses;
+    if !has_rows && (args.best || !args.works.is_empty() || args.peers.is_some()) {
+        let why = "it is a record of `pauses`, which has one picture".into();
+        return Err(unusable(file, why, "no further argument than --output"));
+    }
     let lacks = |work: &&Work| record.rows.iter().all(|row| row.work != work.name());
     if let Some(work) = args.works.iter().find(lacks) {
         let why = format!("it has nothing of {work}");
         return Err(unusable(file, why, "a work that was measured"));
     }
-    let picture = draw(&record, args).map_err(Failure::Run)?;
+    let picture = if has_rows { draw(&record, args) } else { pauses::draw(&record) };
+    let picture = picture.map_err(Failure::Run)?;
     std::fs::write(&output, picture)
         .map_err(|error| unusable(&output, error.to_string(), "the name of a file to write"))?;
     print(format_args!("{}\n", output.display()))

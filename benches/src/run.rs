@@ -25,12 +25,13 @@ use std::time::{Duration, Instant};
 use crate::catalogue::{BEST, MACHINE, Row, SEXTON, Work};
 use crate::output::{Failure, Progress, print, save, writable};
 use crate::values;
-use contender::{Contender, Peers};
-pub(crate) use external::numbers;
+pub(crate) use contender::Contender;
+use contender::Peers;
+pub(crate) use external::{build, default_folder, numbers};
 pub(crate) use machine::Machine;
 #[cfg(test)]
 pub(crate) use record::sample;
-pub(crate) use record::{Failed, Kind, Measured, Record, RowRecord, Skipped};
+pub(crate) use record::{Failed, Kind, Measured, Record, RowRecord, Skipped, Timeline};
 use record::{Slow, Version};
 pub(crate) use report::{figure, in_figures, limit, sorted};
 

@@ -7,10 +7,10 @@ use crate::catalogue::{SEXTON, Work};
 use crate::grid::Table;
 use crate::output::{Failure, print};
 use crate::run::{Kind, Measured, Record, RowRecord, figure, in_figures, limit, sorted};
-use crate::scale;
 use crate::values::counted;
+use crate::{pauses, scale};
 
-/// Prints a record of `run --json` or `scale --json` as Markdown.
+/// Prints a record of `run`, `scale` or `pauses`, kept by `--json`, as Markdown.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The record
@@ -33,6 +33,7 @@ fn text(record: &Record) -> String {
     let mut text = match record.kind {
         Kind::Run => of_run(record),
         Kind::Scale => of_scale(record),
+        Kind::Pauses => return pauses::markdown(record),
     };
     let lines: String = record.remarks().iter().map(|line| format!("- {line}\n")).collect();
     if !lines.is_empty() {

@@ -179,6 +179,7 @@ fn flags_out_of_range_are_errors_of_one_line_with_the_range() {
         ("sweep --rounds 0", "1..=1000"),
         ("scale --objects 0", "valid is 1 to 100000000"),
         ("scale --objects many", "valid is 1 to 100000000"),
+        ("pauses --rounds 0", "1..=1000"),
         ("scale --threads 65", "1..=64"),
         ("scale --rounds 0", "1..=1000"),
         ("run --rounds 1001", "1..=1000"),
@@ -210,6 +211,7 @@ fn help_and_version_are_not_errors() {
         ("sweep --help", ["--objects", "--live"]),
         ("run --help", ["W2c:", "sweep with cleanups"]),
         ("plot --help", ["S5:", "pauses of a large heap"]),
+        ("pauses --help", ["local-200us", "--markdown"]),
         ("scale --help", ["W2c (sweep with cleanups)", "one thread sweeps"]),
         ("--version", ["sexton-bench", env!("CARGO_PKG_VERSION")]),
     ] {
@@ -411,6 +413,17 @@ mod measuring {
     }
 
     #[test]
+    fn a_write_has_a_price_in_every_state_of_the_heap() {
+        let run = super::run("measure sexton barrier 10000");
+        run.assert_silent();
+        for cell in ["set", "borrow_mut", "lock"] {
+            for state in ["", "@stop", "@marking", "@bare"] {
+                assert_has(&run.out, &[&format!("barrier.{cell}{state} ")]);
+            }
+        }
+    }
+
+    #[test]
     fn a_run_is_kept_in_a_file() {
         let folder = peers(&[]);
         let file = path(&folder, "run.json");
@@ -548,6 +561,36 @@ mod measuring {
         run(format!("table {other}")).assert_usage(&["build.sh", "scale --json FILE"]);
         let words = ["a record of `scale`", "`sexton-bench table", "run --json"];
         run(format!("plot {two}")).assert_usage(&words);
+    }
+
+    #[test]
+    fn pauses_are_a_table_and_a_picture() {
+        let folder = TempDir::new().unwrap();
+        let file = path(&folder, "pauses.json");
+        let args = "pauses random locals --ways local-stop,shared,local --peers none --quick";
+        let measured = run(format!("{args} --markdown --json {file}"));
+        measured.assert_progress(&["round 1 of 1: random, ", "round 1 of 1: locals, "]);
+        let table = run(format!("table {file}"));
+        table.assert_silent();
+        assert_eq!(measured.out, table.out);
+        let numbers = |title: &str| {
+            let lines = table.out.lines().filter(|line| line.starts_with(title));
+            let cells = lines.flat_map(|line| line.trim_matches('|').split('|').skip(1));
+            cells.filter(|cell| cell.trim().parse::<f64>().is_ok()).count()
+        };
+        // Only a heap of one thread has local cleanups. Thousands have commas.
+        assert!(numbers("| Local, slices of 1 ms") > 12, "{}", table.out);
+        assert!((6..=10).contains(&numbers("| Shared, beside")), "{}", table.out);
+        // Stop-the-world is what the others are compared with.
+        assert_has(&table.out, &["| 10 | 1.00 | 1.00 | 1.00 |"]);
+
+        let args = format!("plot {file}");
+        let drawn = run(&args);
+        drawn.assert_silent();
+        let picture = fs::read_to_string(path(&folder, "pauses.svg")).unwrap();
+        assert_has(&picture, &["Local, stop-the-world", "Shared, beside sessions", "<circle"]);
+        run(format!("{args} W1")).assert_usage(&["a record of `pauses`", "--output"]);
+        run(format!("{args} --best")).assert_usage(&["a record of `pauses`"]);
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(crate) enum Limit {
 
 const NS: &str = "ns per object";
 const NS_CLEANUP: &str = "ns per cleanup";
+const NS_WRITE: &str = "ns per write";
 const BANDWIDTH: Limit = Limit::Bandwidth("limit.stream");
 
 const fn row(id: &'static str, work: Work, title: &'static str, unit: &'static str) -> Row {
@@ -146,6 +147,9 @@ pub(crate) static ROWS: &[Row] = &[
     row("memory.cleanup", Memory, "registered cleanup, on top", "bytes").goal(48.0),
     row("memory.spike", Memory, "given back two cycles after a spike", "% of the spike")
         .more_is_better(),
+    row("barrier.set", Barrier, "set of a `GcCell`; no cycle marks", NS_WRITE),
+    row("barrier.borrow_mut", Barrier, "mutable borrow of a `GcRefCell`, and a write", NS_WRITE),
+    row("barrier.lock", Barrier, "lock of a `GcMutex`, and a write", NS_WRITE),
     row("S0.session", S0, "enter and leave an empty session", "ns").goal(15.0),
     row("S1.1", S1, "binary-trees, 1 thread", "ms per program"),
     row("S1.2", S1, "binary-trees, 2 threads, one program each", "ms per program"),

@@ -47,6 +47,10 @@ pub(crate) enum Work {
     #[value(name = "memory")]
     #[strum(serialize = "memory")]
     Memory,
+    /// writes to cells
+    #[value(name = "barrier")]
+    #[strum(serialize = "barrier")]
+    Barrier,
     /// empty sessions
     S0,
     /// binary-trees on threads

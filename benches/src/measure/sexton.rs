@@ -10,7 +10,7 @@ use crate::heaps::{
 };
 use sexton::{CleanupPool, GcReport};
 
-use super::{memory, programs, sexton_cleanups, shared};
+use super::{barrier, memory, programs, sexton_cleanups, shared};
 use crate::catalogue::Work;
 use crate::catalogue::{Builtin, Out};
 
@@ -20,8 +20,9 @@ pub(super) static SEXTON: Builtin = Builtin { name: "sexton", rows: IDS, measure
 const IDS: &str = "W1 W2.0 W2.10 W2.50 W2.90 W2c.0 W2c.50 W2r.50 W2r.90 W3.random W3.list \
     W3.shuffled W3.tree W3.leaves W4.register W4.run W4.mixed.register W4.mixed.run W5 W5.many \
     W6.p50 W6.p99 W6.collect.p50 W6.collect.p99 W7.wall W7.rss GCBench.wall W8.plain \
-    W8.stalls memory.object memory.cleanup memory.spike S0.session S1.1 S1.2 S2.1 S2.2 \
-    S3.1 S3.2 S4.1 S4.2 S5.p99 S5.max";
+    W8.stalls memory.object memory.cleanup memory.spike barrier.set barrier.borrow_mut \
+    barrier.lock S0.session S1.1 S1.2 S2.1 S2.2 S3.1 S3.2 \
+    S4.1 S4.2 S5.p99 S5.max";
 
 /// A row, and how it follows from what was measured.
 type Told<C> = (&'static str, fn(&C) -> f64);
@@ -80,6 +81,7 @@ pub(super) fn measure(
         Work::W8 => return sexton_cleanups::w8(size, out),
         Work::GCBench => programs::gc_bench(size, out),
         Work::Memory => memory::measure(size, out),
+        Work::Barrier => barrier::measure(size, out),
         Work::S0 => shared::s0(size, out),
         Work::S1 => return shared::s1(size, out),
         Work::S2 => return shared::s2(size, out),

@@ -107,7 +107,7 @@ fn head(area: &Area<'_>, record: &Record, best: Option<usize>, style: &Style) ->
     area.draw_text(scales, &small, (x, 60))
 }
 
-fn describe(record: &Record) -> String {
+pub(super) fn describe(record: &Record) -> String {
     let machine = &record.machine;
     let date = record.date.split('T').next().unwrap_or_default();
     let gib = machine.memory_mib as f64 / 1024.0;

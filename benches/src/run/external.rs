@@ -80,7 +80,7 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>, String> {
 /// # Errors
 ///
 /// Why it is absent, in one line.
-pub(super) fn build(folder: &Path, name: &str) -> Result<Contender, String> {
+pub(crate) fn build(folder: &Path, name: &str) -> Result<Contender, String> {
     let out = output_folder(name)?;
     let script = folder.join(name).join("build.sh");
     let built = child::run("bash".as_ref(), [&script, &out], BUILD_PATIENCE)?;

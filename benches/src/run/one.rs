@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Has the system end this process when its parent is gone: then the numbers have no reader.
-fn end_with_the_parent() {
+pub(crate) fn end_with_the_parent() {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Signal, set_parent_process_death_signal};

@@ -12,7 +12,7 @@ use crate::catalogue::Spread;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
-use crate::catalogue::{Row, SEXTON};
+use crate::catalogue::{Moment, Row, SEXTON};
 use crate::values::counted;
 
 /// A whole run.
@@ -49,6 +49,9 @@ pub(crate) struct Record {
     pub(crate) skipped: Vec<Skipped>,
     /// What a peer was to measure and did not.
     pub(crate) failures: Vec<Failed>,
+    /// How the sessions of a program went, in a record of `pauses`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) timelines: Vec<Timeline>,
 }
 
 /// The command that has made a record.
@@ -60,6 +63,8 @@ pub(crate) enum Kind {
     Run,
     /// Rows at many sizes, by numbers of threads.
     Scale,
+    /// Pauses of heaps, by ways to collect.
+    Pauses,
 }
 
 /// What all have measured of one thing.
@@ -86,6 +91,13 @@ pub(crate) struct Measured {
     pub(crate) first: Option<f64>,
     /// A value for each round that counts.
     pub(crate) values: Vec<Option<f64>>,
+}
+
+/// The longest session in each part of a run of one program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Timeline {
+    pub(crate) by: String,
+    pub(crate) longest: Vec<Moment>,
 }
 
 /// What a peer is called by its makers.
@@ -160,24 +172,31 @@ impl Record {
             slow: Vec::new(),
             skipped: Vec::new(),
             failures: Vec::new(),
+            timelines: Vec::new(),
         }
     }
 
     /// Makes a place for what `by` will measure of a row, in a heap of that size if it has many.
     pub(crate) fn expect(&mut self, row: &Row, objects: Option<usize>, by: &str) -> &mut Measured {
-        let found = self.rows.iter().position(|it| it.id == row.id && it.objects == objects);
-        let at = found.unwrap_or_else(|| {
-            self.rows.push(RowRecord {
-                id: row.id.to_owned(),
-                objects,
-                work: row.work.to_string(),
-                title: row.sized(row.title, self.quick),
-                unit: row.unit.to_owned(),
-                // Goals are for full sizes; only prices by the piece are the same for less.
-                goal: row.goal.filter(|_| !self.quick || row.is_by_the_piece()),
-                more_is_better: row.more_is_better,
-                results: Vec::new(),
-            });
+        let row = RowRecord {
+            id: row.id.to_owned(),
+            objects,
+            work: row.work.to_string(),
+            title: row.sized(row.title, self.quick),
+            unit: row.unit.to_owned(),
+            // Goals are for full sizes; only prices by the piece are the same for less.
+            goal: row.goal.filter(|_| !self.quick || row.is_by_the_piece()),
+            more_is_better: row.more_is_better,
+            results: Vec::new(),
+        };
+        self.place(row, by)
+    }
+
+    /// Makes a place for what `by` will measure of a row, which may be there already.
+    pub(crate) fn place(&mut self, row: RowRecord, by: &str) -> &mut Measured {
+        let is_it = |it: &RowRecord| (&it.id, it.objects) == (&row.id, row.objects);
+        let at = self.rows.iter().position(is_it).unwrap_or_else(|| {
+            self.rows.push(row);
             self.rows.len() - 1
         });
         let results = &mut self.rows[at].results;
