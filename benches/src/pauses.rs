@@ -264,9 +264,9 @@ pub(crate) fn markdown(record: &Record) -> String {
 const EXPLAINED: &str = "\
 Milliseconds. A wait is a stop, a slice or an assist. Wall is the time of each `mutate`, with one
 mutator. Own is the most processor time of the mutator's thread in one of them, without what other
-programs took. The last three columns are ratios to the same mode stopping the world, in the same round.
-Collections: pauses and background marking, for each object allocated. Processor: that of the whole
-process, for the same. Figures are medians, with the least and the greatest of several rounds.
+programs took. The last three columns are ratios to the same mode stopping the world, in the same
+round. Collections: pauses and background marking, for each object allocated. Processor: that of the
+whole process, for the same. Figures are medians, with the least and the greatest of several rounds.
 A figure in bold is above its goal.";
 
 /// A line for each heap and way to collect.

@@ -54,7 +54,7 @@ fn draw_all(root: &Area<'_>, record: &Record, panels: &[(Way, &Timeline)]) -> Dr
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .caption(way.title(), STYLE.font(STYLE.title).color(&TEXT))
-            .x_label_area_size(34)
+            .x_label_area_size(40)
             .y_label_area_size(58)
             .build_cartesian_2d(0.0..seconds, least..most)?;
         let decades = (most - least) as usize + 1;
