@@ -76,7 +76,7 @@ pub(crate) enum Way {
     #[strum(serialize = "local")]
     #[value(name = "local")]
     Local,
-    /// Local, slices of 200 us
+    /// Local, slices of 200 us, no huge pages
     #[strum(serialize = "local-200us")]
     #[value(name = "local-200us")]
     Local200us,

@@ -298,6 +298,8 @@ pub(crate) fn measure(shape: Shape, way: Way, quick: bool) -> Result<Pauses, Str
         Way::Local | Way::Shared => Some(Duration::from_millis(1)),
         Way::Local200us => Some(Duration::from_micros(200)),
     };
+    // Their first touch lies within a session, and takes longer than such a budget.
+    let huge_pages = way != Way::Local200us;
     if !way.takes(shape) {
         return Err(format!("a heap of {} is not collected so", shape.name()));
     }
@@ -308,6 +310,7 @@ pub(crate) fn measure(shape: Shape, way: Way, quick: bool) -> Result<Pauses, Str
     if way.is_shared() {
         let heap: Heap<Held<'static>, Shared> = Heap::builder()
             .pause_budget(budget)
+            .huge_pages(huge_pages)
             .cleanup_pool(&pool)
             .on_drop(OnDrop::Discard)
             .build(|_mc| Held::new(shape, size));
@@ -315,6 +318,7 @@ pub(crate) fn measure(shape: Shape, way: Way, quick: bool) -> Result<Pauses, Str
     } else {
         let heap: Heap<Held<'static>> = Heap::builder()
             .pause_budget(budget)
+            .huge_pages(huge_pages)
             .cleanup_pool(&pool)
             .on_drop(OnDrop::Discard)
             .build(|_mc| Held::new(shape, size));

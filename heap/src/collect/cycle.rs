@@ -164,6 +164,9 @@ const OBJECTS: usize = 64;
 /// The same, at most.
 const MOST_OBJECTS: usize = 4096;
 
+/// The longest slice where a thread marks beside open sessions.
+const STOP: Duration = Duration::from_micros(200);
+
 /// Roots, and local cleanups, looked at between two looks at the clock.
 const ENTRIES: usize = 256;
 
@@ -227,7 +230,9 @@ impl<M: Mode> Collector<M> {
 
     /// How long a slice takes that no user has given a length.
     fn slice(&self) -> Duration {
-        self.budget.unwrap_or(HeapConfig::DEFAULT_PAUSE_BUDGET)
+        let budget = self.budget.unwrap_or(HeapConfig::DEFAULT_PAUSE_BUDGET);
+        // What is left to the mutators is done in short stops.
+        if self.lends() { budget.min(STOP) } else { budget }
     }
 
     /// Tells what is to be done, when something is due.
@@ -239,7 +244,7 @@ impl<M: Mode> Collector<M> {
             return if is_idle { Plan::Whole } else { Plan::Rest };
         }
         let fits = is_idle && self.cycle.with(|cycle| cycle.pace.fits(in_use, budget));
-        if fits { Plan::Whole } else { Plan::Slice(budget) }
+        if fits { Plan::Whole } else { Plan::Slice(self.slice()) }
     }
 
     /// Runs what `until` allows of the cycle that is under way. One begins if there is none, and
@@ -265,8 +270,13 @@ impl<M: Mode> Collector<M> {
             }
             cycle.clock = PauseClock::from(stopped.since + stopped.safepoint_time);
             let recalled = self.recall(cycle, core);
+            let mut until = until;
             let result = if core.phase().get() == Phase::Idle {
                 let in_slices = until.deadline.is_some();
+                if in_slices && self.lends() {
+                    // A thread marks. The snapshot is all that sessions have to wait for.
+                    until.deadline = Some(Instant::now());
+                }
                 cycle.begin(core, in_slices, root)
             } else {
                 recalled
@@ -286,7 +296,8 @@ impl<M: Mode> Collector<M> {
             core.count_step();
             let has_ended = result?;
             if !has_ended {
-                cycle.pace.after_slice(core, cycle.report.pause_time, self.budget);
+                let slice = self.budget.map(|_| self.slice());
+                cycle.pace.after_slice(core, cycle.report.pause_time, slice);
                 self.lend(cycle, core);
                 return Ok(None);
             }
@@ -295,12 +306,16 @@ impl<M: Mode> Collector<M> {
         })
     }
 
+    /// Tells whether a thread marks beside open sessions, if one can be started.
+    fn lends(&self) -> bool {
+        M::SHARED && self.gc_threads > 1 && self.spawn_helper.is_some()
+    }
+
     /// Lends the marker to a thread, if it is to mark on beside open sessions. If the thread is
     /// done early it makes the next slice due. If not, that is due when the runway is used up.
     fn lend(&self, cycle: &mut Cycle, core: &Core<M>) {
         let Some(spawn) = self.spawn_helper.as_deref() else { return };
-        let marks = core.phase().get() == Phase::Marking;
-        if !(M::SHARED && marks && self.gc_threads > 1 && self.budget.is_some()) {
+        if !(self.lends() && core.phase().get() == Phase::Marking) {
             return;
         }
         let marker = std::mem::replace(&mut cycle.marker, Marker::new(Strategy::Narrow));
@@ -861,7 +876,7 @@ impl Pace {
         let born = before_sweep.min(live);
         core.pacer().after_cycle(live - born, allocating);
         core.pacer().begin_late(born);
-        let nanos = report.pause_time.as_nanos() as f64;
+        let nanos = (report.pause_time + report.background_time).as_nanos() as f64;
         // Wall time: a thread that lost its processor seems slow. So it is believed by and by.
         let measured = nanos / self.began_at.max(LEAST_RUNWAY) as f64;
         self.nanos_per_byte = Some(measured.min(self.nanos_per_byte() * 1.25));

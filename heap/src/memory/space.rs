@@ -38,8 +38,8 @@ struct Gauges {
 }
 
 impl<M: Locking> CommonSpace<M> {
-    pub(crate) fn new(max_bytes: u64) -> Self {
-        let space = Lock::new(Space::new(max_bytes));
+    pub(crate) fn new(max_bytes: u64, huge_pages: bool) -> Self {
+        let space = Lock::new(Space::new(max_bytes, huge_pages));
         CommonSpace { space, phase: PhaseCell::new(), gauges: Gauges::default(), max_bytes }
     }
 
@@ -95,6 +95,8 @@ impl<M: Locking> CommonSpace<M> {
 
 /// All memory of one heap.
 pub(crate) struct Space {
+    /// Regions but for the first are backed by pages of 2 MiB.
+    huge_pages: bool,
     regions: Vec<Region>,
     /// No region before this one has room.
     first_with_room: usize,
@@ -215,8 +217,9 @@ impl Swept {
 }
 
 impl Space {
-    pub(crate) fn new(max_bytes: u64) -> Self {
+    pub(crate) fn new(max_bytes: u64, huge_pages: bool) -> Self {
         Space {
+            huge_pages,
             regions: Vec::new(),
             first_with_room: 0,
             cursor: 0,
@@ -331,7 +334,7 @@ impl Space {
             }
         }
         // A heap of a few hundred objects should not cost 2 MiB.
-        let huge_pages = !self.regions.is_empty();
+        let huge_pages = self.huge_pages && !self.regions.is_empty();
         let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES), huge_pages)?;
         let span = region.open(info, class);
         self.mapped_bytes += region.bytes() as u64;

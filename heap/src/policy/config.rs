@@ -26,6 +26,8 @@ pub struct HeapConfig {
     pub spawn_helper: Option<SpawnHelper>,
     /// How long a slice of an automatic cycle may take; `None` to run each cycle at once.
     pub pause_budget: Option<Duration>,
+    /// Ask the system to back large heaps by pages of 2 MiB.
+    pub huge_pages: bool,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,
     /// Remember where cleanups were registered.
@@ -46,6 +48,7 @@ impl fmt::Debug for HeapConfig {
             gc_threads,
             spawn_helper,
             pause_budget,
+            huge_pages,
             zeal,
             diagnostics,
             on_drop,
@@ -57,6 +60,7 @@ impl fmt::Debug for HeapConfig {
             .field("gc_threads", gc_threads)
             .field("spawn_helper", &spawn_helper.is_some())
             .field("pause_budget", pause_budget)
+            .field("huge_pages", huge_pages)
             .field("zeal", zeal)
             .field("diagnostics", diagnostics)
             .field("on_drop", on_drop)
@@ -78,6 +82,7 @@ impl Default for HeapConfig {
             gc_threads: None,
             spawn_helper: None,
             pause_budget: Some(HeapConfig::DEFAULT_PAUSE_BUDGET),
+            huge_pages: true,
             zeal: cfg!(gc_zeal),
             diagnostics: false,
             on_drop: OnDrop::default(),

@@ -63,7 +63,7 @@ impl<M: Mode> Core<M> {
         Core {
             context: Context::new(&client),
             mutators: M::Mutators::default(),
-            space: CommonSpace::new(config.max_bytes),
+            space: CommonSpace::new(config.max_bytes, config.huge_pages),
             roots: Arc::new(RootTable::new(HeapId::next())),
             locals: M::Locals::new(&client),
             client,

@@ -199,7 +199,7 @@ fn runs_hand_out_every_free_slot_once_and_no_other() {
         |slot| (slot * 7919) % 10 < 9,
     ];
     for (number, taken) in patterns.into_iter().enumerate() {
-        let space = CommonSpace::<Local>::new(u64::MAX);
+        let space = CommonSpace::<Local>::new(u64::MAX, true);
         let mut allocator = Allocator::new();
         let span = space.with(|space| space.take_span(info)).expect("memory");
         (0..slots)
@@ -224,7 +224,7 @@ fn runs_hand_out_every_free_slot_once_and_no_other() {
 #[test]
 fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
     let info = glue::type_info::<Leaf<u64>>();
-    let space = CommonSpace::<Local>::new(1000);
+    let space = CommonSpace::<Local>::new(1000, true);
     let mut allocator = Allocator::new();
     let mut count = 0;
     let refused = loop {
@@ -244,7 +244,7 @@ fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
 #[test]
 fn the_byte_limit_holds_where_free_slots_lie_scattered() {
     let info = glue::type_info::<Leaf<u64>>();
-    let space = CommonSpace::<Local>::new(1000);
+    let space = CommonSpace::<Local>::new(1000, true);
     let mut allocator = Allocator::new();
     let span = space.with(|space| space.take_span(info)).expect("memory");
     (0..span.slots()).step_by(2).for_each(|slot| bitmap::set(span.alloc_bits(), slot));
@@ -335,7 +335,7 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
         infos.push(TypeInfo { type_id: other, ..*like });
         infos
     });
-    let space = CommonSpace::<Local>::new(u64::MAX);
+    let space = CommonSpace::<Local>::new(u64::MAX, true);
     let mut allocator = Allocator::new();
     let mut slots = BTreeSet::new();
     for round in 0..1000 {
@@ -358,7 +358,7 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
 fn what_is_free_is_found_under_each_address_that_a_type_info_has() {
     static INFOS: LazyLock<[TypeInfo; 2]> =
         LazyLock::new(|| [(); 2].map(|()| TypeInfo { ..*glue::type_info::<Leaf<u64>>() }));
-    let space = CommonSpace::<Local>::new(u64::MAX);
+    let space = CommonSpace::<Local>::new(u64::MAX, true);
     for _ in 0..3 {
         for info in &*INFOS {
             let mut allocator = Allocator::new();
