@@ -136,13 +136,14 @@ impl Background {
             Ok(is_over) => (is_over, None),
             Err(payload) => (true, Some(payload)),
         };
+        if is_over {
+            // Relaxed: the session that sees it takes the lock. Before the marker is given back, so
+            // that what the collector sets then stays.
+            due.store(0, Relaxed);
+        }
         let loan = Loan { marker, waiting };
         *self.state.lock() = State::Returned(Returned { loan, thrown, worked: began.elapsed() });
         self.returned.notify_all();
-        if is_over {
-            // Relaxed: the session that sees it takes the lock.
-            due.store(0, Relaxed);
-        }
     }
 
     /// Has a thread do the work. Tells whether one was started. If not, the marker stays on offer.

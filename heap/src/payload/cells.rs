@@ -673,8 +673,9 @@ impl<T: fmt::Debug> fmt::Debug for GcOnce<T> {
     }
 }
 
-// SAFETY: a value that is set is traced; one that is being set belongs to a session, and none is
-// open. There is no `Drop`; the family is the field with its brand open.
+// SAFETY: a value that is set is traced, and does not change. One that is being set belongs to a
+// session, so it is in no snapshot. There is no `Drop`. The family is the field with its brand
+// open.
 unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcOnce<T> {
     type Family = GcOnce<T::Family>;
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
