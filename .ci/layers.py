@@ -27,7 +27,10 @@ LAYERS = {
         ["payload"],
         ["collect"],
     ],
-    "cleanup/sync/src": [["cell", "explorer", "injector", "panic", "prefetch", "process"], ["locks"]],
+    "cleanup/sync/src": [
+        ["cell", "explorer", "fields", "injector", "panic", "prefetch", "process"],
+        ["locks"],
+    ],
     "cleanup/src": [
         ["inside"],
         ["protocol", "observe"],

@@ -129,6 +129,9 @@ mod payload {
     #[expect(unsafe_code, reason = "reads pages; implements Trace")]
     pub(crate) mod gc_vec;
     pub(crate) mod guards;
+    #[cfg(loom)]
+    #[expect(unsafe_code, reason = "implements the lock traits")]
+    pub(crate) mod loom_locks;
     #[expect(unsafe_code, reason = "a cell that a session and a marker beside it share")]
     pub(crate) mod page;
     #[expect(unsafe_code, reason = "implements the lock traits by other locks")]

@@ -20,6 +20,8 @@ pub mod explorer;
 #[cfg(any(loom, shuttle))]
 mod injector;
 
+pub mod fields;
+
 mod cell;
 mod locks;
 mod panic;

@@ -6,7 +6,8 @@
 //! Invariant: a cycle begins while no session is open. So a session that finds the epoch 0 when it
 //! opens needs no barrier, however long it lasts.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use sexton_sync::Ordering::Relaxed;
+use sexton_sync::fields::{AtomicU8, AtomicU32};
 
 /// Says how far a cycle has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,6 +62,9 @@ struct Header {
     weaks: RefCell<Option<Box<WeakTable>>>,
     /// Held while a session of a heap with many mutators uses `cleanups`, `special` or `weaks`.
     specials: Mutex<()>,
+    /// Loom cannot see the bitmaps, which are made as zeroed memory. It sees this.
+    #[cfg(loom)]
+    looks: sexton_sync::fields::AtomicU32,
 }
 
 const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
@@ -117,7 +120,11 @@ impl SpanRef {
             cleanups: RefCell::new(RankMap::new()),
             weaks: RefCell::new(None),
             specials: Mutex::new(()),
+            #[cfg(loom)]
+            looks: sexton_sync::fields::AtomicU32::new(0),
         };
+        #[cfg(loom)]
+        header.looks.settle();
         // SAFETY: metadata memory is mapped and aligned; there is no reference to a closed span's
         // header.
         let place = unsafe { &raw mut (*self.0.as_ptr()).header };
@@ -276,6 +283,13 @@ impl Span {
         unsafe { self.base().byte_add(slot * self.header.info.slot_bytes) }
     }
 
+    /// Lets loom know that a mark bit is about to be looked at, or changed.
+    #[inline(always)]
+    fn looked_at(&self) {
+        #[cfg(loom)]
+        self.header.looks.fetch_add(1, Relaxed);
+    }
+
     /// Marks a slot; whether it was unmarked before. For a marker that works alone.
     #[inline]
     pub(crate) fn mark(&self, slot: usize) -> bool {
@@ -283,6 +297,7 @@ impl Span {
         let bit = 1 << (slot % 64);
         // Relaxed, and no read-modify-write: only one thread marks, and the sweep comes after it.
         let old = word.load(Relaxed);
+        self.looked_at();
         word.store(old | bit, Relaxed);
         old & bit == 0
     }
@@ -295,6 +310,7 @@ impl Span {
         // Relaxed: who wins traces the object, whose contents were there before the cycle; the
         // sweep comes after all have been joined. A look first: most pointers lead to marked
         // objects, and a read-modify-write costs ten times as much.
+        self.looked_at();
         word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
     }
 
@@ -308,6 +324,7 @@ impl Span {
     pub(crate) fn mark_born(&self, word: usize, slots: u64) {
         // Relaxed: the objects' addresses are not known yet. A read-modify-write: other threads
         // may mark their objects in the same word.
+        self.looked_at();
         self.mark[word].fetch_or(slots, Relaxed);
     }
 
@@ -321,6 +338,7 @@ impl Span {
 
     #[inline]
     pub(crate) fn is_marked(&self, slot: usize) -> bool {
+        self.looked_at();
         self.mark[slot / 64].load(Relaxed) >> (slot % 64) & 1 != 0
     }
 

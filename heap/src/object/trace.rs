@@ -8,7 +8,9 @@
 //! `unsafe`.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use sexton_sync::Ordering::Relaxed;
+use sexton_sync::fields::AtomicU32;
 
 use crate::memory::address::ObjectAddress;
 use crate::memory::mark_stack::{Marker, Pending, Slice, VALUES_PER_OBJECT};
@@ -284,6 +286,13 @@ impl Stamp {
             self.0.store(epoch, Relaxed);
         }
         is_other
+    }
+}
+
+#[cfg(all(test, loom))]
+impl Stamp {
+    pub(crate) fn settle(&self) {
+        self.0.settle();
     }
 }
 

@@ -20,10 +20,10 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use parking_lot::lock_api::{self, RawMutex as _, RawRwLock as _};
-use sexton_sync::thread_local;
+use sexton_sync::fields::AtomicPtr;
+use sexton_sync::{Ordering, thread_local};
 
 use crate::object::gc::{Brand, Gc};
 use crate::object::trace::{Branded, Stamp, Trace, Tracer};
@@ -371,6 +371,14 @@ impl<T> GcMutex<T> {
     }
 }
 
+#[cfg(all(test, loom))]
+impl<T> GcMutex<T> {
+    pub(crate) fn settle(&self) {
+        // SAFETY: the raw lock is not unlocked by it.
+        unsafe { self.value.raw() }.settle();
+    }
+}
+
 impl<T: fmt::Debug> fmt::Debug for GcMutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         debug(f, "GcMutex", self.value.try_lock(), "locked")
@@ -509,6 +517,14 @@ impl<T> GcRwLock<T> {
     /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
+    }
+}
+
+#[cfg(all(test, loom))]
+impl<T> GcRwLock<T> {
+    pub(crate) fn settle(&self) {
+        // SAFETY: the raw lock is not unlocked by it.
+        unsafe { self.value.raw() }.settle();
     }
 }
 
@@ -722,6 +738,7 @@ impl<'gc, T> GcAtomic<'gc, T> {
     /// Lends the pointer, to be changed without a session. O(1).
     ///
     /// It takes a mutable borrow: of what is in no heap yet, or of what a guard lends.
+    #[cfg(not(loom))] // Loom's atomics do not lend their values.
     pub fn get_mut(&mut self) -> &mut Option<Gc<'gc, T>> {
         let object = NonNull::from(self.object.get_mut());
         // SAFETY: a `Gc` is transparent around a `NonNull<T>`, so an `Option` of one has the layout

@@ -4,12 +4,17 @@
 //! session is open.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, fence};
 
 use parking_lot::lock_api::{self, GuardNoSend};
+#[cfg(not(loom))]
+use parking_lot::{RawMutex, RawRwLock};
+use sexton_sync::Ordering::{Acquire, Relaxed, Release};
+use sexton_sync::fields::AtomicBool;
+use sexton_sync::{fence, yield_now};
 
 use crate::object::trace::Stamp;
+#[cfg(loom)]
+use crate::payload::loom_locks::{RawMutex, RawRwLock};
 
 /// A marker that runs beside sessions has a lock, or tries to get it.
 ///
@@ -46,7 +51,7 @@ impl MarkerFlag {
         fence(Acquire);
         // Acquire: pairs with the release in `Lower`, so that the marker's unlocking is seen.
         while self.0.load(Acquire) {
-            std::thread::yield_now();
+            yield_now();
         }
         attempt()
     }
@@ -63,20 +68,17 @@ impl Drop for Lower<'_> {
 
 /// The lock of a `GcMutex`: one byte, and the stamp in what would be padding.
 pub(crate) struct RawGcMutex {
-    lock: parking_lot::RawMutex,
+    lock: RawMutex,
     pub(crate) marker: MarkerFlag,
     pub(crate) stamp: Stamp,
 }
 
 // SAFETY: the inner lock is one, and all calls go to it.
 unsafe impl lock_api::RawMutex for RawGcMutex {
-    const INIT: Self = RawGcMutex {
-        lock: parking_lot::RawMutex::INIT,
-        marker: MarkerFlag::new(),
-        stamp: Stamp::new(),
-    };
+    const INIT: Self =
+        RawGcMutex { lock: RawMutex::INIT, marker: MarkerFlag::new(), stamp: Stamp::new() };
 
-    type Guard = <parking_lot::RawMutex as lock_api::RawMutex>::Guard;
+    type Guard = <RawMutex as lock_api::RawMutex>::Guard;
 
     #[inline]
     fn lock(&self) -> Self::Guard {
@@ -102,21 +104,18 @@ unsafe impl lock_api::RawMutex for RawGcMutex {
 
 /// The lock of a `GcRwLock`.
 pub(crate) struct RawGcRwLock {
-    lock: parking_lot::RawRwLock,
+    lock: RawRwLock,
     pub(crate) marker: MarkerFlag,
     pub(crate) stamp: Stamp,
 }
 
 // SAFETY: the inner lock is one, and all calls go to it.
 unsafe impl lock_api::RawRwLock for RawGcRwLock {
-    const INIT: Self = RawGcRwLock {
-        lock: parking_lot::RawRwLock::INIT,
-        marker: MarkerFlag::new(),
-        stamp: Stamp::new(),
-    };
+    const INIT: Self =
+        RawGcRwLock { lock: RawRwLock::INIT, marker: MarkerFlag::new(), stamp: Stamp::new() };
 
-    type SharedGuard = <parking_lot::RawRwLock as lock_api::RawRwLock>::SharedGuard;
-    type ExclusiveGuard = <parking_lot::RawRwLock as lock_api::RawRwLock>::ExclusiveGuard;
+    type SharedGuard = <RawRwLock as lock_api::RawRwLock>::SharedGuard;
+    type ExclusiveGuard = <RawRwLock as lock_api::RawRwLock>::ExclusiveGuard;
 
     #[inline]
     fn lock_shared(&self) -> Self::SharedGuard {
@@ -223,5 +222,24 @@ unsafe impl lock_api::RawRwLock for RawGcRefCell {
     #[inline]
     fn is_locked_exclusive(&self) -> bool {
         self.borrows.get() == MUTABLE
+    }
+}
+
+/// Lets loom know of a lock's atomics, which its users then meet on any thread.
+#[cfg(all(test, loom))]
+impl RawGcMutex {
+    pub(crate) fn settle(&self) {
+        self.lock.settle();
+        self.marker.0.settle();
+        self.stamp.settle();
+    }
+}
+
+#[cfg(all(test, loom))]
+impl RawGcRwLock {
+    pub(crate) fn settle(&self) {
+        self.lock.settle();
+        self.marker.0.settle();
+        self.stamp.settle();
     }
 }

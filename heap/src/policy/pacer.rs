@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use sexton_sync::fields;
+
 /// When a heap collects by itself. The question is asked at the end of every session.
 ///
 /// A limit (`max_bytes`) makes it collect earlier, `Manual` excepted. It collects when half of what
@@ -71,7 +73,7 @@ pub(crate) struct Pacer {
     max_bytes: u64,
     /// Bytes in use, cleanups counted in, above which the next cycle is due by the policy, or the
     /// next slice of the one under way. A thread that marks in the background sets it, too.
-    trigger: Arc<AtomicU64>,
+    trigger: Arc<fields::AtomicU64>,
     /// Bytes in use at which a cycle in slices is to have ended.
     goal: AtomicU64,
     /// Bytes in use above which it is due because of the limit, which knows no cleanups.
@@ -159,7 +161,7 @@ impl Pacer {
     }
 
     /// Gives what the next cycle or slice is due at, for a thread to make it 0.
-    pub(crate) fn trigger(&self) -> &Arc<AtomicU64> {
+    pub(crate) fn trigger(&self) -> &Arc<fields::AtomicU64> {
         &self.trigger
     }
 
