@@ -414,9 +414,9 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
 
     /// Says whether large heaps are backed by pages of 2 MiB. They are, by default.
     ///
-    /// A random walk over many objects misses the translation cache less then. But the first touch of
-    /// such a page clears all of it, within the session that allocates: 0.2 to 4 ms. A program whose
-    /// sessions must not take that long does without.
+    /// A random walk over many objects misses the translation cache less then. But the first touch
+    /// of such a page clears all of it, within the session that allocates: 0.2 to 4 ms. A program
+    /// whose sessions must not take that long does without.
     pub fn huge_pages(mut self, on: bool) -> Self {
         self.config.huge_pages = on;
         self

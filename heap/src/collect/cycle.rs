@@ -93,8 +93,8 @@ struct Sweeping {
     given_up: bool,
     /// What was in use when the sweep began.
     before: Usage,
-    /// What is freed is counted span by span, because sessions come between. Otherwise it is counted
-    /// at the end, and no old allocation bit is read.
+    /// What is freed is counted span by span, because sessions come between. Otherwise it is
+    /// counted at the end, and no old allocation bit is read.
     in_slices: bool,
     stats: SweepStats,
     /// The span whose dead objects are being dropped, and what was in use in it.

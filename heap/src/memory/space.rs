@@ -275,8 +275,8 @@ impl Space {
         self.reserved -= unspent;
     }
 
-    /// Counts what a sweep has found: of what was in use `before`, only `live` is left. All of it had
-    /// been committed.
+    /// Counts what a sweep has found: of what was in use `before`, only `live` is left. All of it
+    /// had been committed.
     pub(crate) fn recount(&mut self, before: Usage, live: Usage) {
         self.usage = self.usage.minus(before).plus(live);
     }

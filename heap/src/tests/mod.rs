@@ -6,6 +6,9 @@
 mod inside;
 #[cfg(loom)]
 mod loom_handshake;
+#[cfg(loom)]
+#[expect(unsafe_code, reason = "the derive names the facade, so here `Trace` is written by hand")]
+mod loom_marking;
 #[cfg(shuttle)]
 #[expect(unsafe_code, reason = "the derive names the facade, so here `Trace` is written by hand")]
 mod shuttle_shared;

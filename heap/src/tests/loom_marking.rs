@@ -1,0 +1,623 @@
+//! Marking beside open sessions under loom: a `Shared` heap of three objects, a thread that has the
+//! marker on loan, and one or two mutators.
+//!
+//! `MARKING.md` beside `Cargo.toml` has the protocol, and `mutants/` the patches that these models
+//! find. All of it is the code that ships, but for the locks under `GcMutex` and `GcRwLock`
+//! (`payload/loom_locks.rs`). Loom does not see mark bits, as no constant memory holds its atomics.
+//! So a bit is seen by all threads as soon as it is set.
+//!
+//! What a lock guards is a cell that loom watches. An access fails that is not ordered before or
+//! after each write.
+
+use std::num::NonZero;
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::sync::Arc as Plain;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+use parking_lot::lock_api;
+use sexton_cleanup::{Client, Pool, PoolConfig};
+use sexton_sync::fields::AtomicU64;
+
+use crate::collect::cycle::{Stopped, Until};
+use crate::collect::heap::RawHeap;
+use crate::id::HeapId;
+use crate::mark::background::{Background, Loan};
+use crate::mark::root_table::{RootKind, RootTable};
+use crate::memory::mark_stack::{Marker, Strategy};
+use crate::memory::phase::Phase;
+use crate::object::trace::Branded;
+use crate::payload::raw::RawGcMutex;
+use crate::policy::config::{HeapConfig, SpawnHelper};
+use crate::safepoint::handshake::Handshake;
+use crate::session::context::Context;
+use crate::{
+    Gc, GcAtomic, GcMutex, GcOnce, GcRwLock, Mutation, Pacing, Shared, Trace, Tracer, Weak,
+};
+
+/// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another
+/// bound.
+fn explore(model: impl Fn() + Clone + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    let tried = Plain::new(AtomicUsize::new(0));
+    let trying = tried.clone();
+    builder.check(move || {
+        // `.ci/mutants.sh` asks for this line.
+        if trying.fetch_add(1, Relaxed) == 1 {
+            println!("the first schedule passes");
+        }
+        spawn(model.clone()).join().unwrap();
+    });
+    println!("{} schedules", tried.load(Relaxed));
+}
+
+/// Starts a thread with a stack for more than loom thinks of.
+fn spawn(run: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
+    thread::Builder::new().stack_size(STACK).spawn(run).unwrap()
+}
+
+/// In words.
+const STACK: usize = 1 << 15;
+
+/// A value that loom watches.
+struct Watched(UnsafeCell<()>);
+
+// SAFETY: loom says which threads are there at the same time.
+unsafe impl Sync for Watched {}
+
+impl Watched {
+    fn new() -> Self {
+        Watched(UnsafeCell::new(()))
+    }
+
+    fn read(&self) {
+        self.0.with(|_| ());
+    }
+
+    fn write(&self) {
+        self.0.with_mut(|_| ());
+    }
+}
+
+type Pointer<'gc> = Option<Gc<'gc, Node<'gc>>>;
+
+/// A pointer under a lock.
+struct Held<'gc> {
+    watched: Watched,
+    pointer: Pointer<'gc>,
+}
+
+impl<'gc> Held<'gc> {
+    fn mutex(pointer: Pointer<'gc>) -> GcMutex<Self> {
+        let mutex = GcMutex::new(Held { watched: Watched::new(), pointer });
+        mutex.settle();
+        mutex
+    }
+
+    fn take(&mut self) -> Pointer<'gc> {
+        self.watched.write();
+        self.pointer.take()
+    }
+}
+
+impl<'gc> GcMutex<Held<'gc>> {
+    fn take_held(&mut self) -> Pointer<'gc> {
+        self.get_mut().take()
+    }
+}
+
+impl std::fmt::Debug for Held<'_> {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.watched.read();
+        Ok(())
+    }
+}
+
+/// An object.
+struct Node<'gc> {
+    open: GcAtomic<'gc, Node<'gc>>,
+    held: Option<GcMutex<Held<'gc>>>,
+    nested: Option<GcRwLock<GcMutex<Held<'gc>>>>,
+}
+
+impl<'gc> Node<'gc> {
+    /// Makes one with an atomic pointer alone.
+    fn open(pointer: Pointer<'gc>) -> Self {
+        Node { open: GcAtomic::new(pointer), held: None, nested: None }
+    }
+
+    /// Makes one with a pointer under a mutex, too.
+    fn held(pointer: Pointer<'gc>) -> Self {
+        Node { held: Some(Held::mutex(pointer)), ..Node::open(None) }
+    }
+
+    /// Makes one with a pointer under a mutex that is under another lock.
+    fn nested(pointer: Pointer<'gc>) -> Self {
+        let nested = GcRwLock::new(Held::mutex(pointer));
+        nested.settle();
+        Node { nested: Some(nested), ..Node::open(None) }
+    }
+
+    fn mutex(&self) -> &GcMutex<Held<'gc>> {
+        self.held.as_ref().expect("it was made with one")
+    }
+
+    fn outer(&self) -> &GcRwLock<GcMutex<Held<'gc>>> {
+        self.nested.as_ref().expect("it was made with one")
+    }
+}
+
+/// The root. It is traced when the cycle begins, so the marker does not come to `kept` again.
+struct World<'gc> {
+    first: Gc<'gc, Node<'gc>>,
+    kept: GcAtomic<'gc, Node<'gc>>,
+    weak: GcOnce<Weak<'gc, Node<'gc>>>,
+}
+
+macro_rules! trace {
+    ($name:ident: $($field:ident)*) => {
+        // SAFETY: all fields that hold pointers are traced; there is no `Drop`; the family is the
+        // type with its brand open.
+        unsafe impl<'gc> Trace<'gc> for $name<'gc> {
+            type Family = $name<'static>;
+            const NEEDS_TRACE: bool = true;
+
+            fn trace(&self, tracer: &mut Tracer<'_>) {
+                $(self.$field.trace(tracer);)*
+            }
+        }
+
+        // SAFETY: the same type at brand 'gc.
+        unsafe impl Branded for $name<'static> {
+            type At<'gc> = $name<'gc>;
+        }
+    };
+}
+
+trace!(Node: open held nested);
+trace!(World: first kept weak);
+
+// SAFETY: the field that holds a pointer is traced; there is no `Drop`; the family is the type with
+// its brand open.
+unsafe impl<'gc> Trace<'gc> for Held<'gc> {
+    type Family = Held<'static>;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        self.watched.read();
+        self.pointer.trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl Branded for Held<'static> {
+    type At<'gc> = Held<'gc>;
+}
+
+/// A heap between the begin of a cycle and its end.
+struct Scene {
+    heap: RawHeap<World<'static>, Shared>,
+}
+
+type Session = for<'gc> fn(&Mutation<'gc, Shared>, &'gc World<'gc>);
+
+impl Scene {
+    fn new(world: Make) -> Plain<Self> {
+        let pool = Pool::new(PoolConfig::default(), None);
+        let spawn: SpawnHelper = Plain::new(|_, work| {
+            spawn(work);
+            Ok(())
+        });
+        let config = HeapConfig {
+            pacing: Pacing::Manual,
+            gc_threads: Some(2),
+            spawn_helper: Some(spawn),
+            pause_budget: Some(Duration::ZERO),
+            zeal: false,
+            ..HeapConfig::default()
+        };
+        let heap = RawHeap::<World<'static>, Shared>::new(Client::new(&pool), config, world);
+        Plain::new(Scene { heap })
+    }
+
+    fn handshake(&self) -> &Handshake<Context<Shared>> {
+        self.heap.core.mutators()
+    }
+
+    /// Gives a thread that opens a session.
+    fn mutator(self: &Plain<Self>, session: Session) -> thread::JoinHandle<()> {
+        let scene = self.clone();
+        // Before the thread starts, as it has no part in what is modelled here.
+        let mutator = self.handshake().attach(Context::new(self.heap.core.client()));
+        spawn(move || {
+            let open = scene.handshake().enter(&mutator);
+            scene.heap.session(mutator.context(), session);
+            drop(open);
+        })
+    }
+
+    /// Gives a thread that attaches, opens a session, and leaves.
+    fn passer(self: &Plain<Self>, session: Session) -> thread::JoinHandle<()> {
+        let scene = self.clone();
+        spawn(move || {
+            let mut mutator = scene.heap.attach().expect("it is the first here");
+            mutator.mutate(session);
+        })
+    }
+
+    /// Stops the mutators, and runs a slice.
+    fn slice(&self, until: Until) {
+        let stopped = self.handshake().stop(|| false, None).expect("it is not to be left");
+        let ended = self.heap.run(Stopped::now(), until, &stopped);
+        assert_eq!(ended.is_some(), self.heap.core.phase().get() == Phase::Idle);
+    }
+
+    /// Begins a cycle, and lends its marker.
+    fn begin(&self) {
+        self.slice(Until::after(Duration::ZERO));
+        assert_eq!(self.heap.core.phase().get(), Phase::Marking);
+    }
+
+    /// Ends the cycle.
+    fn end(&self, mutators: Vec<thread::JoinHandle<()>>, end: End) {
+        if end == End::Any {
+            self.slice(Until::END);
+        }
+        mutators.into_iter().for_each(|mutator| mutator.join().unwrap());
+        if end == End::After {
+            self.slice(Until::END);
+        }
+        self.heap.verify_stopped().unwrap();
+    }
+}
+
+type Make = for<'gc> fn(&Mutation<'gc, Shared>) -> World<'gc>;
+
+/// When the cycle ends.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    /// After the sessions: more of the bound is left for them and the thread that marks.
+    After,
+    /// At any moment, so that it stops the mutators.
+    Any,
+}
+
+/// Begins a cycle, runs sessions beside the thread that marks, and ends the cycle. Then all that is
+/// reachable has to be there.
+fn beside(world: Make, sessions: &'static [Session], end: End) {
+    explore(move || {
+        let scene = Scene::new(world);
+        scene.begin();
+        scene.end(sessions.iter().map(|&session| scene.mutator(session)).collect(), end);
+    });
+}
+
+/// A mutator leaves, and its shaded list stays.
+#[test]
+fn what_a_mutator_has_shaded_outlives_it() {
+    explore(|| {
+        let scene = Scene::new(atomics);
+        scene.begin();
+        scene.end(vec![scene.passer(move_open)], End::After);
+    });
+}
+
+/// A session may begin before the cycle, which waits for it, or after.
+#[test]
+fn a_cycle_begins_before_a_session_or_after_it() {
+    explore(|| {
+        let scene = Scene::new(atomics);
+        let mutator = scene.mutator(move_open);
+        scene.begin();
+        scene.end(vec![mutator], End::Any);
+    });
+}
+
+/// Three objects in a row, by atomic pointers.
+fn atomics<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let last = mc.alloc(Node::open(None));
+    let middle = mc.alloc(Node::open(Some(last)));
+    world(mc.alloc(Node::open(Some(middle))))
+}
+
+/// Three objects in a row, by pointers under mutexes.
+fn mutexes<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let last = mc.alloc(Node::open(None));
+    let middle = mc.alloc(Node::held(Some(last)));
+    world(mc.alloc(Node::held(Some(middle))))
+}
+
+/// Three objects in a row, by an atomic pointer and by one under a mutex.
+fn mixed<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let last = mc.alloc(Node::open(None));
+    let middle = mc.alloc(Node::held(Some(last)));
+    world(mc.alloc(Node::open(Some(middle))))
+}
+
+/// Two objects, by a pointer under a mutex within a reader-writer lock.
+fn nested<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let last = mc.alloc(Node::open(None));
+    world(mc.alloc(Node::nested(Some(last))))
+}
+
+/// An object that only a weak pointer leads to.
+fn weak<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let last = mc.alloc(Node::open(None));
+    let middle = mc.alloc(Node::open(Some(last)));
+    let world = world(mc.alloc(Node::open(None)));
+    world.weak.set(mc, mc.downgrade(middle)).unwrap_or_else(|_| unreachable!());
+    world
+}
+
+fn world<'gc>(first: Gc<'gc, Node<'gc>>) -> World<'gc> {
+    World { first, kept: GcAtomic::new(None), weak: GcOnce::new() }
+}
+
+/// Puts what is to be found to where the marker has been.
+fn keep<'gc>(mc: &Mutation<'gc, Shared>, world: &World<'gc>, moved: Pointer<'gc>) {
+    if moved.is_some() {
+        world.kept.store(mc, moved);
+    }
+}
+
+fn move_open<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    keep(mc, world, world.first.open.load());
+    world.first.open.store(mc, None);
+}
+
+fn move_held<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let moved = world.first.mutex().lock(mc).take();
+    keep(mc, world, moved);
+}
+
+fn try_move_held<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let moved = world.first.mutex().try_lock(mc).expect("no other session has it").take();
+    keep(mc, world, moved);
+}
+
+/// Takes the third object from the second, if no other session has moved that.
+fn move_second_open<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    if let Some(second) = world.first.open.load() {
+        keep(mc, world, second.open.swap(mc, None));
+    }
+}
+
+fn move_second_held<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    if let Some(second) = world.first.open.load() {
+        let moved = second.mutex().lock(mc).take();
+        keep(mc, world, moved);
+    }
+}
+
+fn move_nested<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let moved = world.first.outer().write(mc).take_held();
+    keep(mc, world, moved);
+}
+
+/// Locks both locks, and tells no barrier: nothing is changed.
+fn format_nested<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let _ = format!("{:?}", *world.first.outer().read(mc));
+}
+
+fn format_held<'gc>(_: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let _ = format!("{:?}", world.first.mutex());
+}
+
+fn upgrade<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    keep(mc, world, world.weak.get().expect("it is set").upgrade(mc));
+}
+
+/// Gives the first object a new neighbour, which the marker may see at once.
+fn alloc<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let new = mc.alloc(Node::open(world.first.open.load()));
+    world.first.open.store(mc, Some(new));
+}
+
+/// As `alloc`, with a neighbour that only the root leads to.
+fn alloc_kept<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    world.kept.store(mc, Some(mc.alloc(Node::open(None))));
+}
+
+#[test]
+fn the_thread_alone() {
+    beside(mutexes, &[], End::Any);
+}
+
+#[test]
+fn what_a_session_moves_is_not_lost() {
+    beside(atomics, &[move_open], End::After);
+    beside(atomics, &[move_open], End::Any);
+}
+
+#[test]
+fn what_a_session_moves_out_of_a_mutex_is_not_lost() {
+    beside(mutexes, &[move_held], End::After);
+    beside(mutexes, &[move_held], End::Any);
+}
+
+#[test]
+fn a_try_lock_does_not_fail_because_of_the_marker() {
+    beside(mutexes, &[try_move_held], End::After);
+}
+
+#[test]
+fn what_is_locked_without_a_barrier_is_traced_later() {
+    beside(mutexes, &[format_held], End::After);
+}
+
+#[test]
+fn two_sessions_move_what_is_open() {
+    beside(atomics, &[move_open, move_second_open], End::After);
+    beside(atomics, &[move_open, move_second_open], End::Any);
+}
+
+#[test]
+fn two_sessions_move_an_object_and_what_it_holds() {
+    beside(mixed, &[move_open, move_second_held], End::After);
+}
+
+#[test]
+fn a_lock_within_a_lock_may_be_held() {
+    beside(nested, &[format_nested, move_nested], End::After);
+}
+
+#[test]
+fn what_is_upgraded_is_not_lost() {
+    beside(weak, &[upgrade], End::After);
+    beside(weak, &[upgrade], End::Any);
+}
+
+#[test]
+fn what_is_allocated_is_not_lost() {
+    beside(atomics, &[alloc_kept], End::Any);
+}
+
+#[test]
+fn what_is_allocated_may_be_seen_by_the_marker() {
+    beside(atomics, &[alloc], End::After);
+}
+
+/// A root is dropped while another thread scans the roots.
+fn drop_root() {
+    let roots = Plain::new(RootTable::new(HeapId::next()));
+    let objects = [1, 2].map(|address| NonNull::without_provenance(NonZero::new(address).unwrap()));
+    let kind = RootKind::of::<World<'static>>(Location::caller(), true);
+    let numbers = objects.map(|object| roots.insert(object, kind));
+    roots.begin_scan();
+    let dropping = {
+        let roots = roots.clone();
+        spawn(move || roots.remove(numbers[0]))
+    };
+    let mut seen = Vec::new();
+    while !roots.scan(1, |object| seen.push(object)) {}
+    dropping.join().unwrap();
+    roots.scan(1, |object| seen.push(object));
+    assert!(objects.iter().all(|object| seen.contains(object)), "the scan has missed a root");
+}
+
+#[test]
+fn a_root_is_found_that_is_dropped_before_the_scan_comes_to_it() {
+    explore(drop_root);
+}
+
+/// Lends a marker twice, and recalls it at any moment. A thread may be late, and find the second.
+fn loans() {
+    let heap = HeapId::next();
+    let background = Plain::new(Background::new(heap));
+    let roots = Plain::new(RootTable::new(heap));
+    let due = Plain::new(AtomicU64::new(0));
+    let mut threads = Vec::new();
+    for epoch in [1, 2] {
+        // What the collector sets while it has the marker.
+        due.store(epoch.into(), Relaxed);
+        let mut marker = Marker::new(Strategy::Parallel);
+        marker.epoch = epoch;
+        background.lend(Loan { marker, waiting: 0 });
+        let (sender, thread) = std::sync::mpsc::channel();
+        let start = move |_, work| {
+            sender.send(spawn(work)).unwrap();
+            Ok(())
+        };
+        assert!(background.start(&roots, &due, &start));
+        threads.push(thread.recv().unwrap());
+        let returned = background.recall().expect("the marker is lost");
+        assert_eq!(returned.loan.marker.epoch, epoch, "it is that of another cycle");
+        assert!(background.recall().is_none(), "the marker is in two places");
+        due.store(7, Relaxed);
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(due.load(Relaxed), 7, "a slice is due that has been run");
+}
+
+#[test]
+fn a_marker_on_loan_is_in_one_place() {
+    explore(loans);
+}
+
+/// A thread that has nothing left to trace makes the next slice due.
+fn done() {
+    let heap = HeapId::next();
+    let background = Plain::new(Background::new(heap));
+    let roots = Plain::new(RootTable::new(heap));
+    let due = Plain::new(AtomicU64::new(1));
+    background.lend(Loan { marker: Marker::new(Strategy::Parallel), waiting: 0 });
+    let thread = {
+        let (background, due) = (background.clone(), due.clone());
+        spawn(move || background.work(&roots, &due))
+    };
+    thread.join().unwrap();
+    assert_eq!(due.load(Relaxed), 0);
+    assert!(background.recall().is_some());
+}
+
+#[test]
+fn a_thread_that_is_done_makes_a_slice_due() {
+    explore(done);
+}
+
+/// No thread comes.
+#[test]
+fn a_marker_that_no_thread_takes_comes_back() {
+    explore(|| {
+        let background = Background::new(HeapId::next());
+        background.lend(Loan { marker: Marker::new(Strategy::Parallel), waiting: 0 });
+        assert!(background.recall().is_some());
+        assert!(background.recall().is_none());
+    });
+}
+
+/// A lock outside of every heap, and the code that ships around it.
+type Lock = lock_api::Mutex<RawGcMutex, Watched>;
+
+/// Locks it as a marker does. Tells whether it got it.
+fn mark(lock: &Lock) -> bool {
+    // SAFETY: the raw lock is not unlocked by it.
+    let raw = unsafe { lock.raw() };
+    raw.marker.raise(|| lock.try_lock().map(|watched| watched.read())).is_some()
+}
+
+/// Locks it as a session's `try_lock` does. Tells whether it got it.
+fn try_lock(lock: &Lock) -> bool {
+    // SAFETY: the raw lock is not unlocked by it.
+    let raw = unsafe { lock.raw() };
+    raw.marker.retry(|| lock.try_lock()).inspect(|watched| watched.write()).is_some()
+}
+
+/// Locks it as a session's `lock` does that finds it free. It does not wait: of two threads that
+/// wait, loom runs one after the other, and never the third that they wait for.
+fn lock_if_free(lock: &Lock) -> bool {
+    lock.try_lock().inspect(|watched| watched.write()).is_some()
+}
+
+/// Has sessions and a marker come to a lock at a time.
+fn contend(sessions: &[fn(&Lock) -> bool]) {
+    let lock = Plain::new(Lock::new(Watched::new()));
+    // SAFETY: the raw lock is not unlocked by it.
+    unsafe { lock.raw() }.settle();
+    let got = Plain::new(AtomicUsize::new(0));
+    let threads: Vec<_> = sessions
+        .iter()
+        .map(|session| {
+            let (lock, got, session) = (lock.clone(), got.clone(), *session);
+            spawn(move || _ = got.fetch_add(usize::from(session(&lock)), Relaxed))
+        })
+        .collect();
+    mark(&lock);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(got.load(Relaxed) > 0, "the marker has kept a session from the lock");
+    assert!(mark(&lock), "it was not unlocked");
+}
+
+#[test]
+fn a_marker_keeps_no_session_from_a_lock() {
+    explore(|| contend(&[try_lock]));
+}
+
+#[test]
+fn a_marker_keeps_no_two_sessions_from_a_lock() {
+    explore(|| contend(&[try_lock, lock_if_free]));
+}
