@@ -31,6 +31,8 @@ pub(super) fn configure<R: Branded, M: Mode>(
         .cleanup_pool(pool)
         .drop_timeout(LONG)
         .zeal(setup.zeal)
+        // The oracle expects whole cycles.
+        .pause_budget(None)
         .pacing(match setup.pace {
             Some(min_bytes) => Pacing::Automatic { min_bytes, growth: 1.0 },
             None => Pacing::Manual,
