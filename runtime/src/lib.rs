@@ -68,8 +68,8 @@ pub use sexton_heap::{
     AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcKey, GcMap, GcMutex, GcMutexGuard, GcOnce,
     GcRef, GcRefCell, GcRefMut, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, GcVec,
     HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop,
-    Pacing, Payload, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError,
-    Weak,
+    Pacing, Payload, Progress, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer,
+    VerifyError, Weak,
 };
 
 #[cfg(doc)]

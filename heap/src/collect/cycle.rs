@@ -788,7 +788,9 @@ impl Sweeping {
                 }
             };
             while !sweeper.drop_some(&mut drops, WORDS) {
-                if until.is_over() {
+                // Within a session another span may be in that place. So this one is swept to its
+                // end.
+                if until.runs_user_code && until.is_over() {
                     self.dropping = Some((passed, drops, before));
                     return Swept::Some;
                 }

@@ -218,8 +218,8 @@ impl<M: Mode> Core<M> {
         assist: &dyn Assist<M>,
         info: &'static TypeInfo,
     ) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
-        let is_collecting = self.phase().get() != Phase::Idle;
-        if is_collecting && self.collection_due(context) {
+        let is_collecting = || self.phase().get() != Phase::Idle;
+        if is_collecting() && self.collection_due(context) {
             assist.assist(self, false);
         }
         let refill = || {
@@ -229,7 +229,8 @@ impl<M: Mode> Core<M> {
             })
         };
         let mut slot = refill();
-        if is_collecting && matches!(slot, Err(AllocError::Limit)) {
+        // Asked again: the slice may have ended the cycle, and none begins within a session.
+        if is_collecting() && matches!(slot, Err(AllocError::Limit)) {
             // Garbage that a cycle without slices would have swept by now.
             assist.assist(self, true);
             slot = refill();
