@@ -15,6 +15,8 @@ use super::tally::modulo;
 
 pub(super) struct Common {
     pub(super) ledger: Arc<Ledger>,
+    /// Whether another thread may make a step instead of the cycle that a session's end is due.
+    pub(super) others_step: bool,
     ids: AtomicU32,
     numbers: AtomicU32,
     roots: AtomicU32,
@@ -31,9 +33,10 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(others_step: bool) -> Self {
         Common {
             ledger: Arc::default(),
+            others_step,
             ids: AtomicU32::new(0),
             numbers: AtomicU32::new(0),
             roots: AtomicU32::new(0),

@@ -7,8 +7,9 @@
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sexton::{CleanupPool, Gc, HeapId};
+use sexton::{CleanupPool, Gc, HeapId, Progress};
 
 use super::cleanups::{Handle, Plan};
 use super::common::Common;
@@ -246,6 +247,13 @@ impl<D: Door> Hand<D> {
                 assert!(report.cycle > self.scribe.least.saturating_sub(1), "{report:?}");
                 self.scribe.least = self.scribe.journal.note(Some(report));
                 true
+            }
+            Op::Step { budget } => {
+                let progress = self.door.step(Duration::from_micros(budget.into()));
+                if let Progress::Finished(report) = progress {
+                    self.scribe.least = self.scribe.journal.note(Some(report));
+                }
+                self.scribe.write(Deed::Step { finished: progress.is_finished() })
             }
             Op::Verify => {
                 self.door.verify().unwrap_or_else(|error| panic!("{error}"));

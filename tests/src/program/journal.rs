@@ -181,6 +181,10 @@ pub(super) enum Deed {
     },
     /// A cycle is asked for.
     Collect,
+    /// A step was made, with which a cycle has ended or has not.
+    Step {
+        finished: bool,
+    },
     /// The session of the only mutator is about to end: by a panic, or else whether a cycle is due.
     Close {
         due: Option<bool>,

@@ -6,6 +6,7 @@
 //! counted. So any sequence of operations is a program, and a shrunk program is one, too.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::payload::Kind;
 
@@ -82,6 +83,8 @@ pub struct Setup {
     pub limit: Option<u64>,
     /// The `min_bytes` of automatic pacing; manual without.
     pub pace: Option<u64>,
+    /// Its `pause_budget`: how long a slice of an automatic cycle may take.
+    pub pause: Option<Duration>,
     /// Collect and verify at the end of every session.
     pub zeal: bool,
     /// What its end means for its cleanups.
@@ -218,6 +221,8 @@ pub enum Op {
     Sink { island: u8 },
     /// Collects.
     Collect,
+    /// Gets on with a cycle for as many microseconds.
+    Step { budget: u8 },
     /// Verifies.
     Verify,
     /// Runs that many of the queued cleanups on this thread.
@@ -266,7 +271,7 @@ const OPS: &[([u8; 2], Make)] = &[
     ([2, 3], |a, _, _| Op::Fill { kind: Kind::pick(a) }),
     ([3, 0], |object, slot, _| Op::AllocKeeper { object, slot }),
     ([3, 3], |cleanup, slot, c| Op::AllocStopper { cleanup, run: c % 2 == 0, slot }),
-    ([26, 20], |from, to, field| Op::Link { from, to, field }),
+    ([24, 18], |from, to, field| Op::Link { from, to, field }),
     ([8, 7], |from, field, _| Op::Unlink { from, field }),
     ([8, 8], |from, field, slot| Op::Follow { from, field, slot }),
     ([1, 6], |one, other, _| Op::Exchange { one, other }),
@@ -276,14 +281,14 @@ const OPS: &[([u8; 2], Make)] = &[
     ([3, 7], |_, _, _| Op::Push),
     ([2, 6], |slot, _, _| Op::Pop { slot }),
     ([1, 2], |slot, _, _| Op::TakeAll { slot }),
-    ([0, 4], |member, object, _| Op::Graft { member, object }),
+    ([4, 4], |member, object, _| Op::Graft { member, object }),
     ([0, 2], |a, _, _| Op::Disband { sure: a % 4 == 3 }),
     ([8, 9], |object, weak, other| Op::Downgrade { object, weak, other }),
     ([5, 3], |weak, _, _| Op::DropWeak { weak }),
     ([1, 2], |from, to, _| Op::CopyWeak { from, to }),
     ([4, 7], |weak, slot, _| Op::Upgrade { weak, slot }),
     ([5, 5], |object, weak, c| Op::StoreWeak { object, weak, clear: c % 4 == 0 }),
-    ([28, 20], |object, b, target| Op::AddCleanup {
+    ([18, 16], |object, b, target| Op::AddCleanup {
         object,
         act: Act::pick(b),
         target,
@@ -306,7 +311,8 @@ const OPS: &[([u8; 2], Make)] = &[
     ([0, 3], |root, slot, _| Op::FetchShared { root, slot }),
     ([0, 3], |a, _, _| Op::Island { cleanup: a % 2 == 0 }),
     ([0, 3], |island, _, _| Op::Sink { island }),
-    ([15, 9], |_, _, _| Op::Collect),
+    ([12, 7], |_, _, _| Op::Collect),
+    ([12, 10], |a, _, _| Op::Step { budget: [0, 0, 5, 40][usize::from(a % 4)] }),
     ([1, 1], |_, _, _| Op::Verify),
     ([11, 8], |max, _, _| Op::RunPending { max: max % 40 }),
     ([4, 1], |_, _, _| Op::Wait),
@@ -402,8 +408,14 @@ impl Program {
 
 impl Setup {
     /// Manual pacing, and no limit.
-    pub const PLAIN: Setup =
-        Setup { limit: None, pace: None, zeal: false, on_drop: Policy::RunAll, bomb: false };
+    pub const PLAIN: Setup = Setup {
+        limit: None,
+        pace: None,
+        pause: None,
+        zeal: false,
+        on_drop: Policy::RunAll,
+        bomb: false,
+    };
 
     /// Mostly without a limit; collected when told to, or now and then, or all the time.
     fn pick(a: u8, b: u8, c: u8) -> Self {
@@ -411,6 +423,8 @@ impl Setup {
         Setup {
             limit: LIMITS.get(usize::from(a % 9)).copied(),
             pace: (b % 4 == 3).then_some(64 << (b / 4 % 14)),
+            // So short that each slice does one step.
+            pause: (b / 56 % 5 >= 2).then_some(Duration::from_micros(1)),
             zeal: c % 6 == 5,
             on_drop: [Policy::RunAll, Policy::RunQueued, Policy::Discard][usize::from(c / 6 % 3)],
             bomb: c / 18 % 7 == 6,

@@ -154,6 +154,8 @@ impl Drop for Stopper {
 pub(super) const SLOTS: usize = 8;
 /// Places in the root for weak pointers.
 pub(super) const WEAKS: usize = 4;
+/// As many objects as a herd has if a cycle is to mark for several slices.
+pub(super) const FLOCK: usize = 600;
 /// Objects that wait to be traced when the marker calls for help; the herd is as large.
 pub(super) const HERD: usize = 40_000;
 

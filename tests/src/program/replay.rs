@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::SeqCst;
 
-use sexton::{CleanupPool, GcReport, HeapId, Mutation};
+use sexton::{CleanupPool, GcReport, HeapId, HeapStats, Mutation};
 
 use super::common::Common;
 use super::journal::{Deed, Entry, Field, Journal, RootNumber, Sight};
@@ -27,6 +27,14 @@ use super::tally::message;
 pub(super) struct Replay {
     pub(super) oracle: Oracle,
     setup: Setup,
+    /// Whether a cycle may take several slices of which nothing is known but the end.
+    pub(super) in_slices: bool,
+    /// Whether no other hand is at work now. Then a cycle that is asked for begins afterwards.
+    pub(super) single: bool,
+    /// Whether a cycle is under way, as far as that is known.
+    under_way: UnderWay,
+    /// What may have moved a cycle since cycles were counted.
+    turn: Turn,
     /// Whether all is determined, but for when a cleanup runs: only one hand is at work.
     pub(super) alone: bool,
     /// Whether that is determined, too: cleanups run only when this thread runs them.
@@ -48,8 +56,6 @@ pub(super) struct Replay {
     /// they are determined.
     pub(super) due: u64,
     reports: BTreeMap<u64, GcReport>,
-    /// Cycles whose report was not seen.
-    pub(super) unreported: u64,
     /// When a session was last seen open.
     last_session: Stamp,
     /// Objects dropped since the last cycle that has run: by the next one.
@@ -67,12 +73,48 @@ pub(super) struct Replay {
     ended: HashSet<Number>,
 }
 
+/// Whether a cycle is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum UnderWay {
+    No,
+    Yes,
+    /// One had ended within a session or at its end. If within, the end began another.
+    Perhaps,
+}
+
+/// What moves a cycle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    /// Nothing but a session, which may have ended one.
+    Session,
+    /// A step, with which one ended or did not.
+    Step(bool),
+    /// The end of a session in which something was due.
+    Due,
+    /// One that runs at once, after the one under way was ended or given up.
+    Whole,
+    /// Likewise, or as [`Turn::Session`].
+    PerhapsWhole,
+}
+
 /// An object that only one root keeps.
 struct Island {
     id: Id,
     /// When its root began to be dropped, and when that was over.
     sinking: Option<Stamp>,
     sunk: Option<Stamp>,
+}
+
+/// Where a cycle begins or ends.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    Begin,
+    /// Now or later.
+    MayBegin,
+    End,
+    GiveUp,
+    /// One begins and ends.
+    Whole,
 }
 
 enum Line {
@@ -82,10 +124,14 @@ enum Line {
 
 impl Replay {
     /// Of no heap yet. Either there is one hand, or several; with one, cleanups may be `exact`.
-    pub(super) fn new<M: Ground>(setup: Setup, alone: bool, exact: bool) -> Self {
+    pub(super) fn new<M: Ground>(setup: Setup, alone: bool, exact: bool, in_slices: bool) -> Self {
         Replay {
             oracle: Oracle::new::<M>(exact, setup),
             setup,
+            in_slices,
+            single: alone,
+            under_way: UnderWay::No,
+            turn: Turn::Session,
             alone,
             exact,
             quiescent: true,
@@ -99,7 +145,6 @@ impl Replay {
             cycle: 0,
             due: 0,
             reports: BTreeMap::new(),
-            unreported: 0,
             last_session: 0,
             drops: Vec::new(),
             refused: HashSet::new(),
@@ -120,11 +165,19 @@ impl Replay {
         self.weaks = [None; WEAKS];
         self.stack.clear();
         (self.cycle, self.due) = (0, 0);
+        self.under_way = UnderWay::No;
+        self.turn = Turn::Session;
         self.reports.clear();
         for &(id, address) in &herd {
             self.oracle.allocated(id, Kind::Node, address);
         }
         self.herd = herd.into_iter().map(|(id, _)| id).collect();
+    }
+
+    /// A cycle may begin from now on, and it will not be told.
+    pub(super) fn may_begin(&mut self) {
+        self.sync();
+        self.oracle.begin_cycle(false);
     }
 
     /// Replays all that has been written down since the last time, given the cycles that have run
@@ -219,13 +272,17 @@ impl Replay {
     /// A thread has seen `cycles` cycles completed, at that moment.
     pub(super) fn catch_up(&mut self, cycles: u64, now: Stamp) {
         assert!(cycles >= self.cycle, "{cycles} cycles were seen, after {} had been", self.cycle);
-        if self.alone {
-            assert_eq!(cycles, self.due, "cycles, and those that were asked for or due");
+        let moments = self.moments(cycles - self.cycle);
+        if !moments.is_empty() {
+            self.run_cycles(cycles, moments);
         }
-        if cycles > self.cycle {
-            self.run_cycles(cycles);
+        if self.drops.is_empty() && self.ran.is_empty() {
+            return;
         }
-        for (stamp, id) in std::mem::take(&mut self.drops) {
+        let drops = std::mem::take(&mut self.drops);
+        self.sink_islands(&drops);
+        self.sync();
+        for (stamp, id) in drops {
             assert!(
                 self.oracle.may_be_dead(id),
                 "object {id} was dropped at {stamp}, while no cycle ran, \
@@ -246,26 +303,95 @@ impl Replay {
         }
     }
 
-    fn run_cycles(&mut self, cycles: u64) {
+    /// What has happened since cycles were counted, given how many have ended since then.
+    fn moments(&mut self, ended: u64) -> Vec<Moment> {
+        use Moment::{Begin, End, GiveUp, MayBegin, Whole};
+        let turn = std::mem::replace(&mut self.turn, Turn::Session);
+        if !self.alone {
+            let mut moments = Vec::new();
+            for left in (0..ended).rev() {
+                match (self.in_slices, turn) {
+                    (true, Turn::Whole) if left == 0 => moments.push(Whole),
+                    (true, _) => moments.push(End),
+                    (false, _) => moments.push(Whole),
+                }
+                if self.in_slices {
+                    moments.push(MayBegin);
+                }
+            }
+            return moments;
+        }
+        use UnderWay::{No, Perhaps, Yes};
+        let before = self.under_way;
+        let older = u64::from(before != No);
+        // What was due runs at once unless it is in slices, or goes on with one that is.
+        let at_once = self.setup.zeal || self.setup.pause.is_none();
+        let turn = if turn == Turn::Due && at_once { Turn::Whole } else { turn };
+        let possible = match turn {
+            Turn::Session => 0..=older,
+            Turn::Step(finished) => u64::from(finished)..=u64::from(finished),
+            Turn::Due | Turn::PerhapsWhole => 0..=1 + older,
+            Turn::Whole => 1..=1 + older,
+        };
+        assert!(possible.contains(&ended), "{ended} cycles ended, and not {possible:?}: {turn:?}");
+        // An end after which objects may be dead that are not known to be.
+        let end = || if before == Perhaps { vec![End, MayBegin] } else { vec![End] };
+        let (moments, after) = match (turn, before, ended) {
+            (Turn::Session | Turn::PerhapsWhole, _, 0) => (vec![], before),
+            (Turn::Session, _, _) => (end(), No),
+            (Turn::Step(false) | Turn::Due, No, 0) => (vec![Begin], Yes),
+            (Turn::Step(false) | Turn::Due, _, 0) => (vec![], before),
+            (Turn::Step(_), No, _) => (vec![Whole], No),
+            (Turn::Step(_), _, _) => (end(), No),
+            (Turn::Due, No, _) => (vec![Whole], No),
+            (Turn::Due, _, 1) => (vec![End, MayBegin], Perhaps),
+            (Turn::PerhapsWhole, Yes | Perhaps, 1) => (vec![End, MayBegin], Perhaps),
+            (Turn::Whole, Yes, 1) => (vec![GiveUp, Whole], No),
+            (_, No | Perhaps, 1) => (vec![Whole], No),
+            (_, _, _) => (end().into_iter().chain([Whole]).collect(), No),
+        };
+        self.under_way = after;
+        moments
+    }
+
+    fn run_cycles(&mut self, cycles: u64, moments: Vec<Moment>) {
         let drops = std::mem::take(&mut self.drops);
         let lost = self.sink_islands(&drops);
+        let mut drops = Some(drops);
         let mut expected = Vec::new();
-        for _ in self.cycle..cycles {
+        let last = moments.iter().rposition(|moment| matches!(moment, Moment::End | Moment::Whole));
+        for (at, moment) in moments.into_iter().enumerate() {
             self.sync();
-            expected.push(self.oracle.collect());
+            match moment {
+                Moment::Begin => self.oracle.begin_cycle(true),
+                Moment::MayBegin => self.oracle.begin_cycle(false),
+                Moment::GiveUp => self.oracle.give_up_cycle(),
+                Moment::Whole => {
+                    self.oracle.begin_cycle(true);
+                    expected.push(self.oracle.end_cycle(true));
+                }
+                Moment::End => {
+                    // What ends a cycle was seen in slices before, or in this one.
+                    if last == Some(at) {
+                        self.note_drops(drops.take());
+                    }
+                    expected.push(self.oracle.end_cycle(false));
+                }
+            }
         }
-        drops.into_iter().for_each(|(_, id)| self.oracle.note(Event::Dropped(id)));
-        if self.exact {
-            self.oracle.settle();
+        if last.is_none() {
+            self.drops = drops.unwrap_or_default();
+            return;
         }
+        self.note_drops(drops);
         let first = self.cycle + 1;
         self.cycle = cycles;
         // Which of several cycles an island went in, is unknown.
         let known = expected.len() == 1 || !lost;
         for (cycle, expected) in (first..).zip(expected) {
+            let known = known && !(self.in_slices && !expected.whole);
             let Some(report) = self.reports.get(&cycle).filter(|_| known) else {
-                self.unreported += 1;
-                self.oracle.check_glue_of(&expected);
+                self.oracle.was_not_reported(&expected);
                 continue;
             };
             let newly = expected.newly();
@@ -275,10 +401,18 @@ impl Replay {
             let (least, most) = (not_in(&self.ever_ended), not_in(&self.ended));
             let queued = report.queued_cleanups;
             assert!(
-                !self.quiescent || (least..=most).contains(&queued),
+                !self.quiescent || !expected.whole || (least..=most).contains(&queued),
                 "cycle {cycle} queued {queued} cleanups of {least} to {most}"
             );
             self.oracle.check_report(&expected, report);
+        }
+    }
+
+    /// Takes note of drops. If there can be no others, of what they have ended.
+    fn note_drops(&mut self, drops: Option<Vec<(Stamp, Id)>>) {
+        drops.into_iter().flatten().for_each(|(_, id)| self.oracle.note(Event::Dropped(id)));
+        if self.exact {
+            self.oracle.settle();
         }
     }
 
@@ -334,7 +468,7 @@ impl Replay {
     }
 
     fn check_limit(&self) {
-        let bytes = self.oracle.bytes();
+        let bytes = self.oracle.least_bytes();
         assert!(self.setup.limit.is_none_or(|limit| bytes <= limit), "{bytes} bytes are in use");
     }
 
@@ -345,6 +479,9 @@ impl Replay {
     fn deed(&mut self, stamp: Stamp, deed: &Deed) {
         match *deed {
             Deed::Alloc { id, kind, address } => {
+                if self.oracle.at(address).is_some() {
+                    self.sync();
+                }
                 self.oracle.allocated(id, kind, address);
                 self.check_limit();
             }
@@ -352,7 +489,9 @@ impl Replay {
                 if self.room_is_known {
                     let (bytes, room) = (self.oracle.bytes(), self.oracle.has_room(kind));
                     assert!(!room, "refused below the limit, beside {bytes} bytes");
-                    assert_eq!(used.unwrap_or(bytes), bytes, "the bytes beside which it was");
+                    let used = used.unwrap_or(bytes);
+                    let is_known = used == bytes || used < bytes && self.oracle.is_collecting();
+                    assert!(is_known, "refused beside {used} bytes, and not {bytes}");
                 }
                 self.oracle.refused(id, kind);
             }
@@ -362,6 +501,7 @@ impl Replay {
             }
             Deed::NoRecord { object } => {
                 let object = self.id_of(object);
+                self.sync();
                 let refused = !self.room_is_known || !self.oracle.can_downgrade(object);
                 assert!(refused, "a weak pointer was refused below the limit");
                 self.oracle.record_refused();
@@ -420,6 +560,7 @@ impl Replay {
             }
             Deed::Downgrade { object, weak, other, same } => {
                 let object = self.id_of(object);
+                self.sync();
                 let record = self.oracle.downgraded(object);
                 self.check_limit();
                 let known = self.weaks[other] == Some(record);
@@ -433,8 +574,9 @@ impl Replay {
             Deed::CopyWeak { from, to } => self.weaks[to] = self.weaks[from],
             Deed::Upgrade { weak, found } => {
                 let record = self.weaks[weak].expect("there is something in the weak slot");
-                let target = self.oracle.target(record);
-                self.check(&format!("weak slot {weak}"), found, target);
+                let found = found.map(|found| self.id_of(found));
+                self.sync();
+                self.oracle.upgraded(record, found);
             }
             Deed::StoreWeak { node, weak } => {
                 let node = self.id_of(node);
@@ -470,14 +612,23 @@ impl Replay {
                     island.sunk = Some(stamp);
                 }
             }
-            Deed::Collect => self.due += 1,
+            Deed::Collect => {
+                self.due += 1;
+                if self.single {
+                    self.turn = Turn::Whole;
+                }
+            }
+            Deed::Step { finished } => {
+                self.turn = Turn::Step(finished);
+                self.sync();
+            }
             Deed::Close { due: Some(due) } => {
                 match self.oracle.due() {
                     Due::Yes => assert!(due, "a cycle was due at the end of a session"),
                     Due::No => assert!(!due, "no cycle was due at the end of a session"),
                     Due::Perhaps => {}
                 }
-                self.due += u64::from(due);
+                self.turn = if due { Turn::Due } else { Turn::Session };
                 // What happens at the session's end is told from what happened in it.
                 if self.exact {
                     self.oracle.settle();
@@ -485,7 +636,13 @@ impl Replay {
             }
             // What it did before the panic stays.
             Deed::Close { due: None } => {
-                self.due += u64::from(self.oracle.due_in_spite_of_a_panic());
+                self.turn = match self.oracle.due_in_spite_of_a_panic() {
+                    true if self.setup.pause.is_none() && self.under_way == UnderWay::No => {
+                        Turn::Whole
+                    }
+                    true => Turn::PerhapsWhole,
+                    false => Turn::Session,
+                };
             }
         }
     }
@@ -563,6 +720,13 @@ impl Replay {
         }
     }
 
+    /// Takes over what the oracle cannot know of cycles that ended in one operation.
+    pub(super) fn adopt(&mut self, stats: &HeapStats) {
+        if !(self.alone && self.oracle.is_collecting()) {
+            self.oracle.adopt_queued(stats);
+        }
+    }
+
     /// Compares what handles and the pool say. Called when no cleanup is running.
     pub(super) fn check_cleanups(&self, common: &Common, pool: &CleanupPool) {
         for handle in &*common.handles.lock() {
@@ -585,9 +749,13 @@ impl Replay {
     ) {
         assert_eq!(found.is_some(), expected.is_some(), "{what}");
         let Some((weak, record)) = found.zip(expected) else { return };
+        let upgraded = weak.upgrade(mc);
         let target = self.oracle.target(record);
+        if upgraded.is_none() && target.is_some_and(|target| self.oracle.may_be_dead(target)) {
+            return;
+        }
         let address = target.map(|id| self.oracle.object(id).address);
-        let found = weak.upgrade(mc);
+        let found = upgraded;
         assert_eq!(found.map(Any::address), address, "{what} upgrades to {target:?}");
         if let Some((object, id)) = found.zip(target) {
             assert!(object.id().is_none_or(|own| own == id), "object {id} was overwritten");

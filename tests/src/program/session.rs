@@ -5,8 +5,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
-use sexton::{GcReport, Mutation, VerifyError};
+use sexton::{GcReport, Mutation, Progress, VerifyError};
 
 use super::cleanups::{Handle, Plan};
 use super::common::Common;
@@ -30,6 +31,7 @@ pub(super) trait Door {
         ) -> T,
     ) -> T;
     fn collect(&mut self) -> GcReport;
+    fn step(&mut self, budget: Duration) -> Progress;
     fn verify(&mut self) -> Result<(), VerifyError>;
 }
 
@@ -126,8 +128,11 @@ impl Scribe {
             })
         }));
         match ended {
-            // In zeal mode it has not ended without a cycle.
-            Ok(cycle) => self.least = cycle + u64::from(self.setup.zeal),
+            // In zeal mode it has not ended without a cycle, or another thread's slice of one.
+            Ok(cycle) => {
+                let collects = self.setup.zeal && !self.common.others_step;
+                self.least = cycle + u64::from(collects);
+            }
             Err(payload) => {
                 let text = message(&*payload);
                 let full = self.setup.limit.is_some() && text.contains(" is full: ");

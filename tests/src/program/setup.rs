@@ -3,13 +3,41 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sexton::{Branded, CleanupPool, HeapBuilder, Mode, OnDrop, Pacing};
+use sexton::{Branded, CleanupPool, Gc, HeapBuilder, Mode, Mutation, OnDrop, Pacing, Payload};
 
-use super::ledger::{Event, Ledger};
+use super::common::Common;
+use super::ledger::{Event, Id, Ledger};
 use super::ops::{Policy, PoolKind, Setup};
+use super::payload::{Any, FLOCK, Node};
+use super::place::Ground;
 
 /// Far more than anything here takes; a program that waits so long has failed.
 pub(super) const LONG: Duration = Duration::from_secs(60);
+
+/// Objects that a heap begins with, so that its marks take several slices.
+pub(super) fn flock(setup: Setup) -> usize {
+    let has_room = setup.limit.is_none() && !setup.zeal;
+    if has_room && setup.pause.is_some() { FLOCK } else { 0 }
+}
+
+/// The first objects of a heap, and where they are.
+pub(super) fn herd<'gc, M: Ground>(
+    mc: &Mutation<'gc, M>,
+    common: &Common,
+    members: usize,
+    told: &mut Vec<(Id, usize)>,
+) -> Vec<Gc<'gc, Node<'gc, M>>>
+where
+    Node<'gc, M>: Payload<M>,
+{
+    let make = |_| {
+        let id = common.next_id();
+        let node = mc.alloc(Node::new(id));
+        told.push((id, Any::Node(node).address()));
+        node
+    };
+    (0..members).map(make).collect()
+}
 
 /// A pool that tells the ledger of panics.
 pub(super) fn new_pool(kind: PoolKind, ledger: &Arc<Ledger>) -> CleanupPool {
@@ -31,8 +59,7 @@ pub(super) fn configure<R: Branded, M: Mode>(
         .cleanup_pool(pool)
         .drop_timeout(LONG)
         .zeal(setup.zeal)
-        // The oracle expects whole cycles.
-        .pause_budget(None)
+        .pause_budget(setup.pause)
         .pacing(match setup.pace {
             Some(min_bytes) => Pacing::Automatic { min_bytes, growth: 1.0 },
             None => Pacing::Manual,

@@ -28,17 +28,19 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sexton::{CleanupPool, GcReport, Heap, Mutation, Mutator, Shared, VerifyError, WaitError};
+use sexton::{
+    CleanupPool, GcReport, Heap, Mutation, Mutator, Progress, Shared, VerifyError, WaitError,
+};
 
 use super::common::Common;
 use super::hand::{Hand, slot};
 use super::journal::{Deed, RootNumber};
 use super::ledger::{Id, Probe};
 use super::ops::{Crew, Op, PoolKind, Program, Setup, Step};
-use super::payload::{Any, AnySharedRoot, HERD, Kind, Node, World};
+use super::payload::{AnySharedRoot, HERD, Kind, World};
 use super::replay::Replay;
 use super::session::{Door, Scribe};
-use super::setup::{LONG, configure, new_pool};
+use super::setup::{LONG, configure, flock, herd as herd_of, new_pool};
 use super::tally::{Tally, message, modulo};
 use crate::quiet::quietly;
 
@@ -89,6 +91,10 @@ impl Door for Attached<'_, '_> {
 
     fn collect(&mut self) -> GcReport {
         self.mutator().collect()
+    }
+
+    fn step(&mut self, budget: Duration) -> Progress {
+        self.mutator().step(budget)
     }
 
     fn verify(&mut self) -> Result<(), VerifyError> {
@@ -304,7 +310,8 @@ struct Stage {
 impl Stage {
     fn new(program: &Program, crew: Crew) -> Self {
         let setup = program.setup;
-        let common = Arc::new(Common::new());
+        let steps = program.steps.iter().any(|step| matches!(step.op, Op::Step { .. }));
+        let common = Arc::new(Common::new(steps));
         let pool = new_pool(program.pool, &common.ledger);
         let probe = Probe::new(common.next_id(), &common.ledger);
         let root = probe.id;
@@ -313,18 +320,11 @@ impl Stage {
         }
         // Not where it would be verified after each session.
         let herd = crew.herd && setup.limit.is_none() && !setup.zeal;
-        let members = if herd { HERD } else { 0 };
-        let mut herd: Vec<(Id, usize)> = Vec::new();
+        let members = if herd { HERD } else { flock(setup) };
+        let mut told: Vec<(Id, usize)> = Vec::new();
         let builder = SharedHeap::builder().gc_threads(crew.gc_threads);
-        let heap = configure(builder, &pool, setup).build(|mc| {
-            let nodes = (0..members).map(|_| {
-                let id = common.next_id();
-                let node = mc.alloc(Node::new(id));
-                herd.push((id, Any::Node(node).address()));
-                node
-            });
-            World::new(probe, nodes.collect())
-        });
+        let heap = configure(builder, &pool, setup)
+            .build(|mc| World::new(probe, herd_of(mc, &common, members, &mut told)));
         let heap = Arc::new(heap);
         // The cleanups must not keep it.
         let (visited, writes) = (Arc::downgrade(&heap), Arc::downgrade(&common));
@@ -335,8 +335,12 @@ impl Stage {
         };
         let first = common.visit.set(Arc::new(visits));
         assert!(first.is_ok(), "a program has one heap");
-        let mut replay = Replay::new::<Shared>(setup, false, false);
-        replay.new_heap(setup, root, herd);
+        let in_slices = setup.pause.is_some() || steps;
+        let mut replay = Replay::new::<Shared>(setup, false, false, in_slices);
+        replay.new_heap(setup, root, told);
+        if in_slices {
+            replay.may_begin();
+        }
         Stage { heap: Some(heap), pool, kind: program.pool, setup, common, replay }
     }
 
@@ -346,13 +350,14 @@ impl Stage {
         let roots = SharedRoots::default();
         let tally = self.mutate(program, crew, &heap, &roots);
         self.feed();
+        self.replay.single = true;
         self.compare();
         self.collect();
         self.drop_roots(roots);
         drop(heap);
         self.collect();
         self.collect();
-        if self.setup.pace.is_none() && !self.setup.zeal {
+        if self.setup.pace.is_none() && !self.setup.zeal && !self.replay.in_slices {
             let cycles = self.heap().stats().cycles;
             assert_eq!(cycles, self.replay.due, "cycles, of which none was asked for");
         }
@@ -463,6 +468,7 @@ impl Stage {
             (None, Err(payload)) => panic!("{}", message(&*payload)),
             (Some(failure), Err(payload)) => panic!("{failure}\nand: {}", message(&*payload)),
         }
+        self.replay.sync();
         self.replay.oracle.settle();
     }
 
@@ -491,11 +497,8 @@ impl Stage {
     fn check(&mut self) {
         self.replay.sync();
         let stats = self.heap().stats();
-        let oracle = &mut self.replay.oracle;
-        if self.replay.unreported > 0 {
-            oracle.adopt_queued(&stats);
-        }
-        oracle.check_heap(&stats, true);
+        self.replay.adopt(&stats);
+        self.replay.oracle.check_heap(&stats, true);
         self.replay.check_cleanups(&self.common, &self.pool);
     }
 
