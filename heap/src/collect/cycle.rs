@@ -145,10 +145,8 @@ impl Until {
 /// What is to be done for a heap that a cycle, or a slice, is due in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// A cycle, at once.
+    /// A cycle, at once. One that is under way would leave what has died since it began.
     Whole,
-    /// What is left of the one under way, at once.
-    Rest,
     /// A slice of this length.
     Slice(Duration),
 }
@@ -237,14 +235,12 @@ impl<M: Mode> Collector<M> {
 
     /// Tells what is to be done, when something is due.
     pub(crate) fn plan(&self, core: &Core<M>) -> Plan {
-        let is_idle = core.phase().get() == Phase::Idle;
         let in_use = core.bytes_in_use();
         let Some(budget) = self.budget.filter(|_| !core.zeal()) else { return Plan::Whole };
-        if core.pacer().is_urgent(in_use) {
-            return if is_idle { Plan::Whole } else { Plan::Rest };
-        }
-        let fits = is_idle && self.cycle.with(|cycle| cycle.pace.fits(in_use, budget));
-        if fits { Plan::Whole } else { Plan::Slice(self.slice()) }
+        let fits = || self.cycle.with(|cycle| cycle.pace.fits(in_use, budget));
+        let is_whole =
+            core.pacer().is_urgent(in_use) || (core.phase().get() == Phase::Idle && fits());
+        if is_whole { Plan::Whole } else { Plan::Slice(self.slice()) }
     }
 
     /// Runs what `until` allows of the cycle that is under way. One begins if there is none, and
@@ -277,7 +273,12 @@ impl<M: Mode> Collector<M> {
                     // A thread marks. The snapshot is all that sessions have to wait for.
                     until.deadline = Some(Instant::now());
                 }
-                cycle.begin(core, in_slices, root)
+                let begun = cycle.begin(core, in_slices, root);
+                if core.phase().get() == Phase::Marking && core.phase().epoch() == NO_EPOCH {
+                    // Epochs are used up, and without one no session may come between.
+                    until.deadline = None;
+                }
+                begun
             } else {
                 recalled
             };
@@ -325,7 +326,7 @@ impl<M: Mode> Collector<M> {
             // Before the start: a thread that is done at once makes it due.
             core.pacer().set_next_slice(end);
         }
-        if !self.background.start(core.roots(), core.pacer().trigger(), spawn) {
+        if !self.background.start(core.roots(), &core.pacer().trigger(), spawn) {
             self.recall(cycle, core).err().into_iter().for_each(drop_quietly);
             cycle.pace.after_slice(core, cycle.report.pause_time, self.budget);
         }
@@ -398,15 +399,22 @@ impl<M: Mode> Collector<M> {
     /// Gives the cycle up that is under way, if it is one that marks. What is left of another is to
     /// be run.
     pub(crate) fn give_up_mark(&self, core: &Core<M>) {
+        self.settle(core);
+        if core.phase().get() == Phase::Marking {
+            self.cycle.with(|cycle| cycle.give_up(core));
+        }
+    }
+
+    /// Takes the marker back, if it is on loan, and gives up a mark whose trace glue has panicked
+    /// since the last slice. The next one throws that.
+    pub(crate) fn settle(&self, core: &Core<M>) {
         if core.phase().get() == Phase::Marking {
             self.cycle.with(|cycle| {
-                let recalled = self.recall(cycle, core);
-                if recalled.is_ok() {
-                    cycle.give_up(core);
-                }
-                let thrown = std::mem::replace(&mut cycle.thrown, recalled.err());
-                thrown.into_iter().for_each(drop_quietly);
+                let settled = self.recall(cycle, core).and_then(|()| cycle.take_shaded(core));
+                cycle.thrown = settled.err();
             });
+            // The marker is lent again after the next slice.
+            core.pacer().set_next_slice(0);
         }
     }
 
@@ -436,20 +444,18 @@ impl<M: Mode> Collector<M> {
         core: &Core<M>,
         each: &mut dyn FnMut(std::ptr::NonNull<u8>),
     ) {
-        // It is lent again after the next slice, which is due now.
-        let recalled = self.cycle.with(|cycle| self.recall(cycle, core));
-        if let Err(payload) = recalled {
-            self.cycle.with(|cycle| cycle.thrown = Some(payload));
-        }
-        core.pacer().set_next_slice(0);
         core.roots().for_each_ahead(&mut *each);
-        core.for_each_context(|context| context.shaded().borrow().for_each_waiting(each));
         self.cycle.with(|cycle| {
-            cycle.left_behind.for_each_waiting(each);
             let pending = Pending { len: cycle.waiting, next: None };
             cycle.marker.for_each_waiting(pending, each);
             cycle.marker.for_each_in_slices(each);
         });
+    }
+
+    /// Has the next cycle in slices go on counting from an epoch.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn set_epoch(&self, epoch: u32) {
+        self.cycle.with(|cycle| cycle.epoch = epoch);
     }
 
     /// Calls `each` with the spans that the sweep under way has not sorted.
@@ -539,26 +545,7 @@ impl Cycle {
         until: Until,
         helpers: &Helpers<'_>,
     ) -> Result<bool, Box<dyn Any + Send>> {
-        let mut shaded = Ok(0);
-        let Cycle { marker, waiting, left_behind, .. } = self;
-        let mut pending = Pending { len: *waiting, next: None };
-        let mut take_over =
-            |list: &mut Shaded| match (&mut shaded, list.hand_over(marker, &mut pending)) {
-                (Ok(sum), Ok(looks)) => *sum += looks,
-                (Ok(_), Err(payload)) => shaded = Err(payload),
-                (Err(_), Err(surplus)) => drop_quietly(surplus),
-                (Err(_), Ok(_)) => {}
-            };
-        take_over(left_behind);
-        core.for_each_context(|context| take_over(&mut context.shaded().borrow_mut()));
-        self.waiting = pending.len;
-        match shaded {
-            Ok(looks) => self.report.barrier_looks += looks,
-            Err(payload) => {
-                self.give_up(core);
-                return Err(payload);
-            }
-        }
+        self.take_shaded(core)?;
         let at_once = until.deadline.is_none();
         let mut looked = Instant::now();
         loop {
@@ -586,6 +573,32 @@ impl Cycle {
             self.objects = if took < LOOK { objects * 2 } else { objects / 2 };
             self.objects = self.objects.clamp(OBJECTS, MOST_OBJECTS);
         }
+    }
+
+    /// Takes over what the barrier has marked. If trace glue has panicked there, the mark is given
+    /// up.
+    fn take_shaded<M: Mode>(&mut self, core: &Core<M>) -> Result<(), Box<dyn Any + Send>> {
+        let mut shaded = Ok(0);
+        let Cycle { marker, waiting, left_behind, .. } = self;
+        let mut pending = Pending { len: *waiting, next: None };
+        let mut take_over =
+            |list: &mut Shaded| match (&mut shaded, list.hand_over(marker, &mut pending)) {
+                (Ok(sum), Ok(looks)) => *sum += looks,
+                (Ok(_), Err(payload)) => shaded = Err(payload),
+                (Err(_), Err(surplus)) => drop_quietly(surplus),
+                (Err(_), Ok(_)) => {}
+            };
+        take_over(left_behind);
+        core.for_each_context(|context| take_over(&mut context.shaded().borrow_mut()));
+        self.waiting = pending.len;
+        match shaded {
+            Ok(looks) => self.report.barrier_looks += looks,
+            Err(payload) => {
+                self.give_up(core);
+                return Err(payload);
+            }
+        }
+        Ok(())
     }
 
     /// Gives up the mark: nothing dies. What is left of the cycle clears the marks.

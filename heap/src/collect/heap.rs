@@ -123,16 +123,6 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         match self.collector.plan(&self.core) {
             Plan::Whole => Some(self.cycle(stopped, waiting)),
             Plan::Slice(budget) => self.run(stopped, Until::after(budget), waiting),
-            Plan::Rest => {
-                let report = self.run(stopped, Until::END, waiting);
-                // Objects that died since the cycle began are still there.
-                match self.collector.plan(&self.core) {
-                    Plan::Whole if self.core.pacer().is_urgent(self.core.bytes_in_use()) => {
-                        Some(self.cycle(Stopped::now(), waiting))
-                    }
-                    _ => report,
-                }
-            }
         }
     }
 

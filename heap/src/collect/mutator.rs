@@ -29,7 +29,7 @@ use crate::session::mutation::Mutation;
 ///
 /// The mechanism without the policy: the facade's `Mutator` wraps it.
 pub struct RawMutator<'h, R: Branded> {
-    heap: &'h RawHeap<R, Shared>,
+    pub(crate) heap: &'h RawHeap<R, Shared>,
     state: Arc<MutatorState<Context<Shared>>>,
     /// Last, so that the thread attaches again only when this mutator is gone. Keeps it on its
     /// thread.

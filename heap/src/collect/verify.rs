@@ -53,6 +53,7 @@ pub(crate) fn verify<M: Mode>(
     roots: impl FnOnce(&mut Marker),
     swept: impl FnOnce() -> bool,
 ) -> Result<(), VerifyError> {
+    collector.settle(core);
     let allocators = Allocators::of(core);
     let phase = core.phase().get();
     core.space().with(|space| {

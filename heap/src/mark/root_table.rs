@@ -200,7 +200,8 @@ impl RootTable {
 
     /// Gives up a scan. O(1).
     pub(crate) fn end_scan(&self) {
-        let mut slots = self.slots.lock();
+        // A thread that a `fork` has left behind may have been scanning. No scan follows then.
+        let Some(mut slots) = self.slots.lock_at(self.home) else { return };
         slots.ahead = 0;
         slots.handed_over = Vec::new();
     }

@@ -27,7 +27,8 @@ use crate::object::gc::Gc;
 ///
 /// 1. [`trace`](Trace::trace) calls `trace` on every field that can own a `Gc<'gc, _>` or
 ///    `Weak<'gc, _>`, directly or inside other values. It does so in any state of the value: a
-///    borrowed cell, a locked mutex.
+///    borrowed cell, a locked mutex. It does so for the field itself, and not for a copy, which may
+///    be gone when the marker comes to it: a long slice is traced later.
 /// 2. `NEEDS_TRACE` is `false` only if `'gc` does not occur in the type. That no value of it can
 ///    own a pointer is not enough. A trait can associate it with a type that does, and a generic
 ///    type may store that one. It goes by its parameter's constant.

@@ -86,11 +86,11 @@ impl<T> GcCell<T> {
     where
         T: Trace<'gc>,
     {
-        // SAFETY: the cell is not `Sync` and lends no reference to its value, so it is not written
-        // during this look, nor read during the write. Trace glue changes nothing.
-        mc.overwrites(unsafe { &*self.value.get() });
-        // SAFETY: as above.
-        unsafe { self.value.get().replace(value) }
+        // SAFETY: the cell is not `Sync` and lends no reference to its value, so this is the only
+        // one. Trace glue does not come back here, as it writes no cell.
+        let old = unsafe { &mut *self.value.get() };
+        mc.overwrites(old);
+        std::mem::replace(old, value)
     }
 
     /// Takes the value out and leaves the default. O(1).
@@ -784,10 +784,10 @@ impl<'gc, T> GcAtomic<'gc, T> {
         // AcqRel: pairs with itself, `load` and `store`.
         let old = self.object.swap(into_raw(value), Ordering::AcqRel);
         // SAFETY: the field holds only what `into_raw` made of a `Gc` of this brand.
-        let old = unsafe { from_raw(old) };
+        let mut old = unsafe { from_raw(old) };
         // Afterwards: the mark does not end within the session, and another thread may have changed
         // what a look before had found.
-        mc.overwrites(&old);
+        mc.overwrites(&mut old);
         old
     }
 
@@ -812,9 +812,9 @@ impl<'gc, T> GcAtomic<'gc, T> {
         match self.object.compare_exchange(current, new, success, failure) {
             Ok(old) => {
                 // SAFETY: the field holds only what `into_raw` made of a `Gc` of this brand.
-                let old = unsafe { from_raw(old) };
+                let mut old = unsafe { from_raw(old) };
                 // Afterwards: as in `swap`.
-                mc.overwrites(&old);
+                mc.overwrites(&mut old);
                 Ok(old)
             }
             // SAFETY: as above.

@@ -160,9 +160,10 @@ impl Pacer {
         self.trigger.store(trigger, Relaxed);
     }
 
-    /// Gives what the next cycle or slice is due at, for a thread to make it 0.
-    pub(crate) fn trigger(&self) -> &Arc<fields::AtomicU64> {
-        &self.trigger
+    /// Gives what the next cycle or slice is due at, for a thread to make it 0. If pacing is manual
+    /// it is of no effect.
+    pub(crate) fn trigger(&self) -> Arc<fields::AtomicU64> {
+        if self.pacing == Pacing::Manual { Arc::default() } else { self.trigger.clone() }
     }
 
     /// Gives the bytes in use at which a cycle in slices is to have ended.

@@ -104,11 +104,6 @@ impl Shaded {
         surplus.into_iter().for_each(drop_quietly);
     }
 
-    /// Calls `each` with the objects that wait here.
-    pub(crate) fn for_each_waiting(&self, each: &mut dyn FnMut(NonNull<u8>)) {
-        self.marker.for_each_waiting(self.waiting(), each);
-    }
-
     /// Forgets all of it: the mark is given up.
     pub(crate) fn forget(&mut self) {
         let panic = std::mem::replace(self, Shaded::new()).panic;

@@ -65,19 +65,30 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// of your own, with an `unsafe` implementation of [`Trace`], must. While a cycle marks, it
     /// marks what `old` points to: some nanoseconds a pointer. At other times it does nothing.
     ///
+    /// It takes a mutable borrow, as locks within `old` are not taken to look into them. Another
+    /// thread might have one.
+    ///
+    /// ```compile_fail
+    /// # use sexton_heap::{Gc, GcMutex, Leaf, Mutation, Shared};
+    /// fn wrong<'gc>(mc: &Mutation<'gc, Shared>, lock: &GcMutex<Option<Gc<'gc, Leaf<u32>>>>) {
+    ///     mc.overwrites(lock); // not `&mut`
+    /// }
+    /// ```
+    ///
     /// After Yuasa, *Real-time garbage collection on general-purpose machines*, 1990.
     #[inline]
-    pub fn overwrites<T: Trace<'gc>>(&self, old: &T) {
+    pub fn overwrites<T: Trace<'gc>>(&self, old: &mut T) {
         if T::NEEDS_TRACE && self.epoch != NO_EPOCH {
             self.shade(|tracer| old.trace(tracer));
         }
     }
 
-    /// Does the same, unless the stamp says that this cycle has traced what holds `old`.
+    /// Does the same, unless the stamp says that this cycle has traced what holds `old`. The caller
+    /// sees to it that no other thread changes `old` meanwhile.
     #[inline]
     pub(crate) fn overwrites_unless<T: Trace<'gc>>(&self, traced: &Stamp, old: &T) {
-        if !traced.is(self.epoch) {
-            self.overwrites(old);
+        if T::NEEDS_TRACE && self.epoch != NO_EPOCH && !traced.is(self.epoch) {
+            self.shade(|tracer| old.trace(tracer));
         }
     }
 
