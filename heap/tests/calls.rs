@@ -71,11 +71,17 @@ fn config(rng: &mut Rng) -> HeapConfig {
         },
         gc_threads: Some(rng.usize(1..3)),
         spawn_helper: Some(Arc::new(|_, body| thread::Builder::new().spawn(body).map(drop))),
+        pause_budget: rng.bool().then(|| budget(rng)),
         zeal: rng.u8(0..4) == 0,
         diagnostics: rng.bool(),
         on_drop: rng.choice([OnDrop::RunAll, OnDrop::RunQueued, OnDrop::Discard]).unwrap(),
         ..HeapConfig::default()
     }
+}
+
+/// How long a slice may take: a step of it, or more.
+fn budget(rng: &mut Rng) -> Duration {
+    Duration::from_micros(rng.choice([0, 0, 20, u64::MAX]).unwrap())
 }
 
 /// What outlives sessions, and heaps.
@@ -182,7 +188,8 @@ impl Stage {
     }
 
     fn step(&mut self, rng: &mut Rng, handles: &mut Handles, foreign: &[Root<Kept>]) {
-        match rng.u8(0..12) {
+        match rng.u8(0..15) {
+            12.. => _ = self.heap.step(budget(rng)),
             0 => _ = self.heap.collect(),
             1 => self.heap.verify().expect("it is consistent"),
             2 => _ = self.heap.run_local_cleanups(rng.usize(0..9)),
@@ -199,7 +206,8 @@ impl Stage {
             6 => _ = self.roots.first().cloned().map(|root| self.roots.push(root)),
             _ => {
                 _ = expected(|| self.session(rng, handles, foreign));
-                if self.heap.wants_collection() || self.heap.has_refused() {
+                let ended = self.heap.collect_if_due();
+                if ended.is_none() && self.heap.has_refused() {
                     self.heap.collect();
                 }
             }
@@ -315,7 +323,7 @@ fn shared_thread<'h>(
     let mut handles = Handles::default();
     let mut mutator: Option<RawMutator<'_, SharedWorld<'static>>> = None;
     for _ in 0..rng.u32(1..60) {
-        match (&mut mutator, rng.u8(0..12)) {
+        match (&mut mutator, rng.u8(0..15)) {
             (_, 0) => look(heap, &mut handles),
             (_, 1) => handles.step(rng, pool),
             (_, 2) => _ = common.roots.lock().unwrap().pop(),
@@ -324,6 +332,7 @@ fn shared_thread<'h>(
             (Some(_), 4) => drop(mutator.take()),
             (Some(mutator), 5) => _ = mutator.collect(),
             (Some(mutator), 6) => mutator.verify().expect("it is consistent"),
+            (Some(mutator), 12..) => _ = mutator.step(budget(rng)),
             (Some(mutator), 7) => _ = (mutator.gc_pending(), mutator.collect_if_refused()),
             (Some(mutator), _) => {
                 let session = expected(|| shared_session(rng, heap, mutator, &mut handles, common));

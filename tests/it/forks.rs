@@ -354,3 +354,23 @@ fn with_a_shared_heap_in_use() {
         }
     });
 }
+
+/// A thread scans the roots of a `Shared` heap, and so mostly holds their lock.
+#[test]
+fn while_a_thread_marks() {
+    apart("forks::while_a_thread_marks", || {
+        for _ in 0..20 {
+            let heap: Heap<Common<'static>, Shared> =
+                Heap::builder().pacing(Pacing::Manual).gc_threads(2).build(|_| Common::default());
+            let mut mutator = heap.attach();
+            let roots: Vec<_> = mutator.mutate(|mc, _| {
+                let object = mc.alloc(Leaf::new(7));
+                (0..100_000).map(|_| mc.root(object)).collect()
+            });
+            assert!(!mutator.step(Duration::ZERO).is_finished());
+            drop(mutator);
+            let mut own = Some((heap, roots));
+            in_a_child(|| at_once("the drop of a heap and its roots", || drop(own.take())));
+        }
+    });
+}

@@ -20,6 +20,7 @@ mod local;
 mod locks;
 mod on_drop;
 mod parallel;
+mod phases;
 mod program;
 mod reentrancy;
 mod roots;

@@ -9,6 +9,9 @@ mod loom_handshake;
 #[cfg(loom)]
 #[expect(unsafe_code, reason = "the derive names the facade, so here `Trace` is written by hand")]
 mod loom_marking;
+#[cfg(not(any(loom, shuttle)))]
+#[expect(unsafe_code, reason = "the derive names the facade, and trace glue is to panic")]
+mod phases;
 #[cfg(shuttle)]
 #[expect(unsafe_code, reason = "the derive names the facade, so here `Trace` is written by hand")]
 mod shuttle_shared;
