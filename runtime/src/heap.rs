@@ -406,6 +406,9 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     /// slice overshoots its budget by one step that cannot be cut: some ten microseconds, or the
     /// user's own `Drop`.
     ///
+    /// Slices get longer if the collection is late: if the heap has grown by twice as much as
+    /// planned, they are twice as long, and so on.
+    ///
     /// With `None` each collection runs at once. That takes less time in all, and longer pauses.
     pub fn pause_budget(mut self, budget: Option<Duration>) -> Self {
         self.config.pause_budget = budget;

@@ -162,6 +162,9 @@ const OBJECTS: usize = if cfg!(loom) { 0 } else { 64 };
 /// The same, at most.
 const MOST_OBJECTS: usize = 4096;
 
+/// The shortest slice of a cycle that is late.
+const LEAST_SLICE: Duration = Duration::from_micros(50);
+
 /// The longest slice where a thread marks beside open sessions.
 const STOP: Duration = Duration::from_micros(200);
 
@@ -237,10 +240,15 @@ impl<M: Mode> Collector<M> {
     pub(crate) fn plan(&self, core: &Core<M>) -> Plan {
         let in_use = core.bytes_in_use();
         let Some(budget) = self.budget.filter(|_| !core.zeal()) else { return Plan::Whole };
-        let fits = || self.cycle.with(|cycle| cycle.pace.fits(in_use, budget));
-        let is_whole =
-            core.pacer().is_urgent(in_use) || (core.phase().get() == Phase::Idle && fits());
-        if is_whole { Plan::Whole } else { Plan::Slice(self.slice()) }
+        let (pace, is_idle) =
+            (self.cycle.with(|cycle| cycle.pace), core.phase().get() == Phase::Idle);
+        if core.pacer().is_urgent(in_use) || is_idle && pace.fits(in_use, budget) {
+            return Plan::Whole;
+        }
+        let late = if is_idle { 1 } else { pace.late(in_use) };
+        // A slice of no length would never catch up.
+        let slice = if late > 1 { self.slice().max(LEAST_SLICE) } else { self.slice() };
+        Plan::Slice(slice.saturating_mul(late))
     }
 
     /// Runs what `until` allows of the cycle that is under way. One begins if there is none, and
@@ -850,6 +858,15 @@ impl Pace {
     /// Tells whether a cycle is expected to fit into one slice.
     fn fits(&self, bytes: u64, budget: Duration) -> bool {
         bytes <= SMALL || self.expect(bytes) <= budget
+    }
+
+    /// Tells how many times its runway a cycle has used up: 1 if it is on time.
+    ///
+    /// A late one gets longer slices. Otherwise the heap would grow while the program allocates
+    /// faster than it is collected.
+    fn late(&self, bytes: u64) -> u32 {
+        let times = bytes.saturating_sub(self.began_at) / self.runway.max(1);
+        u32::try_from(times).unwrap_or(u32::MAX).max(1)
     }
 
     fn begin<M: Mode>(&mut self, core: &Core<M>) {

@@ -88,7 +88,7 @@ impl<'gc, T> Weak<'gc, T> {
 }
 
 // SAFETY: it gives a `Gc` to sessions only, and that may be sent under the same condition. Its
-// record is changed while no session is open.
+// record is changed while no session is open on another thread.
 unsafe impl<T: Sync> Send for Weak<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Weak<'_, T> {}

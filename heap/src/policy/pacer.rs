@@ -156,7 +156,8 @@ impl Pacer {
             }
         };
         self.limit_trigger.store(limit_trigger, Relaxed);
-        self.goal.store(trigger, Relaxed);
+        // A cycle in slices is to end before the limit makes it urgent.
+        self.goal.store(trigger.min(limit_trigger), Relaxed);
         self.trigger.store(trigger, Relaxed);
     }
 
@@ -173,11 +174,9 @@ impl Pacer {
 
     /// Puts the goal off, and the next cycle, by this many bytes.
     pub(crate) fn begin_late(&self, bytes: u64) {
-        if bytes > 0 {
-            let goal = self.goal().saturating_add(bytes);
-            self.goal.store(goal, Relaxed);
-            self.trigger.store(goal, Relaxed);
-        }
+        let limit = self.limit_trigger.load(Relaxed);
+        self.goal.store(self.goal().saturating_add(bytes).min(limit), Relaxed);
+        self.trigger.store(self.trigger.load(Relaxed).saturating_add(bytes), Relaxed);
     }
 
     /// Makes the next cycle due `early` bytes before the goal, so that it ends there.

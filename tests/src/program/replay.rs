@@ -389,7 +389,7 @@ impl Replay {
         // Which of several cycles an island went in, is unknown.
         let known = expected.len() == 1 || !lost;
         for (cycle, expected) in (first..).zip(expected) {
-            let known = known && !(self.in_slices && !expected.whole);
+            let known = known && (expected.whole || !self.in_slices);
             let Some(report) = self.reports.get(&cycle).filter(|_| known) else {
                 self.oracle.was_not_reported(&expected);
                 continue;
