@@ -872,7 +872,10 @@ impl Pace {
     fn begin<M: Mode>(&mut self, core: &Core<M>) {
         self.began_at = core.bytes_in_use();
         self.expected = self.expect(self.began_at);
-        self.runway = core.pacer().goal().saturating_sub(self.began_at).max(LEAST_RUNWAY);
+        // A cycle may begin behind its goal: a session has allocated more than that.
+        let least = (self.began_at as f64 * LEAST_SHARE) as u64;
+        let ahead = core.pacer().goal().saturating_sub(self.began_at);
+        self.runway = ahead.max(least).max(LEAST_RUNWAY);
     }
 
     /// Sets when the next slice is due: as much of the runway is used up then as of the time that
