@@ -30,7 +30,7 @@ use crate::object::trace::{Branded, Stamp, Trace, Tracer};
 use crate::payload::guards::{
     GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard,
 };
-use crate::payload::raw::{MarkerFlag, RawGcMutex, RawGcRefCell, RawGcRwLock};
+use crate::payload::raw::{RawGcMutex, RawGcRefCell, RawGcRwLock};
 use crate::session::mode::Mode;
 use crate::session::mutation::Mutation;
 
@@ -331,7 +331,7 @@ impl<T> GcMutex<T> {
             would_wait_for_itself::<Self>("try_lock");
         }
         let guard = self.value.lock();
-        mc.lends(self.stamp(), &*guard);
+        mc.lends(&self.raw().stamp, &*guard);
         GcMutexGuard::new(guard)
     }
 
@@ -341,21 +341,15 @@ impl<T> GcMutex<T> {
     where
         T: Trace<'gc>,
     {
-        let guard = self.marker().retry(|| self.value.try_lock())?;
-        mc.lends(self.stamp(), &*guard);
+        let guard = self.raw().marker.retry(|| self.value.try_lock())?;
+        mc.lends(&self.raw().stamp, &*guard);
         Some(GcMutexGuard::new(guard))
     }
 
     #[inline]
-    fn marker(&self) -> &MarkerFlag {
-        // SAFETY: the raw lock is not unlocked by it.
-        &unsafe { self.value.raw() }.marker
-    }
-
-    #[inline]
-    fn stamp(&self) -> &Stamp {
-        // SAFETY: the raw lock is not unlocked by it.
-        &unsafe { self.value.raw() }.stamp
+    fn raw(&self) -> &RawGcMutex {
+        // SAFETY: the lock is not unlocked by it.
+        unsafe { self.value.raw() }
     }
 
     /// Gives the value back, when the mutex is in no heap. O(1).
@@ -400,10 +394,10 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcMutex<T> {
             let value = unsafe { &*self.value.data_ptr() };
             value.trace(tracer);
         };
-        tracer.lock(self.stamp(), trace, |tracer| {
-            self.marker().raise(|| {
+        tracer.lock(&self.raw().stamp, trace, |tracer| {
+            self.raw().marker.raise(|| {
                 let value = self.value.try_lock()?;
-                tracer.locked(self.stamp(), |tracer| value.trace(tracer));
+                tracer.locked(&self.raw().stamp, |tracer| value.trace(tracer));
                 Some(())
             })
         });
@@ -477,7 +471,7 @@ impl<T> GcRwLock<T> {
             would_wait_for_itself::<Self>("try_write");
         }
         let guard = self.value.write();
-        mc.lends(self.stamp(), &*guard);
+        mc.lends(&self.raw().stamp, &*guard);
         GcRwLockWriteGuard::new(guard)
     }
 
@@ -490,21 +484,15 @@ impl<T> GcRwLock<T> {
     where
         T: Trace<'gc>,
     {
-        let guard = self.marker().retry(|| self.value.try_write())?;
-        mc.lends(self.stamp(), &*guard);
+        let guard = self.raw().marker.retry(|| self.value.try_write())?;
+        mc.lends(&self.raw().stamp, &*guard);
         Some(GcRwLockWriteGuard::new(guard))
     }
 
     #[inline]
-    fn marker(&self) -> &MarkerFlag {
-        // SAFETY: the raw lock is not unlocked by it.
-        &unsafe { self.value.raw() }.marker
-    }
-
-    #[inline]
-    fn stamp(&self) -> &Stamp {
-        // SAFETY: the raw lock is not unlocked by it.
-        &unsafe { self.value.raw() }.stamp
+    fn raw(&self) -> &RawGcRwLock {
+        // SAFETY: the lock is not unlocked by it.
+        unsafe { self.value.raw() }
     }
 
     /// Gives the value back, when the lock is in no heap. O(1).
@@ -547,10 +535,10 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRwLock<T> {
             let value = unsafe { &*self.value.data_ptr() };
             value.trace(tracer);
         };
-        tracer.lock(self.stamp(), trace, |tracer| {
-            self.marker().raise(|| {
+        tracer.lock(&self.raw().stamp, trace, |tracer| {
+            self.raw().marker.raise(|| {
                 let value = self.value.try_read()?;
-                tracer.locked(self.stamp(), |tracer| value.trace(tracer));
+                tracer.locked(&self.raw().stamp, |tracer| value.trace(tracer));
                 Some(())
             })
         });
