@@ -203,6 +203,12 @@ impl Machine {
 
     /// Collects, and compares every object and pointer.
     fn collect(&mut self) -> bool {
+        // A cycle that is under way ends first. What it drops may free roots, of which the oracle
+        // would hear too late.
+        while self.replay.oracle.is_collecting() {
+            self.hand().step(&Op::Step { budget: u8::MAX });
+            self.feed();
+        }
         self.hand().step(&Op::Collect);
         self.feed();
         let Machine { hand, replay, .. } = self;
