@@ -196,23 +196,8 @@ impl<M: Mode> Core<M> {
         self.space.with(|space| space.set_allocators(mutators));
     }
 
-    /// Gives a free slot for a `T`, which the caller fills at once.
-    #[inline]
-    pub(crate) fn alloc_slot<'gc, T: Trace<'gc>>(
-        &self,
-        context: &Context<M>,
-        assist: &dyn Assist<M>,
-    ) -> Result<NonNull<T>, AllocError> {
-        let info = glue::type_info::<T>();
-        let slot = match context.with_allocator(|allocator| allocator.take::<T>(info)) {
-            Some(slot) => slot,
-            None => self.alloc_slot_slowly::<T>(context, assist, info)?,
-        };
-        Ok(slot.cast())
-    }
-
-    #[inline(never)]
-    fn alloc_slot_slowly<T>(
+    /// Gives a free slot for a `T` when the context has none at hand. The caller fills it at once.
+    pub(crate) fn new_slot<T>(
         &self,
         context: &Context<M>,
         assist: &dyn Assist<M>,

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::panic::Location;
 use std::ptr::NonNull;
 
@@ -15,9 +16,12 @@ use sexton_cleanup::{Cleanup, Description, RawHandle};
 use crate::id::HeapId;
 use crate::memory::locking::{Local, Shared};
 use crate::memory::phase::{NO_EPOCH, Phase};
+use crate::memory::space::AllocError;
 use crate::memory::span::SpanRef;
+use crate::memory::type_info::TypeInfo;
 use crate::memory::weak_table::{WeakRecord, WeakTable};
 use crate::object::gc::{Brand, Gc};
+use crate::object::glue;
 use crate::object::root::{Root, SharedRoot};
 use crate::object::trace::{Branded, Stamp, Trace, Tracer};
 use crate::object::weak::Weak;
@@ -175,8 +179,15 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
 
     #[inline]
     fn try_alloc_any<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
-        match self.core.alloc_slot::<T>(self.context, self.assist) {
+        // Asked once: the info may have another address in another function.
+        let info = glue::type_info::<T>();
+        let slot = match self.context.with_allocator(|allocator| allocator.take::<T>(info)) {
+            Some(slot) => Ok(slot),
+            None => self.new_slot::<T>(info),
+        };
+        match slot {
             Ok(slot) => {
+                let slot = slot.cast::<T>();
                 // SAFETY: the slot is free, fits a `T`, and is ours.
                 unsafe { slot.as_ptr().write(value) };
                 // SAFETY: it now holds a live object of this session's heap.
@@ -184,6 +195,13 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
             }
             Err(why) => Err(HeapFull { value, reason: self.core.heap_full_reason::<T>(why) }),
         }
+    }
+
+    /// Out of line, with little to pass: the way to it costs the fast path no instruction.
+    #[cold]
+    #[inline(never)]
+    fn new_slot<T>(&self, info: &'static TypeInfo) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
+        self.core.new_slot::<T>(self.context, self.assist, info)
     }
 
     /// Registers `f` to run on a worker thread some time after the object has died.
