@@ -40,7 +40,7 @@ LAYERS = {
         ["pool"],
         ["client"],
     ],
-    "runtime/src": [["threads"], ["pool"], ["back_pressure"], ["heap"], ["mutator"]],
+    "runtime/src": [["threads"], ["gc_threads", "pool"], ["back_pressure"], ["heap"], ["mutator"]],
     "benches/src": [
         ["grid", "heaps", "output", "values"],
         ["catalogue"],

@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.."
 (
     cd target/loom/copy
     RUSTFLAGS="--cfg loom" cargo test --locked --target-dir ../build \
-        -p sexton-cleanup -p sexton-heap --lib --tests
+        -p sexton-cleanup -p sexton-heap -p sexton --lib --tests
 )
 .ci/mutants.sh loom

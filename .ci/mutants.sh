@@ -3,8 +3,8 @@
 #
 #   .ci/mutants.sh loom|shuttle|lock_step [mutant...]
 #
-# A mutant is a patch in cleanup/mutants or heap/mutants. Its head says what it breaks, and has a
-# line for each model that is run with it:
+# A mutant is a patch in cleanup/mutants, heap/mutants or runtime/mutants. Its head says what it
+# breaks, and has a line for each model that is run with it:
 #
 #   fails: MODEL TEXT    it fails, and TEXT is in its first panic
 #   holds: MODEL         it passes: nothing but the race is broken
@@ -39,7 +39,7 @@ wrong() {
 
 # Runs the model of the patch that is applied, and prints what it says to `out`.
 run() {
-    (cd "$copy" && timeout 600 cargo test --locked --target-dir ../build -p "sexton-$crate" \
+    (cd "$copy" && timeout 600 cargo test --locked --target-dir ../build -p "$package" \
         --lib -- --exact --nocapture "tests::$1") >"$out" 2>&1
 }
 
@@ -79,14 +79,14 @@ first_panic() {
 }
 
 .ci/copy.sh "$copy"
-for patch in {cleanup,heap}/mutants/*.patch; do
+for patch in {cleanup,heap,runtime}/mutants/*.patch; do
     name=$(basename "$patch" .patch)
     [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
     if ! git apply --directory="$copy" "$patch"; then
         wrong "does not apply; see CONTRIBUTING.md"
         continue
     fi
-    crate=${patch%%/*}
+    package=$(sed -n 's/^name = "\(.*\)"/\1/p' "${patch%%/*}/Cargo.toml")
     grep -q '^fails: \(loom\|shuttle\)_' "$patch" || wrong "names no model that fails"
     while read -r verdict model text; do
         case $model in

@@ -20,8 +20,8 @@ use sexton_heap::{
 use sexton_sync::drop_quietly;
 
 use crate::back_pressure::{BackPressure, HighWater};
+use crate::gc_threads::Access;
 use crate::pool::CleanupPool;
-use crate::threads;
 
 /// A mark-sweep heap with a typed root.
 ///
@@ -80,10 +80,11 @@ impl<R: Branded, M: Mode> Heap<R, M> {
 
     /// Returns the default settings for a heap; [`build`](HeapBuilder::build) makes it.
     pub fn builder() -> HeapBuilder<R, M> {
+        let threads = Access::default();
         HeapBuilder {
             pool: None,
             config: HeapConfig {
-                spawn_helper: Some(Arc::new(threads::spawn_helper)),
+                spawn_helper: Some(Arc::new(move |_, job| threads.run(job))),
                 ..HeapConfig::default()
             },
             drop_timeout: DEFAULT_DROP_TIMEOUT,
@@ -384,8 +385,9 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     /// most: while its mutators are stopped, their processors have nothing to do.
     ///
     /// Others join only when tens of thousands of objects wait to be traced. In a `Shared` heap
-    /// these are threads that wait to open a session. The rest are threads that are started, and
-    /// leave it with the cycle. If they cannot be started, nothing is lost.
+    /// these are threads that wait to open a session. The rest are the process's own, which all
+    /// heaps share; see [`gc_threads`](crate::gc_threads()). If they cannot be started, nothing is
+    /// lost.
     ///
     /// In a `Shared` heap as many threads sweep what has cleanups or drop glue, which then runs on
     /// all of them. In a `Local` heap this thread sweeps alone.

@@ -49,12 +49,17 @@
 #![forbid(unsafe_code)]
 
 mod back_pressure;
+mod gc_threads;
 mod heap;
 mod mutator;
 mod pool;
 mod threads;
 
+#[cfg(test)]
+mod tests;
+
 pub use back_pressure::{BackPressure, BackPressureHook, Backlog};
+pub use gc_threads::{GcThreadStats, gc_threads};
 pub use heap::{Heap, HeapBuilder};
 pub use mutator::Mutator;
 pub use pool::{CleanupPool, CleanupPoolBuilder, ShutdownTimeout};

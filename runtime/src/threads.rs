@@ -3,8 +3,6 @@
 //! Invariant: a thread that is started here is never seen by the system without its mask. It
 //! inherits the mask of the thread that starts it.
 
-use std::{io, thread};
-
 /// Bytes of a thread's name that Linux keeps.
 const SHOWN: usize = 15;
 
@@ -25,14 +23,6 @@ pub(crate) fn name(prefix: &str, role: &str) -> String {
 pub(crate) fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     let _restore = blocked();
     start()
-}
-
-/// Starts a thread that helps to collect a heap, given its number.
-///
-/// It is not joined: the collection waits until `body` has returned.
-pub(crate) fn spawn_helper(number: usize, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    let thread = thread::Builder::new().name(name("sexton", &format!("gc-{number}")));
-    without_signals(|| thread.spawn(body)).map(drop)
 }
 
 /// Gives this thread its mask back.

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sexton::{
-    BackPressure, Cleanup, CleanupPool, Gc, GcAtomic, GcCell, Heap, Leaf, Mutation, OnDrop, Pacing,
-    Shared, Trace, WaitError,
+    BackPressure, Branded, Cleanup, CleanupPool, Gc, GcAtomic, GcCell, Heap, Leaf, Mutation,
+    OnDrop, Pacing, Payload, Progress, Root, Shared, Trace, WaitError, gc_threads,
 };
 use sexton_tests::quiet::quietly;
 use sexton_tests::settings::number;
@@ -34,18 +34,31 @@ const DONE: i32 = 42;
 const APART: &str = "SEXTON_APART";
 
 /// Runs a test in a process of its own.
-fn apart(test: &str, body: impl FnOnce()) {
+pub(crate) fn apart(test: &str, body: impl FnOnce()) {
+    let errors = apart_with([], test, body);
+    eprint!("{errors}");
+}
+
+/// Runs a test in a process of its own, with these variables; what it writes to standard error.
+pub(crate) fn apart_with<'a>(
+    variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    test: &str,
+    body: impl FnOnce(),
+) -> String {
     if env::var_os(APART).is_some() {
         body();
         process::exit(DONE);
     }
-    let status = Command::new(env::current_exe().expect("this test's binary"))
+    let output = Command::new(env::current_exe().expect("this test's binary"))
         .args([test, "--exact", "--nocapture"])
         .env(APART, "1")
+        .envs(variables)
         .stdout(Stdio::null())
-        .status()
+        .output()
         .expect("it was started once");
-    assert_eq!(status.code(), Some(DONE), "{status}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(DONE), "{}: {errors}", output.status);
+    errors
 }
 
 /// Forks, calls `body` in the child, and waits for its end.
@@ -355,22 +368,85 @@ fn with_a_shared_heap_in_use() {
     });
 }
 
+/// A heap that is collected when the test says so, on a thread.
+pub(crate) fn calm_shared<R: Branded>() -> Heap<R, Shared>
+where
+    for<'gc> R::At<'gc>: Payload<Shared> + Default,
+{
+    let builder = Heap::builder().pacing(Pacing::Manual).gc_threads(2).zeal(false);
+    builder.build(|_| Default::default())
+}
+
+/// Makes as many roots as keep a thread marking for a while.
+pub(crate) fn many_roots<R: Branded>(heap: &Heap<R, Shared>) -> Vec<Root<Leaf<u64>>> {
+    heap.attach().mutate(|mc, _| {
+        let object = mc.alloc(Leaf::new(7));
+        (0..100_000).map(|_| mc.root(object)).collect()
+    })
+}
+
+/// Runs a cycle in slices, between which a thread marks; how many threads it could not have.
+pub(crate) fn finish<R: Branded>(heap: &Heap<R, Shared>) -> u64 {
+    let mut mutator = heap.attach();
+    loop {
+        if let Progress::Finished(report) = mutator.step(Duration::ZERO) {
+            assert_eq!(report.live_objects, 1);
+            return report.refused_threads;
+        }
+    }
+}
+
 /// A thread scans the roots of a `Shared` heap, and so mostly holds their lock.
 #[test]
 fn while_a_thread_marks() {
     apart("forks::while_a_thread_marks", || {
         for _ in 0..20 {
-            let heap: Heap<Common<'static>, Shared> =
-                Heap::builder().pacing(Pacing::Manual).gc_threads(2).build(|_| Common::default());
+            let heap: Heap<Common<'static>, Shared> = calm_shared();
+            let roots = many_roots(&heap);
             let mut mutator = heap.attach();
-            let roots: Vec<_> = mutator.mutate(|mc, _| {
-                let object = mc.alloc(Leaf::new(7));
-                (0..100_000).map(|_| mc.root(object)).collect()
-            });
             assert!(!mutator.step(Duration::ZERO).is_finished());
             drop(mutator);
             let mut own = Some((heap, roots));
             in_a_child(|| at_once("the drop of a heap and its roots", || drop(own.take())));
         }
+    });
+}
+
+/// A child has none of the threads that collect, and starts its own: for a heap that it has
+/// inherited, and for one that it makes.
+#[test]
+fn the_threads_that_collect_are_the_childs_own() {
+    apart("forks::the_threads_that_collect_are_the_childs_own", || {
+        const WIDE: usize = 100_000;
+        let mut local: Heap<World<'static>> =
+            Heap::builder().pacing(Pacing::Manual).gc_threads(2).build(|_| World::default());
+        let roots: Vec<_> =
+            local.mutate(|mc, _| (0..WIDE).map(|_| mc.root(mc.alloc(World::default()))).collect());
+        let mut own = Some((local, roots));
+        for _ in 0..16 {
+            let (local, _) = own.as_mut().expect("only children take it");
+            local.collect();
+            let before = gc_threads();
+            assert!(before.started > 0, "it is wide");
+            in_a_child(|| {
+                let none = gc_threads();
+                assert_eq!((none.running, none.started, none.refused), (0, 0, 0));
+                let (mut local, roots) = own.take().expect("there is one");
+                let report = at_once("a collection", || local.collect());
+                assert_eq!((report.live_objects, report.refused_threads), (WIDE as u64, 0));
+                assert!(gc_threads().started > 0, "it is wide in the child, too");
+                let shared: Heap<Common<'static>, Shared> = calm_shared();
+                let shared_roots = many_roots(&shared);
+                finish(&shared);
+                assert!(gc_threads().running > 0);
+                at_once("the drop of the inherited heap", || drop((local, roots)));
+                assert!(gc_threads().running > 0, "another heap has used them");
+                at_once("the drop of the child's own", || drop((shared, shared_roots)));
+                assert_eq!(gc_threads().running, 0);
+            });
+            assert_eq!(gc_threads().started, before.started, "nothing has happened here");
+        }
+        drop(own);
+        assert_eq!(gc_threads().running, 0);
     });
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sexton::{CleanupPool, Heap, Leaf, Pacing, Shared};
+use sexton::{CleanupPool, Heap, Leaf, Pacing, Shared, gc_threads};
 
+use crate::forks::{apart, apart_with, calm_shared, finish, many_roots};
 use crate::world::LONG;
 
 /// What Linux knows of this thread: its name and the signals that it blocks, a bit for each.
@@ -140,8 +141,81 @@ fn so_do_the_threads_that_help_to_collect() {
         });
         mutator.collect();
     }
-    let expected = ["sexton-gc-1", "sexton-gc-2"].map(|name| (name.to_owned(), blocked()));
     let seen = seen.lock().unwrap();
-    let seen: Vec<_> = seen.iter().map(|(name, mask)| (name.clone(), low(*mask))).collect();
-    assert_eq!(seen, expected);
+    assert_eq!(seen.len(), 2, "two threads, which other heaps may use as well");
+    for (name, mask) in &*seen {
+        assert!(name.starts_with("sexton-gc-"), "{name}");
+        assert_eq!(low(*mask), blocked(), "{name} blocks {mask:x}");
+    }
+}
+
+/// The threads that collect, as Linux lists them.
+fn collecting() -> BTreeSet<String> {
+    let tasks = fs::read_dir("/proc/self/task").expect("Linux has one");
+    tasks
+        // A thread may end meanwhile.
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name.starts_with("sexton-gc-"))
+        .collect()
+}
+
+/// Waits until the threads that collect are listed, or none. For a moment, one that has been
+/// started has no name, and one that has been joined is still there.
+fn wait_until_there(there: bool) {
+    let deadline = Instant::now() + LONG;
+    while collecting().contains("sexton-gc-0") != there || collecting().is_empty() == there {
+        assert!(Instant::now() < deadline, "there are: {:?}", collecting());
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn threads_that_collect_are_started_when_needed_and_gone_with_the_last_heap() {
+    apart(
+        "threads::threads_that_collect_are_started_when_needed_and_gone_with_the_last_heap",
+        || {
+            for round in 1..10 {
+                let heaps = [(); 2].map(|()| calm_shared::<()>());
+                let roots = heaps.each_ref().map(many_roots);
+                assert_eq!(gc_threads().running, 0, "none is needed yet");
+                wait_until_there(false);
+                for heap in &heaps {
+                    assert_eq!(finish(heap), 0);
+                    assert!(gc_threads().running > 0);
+                    wait_until_there(true);
+                }
+                let stats = gc_threads();
+                assert_eq!(stats.running as u64, stats.started - stats.retired);
+                // A few overlap, as each is on its way back when the next slice asks for one.
+                let [first, second] = heaps;
+                drop((roots, first));
+                assert!(gc_threads().running > 0, "round {round}: there is another heap");
+                drop(second);
+                let stats = gc_threads();
+                assert_eq!((stats.running, stats.idle), (0, 0));
+                assert_eq!((stats.started, stats.refused), (stats.retired, 0));
+                wait_until_there(false);
+            }
+        },
+    );
+}
+
+/// No system gives a thread this stack.
+#[test]
+fn a_heap_collects_without_threads_where_none_can_be_started_and_says_so_once() {
+    let errors = apart_with(
+        [("RUST_MIN_STACK", "70368744177664")],
+        "threads::a_heap_collects_without_threads_where_none_can_be_started_and_says_so_once",
+        || {
+            let heap = calm_shared::<()>();
+            let roots = many_roots(&heap);
+            let refused = finish(&heap) + finish(&heap);
+            let stats = gc_threads();
+            assert_eq!((stats.running, stats.started, stats.refused), (0, 0, refused));
+            assert!(refused > 1);
+            drop((roots, heap));
+        },
+    );
+    assert_eq!(errors.matches("sexton: cannot start a thread to collect with").count(), 1);
 }

@@ -28,7 +28,7 @@ impl<T> Mutex<T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+        self.guard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Locks it, unless it is taken and `home` is another process.
@@ -41,30 +41,44 @@ impl<T> Mutex<T> {
         return Some(self.lock()).filter(|_| home.is_current());
         #[cfg(not(any(loom, shuttle)))]
         match self.0.try_lock() {
-            Ok(guard) => Some(MutexGuard(Some(guard))),
-            Err(TryLockError::Poisoned(error)) => Some(MutexGuard(Some(error.into_inner()))),
+            Ok(guard) => Some(self.guard(guard)),
+            Err(TryLockError::Poisoned(error)) => Some(self.guard(error.into_inner())),
             Err(TryLockError::WouldBlock) if home.is_current() => Some(self.lock()),
             Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    #[inline]
+    fn guard<'a>(&'a self, inner: checker::sync::MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        MutexGuard {
+            inner: Some(inner),
+            #[cfg(any(loom, shuttle))]
+            mutex: self,
         }
     }
 }
 
 /// Guards a locked value; empty only while its thread waits on a [`Condvar`].
 #[derive(Debug)]
-pub struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
+pub struct MutexGuard<'a, T> {
+    inner: Option<checker::sync::MutexGuard<'a, T>>,
+    /// For a wait whose deadline passes.
+    #[cfg(any(loom, shuttle))]
+    mutex: &'a Mutex<T>,
+}
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
     #[inline]
     fn deref(&self) -> &T {
-        self.0.as_ref().expect("only empty during a wait")
+        self.inner.as_ref().expect("only empty during a wait")
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().expect("only empty during a wait")
+        self.inner.as_mut().expect("only empty during a wait")
     }
 }
 
@@ -89,20 +103,20 @@ impl Condvar {
     /// Waits for a notification.
     #[track_caller]
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        let inner = guard.0.take().expect("only empty during a wait");
+        let inner = guard.inner.take().expect("only empty during a wait");
         self.waiting.fetch_add(1, Relaxed);
-        guard.0 = Some(self.inner.wait(inner).unwrap_or_else(PoisonError::into_inner));
+        guard.inner = Some(self.inner.wait(inner).unwrap_or_else(PoisonError::into_inner));
         self.waiting.fetch_sub(1, Relaxed);
     }
 
     /// Waits for a notification for this time. Whether the time is up.
     #[cfg(not(any(loom, shuttle)))]
     fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, time: std::time::Duration) -> bool {
-        let inner = guard.0.take().expect("only empty during a wait");
+        let inner = guard.inner.take().expect("only empty during a wait");
         self.waiting.fetch_add(1, Relaxed);
         let (inner, result) =
             self.inner.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner);
-        guard.0 = Some(inner);
+        guard.inner = Some(inner);
         self.waiting.fetch_sub(1, Relaxed);
         result.timed_out()
     }
@@ -148,7 +162,8 @@ pub fn wait_until<T>(
 
 /// Waits for a notification. Whether the deadline passed.
 ///
-/// A model has no clock: a deadline passes at once, and no deadline never.
+/// A model has no clock: a deadline always passes, at some moment, and no deadline never. Meanwhile
+/// the mutex is free, as in a wait.
 #[cfg(any(loom, shuttle))]
 #[track_caller]
 pub fn wait_until<T>(
@@ -158,6 +173,9 @@ pub fn wait_until<T>(
 ) -> bool {
     if deadline.is_none() {
         condvar.wait(guard);
+        return false;
     }
-    deadline.is_some()
+    drop(guard.inner.take());
+    guard.inner = guard.mutex.lock().inner.take();
+    true
 }

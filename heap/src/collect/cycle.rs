@@ -29,7 +29,7 @@ use crate::object::trace::Tracer;
 use crate::policy::config::{HeapConfig, SpawnHelper};
 use crate::policy::history::History;
 use crate::policy::report::{GcReport, PauseClock};
-use crate::safepoint::helpers::{Helpers, Job, NoneWaiting, Waiting, processors};
+use crate::safepoint::helpers::{Helpers, Job, Waiting, processors};
 use crate::session::context::Shaded;
 use crate::session::core::{Assist, Core};
 use crate::session::mode::Mode;
@@ -222,10 +222,10 @@ impl<M: Mode> Collector<M> {
     /// Gives the threads that may help a cycle.
     pub(crate) fn helpers<'a>(&'a self, core: &Core<M>, waiting: &'a dyn Waiting) -> Helpers<'a> {
         Helpers {
-            heap: core.roots().heap(),
             most: self.gc_threads - 1,
             waiting,
             spawn: self.spawn_helper.as_deref(),
+            ..Helpers::none(core.roots().heap())
         }
     }
 
@@ -300,6 +300,7 @@ impl<M: Mode> Collector<M> {
             let pause = cycle.clock.since(stopped.since);
             cycle.report.pause_time += pause;
             cycle.report.slices += 1;
+            cycle.report.refused_threads += helpers.refused.take();
             cycle.report.longest_pause = cycle.report.longest_pause.max(pause);
             self.history.with(|history| history.record_pause(pause, stopped.safepoint_time));
             core.count_step();
@@ -335,6 +336,7 @@ impl<M: Mode> Collector<M> {
             core.pacer().set_next_slice(end);
         }
         if !self.background.start(core.roots(), &core.pacer().trigger(), spawn) {
+            cycle.report.refused_threads += 1;
             self.recall(cycle, core).err().into_iter().for_each(drop_quietly);
             cycle.pace.after_slice(core, cycle.report.pause_time, self.budget);
         }
@@ -428,8 +430,7 @@ impl<M: Mode> Collector<M> {
 
     /// Sweeps a heap that is going. Nothing is marked, so everything dies.
     pub(crate) fn sweep_all(&self, core: &Core<M>) {
-        let alone =
-            Helpers { heap: core.roots().heap(), most: 0, waiting: &NoneWaiting, spawn: None };
+        let alone = Helpers::none(core.roots().heap());
         self.cycle.with(|cycle| {
             // It would mark objects that die.
             let thrown = self.recall(cycle, core).err();
@@ -951,8 +952,7 @@ impl<M: Mode> Assist<M> for Collector<M> {
         }
         let deadline = if to_the_end { None } else { Until::after(self.slice()).deadline };
         let until = Until { deadline, runs_user_code: false };
-        let alone =
-            Helpers { heap: core.roots().heap(), most: 0, waiting: &NoneWaiting, spawn: None };
+        let alone = Helpers::none(core.roots().heap());
         let begun = |_: &mut Tracer<'_>| unreachable!("a cycle is under way");
         if let Err(payload) = self.run(core, begun, Stopped::now(), until, &alone) {
             // The session goes on. The end of it throws this.

@@ -22,7 +22,7 @@ pub struct HeapConfig {
     /// a `Shared` one it is the number of processors, four at most: its mutators leave them idle
     /// meanwhile.
     pub gc_threads: Option<usize>,
-    /// Starts the threads that help to collect; `None` to have no thread but those that wait.
+    /// Has threads help to collect; `None` to have no thread but those that wait.
     pub spawn_helper: Option<SpawnHelper>,
     /// How long a slice of an automatic cycle may take; `None` to run each cycle at once.
     pub pause_budget: Option<Duration>,
@@ -120,11 +120,12 @@ pub enum OnDrop {
     Discard,
 }
 
-/// Starts a thread that helps one phase of a cycle.
+/// Has a thread do a part of a cycle.
 ///
-/// Given its number, from 1, and what it is to do. The thread runs that at once, and may end then.
-/// The collection waits until it has returned, or been dropped: a thread that does neither keeps
-/// the collection waiting for ever. An error, or a panic, means one helper less.
+/// Given a number, from 1 for a helper of a phase, and what the thread is to do. It does that at
+/// once, beside all others. The collection waits until it has returned, or been dropped: a thread
+/// that does neither keeps the collection waiting for ever. An error, or a panic, means one helper
+/// less.
 pub type SpawnHelper = Arc<dyn Fn(usize, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync>;
 
 /// Is told about each session that a collection has waited long for, on the thread that collects.

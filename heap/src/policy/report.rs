@@ -69,6 +69,11 @@ pub struct GcReport {
     ///
     /// Zero in a `Local` heap, and where no thread can be started: then mutators mark, in slices.
     pub background_time: Duration,
+    /// Threads that could not be started to help.
+    ///
+    /// The collecting thread has done their part. If none could mark beside open sessions, mutators
+    /// have marked instead, in slices.
+    pub refused_threads: u64,
     /// Values that the barrier has looked at, because a session was about to overwrite them.
     pub barrier_looks: u64,
     /// Bytes allocated from the begin of the cycle to the end of the sweep.

@@ -1,10 +1,11 @@
-//! Help for a collection: from mutators that wait for the end of the cycle, and from threads
-//! started for one phase of it.
+//! Help for a collection: from mutators that wait for the end of the cycle, and from the runtime's
+//! threads.
 //!
 //! Invariant: when [`Helpers::with`] returns, or unwinds, no other thread is at the job any more.
 //!
-//! It does not know what there is to do, and owns no thread: the runtime starts those.
+//! It does not know what there is to do, and owns no thread.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -62,14 +63,21 @@ pub(crate) struct Helpers<'a> {
     /// The most at a time.
     pub(crate) most: usize,
     pub(crate) waiting: &'a dyn Waiting,
-    /// Starts the others.
+    /// Finds the others.
     pub(crate) spawn: Option<&'a Spawn>,
+    /// Those that could not be started.
+    pub(crate) refused: Cell<u64>,
 }
 
-/// Starts a thread, given its number from 1 and what it is to do.
+/// Has a thread do something at once, given a number.
 pub(crate) type Spawn = dyn Fn(usize, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync;
 
 impl Helpers<'_> {
+    /// There are none.
+    pub(crate) fn none(heap: HeapId) -> Self {
+        Helpers { heap, most: 0, waiting: &NoneWaiting, spawn: None, refused: Cell::new(0) }
+    }
+
     /// Calls `work`, while up to `most` other threads help with the job. Threads that wait anyway
     /// come first; the rest are started, and end with the job. One that cannot be started is done
     /// without.
@@ -87,14 +95,12 @@ impl Helpers<'_> {
                     let help = Box::new(move || helper.help(heap));
                     // The spawner is the user's. In a sweep no panic may come through.
                     let start = catch_unwind(AssertUnwindSafe(|| spawn(number + 1, help)));
-                    match start {
-                        Ok(Ok(_)) => {}
-                        Ok(Err(_)) => break,
-                        Err(payload) => {
-                            drop_quietly(payload);
-                            break;
-                        }
+                    if matches!(start, Ok(Ok(()))) {
+                        continue;
                     }
+                    start.err().into_iter().for_each(drop_quietly);
+                    self.refused.update(|refused| refused + 1);
+                    break;
                 }
             }
             if let Some(work) = work.take() {
@@ -188,7 +194,7 @@ mod tests {
     /// How many helpers have left when the work has ended, with threads that `spawn` starts.
     fn left(spawn: &Spawn) -> usize {
         let heap = HeapId::next();
-        let helpers = Helpers { heap, most: 3, waiting: &NoneWaiting, spawn: Some(spawn) };
+        let helpers = Helpers { most: 3, spawn: Some(spawn), ..Helpers::none(heap) };
         let job = Arc::new(Slow::default());
         helpers.with(job.clone(), 3, || job.work_is_done.store(true, Relaxed));
         assert_eq!(Arc::strong_count(&job), 1, "a helper still has the job");

@@ -1082,6 +1082,41 @@ fn a_thread_that_has_marked_makes_nothing_due_if_pacing_is_manual() {
     });
 }
 
+/// The marker is lent after each slice that leaves some to mark. Without a thread it comes back,
+/// and mutators mark.
+#[test]
+fn a_heap_that_gets_no_thread_collects_without_and_counts_how_often() {
+    let asked = Arc::<AtomicUsize>::default();
+    for panics in [false, true] {
+        let before = asked.load(SeqCst);
+        let spawn: SpawnHelper = {
+            let asked = asked.clone();
+            Arc::new(move |_, body| {
+                asked.fetch_add(1, SeqCst);
+                if panics {
+                    std::panic::resume_unwind(Box::new("no thread"));
+                }
+                drop(body);
+                Err(std::io::ErrorKind::OutOfMemory.into())
+            })
+        };
+        in_shared(HeapConfig { spawn_helper: Some(spawn), ..at_once() }, |play, stage| {
+            fill(play, stage);
+            let report = finish(play);
+            let asked = asked.load(SeqCst) - before;
+            assert!(asked > 1, "it has tried in one of {} slices", report.slices);
+            assert_eq!(report.refused_threads, asked as u64);
+            assert_eq!(report.background_time, Duration::ZERO);
+            assert_eq!((report.live_objects, report.swept_objects), (NODES as u64, NODES as u64));
+            assert_in_order(play, stage);
+        });
+    }
+    in_shared(at_once(), |play, stage| {
+        fill(play, stage);
+        assert_eq!(finish(play).refused_threads, 0);
+    });
+}
+
 /// A session that allocates for ever, within a cycle that others have begun.
 #[test]
 fn a_cycle_goes_on_within_a_session_and_runs_no_user_code_there() {
