@@ -48,7 +48,13 @@ pub(crate) struct Background {
     returned: Condvar,
     /// The thread is to give the marker back. Relaxed: it hurries the thread, and no more.
     recalled: AtomicBool,
+    /// A thread was asked for, and has not come yet. Relaxed: the lock of the state orders it. A
+    /// thread that has looked before a loan is not seen as coming after it.
+    coming: AtomicBool,
 }
+
+/// A thread that was asked for. When this is dropped it has come, or never will.
+struct Coming(Arc<Background>);
 
 #[derive(Default)]
 enum State {
@@ -73,6 +79,7 @@ impl Background {
             home: Process::current(),
             returned: Condvar::new(),
             recalled: AtomicBool::new(false),
+            coming: AtomicBool::new(false),
         }
     }
 
@@ -148,15 +155,27 @@ impl Background {
         self.returned.notify_all();
     }
 
-    /// Has a thread do the work. Tells whether one was started. If not, the marker stays on offer.
+    /// Has a thread do the work. Tells whether one comes. If not, the marker stays on offer.
+    ///
+    /// That may be a thread that came too late for a loan before this one, and so has not come yet.
+    /// On a busy machine each loan would ask for one more.
     pub(crate) fn start(
         self: &Arc<Self>,
         roots: &Arc<RootTable>,
         due: &Arc<AtomicU64>,
         spawn: &Spawn,
     ) -> bool {
-        let (background, roots, due) = (self.clone(), roots.clone(), due.clone());
-        let work = Box::new(move || background.work(&roots, &due));
+        if self.coming.load(Relaxed) {
+            return true;
+        }
+        self.coming.store(true, Relaxed);
+        let (coming, roots, due) = (Coming(self.clone()), roots.clone(), due.clone());
+        let work = Box::new(move || {
+            let background = coming.0.clone();
+            // Before it looks for the marker: the next loan may count on a thread that is coming.
+            drop(coming);
+            background.work(&roots, &due);
+        });
         // The spawner is the user's.
         match catch_unwind(AssertUnwindSafe(|| spawn(0, work))) {
             Ok(started) => started.is_ok(),
@@ -165,5 +184,11 @@ impl Background {
                 false
             }
         }
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.coming.store(false, Relaxed);
     }
 }

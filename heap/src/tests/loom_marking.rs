@@ -523,7 +523,8 @@ fn loans() {
             Ok(())
         };
         assert!(background.start(&roots, &due, &start));
-        threads.push(thread.recv().unwrap());
+        // The second time, maybe the first thread is still coming.
+        threads.extend(thread.try_recv());
         let returned = background.recall().expect("the marker is lost");
         assert_eq!(returned.loan.marker.epoch, epoch, "it is that of another cycle");
         assert!(background.recall().is_none(), "the marker is in two places");
@@ -536,6 +537,33 @@ fn loans() {
 #[test]
 fn a_marker_on_loan_is_in_one_place() {
     explore(loans);
+}
+
+/// Recalls the first of two loans at any moment. A thread works on the second, a new one or that
+/// of the first, which is late.
+fn second_loan() {
+    let heap = HeapId::next();
+    let background = Plain::new(Background::new(heap));
+    let roots = Plain::new(RootTable::new(heap));
+    let due = Plain::new(AtomicU64::new(0));
+    let (sender, threads) = std::sync::mpsc::channel();
+    let start = move |_, work| {
+        sender.send(spawn(work)).unwrap();
+        Ok(())
+    };
+    background.lend(Loan { marker: Marker::new(Strategy::Parallel), waiting: 0 });
+    assert!(background.start(&roots, &due, &start));
+    let returned = background.recall().expect("the marker is lost");
+    due.store(1, Relaxed);
+    background.lend(returned.loan);
+    assert!(background.start(&roots, &due, &start));
+    threads.try_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(due.load(Relaxed), 0, "no thread has come for the second loan");
+}
+
+#[test]
+fn a_loan_has_a_thread_although_that_of_the_last_one_is_late() {
+    explore(second_loan);
 }
 
 /// A thread that has nothing left to trace makes the next slice due.

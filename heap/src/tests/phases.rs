@@ -1117,6 +1117,43 @@ fn a_heap_that_gets_no_thread_collects_without_and_counts_how_often() {
     });
 }
 
+/// The machine is busy: the thread comes when the cycle has ended, and another one never.
+#[test]
+fn a_thread_that_is_late_for_a_loan_is_not_asked_for_again() {
+    type Late = Vec<Option<Box<dyn FnOnce() + Send>>>;
+    let late = Arc::new(std::sync::Mutex::new(Late::new()));
+    let spawn: SpawnHelper = {
+        let late = late.clone();
+        Arc::new(move |number, body| {
+            if number > 0 {
+                // A helper of a sweep, which would be waited for.
+                return Err(std::io::ErrorKind::OutOfMemory.into());
+            }
+            late.lock().expect("no panic").push(Some(body));
+            Ok(())
+        })
+    };
+    in_shared(HeapConfig { spawn_helper: Some(spawn), ..at_once() }, |play, stage| {
+        fill(play, stage);
+        for cycle in 1..4 {
+            let report = finish(play);
+            assert!(report.slices > 2, "the marker was lent more than once");
+            assert_eq!(report.refused_threads, 0);
+            let body = {
+                let mut late = late.lock().expect("no panic");
+                assert_eq!(late.len(), cycle, "threads that were asked for");
+                late.last_mut().and_then(Option::take)
+            };
+            match body.expect("it is new") {
+                // One that is never run is not coming either.
+                body if cycle == 2 => drop(body),
+                body => body(),
+            }
+        }
+        assert_in_order(play, stage);
+    });
+}
+
 /// A session that allocates for ever, within a cycle that others have begun.
 #[test]
 fn a_cycle_goes_on_within_a_session_and_runs_no_user_code_there() {
