@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 cargo clippy --locked --workspace --all-targets \
     --features sexton-bench/peers,sexton-bench/criterion -- -D warnings
 RUSTFLAGS="--cfg loom" cargo clippy --locked --target-dir target/loom/build \
-    -p sexton-cleanup -p sexton-heap --all-targets -- -D warnings
+    -p sexton-cleanup -p sexton-heap -p sexton --all-targets -- -D warnings
 RUSTFLAGS="--cfg shuttle" cargo clippy --locked --target-dir target/shuttle/build \
     -p sexton-cleanup -p sexton-heap --all-targets -- -D warnings
 RUSTFLAGS="--cfg pauses" cargo clippy --locked --target-dir target/pauses/build \

@@ -48,7 +48,7 @@ impl Jobs {
         threads.run(Box::new(job)).expect("there are three numbers");
     }
 
-    /// Waits until so many are done, as a collector does for its helpers.
+    /// Waits until this number is done, as a collector does for its helpers.
     fn wait(&self, count: usize) {
         let mut done = self.done.lock();
         while *done < count {
