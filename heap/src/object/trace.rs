@@ -120,8 +120,14 @@ impl<'a> Tracer<'a> {
     ///
     /// A cell that is stamped already may be changed by a session at this moment. What it held when
     /// the cycle began has been marked.
+    ///
+    /// Beside open sessions the cell lies within a lock that the marker has. What lies within the
+    /// cell may be blocked, as in [`locked`](Self::locked).
     #[inline]
     pub(crate) fn cell(&mut self, stamp: &Stamp, trace: impl FnOnce(&mut Self)) {
+        if self.marker.is_beside_sessions && !stamp.is(self.marker.epoch) {
+            return self.locked(stamp, trace);
+        }
         if self.marker.epoch != NO_EPOCH && !stamp.renew(self.marker.epoch) {
             return;
         }
@@ -146,8 +152,8 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// Traces the content of a lock that this thread has. It is stamped, unless something within is
-    /// blocked: then the barrier has to look at it.
+    /// Traces the content of a cell that this thread has to itself. It is stamped, unless something
+    /// within is blocked: then the barrier has to look at it.
     #[inline]
     pub(crate) fn locked(&mut self, stamp: &Stamp, trace: impl FnOnce(&mut Self)) {
         let was_blocked = std::mem::replace(&mut self.marker.is_blocked, false);

@@ -1047,6 +1047,57 @@ fn what_lies_behind_a_leaked_guard_survives_a_mark_beside_sessions() {
     });
 }
 
+/// A list whose end is such a lock, within a cell, within another lock.
+struct Vault<'gc> {
+    next: Option<Gc<'gc, Vault<'gc>>>,
+    content: GcMutex<GcRefCell<GcMutex<Option<Gc<'gc, Vault<'gc>>>>>>,
+    _dropped: Dropped,
+}
+
+// SAFETY: as above.
+unsafe impl<'gc> Trace<'gc> for Vault<'gc> {
+    type Family = Vault<'static>;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        self.next.trace(tracer);
+        self.content.trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl Branded for Vault<'static> {
+    type At<'gc> = Vault<'gc>;
+}
+
+/// The thread that marks has the outer lock, and so the cell, and does not get the inner lock. So
+/// neither is stamped.
+#[test]
+fn a_cell_within_a_lock_is_not_stamped_for_a_lock_within_it_that_is_held() {
+    type Family = GcMutex<Option<Gc<'static, Vault<'static>>>>;
+    const INNERMOST: usize = 0;
+    let (pool, drops) = (Pool::new(PoolConfig::default(), None), Counts::new());
+    let heap: RawHeap<Family, Shared> =
+        RawHeap::new(Client::new(&pool), at_once(), |_| GcMutex::default());
+    let mut mutator = heap.attach().expect("it is the first here");
+    mutator.mutate(|mc, root| {
+        let vault = |id, next, content| {
+            let content = GcMutex::new(GcRefCell::new(GcMutex::new(content)));
+            mc.alloc(Vault { next, content, _dropped: Dropped(drops.clone(), id) })
+        };
+        let innermost = vault(INNERMOST, None, None);
+        let end = vault(1, None, Some(innermost));
+        std::mem::forget(end.content.lock(mc).borrow().lock(mc));
+        // More than the stop at which the cycle begins traces.
+        let last = (2..NODES).fold(end, |last, id| vault(id, Some(last), None));
+        *root.lock(mc) = Some(last);
+    });
+    while !mutator.step(Duration::ZERO).is_finished() {}
+    mutator.verify().expect("it is consistent");
+    assert_eq!(drops.of(INNERMOST), 0, "it is reachable by `get_mut` of the outer lock's content");
+    drop(mutator);
+}
+
 /// Manual pacing stays manual when a thread has marked.
 #[test]
 fn a_thread_that_has_marked_makes_nothing_due_if_pacing_is_manual() {
