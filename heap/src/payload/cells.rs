@@ -284,6 +284,10 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRefCell<T> {
 
     #[inline]
     fn trace(&self, tracer: &mut Tracer<'_>) {
+        // Nothing is to be found, and a session may have it borrowed, or locked.
+        if !T::NEEDS_TRACE {
+            return;
+        }
         tracer.cell(self.stamp(), |tracer| {
             // SAFETY: as above: no write is under way.
             let value = unsafe { &*self.value.data_ptr() };
@@ -389,6 +393,10 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcMutex<T> {
 
     #[inline]
     fn trace(&self, tracer: &mut Tracer<'_>) {
+        // Nothing is to be found, and a session may have it borrowed, or locked.
+        if !T::NEEDS_TRACE {
+            return;
+        }
         let trace = |tracer: &mut Tracer<'_>| {
             // SAFETY: as above: no write is under way.
             let value = unsafe { &*self.value.data_ptr() };
@@ -530,6 +538,10 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRwLock<T> {
 
     #[inline]
     fn trace(&self, tracer: &mut Tracer<'_>) {
+        // Nothing is to be found, and a session may have it borrowed, or locked.
+        if !T::NEEDS_TRACE {
+            return;
+        }
         let trace = |tracer: &mut Tracer<'_>| {
             // SAFETY: as above: no write is under way.
             let value = unsafe { &*self.value.data_ptr() };

@@ -242,6 +242,7 @@ tuples! {
 mod tests {
     use super::*;
     use crate::memory::mark_stack::{Marker, Pending};
+    use crate::payload::cells::{GcMutex, GcRefCell, GcRwLock};
 
     /// Says that it needs no tracing, and does not expect any.
     #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -260,6 +261,14 @@ mod tests {
     // SAFETY: no brand occurs in it.
     unsafe impl Branded for Plain {
         type At<'gc> = Plain;
+    }
+
+    /// A session that runs a slice of the mark may have what is in a cell borrowed.
+    #[test]
+    fn plain_values_in_cells_are_not_visited() {
+        trace(GcRefCell::new(Plain(0)));
+        trace(GcMutex::new(Plain(0)));
+        trace(GcRwLock::new(Plain(0)));
     }
 
     fn trace<T: Trace<'static>>(value: T) {
