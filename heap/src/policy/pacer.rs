@@ -185,9 +185,12 @@ impl Pacer {
     }
 
     /// Makes the next slice of a cycle due at this many bytes in use, unless pacing is manual.
+    ///
+    /// Cleanups that are registered by now do not make it due earlier: the cycle is for them, too.
     pub(crate) fn set_next_slice(&self, bytes: u64) {
         if self.pacing != Pacing::Manual {
-            self.trigger.store(bytes, Relaxed);
+            let cleanup_bytes = self.cleanup_bytes.load(Relaxed);
+            self.trigger.store(bytes.saturating_add(cleanup_bytes), Relaxed);
         }
     }
 
@@ -322,6 +325,19 @@ mod tests {
         assert!(!pacer.would_be_due(100, u64::MAX) && !pacer.has_refused());
         pacer.after_cycle(100, 1);
         assert!(!pacer.would_be_due(100, u64::MAX));
+    }
+
+    #[test]
+    fn only_cleanups_registered_since_the_last_slice_make_the_next_one_due() {
+        let pacer = Pacer::new(Pacing::default(), NO_LIMIT);
+        pacer.charge_cleanups(5 * MIB);
+        assert!(pacer.is_due(0));
+        pacer.set_next_slice(2 * MIB);
+        assert!(!pacer.is_due(2 * MIB) && pacer.is_due(2 * MIB + 1));
+        pacer.charge_cleanups(1);
+        assert!(pacer.is_due(2 * MIB));
+        pacer.set_next_slice(0);
+        assert!(pacer.is_due(1), "it is due now");
     }
 
     #[test]
