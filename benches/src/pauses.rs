@@ -4,19 +4,19 @@
 //! one heap, and the order moves on by one from round to round, as in `run`. Go and Java have the
 //! random graph, by their row `S5`.
 
-use std::env;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::catalogue::{Measure, PauseShape as Shape, Pauses, Row, Spread, Way, Work};
+use crate::catalogue::{Measure, PauseShape as Shape, Pauses, Spread, Way, Work};
 use crate::grid::Table;
 use crate::measure;
-use crate::output::{Failure, Progress, print, save, writable};
+use crate::output::{Failure, Progress, print, writable};
+use crate::run::rounds::{self, Job, Turn};
 use crate::run::{
-    Contender, Failed, Kind, Measured, Record, RowRecord, Skipped, Timeline, build, child,
-    default_folder, figure, interrupt, one,
+    Contender, Kind, Measured, Record, RowRecord, Skipped, Timeline, build, child, default_folder,
+    figure, interrupt, markdown, one, page,
 };
-use crate::values::{self, counted};
+use crate::values;
 
 /// Measures pauses: what sessions wait for the collector, and how long each of them takes.
 ///
@@ -73,51 +73,37 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let shapes = if args.shapes.is_empty() { Shape::ALL } else { &args.shapes };
     let ways = if args.ways.is_empty() { Way::ALL } else { &args.ways };
 
-    let mut record = Record::new(Kind::Pauses, command(args), args.quick, args.rounds);
-    let progress = Progress::new();
-    let peers = peers(args, shapes, &mut record, &progress);
+    let mut record = Record::new(Kind::Pauses, args.quick, args.rounds);
+    let peers = peers(args, shapes, &mut record);
     for &shape in shapes {
         for by in ways.iter().filter(|way| way.takes(shape)).map(|way| way.name()) {
             Measure::ALL.iter().for_each(|&it| _ = place(&mut record, shape, it, by));
         }
     }
-    let start = Instant::now();
-    'rounds: for round in 0..args.rounds {
-        for &shape in shapes {
-            let (nth, of) = (round + 1, args.rounds);
-            progress.step(format_args!("round {nth} of {of}: {}, {}", shape.name(), shape.title()));
-            for nth in 0..ways.len() {
-                let way = ways[(nth + round) % ways.len()];
-                if way.takes(shape) {
-                    progress.far(|| format!("{}: {}", shape.name(), way.title()));
-                    measure(&mut record, shape, way, round);
-                }
-                if interrupt::caught().is_some() {
-                    break 'rounds;
-                }
-            }
-            for peer in peers.iter().filter(|_| shape == Shape::Random) {
-                progress.far(|| format!("{}: {}", shape.name(), peer.name));
-                measure_peer(&mut record, peer, round);
-                if interrupt::caught().is_some() {
-                    break 'rounds;
-                }
-            }
-            record.seconds = start.elapsed().as_secs();
-            // Each time, so that a run that is killed leaves something.
-            save(&record, json)?;
-        }
-    }
-    drop(progress);
-    record.seconds = start.elapsed().as_secs();
-    record.partial = interrupt::caught().is_some();
-    save(&record, json)?;
-    print(if args.markdown { markdown(&record) } else { text(&record) })?;
-    interrupt::as_failure(json)?;
-    match record.failures.iter().find(|it| Way::ALL.iter().any(|way| way.name() == it.by)) {
-        Some(failed) => Err(Failure::Run(format!("cannot measure: {}", failed.reason))),
-        None => Ok(()),
-    }
+    let jobs: Vec<Job<'_>> = shapes.iter().map(|&shape| job(shape, ways, &peers)).collect();
+    rounds::measure_all(&mut record, &jobs, args.rounds, json)?;
+    let text = if args.markdown {
+        markdown(&record, &explained(grid(&record).markdown()))
+    } else {
+        page(&record, &explained(grid(&record).to_string()))
+    };
+    rounds::finish(&record, text, json, |by| Way::ALL.iter().any(|way| way.name() == by))
+}
+
+/// A heap, the ways to collect it, and the peers at the random graph.
+fn job<'a>(shape: Shape, ways: &'a [Way], peers: &'a [Contender]) -> Job<'a> {
+    let way = |&way: &'a Way| Turn {
+        by: way.name().to_owned(),
+        measure: Box::new(move |record, round| measure(record, shape, way, round)),
+    };
+    let peer = |peer: &'a Contender| Turn {
+        by: peer.name.clone(),
+        measure: Box::new(move |record, round| measure_peer(record, peer, round)),
+    };
+    let ways = ways.iter().filter(|way| way.takes(shape)).map(way);
+    let peers = peers.iter().filter(|_| shape == Shape::Random).map(peer);
+    let title = format!("{}, {}", shape.name(), shape.title());
+    Job { title, work: shape.name().to_owned(), objects: None, turns: ways.chain(peers).collect() }
 }
 
 /// Measures one, for `run`.
@@ -129,33 +115,12 @@ pub(crate) fn run_one(args: &OneArgs) -> Result<(), Failure> {
     print(line + "\n")
 }
 
-/// How to measure the same again, but for files.
-fn command(args: &Args) -> String {
-    let mut words = vec!["sexton-bench pauses".to_owned()];
-    words.extend(args.shapes.iter().map(|it| it.name().to_owned()));
-    if !args.ways.is_empty() {
-        let ways: Vec<&str> = args.ways.iter().map(|it| it.name()).collect();
-        words.push(format!("--ways {}", ways.join(",")));
-    }
-    words.push(format!("--peers {}", args.peers));
-    if args.quick {
-        words.push("--quick".to_owned());
-    }
-    words.push(format!("--rounds {}", args.rounds));
-    words.join(" ")
-}
-
 /// Builds the peers that are there, and tells of those that are not.
-fn peers(
-    args: &Args,
-    shapes: &[Shape],
-    record: &mut Record,
-    progress: &Progress,
-) -> Vec<Contender> {
+fn peers(args: &Args, shapes: &[Shape], record: &mut Record) -> Vec<Contender> {
     if args.peers == "none" || !shapes.contains(&Shape::Random) {
         return Vec::new();
     }
-    let mut peers = Vec::new();
+    let (progress, mut peers) = (Progress::new(), Vec::new());
     for name in args.peers.split(',') {
         progress.step(format_args!("building {name}"));
         match build(&default_folder(), name) {
@@ -189,78 +154,37 @@ fn id(shape: Shape, measure: Measure) -> String {
     format!("P.{}.{}", shape.name(), measure.name())
 }
 
-/// Has a process measure one way to collect one heap, and records what came of it.
-fn measure(record: &mut Record, shape: Shape, way: Way, round: usize) {
-    match measured(shape, way, record.quick) {
-        Ok(Pauses { values, longest }) => {
-            for (measure, value) in values {
-                place(record, shape, measure, way.name()).values[round] = Some(value);
-            }
-            if shape == Shape::Random && round == 0 {
-                record.timelines.push(Timeline { by: way.name().to_owned(), longest });
-            }
-        }
-        // What a signal has ended has not failed.
-        Err(_) if interrupt::caught().is_some() => {}
-        Err(reason) => {
-            let (by, work) = (way.name().to_owned(), shape.name().to_owned());
-            record.failures.push(Failed { by, work, objects: None, round, reason });
-        }
-    }
-}
-
-fn measured(shape: Shape, way: Way, quick: bool) -> Result<Pauses, String> {
-    let program = env::current_exe().map_err(|error| error.to_string())?;
+/// Has a process of its own measure one way to collect one heap.
+fn measure(record: &mut Record, shape: Shape, way: Way, round: usize) -> Result<(), String> {
     let args = [ONE, shape.name(), way.name()].into_iter();
-    let args = args.chain(quick.then_some("--quick"));
-    let ended = child::run(program.as_ref(), args, PATIENCE)?;
-    if !ended.status.success() {
-        return Err(ended.reason());
+    let args = args.chain(record.quick.then_some("--quick"));
+    let out = child::run_self(args, PATIENCE)?.out_if_successful()?;
+    let Pauses { values, longest } = serde_json::from_str(&out).map_err(|it| it.to_string())?;
+    for (measure, value) in values {
+        place(record, shape, measure, way.name()).set(round, value);
     }
-    serde_json::from_str(&ended.out).map_err(|error| error.to_string())
+    if shape == Shape::Random && round == 1 {
+        record.timelines.push(Timeline { by: way.name().to_owned(), longest });
+    }
+    Ok(())
 }
 
 /// Has a peer measure the waits at the random graph.
-fn measure_peer(record: &mut Record, peer: &Contender, round: usize) {
+fn measure_peer(record: &mut Record, peer: &Contender, round: usize) -> Result<(), String> {
     let (numbers, trouble) = peer.measure(Work::S5, record.quick);
     for (id, measure) in [("S5.p99", Measure::WaitP99), ("S5.max", Measure::WaitMax)] {
-        let is_it = |row: &Row| row.id == id;
-        for number in numbers.iter().filter(|it| is_it(it.row)) {
-            let place = place(record, Shape::Random, measure, &number.by);
-            place.values[round] = Some(number.value);
+        for number in numbers.iter().filter(|it| it.row.id == id) {
+            place(record, Shape::Random, measure, &number.by).set(round, number.value);
         }
     }
-    if let Some(reason) = trouble.filter(|_| interrupt::caught().is_none()) {
-        let (by, work) = (peer.name.clone(), Shape::Random.name().to_owned());
-        record.failures.push(Failed { by, work, objects: None, round, reason });
-    }
+    trouble.map_or(Ok(()), Err)
 }
 
-/// The record as text.
-fn text(record: &Record) -> String {
-    let Record { machine, date, .. } = record;
-    let rounds = counted(record.rounds, "round");
-    let size = if record.quick { "a sixteenth of the full sizes" } else { "full sizes" };
-    let mut text = format!("{machine}\n{date}; {size}; {rounds}\n");
-    text.extend(record.broken_off().map(|line| line + "\n"));
-    text += &format!("\n{EXPLAINED}\n\n{}", grid(record));
-    let lines: String = record.remarks().iter().map(|line| format!("{line}\n")).collect();
-    if lines.is_empty() { text } else { text + "\n" + &lines }
+/// Says what the columns of a table are.
+pub(crate) fn explained(table: String) -> String {
+    format!("{EXPLAINED}\n\n{table}")
 }
 
-/// The record in Markdown.
-pub(crate) fn markdown(record: &Record) -> String {
-    let size = if record.quick { "a sixteenth of the full sizes" } else { "full sizes" };
-    let (rounds, minutes) = (counted(record.rounds, "round"), record.seconds.div_ceil(60));
-    let mut text = format!("`{}`: {size}, {rounds}, {minutes} min.\n\n", record.command);
-    text += &format!("- {}.\n", record.machine);
-    text.extend(record.broken_off().map(|line| format!("- {line}.\n")));
-    text += &format!("\n{EXPLAINED}\n\n{}", grid(record).markdown());
-    let lines: String = record.remarks().iter().map(|line| format!("- {line}\n")).collect();
-    if lines.is_empty() { text } else { text + "\n" + &lines }
-}
-
-/// What the columns are.
 const EXPLAINED: &str = "\
 Milliseconds. A wait is a stop, a slice or an assist. Wall is the time of each `mutate`, with one
 mutator. Own is the most processor time of the mutator's thread in one of them, without what other
@@ -270,7 +194,7 @@ whole process, for the same. Figures are medians, with the least and the greates
 A figure in bold is above its goal.";
 
 /// A line for each heap and way to collect.
-fn grid(record: &Record) -> Table {
+pub(crate) fn grid(record: &Record) -> Table {
     let mut table = Table::of_numbers();
     let headings = Measure::ALL.iter().map(|it| it.heading().to_owned());
     table.row(["heap, collected".to_owned()].into_iter().chain(headings));
@@ -330,7 +254,8 @@ fn cell(record: &Record, row: &RowRecord, measure: Measure, by: &str, way: Optio
 /// A record of a random graph, collected in two ways.
 #[cfg(test)]
 pub(crate) fn sample() -> Record {
-    let mut record = Record::new(Kind::Pauses, "sexton-bench pauses random".into(), false, 2);
+    let mut record = Record::new(Kind::Pauses, false, 2);
+    record.command = "sexton-bench pauses random".into();
     record.partial = false;
     for (way, waits, peaks) in [
         (Way::LocalStop, [900.0, 1100.0], [100.0, 200.0]),

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_picture_may_be_of_some_works_and_of_the_best_peers_only() {
         let mut record = sample();
-        record.add(Row::find("W1").unwrap(), "arc", 1, 11.0);
+        record.expect(Row::find("W1").unwrap(), None, "arc").set(1, 11.0);
         let picture = draw(&record, &args(&[Work::W1], false, Some(2))).unwrap();
         // The best variant of a peer, the best two peers; a peer that failed is not among them.
         let drawn = |name: &str| picture.lines().any(|line| line.trim() == name);

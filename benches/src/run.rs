@@ -18,22 +18,25 @@ mod machine;
 pub(crate) mod one;
 mod record;
 mod report;
+pub(crate) mod rounds;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use crate::catalogue::{BEST, MACHINE, Row, SEXTON, Work};
-use crate::output::{Failure, Progress, print, save, writable};
+use crate::output::{Failure, Progress, writable};
 use crate::values;
 pub(crate) use contender::Contender;
 use contender::Peers;
 pub(crate) use external::{build, default_folder, numbers};
 pub(crate) use machine::Machine;
 #[cfg(test)]
+pub(crate) use record::Failed;
+use record::Version;
+#[cfg(test)]
 pub(crate) use record::sample;
-pub(crate) use record::{Failed, Kind, Measured, Record, RowRecord, Skipped, Timeline};
-use record::{Slow, Version};
-pub(crate) use report::{figure, in_figures, limit, sorted};
+pub(crate) use record::{Kind, Measured, Record, RowRecord, Skipped, Timeline};
+pub(crate) use report::{figure, in_figures, limit, markdown, page, sorted};
+use rounds::{Job, Turn};
 
 /// Measures Sexton and its peers side by side, by everything the project measures itself by.
 ///
@@ -88,12 +91,8 @@ impl Args {
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let rounds = args.rounds();
-    let works: Vec<Work> = Work::ALL
-        .iter()
-        .copied()
-        .filter(|&work| Row::of(work).any(|row| args.is_wanted(row)))
-        .collect();
+    let wanted = |work: &Work| Row::of(*work).any(|row| args.is_wanted(row));
+    let works: Vec<Work> = Work::ALL.iter().copied().filter(wanted).collect();
     // Before hours of measuring, and not after.
     let json = args.json.as_deref();
     writable(json)?;
@@ -104,10 +103,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let progress = Progress::new();
     let (mut contenders, skipped) =
         contender::find(&peers, &folder, |name| progress.step(format_args!("building {name}")))?;
+    drop(progress);
     contenders.iter_mut().for_each(|it| it.keep_rows(args.best, |row| args.is_wanted(row)));
 
-    let start = Instant::now();
-    let mut record = Record::new(Kind::Run, command(args, &works, rounds), args.quick, rounds);
+    let mut record = Record::new(Kind::Run, args.quick, args.rounds());
     for contender in &contenders {
         let (peer, version) = (contender.name.clone(), contender.version.clone());
         record.versions.extend(version.map(|version| Version { peer, version }));
@@ -115,40 +114,28 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     record.skipped = skipped;
     record.skipped.extend(idle(&peers, &contenders, &works));
     expect(&mut record, &contenders, &works);
-    'rounds: for round in 0..=rounds {
-        for &work in &works {
-            let able: Vec<&Contender> =
-                contenders.iter().filter(|it| it.rows(work).next().is_some()).collect();
-            let title = format!("round {round} of {rounds}: {work}, {}", work.title());
-            progress.step(&title);
-            for nth in 0..able.len() {
-                let contender = able[(nth + round) % able.len()];
-                if !has_turn(&record, contender, work, round) {
-                    continue;
-                }
-                progress.far(|| format!("{title}: {}", contender.name));
-                measure(&mut record, contender, work, round, rounds_of_the_slow(args));
-                if interrupt::caught().is_some() {
-                    break 'rounds;
-                }
-            }
-            record.seconds = start.elapsed().as_secs();
-            // Each time, so that a run that is killed leaves something.
-            save(&record, json)?;
-        }
-    }
-    drop(progress);
-
-    record.seconds = start.elapsed().as_secs();
-    record.partial = interrupt::caught().is_some();
-    save(&record, json)?;
+    let jobs: Vec<Job<'_>> = works.iter().map(|&work| job(&contenders, work)).collect();
+    // In a run of a few rows one round is enough for what takes long.
+    rounds::measure_all(&mut record, &jobs, if args.best { 1 } else { 3 }, json)?;
     let record = record.shown();
-    print(report::text(&record))?;
-    interrupt::as_failure(json)?;
-    match record.failures.iter().find(|failed| failed.by == SEXTON) {
-        Some(failed) => Err(Failure::Run(format!("cannot measure: {}", failed.reason))),
-        None => Ok(()),
-    }
+    rounds::finish(&record, report::text(&record), json, |by| by == SEXTON)
+}
+
+/// A work, and the contenders that can do it.
+fn job<'a>(contenders: &'a [Contender], work: Work) -> Job<'a> {
+    let able = contenders.iter().filter(|it| it.rows(work).next().is_some());
+    let turn = |contender: &'a Contender| Turn {
+        by: contender.name.clone(),
+        measure: Box::new(move |record, round| {
+            let (numbers, trouble) = contender.measure(work, record.quick);
+            for number in numbers {
+                record.expect(number.row, None, &number.by).set(round, number.value);
+            }
+            trouble.map_or(Ok(()), Err)
+        }),
+    };
+    let title = format!("{work}, {}", work.title());
+    Job { title, work: work.to_string(), objects: None, turns: able.map(turn).collect() }
 }
 
 /// Peers that were named and measure none of the works.
@@ -174,62 +161,5 @@ fn expect(record: &mut Record, contenders: &[Contender], works: &[Work]) {
                 record.expect(row, None, &by);
             }
         }
-    }
-}
-
-/// A contender that takes longer than this for all of a work, in the round that does not count, has
-/// fewer of those that do. Else a run would be spent on a few collectors that mark slowly.
-const LONG: Duration = Duration::from_secs(5);
-
-/// How many: in a run of a few rows one.
-fn rounds_of_the_slow(args: &Args) -> usize {
-    if args.best { 1 } else { 3 }
-}
-
-/// Whether a contender does a work in this round.
-fn has_turn(record: &Record, contender: &Contender, work: Work, round: usize) -> bool {
-    let slow = record.slow.iter().find(|it| it.by == contender.name && it.work == work.name());
-    slow.is_none_or(|slow| slow.has_turn(round, record.rounds))
-}
-
-/// How to measure the same again, but for files.
-fn command(args: &Args, works: &[Work], rounds: usize) -> String {
-    let mut words = vec!["sexton-bench".to_owned(), "run".to_owned()];
-    if args.best {
-        words.push("--best".to_owned());
-    } else if !args.works.is_empty() {
-        words.extend(works.iter().map(|work| work.to_string()));
-    }
-    words.push(format!("--peers {}", args.peers));
-    if args.quick {
-        words.push("--quick".to_owned());
-    }
-    words.push(format!("--rounds {rounds}"));
-    words.join(" ")
-}
-
-/// Has a contender do a work, and records what came of it.
-fn measure(
-    record: &mut Record,
-    contender: &Contender,
-    work: Work,
-    round: usize,
-    rounds_of_the_slow: usize,
-) {
-    let start = Instant::now();
-    let (numbers, trouble) = contender.measure(work, record.quick);
-    let time = start.elapsed();
-    if round == 0 && time > LONG && record.rounds > rounds_of_the_slow {
-        let (by, work) = (contender.name.clone(), work.to_string());
-        let (seconds, rounds) = (time.as_secs(), rounds_of_the_slow);
-        record.slow.push(Slow { by, work, seconds, rounds });
-    }
-    for number in numbers {
-        record.add(number.row, &number.by, round, number.value);
-    }
-    // What a signal has ended has not failed.
-    if let Some(reason) = trouble.filter(|_| interrupt::caught().is_none()) {
-        let (by, work) = (contender.name.clone(), work.to_string());
-        record.failures.push(Failed { by, work, objects: None, round, reason });
     }
 }

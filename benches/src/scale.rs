@@ -5,9 +5,9 @@
 //! threads alternate: each is first in turn. What does not fit into memory is skipped, and said to
 //! be.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fs, thread};
 
 use clap::ValueEnum;
 use indicatif::HumanCount;
@@ -15,9 +15,10 @@ use indicatif::HumanCount;
 use crate::catalogue::{Row, Work};
 use crate::grid::Table;
 use crate::measure::scale as measured;
-use crate::output::{Failure, Progress, print, save, writable};
+use crate::output::{Failure, writable};
+use crate::run::rounds::{self, Job, Turn};
 use crate::run::{
-    Failed, Kind, Measured, Record, RowRecord, Skipped, child, in_figures, interrupt, numbers, one,
+    Kind, Measured, Record, RowRecord, Skipped, child, in_figures, interrupt, numbers, one, page,
 };
 use crate::values::{self, counted};
 
@@ -69,8 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let json = args.json.as_deref();
     writable(json)?;
 
-    let command = command(&works, &sizes, &threads, args.rounds);
-    let mut record = Record::new(Kind::Scale, command, false, args.rounds);
+    let mut record = Record::new(Kind::Scale, false, args.rounds);
     let jobs = jobs(&works, &sizes, available(), &mut record.skipped);
     if jobs.is_empty() {
         let skipped = record.skipped.iter().map(|it| format!("{}: {}", it.peer, it.reason));
@@ -81,13 +81,28 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     expect(&mut record, &jobs, &threads);
     interrupt::watch();
-    measure_all(&mut record, &jobs, &threads, json)?;
-    print(text(&record))?;
-    interrupt::as_failure(json)?;
-    match record.failures.first() {
-        Some(failed) => Err(Failure::Run(format!("cannot measure: {}", failed.reason))),
-        None => Ok(()),
-    }
+    let jobs: Vec<Job<'_>> =
+        jobs.iter().map(|&(work, objects)| job(work, objects, &threads)).collect();
+    rounds::measure_all(&mut record, &jobs, args.rounds, json)?;
+    let text = page(&record, &explained(grid(&record).to_string()));
+    rounds::finish(&record, text, json, |_| true)
+}
+
+/// A work at one size, by numbers of threads.
+fn job(work: Work, objects: usize, threads: &[usize]) -> Job<'static> {
+    let turn = |&threads: &usize| Turn {
+        by: counted(threads, "thread"),
+        measure: Box::new(move |record, round| {
+            for (row, value) in measure(work, objects, threads)? {
+                let by = counted(threads, "thread");
+                record.expect(row, Some(objects), &by).set(round, value);
+            }
+            Ok(())
+        }),
+    };
+    let title = format!("{work}, {}, {}", work.title(), counted(objects, "object"));
+    let turns = threads.iter().map(turn).collect();
+    Job { title, work: work.to_string(), objects: Some(objects), turns }
 }
 
 /// Makes the places of a record in order: of a row all its sizes.
@@ -109,15 +124,6 @@ fn ascending(mut numbers: Vec<usize>) -> Vec<usize> {
     numbers.sort_unstable();
     numbers.dedup();
     numbers
-}
-
-/// How to measure the same again.
-fn command(works: &[Work], sizes: &[usize], threads: &[usize], rounds: usize) -> String {
-    let list =
-        |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let works: Vec<&str> = works.iter().map(|work| work.name()).collect();
-    let (works, sizes, threads) = (works.join(" "), list(sizes), list(threads));
-    format!("sexton-bench scale {works} --objects {sizes} --threads {threads} --rounds {rounds}")
 }
 
 /// What is measured at which size: all that fits into the `available` bytes. The rest gets a line
@@ -182,71 +188,14 @@ fn cgroup() -> Option<u64> {
     Some(number("max")?.saturating_sub(number("current")?))
 }
 
-/// Measures it all, or until a signal. What fails costs its own cells.
-fn measure_all(
-    record: &mut Record,
-    jobs: &[(Work, usize)],
-    threads: &[usize],
-    json: Option<&Path>,
-) -> Result<(), Failure> {
-    let progress = Progress::new();
-    let start = Instant::now();
-    for round in 0..record.rounds {
-        for &(work, objects) in jobs {
-            let size = counted(objects, "object");
-            let (nth, of) = (round + 1, record.rounds);
-            progress.step(format_args!("round {nth} of {of}: {work}, {}, {size}", work.title()));
-            for nth in 0..threads.len() {
-                let threads = threads[(nth + round) % threads.len()];
-                let by = counted(threads, "thread");
-                let result = measure(work, objects, threads);
-                if interrupt::caught().is_some() {
-                    return Ok(());
-                }
-                match result {
-                    Ok(values) => {
-                        for (row, value) in values {
-                            record.expect(row, Some(objects), &by).values[round] = Some(value);
-                        }
-                    }
-                    Err(reason) => {
-                        let (work, objects) = (work.to_string(), Some(objects));
-                        record.failures.push(Failed { by, work, objects, round, reason });
-                    }
-                }
-            }
-            record.seconds = start.elapsed().as_secs();
-            // Each time, so that a run that is killed leaves something.
-            save(record, json)?;
-        }
-    }
-    record.partial = false;
-    save(record, json)
-}
-
 /// Has a process of its own measure a work: rows and their values.
 fn measure(work: Work, objects: usize, threads: usize) -> Result<Vec<(&'static Row, f64)>, String> {
-    let program = env::current_exe().map_err(|error| error.to_string())?;
     let [size, threads] = [objects, threads].map(|it| it.to_string());
     let args = [one::COMMAND, "sexton", work.name(), &size, "--threads", &threads];
     // Three graphs of 50 million take ten seconds, where nothing else is going on.
     let patience = Duration::from_secs(120 + 10 * (objects / 1_000_000) as u64);
-    let ended = child::run(program.as_ref(), args, patience)?;
-    if !ended.status.success() {
-        return Err(ended.reason());
-    }
-    let values = numbers(&ended.out)?;
+    let values = numbers(&child::run_self(args, patience)?.out_if_successful()?)?;
     Ok(values.into_iter().map(|(listed, value)| (listed.row, value)).collect())
-}
-
-/// The record as text.
-fn text(record: &Record) -> String {
-    let rounds = counted(record.rounds, "round");
-    let mut text = format!("{}\n{}; {rounds}\n", record.machine, record.date);
-    text.extend(record.broken_off().map(|line| line + "\n"));
-    text += &format!("\n{EXPLAINED}\n\n{}", grid(record));
-    let lines: String = record.remarks().iter().map(|line| format!("{line}\n")).collect();
-    if lines.is_empty() { text } else { text + "\n" + &lines }
 }
 
 /// A line for each row and size, a column for each number of threads.
@@ -286,8 +235,12 @@ fn line(record: &Record, row: &RowRecord, smallest: &RowRecord) -> Vec<String> {
     line
 }
 
-/// What the columns are.
-pub(crate) const EXPLAINED: &str = "\
+/// Says what the columns of a table are.
+pub(crate) fn explained(table: String) -> String {
+    format!("{EXPLAINED}\n\n{table}")
+}
+
+const EXPLAINED: &str = "\
 Nanoseconds per object, or per cleanup in W4: medians (least to greatest). A ratio such as 2 : 1 is
 that of the times with that many threads; below 1 more threads are faster. Threads share the mark of
 a large and wide graph (W3.random) and nothing else; one thread sweeps. Growth is the cost of an
@@ -298,7 +251,8 @@ cost grows as the heap does.";
 /// number.
 #[cfg(test)]
 pub(crate) fn sample() -> Record {
-    let mut record = Record::new(Kind::Scale, "sexton-bench scale W2".into(), false, 2);
+    let mut record = Record::new(Kind::Scale, false, 2);
+    record.command = "sexton-bench scale W2".into();
     record.partial = false;
     let row = Row::find("W2.50").unwrap();
     for (objects, by, values) in [
@@ -312,7 +266,7 @@ pub(crate) fn sample() -> Record {
     let peer = "W2 at 9,000,000 objects".to_owned();
     record.skipped.push(Skipped { peer, reason: "it does not fit".into() });
     let (by, work, reason) = ("2 threads".into(), "W2".into(), "it broke".into());
-    record.failures.push(Failed { by, work, objects: Some(8000), round: 0, reason });
+    record.failures.push(crate::run::Failed { by, work, objects: Some(8000), round: 1, reason });
     record
 }
 
@@ -345,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_text_has_every_size_and_what_was_skipped() {
-        let text = text(&sample());
+        let record = sample();
+        let text = page(&record, &explained(grid(&record).to_string()));
         let failed = "failed: 2 threads at W2, 8,000 objects, in 1 of 2 rounds: it broke";
         for words in ["W2.50", "1,000 ", "8,000 ", "skipped: W2 at 9", failed] {
             assert!(text.contains(words), "{words}: {text}");

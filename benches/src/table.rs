@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use crate::catalogue::{SEXTON, Work};
 use crate::grid::Table;
 use crate::output::{Failure, print};
-use crate::run::{Kind, Measured, Record, RowRecord, figure, in_figures, limit, sorted};
-use crate::values::counted;
+use crate::run::{Kind, Measured, Record, RowRecord, figure, in_figures, limit, markdown, sorted};
 use crate::{pauses, scale};
 
 /// Prints a record of `run`, `scale` or `pauses`, kept by `--json`, as Markdown.
@@ -30,56 +29,26 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn text(record: &Record) -> String {
-    let mut text = match record.kind {
-        Kind::Run => of_run(record),
-        Kind::Scale => of_scale(record),
-        Kind::Pauses => return pauses::markdown(record),
-    };
-    let lines: String = record.remarks().iter().map(|line| format!("- {line}\n")).collect();
-    if !lines.is_empty() {
-        text += &format!("\n{lines}");
-    }
-    text
+    markdown(
+        record,
+        &match record.kind {
+            Kind::Run => of_run(record),
+            Kind::Scale => scale::explained(scale::grid(record).markdown()),
+            Kind::Pauses => pauses::explained(pauses::grid(record).markdown()),
+        },
+    )
 }
 
 /// A table of Sexton's rows, one of all peers, and one of the limits.
 fn of_run(record: &Record) -> String {
-    let size = if record.quick { "a sixteenth of the full sizes" } else { "full sizes" };
-    let rounds = counted(record.rounds, "round");
-    let minutes = record.seconds.div_ceil(60);
-    // Records of earlier versions do not know how they were made.
-    let command = if record.command.is_empty() { "sexton-bench run" } else { &record.command };
-    let head = format!("`{command}`: {size}, {rounds} and one not counted, {minutes} min.");
-    let mut text = head + "\n\n" + &machine(record);
-    let versions = record.versions.iter().map(|it| format!("{} is {}", it.peer, it.version));
-    let versions: Vec<String> = versions.collect();
-    if !versions.is_empty() {
-        text += &format!("- {}.\n", versions.join("; "));
-    }
-    for (heading, table) in [
-        ("", own(record)),
-        (
-            "All peers, the best first: the median, and behind it the ratio Sexton : peer.\n\n",
-            peers(record),
-        ),
-        ("The limits of the machine.\n\n", limits(record)),
-    ] {
-        if table.has_lines() {
-            text += &format!("\n{heading}{}", table.markdown());
-        }
-    }
-    text
-}
-
-fn of_scale(record: &Record) -> String {
-    let rounds = counted(record.rounds, "round");
-    let (machine, table) = (machine(record), scale::grid(record).markdown());
-    format!("`{}`: {rounds}.\n\n{machine}\n{}\n\n{table}", record.command, scale::EXPLAINED)
-}
-
-fn machine(record: &Record) -> String {
-    let partial = record.broken_off().map(|line| format!("- {line}.\n"));
-    format!("- {}.\n{}", record.machine, partial.unwrap_or_default())
+    const PEERS: &str =
+        "All peers, the best first: the median, and behind it the ratio Sexton : peer.\n\n";
+    const LIMITS: &str = "The limits of the machine.\n\n";
+    let tables = [("", own(record)), (PEERS, peers(record)), (LIMITS, limits(record))];
+    let tables = tables.iter().filter(|(_, table)| table.has_lines());
+    let tables: Vec<String> =
+        tables.map(|(heading, table)| format!("{heading}{}", table.markdown())).collect();
+    tables.join("\n")
 }
 
 /// The rows of works, but for the machine's.

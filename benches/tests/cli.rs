@@ -281,7 +281,7 @@ fn scale_is_kept_in_a_file() {
         assert_eq!((&cell["id"], &cell["objects"]), (&row.into(), &5000.into()), "{record}");
         assert_eq!(cell["results"][0]["values"].as_array().unwrap().len(), 2, "{record}");
     }
-    let command = "sexton-bench scale W2c W4 --objects 5000 --threads 1 --rounds 2";
+    let command = "sexton-bench scale W2c W4 --objects 5k --threads 1 --rounds 2";
     assert_eq!(record["command"], command);
 }
 
@@ -435,7 +435,7 @@ mod measuring {
         let values = row["results"][0]["values"].as_array().unwrap();
         assert!(values.len() == 2 && values.iter().all(|it| it.as_f64().unwrap() > 0.0), "{row}");
         assert_eq!(record["partial"], false);
-        assert_eq!(record["command"], "sexton-bench run W5 --peers none --quick --rounds 2");
+        assert_eq!(record["command"], "sexton-bench run W5 --quick --rounds 2 --peers none");
         assert_eq!(record["versions"][0]["peer"], "sexton", "{record}");
         for field in ["cpu", "cores", "memory_mib", "kernel", "rustc"] {
             assert!(!record["machine"][field].is_null(), "{record}");
@@ -539,7 +539,7 @@ mod measuring {
         assert_has(
             &table.out,
             &[
-                "`sexton-bench run W5 limits --peers test-kept --quick --rounds 1`",
+                "`sexton-bench run W5 limits --quick --rounds 1 --peers test-kept`",
                 "test-kept is fake 1.2",
                 "| row | what | unit | Sexton | goal | met |",
                 "| W5 | register and stop a cleanup, one object | ns per cleanup | ",

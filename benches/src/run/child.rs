@@ -7,8 +7,8 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use super::interrupt;
 
@@ -73,6 +73,14 @@ pub(crate) fn run(
     Ok(Ended { status, out, err })
 }
 
+/// Runs this very program, with other arguments.
+pub(crate) fn run_self(
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    patience: Duration,
+) -> Result<Ended, String> {
+    run(env::current_exe().map_err(|error| error.to_string())?.as_ref(), args, patience)
+}
+
 /// Ends the program and everything in its process group.
 fn kill(child: &mut Child) {
     #[cfg(unix)]
@@ -85,6 +93,11 @@ fn kill(child: &mut Child) {
 }
 
 impl Ended {
+    /// What it has written to standard output, unless it failed.
+    pub(crate) fn out_if_successful(self) -> Result<String, String> {
+        if self.status.success() { Ok(self.out) } else { Err(self.reason()) }
+    }
+
     /// The last line on standard error, or how the program ended if it wrote none.
     pub(crate) fn reason(&self) -> String {
         let line = self.err.lines().rev().map(str::trim).find(|line| !line.is_empty());

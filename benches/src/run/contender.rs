@@ -4,7 +4,6 @@
 //! Each measurement is a fresh process. So it does not work on the memory that another has left
 //! behind, a peak of memory is its own, and a peer that crashes costs its own cells only.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -182,17 +181,14 @@ impl Contender {
         quick: bool,
         found: &mut Vec<(Listed, f64)>,
     ) -> Result<(), String> {
-        let (id, own, work) = (row.id(), env::current_exe(), row.row.work);
-        let own = own.map_err(|error| error.to_string())?;
-        let size = if self.program.is_some() { row.row.size(quick) } else { work.size(quick) };
-        let size = size.to_string();
-        let mut args = vec![one::COMMAND, &self.name, work.name(), &size];
-        match (&self.program, self.are_few) {
-            (Some(_), _) => args = vec![&id, &size],
-            (None, true) => args.extend(["--row", &id]),
-            (None, false) => {}
-        }
-        let ended = child::run(self.program.as_ref().unwrap_or(&own).as_ref(), args, PATIENCE)?;
+        let (id, work) = (row.id(), row.row.work);
+        let ended = if let Some(program) = &self.program {
+            child::run(program.as_ref(), [&id, &row.row.size(quick).to_string()], PATIENCE)?
+        } else {
+            let args = [one::COMMAND, &self.name, work.name(), &work.size(quick).to_string()];
+            let row = self.are_few.then_some(["--row", &id]).into_iter().flatten();
+            child::run_self(args.into_iter().chain(row), PATIENCE)?
+        };
         let numbers = numbers(&ended.out);
         found.extend(numbers.iter().flatten().cloned());
         if !ended.status.success() {

@@ -4,9 +4,10 @@
 //! Invariant: all results of a record have as many values as it has rounds. A value is `None` if
 //! the peer failed, if it had no turn because it is slow, or if the run was broken off before.
 
-use std::fs;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::SystemTime;
+use std::{env, fs};
 
 use crate::catalogue::Spread;
 use serde::{Deserialize, Serialize};
@@ -156,12 +157,12 @@ const FORMAT: u32 = 1;
 
 impl Record {
     /// A record of nothing yet.
-    pub(crate) fn new(kind: Kind, command: String, quick: bool, rounds: usize) -> Self {
+    pub(crate) fn new(kind: Kind, quick: bool, rounds: usize) -> Self {
         Record {
             format: FORMAT,
             kind,
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            command,
+            command: command_line(env::args_os()),
             seconds: 0,
             partial: true,
             machine: Machine::this(),
@@ -208,13 +209,10 @@ impl Record {
         &mut results[at]
     }
 
-    /// Keeps a value of round `round`; round 0 is the one that does not count.
-    pub(crate) fn add(&mut self, row: &Row, by: &str, round: usize, value: f64) {
-        let measured = self.expect(row, None, by);
-        match round.checked_sub(1) {
-            None => measured.first = Some(value),
-            Some(nth) => measured.values[nth] = Some(value),
-        }
+    /// Tells whether `by` does a work in this round: one that takes long does not in each.
+    pub(super) fn has_turn(&self, by: &str, work: &str, round: usize) -> bool {
+        let slow = self.slow.iter().find(|it| it.by == by && it.work == work);
+        slow.is_none_or(|slow| slow.has_turn(round, self.rounds))
     }
 
     /// The record as it is shown. If the run was broken off before a round that counts, the first
@@ -319,6 +317,14 @@ impl RowRecord {
 }
 
 impl Measured {
+    /// Keeps the value of a round; round 0 is the one that does not count.
+    pub(crate) fn set(&mut self, round: usize, value: f64) {
+        match round.checked_sub(1) {
+            None => self.first = Some(value),
+            Some(nth) => self.values[nth] = Some(value),
+        }
+    }
+
     /// The contender that has measured, without the variant.
     pub(crate) fn peer(&self) -> &str {
         self.by.split_once('@').map_or(self.by.as_str(), |(peer, _)| peer)
@@ -343,22 +349,38 @@ impl Measured {
     }
 }
 
+/// How to measure the same again: a command line without the options that name files.
+fn command_line(args: impl IntoIterator<Item = OsString>) -> String {
+    let mut words = vec!["sexton-bench".to_owned()];
+    let mut args = args.into_iter().skip(1);
+    while let Some(arg) = args.next() {
+        let arg = arg.to_string_lossy();
+        match arg.split_once('=').map_or(&*arg, |(option, _)| option) {
+            "--json" | "--peers-dir" if arg.contains('=') => {}
+            "--json" | "--peers-dir" => _ = args.next(),
+            _ => words.push(arg.into_owned()),
+        }
+    }
+    words.join(" ")
+}
+
 /// A record of two rows, with a peer that failed once, one that failed always, and one that is
 /// absent.
 #[cfg(test)]
 pub(crate) fn sample() -> Record {
     use crate::catalogue::MACHINE;
 
-    let mut record = Record::new(Kind::Run, "sexton-bench run".into(), true, 3);
+    let mut record = Record::new(Kind::Run, true, 3);
+    record.command = "sexton-bench run".into();
     record.date = "2026-01-02T03:04:05Z".into();
     record.partial = false;
     let [w1, bump] = ["W1", "limit.bump"].map(|id| Row::find(id).unwrap());
     for (by, values) in [(SEXTON, [9.0, 1.0, 3.0, 2.0]), ("box", [9.0, 8.0, 12.0, 16.0])] {
-        values.iter().enumerate().for_each(|(n, &value)| record.add(w1, by, n, value));
+        values.iter().enumerate().for_each(|(n, &value)| record.expect(w1, None, by).set(n, value));
     }
-    record.add(w1, "box@once", 1, 10.0);
+    record.expect(w1, None, "box@once").set(1, 10.0);
     record.expect(w1, None, "gc");
-    record.add(bump, MACHINE, 2, 1.5);
+    record.expect(bump, None, MACHINE).set(2, 1.5);
     record.failures.push(Failed {
         by: "gc".into(),
         work: "W1".into(),
@@ -389,10 +411,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_kept_without_its_files() {
+        let args = "it run --json a W1 --peers=go --json=b --peers-dir c --quick".split(' ');
+        let command = command_line(args.map(OsString::from));
+        assert_eq!(command, "sexton-bench run W1 --peers=go --quick");
+    }
+
+    #[test]
     fn a_quick_run_has_no_goals_for_totals() {
         let [w1, wall] = ["W1", "W7.wall"].map(|id| Row::find(id).unwrap());
         for (quick, goal) in [(true, None), (false, wall.goal)] {
-            let mut record = Record::new(Kind::Run, String::new(), quick, 1);
+            let mut record = Record::new(Kind::Run, quick, 1);
             record.expect(w1, None, SEXTON);
             record.expect(wall, None, SEXTON);
             assert_eq!(record.row("W1").unwrap().goal, w1.goal);
@@ -412,7 +441,7 @@ mod tests {
     fn the_best_peer_is_no_variant_of_sexton_and_one_that_has_values() {
         let mut record = sample();
         let w1 = Row::find("W1").unwrap();
-        record.add(w1, "sexton@1", 1, 0.5);
+        record.expect(w1, None, "sexton@1").set(1, 0.5);
         let (best, spread) = record.row("W1").unwrap().best_peer().unwrap();
         assert_eq!((best.by.as_str(), spread.median), ("box@once", 10.0));
     }
@@ -426,9 +455,9 @@ mod tests {
 
     #[test]
     fn a_run_that_is_broken_off_has_what_was_measured_and_the_rest_is_no_failure() {
-        let mut record = Record::new(Kind::Run, String::new(), true, 3);
+        let mut record = Record::new(Kind::Run, true, 3);
         let w1 = Row::find("W1").unwrap();
-        record.add(w1, SEXTON, 0, 7.0);
+        record.expect(w1, None, SEXTON).set(0, 7.0);
         record.expect(w1, None, "box");
         let record = record.shown();
         let row = record.row("W1").unwrap();

@@ -1,33 +1,58 @@
-//! The record of a run as text: a block for each row, and a summary.
+//! Records as text and in Markdown; of `run`: a block for each row, and a summary.
 
 use std::fmt::Write;
 
-use crate::catalogue::Spread;
-
-use super::record::{Measured, Record, RowRecord};
-use crate::catalogue::{Limit, MACHINE, Row, SEXTON};
+use super::record::{Kind, Measured, Record, RowRecord};
+use crate::catalogue::{Limit, MACHINE, Row, SEXTON, Spread};
 use crate::grid::Table;
 use crate::values::counted;
 
-/// The whole record as text.
-pub(crate) fn text(record: &Record) -> String {
-    let Record { date, machine, quick, rounds, .. } = record;
-    let in_rounds = counted(*rounds, "round");
-    let size = if *quick { "a sixteenth of the full sizes" } else { "full sizes" };
+/// A record of `run` as text.
+pub(super) fn text(record: &Record) -> String {
+    let explained = "Medians (least to greatest); the ratio is Sexton : peer, within this run.";
+    page(record, &format!("{explained}\n\n{}{}", blocks(record), summary(record)))
+}
+
+/// A record as text: what was measured where, its tables, and what has to be said beside them.
+pub(crate) fn page(record: &Record, tables: &str) -> String {
+    let Record { date, machine, .. } = record;
+    let mut text = format!("{machine}\n{date}; {}\n", effort(record));
+    text.extend(record.broken_off().map(|line| line + "\n"));
+    text += &format!("\n{tables}");
+    with_remarks(text, record, "")
+}
+
+/// The same in Markdown. No date: the same record gives the same text.
+pub(crate) fn markdown(record: &Record, tables: &str) -> String {
+    let Record { command, machine, versions, .. } = record;
+    let mut text = format!("`{command}`: {}.\n\n- {machine}.\n", effort(record));
+    text.extend(record.broken_off().map(|line| format!("- {line}.\n")));
+    let versions = versions.iter().map(|it| format!("{} is {}", it.peer, it.version));
+    let versions: Vec<String> = versions.collect();
+    if !versions.is_empty() {
+        text += &format!("- {}.\n", versions.join("; "));
+    }
+    text += &format!("\n{tables}");
+    with_remarks(text, record, "- ")
+}
+
+/// How much was measured, in words.
+fn effort(record: &Record) -> String {
+    let size = match record.kind {
+        Kind::Scale => "",
+        _ if record.quick => "a sixteenth of the full sizes, ",
+        _ => "full sizes, ",
+    };
+    let first = if record.kind == Kind::Run { " and one not counted" } else { "" };
     let fewer = if record.slow.is_empty() { "" } else { ", fewer of what is slow (see below)" };
-    let minutes = record.seconds.div_ceil(60);
-    let mut text = format!("{machine}\n{date}; {size}; {in_rounds} and one not counted{fewer}; ");
-    let _ = writeln!(text, "{minutes} min");
-    if let Some(line) = record.broken_off() {
-        let _ = writeln!(text, "{line}");
-    }
-    text += "Medians (least to greatest); the ratio is Sexton : peer, within this run.\n\n";
-    text += &blocks(record);
-    text += &summary(record);
-    for line in record.remarks() {
-        let _ = writeln!(text, "{line}");
-    }
-    text
+    let (rounds, minutes) = (counted(record.rounds, "round"), record.seconds.div_ceil(60));
+    format!("{size}{rounds}{first}{fewer}, {minutes} min")
+}
+
+fn with_remarks(text: String, record: &Record, bullet: &str) -> String {
+    let lines = record.remarks().into_iter().map(|line| format!("{bullet}{line}\n"));
+    let lines: String = lines.collect();
+    if lines.is_empty() { text } else { text + "\n" + &lines }
 }
 
 /// A heading for each row, and below it a line for each contender that measured it.
@@ -54,7 +79,6 @@ fn blocks(record: &Record) -> String {
         }
         let _ = writeln!(text, "{line}");
     }
-    text.push('\n');
     text
 }
 
@@ -115,7 +139,6 @@ pub(crate) fn limit(record: &Record, id: &str) -> Option<(&'static str, f64)> {
 fn summary(record: &Record) -> String {
     let mut table = Table::of_numbers();
     table.row(["", "Sexton", "goal", "best peer", "", "ratio"].map(String::from));
-    let mut rows = 0;
     for row in &record.rows {
         let Some(own) = row.by(SEXTON).and_then(Measured::spread) else { continue };
         let best = row.best_peer();
@@ -126,9 +149,8 @@ fn summary(record: &Record) -> String {
         let cells = [row.id.clone(), figure(own.median), goal, name.into(), median];
         let [id, own, goal, name, median] = cells;
         table.row([id, own, goal, name, median, ratio.unwrap_or_default()]);
-        rows += 1;
     }
-    if rows == 0 { String::new() } else { format!("{table}\n") }
+    if table.has_lines() { format!("\n{table}") } else { String::new() }
 }
 
 /// Three digits that count.
