@@ -12,6 +12,7 @@ mod dumpster;
 #[cfg(feature = "peers")]
 mod gc_arena;
 mod owned;
+mod owning;
 #[cfg(feature = "peers")]
 #[expect(non_local_definitions, reason = "what the derive of `gc` writes")]
 mod rust_gc;
@@ -28,10 +29,10 @@ use driver::builtin;
 
 /// Those of this build.
 pub(crate) static ALL: &[&Builtin] = &[
-    &builtin::<owned::Owned<owned::SystemBox>>(),
-    &builtin::<owned::Owned<owned::SystemArc>>(),
+    &builtin::<owned::system_box::Owned>(),
+    &builtin::<owned::system_arc::Owned>(),
     #[cfg(feature = "peers")]
-    &builtin::<owned::Owned<owned::Mimalloc>>(),
+    &builtin::<owned::mimalloc::Owned>(),
     #[cfg(feature = "peers")]
     &builtin::<bump::Arenas>(),
     #[cfg(feature = "peers")]

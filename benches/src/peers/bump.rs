@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 
-use super::driver::Peer;
+use super::driver::{Peer, Programs};
 use crate::heaps::GARBAGE_PER_CYCLE;
 
 /// An arena for what lives to the end, and one that each other tree has for itself.
@@ -78,23 +78,7 @@ fn fill(bump: &Bump, objects: usize) {
     }
 }
 
-impl Peer for Arenas {
-    const NAME: &'static str = "bumpalo";
-    const ROWS: &'static str = "W1 W7.wall W7.rss GCBench.wall memory.object \
-        memory.spike";
-
-    /// Everything is dropped at once, as often as the collector collects.
-    fn garbage(&mut self, objects: usize) -> Duration {
-        let start = Instant::now();
-        for first in (0..objects).step_by(GARBAGE_PER_CYCLE) {
-            for n in first..objects.min(first + GARBAGE_PER_CYCLE) {
-                black_box(&*self.short.alloc([n as u64; 4]));
-            }
-            self.short.reset();
-        }
-        start.elapsed()
-    }
-
+impl Programs for Arenas {
     fn tree(&mut self, depth: usize) -> usize {
         let found = bottom_up(&self.short, depth).check();
         self.short.reset();
@@ -133,6 +117,24 @@ impl Peer for Arenas {
 
     fn keep_list(&mut self, objects: usize) {
         fill(self.kept, objects);
+    }
+}
+
+impl Peer for Arenas {
+    const NAME: &'static str = "bumpalo";
+    const ROWS: &'static str = "W1 W7.wall W7.rss GCBench.wall memory.object \
+        memory.spike";
+
+    /// Everything is dropped at once, as often as the collector collects.
+    fn garbage(&mut self, objects: usize) -> Duration {
+        let start = Instant::now();
+        for first in (0..objects).step_by(GARBAGE_PER_CYCLE) {
+            for n in first..objects.min(first + GARBAGE_PER_CYCLE) {
+                black_box(&*self.short.alloc([n as u64; 4]));
+            }
+            self.short.reset();
+        }
+        start.elapsed()
     }
 
     fn spike(&mut self, objects: usize, peak: impl FnOnce()) {

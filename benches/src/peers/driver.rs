@@ -9,9 +9,36 @@ use crate::heaps::{GARBAGE_PER_CYCLE, Links, per};
 use crate::measure::memory::{resident, tell_each, tell_spike};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
 
+/// The programs and a list, whose objects live to the end or die at once.
+pub(super) trait Programs: Default {
+    /// W7: makes a tree, counts its nodes, and lets go of it.
+    fn tree(&mut self, depth: usize) -> usize;
+
+    /// W7: makes the tree that lives to the end.
+    fn keep_tree(&mut self, depth: usize);
+
+    /// W7: counts the nodes of that tree.
+    fn kept_nodes(&mut self) -> usize;
+
+    /// GCBench: makes a tree from its root downwards, and lets go of it.
+    fn top_down(&mut self, depth: usize);
+
+    /// GCBench: makes a tree from its leaves upwards, and lets go of it.
+    fn bottom_up(&mut self, depth: usize);
+
+    /// GCBench: makes the tree, top down, and the array of numbers that live to the end.
+    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize);
+
+    /// GCBench: tells how long the array is that has lived to the end, beside the tree.
+    fn kept_numbers(&mut self) -> usize;
+
+    /// memory.object: makes a list of objects of 32 bytes, each linked to the one before.
+    fn keep_list(&mut self, objects: usize);
+}
+
 /// A heap, or what stands for one. A row that a peer does not list is never asked for, so its
 /// methods may be left out.
-pub(super) trait Peer: Default {
+pub(super) trait Peer: Programs {
     const NAME: &'static str;
     /// The ids of the rows that it measures, with a blank between two.
     const ROWS: &'static str;
@@ -49,30 +76,6 @@ pub(super) trait Peer: Default {
     fn drops(&mut self, _objects: usize) -> Duration {
         unlisted::<Self>()
     }
-
-    /// W7: makes a tree, counts its nodes, and lets go of it.
-    fn tree(&mut self, depth: usize) -> usize;
-
-    /// W7: makes the tree that lives to the end.
-    fn keep_tree(&mut self, depth: usize);
-
-    /// W7: counts the nodes of that tree.
-    fn kept_nodes(&mut self) -> usize;
-
-    /// GCBench: makes a tree from its root downwards, and lets go of it.
-    fn top_down(&mut self, depth: usize);
-
-    /// GCBench: makes a tree from its leaves upwards, and lets go of it.
-    fn bottom_up(&mut self, depth: usize);
-
-    /// GCBench: makes the tree, top down, and the array of numbers that live to the end.
-    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize);
-
-    /// GCBench: tells how long the array is that has lived to the end, beside the tree.
-    fn kept_numbers(&mut self) -> usize;
-
-    /// memory.object: makes a list of objects of 32 bytes, each linked to the one before.
-    fn keep_list(&mut self, objects: usize);
 
     /// memory.spike: makes as many objects, measures the memory by `peak`, and has them die.
     fn spike(&mut self, objects: usize, peak: impl FnOnce());

@@ -14,17 +14,22 @@ use dumpster::Trace;
 use dumpster::unsync::{Gc, collect, set_collect_condition};
 
 use super::driver::Peer;
+use super::owning::owning_peer;
 use crate::catalogue::Work;
 use crate::heaps::Links;
 
-/// What lives.
-#[derive(Default)]
-pub(super) struct Counted {
-    tree: Option<Gc<Tree>>,
-    node: Option<Gc<Node>>,
-    numbers: Option<Gc<Vec<f64>>>,
-    list: Option<Gc<Linked>>,
+type Owner<T> = Gc<T>;
+type Link<T> = OnceCell<Gc<T>>;
+
+fn own<T: Trace>(value: T) -> Gc<T> {
+    Gc::new(value)
 }
+
+fn link<T: Trace>(from: &Link<T>, to: Gc<T>) {
+    assert!(from.set(to).is_ok(), "a link is set once");
+}
+
+owning_peer!(Counted {}, derive(Trace));
 
 impl Peer for Counted {
     const NAME: &'static str = "dumpster";
@@ -48,8 +53,8 @@ impl Peer for Counted {
     fn mark(&mut self, objects: usize, links: Links) -> Duration {
         let all: Vec<_> = (0..objects).map(|_| Gc::new(Pair::default())).collect();
         let root = links.edges(objects, |from, left, right| {
-            left.map(|to| all[from].left.set(all[to].clone()));
-            right.map(|to| all[from].right.set(all[to].clone()));
+            left.into_iter().for_each(|to| link(&all[from].left, all[to].clone()));
+            right.into_iter().for_each(|to| link(&all[from].right, all[to].clone()));
         });
         let root = all[root].clone();
         drop(all);
@@ -64,43 +69,6 @@ impl Peer for Counted {
         time
     }
 
-    fn tree(&mut self, depth: usize) -> usize {
-        bottom_up(depth).check()
-    }
-
-    fn keep_tree(&mut self, depth: usize) {
-        self.tree = Some(bottom_up(depth));
-    }
-
-    fn kept_nodes(&mut self) -> usize {
-        self.tree.as_ref().map_or(0, |tree| tree.check())
-    }
-
-    fn top_down(&mut self, depth: usize) {
-        drop(black_box(top_down(depth)));
-    }
-
-    fn bottom_up(&mut self, depth: usize) {
-        drop(black_box(make(depth)));
-    }
-
-    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
-        self.node = Some(top_down(depth));
-        self.numbers = Some(Gc::new((0..numbers).map(|n| 1.0 / (n + 1) as f64).collect()));
-    }
-
-    fn kept_numbers(&mut self) -> usize {
-        black_box(self.node.as_ref().map(|node| node.numbers));
-        self.numbers.as_ref().map_or(0, |numbers| numbers.len())
-    }
-
-    fn keep_list(&mut self, objects: usize) {
-        for n in 0..objects {
-            self.list = Some(Gc::new(Linked { before: self.list.take(), words: [n as u64; 3] }));
-        }
-        black_box(self.list.as_ref().map(|it| (it.words, it.before.is_some())));
-    }
-
     fn spike(&mut self, objects: usize, peak: impl FnOnce()) {
         let all: Vec<_> = (0..objects).map(|n| Gc::new([n as u64; 4])).collect();
         peak();
@@ -112,60 +80,7 @@ impl Peer for Counted {
 
 #[derive(Trace, Default)]
 struct Pair {
-    left: OnceCell<Gc<Pair>>,
-    right: OnceCell<Gc<Pair>>,
+    left: Link<Pair>,
+    right: Link<Pair>,
     words: [u64; 2],
-}
-
-#[derive(Trace)]
-struct Tree {
-    children: Option<(Gc<Tree>, Gc<Tree>)>,
-}
-
-fn bottom_up(depth: usize) -> Gc<Tree> {
-    let children = (depth > 0).then(|| (bottom_up(depth - 1), bottom_up(depth - 1)));
-    Gc::new(Tree { children })
-}
-
-impl Tree {
-    fn check(&self) -> usize {
-        self.children.as_ref().map_or(1, |(left, right)| 1 + left.check() + right.check())
-    }
-}
-
-#[derive(Trace, Default)]
-struct Node {
-    left: OnceCell<Gc<Node>>,
-    right: OnceCell<Gc<Node>>,
-    numbers: [i32; 2],
-}
-
-fn populate(of: &Node, depth: usize) {
-    if depth > 0 {
-        let left = of.left.get_or_init(Gc::default);
-        let right = of.right.get_or_init(Gc::default);
-        populate(left, depth - 1);
-        populate(right, depth - 1);
-    }
-}
-
-fn top_down(depth: usize) -> Gc<Node> {
-    let top = Gc::new(Node::default());
-    populate(&top, depth);
-    top
-}
-
-fn make(depth: usize) -> Gc<Node> {
-    if depth == 0 {
-        return Gc::default();
-    }
-    let [left, right] = [make(depth - 1), make(depth - 1)].map(OnceCell::from);
-    Gc::new(Node { left, right, numbers: [0; 2] })
-}
-
-/// An object of 32 bytes, linked to the one before.
-#[derive(Trace)]
-struct Linked {
-    before: Option<Gc<Linked>>,
-    words: [u64; 3],
 }

@@ -11,7 +11,7 @@ use gc_arena::arena::Root;
 use gc_arena::metrics::Pacing;
 use gc_arena::{Arena, Collect, Gc, Lock, Mutation, Rootable, Static};
 
-use super::driver::Peer;
+use super::driver::{Peer, Programs};
 use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 
 /// What lives of a flat heap.
@@ -38,6 +38,51 @@ impl Default for Arenas {
             kept: arena::<Rootable![Kept<'_>]>(|_mc| Kept::default()),
             lists: Vec::new(),
         }
+    }
+}
+
+impl Programs for Arenas {
+    fn tree(&mut self, depth: usize) -> usize {
+        let found = self.tree.mutate(|mc, _| bottom_up(mc, depth).check());
+        self.tree.collect_debt();
+        found
+    }
+
+    fn keep_tree(&mut self, depth: usize) {
+        self.tree.mutate_root(|mc, root| *root = Some(bottom_up(mc, depth)));
+    }
+
+    fn kept_nodes(&mut self) -> usize {
+        self.tree.mutate(|_mc, root| root.map_or(0, |tree| tree.check()))
+    }
+
+    fn top_down(&mut self, depth: usize) {
+        self.kept.mutate(|mc, _| _ = black_box(&*top_down(mc, depth)));
+        self.kept.collect_debt();
+    }
+
+    fn bottom_up(&mut self, depth: usize) {
+        self.kept.mutate(|mc, _| _ = black_box(&*make(mc, depth)));
+        self.kept.collect_debt();
+    }
+
+    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
+        self.kept.mutate_root(|mc, kept| {
+            kept.tree = Some(top_down(mc, depth));
+            let array: Box<[f64]> = (0..numbers).map(|n| 1.0 / (n + 1) as f64).collect();
+            kept.array = Some(Gc::new(mc, array));
+        });
+    }
+
+    fn kept_numbers(&mut self) -> usize {
+        self.kept.mutate(|_mc, kept| {
+            black_box(kept.tree.map(|tree| tree.get().numbers));
+            kept.array.map_or(0, |array| array.len())
+        })
+    }
+
+    fn keep_list(&mut self, objects: usize) {
+        self.lists.push(linked(objects));
     }
 }
 
@@ -99,49 +144,6 @@ impl Peer for Arenas {
         let start = Instant::now();
         self.flat.finish_cycle();
         start.elapsed()
-    }
-
-    fn tree(&mut self, depth: usize) -> usize {
-        let found = self.tree.mutate(|mc, _| bottom_up(mc, depth).check());
-        self.tree.collect_debt();
-        found
-    }
-
-    fn keep_tree(&mut self, depth: usize) {
-        self.tree.mutate_root(|mc, root| *root = Some(bottom_up(mc, depth)));
-    }
-
-    fn kept_nodes(&mut self) -> usize {
-        self.tree.mutate(|_mc, root| root.map_or(0, |tree| tree.check()))
-    }
-
-    fn top_down(&mut self, depth: usize) {
-        self.kept.mutate(|mc, _| _ = black_box(&*top_down(mc, depth)));
-        self.kept.collect_debt();
-    }
-
-    fn bottom_up(&mut self, depth: usize) {
-        self.kept.mutate(|mc, _| _ = black_box(&*make(mc, depth)));
-        self.kept.collect_debt();
-    }
-
-    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
-        self.kept.mutate_root(|mc, kept| {
-            kept.tree = Some(top_down(mc, depth));
-            let array: Box<[f64]> = (0..numbers).map(|n| 1.0 / (n + 1) as f64).collect();
-            kept.array = Some(Gc::new(mc, array));
-        });
-    }
-
-    fn kept_numbers(&mut self) -> usize {
-        self.kept.mutate(|_mc, kept| {
-            black_box(kept.tree.map(|tree| tree.get().numbers));
-            kept.array.map_or(0, |array| array.len())
-        })
-    }
-
-    fn keep_list(&mut self, objects: usize) {
-        self.lists.push(linked(objects));
     }
 
     fn spike(&mut self, objects: usize, peak: impl FnOnce()) {

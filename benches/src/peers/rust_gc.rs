@@ -11,17 +11,22 @@ use std::time::{Duration, Instant};
 use gc::{Finalize, Gc, GcCell, Trace, configure, force_collect};
 
 use super::driver::Peer;
+use super::owning::owning_peer;
 use crate::catalogue::Work;
 use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 
-/// What lives.
-#[derive(Default)]
-pub(super) struct Rooted {
-    tree: Option<Gc<Tree>>,
-    node: Option<Gc<Node>>,
-    numbers: Option<Gc<Vec<f64>>>,
-    list: Option<Gc<Linked>>,
+type Owner<T> = Gc<T>;
+type Link<T> = GcCell<Option<Gc<T>>>;
+
+fn own<T: Trace>(value: T) -> Gc<T> {
+    Gc::new(value)
 }
+
+fn link<T: Trace>(from: &Link<T>, to: Gc<T>) {
+    *from.borrow_mut() = Some(to);
+}
+
+owning_peer!(Rooted {}, derive(Trace, Finalize));
 
 impl Peer for Rooted {
     const NAME: &'static str = "gc";
@@ -65,14 +70,10 @@ impl Peer for Rooted {
 
     /// A whole collection, in which all lives.
     fn mark(&mut self, objects: usize, links: Links) -> Duration {
-        let pair = |n: usize| {
-            let (left, right) = (GcCell::new(None), GcCell::new(None));
-            Gc::new(Pair { left, right, words: [n as u64; 2] })
-        };
-        let all: Vec<_> = (0..objects).map(pair).collect();
+        let all: Vec<_> = (0..objects).map(|_| own(Pair::default())).collect();
         let root = links.edges(objects, |from, left, right| {
-            *all[from].left.borrow_mut() = left.map(|to| all[to].clone());
-            *all[from].right.borrow_mut() = right.map(|to| all[to].clone());
+            left.into_iter().for_each(|to| link(&all[from].left, all[to].clone()));
+            right.into_iter().for_each(|to| link(&all[from].right, all[to].clone()));
         });
         let root = all[root].clone();
         drop(all);
@@ -89,41 +90,6 @@ impl Peer for Rooted {
         let all: Vec<_> = (0..objects).map(|n| Gc::new(Finalized([n as u64; 4]))).collect();
         drop(all);
         timed_collection()
-    }
-
-    fn tree(&mut self, depth: usize) -> usize {
-        bottom_up(depth).check()
-    }
-
-    fn keep_tree(&mut self, depth: usize) {
-        self.tree = Some(bottom_up(depth));
-    }
-
-    fn kept_nodes(&mut self) -> usize {
-        self.tree.as_ref().map_or(0, |tree| tree.check())
-    }
-
-    fn top_down(&mut self, depth: usize) {
-        drop(black_box(top_down(depth)));
-    }
-
-    fn bottom_up(&mut self, depth: usize) {
-        drop(black_box(make(depth)));
-    }
-
-    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
-        self.node = Some(top_down(depth));
-        self.numbers = Some(Gc::new((0..numbers).map(|n| 1.0 / (n + 1) as f64).collect()));
-    }
-
-    fn kept_numbers(&mut self) -> usize {
-        black_box(self.node.as_ref().map(|node| node.numbers));
-        self.numbers.as_ref().map_or(0, |numbers| numbers.len())
-    }
-
-    fn keep_list(&mut self, objects: usize) {
-        self.list = linked(objects);
-        black_box(self.list.as_ref().map(|it| (it.words, it.before.is_some())));
     }
 
     fn spike(&mut self, objects: usize, peak: impl FnOnce()) {
@@ -166,10 +132,10 @@ fn plain(n: usize) -> Gc<Plain> {
     Gc::new(Plain([n as u64; 4]))
 }
 
-#[derive(Trace, Finalize)]
+#[derive(Trace, Finalize, Default)]
 struct Pair {
-    left: GcCell<Option<Gc<Pair>>>,
-    right: GcCell<Option<Gc<Pair>>>,
+    left: Link<Pair>,
+    right: Link<Pair>,
     words: [u64; 2],
 }
 
@@ -180,62 +146,4 @@ impl Finalize for Finalized {
     fn finalize(&self) {
         black_box(self.0[0]);
     }
-}
-
-#[derive(Trace, Finalize)]
-struct Tree {
-    children: Option<(Gc<Tree>, Gc<Tree>)>,
-}
-
-fn bottom_up(depth: usize) -> Gc<Tree> {
-    let children = (depth > 0).then(|| (bottom_up(depth - 1), bottom_up(depth - 1)));
-    Gc::new(Tree { children })
-}
-
-impl Tree {
-    fn check(&self) -> usize {
-        self.children.as_ref().map_or(1, |(left, right)| 1 + left.check() + right.check())
-    }
-}
-
-#[derive(Trace, Finalize)]
-struct Node {
-    left: GcCell<Option<Gc<Node>>>,
-    right: GcCell<Option<Gc<Node>>>,
-    numbers: [i32; 2],
-}
-
-fn node(left: Option<Gc<Node>>, right: Option<Gc<Node>>) -> Gc<Node> {
-    Gc::new(Node { left: GcCell::new(left), right: GcCell::new(right), numbers: [0; 2] })
-}
-
-fn populate(of: &Gc<Node>, depth: usize) {
-    if depth > 0 {
-        let children = [node(None, None), node(None, None)];
-        children.iter().for_each(|child| populate(child, depth - 1));
-        let [left, right] = children;
-        *of.left.borrow_mut() = Some(left);
-        *of.right.borrow_mut() = Some(right);
-    }
-}
-
-fn top_down(depth: usize) -> Gc<Node> {
-    let top = node(None, None);
-    populate(&top, depth);
-    top
-}
-
-fn make(depth: usize) -> Gc<Node> {
-    if depth == 0 { node(None, None) } else { node(Some(make(depth - 1)), Some(make(depth - 1))) }
-}
-
-/// An object of 32 bytes, linked to the one before.
-#[derive(Trace, Finalize)]
-struct Linked {
-    before: Option<Gc<Linked>>,
-    words: [u64; 3],
-}
-
-fn linked(objects: usize) -> Option<Gc<Linked>> {
-    (0..objects).fold(None, |before, n| Some(Gc::new(Linked { before, words: [n as u64; 3] })))
 }

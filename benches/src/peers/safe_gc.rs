@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use safe_gc::{Collector, Gc, Heap, Root, Trace};
 
-use super::driver::Peer;
+use super::driver::{Peer, Programs};
 use crate::catalogue::Work;
 use crate::heaps::{GARBAGE_PER_CYCLE, Links, SEED};
 
@@ -23,6 +23,46 @@ pub(super) struct Indexed {
     list: Option<Root<Linked>>,
     /// The heap of a spike, whose memory is looked at while it is there.
     spiked: Heap,
+}
+
+impl Programs for Indexed {
+    fn tree(&mut self, depth: usize) -> usize {
+        let tree = bottom_up(&mut self.heap, depth);
+        check(&self.heap, tree.unrooted())
+    }
+
+    fn keep_tree(&mut self, depth: usize) {
+        self.tree = Some(bottom_up(&mut self.heap, depth));
+    }
+
+    fn kept_nodes(&mut self) -> usize {
+        self.tree.as_ref().map_or(0, |tree| check(&self.heap, tree.unrooted()))
+    }
+
+    fn top_down(&mut self, depth: usize) {
+        drop(top_down(&mut self.heap, depth));
+    }
+
+    fn bottom_up(&mut self, depth: usize) {
+        drop(make(&mut self.heap, depth));
+    }
+
+    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
+        self.node = Some(top_down(&mut self.heap, depth));
+        let array = Array((0..numbers).map(|n| 1.0 / (n + 1) as f64).collect());
+        self.numbers = Some(self.heap.alloc(array));
+    }
+
+    fn kept_numbers(&mut self) -> usize {
+        black_box(self.node.as_ref().map(|node| self.heap.get(node).numbers));
+        self.numbers.as_ref().map_or(0, |array| self.heap.get(array).0.len())
+    }
+
+    fn keep_list(&mut self, objects: usize) {
+        self.list = linked(&mut self.heap, objects);
+        let last = self.list.as_ref().map(|it| self.heap.get(it));
+        black_box(last.map(|it| (it.words, it.before)));
+    }
 }
 
 impl Peer for Indexed {
@@ -76,44 +116,6 @@ impl Peer for Indexed {
         let time = start.elapsed();
         black_box(heap.get(&root).words);
         time
-    }
-
-    fn tree(&mut self, depth: usize) -> usize {
-        let tree = bottom_up(&mut self.heap, depth);
-        check(&self.heap, tree.unrooted())
-    }
-
-    fn keep_tree(&mut self, depth: usize) {
-        self.tree = Some(bottom_up(&mut self.heap, depth));
-    }
-
-    fn kept_nodes(&mut self) -> usize {
-        self.tree.as_ref().map_or(0, |tree| check(&self.heap, tree.unrooted()))
-    }
-
-    fn top_down(&mut self, depth: usize) {
-        drop(top_down(&mut self.heap, depth));
-    }
-
-    fn bottom_up(&mut self, depth: usize) {
-        drop(make(&mut self.heap, depth));
-    }
-
-    fn keep_tree_and_array(&mut self, depth: usize, numbers: usize) {
-        self.node = Some(top_down(&mut self.heap, depth));
-        let array = Array((0..numbers).map(|n| 1.0 / (n + 1) as f64).collect());
-        self.numbers = Some(self.heap.alloc(array));
-    }
-
-    fn kept_numbers(&mut self) -> usize {
-        black_box(self.node.as_ref().map(|node| self.heap.get(node).numbers));
-        self.numbers.as_ref().map_or(0, |array| self.heap.get(array).0.len())
-    }
-
-    fn keep_list(&mut self, objects: usize) {
-        self.list = linked(&mut self.heap, objects);
-        let last = self.list.as_ref().map(|it| self.heap.get(it));
-        black_box(last.map(|it| (it.words, it.before)));
     }
 
     fn spike(&mut self, objects: usize, peak: impl FnOnce()) {
