@@ -4,10 +4,11 @@
 use std::io;
 
 use plotters::drawing::DrawingAreaErrorKind;
+use plotters::element::Rectangle;
 use plotters::prelude::{IntoDrawingArea, SVGBackend, WHITE};
-use plotters::style::RGBColor;
+use plotters::style::{Color, RGBColor};
 
-use super::panel::{Area, Drawn, FAINT, GOAL, LIMIT, OTHERS, Panel, SEXTONS, Style, TEXT, swatch};
+use super::panel::{Area, Drawn, FAINT, GOAL, LIMIT, OTHERS, Panel, SEXTONS, Style, TEXT};
 use crate::run::Record;
 use crate::values::counted;
 
@@ -20,17 +21,13 @@ pub(super) fn draw(
     peers: Option<usize>,
     style: &Style,
 ) -> Result<String, DrawingAreaErrorKind<io::Error>> {
-    let mut heights: Vec<u32> = panels.iter().map(|panel| panel.height(style) + GAP).collect();
-    if !style.is_logarithmic {
-        // A grid.
-        let tallest = heights.iter().copied().max().unwrap_or(0);
-        heights.fill(tallest);
-    }
-    let counts = columns(&heights, style.most_columns);
-    let mut placed = panels.iter().zip(heights);
-    let columns: Vec<Vec<_>> =
-        counts.iter().map(|count| placed.by_ref().take(*count).collect()).collect();
-    let longest = columns.iter().map(|column| column.iter().map(|it| it.1).sum::<u32>()).max();
+    let tallest = panels.iter().map(|panel| panel.height(style)).max().unwrap_or(0);
+    let height = |panel: &Panel| {
+        // All alike: a grid.
+        GAP + if style.is_logarithmic { panel.height(style) } else { tallest }
+    };
+    let columns = columns(panels, height, style.most_columns);
+    let longest = columns.iter().map(|column| column.iter().map(&height).sum::<u32>()).max();
     // Two lines, and in a picture of all rows the keys.
     let head_height = if style.is_logarithmic { 84 } else { 72 };
     let width = GAP + columns.len() as u32 * (style.column + GAP);
@@ -44,8 +41,8 @@ pub(super) fn draw(
         let below = root.margin(head_height, 0, GAP / 2, GAP / 2);
         for (area, column) in below.split_evenly((1, columns.len())).into_iter().zip(columns) {
             let mut rest = area.margin(0, 0, GAP / 2, GAP / 2);
-            for (panel, height) in column {
-                let (own, below) = rest.split_vertically(height - GAP);
+            for panel in column {
+                let (own, below) = rest.split_vertically(height(panel) - GAP);
                 panel.draw(&own, style)?;
                 rest = below.margin(GAP, 0, 0, 0);
             }
@@ -55,28 +52,19 @@ pub(super) fn draw(
     Ok(text)
 }
 
-/// How many of the panels stand in each column, so that the longest column is as short as it can
-/// be: the least height into which all go, found by halving.
-fn columns(heights: &[u32], most_columns: usize) -> Vec<usize> {
-    let fill = |most: u32| {
-        let mut counts = vec![0];
-        let mut height = 0;
-        for &next in heights {
-            if height + next > most && height > 0 {
-                counts.push(0);
-                height = 0;
-            }
-            height += next;
-            *counts.last_mut().expect("the first column") += 1;
-        }
-        counts
-    };
-    let (mut low, mut high) = (heights.iter().copied().max().unwrap_or(0), heights.iter().sum());
-    while low < high {
-        let middle = u32::midpoint(low, high);
-        if fill(middle).len() <= most_columns { high = middle } else { low = middle + 1 }
-    }
-    fill(low)
+/// Puts the panels into columns, in their order, each of about its share of the whole length.
+fn columns<T>(panels: &[T], height: impl Fn(&T) -> u32, count: usize) -> Vec<&[T]> {
+    let total: u32 = panels.iter().map(&height).sum();
+    let mut above = 0;
+    // A panel goes where its middle lies.
+    let column = panels.iter().map(|panel| {
+        let middle = above + height(panel) / 2;
+        above += height(panel);
+        middle as usize * count / total.max(1) as usize
+    });
+    let of: Vec<usize> = column.collect();
+    let mut rest = panels;
+    of.chunk_by(|a, b| a == b).filter_map(|column| rest.split_off(..column.len())).collect()
 }
 
 /// The head: what was measured where, and in a picture of all rows what the colours mean.
@@ -99,7 +87,10 @@ fn head(area: &Area<'_>, record: &Record, best: Option<usize>, style: &Style) ->
         [("Sexton", SEXTONS), ("peer", OTHERS), ("limit of the machine", LIMIT), ("goal", GOAL)];
     let mut x = left;
     for (name, colour) in keys {
-        swatch(area, (x, 61), colour, name == "goal")?;
+        // The goal is a line, the others are bars.
+        let corners =
+            if name == "goal" { [(x + 5, 59), (x + 7, 74)] } else { [(x, 61), (x + 12, 72)] };
+        area.draw(&Rectangle::new(corners, colour.filled()))?;
         area.draw_text(name, &small, (x + 18, 60))?;
         x += 36 + 6 * name.len() as i32;
     }
@@ -121,13 +112,14 @@ pub(super) fn describe(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn columns_keep_the_order_and_are_equally_long() {
-        assert_eq!(columns(&[5, 5, 5], 3), [1, 1, 1]);
-        assert_eq!(columns(&[9, 1, 1, 1, 6, 3, 3], 3), [1, 4, 2]);
-        assert_eq!(columns(&[1, 1, 9], 3), [2, 1]);
-        assert_eq!(columns(&[4], 3), [1]);
+    fn columns_keep_the_order_and_are_about_equally_long() {
+        let columns = |heights: &[u32]| -> Vec<usize> {
+            super::columns(heights, |it| *it, 3).iter().map(|column| column.len()).collect()
+        };
+        assert_eq!(columns(&[5, 5, 5]), [1, 1, 1]);
+        assert_eq!(columns(&[9, 1, 1, 1, 6, 3, 3]), [1, 4, 2]);
+        assert_eq!(columns(&[4, 4]), [1, 1]);
+        assert_eq!(columns(&[4]), [1]);
     }
 }

@@ -2,15 +2,15 @@
 
 use std::io;
 
-use plotters::chart::{ChartBuilder, ChartContext};
+use plotters::chart::{ChartBuilder, ChartContext, LabelAreaPosition};
 use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
-use plotters::coord::types::{RangedCoordf64, RangedCoordi32};
+use plotters::coord::types::RangedCoordf64;
 use plotters::drawing::DrawingAreaErrorKind;
 use plotters::element::{EmptyElement, PathElement, Rectangle, Text};
 use plotters::prelude::{DrawingArea, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, FontDesc, FontStyle, IntoFont, RGBColor, TextStyle};
+use plotters::style::{Color, FontDesc, FontStyle, IntoFont, RGBColor};
 
 use crate::catalogue::{self, SEXTON, Work};
 use crate::run::{Measured, Record, RowRecord, figure, limit, sorted};
@@ -65,21 +65,17 @@ pub(super) const LARGE: Style = Style {
     is_logarithmic: false,
 };
 
-const AFTER_ROW: i32 = 7;
+/// From the edge of a panel to what is in it.
 const MARGIN: i32 = 10;
 
 impl Style {
     /// A font whose letters are of that size in an SVG, for which plotters divides sizes by 1.24.
-    pub(super) fn font(&self, size: u32) -> TextStyle<'static> {
-        font(size).into()
+    pub(super) fn font(&self, size: u32) -> FontDesc<'static> {
+        ("sans-serif", f64::from(size) * 1.24).into_font()
     }
 
     fn title_height(&self) -> i32 {
         2 * self.title as i32
-    }
-
-    fn heading_height(&self) -> i32 {
-        self.text as i32 + 10
     }
 
     fn axis_height(&self) -> i32 {
@@ -87,86 +83,87 @@ impl Style {
     }
 }
 
-fn font(size: u32) -> FontDesc<'static> {
-    ("sans-serif", f64::from(size) * 1.24).into_font()
-}
-
 /// What a panel shows.
 pub(super) struct Panel {
     title: String,
-    rows: Vec<Row>,
+    lines: Vec<Line>,
 }
 
-struct Row {
-    heading: String,
-    goal: Option<f64>,
-    bars: Vec<Bar>,
+enum Line {
+    /// What the bars below are of.
+    Heading(String),
+    Bar(Bar),
 }
 
 struct Bar {
     name: String,
-    is_sextons: bool,
     colour: RGBColor,
     /// Median, least and greatest, or why there are none.
     values: Result<[f64; 3], &'static str>,
+    /// The goal is Sexton's, and so is its mark.
+    goal: Option<f64>,
 }
 
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// Drawn, or what went wrong.
 pub(super) type Drawn = Result<(), DrawingAreaErrorKind<io::Error>>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordi32>>;
+/// Across: the logarithm of a value, or the value. Down: lines.
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 impl Panel {
     /// The panel of a work, if any of it was measured, with all peers or the best of each row. The
     /// machine's limits have none: they are bars of the works that they limit.
     pub(super) fn of(record: &Record, work: Work, best: Option<usize>) -> Option<Panel> {
-        if work == Work::Limits {
-            return None;
+        let mut lines = Vec::new();
+        for row in record.rows.iter().filter(|row| row.work == work.name()) {
+            let Some(bars) = bars(record, row, best) else { continue };
+            let more = if row.more_is_better { "; more is better" } else { "" };
+            lines.push(Line::Heading(format!("{}: {}, {}{more}", row.id, row.title, row.unit)));
+            lines.extend(bars.into_iter().map(Line::Bar));
+            if let Some((name, value)) = limit(record, &row.id) {
+                let (name, values) = (name.to_owned(), Ok([value; 3]));
+                lines.push(Line::Bar(Bar { name, colour: LIMIT, values, goal: None }));
+            }
         }
-        let rows = record.rows.iter().filter(|row| row.work == work.name());
-        let rows: Vec<Row> = rows.filter_map(|row| Row::of(record, row, best)).collect();
         let title = match (work.name(), work.title()) {
             (name, title) if name == title => title.to_owned(),
             (name, title) => format!("{name}: {title}"),
         };
-        Some(Panel { title, rows }).filter(|panel| !panel.rows.is_empty())
+        (work != Work::Limits && !lines.is_empty()).then_some(Panel { title, lines })
     }
 
     /// The panel of one row, if it was measured, in words for readers new to the rows.
     pub(super) fn of_row(record: &Record, id: &str, title: &str, best: usize) -> Option<Panel> {
         let row = record.row(id)?;
-        let mut shown = Row::of(record, row, Some(best))?;
-        shown.bars.retain(|bar| bar.colour != LIMIT);
-        shown.goal = None;
-        shown.heading = row.unit.clone();
-        Some(Panel {
-            title: catalogue::Row::find(id)?.sized(title, record.quick),
-            rows: vec![shown],
-        })
+        let bars = bars(record, row, Some(best))?.into_iter();
+        let bars = bars.map(|bar| Line::Bar(Bar { goal: None, ..bar }));
+        let heading = Line::Heading(row.unit.clone());
+        let title = catalogue::Row::find(id)?.sized(title, record.quick);
+        Some(Panel { title, lines: [heading].into_iter().chain(bars).collect() })
     }
 
     pub(super) fn height(&self, style: &Style) -> u32 {
-        let rows: i32 = self.rows.iter().map(|row| row.height(style)).sum();
-        (style.title_height() + rows + style.axis_height()) as u32
+        let lines = style.bar * self.lines.len() as i32;
+        (style.title_height() + lines + style.axis_height() + MARGIN / 2) as u32
     }
 
     /// Draws it into an area of its height.
     pub(super) fn draw(&self, area: &Area<'_>, style: &Style) -> Drawn {
         let (width, height) = area.dim_in_pixel();
-        let frame = Rectangle::new([(0, 0), (width as i32 - 1, height as i32 - 1)], FRAME);
-        area.draw(&frame)?;
-        let bold = font(style.title).style(FontStyle::Bold).color(&TEXT);
+        area.draw(&Rectangle::new([(0, 0), (width as i32 - 1, height as i32 - 1)], FRAME))?;
+        let bold = style.font(style.title).style(FontStyle::Bold).color(&TEXT);
         area.draw_text(&self.title, &bold, (MARGIN, 8))?;
 
-        // Across: the logarithm of a value, or the value. Down: pixels below the title.
         let (first, last) = self.range(style);
-        let down = (height as i32 - style.title_height() - style.axis_height()).max(1);
+        let lines = self.lines.len() as f64;
+        let below = height as i32 - style.title_height() - style.axis_height();
         let mut chart = ChartBuilder::on(area)
             .margin_top(style.title_height())
+            .margin_bottom((below - style.bar * self.lines.len() as i32).max(0))
             .margin_right(style.numbers)
-            .set_label_area_size(plotters::chart::LabelAreaPosition::Left, style.names)
-            .set_label_area_size(plotters::chart::LabelAreaPosition::Bottom, style.axis_height())
-            .build_cartesian_2d(first..last, down..0)?;
+            .set_label_area_size(LabelAreaPosition::Left, style.names)
+            .set_label_area_size(LabelAreaPosition::Bottom, style.axis_height())
+            .build_cartesian_2d(first..last, lines..0.0)?;
         if style.is_logarithmic {
             let mut mesh = chart.configure_mesh();
             mesh.disable_y_mesh().disable_y_axis().light_line_style(GRID.mix(0.0));
@@ -175,18 +172,30 @@ impl Panel {
                 .x_label_formatter(&|power| short(10_f64.powf(*power)));
             mesh.draw()?;
         }
-        let mut top = 0;
-        for row in &self.rows {
-            row.draw(area, &mut chart, style, top)?;
-            top += row.height(style);
+        for (nth, line) in self.lines.iter().enumerate() {
+            let middle = nth as f64 + 0.5;
+            match line {
+                Line::Heading(heading) => {
+                    let at = EmptyElement::at((first, middle));
+                    let text = style.font(style.text).color(&FAINT).pos(LEFT);
+                    let to_edge = MARGIN - style.names;
+                    chart.draw_series([at + Text::new(heading.clone(), (to_edge, 0), text)])?;
+                }
+                Line::Bar(bar) => bar.draw(&mut chart, style, middle)?,
+            }
         }
         Ok(())
     }
 
     /// Where the scale begins and ends.
     fn range(&self, style: &Style) -> (f64, f64) {
-        let values = self.rows.iter().flat_map(Row::values).filter(|value| *value > 0.0);
-        let (low, high) = values
+        let bars = self.lines.iter().filter_map(|line| match line {
+            Line::Heading(_) => None,
+            Line::Bar(bar) => Some(bar.values.ok().into_iter().flatten().chain(bar.goal)),
+        });
+        let (low, high) = bars
+            .flatten()
+            .filter(|value| *value > 0.0)
             .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
         match (high > 0.0, style.is_logarithmic) {
             (false, _) => (0.0, 1.0),
@@ -196,46 +205,27 @@ impl Panel {
     }
 }
 
-impl Row {
-    fn of(record: &Record, row: &RowRecord, best: Option<usize>) -> Option<Row> {
-        let mut drawn = sorted(row);
-        if let Some(best) = best {
-            keep_the_best(&mut drawn, best);
-        }
-        let mut bars: Vec<Bar> = drawn.into_iter().map(|it| Bar::of(record, row, it)).collect();
-        bars.iter().find(|bar| bar.values.is_ok())?;
-        if let Some((name, value)) = limit(record, &row.id) {
-            let values = Ok([value; 3]);
-            bars.push(Bar { name: name.to_owned(), is_sextons: false, colour: LIMIT, values });
-        }
-        let more = if row.more_is_better { "; more is better" } else { "" };
-        let heading = format!("{}: {}, {}{more}", row.id, row.title, row.unit);
-        Some(Row { heading, goal: row.goal, bars })
-    }
+const LEFT: Pos = Pos { h_pos: HPos::Left, v_pos: VPos::Center };
+const RIGHT: Pos = Pos { h_pos: HPos::Right, v_pos: VPos::Center };
 
-    fn values(&self) -> impl Iterator<Item = f64> {
-        self.bars.iter().filter_map(|bar| bar.values.ok()).flatten().chain(self.goal)
+/// The bars of a row, of all peers or of the best, if one has a value.
+fn bars(record: &Record, row: &RowRecord, best: Option<usize>) -> Option<Vec<Bar>> {
+    let mut drawn = sorted(row);
+    if let Some(best) = best {
+        keep_the_best(&mut drawn, best);
     }
-
-    fn height(&self, style: &Style) -> i32 {
-        style.heading_height() + style.bar * self.bars.len() as i32 + AFTER_ROW
-    }
-
-    fn draw(&self, area: &Area<'_>, chart: &mut Chart<'_, '_>, style: &Style, top: i32) -> Drawn {
-        let heading = style.font(style.text).color(&FAINT);
-        let at = (MARGIN, style.title_height() + top + 5);
-        area.draw_text(&self.heading, &heading, at)?;
-        let first = top + style.heading_height();
-        for (nth, bar) in self.bars.iter().enumerate() {
-            let top = first + style.bar * nth as i32;
-            let name = style.font(style.text).color(&TEXT).pos(Pos::new(HPos::Right, VPos::Center));
-            let at = (style.names - MARGIN, style.title_height() + top + style.bar / 2);
-            area.draw_text(&bar.name, &name, at)?;
-            // The goal is Sexton's, and so is its mark.
-            bar.draw(chart, style, top, self.goal.filter(|_| bar.is_sextons))?;
+    let bars = drawn.into_iter().map(|measured| {
+        let is_sextons = measured.peer() == SEXTON;
+        let values = measured.spread().map(|it| [it.median, it.min, it.max]);
+        Bar {
+            name: measured.by.clone(),
+            colour: if is_sextons { SEXTONS } else { OTHERS },
+            values: values.ok_or_else(|| record.lack(row, measured).0),
+            goal: row.goal.filter(|_| is_sextons),
         }
-        Ok(())
-    }
+    });
+    let bars: Vec<Bar> = bars.collect();
+    bars.iter().any(|bar| bar.values.is_ok()).then_some(bars)
 }
 
 /// Keeps Sexton and the best peers, of each its best variant. A peer without a value is none.
@@ -252,63 +242,40 @@ fn keep_the_best(sorted: &mut Vec<&Measured>, count: usize) {
 }
 
 impl Bar {
-    fn of(record: &Record, row: &RowRecord, measured: &Measured) -> Bar {
-        let is_sextons = measured.peer() == SEXTON;
-        let colour = if is_sextons { SEXTONS } else { OTHERS };
-        let values = measured.spread().map(|it| [it.median, it.min, it.max]);
-        let values = values.ok_or_else(|| record.lack(row, measured).0);
-        Bar { name: measured.by.clone(), is_sextons, colour, values }
-    }
-
-    fn draw(&self, chart: &mut Chart<'_, '_>, style: &Style, top: i32, goal: Option<f64>) -> Drawn {
+    fn draw(&self, chart: &mut Chart<'_, '_>, style: &Style, middle: f64) -> Drawn {
         let (first, last) = (chart.x_range().start, chart.x_range().end);
         let pixel = (last - first) / f64::from(chart.plotting_area().dim_in_pixel().0.max(1));
         let across = |value: f64| {
             let at = if style.is_logarithmic { value.log10() } else { value };
             at.clamp(first, last)
         };
-        let middle = top + style.bar / 2;
+        let name = style.font(style.text).color(&TEXT).pos(RIGHT);
+        let name = Text::new(self.name.clone(), (-MARGIN, 0), name);
+        chart.draw_series([EmptyElement::at((first, middle)) + name])?;
         let (text, mut end) = match self.values {
             Err(why) => (why.to_owned(), first),
             Ok([median, min, max]) => {
                 // However small: it was measured.
                 let to = across(median).max(first + 3.0 * pixel);
-                let corners = [(first, top + 2), (to, top + style.bar - 2)];
+                let corners = [(first, middle - 0.38), (to, middle + 0.38)];
                 chart.draw_series([Rectangle::new(corners, self.colour.filled())])?;
                 let spread = [(across(min), middle), (across(max), middle)];
                 chart.draw_series([PathElement::new(spread, TEXT)])?;
                 (figure(median), to.max(across(max)))
             }
         };
-        if let Some(at) = goal.map(across) {
-            let mark = [(at, top), (at, top + style.bar)];
-            let mark = PathElement::new(mark, GOAL.stroke_width(2));
-            chart.draw_series([mark])?;
+        if let Some(at) = self.goal.map(across) {
+            let mark = [(at, middle - 0.5), (at, middle + 0.5)];
+            chart.draw_series([PathElement::new(mark, GOAL.stroke_width(2))])?;
             // The number stands beside the mark, not on it.
             if (end..end + pixel * 8.0 * text.len() as f64).contains(&at) {
                 end = at;
             }
         }
-        let number =
-            style.font(style.text - 1).color(&FAINT).pos(Pos::new(HPos::Left, VPos::Center));
+        let number = style.font(style.text - 1).color(&FAINT).pos(LEFT);
         let number = EmptyElement::at((end, middle)) + Text::new(text, (5, 0), number);
         chart.draw_series([number]).map(drop)
     }
-}
-
-/// A key for a colour: a box, or for the goal its line.
-pub(super) fn swatch(
-    area: &Area<'_>,
-    (x, y): (i32, i32),
-    colour: RGBColor,
-    is_line: bool,
-) -> Drawn {
-    if is_line {
-        let goal = PathElement::new([(x + 6, y - 2), (x + 6, y + 13)], GOAL.stroke_width(2));
-        return area.draw(&goal);
-    }
-    let key = Rectangle::new([(x, y), (x + 12, y + 11)], colour.filled());
-    area.draw(&key)
 }
 
 /// The powers of ten around a range; at least one apart. The least value has a bar, too.
