@@ -34,19 +34,7 @@ pub(crate) struct Node<'gc> {
     name: Leaf<Box<OsStr>>,
     parent: Option<Gc<'gc, Node<'gc>>>,
     children: GcRefCell<Vec<Gc<'gc, Node<'gc>>>>,
-    head: Cell<Head>,
     open: OpenSlot<'gc>,
-}
-
-/// The first bytes of a file.
-#[derive(Clone, Copy, Default)]
-struct Head {
-    bytes: [u8; Head::CAPACITY],
-    len: u8,
-}
-
-impl Head {
-    const CAPACITY: usize = 23;
 }
 
 /// What the walk has found so far.
@@ -97,7 +85,6 @@ impl<'gc> Index<'gc> {
             name: Leaf::new(name.into()),
             parent,
             children: GcRefCell::default(),
-            head: Cell::default(),
             open: GcCell::default(),
         });
         parent.inspect(|parent| parent.children.borrow_mut(mc).push(node));
@@ -186,11 +173,7 @@ impl<'gc> Node<'gc> {
         open_files: &OpenFiles<'gc>,
         log: &Arc<Log>,
     ) -> io::Result<u64> {
-        let file = open_files.open(mc, path, &self.open, log)?;
-        let mut head = Head::default();
-        head.len = file.read_head(&mut head.bytes)? as u8;
-        self.head.set(head);
-        Ok(u64::from(head.len))
+        Ok(open_files.open(mc, path, &self.open, log)?.read_head()?.len() as u64)
     }
 }
 

@@ -49,15 +49,12 @@ pub(crate) struct OpenFile {
     file: Leaf<WeakFile<File>>,
     /// Whether the cache links it.
     cached: Cell<bool>,
-    /// Whether it was used since the cache last considered evicting it.
-    used: Cell<bool>,
 }
 
 impl OpenFile {
     /// The file's first bytes.
-    pub(crate) fn read_head(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let file = self.file.upgrade().expect("the cleanup of a live object has not run");
-        system::read_head(&file, buffer)
+    pub(crate) fn read_head(&self) -> io::Result<Vec<u8>> {
+        system::read_head(&self.file.upgrade().expect("the cleanup of a live object has not run"))
     }
 }
 
@@ -82,7 +79,6 @@ impl<'gc> OpenFiles<'gc> {
     ) -> io::Result<Gc<'gc, OpenFile>> {
         if let Some(found) = slot.get().and_then(|weak| weak.upgrade(mc)) {
             log.hits.fetch_add(1, Relaxed);
-            found.used.set(true);
             if !found.cached.replace(true) {
                 self.insert(mc, found, log.limits.capacity);
             }
@@ -90,11 +86,8 @@ impl<'gc> OpenFiles<'gc> {
         }
         let file = Arc::new(system::open_regular(path)?);
         log.note_opened();
-        let made = mc.alloc(OpenFile {
-            file: Leaf::new(Arc::downgrade(&file)),
-            cached: Cell::new(true),
-            used: Cell::new(false),
-        });
+        let weak = Leaf::new(Arc::downgrade(&file));
+        let made = mc.alloc(OpenFile { file: weak, cached: Cell::new(true) });
         mc.add_cleanup_with(made, Closing { file, log: log.clone() }, close);
         slot.set(mc, Some(mc.downgrade(made)));
         self.insert(mc, made, log.limits.capacity);
@@ -106,18 +99,11 @@ impl<'gc> OpenFiles<'gc> {
         self.files.borrow_mut(mc).push_back(file);
     }
 
-    /// Unlinks files until `count` are left: the oldest first, but those used since the last look
-    /// get a second chance.
+    /// Unlinks files until `count` are left, the oldest first.
     fn evict_down_to(&self, mc: &Mutation<'gc>, count: usize) {
         let mut files = self.files.borrow_mut(mc);
-        while files.len() > count {
-            let Some(oldest) = files.pop_front() else { break };
-            if oldest.used.replace(false) {
-                files.push_back(oldest);
-            } else {
-                oldest.cached.set(false);
-            }
-        }
+        let surplus = files.len().saturating_sub(count);
+        files.drain(..surplus).for_each(|oldest| oldest.cached.set(false));
     }
 
     /// Unlinks all files.
