@@ -102,18 +102,25 @@ fn measure(shape: Shape, rounds: usize, progress: &Progress) -> Result<Measured,
 /// written.
 type Figure = (&'static str, &'static str, fn(f64) -> String, fn(&Measured) -> Option<Spread>);
 
+#[rustfmt::skip]
 const FIGURES: [Figure; 11] = [
     ("mark, ns per live object", "mark ns/live", nanos, |it| it.spread(mark)),
     ("mark, live objects/s", "", count, |it| it.rates(mark)),
     ("sweep, ns per object", "sweep ns/object", nanos, |it| it.spread(sweep)),
-    ("sweep, ns per span", "sweep ns/span", nanos, |it| it.spread(sweep_of_a_span)),
+    ("sweep, ns per span", "sweep ns/span", nanos,
+        |it| it.spread(|(it, _)| each(it.report.sweep_time, it.report.swept_spans))),
     ("sweep, objects/s", "sweep objects/s", count, |it| it.rates(sweep)),
-    ("sweep, bytes/s", "sweep bytes/s", count, |it| it.rates(sweep_of_a_byte)),
-    ("whole, ns per object", "whole ns/object", nanos, |it| it.spread(whole)),
-    ("whole, ms", "whole ms", nanos, |it| it.spread(whole_ms)),
-    ("register, ns per cleanup", "", nanos, |it| it.spread(register)),
+    ("sweep, bytes/s", "sweep bytes/s", count,
+        |it| it.rates(|it| Some(sweep(it)? / OBJECT_BYTES as f64))),
+    ("whole, ns per object", "whole ns/object", nanos,
+        |it| it.spread(|(it, _)| each(it.collection, it.objects()))),
+    ("whole, ms", "whole ms", nanos,
+        |it| it.spread(|(it, _)| Some(it.collection.as_secs_f64() * 1e3))),
+    ("register, ns per cleanup", "", nanos,
+        |it| it.spread(|(it, _)| each(it.registered.time, it.registered.count))),
     ("queue, ns per cleanup of the dead", "", nanos, |it| it.spread(queue)),
-    ("drain after the sweep, ns per cleanup", "", nanos, |it| it.spread(drain)),
+    ("drain after the sweep, ns per cleanup", "", nanos,
+        |it| it.spread(|(it, _)| each(it.until_run - it.collection, it.report.queued_cleanups))),
 ];
 
 fn mark((Round { report, .. }, _): &Pair) -> Option<f64> {
@@ -124,35 +131,11 @@ fn sweep((it, _): &Pair) -> Option<f64> {
     Some(it.sweep())
 }
 
-fn sweep_of_a_byte((it, _): &Pair) -> Option<f64> {
-    Some(it.sweep() / OBJECT_BYTES as f64)
-}
-
-fn whole((it, _): &Pair) -> Option<f64> {
-    each(it.collection, it.objects())
-}
-
-fn whole_ms((it, _): &Pair) -> Option<f64> {
-    Some(it.collection.as_secs_f64() * 1e3)
-}
-
-fn register((it, _): &Pair) -> Option<f64> {
-    each(it.registered.time, it.registered.count)
-}
-
-fn sweep_of_a_span((Round { report, .. }, _): &Pair) -> Option<f64> {
-    each(report.sweep_time, report.swept_spans)
-}
-
 /// What queueing one cleanup added to the sweep.
 fn queue((with, without): &Pair) -> Option<f64> {
     let added = sweep_nanos(with) - sweep_nanos(without.as_ref()?);
     let queued = with.report.queued_cleanups;
     (queued > 0).then(|| added / queued as f64)
-}
-
-fn drain((it, _): &Pair) -> Option<f64> {
-    each(it.until_run - it.collection, it.report.queued_cleanups)
 }
 
 fn sweep_nanos(round: &Round) -> f64 {
