@@ -8,8 +8,6 @@ mod work;
 
 pub(crate) use builtin::{Builtin, MACHINE, Out, SEXTON};
 pub(crate) use pauses::{Measure, Moment, Pauses, Shape as PauseShape, Size as PauseSize, Way};
-#[cfg(test)]
-pub(crate) use row::ROWS;
-pub(crate) use row::{BEST, Limit, Row};
+pub(crate) use row::{BEST, Limit, ROWS, Row};
 pub(crate) use spread::Spread;
 pub(crate) use work::Work;

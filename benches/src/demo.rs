@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::catalogue::Spread;
-use crate::heaps::{
-    GARBAGE_PER_CYCLE, Graph, Links, Round, SEED, Shape, ShapedHeap, add_and_stop, garbage,
-    garbage_heap, per,
-};
 use indicatif::HumanCount;
-use sexton::{CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapStats, Mutation, Trace, WaitError};
+use sexton::{Gc, GcCell, GcRefCell, Heap, HeapStats, Mutation, Trace, WaitError};
 
+use crate::catalogue::Row;
 use crate::grid::Table;
+use crate::heaps::SEED;
+use crate::measure::scale::median;
 use crate::output::{Failure, Progress, print};
 use crate::run::{Machine, figure};
 use crate::values::counted;
@@ -158,50 +156,26 @@ const OBJECTS: usize = 1_000_000;
 
 const ROUNDS: usize = 5;
 
-/// The median of some rounds, after one that does not count.
-fn median(mut round: impl FnMut() -> Result<f64, String>) -> Result<f64, String> {
-    round()?;
-    let values: Result<Vec<f64>, String> = (0..ROUNDS).map(|_| round()).collect();
-    Ok(Spread::of(values?).map_or(0.0, |spread| spread.median))
-}
+const SWEEP: &str = "W2.50";
 
 /// Times each part of a collection alone.
 fn parts() -> Result<String, String> {
     let mut lines: Vec<Line<'_>> = Vec::new();
-    let mut row = |label, value, unit, remark: &str| {
-        lines.push((label, figure(value), unit, remark.to_owned()));
-    };
-    let (object, cleanup) = ("ns per object", "ns per cleanup");
-
-    let mut heap = garbage_heap();
-    garbage(&mut heap, 4 * GARBAGE_PER_CYCLE);
-    let alloc = median(|| Ok(per(garbage(&mut heap, OBJECTS), OBJECTS as u64)))?;
-    row("allocate, all of it garbage", alloc, object, "collections included");
-    for (label, links, remark) in [
-        ("mark a random graph", Links::Random, "nearly every step misses the cache"),
-        ("mark a tree", Links::Tree, "in the order of memory"),
+    for (label, id, remark) in [
+        ("allocate, all of it garbage", "W1", "collections included"),
+        ("mark a random graph", "W3.random", "nearly every step misses the cache"),
+        ("mark a tree", "W3.tree", "in the order of memory"),
+        ("sweep plain objects", SWEEP, "half live"),
+        ("sweep, 1 in 10 with a cleanup", "W2c.50", "half live; queues those of the dead"),
+        ("register a cleanup", "W4.register", ""),
+        ("collect until the last has run", "W4.run", "a million of them"),
+        ("register and stop a cleanup", "W5", ""),
     ] {
-        let mut graph = Graph::new(links, OBJECTS, 1)?;
-        let mark = median(|| {
-            let report = graph.collect();
-            Ok(per(report.mark_time, report.live_objects))
-        })?;
-        row(label, mark, object, remark);
+        let row = Row::find(id).ok_or("a row is gone")?;
+        let cost = median(row, OBJECTS, ROUNDS)?;
+        let rate = (id == SWEEP).then(|| format!("; {} G objects/s", figure(1.0 / cost.max(1e-9))));
+        lines.push((label, figure(cost), row.unit, remark.to_owned() + &rate.unwrap_or_default()));
     }
-    let mut heap = ShapedHeap::new(&CleanupPool::builder().build());
-    let plain = Shape::plain(OBJECTS, 0.5);
-    let swept = median(|| Ok(heap.round(plain, |_| {})?.sweep()))?;
-    let rate = format!("half live; {} G objects/s", figure(1.0 / swept.max(1e-9)));
-    row("sweep plain objects", swept, object, &rate);
-    let some = Shape { cleanups: 0.1, ..plain };
-    let swept = median(|| Ok(heap.round(some, |_| {})?.sweep()))?;
-    row("sweep, 1 in 10 with a cleanup", swept, object, "half live; queues those of the dead");
-    let all = Shape { cleanups: 1.0, ..Shape::plain(OBJECTS, 0.0) };
-    let mut cost = |of: fn(&Round) -> f64| median(|| Ok(of(&heap.round(all, |_| {})?)));
-    row("register a cleanup", cost(Round::register)?, cleanup, "");
-    row("collect until the last has run", cost(Round::run)?, cleanup, "a million of them");
-    let stopped = median(|| Ok(per(add_and_stop(OBJECTS, 1), OBJECTS as u64)))?;
-    row("register and stop a cleanup", stopped, cleanup, "");
     let rounds = counted(ROUNDS, "round");
     Ok(format!(
         "The parts, one by one: medians of {rounds}, {} of 32 bytes, one thread\n\n{}",

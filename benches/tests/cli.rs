@@ -19,9 +19,24 @@ struct Run {
 }
 
 impl Run {
-    fn of(output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("output is UTF-8");
-        Run { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    fn of(command: &mut Command) -> Self {
+        Self::from(command.output().expect("the command starts"))
+    }
+
+    fn from(output: Output) -> Self {
+        let [out, err] = [output.stdout, output.stderr]
+            .map(|bytes| String::from_utf8(bytes).expect("output is UTF-8"));
+        Run { code: output.status.code(), out, err }
+    }
+
+    /// Each of `words` is on standard output.
+    fn assert_out(&self, words: &[&str]) {
+        assert_has(&self.out, words);
+    }
+
+    /// None of `words` is on standard output.
+    fn assert_not_out(&self, words: &[&str]) {
+        words.iter().for_each(|word| assert!(!self.out.contains(word), "{word:?}: {}", self.out));
     }
 
     /// The text behind a label of the tour's table.
@@ -78,8 +93,15 @@ fn assert_has(text: &str, words: &[&str]) {
 
 /// Runs the command with these arguments, with blanks between them.
 fn run(args: impl AsRef<str>) -> Run {
-    let args = args.as_ref().split_whitespace();
-    Run::of(&command().args(args).output().expect("the command starts"))
+    Run::of(command().args(args.as_ref().split_whitespace()))
+}
+
+/// Has a shell replace itself by the command, which its line calls `$0`, with an argument `$1`.
+#[cfg(unix)]
+fn shell(line: &str, path: &Path) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line, env!("CARGO_BIN_EXE_sexton-bench")]).arg(path);
+    shell
 }
 
 fn json(file: impl AsRef<Path>) -> serde_json::Value {
@@ -87,7 +109,7 @@ fn json(file: impl AsRef<Path>) -> serde_json::Value {
 }
 
 fn tour(path: &Path) -> Run {
-    Run::of(&command().arg("tour").arg(path).output().expect("the command starts"))
+    Run::of(command().arg("tour").arg(path))
 }
 
 /// A tree with 3 directories, the top included, and 4 files.
@@ -115,7 +137,7 @@ fn without_arguments_it_shows_a_program_and_its_parts_with_units_and_says_what_c
     let (ended, made) = run.row("  cleanups, run in all").split_once("of ").unwrap();
     assert_eq!(ended.trim(), made);
     for next in ["-- tour PATH", "--features peers -- run", "-- sweep", "-- scale", "-- --help"] {
-        assert!(run.out.contains(&format!("cargo run --release {next}")), "{next}: {}", run.out);
+        run.assert_out(&[&format!("cargo run --release {next}")]);
     }
     // All but the first line, which is the machine's.
     let wide = run.out.lines().skip(1).find(|line| line.chars().count() > 100);
@@ -125,15 +147,14 @@ fn without_arguments_it_shows_a_program_and_its_parts_with_units_and_says_what_c
 #[test]
 fn a_tour_is_of_the_current_directory_in_silence() {
     let top = tree();
-    let run = Run::of(&command().arg("tour").current_dir(top.path()).output().unwrap());
+    let run = Run::of(command().arg("tour").current_dir(top.path()));
     run.assert_complete();
-    assert_eq!(run.err, "", "nothing but the table, which is on standard output");
+    run.assert_silent();
     run.assert_row("index", "3 directories, 4 files, 0 links; 0 skipped");
     assert!(run.row("open files").contains("; 6 B read"), "{}", run.out);
-    assert!(!run.out.contains('\x1b'), "no control sequences in a pipe");
-    for label in ["objects", "bytes", "mark", "sweep", "sweep throughput", "workers"] {
-        run.row(label);
-    }
+    run.assert_not_out(&["\x1b"]);
+    let labels = ["objects", "bytes", "mark", "sweep", "sweep throughput", "workers"];
+    labels.iter().for_each(|label| _ = run.row(label));
 }
 
 #[test]
@@ -142,7 +163,7 @@ fn one_is_singular() {
     fs::write(top.path().join("one"), "1").unwrap();
     let run = tour(top.path());
     run.assert_row("index", "1 directory, 1 file, 0 links");
-    assert!(!run.out.contains(" 1 collections"), "{}", run.out);
+    run.assert_not_out(&[" 1 collections"]);
     let sweep = self::run("sweep --objects 1 --live 100 --rounds 1");
     assert!(sweep.out.starts_with("1 object of 32 bytes in 1 span: "), "{}", sweep.out);
 }
@@ -217,7 +238,7 @@ fn help_and_version_are_not_errors() {
     ] {
         let run = run(args);
         run.assert_silent();
-        assert_has(&run.out, &words);
+        run.assert_out(&words);
     }
 }
 
@@ -239,10 +260,9 @@ fn sweep_prints_a_line_for_every_combination_of_lists() {
         let lines = run.out.lines().filter(|line| line.starts_with(objects));
         assert_eq!(lines.count(), 4, "{}", run.out);
     }
-    let columns = ["sweep ns/object", "sweep ns/span", "sweep objects/s", "sweep bytes/s"];
-    for column in columns.into_iter().chain([" spans "]) {
-        assert!(run.out.contains(column), "{}", run.out);
-    }
+    let columns =
+        [" spans ", "sweep ns/object", "sweep ns/span", "sweep objects/s", "sweep bytes/s"];
+    run.assert_out(&columns);
     // For each shape, one line for its three sizes.
     let growths = run.out.lines().filter(|line| line.starts_with("growth, "));
     assert_eq!(growths.count(), 4, "{}", run.out);
@@ -260,10 +280,7 @@ fn scale_prints_a_line_for_every_row_and_size_and_its_progress() {
         // Two numbers of threads, their ratio, and the growth.
         lines.iter().for_each(|line| assert_eq!(line.matches(" to ").count(), 4, "{line}"));
     }
-    assert_has(
-        &run.out,
-        &["W2.50 ", "W3.random", "W3.list", "W3.tree", "1 thread ", "2 : 1", "growth"],
-    );
+    run.assert_out(&["W2.50 ", "W3.random", "W3.list", "W3.tree", "1 thread ", "2 : 1", "growth"]);
     assert!(!run.out.contains("W4") || run.out.contains("in W4"), "{}", run.out);
 }
 
@@ -291,13 +308,12 @@ fn scale_is_kept_in_a_file() {
 fn scale_skips_what_does_not_fit_into_memory_by_name() {
     let scale = |args: &str| {
         let line = format!("ulimit -v 3000000 && exec \"$0\" scale {args} --threads 1 --rounds 1");
-        let command = env!("CARGO_BIN_EXE_sexton-bench");
-        Run::of(&Command::new("sh").args(["-c", &line, command]).output().unwrap())
+        Run::of(&mut shell(&line, Path::new("")))
     };
     let some = scale("W2 --objects 10k,100M");
     some.assert_progress(&["round 1 of 1: W2, sweep, 10,000 objects"]);
     assert!(some.row("skipped: W2 at 100,000,000 objects:").contains(" GB"), "{}", some.out);
-    assert_has(&some.out, &[" 10,000 "]);
+    some.assert_out(&[" 10,000 "]);
     scale("W2 --objects 100M").assert_usage(&["--objects", "W2 at 100,000,000", " GB"]);
 }
 
@@ -311,7 +327,7 @@ fn sweep_takes_every_corner_of_its_ranges() {
     ] {
         let run = run(args);
         run.assert_silent();
-        assert!(!run.out.contains("NaN") && !run.out.contains("inf"), "{args}:\n{}", run.out);
+        run.assert_not_out(&["NaN", "inf"]);
     }
 }
 
@@ -320,8 +336,7 @@ fn a_reader_that_leaves_is_no_error() {
     let top = tree();
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
-    let run = Run::of(&command().arg("tour").arg(top.path()).stdout(writer).output().unwrap());
-    run.assert_silent();
+    Run::of(command().arg("tour").arg(top.path()).stdout(writer)).assert_silent();
 }
 
 #[cfg(target_os = "linux")]
@@ -329,8 +344,7 @@ fn a_reader_that_leaves_is_no_error() {
 fn output_that_cannot_be_written_is_an_error_of_one_line() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let top = tree();
-    let output = command().arg("tour").arg(top.path()).stdout(full).output().unwrap();
-    let run = Run::of(&output);
+    let run = Run::of(command().arg("tour").arg(top.path()).stdout(full));
     assert_eq!(run.code, Some(1));
     assert_eq!(run.err.lines().count(), 1, "{}", run.err);
 }
@@ -371,9 +385,14 @@ mod measuring {
         folder.path().join(name).display().to_string()
     }
 
+    fn command_with(folder: &Path, args: &str) -> Command {
+        let mut command = command();
+        command.arg("run").args(args.split(' ')).arg("--peers-dir").arg(folder);
+        command
+    }
+
     fn run_with(folder: &Path, args: &str) -> Run {
-        let args = args.split(' ');
-        Run::of(&command().arg("run").args(args).arg("--peers-dir").arg(folder).output().unwrap())
+        Run::of(&mut command_with(folder, args))
     }
 
     #[test]
@@ -385,13 +404,9 @@ mod measuring {
         run.assert_progress(&["building test-fake", "round 0 of 1: W5,", "round 1 of 1: W5, "]);
         let lines: Vec<&str> = run.out.lines().map(str::trim).collect();
         let line = |start: &str| lines.iter().position(|it| it.starts_with(start));
-        assert!(
-            line("W5 ") < line("sexton ") && line("sexton ") < line("test-fake "),
-            "{}",
-            run.out
-        );
+        assert!(["W5 ", "sexton ", "test-fake "].map(line).is_sorted(), "{}", run.out);
         run.assert_row("  test-fake@two", "2,000,000");
-        assert!(run.row("  test-fake ").contains("(1,000,000 to 1,000,000)"), "{}", run.out);
+        run.assert_row("  test-fake ", "1,000,000  (1,000,000 to 1,000,000)");
         assert!(run.out.contains("WITHOUT optimisation") == cfg!(debug_assertions), "{}", run.out);
     }
 
@@ -418,7 +433,7 @@ mod measuring {
         run.assert_silent();
         for cell in ["set", "borrow_mut", "lock"] {
             for state in ["", "@stop", "@marking", "@bare"] {
-                assert_has(&run.out, &[&format!("barrier.{cell}{state} ")]);
+                run.assert_out(&[&format!("barrier.{cell}{state} ")]);
             }
         }
     }
@@ -451,8 +466,7 @@ mod measuring {
         let drawn = run(format!("plot {json}"));
         drawn.assert_silent();
         assert_eq!(drawn.out.trim_end(), svg);
-        let picture = fs::read_to_string(&svg).unwrap();
-        assert!(picture.starts_with("<svg") && picture.contains("W5.many"), "{picture}");
+        assert_has(&fs::read_to_string(&svg).unwrap(), &["<svg", "W5.many"]);
         run(format!("plot {json} w5 --peers 2")).assert_silent();
 
         for (args, words) in [
@@ -493,10 +507,8 @@ mod measuring {
             results.iter().map(|it| it["by"].as_str().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!((by(0), by(2)), (vec!["sexton", "test-best"], vec!["sexton"]));
-        let drawn = super::run(format!("plot --best {json}"));
-        drawn.assert_silent();
-        let picture = fs::read_to_string(&svg).unwrap();
-        assert!(picture.contains("Sweep, half") && picture.contains("test-best"), "{picture}");
+        super::run(format!("plot --best {json}")).assert_silent();
+        assert_has(&fs::read_to_string(&svg).unwrap(), &["Sweep, half", "test-best"]);
     }
 
     /// A line of shell that tells the number of a process, which sleeps, and waits for it.
@@ -506,15 +518,8 @@ mod measuring {
 
     /// Starts a run, waits until a peer sleeps, and sends the run a signal. Also gives the sleeper.
     fn run_and_signal(args: &str, peers: &Path, pid: &str, signal: Signal) -> (Run, Pid) {
-        let run = command()
-            .arg("run")
-            .args(args.split(' '))
-            .arg("--peers-dir")
-            .arg(peers)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command_with(peers, args);
+        let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let sleeper = loop {
             match fs::read_to_string(pid) {
                 Ok(text) => break Pid::from_raw(text.trim().parse().unwrap()).unwrap(),
@@ -523,7 +528,7 @@ mod measuring {
         };
         fs::remove_file(pid).unwrap();
         kill_process(Pid::from_child(&run), signal).unwrap();
-        (Run::of(&run.wait_with_output().unwrap()), sleeper)
+        (Run::from(run.wait_with_output().unwrap()), sleeper)
     }
 
     #[test]
@@ -536,25 +541,22 @@ mod measuring {
         assert_eq!(run_with(folder.path(), &args).code, Some(0));
         let table = run(format!("table {one}"));
         table.assert_silent();
-        assert_has(
-            &table.out,
-            &[
-                "`sexton-bench run W5 limits --quick --rounds 1 --peers test-kept`",
-                "test-kept is fake 1.2",
-                "| row | what | unit | Sexton | goal | met |",
-                "| W5 | register and stop a cleanup, one object | ns per cleanup | ",
-                "| 15.0 | ",
-                "| test-kept 1,000,000 (",
-                "| limit.load | ",
-            ],
-        );
-        assert!(!table.out.contains("/tmp"), "{}", table.out);
+        table.assert_out(&[
+            "`sexton-bench run W5 limits --quick --rounds 1 --peers test-kept`",
+            "test-kept is fake 1.2",
+            "| row | what | unit | Sexton | goal | met |",
+            "| W5 | register and stop a cleanup, one object | ns per cleanup | ",
+            "| 15.0 | ",
+            "| test-kept 1,000,000 (",
+            "| limit.load | ",
+        ]);
+        table.assert_not_out(&["/tmp"]);
 
         let args = "scale W2 --objects 1k,2k --threads 1,2 --rounds 1 --json";
         assert_eq!(run(format!("{args} {two}")).code, Some(0));
         let table = run(format!("table {two}"));
         table.assert_silent();
-        assert_has(&table.out, &["| | objects | 1 thread | 2 threads | 2 : 1 |"]);
+        table.assert_out(&["| | objects | 1 thread | 2 threads | 2 : 1 |"]);
 
         run("table /no/such/file").assert_usage(&["/no/such/file", "run --json FILE"]);
         let other = path(&folder, "test-kept/build.sh");
@@ -582,7 +584,7 @@ mod measuring {
         assert!(numbers("| Local, slices of 1 ms") > 12, "{}", table.out);
         assert!((6..=10).contains(&numbers("| Shared, beside")), "{}", table.out);
         // Stop-the-world is what the others are compared with.
-        assert_has(&table.out, &["| 10 | 1.00 | 1.00 | 1.00 |"]);
+        table.assert_out(&["| 10 | 1.00 | 1.00 | 1.00 |"]);
 
         let args = format!("plot {file}");
         let drawn = run(&args);
@@ -665,24 +667,19 @@ mod measuring {
             let (run, sleeper) = run_and_signal(&args, peers.path(), &pid, signal);
             assert_eq!(run.code, Some(code), "{}", run.err);
             assert!(run.err.lines().last().unwrap().contains("interrupted"), "{}", run.err);
-            assert_has(&run.out, &["PARTIAL"]);
+            run.assert_out(&["PARTIAL"]);
             assert_eq!(run.row("  test-slow"), "not measured");
-            assert!(!run.out.contains("failed"), "{}", run.out);
+            run.assert_not_out(&["failed"]);
             assert!(is_gone(sleeper), "the peer has left a process behind");
 
-            let record = super::json(&json);
-            assert_eq!(record["partial"], true);
-            let drawn = super::run(format!("plot {json}"));
-            drawn.assert_silent();
+            assert_eq!(super::json(&json)["partial"], true);
+            super::run(format!("plot {json}")).assert_silent();
             let picture = fs::read_to_string(&svg).unwrap();
-            assert!(picture.contains("partial") && picture.contains("W4.run"), "{picture}");
+            assert_has(&picture, &["partial", "W4.run"]);
             assert!(!picture.contains("failed"), "{picture}");
             let table = super::run(format!("table {json}"));
-            assert!(
-                table.out.contains("PARTIAL") && !table.out.contains("failed"),
-                "{}",
-                table.out
-            );
+            table.assert_out(&["PARTIAL"]);
+            table.assert_not_out(&["failed"]);
         }
     }
 
@@ -765,13 +762,8 @@ mod unix {
     #[test]
     fn a_current_directory_that_was_removed_is_an_error_of_one_line() {
         let top = TempDir::new().unwrap();
-        let line = "rmdir \"$PWD\" && exec \"$0\" tour";
-        let output = Command::new("sh")
-            .args(["-c", line, env!("CARGO_BIN_EXE_sexton-bench")])
-            .current_dir(top.path())
-            .output()
-            .unwrap();
-        Run::of(&output).assert_usage(&["\".\"", "removed"]);
+        let mut tour = shell("rmdir \"$PWD\" && exec \"$0\" tour", Path::new(""));
+        Run::of(tour.current_dir(top.path())).assert_usage(&["\".\"", "removed"]);
     }
 
     #[test]
@@ -818,12 +810,7 @@ mod unix {
                 "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; ulimit -n {limit} && \
                  exec \"$0\" tour \"$1\""
             );
-            let output = Command::new("sh")
-                .args(["-c", &line, env!("CARGO_BIN_EXE_sexton-bench")])
-                .arg(top.path())
-                .output()
-                .unwrap();
-            let run = Run::of(&output);
+            let run = Run::of(&mut shell(&line, top.path()));
             run.assert_silent();
             run.assert_row("index", "3 directories, 304 files, 0 links; 0 skipped");
             let (counts, _) = run.row("open files").split_once(" open at most").unwrap();

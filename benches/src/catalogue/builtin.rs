@@ -1,5 +1,6 @@
 //! A contender that this very program measures.
 
+use super::row::Row;
 use super::work::Work;
 use crate::output::{Failure, print};
 
@@ -9,17 +10,30 @@ pub(crate) const SEXTON: &str = "sexton";
 /// The name under which the machine's limits are kept.
 pub(crate) const MACHINE: &str = "machine";
 
-/// Takes numbers and writes them to standard output at once, so that a crash loses none before it.
+/// Takes numbers and writes them to standard output at once, so that a crash loses none before it;
+/// or keeps them.
 pub(crate) struct Out {
     /// The rows that are wanted; all, if none is named.
     only: Vec<String>,
+    kept: Option<Vec<f64>>,
     failure: Option<Failure>,
 }
 
 impl Out {
     /// Takes the numbers of these rows, or of all.
     pub(crate) fn new(only: impl IntoIterator<Item = impl ToString>) -> Self {
-        Out { only: only.into_iter().map(|it| it.to_string()).collect(), failure: None }
+        let only = only.into_iter().map(|it| it.to_string()).collect();
+        Out { only, kept: None, failure: None }
+    }
+
+    /// Keeps the numbers of a row.
+    pub(crate) fn keep(row: &str) -> Self {
+        Out { kept: Some(Vec::new()), ..Out::new([row]) }
+    }
+
+    /// The numbers that were kept.
+    pub(crate) fn kept(self) -> Vec<f64> {
+        self.kept.unwrap_or_default()
     }
 
     /// Tells whether a row is to be measured.
@@ -29,8 +43,12 @@ impl Out {
 
     /// A number has been measured.
     pub(crate) fn put(&mut self, row: &str, value: f64) {
-        if self.failure.is_none() && self.wants(row) {
-            self.failure = print(format_args!("{row} {value}\n")).err();
+        if self.failure.is_some() || !self.wants(row) {
+            return;
+        }
+        match &mut self.kept {
+            Some(kept) => kept.push(value),
+            None => self.failure = print(format_args!("{row} {value}\n")).err(),
         }
     }
 
@@ -43,8 +61,8 @@ impl Out {
 /// One that can be measured in this program.
 pub(crate) struct Builtin {
     pub(crate) name: &'static str,
-    /// The ids of the rows that it measures, with a blank between two.
-    pub(crate) rows: &'static str,
+    /// Tells the rows that it measures.
+    pub(crate) rows: fn() -> Vec<&'static Row>,
     /// Measures all its rows of a work.
     pub(crate) measure: fn(Work, usize, &mut Out) -> Result<(), String>,
 }

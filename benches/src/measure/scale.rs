@@ -1,11 +1,11 @@
-//! What `scale` has measured: a work of Sexton's at any size, with any number of threads that may
-//! collect.
+//! What `scale` and `demo` have measured: a work of Sexton's at any size, with any number of
+//! threads that may collect.
 //!
 //! As in `run`, everything is done once before it is timed. What is small is timed more often, and
 //! the median is told: a sweep of 100,000 objects takes microseconds.
 
 use super::sexton::{self, Effort};
-use crate::catalogue::{Out, Work};
+use crate::catalogue::{Out, Row, Work};
 use crate::output::Failure;
 
 /// The works that are measured so.
@@ -40,6 +40,13 @@ pub(crate) fn measure(work: Work, objects: usize, threads: usize) -> Result<(), 
     out.finish().and(done.map_err(Failure::Run))
 }
 
+/// Measures one row of Sexton's that many times: the median.
+pub(crate) fn median(row: &Row, size: usize, times: usize) -> Result<f64, String> {
+    let mut out = Out::keep(row.id);
+    sexton::measure(row.work, size, Effort { threads: 1, times }, &mut out)?;
+    out.kept().first().copied().ok_or_else(|| format!("{} was not measured", row.id))
+}
+
 /// So often that together they are as long as one of 4 million, but not endlessly.
 fn times(objects: usize) -> usize {
     (4_000_000 / objects.max(1)).clamp(1, 9)
@@ -48,7 +55,6 @@ fn times(objects: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::Row;
 
     #[test]
     fn rows_belong_to_their_works() {

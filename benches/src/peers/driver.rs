@@ -86,20 +86,24 @@ pub(super) trait Peer: Programs {
     }
 }
 
+fn rows<P: Peer>() -> Vec<&'static Row> {
+    P::ROWS.split(' ').map(|id| Row::find(id).expect("a peer measures rows that exist")).collect()
+}
+
 fn unlisted<P: Peer>() -> ! {
     panic!("{} lists a row that it does not measure", P::NAME)
 }
 
 /// A peer as a contender.
 pub(super) const fn builtin<P: Peer>() -> Builtin {
-    Builtin { name: P::NAME, rows: P::ROWS, measure: measure::<P> }
+    Builtin { name: P::NAME, rows: rows::<P>, measure: measure::<P> }
 }
 
 fn measure<P: Peer>(work: Work, size: usize, out: &mut Out) -> Result<(), String> {
     let mut measure = || {
         let mut peer = P::default();
         peer.prepare(work);
-        rows(&mut peer, work, size, out);
+        measure_rows(&mut peer, work, size, out);
         peer.leave();
     };
     if P::NEEDS_A_DEEP_STACK {
@@ -109,7 +113,7 @@ fn measure<P: Peer>(work: Work, size: usize, out: &mut Out) -> Result<(), String
     Ok(())
 }
 
-fn rows<P: Peer>(peer: &mut P, work: Work, size: usize, out: &mut Out) {
+fn measure_rows<P: Peer>(peer: &mut P, work: Work, size: usize, out: &mut Out) {
     let wants = |out: &Out, id: &str| P::ROWS.split(' ').any(|it| it == id) && out.wants(id);
     if Row::of(work).all(|row| !wants(out, row.id)) {
         return;
