@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Checks that everything is ready to be released as VERSION, and prints what is left to do:
 # `.ci/release.sh VERSION`. Changes nothing and publishes nothing. Fails in the end if something is
-# missing, and not before all has been checked. `--semver REV` behind it also
-# compares the public interface with that of revision REV, by cargo-semver-checks
-# (`cargo install --locked cargo-semver-checks`); not part of `.ci/run`, because it takes a revision
-# that was released.
+# missing, and not before all has been checked. `--semver REV` behind it compares the public
+# interface with that of revision REV, in place of the last tag's (`.ci/semver.sh`).
 #
 # Packing builds each crate from what would be uploaded, against the others as they would be
 # uploaded.
@@ -18,6 +16,8 @@ complain() {
 }
 version=${1:?usage: .ci/release.sh VERSION [--semver REV]}
 tag=v$version
+baseline=
+if [ "${2-}" = --semver ]; then baseline=${3:?--semver needs a revision}; fi
 # In the order in which one needs the other.
 crates=(sexton-derive sexton-sync sexton-cleanup sexton-heap sexton)
 
@@ -38,17 +38,8 @@ grep -q '^repository = ' Cargo.toml ||
     echo "release: note: no manifest names a repository, because there is no public one yet"
 
 # 2. The interface.
-if [ "${2-}" = --semver ]; then
-    rev=${3:?--semver needs a revision}
-    cargo semver-checks --package sexton --baseline-rev "$rev" ||
-        complain "the public interface has changed by more than the version says"
-    # cargo-semver-checks does not see what `sexton` re-exports. Of the crates that have it, not all
-    # is for users: so these findings are to be read, and do not fail.
-    for crate in sexton-cleanup sexton-heap; do
-        cargo semver-checks --package "$crate" --baseline-rev "$rev" ||
-            echo "release: READ the findings in $crate: items that sexton re-exports count"
-    done
-fi
+.ci/semver.sh ${baseline:+"$baseline"} ||
+    complain "the public interface has changed by more than the version says"
 
 # 3. The packages.
 packages=()

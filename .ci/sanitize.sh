@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests and the examples under sanitizers: `.ci/sanitize.sh [address|thread]...`, without an
-# argument under both.
+# argument under both. Words behind `--` name the only tests to run, for example `-- shared::`.
 #
 #   address  uses of freed memory; and when a program ends, what it has leaked
 #   thread   data races
@@ -67,7 +67,8 @@ must_report() {
 
 suite() {
     run_cargo test -p sexton-cleanup -p sexton-heap -p sexton-tests --lib --tests -- \
-        --skip ui:: --skip limits::when_the_system "$@"
+        --skip ui:: --skip limits::when_the_system "$@" "${only[@]}"
+    [ ${#only[@]} = 0 ] || return 0
     local example
     for example in runtime/examples/*.rs; do
         echo "example: $example"
@@ -103,8 +104,14 @@ thread() {
     suite --skip forks::
 }
 
-[ $# -gt 0 ] || set -- address thread
-for pass; do
+passes=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    passes+=("$1")
+    shift
+done
+only=("${@:2}")
+[ ${#passes[@]} -gt 0 ] || passes=(address thread)
+for pass in "${passes[@]}"; do
     case $pass in
         address | thread)
             echo "== $pass sanitizer"
