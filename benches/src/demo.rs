@@ -110,38 +110,25 @@ fn program() -> Result<String, WaitError> {
     heap.wait_for_cleanups(Duration::from_secs(60))?;
     let wait = start.elapsed();
 
-    let HeapStats { pause, mutator_utilisation, .. } = heap.stats();
+    let HeapStats { cycles, pause, mutator_utilisation, .. } = heap.stats();
     let ms = |time: Duration| figure(time.as_secs_f64() * 1e3);
     let count = |count| HumanCount(count).to_string();
     let workers = counted(heap.cleanup_pool().max_workers(), "worker thread");
     let by = format!("by {workers}, while the program went on");
     let rate = figure(2.0 * made as f64 / time.as_secs_f64() / 1e6);
     let share = figure(100.0 * mutator_utilisation);
-    let lines: [Line<'_>; 9] = [
+    #[rustfmt::skip]
+    let lines: [Line<'_>; 10] = [
         ("allocated", rate, "M objects/s", "of 16 bytes; linking and collections included".into()),
-        (
-            "collections",
-            count(pause.count),
-            "",
-            "started by the pacer, between two sessions".into(),
-        ),
-        (
-            "pause, median",
-            ms(pause.median),
-            "ms",
-            "the program waits: mark, sweep, queue cleanups".into(),
-        ),
+        ("collections", count(cycles), "", "started by the pacer, between two sessions".into()),
+        ("pauses", count(pause.count), "", "slices of a collection; the program waits".into()),
+        ("pause, median", ms(pause.median), "ms", "mark, sweep, queue cleanups".into()),
         ("pause, 99th percentile", ms(pause.p99), "ms", String::new()),
         ("pause, longest", ms(pause.max), "ms", String::new()),
         ("the program ran for", share, "% of time", "the rest: pauses".into()),
         ("cleanups, run meanwhile", count(before_the_end), "", by),
         ("cleanups, run in all", count(ended.load(Relaxed)), "", format!("of {}", count(made))),
-        (
-            "wait for the last ones",
-            ms(wait),
-            "ms",
-            "with a deadline, after a last collection".into(),
-        ),
+        ("wait for the last ones", ms(wait), "ms", "with a deadline, after a last cycle".into()),
     ];
     Ok(format!(
         "A program, for a second. {} live, each of two objects that lead to each other, and with\n\

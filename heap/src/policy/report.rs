@@ -173,7 +173,7 @@ pub struct HeapStats {
     pub drop_panics: u64,
     /// Dynamic roots alive, shared ones included.
     pub roots: u64,
-    /// How long sessions could not be opened, cycle by cycle.
+    /// How long sessions could not be opened each time: in a slice, or in a whole cycle.
     pub pause: Quantiles,
     /// How long cycles waited for sessions to end; all zero in a `Local` heap.
     pub safepoint: Quantiles,
