@@ -10,6 +10,8 @@ command -v cargo-deny >/dev/null || {
     echo "deny: SKIPPED, cargo-deny is missing. To have it: cargo install --locked cargo-deny"
     exit 0
 }
+# A build brings only what this system needs; the manifests of all dependencies are looked at.
+cargo fetch --locked --quiet
 cargo deny --locked --offline check bans licenses sources
 if why=$(timeout 60 cargo deny --locked fetch db 2>&1); then
     cargo deny --locked --offline check advisories
