@@ -12,10 +12,11 @@
 # - Slots of dead objects: they lie in regions that the heap maps, not in memory from `malloc`. What
 #   objects and cleanups own is from `malloc`, and is seen. Zeal mode (`.ci/zeal.sh`) overwrites the
 #   slots.
-# - Order that comes from fences, which the thread sanitizer does not model. Nothing here needs it:
-#   the fences of `cleanup` decide who is woken, and the data of a cleanup goes from thread to
-#   thread by acquire and release. Where crossbeam and `Arc` would need it, they use other means
-#   when built for this sanitizer. The fences are loom's affair (`.ci/loom.sh`).
+# - Order that comes from fences, which the thread sanitizer does not model. Nothing here needs it.
+#   Fences decide who is woken, whether a session opens, and whether a lock that a marker had is
+#   tried again. Data go from thread to thread by acquire and release. Where crossbeam and `Arc`
+#   would need it, they use other means when built for this sanitizer. The fences are loom's affair
+#   (`.ci/loom.sh`).
 # - The tests of what must not compile (`ui::`), which run no code of ours, and that of a process
 #   whose address space is limited, in which a sanitizer finds no room for itself.
 set -euo pipefail
@@ -66,7 +67,7 @@ must_report() {
 }
 
 suite() {
-    run_cargo test -p sexton-cleanup -p sexton-heap -p sexton-tests --lib --tests -- \
+    run_cargo test -p sexton-cleanup -p sexton-heap -p sexton -p sexton-tests --lib --tests -- \
         --skip ui:: --skip limits::when_the_system "$@" "${only[@]}"
     [ ${#only[@]} = 0 ] || return 0
     local example
