@@ -61,7 +61,6 @@ mod mark {
     //!
     //! Invariant: each marked object with pointers waits exactly once, or has been traced.
 
-    pub(crate) mod background;
     #[expect(unsafe_code, reason = "calls trace glue by address")]
     pub(crate) mod marker;
     pub(crate) mod parallel;
@@ -146,11 +145,16 @@ mod collect {
     //! Invariant: between two cycles each reachable object is live, and each mark bit is clear.
     //! Each cleanup of a swept object has been queued or has ended.
 
-    #[expect(unsafe_code, reason = "has spans swept by several threads")]
+    pub(crate) mod background;
+    pub(crate) mod clearing;
     pub(crate) mod cycle;
     #[expect(unsafe_code, reason = "casts the root between brands")]
     pub(crate) mod heap;
     pub(crate) mod mutator;
+    pub(crate) mod pace;
+    #[expect(unsafe_code, reason = "has spans swept by several threads")]
+    pub(crate) mod sweeping;
+    pub(crate) mod until;
     #[expect(unsafe_code, reason = "reads weak records")]
     pub(crate) mod verify;
 }

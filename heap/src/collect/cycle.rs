@@ -14,28 +14,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sexton_cleanup::Registrar;
 use sexton_sync::drop_quietly;
 
+use crate::collect::background::{Background, Loan, Returned};
+use crate::collect::clearing::{Clearing, PRUNE_AT, prune};
+use crate::collect::pace::Pace;
+use crate::collect::sweeping::{Sweeping, Swept, clear_marks, sweep_together};
+use crate::collect::until::{SPANS, Until};
 use crate::id::HeapId;
-use crate::mark::background::{Background, Loan, Returned};
 use crate::mark::weaks;
 use crate::memory::locking::Lock;
 use crate::memory::mark_stack::{Marker, Pending, Strategy};
 use crate::memory::phase::{NO_EPOCH, Phase};
-use crate::memory::space::{Passed, Space, Swept as SweptSpan, Usage};
+use crate::memory::space::Space;
 use crate::memory::span::SpanRef;
 use crate::object::trace::Tracer;
 use crate::policy::config::{HeapConfig, SpawnHelper};
 use crate::policy::history::History;
 use crate::policy::report::{GcReport, PauseClock};
-use crate::safepoint::helpers::{Helpers, Job, Waiting, processors};
+use crate::safepoint::helpers::{Helpers, Waiting, processors};
 use crate::session::context::Shaded;
 use crate::session::core::{Assist, Core};
 use crate::session::mode::Mode;
 use crate::sweep::local_cleanups::LocalCleanups;
-use crate::sweep::parallel::Sweepers;
-use crate::sweep::sweeper::{Drops, SweepStats, Sweeper, or_abort};
+use crate::sweep::sweeper::{SweepStats, Sweeper, or_abort};
 
 /// Collects one heap.
 pub(crate) struct Collector<M: Mode> {
@@ -78,70 +80,6 @@ struct Cycle {
     thrown: Option<Box<dyn Any + Send>>,
 }
 
-/// How far the clearing has come.
-struct Clearing {
-    /// Local cleanups to look at.
-    locals: usize,
-    /// Whether records of cleanups that have ended early are to be freed.
-    prunes: bool,
-}
-
-/// How far the sweep has come.
-#[derive(Default)]
-struct Sweeping {
-    /// The mark was given up: marks are cleared, and nothing dies.
-    given_up: bool,
-    /// What was in use when the sweep began.
-    before: Usage,
-    /// What is freed is counted span by span, because sessions come between. Otherwise it is
-    /// counted at the end, and no old allocation bit is read.
-    in_slices: bool,
-    stats: SweepStats,
-    /// The span whose dead objects are being dropped, and what was in use in it.
-    dropping: Option<(Passed, Drops, Usage)>,
-    /// Spans that the pass has come to within a session, which does not run drop glue.
-    put_off: Vec<Passed>,
-    /// All spans are swept, and empty regions are being released.
-    is_swept: bool,
-}
-
-/// How fast slices have to follow one another.
-#[derive(Clone, Copy, Default)]
-struct Pace {
-    /// Bytes in use when the cycle began.
-    began_at: u64,
-    /// The time that it is expected to take.
-    expected: Duration,
-    /// Bytes that may be allocated meanwhile.
-    runway: u64,
-    /// The last cycles' time for each byte in use at the beginning, in nanoseconds.
-    nanos_per_byte: Option<f64>,
-    /// The share of a heap's headroom that is runway.
-    share: Option<f64>,
-}
-
-/// How a slice ends.
-#[derive(Clone, Copy)]
-pub(crate) struct Until {
-    deadline: Option<Instant>,
-    /// Drop glue and hooks may run.
-    pub(crate) runs_user_code: bool,
-}
-
-impl Until {
-    /// At the end of the cycle.
-    pub(crate) const END: Until = Until { deadline: None, runs_user_code: true };
-
-    pub(crate) fn after(budget: Duration) -> Self {
-        // What is so far off that it has no date does not come.
-        Until { deadline: Instant::now().checked_add(budget), runs_user_code: true }
-    }
-
-    fn is_over(self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-}
-
 /// What is to be done for a heap that a cycle, or a slice, is due in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
@@ -170,12 +108,6 @@ const STOP: Duration = Duration::from_micros(200);
 
 /// Roots, and local cleanups, looked at between two looks at the clock.
 const ENTRIES: usize = 256;
-
-/// Spans cleared or swept between two looks at the clock, if nothing is dropped.
-const SPANS: usize = 32;
-
-/// Bitmap words whose dead objects are dropped between two looks at the clock.
-const WORDS: usize = 2;
 
 impl Cycle {
     /// Makes the state between two cycles.
@@ -767,183 +699,6 @@ impl Cycle {
     }
 }
 
-/// How far a step of the sweep has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Swept {
-    Some,
-    /// But for what cannot be swept within a session.
-    AllForNow,
-    All,
-}
-
-impl Sweeping {
-    /// Sweeps some spans. Those that `by_others` gives an outcome for have been swept.
-    fn sweep_some(
-        &mut self,
-        space: &mut Space,
-        sweeper: &mut Sweeper,
-        until: Until,
-        mut by_others: impl FnMut(SpanRef) -> Option<SweptSpan>,
-    ) -> Swept {
-        for _ in 0..SPANS {
-            let begun = if until.runs_user_code { self.dropping.take() } else { None };
-            let (passed, mut drops, before) = match begun {
-                Some(begun) => begun,
-                None => {
-                    let put_off = if until.runs_user_code { self.put_off.pop() } else { None };
-                    let Some(passed) = put_off.or_else(|| space.next_of_pass()) else {
-                        let is_all = self.dropping.is_none() && self.put_off.is_empty();
-                        return if is_all { Swept::All } else { Swept::AllForNow };
-                    };
-                    if !until.runs_user_code && Sweeper::is_busy_with(passed.span) {
-                        self.put_off.push(passed);
-                        continue;
-                    }
-                    if let Some(swept) = by_others(passed.span) {
-                        space.sort(passed, swept);
-                        continue;
-                    }
-                    let before =
-                        if self.in_slices { Usage::of(passed.span) } else { Usage::default() };
-                    sweeper.begin(passed.span);
-                    (passed, Drops::of(passed.span), before)
-                }
-            };
-            while !sweeper.drop_some(&mut drops, WORDS) {
-                // Within a session another span may be in that place. So this one is swept to its
-                // end.
-                if until.runs_user_code && until.is_over() {
-                    self.dropping = Some((passed, drops, before));
-                    return Swept::Some;
-                }
-            }
-            let swept = sweeper.end(passed.span);
-            if self.in_slices {
-                space.recount(before, Usage::of(passed.span));
-            }
-            space.sort(passed, swept);
-        }
-        Swept::Some
-    }
-
-    /// Reports what all of the sweep has found.
-    fn report(&self, report: &mut GcReport) {
-        let Sweeping { before, stats, .. } = self;
-        *report = GcReport {
-            live_objects: stats.live.objects,
-            live_bytes: stats.live.bytes,
-            live_weak_records: stats.live.weak_records,
-            swept_objects: before.objects - stats.live.objects,
-            swept_bytes: before.bytes - stats.live.bytes,
-            dropped_objects: stats.dropped_objects,
-            drop_panics: stats.drop_panics,
-            swept_spans: stats.spans,
-            emptied_spans: stats.emptied_spans,
-            // So far: what came before the sweep.
-            born_bytes: before.bytes,
-            ..*report
-        };
-    }
-}
-
-impl Pace {
-    fn nanos_per_byte(&self) -> f64 {
-        self.nanos_per_byte.unwrap_or(NANOS_PER_BYTE)
-    }
-
-    /// Gives the time that a cycle may take which begins with this many bytes in use.
-    fn expect(&self, bytes: u64) -> Duration {
-        Duration::from_nanos((bytes as f64 * self.nanos_per_byte()) as u64)
-    }
-
-    /// Tells whether a cycle is expected to fit into one slice.
-    fn fits(&self, bytes: u64, budget: Duration) -> bool {
-        bytes <= SMALL || self.expect(bytes) <= budget
-    }
-
-    /// Tells how many times its runway a cycle has used up: 1 if it is on time.
-    ///
-    /// A late one gets longer slices. Otherwise the heap would grow while the program allocates
-    /// faster than it is collected.
-    fn late(&self, bytes: u64) -> u32 {
-        let times = bytes.saturating_sub(self.began_at) / self.runway.max(1);
-        u32::try_from(times).unwrap_or(u32::MAX).max(1)
-    }
-
-    fn begin<M: Mode>(&mut self, core: &Core<M>) {
-        self.began_at = core.bytes_in_use();
-        self.expected = self.expect(self.began_at);
-        // A cycle may begin behind its goal: a session has allocated more than that.
-        let least = (self.began_at as f64 * LEAST_SHARE) as u64;
-        let ahead = core.pacer().goal().saturating_sub(self.began_at);
-        self.runway = ahead.max(least).max(LEAST_RUNWAY);
-    }
-
-    /// Sets when the next slice is due: as much of the runway is used up then as of the time that
-    /// is expected.
-    fn after_slice<M: Mode>(&self, core: &Core<M>, spent: Duration, budget: Option<Duration>) {
-        let Some(budget) = budget else { return };
-        if core.phase().get() == Phase::Idle {
-            // The mark was given up, so the cycle is still due.
-            return core.pacer().set_next_slice(0);
-        }
-        let bytes_for = |time: Duration| {
-            let share = time.as_secs_f64() / self.expected.as_secs_f64().max(1e-9);
-            (self.runway as f64 * share) as u64
-        };
-        // If it takes longer than expected, slices go on at the same rate.
-        let next = self.began_at.saturating_add(bytes_for(spent));
-        let at_most = core.bytes_in_use().saturating_add(bytes_for(budget));
-        core.pacer().set_next_slice(next.min(at_most));
-    }
-
-    /// Sets when the next cycle is due.
-    fn after_cycle<M: Mode>(
-        &mut self,
-        core: &Core<M>,
-        report: &mut GcReport,
-        allocating: u64,
-        budget: Option<Duration>,
-    ) {
-        let live = report.live_bytes;
-        let before_sweep = report.born_bytes.saturating_sub(self.began_at);
-        report.born_bytes = before_sweep + core.bytes_in_use().saturating_sub(live);
-        // What was born marked has not been found alive. So it takes room, and makes none.
-        let born = before_sweep.min(live);
-        core.pacer().after_cycle(live - born, allocating);
-        core.pacer().begin_late(born);
-        let nanos = (report.pause_time + report.background_time).as_nanos() as f64;
-        // Wall time: a thread that lost its processor seems slow. So it is believed by and by.
-        let measured = nanos / self.began_at.max(LEAST_RUNWAY) as f64;
-        self.nanos_per_byte = Some(measured.min(self.nanos_per_byte() * 1.25));
-        let Some(budget) = budget else { return };
-        let headroom = core.pacer().goal().saturating_sub(core.bytes_in_use());
-        if report.slices > 1 {
-            let share = report.born_bytes as f64 / headroom.max(1) as f64;
-            self.share = Some(share.clamp(LEAST_SHARE, MOST_SHARE));
-        }
-        if !self.fits(core.pacer().goal(), budget) {
-            let share = self.share.unwrap_or(LEAST_SHARE);
-            core.pacer().begin_early((headroom as f64 * share) as u64);
-        }
-    }
-}
-
-/// The time that a first cycle is expected to take: what marking small objects in random order
-/// takes.
-const NANOS_PER_BYTE: f64 = 0.6;
-
-/// Bytes in use up to which a cycle always runs at once.
-const SMALL: u64 = 256 << 10;
-
-/// Bytes that may be allocated during a cycle, at least.
-const LEAST_RUNWAY: u64 = 64 << 10;
-
-/// The share of a heap's headroom that is left for the time of a cycle: by default and at least,
-/// and at most.
-const LEAST_SHARE: f64 = 0.05;
-const MOST_SHARE: f64 = 0.5;
-
 impl<M: Mode> Assist<M> for Collector<M> {
     fn assist(&self, core: &Core<M>, to_the_end: bool) {
         if M::SHARED {
@@ -963,58 +718,7 @@ impl<M: Mode> Assist<M> for Collector<M> {
     }
 }
 
-/// Clears the marks of some spans. Tells whether none is left.
-fn clear_marks<M: Mode>(core: &Core<M>, until: Until) -> bool {
-    loop {
-        let is_over = core.space().with(|space| {
-            for _ in 0..SPANS {
-                let Some(passed) = space.next_of_pass() else { return true };
-                passed.span.clear_marks();
-            }
-            false
-        });
-        if is_over || until.is_over() {
-            return is_over;
-        }
-    }
-}
-
-/// Frees the records of cleanups that were stopped or run early. They stay in their objects' chains
-/// until they make up much of what there is.
-fn prune(span: SpanRef, registrar: &mut Registrar) {
-    let mut cleanups = span.cleanups().borrow_mut();
-    if !cleanups.is_empty() {
-        cleanups.retain_map(span.special_bits(), |_, head| registrar.prune(head));
-    }
-}
-
 /// Gives the default of `gc_threads` for the mode.
 fn gc_threads_of<M: Mode>() -> usize {
     if M::SHARED { processors().min(4) } else { 1 }
 }
-
-/// Sweeps the spans in which something must happen, with helpers. Gives `None` if there are too few
-/// of them.
-fn sweep_together(
-    space: &Space,
-    helpers: &Helpers<'_>,
-    mut new_sweeper: impl FnMut() -> Sweeper,
-) -> Option<Arc<Sweepers>> {
-    if helpers.most == 0 {
-        return None;
-    }
-    let spans: Vec<SpanRef> = space.ahead().filter(|&span| Sweeper::is_busy_with(span)).collect();
-    if spans.len() < Sweepers::WORTH_HELP {
-        return None;
-    }
-    let most = helpers.most.min(spans.len() / Sweepers::WORTH_HELP);
-    let sweepers = (0..=most).map(|_| new_sweeper()).collect();
-    // SAFETY: called in a cycle of a `Shared` heap, whose payloads are `Send`; marking is over;
-    // what is left of the sweep begins when all have left.
-    let sweepers = Arc::new(unsafe { Sweepers::new(spans, sweepers) });
-    helpers.with(sweepers.clone(), most, || sweepers.help());
-    Some(sweepers)
-}
-
-/// Records of cleanups that have ended early, worth a pass over all chains.
-const PRUNE_AT: u64 = 1024;

@@ -14,7 +14,8 @@ use sexton_cleanup::{Client, Ticket};
 
 use sexton_sync::drop_quietly;
 
-use crate::collect::cycle::{Collector, Plan, Stopped, Until};
+use crate::collect::cycle::{Collector, Plan, Stopped};
+use crate::collect::until::Until;
 use crate::collect::verify::{self, VerifyError};
 use crate::id::HeapId;
 use crate::mark::root_table::OldRoot;

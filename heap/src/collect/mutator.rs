@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use sexton_sync::drop_quietly;
 
-use crate::collect::cycle::{Stopped, Until};
+use crate::collect::cycle::Stopped;
 use crate::collect::heap::RawHeap;
+use crate::collect::until::Until;
 use crate::collect::verify::VerifyError;
 use crate::memory::locking::Shared;
 use crate::object::root::{Root, SharedRoot};

@@ -22,10 +22,11 @@ use parking_lot::lock_api;
 use sexton_cleanup::{Client, Pool, PoolConfig};
 use sexton_sync::fields::AtomicU64;
 
-use crate::collect::cycle::{Stopped, Until};
+use crate::collect::background::{Background, Loan};
+use crate::collect::cycle::Stopped;
 use crate::collect::heap::RawHeap;
+use crate::collect::until::Until;
 use crate::id::HeapId;
-use crate::mark::background::{Background, Loan};
 use crate::mark::root_table::{RootKind, RootTable};
 use crate::memory::mark_stack::{Marker, Strategy};
 use crate::memory::phase::Phase;
