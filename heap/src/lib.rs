@@ -154,6 +154,7 @@ mod collect {
     pub(crate) mod pace;
     #[expect(unsafe_code, reason = "has spans swept by several threads")]
     pub(crate) mod sweeping;
+    pub(crate) mod taken;
     pub(crate) mod until;
     #[expect(unsafe_code, reason = "reads weak records")]
     pub(crate) mod verify;

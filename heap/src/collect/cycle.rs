@@ -16,13 +16,11 @@ use std::time::{Duration, Instant};
 
 use sexton_sync::drop_quietly;
 
-use crate::collect::background::{Background, Loan, Returned};
-use crate::collect::clearing::{Clearing, PRUNE_AT, prune};
+use crate::collect::background::{Background, Loan, Returned, Work};
+use crate::collect::clearing::Clearing;
 use crate::collect::pace::Pace;
-use crate::collect::sweeping::{Sweeping, Swept, clear_marks, sweep_together};
-use crate::collect::until::{SPANS, Until};
-use crate::id::HeapId;
-use crate::mark::weaks;
+use crate::collect::sweeping::Sweeping;
+use crate::collect::until::Until;
 use crate::memory::locking::Lock;
 use crate::memory::mark_stack::{Marker, Pending, Strategy};
 use crate::memory::phase::{NO_EPOCH, Phase};
@@ -36,8 +34,7 @@ use crate::safepoint::helpers::{Helpers, Waiting, processors};
 use crate::session::context::Shaded;
 use crate::session::core::{Assist, Core};
 use crate::session::mode::Mode;
-use crate::sweep::local_cleanups::LocalCleanups;
-use crate::sweep::sweeper::{SweepStats, Sweeper, or_abort};
+use crate::sweep::sweeper::or_abort;
 
 /// Collects one heap.
 pub(crate) struct Collector<M: Mode> {
@@ -48,8 +45,9 @@ pub(crate) struct Collector<M: Mode> {
     /// The most threads that mark, or sweep, the one that collects included.
     gc_threads: usize,
     spawn_helper: Option<SpawnHelper>,
-    /// Where the marker is on loan between two slices of a `Shared` heap's mark.
+    /// Where the work of a `Shared` heap's phase is on loan between two slices.
     background: Arc<Background>,
+    core: Arc<Core<M>>,
     /// How long a slice may take. `None`: each cycle runs at once.
     budget: Option<Duration>,
 }
@@ -131,13 +129,14 @@ impl Cycle {
 }
 
 impl<M: Mode> Collector<M> {
-    pub(crate) fn new(config: &HeapConfig, heap: HeapId) -> Self {
+    pub(crate) fn new(config: &HeapConfig, core: &Arc<Core<M>>) -> Self {
         Collector {
             history: Lock::new(History::new()),
             cycle: Lock::new(Cycle::idle()),
             gc_threads: config.gc_threads.unwrap_or_else(gc_threads_of::<M>).max(1),
             spawn_helper: config.spawn_helper.clone(),
-            background: Arc::new(Background::new(heap)),
+            background: Arc::new(Background::new(core.roots().heap())),
+            core: core.clone(),
             budget: config.pause_budget,
         }
     }
@@ -197,7 +196,7 @@ impl<M: Mode> Collector<M> {
         core: &Core<M>,
         root: impl FnOnce(&mut Tracer<'_>),
         stopped: Stopped,
-        until: Until,
+        until: Until<'_>,
         helpers: &Helpers<'_>,
     ) -> Result<Option<GcReport>, Box<dyn Any + Send>> {
         self.cycle.with(|cycle| {
@@ -205,18 +204,18 @@ impl<M: Mode> Collector<M> {
                 return Err(payload);
             }
             cycle.clock = PauseClock::from(stopped.since + stopped.safepoint_time);
-            let recalled = self.recall(cycle, core);
+            let recalled = self.recall(cycle);
             let mut until = until;
             let result = if core.phase().get() == Phase::Idle {
-                let in_slices = until.deadline.is_some();
+                let in_slices = !until.is_never();
                 if in_slices && self.lends() {
                     // A thread marks. The snapshot is all that sessions have to wait for.
-                    until.deadline = Some(Instant::now());
+                    until = Until::after(Duration::ZERO);
                 }
                 let begun = cycle.begin(core, in_slices, root);
                 if core.phase().get() == Phase::Marking && core.phase().epoch() == NO_EPOCH {
                     // Epochs are used up, and without one no session may come between.
-                    until.deadline = None;
+                    until = Until::END;
                 }
                 begun
             } else {
@@ -224,10 +223,16 @@ impl<M: Mode> Collector<M> {
             };
             cycle.report.safepoint_time += stopped.safepoint_time;
             let result = result.and_then(|()| self.advance(cycle, core, until, helpers));
-            if result.is_err() && until.deadline.is_none() {
+            if result.is_err() && until.is_never() {
                 // What is left of it clears the marks.
                 let ended = self.advance(cycle, core, until, helpers);
                 ended.err().into_iter().for_each(drop_quietly);
+            }
+            if let Ok(false) = result {
+                let slice = self.budget.map(|_| self.slice());
+                cycle.pace.after_slice(core, cycle.report.pause_time, slice);
+                self.lend(cycle);
+                cycle.report.release_time += cycle.clock.lap();
             }
             let pause = cycle.clock.since(stopped.since);
             cycle.report.pause_time += pause;
@@ -236,11 +241,7 @@ impl<M: Mode> Collector<M> {
             cycle.report.longest_pause = cycle.report.longest_pause.max(pause);
             self.history.with(|history| history.record_pause(pause, stopped.safepoint_time));
             core.count_step();
-            let has_ended = result?;
-            if !has_ended {
-                let slice = self.budget.map(|_| self.slice());
-                cycle.pace.after_slice(core, cycle.report.pause_time, slice);
-                self.lend(cycle, core);
+            if !result? {
                 return Ok(None);
             }
             cycle.pace.after_cycle(core, &mut cycle.report, cycle.allocating, self.budget);
@@ -248,46 +249,63 @@ impl<M: Mode> Collector<M> {
         })
     }
 
-    /// Tells whether a thread marks beside open sessions, if one can be started.
+    /// Tells whether a thread works beside open sessions, if one can be started.
     fn lends(&self) -> bool {
         M::SHARED && self.gc_threads > 1 && self.spawn_helper.is_some()
     }
 
-    /// Lends the marker to a thread, if it is to mark on beside open sessions. If the thread is
-    /// done early it makes the next slice due. If not, that is due when the runway is used up.
-    fn lend(&self, cycle: &mut Cycle, core: &Core<M>) {
-        let Some(spawn) = self.spawn_helper.as_deref() else { return };
-        if !(self.lends() && core.phase().get() == Phase::Marking) {
-            return;
-        }
-        let marker = std::mem::replace(&mut cycle.marker, Marker::new(Strategy::Narrow));
-        self.background.lend(Loan { marker, waiting: std::mem::take(&mut cycle.waiting) });
+    /// Lends the work of the phase to a thread, if one is to go on beside open sessions. If the
+    /// thread is done early it makes the next slice due. If not, that is due when the runway is
+    /// used up.
+    fn lend(&self, cycle: &mut Cycle) {
+        let core = &self.core;
+        let Some(spawn) = self.spawn_helper.as_deref().filter(|_| self.lends()) else { return };
+        let Some(shared) = M::shared(core) else { return };
+        let Some(work) = cycle.take_work(core.phase().get()) else { return };
+        self.background.lend(Loan { work, core: shared });
         let end = cycle.pace.began_at.saturating_add(cycle.pace.runway);
         if core.bytes_in_use() < end {
             // Before the start: a thread that is done at once makes it due.
             core.pacer().set_next_slice(end);
         }
-        if !self.background.start(core.roots(), &core.pacer().trigger(), spawn) {
+        if !self.background.start(spawn) {
             cycle.report.refused_threads += 1;
-            self.recall(cycle, core).err().into_iter().for_each(drop_quietly);
+            self.recall(cycle).err().into_iter().for_each(drop_quietly);
             cycle.pace.after_slice(core, cycle.report.pause_time, self.budget);
         }
     }
 
-    /// Takes the marker back, if it is on loan.
-    fn recall(&self, cycle: &mut Cycle, core: &Core<M>) -> Result<(), Box<dyn Any + Send>> {
-        let Some(Returned { loan, thrown, worked }) = self.background.recall() else {
+    /// Takes the work of the phase back, if it is on loan.
+    fn recall(&self, cycle: &mut Cycle) -> Result<(), Box<dyn Any + Send>> {
+        let Some(Returned { work, thrown, worked }) = self.background.recall() else {
             return Ok(());
         };
         cycle.report.background_time += worked;
         if let Some(payload) = thrown {
-            cycle.give_up(core);
+            cycle.give_up(&self.core);
             return Err(payload);
         }
-        cycle.marker = loan.marker;
-        let waiting = Pending { len: loan.waiting, next: None };
-        cycle.waiting = cycle.marker.unblock(waiting).len;
+        match work {
+            Work::Mark(marker, waiting) => {
+                cycle.marker = marker;
+                let waiting = Pending { len: waiting, next: None };
+                cycle.waiting = cycle.marker.unblock(waiting).len;
+            }
+            Work::Clear(clearing) => cycle.clearing = Some(clearing),
+            Work::Sweep(sweeping) => cycle.sweeping = Some(sweeping),
+        }
         Ok(())
+    }
+
+    /// Gives the place where the work is on loan.
+    pub(crate) fn background(&self) -> &Arc<Background> {
+        &self.background
+    }
+
+    /// Tells whether a `fork` has left a thread behind that was changing the spans.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        let changes_spans = matches!(self.core.phase().get(), Phase::Clearing | Phase::Sweeping);
+        M::SHARED && changes_spans && self.background.is_left_behind()
     }
 
     /// Goes on from whatever phase the cycle is in. Tells whether it has ended with a report.
@@ -295,7 +313,7 @@ impl<M: Mode> Collector<M> {
         &self,
         cycle: &mut Cycle,
         core: &Core<M>,
-        until: Until,
+        until: Until<'_>,
         helpers: &Helpers<'_>,
     ) -> Result<bool, Box<dyn Any + Send>> {
         let was_given_up = cycle.sweeping.as_ref().is_some_and(|sweeping| sweeping.given_up);
@@ -325,7 +343,13 @@ impl<M: Mode> Collector<M> {
                     or_abort(|| cycle.sweep(core, until, helpers)) && cycle.release(core, until)
                 }
             };
-            if !is_done || until.is_over() && core.phase().get() != Phase::Idle {
+            let phase = core.phase().get();
+            if !is_done || until.is_over() && phase != Phase::Idle {
+                return Ok(false);
+            }
+            // A thread goes on with the phase that begins, unless there is nothing to do in it.
+            let is_empty = cycle.clearing.as_ref().is_some_and(Clearing::is_empty);
+            if self.lends() && !until.is_never() && phase != Phase::Idle && !is_empty {
                 return Ok(false);
             }
         }
@@ -347,17 +371,22 @@ impl<M: Mode> Collector<M> {
         }
     }
 
-    /// Takes the marker back, if it is on loan, and gives up a mark whose trace glue has panicked
-    /// since the last slice. The next one throws that.
+    /// Takes the work of the phase back, if it is on loan, and gives up a mark whose trace glue has
+    /// panicked since the last slice. The next one throws that.
     pub(crate) fn settle(&self, core: &Core<M>) {
-        if core.phase().get() == Phase::Marking {
-            self.cycle.with(|cycle| {
-                let settled = self.recall(cycle, core).and_then(|()| cycle.take_shaded(core));
-                cycle.thrown = settled.err();
-            });
-            // The marker is lent again after the next slice.
-            core.pacer().set_next_slice(0);
+        if core.phase().get() == Phase::Idle {
+            return;
         }
+        self.cycle.with(|cycle| {
+            let mut settled = self.recall(cycle);
+            if core.phase().get() == Phase::Marking && settled.is_ok() {
+                settled = cycle.take_shaded(core);
+            }
+            let surplus = settled.err().and_then(|thrown| cycle.thrown.replace(thrown));
+            surplus.into_iter().for_each(drop_quietly);
+        });
+        // The work is lent again after the next slice.
+        core.pacer().set_next_slice(0);
     }
 
     /// Sweeps a heap that is going. Nothing is marked, so everything dies.
@@ -365,7 +394,7 @@ impl<M: Mode> Collector<M> {
         let alone = Helpers::none(core.roots().heap());
         self.cycle.with(|cycle| {
             // It would mark objects that die.
-            let thrown = self.recall(cycle, core).err();
+            let thrown = self.recall(cycle).err();
             thrown.into_iter().chain(cycle.thrown.take()).for_each(drop_quietly);
             cycle.forget(core);
             core.space().with(|space| space.spans().for_each(|span| span.clear_marks()));
@@ -373,9 +402,11 @@ impl<M: Mode> Collector<M> {
             core.phase().pass(core.phase().get(), Phase::Clearing, NO_EPOCH);
             cycle.begin_sweeping(core);
             or_abort(|| cycle.sweep(core, Until::END, &alone));
+            let swept = cycle.sweeping.take();
             core.phase().pass(Phase::Sweeping, Phase::Idle, NO_EPOCH);
-            let panics = cycle.report.drop_panics;
-            self.history.with(|history| history.count_drop_panics(panics));
+            let mut report = GcReport::default();
+            swept.iter().for_each(|swept| swept.report(&mut report));
+            self.history.with(|history| history.count_drop_panics(report.drop_panics));
         });
     }
 
@@ -404,8 +435,7 @@ impl<M: Mode> Collector<M> {
         self.cycle.with(|cycle| {
             let Some(sweeping) = &cycle.sweeping else { return };
             space.ahead().for_each(&mut each);
-            sweeping.dropping.iter().for_each(|(passed, ..)| each(passed.span));
-            sweeping.put_off.iter().for_each(|passed| each(passed.span));
+            sweeping.unsorted().for_each(each);
         });
     }
 }
@@ -427,6 +457,19 @@ impl Stopped {
 }
 
 impl Cycle {
+    /// Takes the work of the phase, to be lent.
+    fn take_work(&mut self, phase: Phase) -> Option<Work> {
+        match phase {
+            Phase::Idle => None,
+            Phase::Marking => {
+                let marker = std::mem::replace(&mut self.marker, Marker::new(Strategy::Narrow));
+                Some(Work::Mark(marker, std::mem::take(&mut self.waiting)))
+            }
+            Phase::Clearing => self.clearing.take().map(Work::Clear),
+            Phase::Sweeping => self.sweeping.take().map(Work::Sweep),
+        }
+    }
+
     /// `Idle -> Marking`: takes the snapshot.
     fn begin<M: Mode>(
         &mut self,
@@ -483,11 +526,11 @@ impl Cycle {
     fn mark<M: Mode>(
         &mut self,
         core: &Core<M>,
-        until: Until,
+        until: Until<'_>,
         helpers: &Helpers<'_>,
     ) -> Result<bool, Box<dyn Any + Send>> {
         self.take_shaded(core)?;
-        let at_once = until.deadline.is_none();
+        let at_once = until.is_never();
         let mut looked = Instant::now();
         loop {
             let mut is_scanned = false;
@@ -506,10 +549,10 @@ impl Cycle {
             if is_scanned && self.waiting == 0 && self.marker.is_used_up() {
                 return Ok(true);
             }
-            let now = Instant::now();
-            if until.deadline.is_some_and(|deadline| now >= deadline) {
+            if until.is_over() {
                 return Ok(false);
             }
+            let now = Instant::now();
             let took = now - std::mem::replace(&mut looked, now);
             self.objects = if took < LOOK { objects * 2 } else { objects / 2 };
             self.objects = self.objects.clamp(OBJECTS, MOST_OBJECTS);
@@ -547,8 +590,7 @@ impl Cycle {
         self.forget(core);
         core.retire_contexts();
         core.phase().pass(Phase::Marking, Phase::Sweeping, NO_EPOCH);
-        core.space().with(Space::begin_pass);
-        self.sweeping = Some(Sweeping { given_up: true, ..Sweeping::default() });
+        self.sweeping = Some(Sweeping::give_up(core));
     }
 
     /// Forgets all that was to be done.
@@ -569,48 +611,18 @@ impl Cycle {
         self.forget(core);
         self.report.cycle = number;
         core.roots().count_cycle(number);
-        core.space().with(Space::begin_pass);
-        let prunes = core.context().registrar().borrow().ended_early() >= PRUNE_AT;
-        self.clearing = Some(Clearing { locals: core.locals().armed(), prunes });
+        self.clearing = Some(Clearing::begin(core));
         core.phase().pass(Phase::Marking, Phase::Clearing, epoch);
     }
 
-    /// Queues the local cleanups of dead objects, clears the weak records of dead targets, and
-    /// frees the records of ended cleanups. Tells whether that is done.
-    fn clear<M: Mode>(&mut self, core: &Core<M>, until: Until) -> bool {
+    /// Clears what has no target any more. Tells whether that is done.
+    fn clear<M: Mode>(&mut self, core: &Core<M>, until: Until<'_>) -> bool {
         let clearing = self.clearing.as_mut().expect("a clearing is under way");
-        while clearing.locals > 0 {
-            let entries = clearing.locals.min(ENTRIES);
-            core.locals().queue_dead(entries);
-            clearing.locals -= entries;
-            if clearing.locals > 0 && until.is_over() {
-                return false;
-            }
+        let is_done = clearing.clear(core, until);
+        if is_done {
+            self.report.cleared_weaks = clearing.cleared;
         }
-        let mut own = core.context().registrar().borrow_mut();
-        // In a shared heap the own one will register nothing more: what it frees is to go back,
-        // for the others.
-        let mut passing = (M::SHARED && clearing.prunes).then(|| core.client().registrar());
-        let registrar = passing.as_mut().unwrap_or(&mut own);
-        loop {
-            let is_over = core.space().with(|space| {
-                for _ in 0..SPANS {
-                    let Some(passed) = space.next_of_pass() else { return true };
-                    self.report.cleared_weaks += weaks::clear_dead(passed.span);
-                    if clearing.prunes {
-                        prune(passed.span, registrar);
-                    }
-                }
-                false
-            });
-            if is_over {
-                core.locals().shrink();
-                return true;
-            }
-            if until.is_over() {
-                return false;
-            }
-        }
+        is_done
     }
 
     /// `Clearing -> Sweeping`. From here on objects are born unmarked.
@@ -618,80 +630,32 @@ impl Cycle {
         core.retire_contexts();
         let in_slices = core.phase().epoch() != NO_EPOCH;
         core.phase().pass(Phase::Clearing, Phase::Sweeping, NO_EPOCH);
-        let before = core.space().with(|space| {
-            // What is allocated from now on lies in swept spans, or in new ones.
-            space.unlist_spans();
-            space.begin_pass();
-            space.usage()
-        });
         self.clearing = None;
-        self.sweeping = Some(Sweeping { before, in_slices, ..Sweeping::default() });
+        self.sweeping = Some(Sweeping::begin(core, in_slices));
     }
 
     /// Sweeps, queues the cleanups, and publishes them. Tells whether all spans are swept.
-    fn sweep<M: Mode>(&mut self, core: &Core<M>, until: Until, helpers: &Helpers<'_>) -> bool {
+    fn sweep<M: Mode>(&mut self, core: &Core<M>, until: Until<'_>, helpers: &Helpers<'_>) -> bool {
         let Cycle { sweeping, clock, report, .. } = self;
         let sweeping = sweeping.as_mut().expect("a sweep is under way");
-        if sweeping.is_swept {
-            return true;
-        }
-        if sweeping.given_up {
-            sweeping.is_swept = clear_marks(core, until);
-            report.sweep_time += clock.lap();
-            return sweeping.is_swept;
-        }
-        let batch = core.client().begin_cycle();
-        let new_sweeper = || Sweeper::new(batch.local_block(), core.zeal());
-        // Drop glue runs while the space is locked. It has no session, and so cannot get here.
-        let (swept, sweepers) = core.space().with(|space| {
-            let at_once = M::SHARED && !sweeping.in_slices;
-            let together = if at_once { sweep_together(space, helpers, new_sweeper) } else { None };
-            let mut by_others = together.iter().flat_map(|together| together.swept()).peekable();
-            let mut alone = new_sweeper();
-            let swept = loop {
-                let swept = sweeping.sweep_some(space, &mut alone, until, |span| {
-                    by_others.next_if(|&(other, _)| other == span).map(|(_, swept)| swept)
-                });
-                if swept != Swept::Some || until.is_over() {
-                    break swept;
-                }
-            };
-            drop(by_others);
-            let mut sweepers = together.map_or_else(Vec::new, |together| together.take_sweepers());
-            sweepers.push(alone);
-            (swept, sweepers)
-        });
-        sweeping.stats = sweepers.iter().map(Sweeper::stats).fold(sweeping.stats, SweepStats::plus);
+        let unpublished = sweeping.sweep(core, until, Some(helpers));
         report.sweep_time += clock.lap();
-        let flushed = batch.flush(sweepers.into_iter().map(Sweeper::into_local_block));
-        report.flush_time += clock.lap();
-        report.queued_cleanups += flushed.cleanups;
-        report.published_blocks += flushed.blocks;
-        sweeping.is_swept = swept == Swept::All;
-        if sweeping.is_swept {
-            core.space().with(|space| {
-                if !sweeping.in_slices {
-                    space.recount(sweeping.before, sweeping.stats.live);
-                }
-                space.begin_release();
-            });
-            sweeping.report(report);
+        if let Some(unpublished) = unpublished {
+            sweeping.publish(unpublished);
+            report.flush_time += clock.lap();
         }
-        sweeping.is_swept
+        sweeping.is_swept()
     }
 
     /// `Sweeping -> Idle`: returns long-empty regions to the system. Tells whether that is done.
-    fn release<M: Mode>(&mut self, core: &Core<M>, until: Until) -> bool {
-        let gives_back = self.sweeping.as_ref().is_some_and(|sweeping| !sweeping.given_up);
-        let mut is_done = true;
-        while gives_back && core.space().with(Space::release_region) {
-            if until.is_over() {
-                is_done = false;
-                break;
-            }
-        }
+    fn release<M: Mode>(&mut self, core: &Core<M>, until: Until<'_>) -> bool {
+        let sweeping = self.sweeping.as_ref().expect("a sweep is under way");
+        let is_done = sweeping.release(core, until);
         self.report.release_time += self.clock.lap();
         if is_done {
+            if !sweeping.given_up {
+                sweeping.report(&mut self.report);
+            }
             self.sweeping = None;
             core.phase().pass(Phase::Sweeping, Phase::Idle, NO_EPOCH);
         }
@@ -705,8 +669,8 @@ impl<M: Mode> Assist<M> for Collector<M> {
             // Other sessions may be open.
             return;
         }
-        let deadline = if to_the_end { None } else { Until::after(self.slice()).deadline };
-        let until = Until { deadline, runs_user_code: false };
+        let until = if to_the_end { Until::END } else { Until::after(self.slice()) };
+        let until = until.within_a_session();
         let alone = Helpers::none(core.roots().heap());
         let begun = |_: &mut Tracer<'_>| unreachable!("a cycle is under way");
         if let Err(payload) = self.run(core, begun, Stopped::now(), until, &alone) {

@@ -8,9 +8,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sexton_cleanup::{Client, Ticket};
+use sexton_cleanup::{Client, Ticket, in_cleanup};
 
 use sexton_sync::drop_quietly;
 
@@ -43,7 +44,7 @@ pub struct RawHeap<R: Branded, M: Mode = Local> {
     /// `None` while it is being made and while the heap is dropped. Boxed: a session holds a
     /// reference to the value while the heap's state changes.
     root: Option<Box<R::At<'static>>>,
-    pub(crate) core: Core<M>,
+    pub(crate) core: Arc<Core<M>>,
     pub(crate) collector: Collector<M>,
     on_drop: OnDrop,
     pub(crate) slow_session: (Duration, SlowSessionHook),
@@ -59,10 +60,10 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     where
         for<'gc> R::At<'gc>: Payload<M>,
     {
-        let core = Core::new(client, &config);
+        let core = Arc::new(Core::new(client, &config));
         let mut heap = RawHeap {
             root: None,
-            collector: Collector::new(&config, core.roots().heap()),
+            collector: Collector::new(&config, &core),
             core,
             // If `f` panics there is no heap, and nothing has died.
             on_drop: OnDrop::RunQueued,
@@ -135,7 +136,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     pub(crate) fn run(
         &self,
         stopped: Stopped,
-        until: Until,
+        until: Until<'_>,
         waiting: &dyn Waiting,
     ) -> Option<GcReport> {
         let helpers = self.collector.helpers(&self.core, waiting);
@@ -170,10 +171,15 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
 
     /// Drops the root and all objects. What it leaves is an empty space.
     fn tear_down(&mut self) {
+        if self.collector.is_left_behind() {
+            // In the child of a `fork`. The thread may have been in the middle of a span, with the
+            // space locked.
+            return;
+        }
         if self.on_drop == OnDrop::Discard {
             self.core.client().discard_queued();
         }
-        // A thread may be marking.
+        // A thread may be at work.
         self.collector.give_up_mark(&self.core);
         let root = self.root.take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(root))) {
@@ -332,8 +338,42 @@ impl<R: Branded> RawHeap<R, Local> {
     }
 }
 
+impl<R: Branded, M: Mode> RawHeap<R, M> {
+    /// Leaves the heap to the thread that works for it, if there is one.
+    fn leave(&mut self) -> bool {
+        let background = self.collector.background().clone();
+        background.leave(|| self.moved_away())
+    }
+
+    /// Moves all of it to another thread, to be dropped there.
+    fn moved_away(&mut self) -> Box<dyn FnOnce() + Send> {
+        struct Moved<T>(T);
+
+        // SAFETY: only `Shared` heaps are moved. What they hold is `Send`: `new` has asked that of
+        // the root, and `alloc` of the payloads. The rest of the heap goes from thread to thread
+        // within its mutators' calls.
+        unsafe impl<T> Send for Moved<T> {}
+
+        assert!(M::SHARED, "a `Local` heap stays on its thread");
+        let collector = Collector::new(&HeapConfig::default(), &self.core);
+        let moved = Moved(RawHeap::<R, M> {
+            root: self.root.take(),
+            core: self.core.clone(),
+            collector: std::mem::replace(&mut self.collector, collector),
+            on_drop: self.on_drop,
+            slow_session: self.slow_session.clone(),
+        });
+        Box::new(move || drop(moved))
+    }
+}
+
 impl<R: Branded, M: Mode> Drop for RawHeap<R, M> {
     fn drop(&mut self) {
+        // In drop glue that a thread calls which sweeps beside sessions, this may be that thread.
+        // It must not wait for itself.
+        if M::SHARED && in_cleanup() && self.leave() {
+            return;
+        }
         self.tear_down();
         // No other thread may run them.
         self.run_local_cleanups(usize::MAX);

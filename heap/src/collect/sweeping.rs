@@ -1,11 +1,19 @@
 //! The sweep: what lasts from one of its steps to the next.
 //!
-//! Invariant: a span that the pass has come to is sorted, being dropped, or put off.
+//! Some spans at a time are taken from the space, swept while it is not locked, and sorted. A span
+//! that is not sorted is on no list. So no session allocates from it, and sessions may be open
+//! beside the sweep. What they may change in it are the tables of its live objects. Sweeper and
+//! session hold its specials for that.
+//!
+//! Invariant: a span that the pass has come to is sorted, taken, being dropped, or put off.
 
 use std::sync::Arc;
 
+use sexton_cleanup::Cycle as CleanupCycle;
+
+use crate::collect::taken::Taken;
 use crate::collect::until::{SPANS, Until};
-use crate::memory::space::{Passed, Space, Swept as SweptSpan, Usage};
+use crate::memory::space::{Passed, Space, Swept, Usage};
 use crate::memory::span::SpanRef;
 use crate::policy::report::GcReport;
 use crate::safepoint::helpers::{Helpers, Job};
@@ -20,76 +28,206 @@ pub(crate) struct Sweeping {
     /// The mark was given up: marks are cleared, and nothing dies.
     pub(crate) given_up: bool,
     /// What was in use when the sweep began.
-    pub(crate) before: Usage,
+    before: Usage,
     /// What is freed is counted span by span, because sessions come between. Otherwise it is
     /// counted at the end, and no old allocation bit is read.
-    pub(crate) in_slices: bool,
-    pub(crate) stats: SweepStats,
+    in_slices: bool,
+    stats: SweepStats,
+    taken: Taken,
     /// The span whose dead objects are being dropped, and what was in use in it.
-    pub(crate) dropping: Option<(Passed, Drops, Usage)>,
+    dropping: Option<(Passed, Drops, Usage)>,
     /// Spans that the pass has come to within a session, which does not run drop glue.
-    pub(crate) put_off: Vec<Passed>,
+    put_off: Vec<Passed>,
+    /// Cleanups queued, and blocks published for them.
+    queued: u64,
+    published: u64,
     /// All spans are swept, and empty regions are being released.
-    pub(crate) is_swept: bool,
+    is_swept: bool,
 }
 
-/// How far a step of the sweep has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Swept {
-    Some,
-    /// But for what cannot be swept within a session.
-    AllForNow,
-    All,
+/// What a step leaves to be published.
+pub(crate) struct Unpublished {
+    batch: CleanupCycle,
+    sweepers: Vec<Sweeper>,
+}
+
+/// A span that was swept, and how.
+struct ToSort {
+    passed: Passed,
+    swept: Swept,
+    /// What was in use in it, and what is. Nothing, if that is counted at the end.
+    before: Usage,
+    live: Usage,
 }
 
 impl Sweeping {
-    /// Sweeps some spans. Those that `by_others` gives an outcome for have been swept.
-    pub(crate) fn sweep_some(
+    /// Begins one. Called while no session is open, and no allocator holds a span.
+    pub(crate) fn begin<M: Mode>(core: &Core<M>, in_slices: bool) -> Self {
+        let before = core.space().with(|space| {
+            // What is allocated from now on lies in swept spans, or in new ones.
+            space.unlist_spans();
+            space.begin_pass();
+            space.usage()
+        });
+        Sweeping { before, in_slices, ..Sweeping::default() }
+    }
+
+    /// Begins to clear the marks of a mark that is given up.
+    pub(crate) fn give_up<M: Mode>(core: &Core<M>) -> Self {
+        core.space().with(Space::begin_pass);
+        Sweeping { given_up: true, ..Sweeping::default() }
+    }
+
+    /// Tells whether all spans are swept.
+    pub(crate) fn is_swept(&self) -> bool {
+        self.is_swept
+    }
+
+    /// Sweeps, and queues cleanups.
+    pub(crate) fn sweep<M: Mode>(
         &mut self,
-        space: &mut Space,
+        core: &Core<M>,
+        until: Until<'_>,
+        helpers: Option<&Helpers<'_>>,
+    ) -> Option<Unpublished> {
+        if self.is_swept {
+            return None;
+        }
+        if self.given_up {
+            self.is_swept = self.clear_marks(core, until);
+            return None;
+        }
+        let batch = core.client().begin_cycle();
+        let new_sweeper = || Sweeper::new(batch.local_block(), core.zeal());
+        let helpers = helpers.filter(|_| M::SHARED && !self.in_slices);
+        let together = helpers.and_then(|helpers| sweep_together(core, helpers, new_sweeper));
+        let mut by_others = together.iter().flat_map(|together| together.swept()).peekable();
+        let mut alone = new_sweeper();
+        let is_swept = loop {
+            let is_swept = self.sweep_some(core, &mut alone, until, |span| {
+                by_others.next_if(|&(other, _)| other == span).map(|(_, swept)| swept)
+            });
+            if let Some(is_swept) = is_swept {
+                break is_swept;
+            }
+            if until.is_over() {
+                break false;
+            }
+        };
+        drop(by_others);
+        let mut sweepers = together.map_or_else(Vec::new, |together| together.take_sweepers());
+        sweepers.push(alone);
+        self.stats = sweepers.iter().map(Sweeper::stats).fold(self.stats, SweepStats::plus);
+        if is_swept {
+            core.space().with(|space| {
+                if !self.in_slices {
+                    space.recount(self.before, self.stats.live);
+                }
+                space.begin_release();
+            });
+        }
+        self.is_swept = is_swept;
+        Some(Unpublished { batch, sweepers })
+    }
+
+    /// Publishes what a step has left.
+    pub(crate) fn publish(&mut self, left: Unpublished) {
+        let Unpublished { batch, sweepers } = left;
+        let flushed = batch.flush(sweepers.into_iter().map(Sweeper::into_local_block));
+        self.queued += flushed.cleanups;
+        self.published += flushed.blocks;
+    }
+
+    /// Sweeps some spans, and sorts them. Those that `by_others` gives an outcome for have been
+    /// swept. If none is left it tells whether all are swept: within a session some are not.
+    fn sweep_some<M: Mode>(
+        &mut self,
+        core: &Core<M>,
         sweeper: &mut Sweeper,
-        until: Until,
-        mut by_others: impl FnMut(SpanRef) -> Option<SweptSpan>,
-    ) -> Swept {
-        for _ in 0..SPANS {
+        until: Until<'_>,
+        mut by_others: impl FnMut(SpanRef) -> Option<Swept>,
+    ) -> Option<bool> {
+        let mut is_all = None;
+        let mut to_sort = Vec::with_capacity(SPANS);
+        let usage_of = |span| if self.in_slices { Usage::of(span) } else { Usage::default() };
+        // Within a session another span may be in the place of the one that is being dropped. So
+        // there a span is swept to its end.
+        let ends = || until.runs_user_code && until.is_over();
+        'spans: while to_sort.len() < SPANS {
             let begun = if until.runs_user_code { self.dropping.take() } else { None };
             let (passed, mut drops, before) = match begun {
                 Some(begun) => begun,
                 None => {
                     let put_off = if until.runs_user_code { self.put_off.pop() } else { None };
-                    let Some(passed) = put_off.or_else(|| space.next_of_pass()) else {
-                        let is_all = self.dropping.is_none() && self.put_off.is_empty();
-                        return if is_all { Swept::All } else { Swept::AllForNow };
+                    let Some(passed) = put_off.or_else(|| self.taken.next(core)) else {
+                        is_all = Some(self.dropping.is_none() && self.put_off.is_empty());
+                        break;
                     };
-                    if !until.runs_user_code && Sweeper::is_busy_with(passed.span) {
+                    if !until.runs_user_code && Sweeper::is_busy_with::<M>(passed.span) {
                         self.put_off.push(passed);
                         continue;
                     }
                     if let Some(swept) = by_others(passed.span) {
-                        space.sort(passed, swept);
+                        let (before, live) = (Usage::default(), Usage::default());
+                        to_sort.push(ToSort { passed, swept, before, live });
                         continue;
                     }
-                    let before =
-                        if self.in_slices { Usage::of(passed.span) } else { Usage::default() };
-                    sweeper.begin(passed.span);
+                    let before = usage_of(passed.span);
+                    sweeper.begin::<M>(passed.span);
                     (passed, Drops::of(passed.span), before)
                 }
             };
             while !sweeper.drop_some(&mut drops, WORDS) {
-                // Within a session another span may be in that place. So this one is swept to its
-                // end.
-                if until.runs_user_code && until.is_over() {
+                if ends() {
                     self.dropping = Some((passed, drops, before));
-                    return Swept::Some;
+                    break 'spans;
                 }
             }
             let swept = sweeper.end(passed.span);
-            if self.in_slices {
-                space.recount(before, Usage::of(passed.span));
+            to_sort.push(ToSort { passed, swept, before, live: usage_of(passed.span) });
+            if sweeper.has_queued() && ends() {
+                break;
             }
-            space.sort(passed, swept);
         }
-        Swept::Some
+        core.space().with(|space| {
+            for ToSort { passed, swept, before, live } in to_sort {
+                space.recount(before, live);
+                space.sort(passed, swept);
+            }
+        });
+        is_all
+    }
+
+    /// Clears the marks of some spans. Tells whether none is left.
+    fn clear_marks<M: Mode>(&mut self, core: &Core<M>, until: Until<'_>) -> bool {
+        loop {
+            for _ in 0..SPANS {
+                let Some(passed) = self.taken.next(core) else { return true };
+                passed.span.clear_marks();
+            }
+            if until.is_over() {
+                return false;
+            }
+        }
+    }
+
+    /// Returns long-empty regions to the system, when all spans are swept. Tells whether that is
+    /// done.
+    pub(crate) fn release<M: Mode>(&self, core: &Core<M>, until: Until<'_>) -> bool {
+        // A region is unmapped here, while the space is not locked.
+        while !self.given_up && core.space().with(Space::release_region).is_some() {
+            if until.is_over() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lists the spans that have been taken, and not sorted.
+    pub(crate) fn unsorted(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        let dropping = self.dropping.iter().map(|(passed, ..)| passed.span);
+        let put_off = self.put_off.iter().map(|passed| passed.span);
+        self.taken.spans().chain(dropping).chain(put_off)
     }
 
     /// Reports what all of the sweep has found.
@@ -105,6 +243,8 @@ impl Sweeping {
             drop_panics: stats.drop_panics,
             swept_spans: stats.spans,
             emptied_spans: stats.emptied_spans,
+            queued_cleanups: self.queued,
+            published_blocks: self.published,
             // So far: what came before the sweep.
             born_bytes: before.bytes,
             ..*report
@@ -112,33 +252,18 @@ impl Sweeping {
     }
 }
 
-/// Clears the marks of some spans. Tells whether none is left.
-pub(crate) fn clear_marks<M: Mode>(core: &Core<M>, until: Until) -> bool {
-    loop {
-        let is_over = core.space().with(|space| {
-            for _ in 0..SPANS {
-                let Some(passed) = space.next_of_pass() else { return true };
-                passed.span.clear_marks();
-            }
-            false
-        });
-        if is_over || until.is_over() {
-            return is_over;
-        }
-    }
-}
-
 /// Sweeps the spans in which something must happen, with helpers. Gives `None` if there are too few
 /// of them.
-pub(crate) fn sweep_together(
-    space: &Space,
+fn sweep_together<M: Mode>(
+    core: &Core<M>,
     helpers: &Helpers<'_>,
     mut new_sweeper: impl FnMut() -> Sweeper,
 ) -> Option<Arc<Sweepers>> {
     if helpers.most == 0 {
         return None;
     }
-    let spans: Vec<SpanRef> = space.ahead().filter(|&span| Sweeper::is_busy_with(span)).collect();
+    let mut spans: Vec<SpanRef> = core.space().with(|space| space.ahead().collect());
+    spans.retain(|&span| Sweeper::is_busy_with::<M>(span));
     if spans.len() < Sweepers::WORTH_HELP {
         return None;
     }
@@ -152,4 +277,4 @@ pub(crate) fn sweep_together(
 }
 
 /// Bitmap words whose dead objects are dropped between two looks at the clock.
-pub(crate) const WORDS: usize = 2;
+const WORDS: usize = 2;

@@ -1,30 +1,65 @@
-//! How a slice ends.
+//! How a step of a cycle ends.
 //!
-//! Invariant: a slice without a deadline runs to the end of its cycle.
+//! Invariant: a step without an end runs to the end of its cycle.
 
 use std::time::{Duration, Instant};
 
-/// How a slice ends.
+use sexton_sync::Ordering::Relaxed;
+use sexton_sync::fields::AtomicBool;
+
+/// How a step ends.
 #[derive(Clone, Copy)]
-pub(crate) struct Until {
-    pub(crate) deadline: Option<Instant>,
+pub(crate) struct Until<'a> {
+    end: End<'a>,
     /// Drop glue and hooks may run.
     pub(crate) runs_user_code: bool,
 }
 
-impl Until {
+#[derive(Clone, Copy)]
+enum End<'a> {
+    /// When there is nothing left to do.
+    Never,
+    /// Then.
+    At(Instant),
+    /// When the flag says so, which another thread sets. Sessions may be open meanwhile.
+    Recalled(&'a AtomicBool),
+}
+
+impl<'a> Until<'a> {
     /// At the end of the cycle.
-    pub(crate) const END: Until = Until { deadline: None, runs_user_code: true };
+    pub(crate) const END: Self = Until { end: End::Never, runs_user_code: true };
 
     pub(crate) fn after(budget: Duration) -> Self {
         // What is so far off that it has no date does not come.
-        Until { deadline: Instant::now().checked_add(budget), runs_user_code: true }
+        let end = Instant::now().checked_add(budget).map_or(End::Never, End::At);
+        Until { end, runs_user_code: true }
+    }
+
+    /// Beside open sessions, until the work is recalled.
+    pub(crate) fn recalled(flag: &'a AtomicBool) -> Self {
+        Until { end: End::Recalled(flag), runs_user_code: true }
+    }
+
+    /// The same, within a session, where no user code runs.
+    pub(crate) fn within_a_session(self) -> Self {
+        Until { runs_user_code: false, ..self }
+    }
+
+    /// Tells whether it ends with the cycle.
+    pub(crate) fn is_never(self) -> bool {
+        matches!(self.end, End::Never)
     }
 
     pub(crate) fn is_over(self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        match self.end {
+            End::Never => false,
+            End::At(deadline) => Instant::now() >= deadline,
+            // Relaxed: it hurries a thread, and no more.
+            End::Recalled(flag) => flag.load(Relaxed),
+        }
     }
 }
 
-/// Spans cleared or swept between two looks at the clock, if nothing is dropped.
-pub(crate) const SPANS: usize = 32;
+/// Spans taken for a step at a time: so often the space is locked, and the clock looked at, if
+/// nothing is dropped.
+pub(crate) const SPANS: usize = if cfg!(loom) { 1 } else { 32 };

@@ -387,22 +387,21 @@ impl Space {
         }
     }
 
-    /// Unmaps a region that has stayed empty, if there is one among those the last look has not
-    /// come to; see [`Region::expires`]. Begins with all of them after
-    /// [`begin_release`](Self::begin_release), once per cycle, after the sweep. Tells whether it
-    /// has more to look at.
-    pub(crate) fn release_region(&mut self) -> bool {
+    /// Gives a region that has stayed empty, to be unmapped while the space is not locked. It is
+    /// one of those that the last look has not come to; see [`Region::expires`]. Begins with all of
+    /// them after [`begin_release`](Self::begin_release), once per cycle, after the sweep. `None` if
+    /// there are no more.
+    pub(crate) fn release_region(&mut self) -> Option<Region> {
         while let Some(at) = self.cursor.checked_sub(1) {
             self.cursor = at;
             let region = &mut self.regions[at];
             if region.expires() {
                 self.mapped_bytes -= region.bytes() as u64;
-                self.regions.remove(at);
                 self.first_with_room = self.first_with_room.min(at);
-                return true;
+                return Some(self.regions.remove(at));
             }
         }
-        false
+        None
     }
 
     /// Has [`release_region`](Self::release_region) look at all regions.

@@ -3,28 +3,35 @@
 //! Invariant: a target has one record, however often it is downgraded.
 
 use std::cell::Cell;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
+
+use sexton_sync::Ordering::Relaxed;
+use sexton_sync::fields::AtomicPtr;
 
 use crate::memory::layout::BITMAP_WORDS;
 use crate::memory::rank_map::RankMap;
 
 /// What a `Weak` points to: the target's address, until the target dies.
+///
+/// Relaxed: sessions that upgrade may be open while it is cleared. A session that still finds the
+/// address looks at the target's mark.
 pub(crate) struct WeakRecord {
-    target: Cell<Option<NonNull<u8>>>,
+    target: AtomicPtr<u8>,
 }
 
 impl WeakRecord {
     pub(crate) fn of(target: NonNull<u8>) -> Self {
-        WeakRecord { target: Cell::new(Some(target)) }
+        WeakRecord { target: AtomicPtr::new(target.as_ptr()) }
     }
 
+    #[inline]
     pub(crate) fn target(&self) -> Option<NonNull<u8>> {
-        self.target.get()
+        NonNull::new(self.target.load(Relaxed))
     }
 
     /// Called when the target has died.
     pub(crate) fn clear(&self) {
-        self.target.set(None);
+        self.target.store(ptr::null_mut(), Relaxed);
     }
 }
 

@@ -6,7 +6,6 @@
 //! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a
 //! cycle due; so no heap stays full of garbage.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use sexton_sync::fields;
@@ -72,8 +71,8 @@ pub(crate) struct Pacer {
     pacing: Pacing,
     max_bytes: u64,
     /// Bytes in use, cleanups counted in, above which the next cycle is due by the policy, or the
-    /// next slice of the one under way. A thread that marks in the background sets it, too.
-    trigger: Arc<fields::AtomicU64>,
+    /// next slice of the one under way. A thread that works in the background sets it, too.
+    trigger: fields::AtomicU64,
     /// Bytes in use at which a cycle in slices is to have ended.
     goal: AtomicU64,
     /// Bytes in use above which it is due because of the limit, which knows no cleanups.
@@ -92,7 +91,7 @@ impl Pacer {
         let pacer = Pacer {
             pacing,
             max_bytes,
-            trigger: Arc::default(),
+            trigger: fields::AtomicU64::new(0),
             goal: AtomicU64::new(0),
             limit_trigger: AtomicU64::new(0),
             cleanup_bytes: AtomicU64::new(0),
@@ -159,12 +158,6 @@ impl Pacer {
         // A cycle in slices is to end before the limit makes it urgent.
         self.goal.store(trigger.min(limit_trigger), Relaxed);
         self.trigger.store(trigger, Relaxed);
-    }
-
-    /// Gives what the next cycle or slice is due at, for a thread to make it 0. If pacing is manual
-    /// it is of no effect.
-    pub(crate) fn trigger(&self) -> Arc<fields::AtomicU64> {
-        if self.pacing == Pacing::Manual { Arc::default() } else { self.trigger.clone() }
     }
 
     /// Gives the bytes in use at which a cycle in slices is to have ended.

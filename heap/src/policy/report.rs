@@ -65,14 +65,15 @@ pub struct GcReport {
     pub slices: u64,
     /// The longest of them.
     pub longest_pause: Duration,
-    /// How long a thread has marked beside open sessions.
+    /// How long a thread has marked, cleared and swept beside open sessions.
     ///
-    /// Zero in a `Local` heap, and where no thread can be started: then mutators mark, in slices.
+    /// Zero in a `Local` heap, and where no thread can be started. It is in none of the phases'
+    /// times above.
     pub background_time: Duration,
     /// Threads that could not be started to help.
     ///
-    /// The collecting thread has done their part. If none could mark beside open sessions, mutators
-    /// have marked instead, in slices.
+    /// The collecting thread has done their part. If none could work beside open sessions, mutators
+    /// have done that instead, in slices.
     pub refused_threads: u64,
     /// Values that the barrier has looked at, because a session was about to overwrite them.
     pub barrier_looks: u64,

@@ -6,10 +6,12 @@
 //! Invariant: a heap has one mode for life, its type's.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::memory::locking::{Local, Locking, Shared};
 use crate::safepoint::handshake::Handshake;
 use crate::session::context::Context;
+use crate::session::core::Core;
 use crate::sweep::local_cleanups::{LocalCleanups, LocalTable, NoLocals};
 
 /// A mode: [`Local`] or [`Shared`].
@@ -53,16 +55,32 @@ pub(crate) mod parts {
     pub trait Parts: Locking + Sized {
         type Locals: LocalCleanups;
         type Mutators: Mutators<Self>;
+
+        /// Gives a heap's core to another thread, if that may have it.
+        #[expect(private_interfaces, reason = "called by the collector")]
+        fn shared(core: &Arc<Core<Self>>) -> Option<Arc<Core<Shared>>>
+        where
+            Self: Mode;
     }
 
     impl Parts for Local {
         type Locals = Rc<LocalTable>;
         type Mutators = ();
+
+        #[expect(private_interfaces, reason = "as in the trait")]
+        fn shared(_: &Arc<Core<Local>>) -> Option<Arc<Core<Shared>>> {
+            None
+        }
     }
 
     impl Parts for Shared {
         type Locals = NoLocals;
         type Mutators = Handshake<Context<Shared>>;
+
+        #[expect(private_interfaces, reason = "as in the trait")]
+        fn shared(core: &Arc<Core<Shared>>) -> Option<Arc<Core<Shared>>> {
+            Some(core.clone())
+        }
     }
 
     /// The mutators of a heap, but for its own context.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
 use sexton_sync::Mutex;
 
+use crate::memory::locking::Shared;
 use crate::memory::space::Swept;
 use crate::memory::span::SpanRef;
 use crate::safepoint::helpers::Job;
@@ -66,7 +67,7 @@ impl Job for Sweepers {
             let number = self.next.fetch_add(1, Relaxed);
             self.spans.get(number).zip(self.swept.get(number))
         } {
-            swept.store(sweeper.sweep(*span).code(), Relaxed);
+            swept.store(sweeper.sweep::<Shared>(*span).code(), Relaxed);
         }
         self.done.lock().push(sweeper);
     }

@@ -7,7 +7,7 @@
 //!
 //! The order within a span is fixed (weak records were cleared before any span is swept):
 //!
-//! 1. the cleanup chains of dead objects are queued in the sweeper's local block;
+//! 1. the cleanup chains of dead objects are taken, and queued in the sweeper's local block;
 //! 2. drop glue runs; a panic in it is caught and counted, and the sweep goes on;
 //! 3. the slots are published as free.
 //!
@@ -21,11 +21,12 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
-use sexton_cleanup::LocalBlock;
+use sexton_cleanup::{Head, LocalBlock};
 
 use sexton_sync::drop_quietly;
 
 use crate::memory::bitmap;
+use crate::memory::locking::Locking;
 use crate::memory::space::{Swept, Usage};
 use crate::memory::span::{Span, SpanRef};
 
@@ -48,6 +49,10 @@ pub(crate) struct Sweeper {
     local: LocalBlock,
     poison: bool,
     stats: SweepStats,
+    /// The chains of a span's dead objects. Kept, as the room is needed again.
+    heads: Vec<Head>,
+    /// The last span had such chains.
+    has_queued: bool,
 }
 
 /// What a sweep found.
@@ -94,13 +99,15 @@ pub(crate) fn or_abort<T>(sweep: impl FnOnce() -> T) -> T {
 
 impl Sweeper {
     /// Tells whether something must happen in a span, beyond its bitmaps.
-    pub(crate) fn is_busy_with(span: SpanRef) -> bool {
+    pub(crate) fn is_busy_with<M: Locking>(span: SpanRef) -> bool {
+        let _held = span.hold_specials::<M>();
         span.info().needs_drop || !span.cleanups().borrow().is_empty()
     }
 
     /// Makes a sweeper that queues into `local` and, if `poison`, overwrites dead objects.
     pub(crate) fn new(local: LocalBlock, poison: bool) -> Self {
-        Sweeper { local, poison, stats: SweepStats::default() }
+        let stats = SweepStats::default();
+        Sweeper { local, poison, stats, heads: Vec::new(), has_queued: false }
     }
 
     /// Tells what it has found so far.
@@ -113,9 +120,14 @@ impl Sweeper {
         self.local
     }
 
+    /// Tells whether the last span had cleanups to be queued.
+    pub(crate) fn has_queued(&self) -> bool {
+        self.has_queued
+    }
+
     /// Sweeps one span whose mark bits are final.
-    pub(crate) fn sweep(&mut self, span: SpanRef) -> Swept {
-        self.begin(span);
+    pub(crate) fn sweep<M: Locking>(&mut self, span: SpanRef) -> Swept {
+        self.begin::<M>(span);
         let mut drops = Drops::of(span);
         self.drop_some(&mut drops, usize::MAX);
         self.end(span)
@@ -124,10 +136,23 @@ impl Sweeper {
     /// Begins to sweep a span: queues the cleanups of its dead objects. It goes on with
     /// [`drop_some`](Self::drop_some), if something is to be dropped, and ends with
     /// [`end`](Self::end).
-    pub(crate) fn begin(&mut self, span: SpanRef) {
-        if !span.cleanups().borrow().is_empty() {
-            self.queue_cleanups(&span);
+    pub(crate) fn begin<M: Locking>(&mut self, span: SpanRef) {
+        // Relaxed: the markers are done. They were joined before the sweep, or it was begun while
+        // no session was open.
+        let is_live = |index: usize| span.mark_bits()[index].load(Relaxed);
+        // A session beside the sweep may register a cleanup of a live object.
+        let held = span.hold_specials::<M>();
+        let mut cleanups = span.cleanups().borrow_mut();
+        if !cleanups.is_empty() {
+            let heads = &mut self.heads;
+            cleanups.retain_words(span.special_bits(), is_live, |head| heads.push(head));
         }
+        drop(cleanups);
+        drop(held);
+        self.has_queued = !self.heads.is_empty();
+        // Nothing is held any more: a block that gets full is published, which may call the pool's
+        // hooks.
+        self.heads.drain(..).for_each(|head| self.local.push(head));
     }
 
     /// Ends the sweep of a span whose dead objects are dropped.
@@ -139,18 +164,6 @@ impl Sweeper {
             live if live == span.slots() => Swept::Full,
             _ => Swept::Partial,
         }
-    }
-
-    fn queue_cleanups(&mut self, span: &Span) {
-        let local = &mut self.local;
-        // Relaxed: the markers are done, and were joined before the sweep.
-        let is_live = |index: usize| span.mark_bits()[index].load(Relaxed);
-        // Holding the table, and the space, is harmless. Queueing runs no cleanup. A block that
-        // gets full is published, which may call the pool's hooks. Those may hold a shared heap,
-        // but open no session on it here. Nothing else that they can call takes the space's lock.
-        span.cleanups()
-            .borrow_mut()
-            .retain_words(span.special_bits(), is_live, |head| local.push(head));
     }
 
     /// Drops, and in zeal mode overwrites, the dead objects of at most `words` bitmap words. Tells

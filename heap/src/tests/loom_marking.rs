@@ -1,5 +1,5 @@
-//! Marking beside open sessions under loom: a `Shared` heap of three objects, a thread that has the
-//! marker on loan, and one or two mutators.
+//! Cycles beside open sessions under loom: a `Shared` heap of three objects, a thread that has the
+//! work of a phase on loan, and one or two mutators.
 //!
 //! `MARKING.md` beside `Cargo.toml` has the protocol, and `mutants/` the patches that these models
 //! find. All of it is the code that ships, but for the locks under `GcMutex` and `GcRwLock`
@@ -20,9 +20,8 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 use parking_lot::lock_api;
 use sexton_cleanup::{Client, Pool, PoolConfig};
-use sexton_sync::fields::AtomicU64;
 
-use crate::collect::background::{Background, Loan};
+use crate::collect::background::{Background, Loan, Work};
 use crate::collect::cycle::Stopped;
 use crate::collect::heap::RawHeap;
 use crate::collect::until::Until;
@@ -44,6 +43,7 @@ use crate::{
 fn explore(model: impl Fn() + Clone + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
+    builder.max_branches = 10_000;
     let tried = Plain::new(AtomicUsize::new(0));
     let trying = tried.clone();
     builder.check(move || {
@@ -208,15 +208,19 @@ type Session = for<'gc> fn(&Mutation<'gc, Shared>, &'gc World<'gc>);
 
 impl Scene {
     fn new(world: Make) -> Plain<Self> {
-        let pool = Pool::new(PoolConfig::default(), None);
         let spawn: SpawnHelper = Plain::new(|_, work| {
             spawn(work);
             Ok(())
         });
+        Scene::with(Pacing::Manual, Some(spawn), world)
+    }
+
+    fn with(pacing: Pacing, spawn_helper: Option<SpawnHelper>, world: Make) -> Plain<Self> {
+        let pool = Pool::new(PoolConfig::default(), None);
         let config = HeapConfig {
-            pacing: Pacing::Manual,
+            pacing,
             gc_threads: Some(2),
-            spawn_helper: Some(spawn),
+            spawn_helper,
             pause_budget: Some(Duration::ZERO),
             zeal: false,
             ..HeapConfig::default()
@@ -251,7 +255,7 @@ impl Scene {
     }
 
     /// Stops the mutators, and runs a slice.
-    fn slice(&self, until: Until) {
+    fn slice(&self, until: Until<'_>) {
         let stopped = self.handshake().stop(|| false, None).expect("it is not to be left");
         let ended = self.heap.run(Stopped::now(), until, &stopped);
         assert_eq!(ended.is_some(), self.heap.core.phase().get() == Phase::Idle);
@@ -482,6 +486,126 @@ fn what_is_allocated_may_be_seen_by_the_marker() {
     beside(atomics, &[alloc], End::After);
 }
 
+/// Threads that are started later.
+type Backstage = Plain<std::sync::Mutex<Vec<Box<dyn FnOnce() + Send>>>>;
+
+/// Takes the work that was lent last.
+fn take(backstage: &Backstage) -> Box<dyn FnOnce() + Send> {
+    backstage.lock().unwrap().pop().expect("work was lent")
+}
+
+/// Runs sessions beside a thread that clears, or sweeps, and ends the cycle. Then all that is
+/// reachable has to be there, and `after` has to find it.
+fn beside_phase(phase: Phase, world: Make, sessions: &'static [Session], end: End, after: Session) {
+    explore(move || {
+        let backstage = Backstage::default();
+        let later = backstage.clone();
+        let spawn: SpawnHelper = Plain::new(move |_, work| {
+            later.lock().unwrap().push(work);
+            Ok(())
+        });
+        let scene = Scene::with(Pacing::Manual, Some(spawn), world);
+        scene.begin();
+        while scene.heap.core.phase().get() != phase {
+            take(&backstage)();
+            scene.slice(Until::after(Duration::ZERO));
+        }
+        let mut threads = vec![self::spawn(take(&backstage))];
+        threads.extend(sessions.iter().map(|&session| scene.mutator(session)));
+        scene.end(threads, end);
+        scene.mutator(after).join().unwrap();
+        scene.slice(Until::END);
+        scene.heap.verify_stopped().unwrap();
+        let cleanups = scene.heap.core.client().stats();
+        assert_eq!(cleanups.queued > 0, cleanups.registered > 0, "that of what is dead is");
+        assert!(cleanups.queued <= 1 && cleanups.registered - cleanups.queued == cleanups.armed);
+    });
+}
+
+/// An object that is alive, and one that is not, in one span. The root has a weak pointer to the
+/// dead one.
+fn half_dead<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let world = world(mc.alloc(Node::open(None)));
+    let dead = mc.alloc(Node::open(None));
+    world.weak.set(mc, mc.downgrade(dead)).unwrap_or_else(|_| unreachable!());
+    world
+}
+
+/// The same, and both have a cleanup.
+fn half_dead_with_cleanups<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let world = world(mc.alloc(Node::open(None)));
+    for node in [world.first, mc.alloc(Node::open(None))] {
+        mc.add_cleanup(node, || {});
+    }
+    world
+}
+
+/// The same, and no weak pointer leads to the record of the one that is alive.
+fn half_dead_and_unknown<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let world = world(mc.alloc(Node::open(None)));
+    mc.alloc(Node::open(None));
+    mc.downgrade(world.first);
+    world
+}
+
+fn register<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    mc.add_cleanup(world.first, || {});
+}
+
+/// Downgrades an object whose record no weak pointer reaches.
+fn downgrade<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let weak = mc.downgrade(world.first);
+    world.weak.set(mc, weak).unwrap_or_else(|_| unreachable!());
+}
+
+/// Finds nothing dead.
+fn find_none<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    assert!(world.weak.get().is_some_and(|weak| weak.upgrade(mc).is_none()));
+}
+
+/// Finds one record for one object.
+fn find_record<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let weak = world.weak.get().expect("it is set");
+    assert!(weak.upgrade(mc).is_some_and(|to| to.ptr_eq(world.first)), "it was cleared");
+    assert!(weak.ptr_eq(mc.downgrade(world.first)), "an object has two records");
+}
+
+fn nothing<'gc>(_: &Mutation<'gc, Shared>, _: &'gc World<'gc>) {}
+
+#[test]
+fn what_is_dead_is_not_upgraded_while_it_is_cleared() {
+    beside_phase(Phase::Clearing, half_dead, &[upgrade], End::After, find_none);
+}
+
+#[test]
+fn what_is_downgraded_beside_a_clearing_has_one_record() {
+    let world: Make = half_dead_and_unknown;
+    beside_phase(Phase::Clearing, world, &[downgrade], End::After, find_record);
+}
+
+#[test]
+fn what_is_allocated_beside_a_clearing_is_not_lost() {
+    beside_phase(Phase::Clearing, half_dead, &[alloc_kept], End::Any, find_none);
+}
+
+#[test]
+fn what_is_registered_beside_a_sweep_stays() {
+    let world: Make = half_dead_with_cleanups;
+    beside_phase(Phase::Sweeping, world, &[register], End::After, nothing);
+}
+
+#[test]
+fn what_is_downgraded_beside_a_sweep_has_one_record() {
+    let world: Make = half_dead_and_unknown;
+    beside_phase(Phase::Sweeping, world, &[downgrade], End::After, find_record);
+}
+
+#[test]
+fn what_is_allocated_beside_a_sweep_is_not_lost() {
+    beside_phase(Phase::Sweeping, half_dead, &[alloc_kept], End::After, find_none);
+    beside_phase(Phase::Sweeping, half_dead, &[alloc_kept], End::Any, find_none);
+}
+
 /// A root is dropped while another thread scans the roots.
 fn drop_root() {
     let roots = Plain::new(RootTable::new(HeapId::next()));
@@ -505,34 +629,58 @@ fn a_root_is_found_that_is_dropped_before_the_scan_comes_to_it() {
     explore(drop_root);
 }
 
+/// A heap for which work is lent that nothing is done in: with what it is due at.
+fn lender(due: u64) -> (Plain<Scene>, Plain<Background>) {
+    let scene = Scene::with(Pacing::default(), None, atomics);
+    scene.heap.core.pacer().set_next_slice(due);
+    let background = Plain::new(Background::new(scene.heap.id()));
+    (scene, background)
+}
+
+impl Scene {
+    /// Lends a marker of an epoch.
+    fn lend(&self, background: &Background, epoch: u32) {
+        let mut marker = Marker::new(Strategy::Parallel);
+        marker.epoch = epoch;
+        background.lend(Loan { work: Work::Mark(marker, 0), core: self.heap.core.clone() });
+    }
+
+    /// Tells whether something is due although nothing is in use.
+    fn is_due(&self) -> bool {
+        self.heap.core.pacer().is_due(1)
+    }
+}
+
+/// Takes back the marker, and gives its epoch.
+fn recall(background: &Background) -> Option<u32> {
+    let Work::Mark(marker, _) = background.recall()?.work else { panic!("it is a marker") };
+    Some(marker.epoch)
+}
+
 /// Lends a marker twice, and recalls it at any moment. A thread may be late, and find the second.
 fn loans() {
-    let heap = HeapId::next();
-    let background = Plain::new(Background::new(heap));
-    let roots = Plain::new(RootTable::new(heap));
-    let due = Plain::new(AtomicU64::new(0));
+    let (scene, background) = lender(7);
     let mut threads = Vec::new();
     for epoch in [1, 2] {
         // What the collector sets while it has the marker.
-        due.store(epoch.into(), Relaxed);
-        let mut marker = Marker::new(Strategy::Parallel);
-        marker.epoch = epoch;
-        background.lend(Loan { marker, waiting: 0 });
+        scene.heap.core.pacer().set_next_slice(7);
+        scene.lend(&background, epoch);
         let (sender, thread) = std::sync::mpsc::channel();
         let start = move |_, work| {
             sender.send(spawn(work)).unwrap();
             Ok(())
         };
-        assert!(background.start(&roots, &due, &start));
+        assert!(background.start(&start));
         // The second time, maybe the first thread is still coming.
         threads.extend(thread.try_recv());
-        let returned = background.recall().expect("the marker is lost");
-        assert_eq!(returned.loan.marker.epoch, epoch, "it is that of another cycle");
+        let returned = recall(&background).expect("the marker is lost");
+        assert_eq!(returned, epoch, "it is that of another cycle");
         assert!(background.recall().is_none(), "the marker is in two places");
-        due.store(7, Relaxed);
+        scene.heap.core.pacer().set_next_slice(7);
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(due.load(Relaxed), 7, "a slice is due that has been run");
+    assert!(!scene.is_due(), "a slice is due that has been run");
+    assert_eq!(Plain::strong_count(&scene.heap.core), 2, "a thread has kept the heap");
 }
 
 #[test]
@@ -543,23 +691,20 @@ fn a_marker_on_loan_is_in_one_place() {
 /// Recalls the first of two loans at any moment. A thread works on the second, a new one or that
 /// of the first, which is late.
 fn second_loan() {
-    let heap = HeapId::next();
-    let background = Plain::new(Background::new(heap));
-    let roots = Plain::new(RootTable::new(heap));
-    let due = Plain::new(AtomicU64::new(0));
+    let (scene, background) = lender(1);
     let (sender, threads) = std::sync::mpsc::channel();
     let start = move |_, work| {
         sender.send(spawn(work)).unwrap();
         Ok(())
     };
-    background.lend(Loan { marker: Marker::new(Strategy::Parallel), waiting: 0 });
-    assert!(background.start(&roots, &due, &start));
-    let returned = background.recall().expect("the marker is lost");
-    due.store(1, Relaxed);
-    background.lend(returned.loan);
-    assert!(background.start(&roots, &due, &start));
+    scene.lend(&background, 1);
+    assert!(background.start(&start));
+    assert_eq!(recall(&background), Some(1), "the marker is lost");
+    scene.heap.core.pacer().set_next_slice(1);
+    scene.lend(&background, 1);
+    assert!(background.start(&start));
     threads.try_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(due.load(Relaxed), 0, "no thread has come for the second loan");
+    assert!(scene.is_due(), "no thread has come for the second loan");
 }
 
 #[test]
@@ -569,17 +714,14 @@ fn a_loan_has_a_thread_although_that_of_the_last_one_is_late() {
 
 /// A thread that has nothing left to trace makes the next slice due.
 fn done() {
-    let heap = HeapId::next();
-    let background = Plain::new(Background::new(heap));
-    let roots = Plain::new(RootTable::new(heap));
-    let due = Plain::new(AtomicU64::new(1));
-    background.lend(Loan { marker: Marker::new(Strategy::Parallel), waiting: 0 });
+    let (scene, background) = lender(1);
+    scene.lend(&background, 1);
     let thread = {
-        let (background, due) = (background.clone(), due.clone());
-        spawn(move || background.work(&roots, &due))
+        let background = background.clone();
+        spawn(move || background.work())
     };
     thread.join().unwrap();
-    assert_eq!(due.load(Relaxed), 0);
+    assert!(scene.is_due());
     assert!(background.recall().is_some());
 }
 
@@ -592,8 +734,8 @@ fn a_thread_that_is_done_makes_a_slice_due() {
 #[test]
 fn a_marker_that_no_thread_takes_comes_back() {
     explore(|| {
-        let background = Background::new(HeapId::next());
-        background.lend(Loan { marker: Marker::new(Strategy::Parallel), waiting: 0 });
+        let (scene, background) = lender(1);
+        scene.lend(&background, 1);
         assert!(background.recall().is_some());
         assert!(background.recall().is_none());
     });

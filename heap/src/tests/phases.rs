@@ -2,10 +2,13 @@
 //! glue, the end of the heap, a whole cycle, a limit, sessions of all kinds.
 
 use std::any::Any;
+use std::collections::HashSet;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::thread;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use sexton_cleanup::{Client, Pool, PoolConfig};
@@ -130,11 +133,40 @@ impl Counts {
     }
 }
 
-struct Dropped(Counts, usize);
+struct Dropped(Arc<Stagehand>, usize);
+
+/// What drop glue does.
+struct Stagehand {
+    drops: Counts,
+    /// Threads that have dropped something.
+    droppers: Mutex<HashSet<ThreadId>>,
+    /// Drops to come that panic.
+    drop_panics: AtomicUsize,
+    /// What the next drop does first.
+    at_drop: Mutex<Option<Job>>,
+}
+
+impl Stagehand {
+    fn new() -> Arc<Self> {
+        Arc::new(Stagehand {
+            drops: Counts::new(),
+            droppers: Mutex::default(),
+            drop_panics: AtomicUsize::new(0),
+            at_drop: Mutex::default(),
+        })
+    }
+}
 
 impl Drop for Dropped {
     fn drop(&mut self) {
-        self.0.add(self.1);
+        let Dropped(hand, id) = self;
+        hand.drops.add(*id);
+        hand.droppers.lock().unwrap().insert(thread::current().id());
+        let first = hand.at_drop.lock().unwrap().take();
+        first.into_iter().for_each(|first| first());
+        if hand.drop_panics.try_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            resume_unwind(Box::new(Boom));
+        }
     }
 }
 
@@ -142,9 +174,17 @@ impl Drop for Dropped {
 struct Stage {
     pool: Arc<Pool>,
     bomb: Bomb,
-    drops: Counts,
+    hand: Arc<Stagehand>,
     cleaned: Counts,
     made: AtomicUsize,
+}
+
+impl Deref for Stage {
+    type Target = Stagehand;
+
+    fn deref(&self) -> &Stagehand {
+        &self.hand
+    }
 }
 
 impl Stage {
@@ -152,7 +192,7 @@ impl Stage {
         Stage {
             pool: Pool::new(PoolConfig::default(), None),
             bomb: Bomb::default(),
-            drops: Counts::new(),
+            hand: Stagehand::new(),
             cleaned: Counts::new(),
             made: AtomicUsize::new(0),
         }
@@ -169,7 +209,7 @@ impl Stage {
             next: GcAtomic::new(next),
             links: self.links(),
             _room: [0; 24],
-            _dropped: Dropped(self.drops.clone(), id),
+            _dropped: Dropped(self.hand.clone(), id),
         }
     }
 
@@ -180,6 +220,16 @@ impl Stage {
     fn cleanup(&self, id: usize) -> impl FnOnce() + Send + 'static {
         let cleaned = self.cleaned.clone();
         move || cleaned.add(id)
+    }
+
+    /// Has the next drop tell that it has begun, and wait.
+    fn gate(&self) -> (Sender<()>, Receiver<()>) {
+        let ((open, opened), (come, came)) = (channel(), channel());
+        *self.at_drop.lock().unwrap() = Some(Box::new(move || {
+            come.send(()).expect("the test waits");
+            opened.recv().expect("the test tells");
+        }));
+        (open, came)
     }
 
     /// All that was made is gone, once each.
@@ -322,7 +372,7 @@ fn at_once() -> HeapConfig {
 const NODES: usize = 6000;
 
 /// Makes a list of live nodes, the last one first, with dead ones between. Even ids live. Each has
-/// a cleanup.
+/// a cleanup. There is one weak record, which is dead.
 fn fill<P: Play>(play: &mut P, stage: &Stage) {
     play.session(|mc, world| {
         let mut last = None;
@@ -334,6 +384,8 @@ fn fill<P: Play>(play: &mut P, stage: &Stage) {
             }
             last = Some(node);
         }
+        // A heap that has no weak records is not cleared.
+        last.into_iter().for_each(|last| _ = mc.downgrade(last));
         world.links.lock(mc).nodes.extend(last);
     });
 }
@@ -897,12 +949,12 @@ impl<'gc> Cellar<'gc> {
 fn what_a_session_takes_out_of_a_cell_survives() {
     type Family = GcRefCell<Vec<Gc<'static, Cellar<'static>>>>;
     const HEADS: usize = 300;
-    let (pool, drops, mut made) = (Pool::new(PoolConfig::default(), None), Counts::new(), 0);
+    let (pool, hand, mut made) = (Pool::new(PoolConfig::default(), None), Stagehand::new(), 0);
     let mut heap: RawHeap<Family> =
         RawHeap::new(Client::new(&pool), config(), |_| GcRefCell::default());
     let mut dropped = || {
         made += 1;
-        Dropped(drops.clone(), made - 1)
+        Dropped(hand.clone(), made - 1)
     };
     heap.mutate(|mc, root| {
         for _ in 0..HEADS {
@@ -938,7 +990,7 @@ fn what_a_session_takes_out_of_a_cell_survives() {
         heap.verify().expect("it is consistent");
     }
     assert_eq!(heads.len(), 0, "all were taken apart within the cycle");
-    assert!((0..MOST).all(|id| drops.of(id) == 0), "a reachable node was dropped");
+    assert!((0..MOST).all(|id| hand.drops.of(id) == 0), "a reachable node was dropped");
 }
 
 /// A mark that was given up leaves cells with its stamp, which the next one must not take for its
@@ -1076,14 +1128,14 @@ unsafe impl Branded for Vault<'static> {
 fn a_cell_within_a_lock_is_not_stamped_for_a_lock_within_it_that_is_held() {
     type Family = GcMutex<Option<Gc<'static, Vault<'static>>>>;
     const INNERMOST: usize = 0;
-    let (pool, drops) = (Pool::new(PoolConfig::default(), None), Counts::new());
+    let (pool, hand) = (Pool::new(PoolConfig::default(), None), Stagehand::new());
     let heap: RawHeap<Family, Shared> =
         RawHeap::new(Client::new(&pool), at_once(), |_| GcMutex::default());
     let mut mutator = heap.attach().expect("it is the first here");
     mutator.mutate(|mc, root| {
         let vault = |id, next, content| {
             let content = GcMutex::new(GcRefCell::new(GcMutex::new(content)));
-            mc.alloc(Vault { next, content, _dropped: Dropped(drops.clone(), id) })
+            mc.alloc(Vault { next, content, _dropped: Dropped(hand.clone(), id) })
         };
         let innermost = vault(INNERMOST, None, None);
         let end = vault(1, None, Some(innermost));
@@ -1094,7 +1146,11 @@ fn a_cell_within_a_lock_is_not_stamped_for_a_lock_within_it_that_is_held() {
     });
     while !mutator.step(Duration::ZERO).is_finished() {}
     mutator.verify().expect("it is consistent");
-    assert_eq!(drops.of(INNERMOST), 0, "it is reachable by `get_mut` of the outer lock's content");
+    assert_eq!(
+        hand.drops.of(INNERMOST),
+        0,
+        "it is reachable by `get_mut` of the outer lock's content"
+    );
     drop(mutator);
 }
 
@@ -1455,4 +1511,278 @@ fn mutators_that_attach_and_detach_within_a_cycle_lose_nothing() {
         Play::verify(play);
         assert!(tail.len() > 40 && tail.iter().all(|&id| stage.drops.of(id) == 0));
     });
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads to work beside sessions, which a test starts when it wants to.
+#[derive(Clone, Default)]
+struct Backstage(Arc<Mutex<Vec<Job>>>);
+
+impl Backstage {
+    fn config(&self) -> HeapConfig {
+        let Backstage(waiting) = self.clone();
+        let spawn: SpawnHelper = Arc::new(move |number, work| {
+            // Others help within a stop.
+            if number > 0 {
+                return Err(std::io::ErrorKind::OutOfMemory.into());
+            }
+            waiting.lock().unwrap().push(work);
+            Ok(())
+        });
+        HeapConfig { spawn_helper: Some(spawn), gc_threads: Some(2), ..config() }
+    }
+
+    /// Takes the work that was lent last. Others come too late.
+    fn take(&self) -> Job {
+        let mut waiting = std::mem::take(&mut *self.0.lock().unwrap());
+        waiting.pop().expect("work was lent")
+    }
+
+    /// Does that work on another thread, to its end.
+    fn work(&self) {
+        thread::spawn(self.take()).join().expect("it catches what is thrown");
+    }
+}
+
+/// Goes on to a phase whose work is lent, with the work of those before done by threads.
+#[track_caller]
+fn lend(play: &mut RawMutator<'_, World<'static>>, backstage: &Backstage, phase: Phase) {
+    assert!(!Play::step(play).is_finished());
+    while play.phase() != phase {
+        backstage.work();
+        assert!(!Play::step(play).is_finished());
+    }
+}
+
+#[test]
+fn each_phase_is_worked_off_beside_sessions() {
+    let backstage = Backstage::default();
+    in_shared(backstage.config(), |play, stage| {
+        fill(play, stage);
+        let mut phases = Vec::new();
+        let report = loop {
+            if let Progress::Finished(report) = Play::step(play) {
+                break report;
+            }
+            phases.push(play.phase());
+            // A session is open, and a thread of its own drops the dead.
+            let here = thread::current().id();
+            play.session(|_, _| backstage.work());
+            assert!(!stage.droppers.lock().unwrap().contains(&here));
+            Play::verify(play);
+            backstage.0.lock().unwrap().clear();
+        };
+        phases.dedup();
+        assert_eq!(phases, [Phase::Marking, Phase::Clearing, Phase::Sweeping]);
+        assert_eq!(report.live_objects, NODES as u64);
+        assert_eq!(
+            (report.swept_objects, report.dropped_objects, report.queued_cleanups),
+            (NODES as u64, NODES as u64, NODES as u64)
+        );
+        assert!(report.published_blocks > 0 && report.swept_spans > report.emptied_spans);
+        assert!(report.background_time > report.mark_time + report.clear_time + report.sweep_time);
+        assert_eq!(report.refused_threads, 0);
+        assert_in_order(play, stage);
+    });
+}
+
+/// Sessions before, beside and after a clearing find the same targets.
+#[test]
+fn weak_pointers_give_what_survives_while_they_are_cleared() {
+    let backstage = Backstage::default();
+    fn found<'gc>(mc: &Mutation<'gc, Shared>, world: &World<'gc>) -> Vec<Option<usize>> {
+        let weaks = world.weaks.lock(mc);
+        weaks.iter().map(|weak| weak.upgrade(mc).map(|node| node.id)).collect()
+    }
+    in_shared(backstage.config(), |play, stage| {
+        fill(play, stage);
+        play.session(|mc, world| {
+            let first = last_of(mc, world);
+            let dead = mc.alloc(stage.node(None));
+            let weaks = [first, dead].map(|node| mc.downgrade(node));
+            world.weaks.lock(mc).extend(weaks);
+        });
+        lend(play, &backstage, Phase::Clearing);
+        play.session(|mc, world| {
+            let before = found(mc, world);
+            assert_eq!(before, [Some(0), None]);
+            // A known record, a new one, and a newborn target.
+            let (first, new) = (last_of(mc, world), mc.alloc(stage.node(None)));
+            world.links.lock(mc).nodes.push(new);
+            let again = mc.downgrade(first);
+            backstage.work();
+            assert_eq!(found(mc, world), before);
+            let weaks = [again, mc.downgrade(first), mc.downgrade(new)];
+            assert!(weaks[0].ptr_eq(weaks[1]) && weaks[0].ptr_eq(world.weaks.lock(mc)[0]));
+            world.weaks.lock(mc).extend(weaks);
+        });
+        Play::verify(play);
+        lend(play, &backstage, Phase::Sweeping);
+        let new = stage.made.load(SeqCst) - 1;
+        let expected = [Some(0), None, Some(0), Some(0), Some(new)];
+        play.session(|mc, world| {
+            assert_eq!(found(mc, world), expected);
+            backstage.work();
+            assert_eq!(found(mc, world), expected);
+        });
+        finish(play);
+        play.session(|mc, world| {
+            assert_eq!(found(mc, world), expected);
+            world.links.lock(mc).nodes.truncate(1);
+        });
+        assert_in_order(play, stage);
+    });
+}
+
+/// A session uses the tables of spans that a thread is in the middle of.
+#[test]
+fn sessions_use_spans_that_are_being_swept() {
+    let backstage = Backstage::default();
+    let stage = in_shared(backstage.config(), |play, stage| {
+        fill(play, stage);
+        lend(play, &backstage, Phase::Sweeping);
+        let (gate, at_gate) = stage.gate();
+        let sweeping = thread::spawn(backstage.take());
+        // The thread is within drop glue.
+        at_gate.recv().expect("something is dropped");
+        play.session(|mc, world| {
+            let mut new = None;
+            for node in live(mc, world) {
+                // The old ones have cleanups, so these go in front of a chain.
+                mc.add_cleanup(node, stage.cleanup(node.id));
+                assert!(mc.downgrade(node).upgrade(mc).is_some_and(|to| to.ptr_eq(node)));
+                let born = mc.alloc(stage.node(new));
+                mc.add_cleanup(born, stage.cleanup(born.id));
+                new = Some(born);
+            }
+            world.links.lock(mc).nodes.extend(new);
+        });
+        gate.send(()).expect("it waits");
+        // Recalled in the middle, or not.
+        Play::verify(play);
+        sweeping.join().expect("it catches what is thrown");
+        finish(play);
+        Play::verify(play);
+        assert_eq!(play.session(|mc, world| live(mc, world).count()), NODES);
+        play.session(|mc, world| world.links.lock(mc).nodes.truncate(1));
+        assert_in_order(play, stage);
+    });
+    while stage.pool.run_pending(usize::MAX) > 0 {}
+    for id in 0..stage.made.load(SeqCst) {
+        // Live nodes of `fill` got two.
+        let expected = if id < 2 * NODES && id.is_multiple_of(2) { 2 } else { 1 };
+        assert_eq!(stage.cleaned.of(id), expected, "node {id}");
+    }
+}
+
+/// The list of live nodes, as a session finds it.
+fn live<'gc, M: Mode>(
+    mc: &Mutation<'gc, M>,
+    world: &World<'gc>,
+) -> impl Iterator<Item = Gc<'gc, Node<'gc>>> + use<'gc, M> {
+    let first = world.links.lock(mc).nodes.first().copied();
+    std::iter::successors(first, |node| node.next.load())
+}
+
+/// Sessions prune chains and stop cleanups while the clearing frees those that have ended.
+#[test]
+fn cleanups_that_have_ended_are_freed_beside_sessions() {
+    let backstage = Backstage::default();
+    let stage = in_shared(backstage.config(), |play, stage| {
+        fill(play, stage);
+        let stop_all = |play: &mut RawMutator<'_, World<'static>>| {
+            play.session(|mc, world| {
+                for node in live(mc, world) {
+                    assert!(mc.add_cleanup(node, || panic!("it was stopped")).stop());
+                }
+            });
+        };
+        stop_all(play);
+        lend(play, &backstage, Phase::Clearing);
+        let heap = play.heap;
+        let ended = || heap.core.context().registrar().borrow().ended_early();
+        assert!(ended() >= NODES as u64);
+        thread::scope(|scope| {
+            scope.spawn(backstage.take());
+            scope.spawn(move || stop_all(&mut heap.attach().expect("it is the first here")));
+        });
+        Play::verify(play);
+        finish(play);
+        assert!(ended() <= NODES as u64, "{} are left", ended());
+        assert_in_order(play, stage);
+    });
+    while stage.pool.run_pending(usize::MAX) > 0 {}
+    assert!((0..2 * NODES).all(|id| stage.cleaned.of(id) == 1));
+}
+
+/// A thread is in the middle of a phase, or comes too late, when a whole cycle runs, or the heap
+/// goes.
+#[test]
+fn work_that_is_recalled_in_any_phase_is_neither_lost_nor_done_twice() {
+    for phase in [Phase::Marking, Phase::Clearing, Phase::Sweeping] {
+        for (at_work, whole) in [(false, false), (false, true), (true, false), (true, true)] {
+            let backstage = Backstage::default();
+            let mut threads = Vec::new();
+            let stage = in_shared(backstage.config(), |play, stage| {
+                fill(play, stage);
+                lend(play, &backstage, phase);
+                if at_work {
+                    threads.push(thread::spawn(backstage.take()));
+                }
+                if whole {
+                    assert_eq!(Play::collect(play).live_objects, NODES as u64);
+                    Play::verify(play);
+                    assert_eq!(list(play, stage).len(), NODES);
+                }
+            });
+            // One that was not started finds nothing to do.
+            if !at_work {
+                backstage.work();
+            }
+            threads.into_iter().for_each(|thread| thread.join().expect("it catches all"));
+            while stage.pool.run_pending(usize::MAX) > 0 {}
+            assert!((0..2 * NODES).all(|id| stage.cleaned.of(id) == 1), "{phase:?}");
+            assert_eq!(Arc::strong_count(&stage.cleaned.0), 1, "captures are left");
+        }
+    }
+}
+
+#[test]
+fn panics_of_drop_glue_beside_sessions_are_counted() {
+    let backstage = Backstage::default();
+    in_shared(backstage.config(), |play, stage| {
+        fill(play, stage);
+        lend(play, &backstage, Phase::Sweeping);
+        stage.drop_panics.store(3, SeqCst);
+        play.session(|_, _| backstage.work());
+        assert_eq!(finish(play).drop_panics, 3);
+        assert_eq!(play.heap().stats().drop_panics, 3);
+        assert_in_order(play, stage);
+    });
+}
+
+/// Drop glue on a thread beside sessions has the last handle of its own heap.
+#[test]
+fn a_heap_may_be_dropped_by_drop_glue_that_runs_beside_sessions() {
+    let (stage, backstage) = (Arc::new(Stage::new()), Backstage::default());
+    let client = Client::new(&stage.pool);
+    let heap: Arc<RawHeap<World<'static>, Shared>> =
+        Arc::new(RawHeap::new(client, backstage.config(), |_| stage.world()));
+    let mut play = heap.attach().expect("it is the first here");
+    fill(&mut play, &stage);
+    lend(&mut play, &backstage, Phase::Sweeping);
+    drop(play);
+    *stage.at_drop.lock().unwrap() = Some(Box::new(move || drop(heap)));
+    let work = backstage.take();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let thread = thread::spawn(move || {
+        work();
+        done.send(()).expect("the test waits");
+    });
+    is_done.recv_timeout(Duration::from_secs(60)).expect("it waits for itself");
+    thread.join().expect("it catches all");
+    stage.assert_all_dropped();
+    while stage.pool.run_pending(usize::MAX) > 0 {}
+    assert!((0..2 * NODES).all(|id| stage.cleaned.of(id) == 1));
 }

@@ -448,13 +448,17 @@ impl Stage {
     /// Lets all queued cleanups end, and replays what has been written down since the last time.
     fn feed(&mut self) {
         loop {
+            let slices = self.heap().stats().pause.count;
+            // A thread may be at a sweep. It ends, and is not started before the next slice.
+            self.heap().attach().verify().expect("the heap is consistent");
             if self.kind == PoolKind::Manual {
                 while self.run_pending() > 0 {}
             } else {
                 self.heap().wait_for_cleanups(LONG).expect("the workers are at it");
             }
-            // Cleanups that visit the heap may have queued others.
-            if self.heap().stats().cleanups.backlog == 0 {
+            // Cleanups that visit the heap may have queued others, or run a slice.
+            let stats = self.heap().stats();
+            if stats.cleanups.backlog == 0 && stats.pause.count == slices {
                 break;
             }
         }
