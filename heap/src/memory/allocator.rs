@@ -372,6 +372,7 @@ impl Cursor {
     /// Gives the free slots of the next word that has any. If they are one run that ends with the
     /// word, those that go on from there as well.
     fn find(&mut self) -> Option<FreeSlots> {
+        self.span.looked_at();
         let words = self.span.words();
         let mut bits = 0;
         while bits == 0 {

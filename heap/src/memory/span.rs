@@ -211,6 +211,7 @@ impl Span {
 
     #[inline]
     pub(crate) fn special_bits(&self) -> &[Cell<u64>] {
+        self.looked_at();
         &self.special[..self.words()]
     }
 
@@ -218,6 +219,7 @@ impl Span {
     /// look at one of them.
     #[inline]
     pub(crate) fn special_words(&self) -> &[Cell<u64>; BITMAP_WORDS] {
+        self.looked_at();
         &self.special
     }
 
@@ -283,9 +285,9 @@ impl Span {
         unsafe { self.base().byte_add(slot * self.header.info.slot_bytes) }
     }
 
-    /// Lets loom know that a mark bit is about to be looked at, or changed.
+    /// Lets loom know that bits are about to be looked at, or changed.
     #[inline(always)]
-    fn looked_at(&self) {
+    pub(crate) fn looked_at(&self) {
         #[cfg(loom)]
         self.header.looks.fetch_add(1, Relaxed);
     }

@@ -226,6 +226,7 @@ impl Sweeper {
 
 /// `alloc := mark`, `mark := 0`; how many slots stay.
 fn free_unmarked(span: &Span) -> usize {
+    span.looked_at();
     // SAFETY: the markers are done, and were joined before the sweep; a span has one sweeper.
     let mark = unsafe { span.final_marks() };
     let alloc = span.alloc_bits();

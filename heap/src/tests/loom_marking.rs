@@ -487,10 +487,11 @@ fn what_is_allocated_may_be_seen_by_the_marker() {
 }
 
 /// Threads that are started later.
-type Backstage = Plain<std::sync::Mutex<Vec<Box<dyn FnOnce() + Send>>>>;
+type Backstage = Plain<std::sync::Mutex<Vec<Job>>>;
+type Job = Box<dyn FnOnce() + Send>;
 
 /// Takes the work that was lent last.
-fn take(backstage: &Backstage) -> Box<dyn FnOnce() + Send> {
+fn take(backstage: &Backstage) -> Job {
     backstage.lock().unwrap().pop().expect("work was lent")
 }
 
