@@ -450,3 +450,40 @@ fn the_threads_that_collect_are_the_childs_own() {
         assert_eq!(gc_threads().running, 0);
     });
 }
+
+/// A thread sweeps a `Shared` heap, within drop glue or with the space locked.
+#[test]
+fn while_a_thread_sweeps() {
+    apart("forks::while_a_thread_sweeps", || {
+        for _ in 0..20 {
+            let heap: Heap<Common<'static>, Shared> =
+                Heap::builder().pacing(Pacing::Manual).gc_threads(2).build(|_| Common::default());
+            let mut mutator = heap.attach();
+            let dropped = Arc::new(AtomicUsize::new(0));
+            mutator.mutate(|mc, _| {
+                for number in 0..200_000 {
+                    mc.add_cleanup(mc.alloc(Leaf::new(Slow(dropped.clone(), number))), || {});
+                }
+            });
+            // The steps before the sweep drop nothing.
+            while dropped.load(SeqCst) == 0 {
+                assert!(!mutator.step(Duration::ZERO).is_finished());
+            }
+            drop(mutator);
+            let mut own = Some(heap);
+            in_a_child(|| at_once("the drop of a heap", || drop(own.take())));
+            drop(own);
+            assert_eq!(dropped.load(SeqCst), 200_000);
+        }
+    });
+}
+
+/// Takes a moment to be dropped.
+struct Slow(Arc<AtomicUsize>, u64);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+        std::hint::black_box((0..self.1 % 64).sum::<u64>());
+    }
+}

@@ -3,8 +3,8 @@
 //!
 //! Every lock that mutators share is the checker's (`sexton_sync`), and so is every step
 //! of the handshake and of the cleanups. Fields of objects are not. So a schedule changes hands
-//! between operations on the heap, and not within one on a `GcAtomic`. One thread marks and sweeps:
-//! threads that are started to help are the system's own, and no checker's.
+//! between operations on the heap, and not within one on a `GcAtomic`. Threads that work beside
+//! sessions are the checker's. No others help: those would be the system's own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,7 +15,7 @@ use shuttle::thread;
 
 use crate::collect::heap::RawHeap;
 use crate::object::trace::Branded;
-use crate::policy::config::HeapConfig;
+use crate::policy::config::{HeapConfig, SpawnHelper};
 use crate::{
     Gc, GcAtomic, GcOnce, Leaf, Mutation, Pacing, RawMutator, Shared, SharedRoot, Trace, Weak,
 };
@@ -55,10 +55,14 @@ struct Scene {
 }
 
 fn scene(zeal: bool, pacing: Pacing) -> Arc<Scene> {
+    scene_with(HeapConfig { zeal, pacing, ..HeapConfig::default() })
+}
+
+fn scene_with(config: HeapConfig) -> Arc<Scene> {
     let pool = Pool::new(PoolConfig::default(), None);
     // A model has no clock: what may be waited for until a time is not waited for at all.
     let never = (Duration::MAX, HeapConfig::default().slow_session.1);
-    let config = HeapConfig { pacing, zeal, slow_session: never, ..HeapConfig::default() };
+    let config = HeapConfig { slow_session: never, ..config };
     let heap = RawHeap::new(Client::new(&pool), config, |_| node(0));
     Arc::new(Scene { heap, pool, ran: Arc::default() })
 }
@@ -235,6 +239,55 @@ fn shared_roots() {
     end(scene);
 }
 
+/// Cycles whose phases are worked off by threads beside sessions. These link, register, downgrade,
+/// and leave garbage.
+fn step_beside_sessions() {
+    let spawn: SpawnHelper = Arc::new(|number, work| {
+        if number > 0 {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        thread::spawn(work);
+        Ok(())
+    });
+    let scene = scene_with(HeapConfig {
+        pacing: Pacing::Manual,
+        zeal: false,
+        gc_threads: Some(2),
+        spawn_helper: Some(spawn),
+        ..HeapConfig::default()
+    });
+    on_threads(&scene, 2, |number, scene, mut mutator| {
+        for round in 0..4 {
+            mutator.mutate(|mc, root| {
+                let last = root.next.load();
+                let node = push(mc, root, number * 10 + round);
+                for node in [Some(node), last, Some(mc.alloc(self::node(99)))].into_iter().flatten()
+                {
+                    let ran = scene.ran.clone();
+                    mc.add_cleanup(node, move || _ = ran.fetch_add(1, Relaxed));
+                    let weak = mc.downgrade(node);
+                    assert!(node.weak.get_or_init(mc, || weak).ptr_eq(weak), "it has one record");
+                }
+                if let Some(last) = last {
+                    let weak = last.weak.get().expect("it was set");
+                    assert!(weak.upgrade(mc).is_some_and(|target| target.ptr_eq(last)));
+                }
+            });
+            _ = mutator.step(Duration::ZERO);
+            if round == 2 {
+                mutator.verify().unwrap();
+            }
+        }
+    });
+    let mut mutator = scene.heap.attach().expect("the others have left");
+    mutate(&mut mutator, |_, root| assert_eq!(ids(root), [0, 1, 2, 3, 10, 11, 12, 13]));
+    assert_eq!(mutator.collect().live_objects, 8);
+    mutator.verify().unwrap();
+    drop(mutator);
+    // Two for each node but the first, which is no session's last, and the garbage.
+    assert_eq!(end(scene), 8 + 7 + 8);
+}
+
 explored! {
     /// Sessions that link, register and leave garbage; each ends with a verified cycle.
     linked: link_and_collect;
@@ -242,4 +295,5 @@ explored! {
     detached: detach_while_others_collect;
     threshold: cross_the_threshold;
     roots: shared_roots;
+    beside_sessions: step_beside_sessions;
 }
