@@ -5,9 +5,12 @@
 //! world is to run one slice without a deadline. `MARKING.md` beside `Cargo.toml` says why a
 //! session between two slices does no harm.
 //!
-//! Invariant: each step runs in its phase, on one thread, while no session is open, or in a `Local`
-//! heap within the one that is. Between two cycles the phase is `Idle`, and all mark bits are
-//! clear.
+//! In a `Shared` heap the work of a phase is lent to a thread between two slices; see
+//! `background.rs`.
+//!
+//! Invariant: each step runs in its phase, on one thread. The phase changes while no session is
+//! open, or in a `Local` heap within the one that is. Between two cycles the phase is `Idle`, and
+//! all mark bits are clear.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,9 +2,9 @@
 //!
 //! A cycle is [`RawHeap::cycle`], a table of contents of the [`Collector`]'s steps.
 //!
-//! Invariant: sessions and cycles exclude each other, by `&mut self` in a `Local` heap, by the
-//! handshake in a `Shared` one. Between them each reachable object is live, each mark bit is clear,
-//! and each cleanup of a swept object is queued or has ended.
+//! Invariant: sessions and stops exclude each other, by `&mut self` in a `Local` heap, by the
+//! handshake in a `Shared` one. Between two cycles each reachable object is live, each mark bit is
+//! clear, and each cleanup of a swept object is queued or has ended.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;

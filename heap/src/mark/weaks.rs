@@ -9,7 +9,8 @@ use crate::memory::span::SpanRef;
 use crate::memory::weak_table::{WeakRecord, WeakTable};
 
 /// Clears the records of dead targets in a span, and forgets those that no `Weak` reaches any more.
-/// Returns how many it cleared. O(records).
+/// Returns how many it cleared. Called with the span's specials held: a session may downgrade an
+/// object of the span meanwhile, and then marks its record. O(records).
 pub(crate) fn clear_dead(span: SpanRef) -> u64 {
     let mut table = span.weaks().borrow_mut();
     let Some(weaks) = &mut *table else { return 0 };

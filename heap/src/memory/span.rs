@@ -7,7 +7,7 @@
 //! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and no allocator
 //! has it cached. `mark` bits are all clear outside of a cycle. The `special` bits are the keys of
 //! `cleanups`. While sessions are open, these two and `weaks` are used under
-//! [`hold_specials`](Span::hold_specials).
+//! [`hold_specials`](Span::hold_specials), by sessions and by a cycle beside them.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -77,8 +77,8 @@ const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
 pub(crate) struct SpanRef(NonNull<Span>);
 
 // SAFETY: it is an address of cells, which threads use in turn. `alloc` bits belong to the
-// allocator that holds the span; cleanups and weak pointers to the holder of `specials`. A cycle
-// uses all of them, while no session is open.
+// allocator that holds the span, or to the sweeper that has it from a pass; cleanups and weak
+// pointers to the holder of `specials`. All else a cycle uses while no session is open.
 unsafe impl Send for SpanRef {}
 
 impl SpanRef {
@@ -242,8 +242,8 @@ impl Span {
         unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
     }
 
-    /// Keeps other mutators away from the special bits, the cleanups and the weak records of the
-    /// span. Nothing is to be done in a mode with one mutator, or during a cycle.
+    /// Keeps other threads away from the special bits, the cleanups and the weak records of the
+    /// span. Nothing is to be done in a mode with one mutator, or in a stop.
     #[inline]
     pub(crate) fn hold_specials<M: Locking>(&self) -> Option<MutexGuard<'_, ()>> {
         M::SHARED.then(|| self.header.specials.lock())

@@ -36,7 +36,8 @@ use crate::object::gc::Gc;
 ///    It may run on any thread, beside open sessions, and more than once for a value. So it reads
 ///    nothing that a session may change, but by the `trace` of Sexton's cells.
 /// 4. Dropping the value reads no `Gc` and no `Weak`: the objects they point to may be gone. A type
-///    that owns such a pointer therefore does not implement `Drop`.
+///    that owns such a pointer therefore does not implement `Drop`. In a `Shared` heap a value may
+///    be dropped on any thread, beside open sessions.
 /// 5. [`Family`](Trace::Family) is this very type with `'gc` replaced by `'static`.
 /// 6. The pointers that a value owns change only through Sexton's cells. A cell of your own tells
 ///    [`Mutation::overwrites`](crate::Mutation::overwrites) of the old value before it changes, and

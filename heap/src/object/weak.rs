@@ -70,8 +70,9 @@ impl<'gc, T> Weak<'gc, T> {
         // live for all of 'gc.
         let record = unsafe { self.record.as_ref() };
         let target = record.target()?;
-        // SAFETY: an uncleared target survived the last mark or is younger than it, and nothing is
-        // freed within a session; `from_record` vouches for its type.
+        // SAFETY: an uncleared target survived the last mark or is younger than it, or its record
+        // is still to be cleared; nothing is swept before that is done, and the phase stays the
+        // same within a session. `from_record` vouches for its type.
         Some(unsafe { Gc::from_object(target.cast()) })
     }
 
@@ -88,7 +89,7 @@ impl<'gc, T> Weak<'gc, T> {
 }
 
 // SAFETY: it gives a `Gc` to sessions only, and that may be sent under the same condition. Its
-// record is changed while no session is open on another thread.
+// record is an atomic.
 unsafe impl<T: Sync> Send for Weak<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Weak<'_, T> {}

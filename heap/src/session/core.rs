@@ -7,7 +7,8 @@
 //!
 //! Locks are taken in this order: a span's specials, the space. The thread that has the mutators
 //! stopped takes the handshake's and the space's in either order, as it is alone. Roots and history
-//! are locked for themselves.
+//! are locked for themselves. A thread that works beside sessions has none of these while it calls
+//! user code.
 //!
 //! Invariant: user code that runs during a cycle (drop glue, trace glue) has no session. So it can
 //! reach nothing of this that is locked or borrowed.

@@ -1,9 +1,9 @@
 //! A session's access to its heap: allocation, cleanups, weak pointers and roots.
 //!
-//! Invariant: while a `Mutation<'gc>` exists, no collection runs on its heap, and its context is
-//! its own. A `Local` heap keeps it by taking `&mut self` for both, a `Shared` one by the
-//! handshake. Nothing here runs user code, so the heap's state is borrowed, or locked, only within
-//! a call.
+//! Invariant: while a `Mutation<'gc>` exists, no stop of its heap begins, and its context is its
+//! own. A `Local` heap keeps it by taking `&mut self` for both, a `Shared` one by the handshake. In
+//! a `Shared` heap the phase is the same for all of it. Nothing here runs user code, so the heap's
+//! state is borrowed, or locked, only within a call.
 
 use std::fmt;
 use std::marker::PhantomData;

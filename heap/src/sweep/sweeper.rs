@@ -227,7 +227,8 @@ impl Sweeper {
 /// `alloc := mark`, `mark := 0`; how many slots stay.
 fn free_unmarked(span: &Span) -> usize {
     span.looked_at();
-    // SAFETY: the markers are done, and were joined before the sweep; a span has one sweeper.
+    // SAFETY: the markers are done, and were joined before the sweep; a span has one sweeper; while
+    // spans are swept no session marks, and none allocates from one that is not sorted.
     let mark = unsafe { span.final_marks() };
     let alloc = span.alloc_bits();
     debug_assert!(
