@@ -545,3 +545,40 @@ fn a_thread_that_marks_beside_open_sessions_loses_nothing() {
     let dropped: Vec<usize> = drops.iter().map(|drops| drops.load(SeqCst)).collect();
     assert!(dropped.iter().all(|&drops| drops == 1), "each node is dropped once");
 }
+
+#[derive(Trace)]
+struct Link<'gc> {
+    _next: Option<Gc<'gc, Link<'gc>>>,
+    _words: [u64; 3],
+}
+
+#[derive(Trace, Default)]
+struct Chain<'gc> {
+    head: GcCell<Option<Gc<'gc, Link<'gc>>>>,
+}
+
+/// A cycle in which all has died tells nothing of what it takes to mark.
+#[test]
+fn a_heap_that_is_filled_again_is_collected_in_slices_again() {
+    const LARGE: u64 = 16 << 20;
+    let fill = |heap: &mut Heap<Chain<'static>>| {
+        let mut large_cycles = HashMap::new();
+        while heap.stats().bytes < 6 * LARGE {
+            heap.mutate(|mc, chain| {
+                for _ in 0..100 {
+                    let link = Link { _next: chain.head.get(), _words: [0; 3] };
+                    chain.head.set(mc, Some(mc.alloc(link)));
+                }
+            });
+            let report = heap.last_report().filter(|report| report.live_bytes > LARGE);
+            large_cycles.extend(report.map(|report| (report.cycle, report.slices)));
+        }
+        assert!(large_cycles.values().all(|&slices| slices > 1), "{large_cycles:?}");
+        assert!(!large_cycles.is_empty(), "the heap was not collected while it was large");
+    };
+    let mut heap: Heap<Chain<'static>> = Heap::builder().zeal(false).build(|_| Chain::default());
+    fill(&mut heap);
+    heap.mutate(|mc, chain| chain.head.set(mc, None));
+    assert_eq!(heap.collect().live_objects, 0);
+    fill(&mut heap);
+}

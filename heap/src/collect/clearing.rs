@@ -76,9 +76,14 @@ impl Clearing {
             for _ in 0..SPANS {
                 let Some(passed) = self.taken.next(core) else { return true };
                 let _held = passed.span.hold_specials::<M>();
+                let is_busy = self.prunes || passed.span.weaks().borrow().is_some();
                 self.cleared += weaks::clear_dead(passed.span);
                 if let Some(registrar) = registrar.as_mut().filter(|_| self.prunes) {
                     prune(passed.span, registrar);
+                }
+                // A span may have thousands of records.
+                if is_busy {
+                    break;
                 }
             }
             if until.is_over() {

@@ -86,6 +86,8 @@ struct Cycle {
 pub(crate) enum Plan {
     /// A cycle, at once. One that is under way would leave what has died since it began.
     Whole,
+    /// A slice of this length, which a whole cycle is likely to fit into.
+    Try(Duration),
     /// A slice of this length.
     Slice(Duration),
 }
@@ -179,6 +181,9 @@ impl<M: Mode> Collector<M> {
         if core.pacer().is_urgent(in_use) || is_idle && pace.fits(in_use, budget) {
             return Plan::Whole;
         }
+        if is_idle && pace.is_likely_to_fit(in_use, budget) {
+            return Plan::Try(budget);
+        }
         let late = if is_idle { 1 } else { pace.late(in_use) };
         // A slice of no length would never catch up.
         let slice = if late > 1 { self.slice().max(LEAST_SLICE) } else { self.slice() };
@@ -211,7 +216,7 @@ impl<M: Mode> Collector<M> {
             let mut until = until;
             let result = if core.phase().get() == Phase::Idle {
                 let in_slices = !until.is_never();
-                if in_slices && self.lends() {
+                if in_slices && self.lends() && !until.is_likely_the_last {
                     // A thread marks. The snapshot is all that sessions have to wait for.
                     until = Until::after(Duration::ZERO);
                 }
@@ -274,7 +279,7 @@ impl<M: Mode> Collector<M> {
         if !self.background.start(spawn) {
             cycle.report.refused_threads += 1;
             self.recall(cycle).err().into_iter().for_each(drop_quietly);
-            cycle.pace.after_slice(core, cycle.report.pause_time, self.budget);
+            cycle.pace.after_slice(core, cycle.report.pause_time, Some(self.slice()));
         }
     }
 
@@ -290,6 +295,7 @@ impl<M: Mode> Collector<M> {
         }
         match work {
             Work::Mark(marker, waiting) => {
+                cycle.pace.marked_beside += worked;
                 cycle.marker = marker;
                 let waiting = Pending { len: waiting, next: None };
                 cycle.waiting = cycle.marker.unblock(waiting).len;
@@ -352,7 +358,8 @@ impl<M: Mode> Collector<M> {
             }
             // A thread goes on with the phase that begins, unless there is nothing to do in it.
             let is_empty = cycle.clearing.as_ref().is_some_and(Clearing::is_empty);
-            if self.lends() && !until.is_never() && phase != Phase::Idle && !is_empty {
+            let lends = self.lends() && !until.is_never() && !until.is_likely_the_last;
+            if lends && phase != Phase::Idle && !is_empty {
                 return Ok(false);
             }
         }

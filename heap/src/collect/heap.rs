@@ -124,6 +124,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     pub(crate) fn advance(&self, stopped: Stopped, waiting: &dyn Waiting) -> Option<GcReport> {
         match self.collector.plan(&self.core) {
             Plan::Whole => Some(self.cycle(stopped, waiting)),
+            Plan::Try(budget) => self.run(stopped, Until::after(budget).the_last(), waiting),
             Plan::Slice(budget) => self.run(stopped, Until::after(budget), waiting),
         }
     }

@@ -18,25 +18,63 @@ pub(crate) struct Pace {
     pub(crate) expected: Duration,
     /// Bytes that may be allocated meanwhile.
     pub(crate) runway: u64,
-    /// The last cycles' time for each byte in use at the beginning, in nanoseconds.
-    pub(crate) nanos_per_byte: Option<f64>,
+    /// The time that threads have marked beside sessions in this cycle.
+    pub(crate) marked_beside: Duration,
+    /// What the last cycles have measured.
+    rates: Rates,
+    /// Bytes that the last cycle has found alive.
+    live: u64,
     /// The share of a heap's headroom that is runway.
     pub(crate) share: Option<f64>,
 }
 
+/// What a cycle takes, in nanoseconds.
+#[derive(Clone, Copy)]
+struct Rates {
+    /// The mark, for each byte that it finds alive.
+    mark: f64,
+    /// All else, for each byte in use at the beginning.
+    rest: f64,
+}
+
+impl Default for Rates {
+    /// What a first cycle is expected to take: small objects that are marked in random order.
+    fn default() -> Self {
+        Rates { mark: 0.6, rest: 0.05 }
+    }
+}
+
+impl Rates {
+    fn of(self, live: u64, bytes: u64) -> Duration {
+        Duration::from_nanos((live as f64 * self.mark + bytes as f64 * self.rest) as u64)
+    }
+}
+
+/// Replaces a rate by what was measured.
+///
+/// Wall time: a thread that lost its processor seems slow. So it is believed by and by.
+fn learn(rate: &mut f64, time: Duration, bytes: u64) {
+    let measured = time.as_nanos() as f64 / bytes as f64;
+    *rate = measured.min(*rate * 2.0);
+}
+
 impl Pace {
-    pub(crate) fn nanos_per_byte(&self) -> f64 {
-        self.nanos_per_byte.unwrap_or(NANOS_PER_BYTE)
+    /// Gives the time that a cycle may take which begins with this many bytes in use: all of them
+    /// may be alive.
+    fn expect(&self, bytes: u64) -> Duration {
+        self.rates.of(bytes, bytes)
     }
 
-    /// Gives the time that a cycle may take which begins with this many bytes in use.
-    pub(crate) fn expect(&self, bytes: u64) -> Duration {
-        Duration::from_nanos((bytes as f64 * self.nanos_per_byte()) as u64)
-    }
-
-    /// Tells whether a cycle is expected to fit into one slice.
+    /// Tells whether a cycle fits into one slice, whatever it finds alive.
     pub(crate) fn fits(&self, bytes: u64, budget: Duration) -> bool {
         bytes <= SMALL || self.expect(bytes) <= budget
+    }
+
+    /// Tells whether a cycle is likely to fit into one slice: if no more than twice as much is
+    /// alive as the last time.
+    pub(crate) fn is_likely_to_fit(&self, bytes: u64, budget: Duration) -> bool {
+        let live = self.live.saturating_mul(2).saturating_add(SMALL).min(bytes);
+        self.rates.of(live, bytes) <= budget
     }
 
     /// Tells how many times its runway a cycle has used up: 1 if it is on time.
@@ -50,6 +88,7 @@ impl Pace {
 
     pub(crate) fn begin<M: Mode>(&mut self, core: &Core<M>) {
         self.began_at = core.bytes_in_use();
+        self.marked_beside = Duration::ZERO;
         self.expected = self.expect(self.began_at);
         // A cycle may begin behind its goal: a session has allocated more than that.
         let least = (self.began_at as f64 * LEAST_SHARE) as u64;
@@ -95,26 +134,27 @@ impl Pace {
         let born = before_sweep.min(live);
         core.pacer().after_cycle(live - born, allocating);
         core.pacer().begin_late(born);
-        let nanos = (report.pause_time + report.background_time).as_nanos() as f64;
-        // Wall time: a thread that lost its processor seems slow. So it is believed by and by.
-        let measured = nanos / self.began_at.max(LEAST_RUNWAY) as f64;
-        self.nanos_per_byte = Some(measured.min(self.nanos_per_byte() * 1.25));
+        let traced = live - born;
+        let mark = report.mark_time + self.marked_beside;
+        // Of little that is alive not much can be told.
+        if traced >= SMALL {
+            learn(&mut self.rates.mark, mark, traced);
+        }
+        let all = report.pause_time + report.background_time;
+        learn(&mut self.rates.rest, all.saturating_sub(mark), self.began_at.max(SMALL));
+        self.live = traced;
         let Some(budget) = budget else { return };
         let headroom = core.pacer().goal().saturating_sub(core.bytes_in_use());
         if report.slices > 1 {
             let share = report.born_bytes as f64 / headroom.max(1) as f64;
             self.share = Some(share.clamp(LEAST_SHARE, MOST_SHARE));
         }
-        if !self.fits(core.pacer().goal(), budget) {
+        if !self.is_likely_to_fit(core.pacer().goal(), budget) {
             let share = self.share.unwrap_or(LEAST_SHARE);
             core.pacer().begin_early((headroom as f64 * share) as u64);
         }
     }
 }
-
-/// The time that a first cycle is expected to take: what marking small objects in random order
-/// takes.
-pub(crate) const NANOS_PER_BYTE: f64 = 0.6;
 
 /// Bytes in use up to which a cycle always runs at once.
 pub(crate) const SMALL: u64 = 256 << 10;

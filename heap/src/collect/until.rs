@@ -13,6 +13,8 @@ pub(crate) struct Until<'a> {
     end: End<'a>,
     /// Drop glue and hooks may run.
     pub(crate) runs_user_code: bool,
+    /// The cycle is likely to end in this step. So no thread is asked to go on before.
+    pub(crate) is_likely_the_last: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -27,22 +29,31 @@ enum End<'a> {
 
 impl<'a> Until<'a> {
     /// At the end of the cycle.
-    pub(crate) const END: Self = Until { end: End::Never, runs_user_code: true };
+    pub(crate) const END: Self = Until::when(End::Never);
+
+    const fn when(end: End<'a>) -> Self {
+        Until { end, runs_user_code: true, is_likely_the_last: false }
+    }
 
     pub(crate) fn after(budget: Duration) -> Self {
         // What is so far off that it has no date does not come.
         let end = Instant::now().checked_add(budget).map_or(End::Never, End::At);
-        Until { end, runs_user_code: true }
+        Until::when(end)
     }
 
     /// Beside open sessions, until the work is recalled.
     pub(crate) fn recalled(flag: &'a AtomicBool) -> Self {
-        Until { end: End::Recalled(flag), runs_user_code: true }
+        Until::when(End::Recalled(flag))
     }
 
     /// The same, within a session, where no user code runs.
     pub(crate) fn within_a_session(self) -> Self {
         Until { runs_user_code: false, ..self }
+    }
+
+    /// The same, for a step in which the cycle is likely to end.
+    pub(crate) fn the_last(self) -> Self {
+        Until { is_likely_the_last: true, ..self }
     }
 
     /// Tells whether it ends with the cycle.
