@@ -18,6 +18,8 @@ mod memory {
     pub(crate) mod address;
     pub(crate) mod allocator;
     pub(crate) mod bitmap;
+    #[expect(unsafe_code, reason = "the address of a lock crosses threads")]
+    pub(crate) mod cell_lock;
     pub(crate) mod layout;
     pub(crate) mod locking;
     pub(crate) mod mark_stack;

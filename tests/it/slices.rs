@@ -1,7 +1,7 @@
 //! Cycles in slices: whatever sessions do between two of them, nothing reachable dies, and nothing
 //! unreachable lives for longer than one cycle more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sexton::{
     CleanupPool, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcRwLock, Heap, Leaf, Mutation, Pacing,
-    Root, Shared, Trace, Weak,
+    Progress, Root, Shared, Trace, Weak,
 };
 
 /// A node with a link of each kind.
@@ -218,10 +218,14 @@ impl Play {
                 let links: Vec<_> =
                     (0..len).map(|at| if at % 7 == 0 { other } else { node }).collect();
                 let fixed: HashSet<usize> = links.iter().flatten().map(|n| n.id).collect();
+                // So may the list, which sessions change.
+                let listed = if random.u8(..) < 10 { 5000 } else { 1 };
+                let list: Vec<_> = std::iter::repeat_n(node, listed).flatten().collect();
+                let in_list = list.iter().map(|n| n.id).collect();
                 let new = mc.alloc(Node {
                     id,
                     cell: GcCell::new(other),
-                    list: GcRefCell::new(node.into_iter().collect()),
+                    list: GcRefCell::new(list),
                     mutex: GcMutex::default(),
                     lock: GcRwLock::default(),
                     weak: GcCell::new(None),
@@ -232,7 +236,7 @@ impl Play {
                     id,
                     Model {
                         cell: other.map(|n| n.id),
-                        list: node.iter().map(|n| n.id).collect(),
+                        list: in_list,
                         fixed: fixed.into_iter().collect(),
                         ..Model::default()
                     },
@@ -272,7 +276,8 @@ impl Play {
                 let mut list = node.list.borrow_mut(mc);
                 let m = model.get_mut(&node.id).unwrap();
                 if list.len() > 3 {
-                    list.clear();
+                    // With its memory.
+                    *list = Vec::new();
                     m.list.clear();
                 } else {
                     list.extend(other);
@@ -436,10 +441,12 @@ fn change_net<'gc>(
             return;
         }
         let links: Vec<_> = node.into_iter().chain(other).collect();
+        // Long enough to be traced piece by piece.
+        let long = if random.u8(..) < 10 { 3000 } else { 1 };
         let new = mc.alloc(Knot {
             id,
             atomic: GcAtomic::new(other),
-            mutex: GcMutex::new(links.clone()),
+            mutex: GcMutex::new(links.repeat(long)),
             lock: GcRwLock::new(node),
             nested: GcRwLock::new(vec![GcMutex::new(other), GcMutex::new(node)]),
             fixed: links,
@@ -460,7 +467,7 @@ fn change_net<'gc>(
         4 => {
             let mut list = node.mutex.lock(mc);
             if list.len() > 3 {
-                list.clear();
+                *list = Vec::new();
             }
             list.extend(other);
         }
@@ -581,4 +588,55 @@ fn a_heap_that_is_filled_again_is_collected_in_slices_again() {
     heap.mutate(|mc, chain| chain.head.set(mc, None));
     assert_eq!(heap.collect().live_objects, 0);
     fill(&mut heap);
+}
+
+/// What a root may hold that is long, in a cell or not.
+#[derive(Trace, Default)]
+struct Long<'gc> {
+    cell: GcRefCell<Vec<Number<'gc>>>,
+    mutex: GcMutex<Vec<Number<'gc>>>,
+    lock: GcRwLock<Box<[Number<'gc>]>>,
+    queue: GcRefCell<VecDeque<Number<'gc>>>,
+    heap: GcRefCell<Vec<BinaryHeap<Number<'gc>>>>,
+    boxed: GcCell<Option<Gc<'gc, Box<[Number<'gc>]>>>>,
+}
+
+type Number<'gc> = Gc<'gc, Leaf<u32>>;
+
+/// No step is longer because a vector is. A slice without a budget ends with the first look at the
+/// clock, so the number of slices says how much is traced between two looks.
+#[test]
+fn a_vector_of_any_length_in_a_cell_is_traced_piece_by_piece() {
+    const LEN: usize = 2_000_000;
+    /// Values between two looks, at most. It is a few thousand objects, or eight values for each.
+    const LOOK: usize = 40_000;
+    type Fill = for<'gc> fn(&Mutation<'gc>, &Long<'gc>, Vec<Number<'gc>>);
+    let fills: [(&str, Fill); 6] = [
+        ("GcRefCell<Vec>", |mc, long, all| *long.cell.borrow_mut(mc) = all),
+        ("GcMutex<Vec>", |mc, long, all| *long.mutex.lock(mc) = all),
+        ("GcRwLock<Box<[]>>", |mc, long, all| *long.lock.write(mc) = all.into()),
+        ("GcRefCell<VecDeque>", |mc, long, all| *long.queue.borrow_mut(mc) = all.into()),
+        ("GcRefCell<Vec<BinaryHeap>>", |mc, long, all| {
+            // None is long, but all together are.
+            let heaps = all.chunks(1000).map(|some| some.iter().copied().collect());
+            *long.heap.borrow_mut(mc) = heaps.collect();
+        }),
+        ("Gc<Box<[]>>", |mc, long, all| long.boxed.set(mc, Some(mc.alloc(all.into())))),
+    ];
+    for (name, fill) in fills {
+        let mut heap: Heap<Long<'static>> = Heap::builder()
+            .pacing(Pacing::Manual)
+            .zeal(false)
+            .cleanup_pool(&CleanupPool::manual())
+            .build(|_| Long::default());
+        heap.mutate(|mc, long| fill(mc, long, vec![mc.alloc(Leaf::new(7)); LEN]));
+        let report = loop {
+            if let Progress::Finished(report) = heap.step(Duration::ZERO) {
+                break report;
+            }
+        };
+        assert!(report.slices > (LEN / LOOK) as u64, "{name}: {} slices", report.slices);
+        assert_eq!(report.swept_objects, 0);
+        heap.verify().unwrap();
+    }
 }

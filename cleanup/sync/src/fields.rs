@@ -4,10 +4,10 @@
 //! to reach further than from one of these to the next.
 
 #[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64};
+pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 #[cfg(loom)]
-pub use self::late::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+pub use self::late::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 #[cfg(loom)]
 pub use loom::sync::atomic::AtomicPtr;
 
@@ -80,6 +80,7 @@ mod late {
     late! {
         AtomicBool, bool;
         AtomicU8, u8;
+        AtomicU16, u16;
         AtomicU32, u32;
         AtomicU64, u64;
     }

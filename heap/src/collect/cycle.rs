@@ -24,6 +24,7 @@ use crate::collect::clearing::Clearing;
 use crate::collect::pace::Pace;
 use crate::collect::sweeping::Sweeping;
 use crate::collect::until::Until;
+use crate::memory::cell_lock::NEXT_EPOCH;
 use crate::memory::locking::Lock;
 use crate::memory::mark_stack::{Marker, Pending, Strategy};
 use crate::memory::phase::{NO_EPOCH, Phase};
@@ -493,7 +494,7 @@ impl Cycle {
         self.dropped_roots = core.roots().dropped();
         core.roots().begin_scan();
         // A stamp that was used before would hide a cell from the barrier.
-        let epoch = if in_slices { self.epoch.checked_add(1) } else { None };
+        let epoch = if in_slices { self.epoch.checked_add(NEXT_EPOCH) } else { None };
         self.epoch = epoch.unwrap_or(self.epoch);
         self.marker = Marker::new(Strategy::Narrow);
         self.marker.epoch = epoch.unwrap_or(NO_EPOCH);

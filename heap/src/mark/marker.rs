@@ -22,7 +22,10 @@ use std::ptr::NonNull;
 
 use crate::mark::parallel::{PACKET, ParallelMark, WorkPacket};
 use crate::memory::address::ObjectAddress;
-use crate::memory::mark_stack::{CHUNK, Marker, Pending, Slice, Strategy, VALUES_PER_OBJECT};
+use crate::memory::cell_lock::Stamp;
+use crate::memory::mark_stack::{
+    CHUNK, Marker, Pending, Slice, SplitCell, Strategy, VALUES_PER_OBJECT,
+};
 use crate::memory::span::SpanRef;
 use crate::safepoint::helpers::Helpers;
 
@@ -34,8 +37,9 @@ const RING: usize = 16;
 /// depth, and twice the ring at least.
 const WIDE: usize = 64;
 
-/// Values of a long slice that are traced without a look at the clock: some ten microseconds.
-const PIECE: usize = 512;
+/// Values of a long slice that are traced without a look at the clock: some ten microseconds. A
+/// model has a few of them in all.
+const PIECE: usize = if cfg!(loom) { 1 } else { 512 };
 
 /// Objects on the work list from which on other threads are called to help: some hundred
 /// microseconds of work at least.
@@ -145,7 +149,7 @@ impl Marker {
             if fuel == 0 || !self.go_on(&mut pending) {
                 return pending;
             }
-            fuel = fuel.saturating_sub(PIECE / VALUES_PER_OBJECT);
+            fuel = fuel.saturating_sub(self.cost());
         }
     }
 
@@ -161,29 +165,70 @@ impl Marker {
         if pending.len > 0 || pending.next.is_some() || self.open_chunk(pending) {
             return true;
         }
-        let Some(slice) = self.take_piece() else { return false };
-        *pending = self.trace_piece(*pending, &slice);
+        self.trace_piece(pending)
+    }
+
+    /// Traces a piece of a slice that waits, or finds that it has been traced. Tells whether one
+    /// waits.
+    fn trace_piece(&mut self, pending: &mut Pending) -> bool {
+        if let Some(piece) = take_piece(&mut self.slices) {
+            // SAFETY: the values are those of a live object, and outside of every cell; so they are
+            // as they were when the slice was put off.
+            unsafe { self.trace_values(pending, &piece) };
+            if std::mem::take(&mut self.is_blocked) {
+                self.blocked_slices.push(piece);
+            }
+            return true;
+        }
+        let Some(mut cell) = self.cells.pop() else { return false };
+        // SAFETY: the object that has the lock is marked, or the root. So it is there until the
+        // sweep, and no object outside of a cell moves.
+        let lock = unsafe { cell.lock.0.as_ref() };
+        let is_traced = if self.is_beside_sessions {
+            lock.visit(&mut || self.trace_piece_of(&mut cell, lock.stamp(), pending))
+        } else {
+            self.trace_piece_of(&mut cell, lock.stamp(), pending);
+            true
+        };
+        if !is_traced || std::mem::take(&mut self.is_blocked) {
+            self.blocked_cells.push(cell);
+        } else if !cell.slices.is_empty() {
+            self.cells.push(cell);
+        }
         true
     }
 
-    /// Takes a piece of a slice that waits.
-    fn take_piece(&mut self) -> Option<Slice> {
-        let slice = self.slices.last_mut()?;
-        let len = slice.len.min(PIECE);
-        let piece = Slice { len, ..*slice };
-        slice.len -= len;
-        // SAFETY: the slice has that many values more.
-        slice.first = ObjectAddress(unsafe { slice.first.0.byte_add(len * slice.value_bytes) });
-        if slice.len == 0 {
-            self.slices.pop();
+    /// Traces a piece of a cell, unless a session has traced all of it. Called with the cell's
+    /// lock, or while no session is open that changes it.
+    fn trace_piece_of(&mut self, cell: &mut SplitCell, stamp: &Stamp, pending: &mut Pending) {
+        if !stamp.is_begun(self.epoch) {
+            // The values may be gone.
+            cell.slices.clear();
+            return;
         }
-        Some(piece)
+        let Some(piece) = take_piece(&mut cell.slices) else { return };
+        // SAFETY: no session has changed the cell since the slice was put off: it would have
+        // stamped it. None does now. So the values are as they were.
+        unsafe { self.trace_values(pending, &piece) };
+        if self.is_blocked {
+            // All of it is traced again, and puts off the same.
+            self.slices.clear();
+            cell.slices.push(piece);
+            return;
+        }
+        cell.slices.append(&mut self.slices);
+        if cell.slices.is_empty() {
+            stamp.set(self.epoch);
+        }
     }
 
-    fn trace_piece(&mut self, pending: Pending, piece: &Slice) -> Pending {
-        // SAFETY: the values are those of a live object, and outside of every cell; so they are as
-        // they were when the slice was put off.
-        unsafe { (piece.trace)(piece.first.0, piece.len, self, pending) }
+    /// # Safety
+    ///
+    /// The values are those of a live object, and do not change meanwhile.
+    unsafe fn trace_values(&mut self, pending: &mut Pending, piece: &Slice) {
+        self.spent += piece.len / VALUES_PER_OBJECT;
+        // SAFETY: by this function's contract.
+        *pending = unsafe { (piece.trace)(piece.first.0, piece.len, self, *pending) };
     }
 
     /// Traces until nothing waits, or until the graph is wide.
@@ -275,19 +320,14 @@ impl Marker {
         self.strategy = Strategy::Parallel;
         self.is_beside_sessions = true;
         while fuel > 0 {
-            if pending.len == 0 && !self.open_chunk(&mut pending) {
-                let Some(slice) = self.take_piece() else { break };
-                pending = self.trace_piece(pending, &slice);
+            if pending.len > 0 || self.open_chunk(&mut pending) {
+                let object = self.pop(&mut pending);
+                pending = self.trace(pending, object);
                 if std::mem::take(&mut self.is_blocked) {
-                    self.blocked_slices.push(slice);
+                    self.blocked.push(ObjectAddress(object));
                 }
-                fuel = fuel.saturating_sub(PIECE / VALUES_PER_OBJECT);
-                continue;
-            }
-            let object = self.pop(&mut pending);
-            pending = self.trace(pending, object);
-            if std::mem::take(&mut self.is_blocked) {
-                self.blocked.push(ObjectAddress(object));
+            } else if !self.trace_piece(&mut pending) {
+                break;
             }
             fuel = fuel.saturating_sub(self.cost());
         }
@@ -310,7 +350,12 @@ impl Marker {
 
     /// Calls `each` with the pointers in the slices that wait, for the verifier.
     pub(crate) fn for_each_in_slices(&self, each: &mut dyn FnMut(NonNull<u8>)) {
-        for &Slice { first: ObjectAddress(first), len, trace, .. } in &self.slices {
+        let begun = self.cells.iter().filter(|cell| {
+            // SAFETY: as in `trace_piece`.
+            unsafe { cell.lock.0.as_ref() }.stamp().is_begun(self.epoch)
+        });
+        let slices = self.slices.iter().chain(begun.flat_map(|cell| &cell.slices));
+        for &Slice { first: ObjectAddress(first), len, trace, .. } in slices {
             let seen = Self::audited(|marker| {
                 // SAFETY: as when the marker comes to them.
                 unsafe { trace(first, len, marker, Pending::NONE) };
@@ -332,6 +377,20 @@ impl Marker {
         report(&mut marker);
         marker.seen.into_iter().map(|ObjectAddress(object)| object).collect()
     }
+}
+
+/// Takes a piece of the slice that was put off last.
+fn take_piece(slices: &mut Vec<Slice>) -> Option<Slice> {
+    let slice = slices.last_mut()?;
+    let len = slice.len.min(PIECE);
+    let piece = Slice { len, ..*slice };
+    slice.len -= len;
+    // SAFETY: the slice has that many values more.
+    slice.first = ObjectAddress(unsafe { slice.first.0.byte_add(len * slice.value_bytes) });
+    if slice.len == 0 {
+        slices.pop();
+    }
+    Some(piece)
 }
 
 /// Objects between the work list and the scan, whose memory is on its way to the cache.

@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use sexton_sync::prefetch;
 
 use crate::memory::address::ObjectAddress;
+use crate::memory::cell_lock::CellAddress;
 use crate::memory::phase::NO_EPOCH;
 
 /// Objects of a chunk: 256 KiB.
@@ -29,12 +30,16 @@ pub(crate) struct Marker {
     /// What has been traced since the last object beyond its own: values, in units of
     /// [`VALUES_PER_OBJECT`].
     pub(crate) spent: usize,
-    /// Long slices that wait to be traced piece by piece.
+    /// Long slices that wait to be traced piece by piece. Between two steps they lie outside of
+    /// every cell.
     pub(crate) slices: Vec<Slice>,
+    /// Cells with long slices.
+    pub(crate) cells: Vec<SplitCell>,
     /// Objects, and pieces of slices, with a cell that a session had locked. They are traced again
     /// when the mutators are stopped.
     pub(crate) blocked: Vec<ObjectAddress>,
     pub(crate) blocked_slices: Vec<Slice>,
+    pub(crate) blocked_cells: Vec<SplitCell>,
     /// What is being traced has such a cell.
     pub(crate) is_blocked: bool,
     /// Sessions may be open, so a cell is locked to be traced.
@@ -46,7 +51,8 @@ pub(crate) struct Marker {
     pub(crate) seen: Vec<ObjectAddress>,
 }
 
-/// A part of a slice of values, not traced yet. The values do not change while it waits.
+/// A part of a slice of values, not traced yet. The values do not change while it waits, unless it
+/// is that of a [`SplitCell`].
 #[derive(Clone, Copy)]
 pub(crate) struct Slice {
     pub(crate) first: ObjectAddress,
@@ -54,6 +60,16 @@ pub(crate) struct Slice {
     /// Traces some of the values: the first address, and how many.
     pub(crate) trace: unsafe fn(NonNull<u8>, usize, &mut Marker, Pending) -> Pending,
     pub(crate) value_bytes: usize,
+}
+
+/// A cell whose long slices are not all traced yet.
+///
+/// They are as they were while the cell's stamp is `begun`. Afterwards they may be gone: a session
+/// has traced them, and has changed the cell.
+pub(crate) struct SplitCell {
+    /// In a marked object, or in the root. So it is there until the sweep.
+    pub(crate) lock: CellAddress,
+    pub(crate) slices: Vec<Slice>,
 }
 
 /// How a pointer that trace glue reports is taken.
@@ -89,8 +105,10 @@ impl Marker {
             spare: None,
             spent: 0,
             slices: Vec::new(),
+            cells: Vec::new(),
             blocked: Vec::new(),
             blocked_slices: Vec::new(),
+            blocked_cells: Vec::new(),
             is_blocked: false,
             is_beside_sessions: false,
             strategy,
@@ -157,7 +175,7 @@ impl Marker {
         each(&self.work[..pending.len]);
     }
 
-    /// Puts what another marker has waiting on this one's work list. It copies no more than a
+    /// Puts what a barrier's marker has waiting on this one's work list. It copies no more than a
     /// chunk.
     pub(crate) fn take_over(
         &mut self,
@@ -166,7 +184,10 @@ impl Marker {
         waiting: Pending,
     ) -> Pending {
         self.full.append(&mut other.full);
-        self.slices.append(&mut other.slices);
+        debug_assert!(
+            other.slices.is_empty() && other.cells.is_empty(),
+            "a barrier puts nothing off"
+        );
         for &ObjectAddress(object) in &other.work[..waiting.len] {
             pending = self.push(pending, object);
         }
@@ -180,7 +201,7 @@ impl Marker {
 
     /// Tells whether nothing waits beside what `Pending` says.
     pub(crate) fn is_used_up(&self) -> bool {
-        self.full.is_empty() && self.slices.is_empty()
+        self.full.is_empty() && self.slices.is_empty() && self.cells.is_empty()
     }
 
     /// Puts what was blocked on the work list again. Called while the mutators are stopped. It
@@ -190,6 +211,7 @@ impl Marker {
             pending = self.push(pending, object);
         }
         self.slices.append(&mut self.blocked_slices);
+        self.cells.append(&mut self.blocked_cells);
         pending
     }
 

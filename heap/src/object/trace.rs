@@ -9,11 +9,9 @@
 
 use std::ptr::NonNull;
 
-use sexton_sync::Ordering::Relaxed;
-use sexton_sync::fields::AtomicU32;
-
 use crate::memory::address::ObjectAddress;
-use crate::memory::mark_stack::{Marker, Pending, Slice, VALUES_PER_OBJECT};
+use crate::memory::cell_lock::{CellAddress, CellLock};
+use crate::memory::mark_stack::{Marker, Pending, Slice, SplitCell, VALUES_PER_OBJECT};
 use crate::memory::phase::NO_EPOCH;
 use crate::object::gc::Gc;
 
@@ -28,7 +26,7 @@ use crate::object::gc::Gc;
 /// 1. [`trace`](Trace::trace) calls `trace` on every field that can own a `Gc<'gc, _>` or
 ///    `Weak<'gc, _>`, directly or inside other values. It does so in any state of the value: a
 ///    borrowed cell, a locked mutex. It does so for the field itself, and not for a copy, which may
-///    be gone when the marker comes to it: a long slice is traced later.
+///    be gone when the marker comes to it: long slices, and cells with such, are traced later.
 /// 2. `NEEDS_TRACE` is `false` only if `'gc` does not occur in the type. That no value of it can
 ///    own a pointer is not enough. A trait can associate it with a type that does, and a generic
 ///    type may store that one. It goes by its parameter's constant.
@@ -94,21 +92,30 @@ pub unsafe trait Branded: 'static {
 pub struct Tracer<'a> {
     marker: &'a mut Marker,
     pending: Pending,
-    /// What is traced stays as it is until the mark ends: it is the collector that traces, and not
-    /// the content of a cell.
-    is_fixed: bool,
+    place: Place,
+}
+
+/// Where that lies what is traced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Outside of every cell. It stays as it is until the mark ends.
+    Fixed,
+    /// In a cell that lies there. It stays as it is until the cell's stamp says otherwise.
+    Cell,
+    /// In a cell within a cell, or in what a session is about to change.
+    Changing,
 }
 
 impl<'a> Tracer<'a> {
     /// Makes a tracer of an object, for a marker.
     #[inline]
     pub(crate) fn new(marker: &'a mut Marker, pending: Pending) -> Self {
-        Tracer { marker, pending, is_fixed: true }
+        Tracer { marker, pending, place: Place::Fixed }
     }
 
     /// Makes a tracer of what a session is about to change.
     pub(crate) fn of_barrier(marker: &'a mut Marker, pending: Pending) -> Self {
-        Tracer { marker, pending, is_fixed: false }
+        Tracer { marker, pending, place: Place::Changing }
     }
 
     /// Tells what waits, with what was reported here.
@@ -117,52 +124,66 @@ impl<'a> Tracer<'a> {
         self.pending
     }
 
-    /// Traces the content of a cell, by `trace`, unless this cycle has done so.
+    /// Traces the content of a cell, by `trace`, unless this cycle has done so. Its long slices are
+    /// put off, if it lies outside of every other cell.
     ///
     /// A cell that is stamped already may be changed by a session at this moment. What it held when
     /// the cycle began has been marked.
     ///
-    /// Beside open sessions the cell lies within a lock that the marker has. What lies within the
-    /// cell may be blocked, as in [`locked`](Self::locked).
+    /// Beside open sessions the cell is locked for it. If that fails, the object is traced again
+    /// later.
     #[inline]
-    pub(crate) fn cell(&mut self, stamp: &Stamp, trace: impl FnOnce(&mut Self)) {
-        if self.marker.is_beside_sessions && !stamp.is(self.marker.epoch) {
-            return self.locked(stamp, trace);
+    pub(crate) fn cell(&mut self, lock: &(impl CellLock + 'static), trace: impl FnOnce(&mut Self)) {
+        let (epoch, stamp) = (self.marker.epoch, lock.stamp());
+        if epoch == NO_EPOCH {
+            return self.in_cell(trace);
         }
-        if self.marker.epoch != NO_EPOCH && !stamp.renew(self.marker.epoch) {
+        let is_done = stamp.is(epoch) || self.place == Place::Fixed && stamp.is_begun(epoch);
+        if is_done {
             return;
         }
-        self.in_cell(trace);
-    }
-
-    /// Traces the content of a lock, as [`cell`](Self::cell). Beside open sessions `locked` locks it
-    /// and traces; if it cannot, it gives `None`, and the owner is traced again later.
-    #[inline]
-    pub(crate) fn lock(
-        &mut self,
-        stamp: &Stamp,
-        trace: impl FnOnce(&mut Self),
-        locked: impl FnOnce(&mut Self) -> Option<()>,
-    ) {
         if !self.marker.is_beside_sessions {
-            return self.cell(stamp, trace);
+            return self.content(lock, trace);
         }
-        // A session that has stamped it traces it, if it has not done so yet.
-        if !stamp.is(self.marker.epoch) && locked(self).is_none() {
+        // A session that has stamped it meanwhile traces it.
+        let mut trace = Some(trace);
+        let is_locked = lock.visit(&mut || match trace.take() {
+            Some(trace) if !stamp.is(epoch) => self.content(lock, trace),
+            _ => {}
+        });
+        if !is_locked {
             self.marker.is_blocked = true;
         }
     }
 
-    /// Traces the content of a cell that this thread has to itself. It is stamped, unless something
-    /// within is blocked: then the barrier has to look at it.
+    /// Traces the content of a cell that this thread has to itself, and stamps the cell. It does
+    /// not if something within is blocked: then the barrier has to look at it.
     #[inline]
-    pub(crate) fn locked(&mut self, stamp: &Stamp, trace: impl FnOnce(&mut Self)) {
+    fn content(&mut self, lock: &(impl CellLock + 'static), trace: impl FnOnce(&mut Self)) {
+        let before = self.marker.slices.len();
         let was_blocked = std::mem::replace(&mut self.marker.is_blocked, false);
-        self.in_cell(trace);
-        if !self.marker.is_blocked {
-            stamp.renew(self.marker.epoch);
+        let within = if self.place == Place::Fixed { Place::Cell } else { Place::Changing };
+        let place = std::mem::replace(&mut self.place, within);
+        trace(self);
+        self.place = place;
+        if self.marker.is_blocked {
+            // They are put off again when the object is traced again.
+            self.marker.slices.truncate(before);
+        } else if self.marker.slices.len() > before {
+            self.split(lock, before);
+        } else {
+            lock.stamp().set(self.marker.epoch);
         }
         self.marker.is_blocked |= was_blocked;
+    }
+
+    /// Has a cell wait for its slices to be traced.
+    #[cold]
+    fn split(&mut self, lock: &(impl CellLock + 'static), before: usize) {
+        let slices = self.marker.slices.split_off(before);
+        let lock: &(dyn CellLock + 'static) = lock;
+        self.marker.cells.push(SplitCell { lock: CellAddress(NonNull::from_ref(lock)), slices });
+        lock.stamp().begin(self.marker.epoch);
     }
 
     /// Calls `trace` for the content of a cell of your own, which sessions may change.
@@ -171,25 +192,32 @@ impl<'a> Tracer<'a> {
     /// and has to stay as it is until the mark ends.
     #[inline]
     pub fn in_cell(&mut self, trace: impl FnOnce(&mut Self)) {
-        let is_fixed = std::mem::replace(&mut self.is_fixed, false);
+        let place = std::mem::replace(&mut self.place, Place::Changing);
         trace(self);
-        self.is_fixed = is_fixed;
+        self.place = place;
     }
 
-    /// Traces the values of a slice. A long one is put off, to be traced piece by piece.
+    /// Traces the values of a slice. A long one is put off, to be traced piece by piece. So is one
+    /// that comes after many values of the same object.
     #[inline]
     pub(crate) fn slice<'gc, T: Trace<'gc>>(&mut self, values: &[T]) {
-        if values.len() > LONG && self.is_fixed && self.marker.epoch != NO_EPOCH {
-            self.marker.slices.push(Slice {
-                first: ObjectAddress(NonNull::from_ref(values).cast()),
-                len: values.len(),
-                trace: trace_values::<T>,
-                value_bytes: size_of::<T>(),
-            });
-            return;
+        let is_long = values.len() > LONG || values.len() > SHORT && self.marker.spent > ENOUGH;
+        if is_long && self.place != Place::Changing && self.marker.epoch != NO_EPOCH {
+            return self.put_off(values);
         }
         self.spend(values.len());
         values.iter().for_each(|value| value.trace(self));
+    }
+
+    #[cold]
+    fn put_off<'gc, T: Trace<'gc>>(&mut self, values: &[T]) {
+        let is_fixed = self.place == Place::Fixed;
+        self.marker.slices.push(Slice {
+            first: ObjectAddress(NonNull::from_ref(values).cast()),
+            len: values.len(),
+            trace: if is_fixed { trace_values::<T, false> } else { trace_values::<T, true> },
+            value_bytes: size_of::<T>(),
+        });
     }
 
     /// Says that one step traces this many values, for the marker's next look at the clock.
@@ -244,14 +272,21 @@ impl<'a> Tracer<'a> {
     }
 }
 
-/// Values of a slice that are traced in one step: some twenty microseconds of work.
-const LONG: usize = 2048;
+/// Values of a slice that are traced in one step: some twenty microseconds of work. A model has a
+/// few of them in all.
+const LONG: usize = if cfg!(loom) { 1 } else { 2048 };
+
+/// Values of a slice that are not worth to be put off.
+const SHORT: usize = 32;
+
+/// What one step spends on slices before it puts off all others but short ones.
+const ENOUGH: usize = LONG / VALUES_PER_OBJECT;
 
 /// # Safety
 ///
 /// `first` is the first of `len` values of type `T`. They belong to a live object, and no session
-/// changes them.
-unsafe fn trace_values<'gc, T: Trace<'gc>>(
+/// changes them meanwhile. If they are not in a cell, none ever does.
+unsafe fn trace_values<'gc, T: Trace<'gc>, const IN_CELL: bool>(
     first: NonNull<u8>,
     len: usize,
     marker: &mut Marker,
@@ -259,49 +294,10 @@ unsafe fn trace_values<'gc, T: Trace<'gc>>(
 ) -> Pending {
     // SAFETY: by this function's contract.
     let values = unsafe { std::slice::from_raw_parts(first.cast::<T>().as_ptr(), len) };
-    let mut tracer = Tracer::new(marker, pending);
+    let place = if IN_CELL { Place::Cell } else { Place::Fixed };
+    let mut tracer = Tracer { marker, pending, place };
     values.iter().for_each(|value| value.trace(&mut tracer));
     tracer.pending()
-}
-
-/// The last cycle whose mark has traced a cell, or whose barrier has. 0 in a new cell.
-///
-/// Such a cell may be changed at will until the next cycle begins. All that it held when the cycle
-/// began is marked.
-///
-/// Relaxed: it is changed by the thread that has the cell to itself. A marker that reads it without
-/// the cell's lock does nothing if it is the cycle's.
-#[derive(Debug, Default)]
-pub(crate) struct Stamp(AtomicU32);
-
-impl Stamp {
-    /// Makes that of a new cell.
-    pub(crate) const fn new() -> Self {
-        Stamp(AtomicU32::new(NO_EPOCH))
-    }
-
-    /// Tells whether it is that of an epoch.
-    #[inline]
-    pub(crate) fn is(&self, epoch: u32) -> bool {
-        self.0.load(Relaxed) == epoch
-    }
-
-    /// Stamps the cell with an epoch. Tells whether it had another stamp.
-    #[inline]
-    pub(crate) fn renew(&self, epoch: u32) -> bool {
-        let is_other = self.0.load(Relaxed) != epoch;
-        if is_other {
-            self.0.store(epoch, Relaxed);
-        }
-        is_other
-    }
-}
-
-#[cfg(all(test, loom))]
-impl Stamp {
-    pub(crate) fn settle(&self) {
-        self.0.settle();
-    }
 }
 
 /// What only the derive's output names.

@@ -26,7 +26,7 @@ use sexton_sync::fields::AtomicPtr;
 use sexton_sync::{Ordering, thread_local};
 
 use crate::object::gc::{Brand, Gc};
-use crate::object::trace::{Branded, Stamp, Trace, Tracer};
+use crate::object::trace::{Branded, Trace, Tracer};
 use crate::payload::guards::{
     GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard,
 };
@@ -152,8 +152,12 @@ unsafe impl<F: Branded> Branded for GcCell<F> {
 
 /// A mutable field for values of any size, with borrows checked at run time.
 ///
+/// A collection in slices traces a long `Vec` in it piece by piece, and readers may come between.
 /// The first mutable borrow in a cycle that marks may look at all that the cell holds: 5 to 15 ns
-/// for each pointer. For a collection of many pointers there is `GcVec`.
+/// for each pointer. For a collection of many pointers that is changed there is
+/// [`GcVec`](crate::GcVec).
+///
+/// A map is traced in one step, and so is all that lies in a cell within a cell.
 #[derive(Default)]
 pub struct GcRefCell<T> {
     value: lock_api::RwLock<RawGcRefCell, T>,
@@ -249,14 +253,14 @@ impl<T> GcRefCell<T> {
         T: Trace<'gc>,
     {
         let guard = self.value.try_write()?;
-        mc.lends(self.stamp(), &*guard);
+        mc.lends(self.raw(), &*guard);
         Some(GcRefMut::new(guard))
     }
 
     #[inline]
-    fn stamp(&self) -> &Stamp {
-        // SAFETY: the raw lock is not unlocked by it.
-        &unsafe { self.value.raw() }.stamp
+    fn raw(&self) -> &RawGcRefCell {
+        // SAFETY: the lock is not unlocked by it.
+        unsafe { self.value.raw() }
     }
 }
 
@@ -288,7 +292,7 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRefCell<T> {
         if !T::NEEDS_TRACE {
             return;
         }
-        tracer.cell(self.stamp(), |tracer| {
+        tracer.cell(self.raw(), |tracer| {
             // SAFETY: as above: no write is under way.
             let value = unsafe { &*self.value.data_ptr() };
             value.trace(tracer);
@@ -305,6 +309,9 @@ unsafe impl<F: Branded> Branded for GcRefCell<F> {
 ///
 /// In a `Local` heap one thread locks it, so a second lock is a mistake, and panics. For a value
 /// that several heaps share, take a `Leaf` of an `Arc` of a `Mutex`.
+///
+/// A thread that marks has it locked for a piece of a long `Vec` at a time. The first lock in a
+/// cycle that marks may look at all that it holds, as with [`GcRefCell`].
 #[derive(Default)]
 pub struct GcMutex<T> {
     value: lock_api::Mutex<RawGcMutex, T>,
@@ -335,7 +342,7 @@ impl<T> GcMutex<T> {
             would_wait_for_itself::<Self>("try_lock");
         }
         let guard = self.value.lock();
-        mc.lends(&self.raw().stamp, &*guard);
+        mc.lends(self.raw(), &*guard);
         GcMutexGuard::new(guard)
     }
 
@@ -345,8 +352,8 @@ impl<T> GcMutex<T> {
     where
         T: Trace<'gc>,
     {
-        let guard = self.raw().marker.retry(|| self.value.try_lock())?;
-        mc.lends(&self.raw().stamp, &*guard);
+        let guard = self.raw().visits.retry(|| self.value.try_lock())?;
+        mc.lends(self.raw(), &*guard);
         Some(GcMutexGuard::new(guard))
     }
 
@@ -397,17 +404,10 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcMutex<T> {
         if !T::NEEDS_TRACE {
             return;
         }
-        let trace = |tracer: &mut Tracer<'_>| {
+        tracer.cell(self.raw(), |tracer| {
             // SAFETY: as above: no write is under way.
             let value = unsafe { &*self.value.data_ptr() };
             value.trace(tracer);
-        };
-        tracer.lock(&self.raw().stamp, trace, |tracer| {
-            self.raw().marker.raise(|| {
-                let value = self.value.try_lock()?;
-                tracer.locked(&self.raw().stamp, |tracer| value.trace(tracer));
-                Some(())
-            })
         });
     }
 }
@@ -419,7 +419,9 @@ unsafe impl<F: Branded> Branded for GcMutex<F> {
 
 /// A reader-writer lock for payloads: many may read at a time, or one may write.
 ///
-/// In a `Local` heap a lock that would have to wait panics; see [`GcMutex`].
+/// In a `Local` heap a lock that would have to wait panics; see [`GcMutex`]. A thread that marks
+/// reads beside those that read. The first lock to write in a cycle that marks may look at all that
+/// it holds, as with [`GcRefCell`].
 #[derive(Default)]
 pub struct GcRwLock<T> {
     value: lock_api::RwLock<RawGcRwLock, T>,
@@ -479,7 +481,7 @@ impl<T> GcRwLock<T> {
             would_wait_for_itself::<Self>("try_write");
         }
         let guard = self.value.write();
-        mc.lends(&self.raw().stamp, &*guard);
+        mc.lends(self.raw(), &*guard);
         GcRwLockWriteGuard::new(guard)
     }
 
@@ -492,8 +494,8 @@ impl<T> GcRwLock<T> {
     where
         T: Trace<'gc>,
     {
-        let guard = self.raw().marker.retry(|| self.value.try_write())?;
-        mc.lends(&self.raw().stamp, &*guard);
+        let guard = self.raw().visits.retry(|| self.value.try_write())?;
+        mc.lends(self.raw(), &*guard);
         Some(GcRwLockWriteGuard::new(guard))
     }
 
@@ -542,17 +544,10 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRwLock<T> {
         if !T::NEEDS_TRACE {
             return;
         }
-        let trace = |tracer: &mut Tracer<'_>| {
+        tracer.cell(self.raw(), |tracer| {
             // SAFETY: as above: no write is under way.
             let value = unsafe { &*self.value.data_ptr() };
             value.trace(tracer);
-        };
-        tracer.lock(&self.raw().stamp, trace, |tracer| {
-            self.raw().marker.raise(|| {
-                let value = self.value.try_read()?;
-                tracer.locked(&self.raw().stamp, |tracer| value.trace(tracer));
-                Some(())
-            })
         });
     }
 }

@@ -21,9 +21,9 @@ const FANOUT: usize = 1 << BITS;
 /// A vector for any number of pointers, in which no step is long: neither a write nor a trace.
 ///
 /// A collection in slices traces it by pages of 512 elements, in any number of slices. A write
-/// reports the one element that it overwrites. There is no growing that copies all elements. A
-/// `GcRefCell<Vec<_>>` is traced in one step, by the collector or by the first mutable borrow in a
-/// cycle. So it has its place up to some ten thousand elements.
+/// reports the one element that it overwrites. There is no growing that copies all elements. All of
+/// a `GcRefCell<Vec<_>>` is traced at once by the first mutable borrow in a cycle. So a vector that
+/// is changed has its place there up to some ten thousand elements.
 ///
 /// Elements are `Copy`: `Gc`, `Option<Gc>`, numbers, and tuples of them. They are read and written
 /// by value, so nothing is ever borrowed, and calls may come in any order.

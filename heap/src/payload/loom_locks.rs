@@ -37,6 +37,14 @@ unsafe impl lock_api::RawMutex for RawMutex {
     }
 }
 
+// SAFETY: as above. A thread that waits takes part in no queue.
+unsafe impl lock_api::RawMutexFair for RawMutex {
+    unsafe fn unlock_fair(&self, guard: Self::Guard) {
+        // SAFETY: by this function's contract.
+        unsafe { lock_api::RawMutex::unlock(self, guard) };
+    }
+}
+
 /// Stands in for a reader-writer lock: how many read, or [`WRITER`].
 pub(crate) struct RawRwLock(AtomicU32);
 

@@ -8,7 +8,7 @@
 
 use parking_lot::lock_api;
 
-use crate::object::trace::{Branded, Stamp, Trace, Tracer};
+use crate::object::trace::{Branded, Trace, Tracer};
 use crate::payload::raw::RawGcMutex;
 use crate::session::mode::Mode;
 use crate::session::mutation::Mutation;
@@ -59,7 +59,7 @@ impl<C> Page<C> {
     /// Nothing has to be done if the cycle has traced the page.
     #[inline]
     pub(crate) fn removes<'gc, M: Mode, T: Trace<'gc>>(&self, mc: &Mutation<'gc, M>, value: &T) {
-        mc.overwrites_unless(self.stamp(), value);
+        mc.overwrites_unless(&self.raw().stamp, value);
     }
 
     /// Takes note that much of the content is about to leave the page. O(values).
@@ -68,13 +68,13 @@ impl<C> Page<C> {
         C: Trace<'gc>,
     {
         // SAFETY: trace glue changes nothing.
-        mc.lends(self.stamp(), unsafe { self.content() });
+        mc.lends(self.raw(), unsafe { self.content() });
     }
 
     #[inline]
-    fn stamp(&self) -> &Stamp {
-        // SAFETY: the raw lock is not unlocked by it.
-        &unsafe { self.content.raw() }.stamp
+    fn raw(&self) -> &RawGcMutex {
+        // SAFETY: the lock is not unlocked by it.
+        unsafe { self.content.raw() }
     }
 }
 
@@ -86,15 +86,11 @@ unsafe impl<'gc, C: Trace<'gc>> Trace<'gc> for Page<C> {
     const NEEDS_TRACE: bool = C::NEEDS_TRACE;
 
     fn trace(&self, tracer: &mut Tracer<'_>) {
-        let trace = |tracer: &mut Tracer<'_>| {
+        tracer.cell(self.raw(), |tracer| {
             // SAFETY: as above: no write is under way.
             let content = unsafe { self.content() };
-            content.trace(tracer);
-        };
-        tracer.lock(self.stamp(), trace, |tracer| {
-            let content = self.content.try_lock()?;
-            tracer.locked(self.stamp(), |tracer| content.trace(tracer));
-            Some(())
+            // At once: a session changes the page without a look at what waits of it.
+            tracer.in_cell(|tracer| content.trace(tracer));
         });
     }
 }

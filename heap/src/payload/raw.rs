@@ -5,38 +5,40 @@
 
 use std::cell::Cell;
 
-use parking_lot::lock_api::{self, GuardNoSend};
+use parking_lot::lock_api::{self, GuardNoSend, RawMutex as _, RawMutexFair as _, RawRwLock as _};
 #[cfg(not(loom))]
 use parking_lot::{RawMutex, RawRwLock};
 use sexton_sync::Ordering::{Acquire, Relaxed, Release};
-use sexton_sync::fields::AtomicBool;
+use sexton_sync::fields::AtomicU16;
 use sexton_sync::{fence, yield_now};
 
-use crate::object::trace::Stamp;
+use crate::memory::cell_lock::{CellLock, Stamp};
 #[cfg(loom)]
 use crate::payload::loom_locks::{RawMutex, RawRwLock};
 
-/// A marker that runs beside sessions has a lock, or tries to get it.
+/// How often a marker beside sessions has come to a lock, and gone. Odd while it has the lock, or
+/// tries to get it.
 ///
-/// A session's `try_lock` is not to fail because of that. A marker comes to a lock once in a cycle,
-/// and no cycle begins within a session. So a session meets it once at most.
-pub(crate) struct MarkerFlag(AtomicBool);
+/// A session's `try_lock` is not to fail because of that. A marker may come many times in a cycle,
+/// once for each piece of a long slice. To take one visit for another, a `try_lock` would have to
+/// miss 32,768 of them.
+pub(crate) struct Visits(AtomicU16);
 
-impl MarkerFlag {
+impl Visits {
     const fn new() -> Self {
-        MarkerFlag(AtomicBool::new(false))
+        Visits(AtomicU16::new(0))
     }
 
     /// Calls `f`, which tries to get the lock and gives it back.
-    pub(crate) fn raise<T>(&self, f: impl FnOnce() -> T) -> T {
-        self.0.store(true, Relaxed);
+    pub(crate) fn count<T>(&self, f: impl FnOnce() -> T) -> T {
+        // Relaxed: only the marker counts.
+        let before = self.0.load(Relaxed);
+        self.0.store(before.wrapping_add(1), Relaxed);
         // MarkerFence: pairs with the one in `retry`. A session that meets the marker's lock also
-        // sees the flag.
+        // sees that the marker has come.
         fence(Release);
-        let lowered = Lower(self);
-        let result = f();
-        drop(lowered);
-        result
+        let _left = AtEnd(|| self.0.store(before.wrapping_add(2), Release));
+        f()
     }
 
     /// Tries to get a lock by `attempt`, again if the marker had it.
@@ -48,35 +50,45 @@ impl MarkerFlag {
     #[cold]
     #[inline(never)]
     fn retry_slowly<T>(&self, attempt: impl Fn() -> Option<T>) -> Option<T> {
-        fence(Acquire);
-        // Acquire: pairs with the release in `Lower`, so that the marker's unlocking is seen.
-        while self.0.load(Acquire) {
-            yield_now();
+        loop {
+            // Acquire: pairs with the release in `count`, so that the marker's unlocking is seen.
+            let visits = self.0.load(Acquire);
+            if visits % 2 == 1 {
+                yield_now();
+                continue;
+            }
+            let locked = attempt();
+            if locked.is_some() {
+                return locked;
+            }
+            fence(Acquire);
+            if self.0.load(Relaxed) == visits {
+                return None;
+            }
         }
-        attempt()
     }
 }
 
-/// Lowers the flag, also if trace glue panics.
-struct Lower<'a>(&'a MarkerFlag);
+/// Calls a function at its end, also if trace glue panics.
+struct AtEnd<F: FnMut()>(F);
 
-impl Drop for Lower<'_> {
+impl<F: FnMut()> Drop for AtEnd<F> {
     fn drop(&mut self) {
-        self.0.0.store(false, Release);
+        (self.0)();
     }
 }
 
 /// The lock of a `GcMutex`: one byte, and the stamp in what would be padding.
 pub(crate) struct RawGcMutex {
     lock: RawMutex,
-    pub(crate) marker: MarkerFlag,
+    pub(crate) visits: Visits,
     pub(crate) stamp: Stamp,
 }
 
 // SAFETY: the inner lock is one, and all calls go to it.
 unsafe impl lock_api::RawMutex for RawGcMutex {
     const INIT: Self =
-        RawGcMutex { lock: RawMutex::INIT, marker: MarkerFlag::new(), stamp: Stamp::new() };
+        RawGcMutex { lock: RawMutex::INIT, visits: Visits::new(), stamp: Stamp::new() };
 
     type Guard = <RawMutex as lock_api::RawMutex>::Guard;
 
@@ -102,17 +114,43 @@ unsafe impl lock_api::RawMutex for RawGcMutex {
     }
 }
 
+impl CellLock for RawGcMutex {
+    #[inline]
+    fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    #[inline]
+    fn visit(&self, f: &mut dyn FnMut()) -> bool {
+        self.visits.count(|| {
+            let mut guard = self.lock.try_lock();
+            let is_locked = guard.is_some();
+            let _unlock = AtEnd(|| {
+                if let Some(guard) = guard.take() {
+                    // Fair: a session that waits gets it, and not the marker for the next piece.
+                    // SAFETY: this thread has just locked it.
+                    unsafe { self.lock.unlock_fair(guard) };
+                }
+            });
+            if is_locked {
+                f();
+            }
+            is_locked
+        })
+    }
+}
+
 /// The lock of a `GcRwLock`.
 pub(crate) struct RawGcRwLock {
     lock: RawRwLock,
-    pub(crate) marker: MarkerFlag,
+    pub(crate) visits: Visits,
     pub(crate) stamp: Stamp,
 }
 
 // SAFETY: the inner lock is one, and all calls go to it.
 unsafe impl lock_api::RawRwLock for RawGcRwLock {
     const INIT: Self =
-        RawGcRwLock { lock: RawRwLock::INIT, marker: MarkerFlag::new(), stamp: Stamp::new() };
+        RawGcRwLock { lock: RawRwLock::INIT, visits: Visits::new(), stamp: Stamp::new() };
 
     type SharedGuard = <RawRwLock as lock_api::RawRwLock>::SharedGuard;
     type ExclusiveGuard = <RawRwLock as lock_api::RawRwLock>::ExclusiveGuard;
@@ -157,6 +195,31 @@ unsafe impl lock_api::RawRwLock for RawGcRwLock {
     #[inline]
     fn is_locked_exclusive(&self) -> bool {
         self.lock.is_locked_exclusive()
+    }
+}
+
+impl CellLock for RawGcRwLock {
+    #[inline]
+    fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    #[inline]
+    fn visit(&self, f: &mut dyn FnMut()) -> bool {
+        self.visits.count(|| {
+            let mut guard = self.lock.try_lock_shared();
+            let is_locked = guard.is_some();
+            let _unlock = AtEnd(|| {
+                if let Some(guard) = guard.take() {
+                    // SAFETY: this thread has just locked it.
+                    unsafe { self.lock.unlock_shared(guard) };
+                }
+            });
+            if is_locked {
+                f();
+            }
+            is_locked
+        })
     }
 }
 
@@ -225,12 +288,26 @@ unsafe impl lock_api::RawRwLock for RawGcRefCell {
     }
 }
 
+impl CellLock for RawGcRefCell {
+    #[inline]
+    fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    #[inline]
+    fn visit(&self, f: &mut dyn FnMut()) -> bool {
+        // It is not `Sync`. Beside open sessions it lies within a lock that the marker has.
+        f();
+        true
+    }
+}
+
 /// Lets loom know of a lock's atomics, which its users then meet on any thread.
 #[cfg(all(test, loom))]
 impl RawGcMutex {
     pub(crate) fn settle(&self) {
         self.lock.settle();
-        self.marker.0.settle();
+        self.visits.0.settle();
         self.stamp.settle();
     }
 }
@@ -239,7 +316,7 @@ impl RawGcMutex {
 impl RawGcRwLock {
     pub(crate) fn settle(&self) {
         self.lock.settle();
-        self.marker.0.settle();
+        self.visits.0.settle();
         self.stamp.settle();
     }
 }

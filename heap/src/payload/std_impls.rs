@@ -141,13 +141,17 @@ owning! {
     Reverse<T>: |this, tracer| this.0.trace(tracer);
     Slice<T>: |this, tracer| tracer.slice(this);
     Vec<T>: |this, tracer| tracer.slice(this);
-    VecDeque<T>: |this, tracer| trace_all(this, tracer);
-    LinkedList<T>: |this, tracer| trace_all(this, tracer);
-    BinaryHeap<T>: |this, tracer| trace_all(this, tracer);
-    BTreeSet<T>: |this, tracer| trace_all(this, tracer);
-    HashSet<T; S>: |this, tracer| trace_all(this, tracer);
-    BTreeMap<K, V>: |this, tracer| trace_pairs(this, tracer);
-    HashMap<K, V; S>: |this, tracer| trace_pairs(this, tracer);
+    BinaryHeap<T>: |this, tracer| tracer.slice(this.as_slice());
+    VecDeque<T>: |this, tracer| {
+        let (front, back) = this.as_slices();
+        tracer.slice(front);
+        tracer.slice(back);
+    };
+    LinkedList<T>: |this, tracer| trace_all(this.iter(), tracer);
+    BTreeSet<T>: |this, tracer| trace_all(this.iter(), tracer);
+    HashSet<T; S>: |this, tracer| trace_all(this.iter(), tracer);
+    BTreeMap<K, V>: |this, tracer| trace_pairs(this.iter(), tracer);
+    HashMap<K, V; S>: |this, tracer| trace_pairs(this.iter(), tracer);
     Bound<T>: |this, tracer| match this {
         Bound::Included(value) | Bound::Excluded(value) => value.trace(tracer),
         Bound::Unbounded => {}
@@ -162,9 +166,10 @@ owning! {
 
 #[inline]
 fn trace_all<'a, 'gc, T: Trace<'gc> + 'a>(
-    values: impl IntoIterator<Item = &'a T>,
+    values: impl ExactSizeIterator<Item = &'a T>,
     tracer: &mut Tracer<'_>,
 ) {
+    tracer.spend(values.len());
     for value in values {
         value.trace(tracer);
     }
@@ -172,9 +177,10 @@ fn trace_all<'a, 'gc, T: Trace<'gc> + 'a>(
 
 #[inline]
 fn trace_pairs<'a, 'gc, K: Trace<'gc> + 'a, V: Trace<'gc> + 'a>(
-    pairs: impl IntoIterator<Item = (&'a K, &'a V)>,
+    pairs: impl ExactSizeIterator<Item = (&'a K, &'a V)>,
     tracer: &mut Tracer<'_>,
 ) {
+    tracer.spend(pairs.len());
     for (key, value) in pairs {
         key.trace(tracer);
         value.trace(tracer);
@@ -190,7 +196,7 @@ unsafe impl<'gc, T: Trace<'gc>, const N: usize> Trace<'gc> for [T; N] {
     #[inline]
     fn trace(&self, tracer: &mut Tracer<'_>) {
         if T::NEEDS_TRACE {
-            trace_all(self, tracer);
+            tracer.slice(self);
         }
     }
 }

@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use sexton_cleanup::{Cleanup, Description, RawHandle};
 
 use crate::id::HeapId;
+use crate::memory::cell_lock::{CellLock, Stamp};
 use crate::memory::locking::{Local, Shared};
 use crate::memory::phase::{NO_EPOCH, Phase};
 use crate::memory::space::AllocError;
@@ -23,7 +24,7 @@ use crate::memory::weak_table::{WeakRecord, WeakTable};
 use crate::object::gc::{Brand, Gc};
 use crate::object::glue;
 use crate::object::root::{Root, SharedRoot};
-use crate::object::trace::{Branded, Stamp, Trace, Tracer};
+use crate::object::trace::{Branded, Trace, Tracer};
 use crate::object::weak::Weak;
 use crate::safepoint::attached::NotSend;
 use crate::session::context::Context;
@@ -104,9 +105,9 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
 
     /// Does the same for a cell whose content is lent to be changed, once a cycle.
     #[inline]
-    pub(crate) fn lends<T: Trace<'gc>>(&self, stamp: &Stamp, content: &T) {
+    pub(crate) fn lends<T: Trace<'gc>>(&self, lock: &(impl CellLock + 'static), content: &T) {
         if T::NEEDS_TRACE && self.epoch != NO_EPOCH {
-            self.shade(|tracer| tracer.cell(stamp, |tracer| content.trace(tracer)));
+            self.shade(|tracer| tracer.cell(lock, |tracer| content.trace(tracer)));
         }
     }
 

@@ -13,7 +13,7 @@ use std::num::NonZero;
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc as Plain;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use loom::cell::UnsafeCell;
@@ -27,6 +27,7 @@ use crate::collect::heap::RawHeap;
 use crate::collect::until::Until;
 use crate::id::HeapId;
 use crate::mark::root_table::{RootKind, RootTable};
+use crate::memory::cell_lock::CellLock as _;
 use crate::memory::mark_stack::{Marker, Strategy};
 use crate::memory::phase::Phase;
 use crate::object::trace::Branded;
@@ -118,17 +119,46 @@ impl std::fmt::Debug for Held<'_> {
     }
 }
 
+/// Tells whether a value has not been dropped, as long as its memory is there.
+struct Here(AtomicBool);
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
+}
+
+/// A pointer in a list under a lock. A list of two is a long one here, and traced in two pieces.
+struct Item<'gc> {
+    here: Here,
+    held: Held<'gc>,
+}
+
+impl<'gc> Item<'gc> {
+    fn new(pointer: Pointer<'gc>) -> Self {
+        Item { here: Here(AtomicBool::new(true)), held: Held { watched: Watched::new(), pointer } }
+    }
+}
+
+impl std::fmt::Debug for Item<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.held.fmt(f)
+    }
+}
+
 /// An object.
 struct Node<'gc> {
     open: GcAtomic<'gc, Node<'gc>>,
     held: Option<GcMutex<Held<'gc>>>,
     nested: Option<GcRwLock<GcMutex<Held<'gc>>>>,
+    list: Option<GcMutex<Vec<Item<'gc>>>>,
+    rows: Option<GcRwLock<Vec<GcMutex<Held<'gc>>>>>,
 }
 
 impl<'gc> Node<'gc> {
     /// Makes one with an atomic pointer alone.
     fn open(pointer: Pointer<'gc>) -> Self {
-        Node { open: GcAtomic::new(pointer), held: None, nested: None }
+        Node { open: GcAtomic::new(pointer), held: None, nested: None, list: None, rows: None }
     }
 
     /// Makes one with a pointer under a mutex, too.
@@ -143,12 +173,34 @@ impl<'gc> Node<'gc> {
         Node { nested: Some(nested), ..Node::open(None) }
     }
 
+    /// Makes one with pointers in a list under a mutex.
+    fn list(pointers: [Pointer<'gc>; 2]) -> Self {
+        let list = GcMutex::new(pointers.map(Item::new).into());
+        list.settle();
+        Node { list: Some(list), ..Node::open(None) }
+    }
+
+    /// Makes one with pointers under mutexes in a list under another lock.
+    fn rows(pointers: [Pointer<'gc>; 2]) -> Self {
+        let rows = GcRwLock::new(pointers.map(Held::mutex).into());
+        rows.settle();
+        Node { rows: Some(rows), ..Node::open(None) }
+    }
+
     fn mutex(&self) -> &GcMutex<Held<'gc>> {
         self.held.as_ref().expect("it was made with one")
     }
 
     fn outer(&self) -> &GcRwLock<GcMutex<Held<'gc>>> {
         self.nested.as_ref().expect("it was made with one")
+    }
+
+    fn items(&self) -> &GcMutex<Vec<Item<'gc>>> {
+        self.list.as_ref().expect("it was made with one")
+    }
+
+    fn mutexes(&self) -> &GcRwLock<Vec<GcMutex<Held<'gc>>>> {
+        self.rows.as_ref().expect("it was made with one")
     }
 }
 
@@ -179,7 +231,7 @@ macro_rules! trace {
     };
 }
 
-trace!(Node: open held nested);
+trace!(Node: open held nested list rows);
 trace!(World: first kept weak);
 
 // SAFETY: the field that holds a pointer is traced; there is no `Drop`; the family is the type with
@@ -197,6 +249,22 @@ unsafe impl<'gc> Trace<'gc> for Held<'gc> {
 // SAFETY: the same type at brand 'gc.
 unsafe impl Branded for Held<'static> {
     type At<'gc> = Held<'gc>;
+}
+
+// SAFETY: as above.
+unsafe impl<'gc> Trace<'gc> for Item<'gc> {
+    type Family = Item<'static>;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        assert!(self.here.0.load(Relaxed), "a value is traced that is gone");
+        self.held.trace(tracer);
+    }
+}
+
+// SAFETY: the same type at brand 'gc.
+unsafe impl Branded for Item<'static> {
+    type At<'gc> = Item<'gc>;
 }
 
 /// A heap between the begin of a cycle and its end.
@@ -349,6 +417,18 @@ fn nested<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
     world(mc.alloc(Node::nested(Some(last))))
 }
 
+/// Three objects, by pointers in a list under a mutex.
+fn list<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let listed = [(); 2].map(|()| Some(mc.alloc(Node::open(None))));
+    world(mc.alloc(Node::list(listed)))
+}
+
+/// Three objects, by pointers under mutexes in a list under another lock.
+fn rows<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
+    let listed = [(); 2].map(|()| Some(mc.alloc(Node::open(None))));
+    world(mc.alloc(Node::rows(listed)))
+}
+
 /// An object that only a weak pointer leads to.
 fn weak<'gc>(mc: &Mutation<'gc, Shared>) -> World<'gc> {
     let last = mc.alloc(Node::open(None));
@@ -412,6 +492,28 @@ fn format_held<'gc>(_: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
     let _ = format!("{:?}", world.first.mutex());
 }
 
+/// Takes the object from the list that the marker comes to last, and empties the list. The memory
+/// of it stays.
+fn take_from<'gc>(list: &mut Vec<Item<'gc>>) -> Pointer<'gc> {
+    let moved = list[1].held.take();
+    list.clear();
+    moved
+}
+
+fn move_listed<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let moved = take_from(&mut world.first.items().lock(mc));
+    keep(mc, world, moved);
+}
+
+fn format_listed<'gc>(_: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let _ = format!("{:?}", world.first.items());
+}
+
+/// Locks the lock in the list that the marker comes to last, and tells no barrier.
+fn format_row<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let _ = format!("{:?}", world.first.mutexes().read(mc)[1]);
+}
+
 fn upgrade<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
     keep(mc, world, world.weak.get().expect("it is set").upgrade(mc));
 }
@@ -468,6 +570,27 @@ fn two_sessions_move_an_object_and_what_it_holds() {
 #[test]
 fn a_lock_within_a_lock_may_be_held() {
     beside(nested, &[format_nested, move_nested], End::After);
+}
+
+#[test]
+fn the_thread_alone_at_a_list() {
+    beside(list, &[], End::Any);
+}
+
+#[test]
+fn what_a_session_moves_out_of_a_list_is_not_lost() {
+    beside(list, &[move_listed], End::After);
+    beside(list, &[move_listed], End::Any);
+}
+
+#[test]
+fn a_list_that_is_locked_without_a_barrier_is_traced_later() {
+    beside(list, &[format_listed], End::After);
+}
+
+#[test]
+fn a_lock_within_a_list_may_be_held() {
+    beside(rows, &[format_row], End::After);
 }
 
 #[test]
@@ -749,14 +872,15 @@ type Lock = lock_api::Mutex<RawGcMutex, Watched>;
 fn mark(lock: &Lock) -> bool {
     // SAFETY: the raw lock is not unlocked by it.
     let raw = unsafe { lock.raw() };
-    raw.marker.raise(|| lock.try_lock().map(|watched| watched.read())).is_some()
+    // SAFETY: trace glue writes nothing, and the marker has the lock.
+    raw.visit(&mut || unsafe { &*lock.data_ptr() }.read())
 }
 
 /// Locks it as a session's `try_lock` does. Tells whether it got it.
 fn try_lock(lock: &Lock) -> bool {
     // SAFETY: the raw lock is not unlocked by it.
     let raw = unsafe { lock.raw() };
-    raw.marker.retry(|| lock.try_lock()).inspect(|watched| watched.write()).is_some()
+    raw.visits.retry(|| lock.try_lock()).inspect(|watched| watched.write()).is_some()
 }
 
 /// Locks it as a session's `lock` does that finds it free. It does not wait: of two threads that
@@ -765,8 +889,8 @@ fn lock_if_free(lock: &Lock) -> bool {
     lock.try_lock().inspect(|watched| watched.write()).is_some()
 }
 
-/// Has sessions and a marker come to a lock at a time.
-fn contend(sessions: &[fn(&Lock) -> bool]) {
+/// Has sessions and a marker come to a lock at a time, the marker some times.
+fn contend(sessions: &[fn(&Lock) -> bool], visits: usize) {
     let lock = Plain::new(Lock::new(Watched::new()));
     // SAFETY: the raw lock is not unlocked by it.
     unsafe { lock.raw() }.settle();
@@ -778,7 +902,7 @@ fn contend(sessions: &[fn(&Lock) -> bool]) {
             spawn(move || _ = got.fetch_add(usize::from(session(&lock)), Relaxed))
         })
         .collect();
-    mark(&lock);
+    (0..visits).for_each(|_| _ = mark(&lock));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(got.load(Relaxed) > 0, "the marker has kept a session from the lock");
     assert!(mark(&lock), "it was not unlocked");
@@ -786,10 +910,15 @@ fn contend(sessions: &[fn(&Lock) -> bool]) {
 
 #[test]
 fn a_marker_keeps_no_session_from_a_lock() {
-    explore(|| contend(&[try_lock]));
+    explore(|| contend(&[try_lock], 1));
+}
+
+#[test]
+fn a_marker_that_comes_again_keeps_no_session_from_a_lock() {
+    explore(|| contend(&[try_lock], 2));
 }
 
 #[test]
 fn a_marker_keeps_no_two_sessions_from_a_lock() {
-    explore(|| contend(&[try_lock, lock_if_free]));
+    explore(|| contend(&[try_lock, lock_if_free], 1));
 }

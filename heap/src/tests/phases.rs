@@ -16,12 +16,14 @@ use sexton_cleanup::{Client, Pool, PoolConfig};
 use crate::collect::heap::RawHeap;
 use crate::collect::mutator::RawMutator;
 use crate::memory::phase::Phase;
+use crate::memory::span::SpanRef;
 use crate::object::trace::{Branded, Trace, Tracer};
 use crate::policy::config::{HeapConfig, OnDrop, SpawnHelper};
 use crate::policy::pacer::Pacing;
 use crate::policy::report::{GcReport, Progress};
 use crate::{
-    Gc, GcAtomic, GcCell, GcMutex, GcRefCell, Leaf, Local, Mode, Mutation, Root, Shared, Weak,
+    Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcRwLock, Leaf, Local, Mode, Mutation, Root, Shared,
+    Weak,
 };
 
 /// Trace glue that panics once when it is set off.
@@ -1457,7 +1459,8 @@ fn what_slices_have_queued_can_be_run_and_waited_for_between_them() {
 fn cycles_run_at_once_when_epochs_are_used_up() {
     fn body<P: Play>(play: &mut P, stage: &Stage) {
         fill(play, stage);
-        play.heap().collector.set_epoch(u32::MAX - 2);
+        // Epochs are even.
+        play.heap().collector.set_epoch(u32::MAX - 5);
         for _ in 0..2 {
             stand(play, stage, Moment::Sweeping);
             play.verify();
@@ -1785,4 +1788,297 @@ fn a_heap_may_be_dropped_by_drop_glue_that_runs_beside_sessions() {
     stage.assert_all_dropped();
     while stage.pool.run_pending(usize::MAX) > 0 {}
     assert!((0..2 * NODES).all(|id| stage.cleaned.of(id) == 1));
+}
+
+/// Pointers in one cell: some fifty pieces.
+const LONG: usize = 25_000;
+
+/// How many of some objects are marked.
+fn marked<'gc, T: Trace<'gc>>(objects: &[Gc<'gc, T>]) -> usize {
+    let is_marked = |object: &&Gc<'gc, T>| {
+        let object = object.as_address();
+        SpanRef::containing(object).is_marked_at(object)
+    };
+    objects.iter().filter(is_marked).count()
+}
+
+/// Puts new nodes into the world's cell.
+fn fill_cell<P: Play>(play: &mut P, stage: &Stage) -> Vec<usize> {
+    play.session(|mc, world| {
+        let nodes: Vec<_> = (0..LONG).map(|_| P::alloc(mc, stage.node(None))).collect();
+        let ids = nodes.iter().map(|node| node.id).collect();
+        world.links.lock(mc).nodes = nodes;
+        ids
+    })
+}
+
+/// Moves the nodes of the world's cell to where no mark looks. Their vector goes back to the
+/// system, and what is put off of it is not to be read any more.
+fn move_all<'gc, P: Play>(
+    mc: &Mutation<'gc, P::M>,
+    world: &World<'gc>,
+    stage: &Stage,
+    before: impl FnOnce(&[Gc<'gc, Node<'gc>>]),
+) {
+    let carrier = P::alloc(mc, stage.node(None));
+    let mut links = world.links.lock(mc);
+    assert_eq!(marked(&links.nodes), links.nodes.len(), "the barrier has looked at all of them");
+    before(&links.nodes);
+    let mut nodes = std::mem::replace(&mut links.nodes, vec![carrier]).into_iter();
+    // Two long ones, and none of the old length.
+    let half = nodes.by_ref().take(LONG / 2).collect();
+    carrier.links.lock(mc).nodes = half;
+    let other = P::alloc(mc, stage.node(None));
+    other.links.lock(mc).nodes = nodes.collect();
+    links.nodes.push(other);
+}
+
+#[test]
+fn a_session_that_changes_a_cell_has_all_of_it_traced_and_none_of_it_later() {
+    fn body<P: Play>(play: &mut P, stage: &Stage) {
+        let ids = fill_cell(play, stage);
+        assert!(!play.step().is_finished());
+        for _ in 0..12 {
+            assert!(!play.step().is_finished());
+        }
+        assert_eq!(play.phase(), Phase::Marking);
+        play.verify();
+        play.session(|mc, world| move_all::<P>(mc, world, stage, |_| ()));
+        play.verify();
+        finish(play);
+        play.verify();
+        assert!(ids.iter().all(|&id| stage.drops.of(id) == 0), "a reachable node was dropped");
+        let report = play.collect();
+        assert_eq!(report.live_objects, (LONG + 2) as u64);
+    }
+    in_both_modes!(body);
+}
+
+/// Readers may come at any time.
+#[test]
+fn a_cell_that_is_only_read_is_traced_piece_by_piece() {
+    type Family = GcRefCell<Vec<Gc<'static, Leaf<Dropped>>>>;
+    let (pool, hand) = (Pool::new(PoolConfig::default(), None), Stagehand::new());
+    let mut heap: RawHeap<Family> =
+        RawHeap::new(Client::new(&pool), config(), |_| GcRefCell::default());
+    heap.mutate(|mc, root| {
+        let leaves = (0..LONG).map(|id| mc.alloc(Leaf::new(Dropped(hand.clone(), id))));
+        *root.borrow_mut(mc) = leaves.collect();
+    });
+    for changes in [false, true] {
+        let mut counts = Vec::new();
+        while counts.is_empty() || heap.core.phase().get() == Phase::Marking {
+            assert!(!heap.step(Duration::ZERO).is_finished());
+            if counts.len() % 16 == 0 {
+                heap.verify().expect("it is consistent");
+            }
+            let count = heap.mutate(|mc, root| {
+                let before = marked(&root.borrow());
+                if changes && before > LONG / 3 {
+                    drop(root.borrow_mut(mc));
+                    assert_eq!(marked(&root.borrow()), LONG, "it was lent to be changed");
+                }
+                before
+            });
+            counts.push(count);
+        }
+        counts.dedup();
+        let most = counts.windows(2).map(|pair| pair[1] - pair[0]).max().expect("there are some");
+        assert!(counts.is_sorted() && (changes || most < LONG / 4), "{counts:?}");
+        let report = finish_local(&mut heap);
+        assert_eq!(report.live_objects, LONG as u64);
+        assert_eq!(report.barrier_looks > 0, changes);
+    }
+    assert!((0..LONG).all(|id| hand.drops.of(id) == 0));
+}
+
+fn finish_local<R: Branded>(heap: &mut RawHeap<R>) -> GcReport {
+    loop {
+        if let Progress::Finished(report) = heap.step(Duration::ZERO) {
+            return report;
+        }
+    }
+}
+
+/// A piece of a cell may have long vectors itself, and cells, which are traced at once.
+#[test]
+fn vectors_and_cells_within_a_long_vector_in_a_cell_survive_what_sessions_do() {
+    type Leaves<'gc> = Vec<Gc<'gc, Leaf<Dropped>>>;
+    type Inner = (Leaves<'static>, GcRefCell<Leaves<'static>>);
+    type Family = (GcRefCell<Vec<Inner>>, GcRefCell<Vec<Inner>>);
+    /// The length of a vector in a vector. A few are long.
+    fn length(at: usize) -> usize {
+        match at {
+            _ if at.is_multiple_of(500) => 3000,
+            _ if at.is_multiple_of(50) => 500,
+            _ => at % 2,
+        }
+    }
+    let (pool, hand) = (Pool::new(PoolConfig::default(), None), Stagehand::new());
+    let mut heap: RawHeap<Family> = RawHeap::new(Client::new(&pool), config(), |_| {
+        (GcRefCell::default(), GcRefCell::default())
+    });
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut steps = 0;
+    for round in 0..12 {
+        heap.mutate(|mc, (list, other)| {
+            let made = std::cell::Cell::new(0);
+            let leaves = |count: usize| -> Leaves<'_> {
+                let id = made.replace(made.get() + 1) % 100;
+                vec![mc.alloc(Leaf::new(Dropped(hand.clone(), id))); count]
+            };
+            other.borrow_mut(mc).clear();
+            *list.borrow_mut(mc) = (0..2500)
+                .map(|at| (leaves(length(at)), GcRefCell::new(leaves(length(at + 20)))))
+                .collect();
+        });
+        heap.collect();
+        let dropped = |id: usize| hand.drops.of(id);
+        let before: Vec<usize> = (0..100).map(dropped).collect();
+        let mut is_over = false;
+        let mut touched = round % 3 == 0;
+        while !is_over {
+            is_over = heap.step(Duration::ZERO).is_finished();
+            steps += 1;
+            if random.u8(..) < 4 {
+                heap.verify().expect("it is consistent");
+            }
+            if heap.core.phase().get() != Phase::Marking || random.u8(..) > 40 {
+                continue;
+            }
+            heap.mutate(|mc, (list, other)| {
+                // What lies in a cell in the cell changes, and the vector stays.
+                let (at, to) = (random.usize(..2500), random.usize(..2500));
+                if let (Some((_, from)), Some((_, to))) =
+                    (list.borrow().get(at), list.borrow().get(to))
+                {
+                    let moved = from.take(mc);
+                    to.borrow_mut(mc).extend(moved);
+                }
+                if !touched && random.u8(..) < 20 {
+                    touched = true;
+                    // The inner cells move, and the inner vectors with them.
+                    let mut moved = std::mem::take(&mut *list.borrow_mut(mc));
+                    moved.shrink_to_fit();
+                    moved.reverse();
+                    moved.iter_mut().for_each(|(leaves, _)| leaves.shrink_to_fit());
+                    other.borrow_mut(mc).extend(moved.drain(..).rev());
+                }
+            });
+        }
+        heap.verify().expect("it is consistent");
+        let after: Vec<usize> = (0..100).map(dropped).collect();
+        assert_eq!(after, before, "a reachable leaf was dropped");
+    }
+    assert!(steps > 1000, "{steps} steps");
+}
+
+/// The mark is given up with pieces waiting. The next one does not take the cell for its own.
+#[test]
+fn a_panic_in_a_piece_of_a_cell_gives_the_mark_up() {
+    type Family = GcRefCell<Vec<Links<'static>>>;
+    let stage = Stage::new();
+    let mut heap: RawHeap<Family> =
+        RawHeap::new(Client::new(&stage.pool), config(), |_| GcRefCell::default());
+    heap.mutate(|mc, root| {
+        let links = (0..LONG)
+            .map(|_| Links { nodes: vec![mc.alloc(stage.node(None))], bomb: stage.bomb.clone() });
+        *root.borrow_mut(mc) = links.collect();
+    });
+    for whole in [false, true] {
+        for _ in 0..6 {
+            assert!(!heap.step(Duration::ZERO).is_finished());
+        }
+        let nodes = |root: &GcRefCell<Vec<Links<'_>>>| {
+            root.borrow().iter().map(|links| marked(&links.nodes)).sum::<usize>()
+        };
+        let count = heap.mutate(|_, root| nodes(root));
+        assert!(count > 0 && count < LONG / 2, "{count} are marked");
+        stage.bomb.arm();
+        if whole {
+            // It gives the mark up by itself, and traces all at once.
+            boom(|| heap.collect());
+        } else {
+            boom(|| heap.step(Duration::ZERO));
+        }
+        heap.verify().expect("it is consistent");
+        // What waited is not looked at, and the vector may go.
+        heap.mutate(|mc, root| {
+            let links = std::mem::take(&mut *root.borrow_mut(mc));
+            *root.borrow_mut(mc) = links.into_iter().rev().collect();
+        });
+        while heap.core.phase().get() != Phase::Idle {
+            assert!(!heap.step(Duration::ZERO).is_finished());
+        }
+        let report = finish_local(&mut heap);
+        heap.verify().expect("it is consistent");
+        assert!(report.slices > 20, "{} slices", report.slices);
+        assert_eq!(report.live_objects, LONG as u64);
+    }
+    drop(heap);
+    stage.assert_all_dropped();
+}
+
+/// A thread comes before a session that changes the cell, within it, or after it.
+#[test]
+fn a_thread_that_marks_traces_a_cell_unless_a_session_has_it_or_has_had_it() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Thread {
+        Before,
+        Within,
+        After,
+    }
+    for when in [Thread::Before, Thread::Within, Thread::After] {
+        let backstage = Backstage::default();
+        in_shared(backstage.config(), |play, stage| {
+            let ids = fill_cell(play, stage);
+            // It traces the root, and so puts the cell's vector off.
+            assert!(!Play::step(play).is_finished());
+            if when == Thread::Before {
+                backstage.work();
+            }
+            play.session(|mc, world| {
+                type P<'h> = RawMutator<'h, World<'static>>;
+                move_all::<P<'_>>(mc, world, stage, |_| {
+                    if when == Thread::Within {
+                        backstage.work();
+                    }
+                });
+            });
+            if when == Thread::After {
+                backstage.work();
+            }
+            Play::verify(play);
+            finish(play);
+            Play::verify(play);
+            assert!(ids.iter().all(|&id| stage.drops.of(id) == 0), "{when:?}");
+        });
+    }
+}
+
+/// Others read meanwhile, and the thread that marks traces what is behind the lock.
+#[test]
+fn a_thread_that_marks_traces_the_vector_behind_a_lock_beside_its_readers() {
+    type Family = GcRwLock<Vec<Gc<'static, Leaf<Dropped>>>>;
+    let (pool, hand) = (Pool::new(PoolConfig::default(), None), Stagehand::new());
+    let backstage = Backstage::default();
+    let heap: RawHeap<Family, Shared> =
+        RawHeap::new(Client::new(&pool), backstage.config(), |_| GcRwLock::default());
+    let mut mutator = heap.attach().expect("it is the first here");
+    mutator.mutate(|mc, root| {
+        let leaves = (0..LONG).map(|id| mc.alloc(Leaf::new(Dropped(hand.clone(), id))));
+        *root.write(mc) = leaves.collect();
+    });
+    assert!(!mutator.step(Duration::ZERO).is_finished());
+    mutator.mutate(|mc, root| {
+        let reader = root.read(mc);
+        assert!(marked(&reader) < LONG);
+        backstage.work();
+        assert_eq!(marked(&reader), LONG);
+        drop(reader);
+        drop(root.write(mc));
+    });
+    while !mutator.step(Duration::ZERO).is_finished() {}
+    mutator.verify().expect("it is consistent");
+    assert!((0..LONG).all(|id| hand.drops.of(id) == 0));
 }
