@@ -21,7 +21,7 @@ use crate::values;
 /// Measures pauses: what sessions wait for the collector, and how long each of them takes.
 ///
 /// A program with one mutator on heaps of several shapes, collected in slices, beside sessions, and
-/// by stopping the world. A full run takes 20 minutes a round on two cores, `--quick` two.
+/// by stopping the world. A full run takes 30 minutes a round on two cores, `--quick` three.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Heaps to measure [default: all]

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumMessage, IntoStaticStr, VariantArray};
 
 /// A heap that is collected while its program runs. The comment on each is its title.
-// Collections of 10 million elements, `GcVec` and `GcMap`, are to stand at the end.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, ValueEnum, EnumMessage, IntoStaticStr, VariantArray,
 )]
@@ -27,6 +26,12 @@ pub(crate) enum Shape {
     Locals,
     /// table of `Vec<u8>` of 1 KiB
     Bytes,
+    /// the random graph, its table a `Vec` in one cell
+    Cell,
+    /// `GcVec` of 32-byte objects
+    Vector,
+    /// `GcMap` of 32-byte objects
+    Map,
 }
 
 impl Shape {
@@ -44,11 +49,14 @@ impl Shape {
     pub(crate) fn size(self, quick: bool) -> Size {
         let (nodes, extras) = match self {
             // A gigabyte.
-            Shape::Random | Shape::List | Shape::Tree | Shape::Cleanups => (1 << 25, 0),
+            Shape::Random | Shape::List | Shape::Tree | Shape::Cleanups | Shape::Cell => {
+                (1 << 25, 0)
+            }
             Shape::Weaks | Shape::Roots => (1 << 23, 1_000_000),
             Shape::Locals => (1 << 23, 100_000),
             // A gigabyte beside the heap.
             Shape::Bytes => (0, 1 << 20),
+            Shape::Vector | Shape::Map => (0, 10_000_000),
         };
         let part = if quick { 16 } else { 1 };
         Size { nodes: nodes / part, extras: extras / part }
@@ -60,7 +68,7 @@ impl Shape {
 pub(crate) struct Size {
     /// Linked objects of 32 bytes.
     pub(crate) nodes: usize,
-    /// Weak pointers, roots, local cleanups, or vectors of bytes.
+    /// Weak pointers, roots, local cleanups, vectors of bytes, or elements.
     pub(crate) extras: usize,
 }
 

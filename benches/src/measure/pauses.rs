@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use sexton::{
-    CleanupPool, Gc, GcAtomic, GcReport, Heap, HeapStats, Leaf, Local, Mode, Mutation, Mutator,
-    OnDrop, Root, Shared, Trace, Weak,
+    CleanupPool, Gc, GcAtomic, GcMap, GcMutex, GcReport, GcVec, Heap, HeapStats, Leaf, Local, Mode,
+    Mutation, Mutator, OnDrop, Root, Shared, Trace, Weak,
 };
 
 use super::memory;
@@ -48,29 +48,65 @@ struct Watch<'gc> {
 
 type Bytes = Leaf<Vec<u8>>;
 
+type Pointer<'gc> = Option<Gc<'gc, Node<'gc>>>;
+
+type Element<'gc> = Gc<'gc, Plain>;
+
 #[derive(Trace)]
 struct Held<'gc> {
+    /// Traced piece by piece, and each written by itself.
     heads: Vec<GcAtomic<'gc, Node<'gc>>>,
+    /// In place of the heads: the first write in a cycle has all of it traced.
+    cell: GcMutex<Vec<Pointer<'gc>>>,
+    /// Both modes have a lock around these. The marker takes their pages one by one.
+    vector: GcMutex<GcVec<'gc, Element<'gc>>>,
+    map: GcMutex<GcMap<'gc, usize, Element<'gc>>>,
     watches: GcAtomic<'gc, Watch<'gc>>,
     bytes: Vec<GcAtomic<'gc, Bytes>>,
 }
 
 impl<'gc> Held<'gc> {
     fn new(shape: Shape, size: Size) -> Self {
-        let heads = match shape {
-            Shape::Random | Shape::Cleanups => (size.nodes / 16).max(1),
-            _ => 1,
+        let (heads, cell) = match shape {
+            Shape::Random | Shape::Cleanups => ((size.nodes / 16).max(1), 0),
+            Shape::Cell => (0, (size.nodes / 16).max(1)),
+            _ => (1, 0),
         };
         let bytes = if shape == Shape::Bytes { size.extras } else { 0 };
         Held {
             heads: (0..heads).map(|_| GcAtomic::default()).collect(),
+            cell: GcMutex::new(vec![None; cell]),
+            vector: GcMutex::default(),
+            map: GcMutex::default(),
             watches: GcAtomic::default(),
             bytes: (0..bytes).map(|_| GcAtomic::default()).collect(),
         }
     }
 
-    fn any(&self, random: &mut fastrand::Rng) -> &GcAtomic<'gc, Node<'gc>> {
-        &self.heads[random.usize(..self.heads.len())]
+    /// Gives a pointer of the table.
+    fn any<M: Mode>(&self, mc: &Mutation<'gc, M>, random: &mut fastrand::Rng) -> Pointer<'gc> {
+        if self.heads.is_empty() {
+            let cell = self.cell.lock(mc);
+            return cell[random.usize(..cell.len())];
+        }
+        self.heads[random.usize(..self.heads.len())].load()
+    }
+
+    /// Replaces a pointer of the table by what `f` makes of it.
+    fn replace<M: Mode>(
+        &self,
+        mc: &Mutation<'gc, M>,
+        random: &mut fastrand::Rng,
+        f: impl FnOnce(Pointer<'gc>) -> Gc<'gc, Node<'gc>>,
+    ) {
+        if self.heads.is_empty() {
+            let mut cell = self.cell.lock(mc);
+            let place = random.usize(..cell.len());
+            cell[place] = Some(f(cell[place]));
+            return;
+        }
+        let head = &self.heads[random.usize(..self.heads.len())];
+        head.store(mc, Some(f(head.load())));
     }
 }
 
@@ -80,35 +116,62 @@ trait Allocates: Mode {
     where
         T: Trace<'gc> + Send + Sync;
 
+    /// Puts an element into the vector, in the place of another one or behind the last.
+    fn put<'gc>(mc: &Mutation<'gc, Self>, held: &Held<'gc>, at: usize, element: Element<'gc>);
+
+    /// Puts an element into the map.
+    fn insert<'gc>(mc: &Mutation<'gc, Self>, held: &Held<'gc>, key: usize, element: Element<'gc>);
+
     /// Registers a local cleanup, where there are any.
-    fn add_local_cleanup<'gc>(mc: &Mutation<'gc, Self>, node: Gc<'gc, Node<'gc>>);
+    fn add_local_cleanup<'gc>(_: &Mutation<'gc, Self>, _: Gc<'gc, Node<'gc>>) {}
 }
 
-impl Allocates for Local {
-    #[inline]
-    fn alloc<'gc, T>(mc: &Mutation<'gc>, value: T) -> Gc<'gc, T>
-    where
-        T: Trace<'gc> + Send + Sync,
-    {
-        mc.alloc(value)
-    }
+macro_rules! allocates {
+    ($mode:ty $(, $more:item)?) => {
+        impl Allocates for $mode {
+            #[inline]
+            fn alloc<'gc, T>(mc: &Mutation<'gc, Self>, value: T) -> Gc<'gc, T>
+            where
+                T: Trace<'gc> + Send + Sync,
+            {
+                mc.alloc(value)
+            }
 
+            fn put<'gc>(
+                mc: &Mutation<'gc, Self>,
+                held: &Held<'gc>,
+                at: usize,
+                element: Element<'gc>,
+            ) {
+                let vector = held.vector.lock(mc);
+                if at < vector.len() {
+                    vector.set(mc, at, element);
+                } else {
+                    vector.push(mc, element);
+                }
+            }
+
+            fn insert<'gc>(
+                mc: &Mutation<'gc, Self>,
+                held: &Held<'gc>,
+                key: usize,
+                element: Element<'gc>,
+            ) {
+                held.map.lock(mc).insert(mc, key, element);
+            }
+
+            $($more)?
+        }
+    };
+}
+
+allocates!(
+    Local,
     fn add_local_cleanup<'gc>(mc: &Mutation<'gc>, node: Gc<'gc, Node<'gc>>) {
         mc.add_cleanup_local(node, || _ = black_box(0));
     }
-}
-
-impl Allocates for Shared {
-    #[inline]
-    fn alloc<'gc, T>(mc: &Mutation<'gc, Shared>, value: T) -> Gc<'gc, T>
-    where
-        T: Trace<'gc> + Send + Sync,
-    {
-        mc.alloc(value)
-    }
-
-    fn add_local_cleanup<'gc>(_: &Mutation<'gc, Shared>, _: Gc<'gc, Node<'gc>>) {}
-}
+);
+allocates!(Shared);
 
 /// A heap with one mutator, in either mode.
 trait Runs<M: Mode> {
@@ -188,7 +251,9 @@ impl Program {
     fn build<'gc, M: Allocates>(&mut self, mc: &Mutation<'gc, M>, held: &Held<'gc>) {
         let Size { nodes, extras } = self.size;
         match self.shape {
-            Shape::Random | Shape::Cleanups => (0..nodes).for_each(|_| self.add(mc, held)),
+            Shape::Random | Shape::Cleanups | Shape::Cell => {
+                (0..nodes).for_each(|_| self.add(mc, held));
+            }
             Shape::List => {
                 let list = (0..nodes).fold(None, |list, _| Some(Self::node(mc, list, None)));
                 held.heads[0].store(mc, list);
@@ -211,6 +276,7 @@ impl Program {
             Shape::Bytes => {
                 held.bytes.iter().for_each(|place| self.fill(mc, place));
             }
+            Shape::Vector | Shape::Map => (0..extras).for_each(|at| self.put(mc, held, at)),
         }
     }
 
@@ -235,12 +301,24 @@ impl Program {
     /// Adds a node to a random graph. It links to what was in its place of the table before, and to
     /// what is in another: both random, but what is displaced is never lost.
     fn add<'gc, M: Allocates>(&mut self, mc: &Mutation<'gc, M>, held: &Held<'gc>) {
-        let place = held.any(&mut self.random);
-        let other = held.any(&mut self.random).load();
-        let node = Self::node(mc, place.load(), other);
-        place.store(mc, Some(node));
-        if self.shape == Shape::Cleanups && self.random.u8(..10) == 0 {
-            mc.add_cleanup(node, || _ = black_box(0));
+        let other = held.any(mc, &mut self.random);
+        let has_cleanup = self.shape == Shape::Cleanups && self.random.u8(..10) == 0;
+        held.replace(mc, &mut self.random, |before| {
+            let node = Self::node(mc, before, other);
+            if has_cleanup {
+                mc.add_cleanup(node, || _ = black_box(0));
+            }
+            node
+        });
+    }
+
+    /// Adds an element to the vector or the map, or replaces it.
+    fn put<'gc, M: Allocates>(&mut self, mc: &Mutation<'gc, M>, held: &Held<'gc>, at: usize) {
+        let element = M::alloc(mc, Plain::new([at as u64; 4]));
+        if self.shape == Shape::Map {
+            M::insert(mc, held, at, element);
+        } else {
+            M::put(mc, held, at, element);
         }
     }
 
@@ -262,11 +340,17 @@ impl Program {
         }
         let special = match self.shape {
             Shape::Cleanups | Shape::Weaks => PER_SESSION / 10,
+            Shape::Vector | Shape::Map => PER_SESSION / 16,
             Shape::Roots => 16,
             Shape::Locals => 4,
             _ => 0,
         };
         for _ in 0..special {
+            if matches!(self.shape, Shape::Vector | Shape::Map) {
+                let at = self.random.usize(..self.size.extras);
+                self.put(mc, held, at);
+                continue;
+            }
             let node = Self::node(mc, None, None);
             match self.shape {
                 Shape::Cleanups => _ = mc.add_cleanup(node, || _ = black_box(0)),
@@ -283,9 +367,10 @@ impl Program {
         }
         self.made += PER_SESSION as u64;
         // In a tree a part of it would be lost.
-        let may_change = matches!(self.shape, Shape::Random | Shape::List | Shape::Cleanups);
-        if let Some(node) = held.any(&mut self.random).load().filter(|_| may_change) {
-            let to = held.any(&mut self.random).load();
+        let may_change =
+            matches!(self.shape, Shape::Random | Shape::List | Shape::Cleanups | Shape::Cell);
+        if let Some(node) = held.any(mc, &mut self.random).filter(|_| may_change) {
+            let to = held.any(mc, &mut self.random);
             node.other.store(mc, to);
         }
     }
@@ -465,8 +550,9 @@ mod tests {
             heap.mutate(|mc, held| program.build(mc, held));
             let live = match shape {
                 Shape::Bytes => 100,
-                // An object for each weak pointer.
+                // An object for each weak pointer, a page for 512 elements.
                 Shape::Weaks => 1100,
+                Shape::Vector | Shape::Map => 101,
                 _ => 1000,
             };
             let report = heap.collect();
