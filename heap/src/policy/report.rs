@@ -89,11 +89,15 @@ pub struct GcReport {
 
 impl GcReport {
     /// Counts swept spans' objects, dead and alive, per second of sweep; 0 if nothing was swept.
+    ///
+    /// For a cycle that ran at once. What is swept beside sessions is in `background_time`.
     pub fn sweep_objects_per_second(&self) -> f64 {
         per_second(self.live_objects + self.swept_objects, self.sweep_time)
     }
 
     /// Counts live objects per second of mark; 0 if nothing was marked.
+    ///
+    /// For a cycle that ran at once. What is marked beside sessions is in `background_time`.
     pub fn mark_objects_per_second(&self) -> f64 {
         per_second(self.live_objects, self.mark_time)
     }
