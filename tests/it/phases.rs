@@ -1,9 +1,14 @@
 //! Cycles in slices that the heap runs by itself, and what a program does while one stands still.
 
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use sexton::{
-    BackPressure, CleanupPool, Gc, GcCell, GcReport, Heap, Leaf, OnDrop, Pacing, Progress, Trace,
+    BackPressure, CleanupPool, Gc, GcAtomic, GcCell, GcReport, Heap, Leaf, OnDrop, Pacing,
+    Progress, Shared, Trace,
 };
 
 use crate::world::{Counter, LONG, Node, WorldHeap, calm, phases};
@@ -70,6 +75,74 @@ fn automatic_cycles_run_in_slices_and_end_before_the_heap_has_grown_too_far() {
         // Twice what is alive is the goal. A machine with other work to do may miss it.
         assert!(most < 4 * LIVE, "the heap has grown to {most} bytes");
     }
+}
+
+thread_local! {
+    /// This thread has a session open.
+    static IN_SESSION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What drop glue notes: which thread it ran on.
+#[derive(Default)]
+struct Drops {
+    here: AtomicU64,
+    elsewhere: AtomicU64,
+}
+
+struct Noted(Arc<Drops>, ThreadId);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        let Noted(drops, made_on) = self;
+        assert!(!IN_SESSION.get(), "drop glue runs within a session");
+        let here = thread::current().id() == *made_on;
+        (if here { &drops.here } else { &drops.elsewhere }).fetch_add(1, SeqCst);
+    }
+}
+
+#[derive(Trace, Default)]
+struct SharedWorld<'gc> {
+    list: GcAtomic<'gc, Link<'gc>>,
+    last: GcAtomic<'gc, Leaf<Noted>>,
+}
+
+/// Steady garbage with drop glue beside a list. It goes on until a thread has dropped some.
+#[test]
+fn drop_glue_runs_on_a_thread_beside_sessions_and_in_none() {
+    let drops = Arc::new(Drops::default());
+    let heap: Heap<SharedWorld<'static>, Shared> = Heap::builder()
+        .gc_threads(2)
+        .pacing(Pacing::Automatic { min_bytes: 0, growth: 1.0 })
+        .pause_budget(Some(Duration::from_micros(50)))
+        .zeal(false)
+        .build(|_| SharedWorld::default());
+    let mut mutator = heap.attach();
+    mutator.mutate(|mc, world| {
+        let next = (0..LINKS)
+            .fold(None, |next, _| Some(mc.alloc(Link { next, _room: Leaf::new([0; 7]) })));
+        world.list.store(mc, next);
+    });
+    mutator.collect();
+    let (mut made, mut cycle) = (0, 0);
+    while drops.elsewhere.load(SeqCst) == 0 || cycle < 4 {
+        mutator.mutate(|mc, world| {
+            IN_SESSION.set(true);
+            for _ in 0..1000 {
+                let noted = Noted(drops.clone(), thread::current().id());
+                world.last.store(mc, Some(mc.alloc(Leaf::new(noted))));
+                made += 1;
+            }
+            IN_SESSION.set(false);
+        });
+        let report = heap.last_report().expect("there was one");
+        assert!(report.background_time.is_zero() || report.slices > 1, "{report:?}");
+        cycle = report.cycle;
+    }
+    mutator.verify().unwrap();
+    assert_eq!(heap.stats().drop_panics, 0);
+    drop(mutator);
+    drop(heap);
+    assert_eq!(drops.here.load(SeqCst) + drops.elsewhere.load(SeqCst), made);
 }
 
 /// Makes dead objects with cleanups, and stops in the middle of their sweep.
