@@ -1,4 +1,4 @@
-//! The arena: memory for blocks, carved and never given back until the pool goes.
+//! The arena: memory for blocks, carved, and given back as a whole when none of them is left.
 //!
 //! Invariant: each [`Block`] is the only handle by which its memory is written, and keeps the arena
 //! alive. So the memory outlives every handle, and the holder of a block owns it. A [`View`] only
@@ -35,7 +35,6 @@ impl Arena {
     }
 
     /// Bytes taken from the system.
-    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn bytes(&self) -> usize {
         self.bump.lock().allocated_bytes()
     }

@@ -1,18 +1,19 @@
 //! The block free list: the blocks that hold nothing.
 
 use crate::block::arena::{Arena, Block};
-use sexton_sync::{Arc, Injector, Steal};
+use sexton_sync::{Arc, Injector, Mutex, Steal};
 
 /// The block free list, and the arena behind it.
 #[derive(Debug)]
 pub(crate) struct Blocks {
     free: Injector<Block>,
-    arena: Arc<Arena>,
+    /// Locked to carve a block, and to begin a new arena.
+    arena: Mutex<Arc<Arena>>,
 }
 
 impl Blocks {
     pub(crate) fn new() -> Self {
-        Blocks { free: Injector::new(), arena: Arena::new() }
+        Blocks { free: Injector::new(), arena: Mutex::new(Arena::new()) }
     }
 
     /// Gives an empty block: a recycled one if there is one.
@@ -20,10 +21,27 @@ impl Blocks {
         loop {
             match self.free.steal() {
                 Steal::Success(block) => return block,
-                Steal::Empty => return self.arena.carve(),
+                Steal::Empty => return self.arena.lock().carve(),
                 Steal::Retry => {}
             }
         }
+    }
+
+    /// Drops the free blocks, and begins a new arena. Gives the bytes of the old one, if it has
+    /// gone.
+    ///
+    /// Blocks that are in use keep it. It goes with the last of them, when they are free at a later
+    /// call.
+    pub(crate) fn trim(&self) -> usize {
+        let old = std::mem::replace(&mut *self.arena.lock(), Arena::new());
+        loop {
+            match self.free.steal() {
+                Steal::Success(block) => drop(block),
+                Steal::Empty => break,
+                Steal::Retry => {}
+            }
+        }
+        Arc::try_unwrap(old).map_or(0, |arena| arena.bytes())
     }
 
     /// Takes a block back. Its entries are forgotten.
@@ -70,9 +88,29 @@ mod tests {
             pool.run_pending(usize::MAX)
         };
         assert_eq!(run(10 * CAPACITY), 10 * CAPACITY);
-        let before = pool.blocks().arena.bytes();
+        let bytes = || pool.blocks().arena.lock().bytes();
+        let before = bytes();
         (0..100).for_each(|_| assert_eq!(run(10 * CAPACITY), 10 * CAPACITY));
-        assert_eq!(pool.blocks().arena.bytes(), before);
+        assert_eq!(bytes(), before);
+        assert_eq!(pool.trim(), before as u64);
+        assert_eq!(bytes(), 0);
+        assert_eq!(run(10 * CAPACITY), 10 * CAPACITY);
+        assert_eq!(bytes(), before);
+    }
+
+    #[test]
+    fn a_block_in_use_keeps_its_memory_through_a_trim() {
+        let blocks = Blocks::new();
+        let (free, used) = (blocks.get(), blocks.get());
+        blocks.recycle(free);
+        used.write(0, record(3));
+        used.set_len(1);
+        assert_eq!(blocks.trim(), 0);
+        assert_eq!(used.pop_back(), Some(record(3)));
+        blocks.recycle(used);
+        // The one that is free now was carved before.
+        assert_eq!(blocks.get().len(), 0);
+        assert_eq!(blocks.trim(), 0, "nothing was carved since");
     }
 
     #[test]

@@ -239,6 +239,12 @@ impl Pool {
         &self.blocks
     }
 
+    /// Gives back the memory of blocks that hold nothing, and tells how many bytes.
+    pub fn trim(&self) -> u64 {
+        // In the child of a `fork` a lock may be held for ever.
+        if self.is_inherited() { 0 } else { self.blocks.trim() as u64 }
+    }
+
     pub(crate) fn recycle(&self, block: Block) {
         self.blocks.recycle(block);
     }
