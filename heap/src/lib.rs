@@ -23,10 +23,12 @@ mod memory {
     pub(crate) mod layout;
     pub(crate) mod locking;
     pub(crate) mod mark_stack;
+    #[expect(unsafe_code, reason = "maps memory, and gives it back")]
+    pub(crate) mod pages;
     pub(crate) mod peak;
     pub(crate) mod phase;
     pub(crate) mod rank_map;
-    #[expect(unsafe_code, reason = "maps memory and places spans in it")]
+    #[expect(unsafe_code, reason = "places spans in mapped memory")]
     pub(crate) mod region;
     #[expect(unsafe_code, reason = "closes emptied spans")]
     pub(crate) mod space;
@@ -152,6 +154,7 @@ mod collect {
     pub(crate) mod cycle;
     #[expect(unsafe_code, reason = "casts the root between brands")]
     pub(crate) mod heap;
+    pub(crate) mod huge_pages;
     pub(crate) mod mutator;
     pub(crate) mod pace;
     #[expect(unsafe_code, reason = "has spans swept by several threads")]

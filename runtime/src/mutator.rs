@@ -179,6 +179,18 @@ impl<'h, R: Branded> Mutator<'h, R> {
         progress
     }
 
+    /// Gives all memory back to the system that holds no object, and returns how many bytes.
+    ///
+    /// See [`Heap::trim`](crate::Heap::trim). It waits first until no session is open, and keeps
+    /// new ones waiting until it has ended.
+    ///
+    /// # Panics
+    ///
+    /// In the child of a `fork`, if the heap was made before.
+    pub fn trim(&mut self) -> u64 {
+        self.inner.trim()
+    }
+
     /// Returns whether another thread collects, or waits to.
     ///
     /// The next session of this mutator would wait for that. Within a session ask

@@ -21,6 +21,7 @@ use sexton_sync::drop_quietly;
 
 use crate::collect::background::{Background, Loan, Returned, Work};
 use crate::collect::clearing::Clearing;
+use crate::collect::huge_pages::HugePageTime;
 use crate::collect::pace::Pace;
 use crate::collect::sweeping::Sweeping;
 use crate::collect::until::Until;
@@ -80,6 +81,7 @@ struct Cycle {
     dropped_roots: u64,
     /// What trace glue has thrown within a session, to be thrown at its end.
     thrown: Option<Box<dyn Any + Send>>,
+    huge_pages: HugePageTime,
 }
 
 /// What is to be done for a heap that a cycle, or a slice, is due in.
@@ -130,6 +132,7 @@ impl Cycle {
             allocating: 0,
             dropped_roots: 0,
             thrown: None,
+            huge_pages: HugePageTime::new(),
         }
     }
 }
@@ -176,7 +179,9 @@ impl<M: Mode> Collector<M> {
     /// Tells what is to be done, when something is due.
     pub(crate) fn plan(&self, core: &Core<M>) -> Plan {
         let in_use = core.bytes_in_use();
-        let Some(budget) = self.budget.filter(|_| !core.zeal()) else { return Plan::Whole };
+        let Some(budget) = self.budget.filter(|_| !core.zeal()) else {
+            return Plan::Whole;
+        };
         let (pace, is_idle) =
             (self.cycle.with(|cycle| cycle.pace), core.phase().get() == Phase::Idle);
         if core.pacer().is_urgent(in_use) || is_idle && pace.fits(in_use, budget) {
@@ -601,7 +606,7 @@ impl Cycle {
         self.forget(core);
         core.retire_contexts();
         core.phase().pass(Phase::Marking, Phase::Sweeping, NO_EPOCH);
-        self.sweeping = Some(Sweeping::give_up(core));
+        self.sweeping = Some(Sweeping::give_up(core, self.huge_pages));
     }
 
     /// Forgets all that was to be done.
@@ -642,7 +647,9 @@ impl Cycle {
         let in_slices = core.phase().epoch() != NO_EPOCH;
         core.phase().pass(Phase::Clearing, Phase::Sweeping, NO_EPOCH);
         self.clearing = None;
-        self.sweeping = Some(Sweeping::begin(core, in_slices));
+        let marked = self.report.mark_time + self.report.background_time;
+        let huge_pages = self.huge_pages.next_cycle(marked);
+        self.sweeping = Some(Sweeping::begin(core, in_slices, huge_pages));
     }
 
     /// Sweeps, queues the cleanups, and publishes them. Tells whether all spans are swept.
@@ -658,10 +665,11 @@ impl Cycle {
         sweeping.is_swept()
     }
 
-    /// `Sweeping -> Idle`: returns long-empty regions to the system. Tells whether that is done.
+    /// `Sweeping -> Idle`: gives memory back that was of no use. Tells whether that is done.
     fn release<M: Mode>(&mut self, core: &Core<M>, until: Until<'_>) -> bool {
-        let sweeping = self.sweeping.as_ref().expect("a sweep is under way");
+        let sweeping = self.sweeping.as_mut().expect("a sweep is under way");
         let is_done = sweeping.release(core, until);
+        self.huge_pages = sweeping.huge_pages;
         self.report.release_time += self.clock.lap();
         if is_done {
             if !sweeping.given_up {

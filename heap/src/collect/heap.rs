@@ -161,6 +161,17 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         report
     }
 
+    /// Gives all memory back that holds no object; see the facade's `trim`. Called while no session
+    /// is open.
+    pub(crate) fn trim_stopped(&self) -> u64 {
+        let core = &self.core;
+        // A thread may be sweeping.
+        self.collector.settle(core);
+        core.retire_contexts();
+        let passes = core.phase().get() != Phase::Idle;
+        core.space().with(|space| space.trim(passes))
+    }
+
     fn visit_roots(&self, marker: &mut Marker) -> Pending {
         let mut pending = Pending::NONE;
         self.core.roots().for_each(|object| pending = marker.visit_untyped(pending, object));
@@ -257,6 +268,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
             weak_records: usage.weak_records,
             bytes: usage.bytes,
             mapped_bytes: space.mapped_bytes(),
+            resident_bytes: space.resident_bytes(),
             max_bytes: Some(space.max_bytes()).filter(|&bytes| bytes < u64::MAX),
             roots: core.roots().len() as u64,
             cleanups: core.client().stats(),
@@ -327,6 +339,11 @@ impl<R: Branded> RawHeap<R, Local> {
     pub fn step(&mut self, budget: Duration) -> Progress {
         let ended = self.run(Stopped::now(), Until::after(budget), &NoneWaiting);
         ended.map_or(Progress::Working, Progress::Finished)
+    }
+
+    /// Gives all memory back that holds no object; see the facade's `trim`.
+    pub fn trim(&mut self) -> u64 {
+        self.trim_stopped()
     }
 
     /// Recomputes reachability and all bookkeeping the slow way and compares. For tests; O(heap).

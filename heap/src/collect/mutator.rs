@@ -143,6 +143,12 @@ impl<R: Branded> RawMutator<'_, R> {
         ended.map_or(Progress::Working, Progress::Finished)
     }
 
+    /// Gives all memory back that holds no object; see the facade's `trim`.
+    pub fn trim(&mut self) -> u64 {
+        let _stopped = self.stop(|| false).expect("nothing was said against it");
+        self.heap.trim_stopped()
+    }
+
     /// Runs one full cycle if an object has been refused since the last one. Tells whether it did.
     pub fn collect_if_refused(&mut self) -> bool {
         let stopped = self.stop(|| !self.heap.has_refused());

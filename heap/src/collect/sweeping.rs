@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use sexton_cleanup::Cycle as CleanupCycle;
 
+use crate::collect::huge_pages::HugePageTime;
 use crate::collect::taken::Taken;
 use crate::collect::until::{SPANS, Until};
-use crate::memory::space::{Passed, Space, Swept, Usage};
+use crate::memory::space::{Passed, Released, Space, Swept, Usage};
 use crate::memory::span::SpanRef;
 use crate::policy::report::GcReport;
 use crate::safepoint::helpers::{Helpers, Job};
@@ -23,7 +24,6 @@ use crate::sweep::parallel::Sweepers;
 use crate::sweep::sweeper::{Drops, SweepStats, Sweeper};
 
 /// How far the sweep has come.
-#[derive(Default)]
 pub(crate) struct Sweeping {
     /// The mark was given up: marks are cleared, and nothing dies.
     pub(crate) given_up: bool,
@@ -41,8 +41,9 @@ pub(crate) struct Sweeping {
     /// Cleanups queued, and blocks published for them.
     queued: u64,
     published: u64,
-    /// All spans are swept, and empty regions are being released.
+    /// All spans are swept, and memory of no use is being given back.
     is_swept: bool,
+    pub(crate) huge_pages: HugePageTime,
 }
 
 /// What a step leaves to be published.
@@ -62,20 +63,40 @@ struct ToSort {
 
 impl Sweeping {
     /// Begins one. Called while no session is open, and no allocator holds a span.
-    pub(crate) fn begin<M: Mode>(core: &Core<M>, in_slices: bool) -> Self {
+    pub(crate) fn begin<M: Mode>(
+        core: &Core<M>,
+        in_slices: bool,
+        huge_pages: HugePageTime,
+    ) -> Self {
         let before = core.space().with(|space| {
             // What is allocated from now on lies in swept spans, or in new ones.
             space.unlist_spans();
             space.begin_pass();
             space.usage()
         });
-        Sweeping { before, in_slices, ..Sweeping::default() }
+        Sweeping { before, in_slices, ..Sweeping::new(huge_pages) }
     }
 
     /// Begins to clear the marks of a mark that is given up.
-    pub(crate) fn give_up<M: Mode>(core: &Core<M>) -> Self {
+    pub(crate) fn give_up<M: Mode>(core: &Core<M>, huge_pages: HugePageTime) -> Self {
         core.space().with(Space::begin_pass);
-        Sweeping { given_up: true, ..Sweeping::default() }
+        Sweeping { given_up: true, ..Sweeping::new(huge_pages) }
+    }
+
+    fn new(huge_pages: HugePageTime) -> Self {
+        Sweeping {
+            given_up: false,
+            before: Usage::default(),
+            in_slices: false,
+            stats: SweepStats::default(),
+            taken: Taken::default(),
+            dropping: None,
+            put_off: Vec::new(),
+            queued: 0,
+            published: 0,
+            is_swept: false,
+            huge_pages,
+        }
     }
 
     /// Tells whether all spans are swept.
@@ -211,11 +232,19 @@ impl Sweeping {
         }
     }
 
-    /// Returns long-empty regions to the system, when all spans are swept. Tells whether that is
-    /// done.
-    pub(crate) fn release<M: Mode>(&self, core: &Core<M>, until: Until<'_>) -> bool {
-        // A region is unmapped here, while the space is not locked.
-        while !self.given_up && core.space().with(Space::release_region).is_some() {
+    /// Gives memory back that was of no use for a cycle, and has well used memory backed by large
+    /// pages, when all spans are swept. Tells whether that is done.
+    pub(crate) fn release<M: Mode>(&mut self, core: &Core<M>, until: Until<'_>) -> bool {
+        while !self.given_up {
+            let huge_pages = self.huge_pages.is_left(until);
+            // A region is unmapped, and a large page made, while the space is not locked.
+            match core.space().with(|space| space.give_back(huge_pages)) {
+                Released::All => break,
+                Released::Some => {}
+                Released::Region(region) => drop(region),
+                Released::HugePage(page) => self.huge_pages.make(page),
+                Released::WellUsed => return false,
+            }
             if until.is_over() {
                 return false;
             }

@@ -21,8 +21,8 @@ pub(crate) struct Until<'a> {
 enum End<'a> {
     /// When there is nothing left to do.
     Never,
-    /// Then.
-    At(Instant),
+    /// Then, after a slice of this length.
+    At(Instant, Duration),
     /// When the flag says so, which another thread sets. Sessions may be open meanwhile.
     Recalled(&'a AtomicBool),
 }
@@ -37,7 +37,8 @@ impl<'a> Until<'a> {
 
     pub(crate) fn after(budget: Duration) -> Self {
         // What is so far off that it has no date does not come.
-        let end = Instant::now().checked_add(budget).map_or(End::Never, End::At);
+        let deadline = Instant::now().checked_add(budget);
+        let end = deadline.map_or(End::Never, |deadline| End::At(deadline, budget));
         Until::when(end)
     }
 
@@ -56,6 +57,19 @@ impl<'a> Until<'a> {
         Until { is_likely_the_last: true, ..self }
     }
 
+    /// Tells whether there is time for a step that takes this long, and that can wait.
+    pub(crate) fn has_time_for(self, step: Duration) -> HasTime {
+        match self.end {
+            // A session waits for it.
+            _ if !self.runs_user_code => HasTime::No,
+            End::Never | End::Recalled(_) => HasTime::Now,
+            End::At(deadline, _) if Instant::now() + step <= deadline => HasTime::Now,
+            // A slice that is hardly longer might never have that much time left.
+            End::At(_, slice) if step > slice / 4 * 3 || self.is_likely_the_last => HasTime::No,
+            End::At(..) => HasTime::Later,
+        }
+    }
+
     /// Tells whether it ends with the cycle.
     pub(crate) fn is_never(self) -> bool {
         matches!(self.end, End::Never)
@@ -64,11 +78,20 @@ impl<'a> Until<'a> {
     pub(crate) fn is_over(self) -> bool {
         match self.end {
             End::Never => false,
-            End::At(deadline) => Instant::now() >= deadline,
+            End::At(deadline, _) => Instant::now() >= deadline,
             // Relaxed: it hurries a thread, and no more.
             End::Recalled(flag) => flag.load(Relaxed),
         }
     }
+}
+
+/// Whether there is time for a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HasTime {
+    No,
+    /// Not now, but in the next slice.
+    Later,
+    Now,
 }
 
 /// Spans taken for a step at a time: so often the space is locked, and the clock looked at, if

@@ -73,6 +73,7 @@ pub(crate) fn verify<M: Mode>(
             Phase::Clearing => truth.check_snapshot(&reachable, Vec::new())?,
             Phase::Sweeping => truth.check_no_marks(|span| !unswept.contains(span))?,
         }
+        truth.check_regions()?;
         truth.check_spans(core)?;
         truth.check_lists(&allocators, &unswept)?;
         truth.check_weaks(&reachable)?;
@@ -169,6 +170,18 @@ impl<'a> Truth<'a> {
             }
         }
         Ok(reachable)
+    }
+
+    /// Checks what the regions know of their memory.
+    fn check_regions(&self) -> Result<(), VerifyError> {
+        let regions = self.space.regions();
+        for region in regions {
+            ensure!(region.is_consistent(), "units of a region are both free and in use");
+        }
+        let resident = regions.iter().map(Region::resident_bytes).sum::<u64>();
+        let believed = self.space.resident_bytes();
+        ensure!(resident == believed, "{resident} bytes are resident, but {believed} believed");
+        Ok(())
     }
 
     /// Checks that nothing is marked in the spans that `of` picks.

@@ -136,17 +136,19 @@ impl Allocator {
             }
         }
         self.runs[entry(info)].info = info;
+        let mut has_used_one_up = false;
         loop {
             let run = &mut self.runs[entry(info)];
             let cursor = match &mut run.cursor {
                 Some(cursor) => cursor,
                 None => {
-                    let span = space.with(|space| space.take_span(info))?;
+                    let span = space.with(|space| space.take_span(info, has_used_one_up))?;
                     run.cursor.insert(Cursor::new(span))
                 }
             };
             let Some(found) = cursor.find() else {
                 run.cursor = None;
+                has_used_one_up = true;
                 continue;
             };
             let wanted = found.len() as u64 * bytes;

@@ -33,6 +33,13 @@ pub(crate) fn set_range(bits: &[Cell<u64>], from: usize, to: usize) {
     for_each_word(from, to, |word, mask| bits[word].set(bits[word].get() | mask));
 }
 
+/// Tells whether none of the bits `from .. to` is set.
+pub(crate) fn are_clear(bits: &[Cell<u64>], from: usize, to: usize) -> bool {
+    let mut set = 0;
+    for_each_word(from, to, |word, mask| set |= bits[word].get() & mask);
+    set == 0
+}
+
 /// Calls `each` with the words that the bits `from .. to` are in, and with those bits of each.
 #[inline]
 pub(crate) fn for_each_word(from: usize, to: usize, mut each: impl FnMut(usize, u64)) {

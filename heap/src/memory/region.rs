@@ -4,14 +4,21 @@
 //! hold the metadata of all its spans, the others are spans. An object too large for that has a
 //! region of its own, longer, with the same head.
 //!
+//! Its memory is small pages at first, so that a span takes as much as has been written to. What is
+//! well used becomes two large pages; see [`Region::well_used`]. What has been of no use for a
+//! whole cycle goes back; see [`Region::give_back`].
+//!
 //! Invariant: a unit is free, and then its bitmaps are zero; or it belongs to one open span. The
 //! span's first unit has its bit in `open`. A region does not know what is in a span.
+//!
+//! Invariant: a unit without its bit in `touched` is free, and takes no memory.
 
 use std::ptr::NonNull;
 
 use crate::memory::bitmap;
 use crate::memory::layout::{REGION_BYTES, SPAN_BYTES, UNITS};
-use crate::memory::span::{METADATA_UNITS, SpanRef};
+use crate::memory::pages::{self, HUGE_PAGE};
+use crate::memory::span::{METADATA_UNITS, Span, SpanRef};
 use crate::memory::type_info::TypeInfo;
 
 /// One mapping of span units with their metadata.
@@ -27,6 +34,42 @@ pub(crate) struct Region {
     ahead: u64,
     /// Cycles in a row after which it was empty, nothing having been opened in between.
     empty_cycles: u32,
+    /// Units that have been open since their pages were mapped, or given back.
+    touched: u64,
+    /// Pages of metadata that have been written to since then.
+    metadata: u64,
+    /// Units that were free at the end of the last cycle and have been since.
+    rested: u64,
+    /// Units of spans that the last sweep has found well used.
+    well_used: u64,
+    /// Units that were opened again in the last cycle, after they had been freed.
+    reused: u64,
+    /// First units of spans that are hardly used and have been at rest, so that their free pages
+    /// are to go.
+    at_rest: u64,
+    /// The units of large pages.
+    huge: u64,
+    resident_bytes: u64,
+}
+
+/// How long something has to have been of no use before its pages are given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unused {
+    /// For a whole cycle. A large page stays whole unless half of it is.
+    ForACycle,
+    /// Now.
+    Now,
+}
+
+/// Memory that is to be backed by one large page.
+#[derive(Debug)]
+pub(crate) struct HugePage(NonNull<u8>);
+
+impl HugePage {
+    /// Has the system make it. That copies all of it, and takes a good part of a millisecond.
+    pub(crate) fn make(self) {
+        pages::try_huge_page(self.0);
+    }
 }
 
 // SAFETY: the mapping belongs to the region, wherever that is.
@@ -35,16 +78,32 @@ unsafe impl Send for Region {}
 impl Region {
     /// Maps a region with room for a span of `units`; `None` if the system gives no memory.
     ///
-    /// With `huge_pages`, the system is asked to back it by pages of 2 MiB. A random walk over many
-    /// objects then misses the translation cache less, and fresh memory is a hundred times cheaper.
-    /// But it comes in pieces of that size.
+    /// With `huge_pages`, an object that is larger than a region is backed by pages of 2 MiB from
+    /// the beginning: all of it is about to be written.
     pub(crate) fn map(units: usize, huge_pages: bool) -> Option<Region> {
         let bytes = ((METADATA_UNITS + units) * SPAN_BYTES).max(REGION_BYTES);
-        let base = sys::map(bytes, REGION_BYTES)?;
-        if huge_pages {
-            sys::prefer_huge_pages(base, bytes);
+        let base = pages::map(bytes, REGION_BYTES)?;
+        if huge_pages && bytes > REGION_BYTES {
+            pages::prefer_huge_pages(base, bytes);
+        } else {
+            pages::prefer_small_pages(base, bytes);
         }
-        Some(Region { base, bytes, free: ALL_FREE, open: 0, ahead: 0, empty_cycles: 0 })
+        Some(Region {
+            base,
+            bytes,
+            free: ALL_FREE,
+            open: 0,
+            ahead: 0,
+            empty_cycles: 0,
+            touched: 0,
+            metadata: 0,
+            rested: 0,
+            well_used: 0,
+            reused: 0,
+            at_rest: 0,
+            huge: 0,
+            resident_bytes: 0,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -55,10 +114,36 @@ impl Region {
         self.bytes
     }
 
+    /// Gives the bytes that may be in memory: what has been in use, and was not given back.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.resident_bytes
+    }
+
+    /// Tells whether what it knows of its units holds together. For the verifier.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let spans = self.spans().map(|span| self.units_of(span.units(), self.unit_of(span)));
+        let used = spans.fold(0, |used, units| used | units);
+        used == ALL_FREE & !self.free
+            && used & !self.touched == 0
+            && (self.well_used | self.at_rest) & !used == 0
+            && self.at_rest & !self.open == 0
+            && self.rested & !self.free == 0
+    }
+
+    /// Called when `touched` or `metadata` has changed.
+    fn count_resident(&mut self) {
+        let pages = self.metadata.count_ones() as usize * pages::page_bytes();
+        let units = self.touched.count_ones() as usize * SPAN_BYTES;
+        self.resident_bytes =
+            if self.bytes > REGION_BYTES { self.bytes } else { units + pages } as u64;
+    }
+
     /// Takes note that a cycle has ended; whether the region should be unmapped now. A region that
     /// has just become empty is likely to be filled again. One that stayed empty for a whole cycle
     /// goes. One made for a single huge object goes at once.
     pub(crate) fn expires(&mut self) -> bool {
+        self.reused &= !(self.free & self.rested);
+        self.rested = self.free;
         self.empty_cycles = if self.is_empty() { self.empty_cycles + 1 } else { 0 };
         self.empty_cycles > 1 || (self.is_empty() && self.bytes > REGION_BYTES)
     }
@@ -70,7 +155,15 @@ impl Region {
 
     /// Opens a span in the first gap that fits, lowest address first: recently emptied spans near
     /// the front are the warm ones.
-    pub(crate) fn open(&mut self, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
+    ///
+    /// With `fills`, its slots are about to be used. So they get their memory in one call, which
+    /// takes less time than a fault for each page.
+    pub(crate) fn open(
+        &mut self,
+        info: &'static TypeInfo,
+        class: u32,
+        fills: bool,
+    ) -> Option<SpanRef> {
         let units = info.slot_bytes.div_ceil(SPAN_BYTES);
         let taken = self.units_of(units, first_gap(self.free, self.in_region(units))?);
         let unit = taken.trailing_zeros() as usize;
@@ -80,9 +173,19 @@ impl Region {
         let span = unsafe { SpanRef::at(self.base, unit) };
         // SAFETY: the units were free, so the span is closed and its bitmaps are zero.
         unsafe { span.open(info, place, class) };
+        if fills && self.touched & taken == 0 && self.bytes == REGION_BYTES {
+            pages::touch(place, span.slots() * info.slot_bytes);
+        }
         self.free &= !taken;
         self.open |= 1 << unit;
         self.empty_cycles = 0;
+        self.rested &= !taken;
+        self.reused |= taken & self.touched;
+        let (touched, metadata) = (self.touched | taken, self.metadata | metadata_pages(unit));
+        if (touched, metadata) != (self.touched, self.metadata) {
+            (self.touched, self.metadata) = (touched, metadata);
+            self.count_resident();
+        }
         Some(span)
     }
 
@@ -92,14 +195,150 @@ impl Region {
     ///
     /// Nothing in the span is used again, and its bitmaps are zero.
     pub(crate) unsafe fn close(&mut self, span: SpanRef) {
-        let unit = (span.base().addr().get() - self.base.addr().get()) / SPAN_BYTES;
+        let unit = self.unit_of(span);
         debug_assert!(self.open >> unit & 1 != 0);
         let units = self.units_of(span.units(), unit);
         // SAFETY: the span is open, and by this function's contract done with.
         unsafe { span.close() };
         self.free |= units;
         self.open &= !(1 << unit);
+        self.well_used &= !units;
+        self.at_rest &= !units;
         debug_assert!(self.ahead >> unit & 1 == 0, "a pass would come to a closed span");
+    }
+
+    /// Takes note of what a sweep has found in the open span of a unit: enough live objects, or so
+    /// few that its free pages are worth giving back.
+    #[inline]
+    pub(crate) fn note(&mut self, unit: u32, span: SpanRef, is_well_used: bool) {
+        // Those of several units have one slot. Of the others the header's second line is not read.
+        let more = if span.slots() == 1 { span.units() } else { 1 };
+        let units = self.units_of(more, unit as usize);
+        if is_well_used {
+            self.well_used |= units;
+        } else {
+            self.well_used &= !units;
+            if span.rest() {
+                self.at_rest |= units;
+            }
+        }
+    }
+
+    /// Gives a half of the region that is to be one large page from now on. Nearly all of it is
+    /// spans that have survived a sweep and are well used, or is freed and used again in each
+    /// cycle.
+    pub(crate) fn well_used(&mut self) -> Option<HugePage> {
+        let half = self.next_well_used()?;
+        self.huge |= half;
+        // All of it is in memory then.
+        self.touched |= half & ALL_FREE;
+        self.count_resident();
+        // SAFETY: the unit lies within the region, whose mapping `base` covers.
+        Some(HugePage(unsafe { self.base.byte_add(half.trailing_zeros() as usize * SPAN_BYTES) }))
+    }
+
+    /// Tells whether [`well_used`](Self::well_used) would give one.
+    pub(crate) fn has_well_used(&self) -> bool {
+        self.next_well_used().is_some()
+    }
+
+    fn next_well_used(&self) -> Option<u64> {
+        // One that stayed free for a cycle is not looked at: it has just been given back.
+        let used = self.well_used | self.reused | !ALL_FREE;
+        HALVES.into_iter().find(|half| {
+            self.bytes == REGION_BYTES
+                && self.huge & half == 0
+                && (used & half).count_ones() + FEW_UNITS >= half.count_ones()
+        })
+    }
+
+    /// Gives some pages that are of no use back to the system, and tells how many bytes. `None`:
+    /// there are no more of them. Called with at most one run of pages, or one span, to bound the
+    /// time that takes.
+    ///
+    /// A unit that is freed and used again in each cycle is never given back. Nor is a well used
+    /// span, nor one that was allocated from since the sweep before the last.
+    pub(crate) fn give_back(&mut self, unused: Unused) -> Option<usize> {
+        if self.bytes > REGION_BYTES {
+            return None;
+        }
+        let free = match unused {
+            Unused::ForACycle => self.free & self.rested,
+            Unused::Now => self.free,
+        };
+        let units = self.splitting(free & self.touched | self.at_rest, unused);
+        if units != 0 {
+            return Some(self.give_back_units(units));
+        }
+        self.give_back_metadata(free)
+    }
+
+    /// Has [`give_back`](Self::give_back) look at all spans for free pages, but for those on large
+    /// pages that are well used. Called while no allocator holds one.
+    pub(crate) fn put_to_rest(&mut self) {
+        self.spans().for_each(|span| _ = span.rest());
+        self.at_rest = self.open & !(self.well_used & self.huge);
+    }
+
+    /// Of units to give back, leaves those whose large page is to stay.
+    fn splitting(&self, units: u64, unused: Unused) -> u64 {
+        let splits = |half: &u64| {
+            self.huge & half == 0
+                || unused == Unused::Now
+                || (units & half).count_ones() * 2 >= half.count_ones()
+        };
+        HALVES.into_iter().filter(splits).fold(0, |sum, half| sum | units & half)
+    }
+
+    fn give_back_units(&mut self, units: u64) -> usize {
+        let first = units.trailing_zeros();
+        if let Some(half) = HALVES.into_iter().find(|half| half & self.huge & 1 << first != 0) {
+            self.huge &= !half;
+            // SAFETY: the unit lies within the region, whose mapping `base` covers.
+            let start = unsafe { self.base.byte_add(half.trailing_zeros() as usize * SPAN_BYTES) };
+            // Otherwise the system would make it one again.
+            pages::prefer_small_pages(start, HUGE_PAGE);
+        }
+        if self.at_rest >> first & 1 != 0 {
+            self.at_rest &= !(1 << first);
+            // SAFETY: bits of `at_rest` are among those of `open`, units of this mapped region.
+            let span = unsafe { SpanRef::at(self.base, first as usize) };
+            return span.give_back_free_pages();
+        }
+        let len = (units & !self.at_rest) >> first;
+        let run = bitmap::mask(first, len.trailing_ones().min(RUN));
+        self.touched &= !run;
+        self.reused &= !run;
+        self.count_resident();
+        self.give_back_pages(first as usize * SPAN_BYTES, run.count_ones() as usize * SPAN_BYTES)
+    }
+
+    /// Gives back a run of pages on which there is metadata only of the units in `free`.
+    fn give_back_metadata(&mut self, free: u64) -> Option<usize> {
+        if free == 0 || self.huge & 1 != 0 {
+            return None;
+        }
+        let used = bitmap::ones_of(0, ALL_FREE & !free);
+        let pages = self.metadata & !used.fold(0, |pages, unit| pages | metadata_pages(unit));
+        if pages == 0 {
+            return None;
+        }
+        let first = pages.trailing_zeros();
+        let run = bitmap::mask(first, (pages >> first).trailing_ones());
+        self.metadata &= !run;
+        self.count_resident();
+        let page = pages::page_bytes();
+        Some(self.give_back_pages(first as usize * page, run.count_ones() as usize * page))
+    }
+
+    /// Gives back pages that hold no span, and no metadata of one. What they held is zero, or is
+    /// not read again. Gives the bytes that have gone.
+    fn give_back_pages(&mut self, offset: usize, bytes: usize) -> usize {
+        // SAFETY: the offset lies within the region, whose mapping `base` covers.
+        let start = unsafe { self.base.byte_add(offset) };
+        // SAFETY: they are whole pages of this mapped region. A closed span's bitmaps are zero and
+        // read zero after this; nothing else of it is read before it is opened, which writes it.
+        if unsafe { pages::give_back(start, bytes) } { bytes } else { 0 }
     }
 
     /// Begins a pass over the open spans.
@@ -107,16 +346,17 @@ impl Region {
         self.ahead = self.open;
     }
 
-    /// Gives the next span of the pass, in address order, which is the pass's from here on.
+    /// Gives the next span of the pass, in address order, which is the pass's from here on; and its
+    /// first unit.
     #[inline]
-    pub(crate) fn next_of_pass(&mut self) -> Option<SpanRef> {
+    pub(crate) fn next_of_pass(&mut self) -> Option<(SpanRef, u32)> {
         if self.ahead == 0 {
             return None;
         }
-        let unit = self.ahead.trailing_zeros() as usize;
+        let unit = self.ahead.trailing_zeros();
         self.ahead &= self.ahead - 1;
         // SAFETY: bits of `ahead` are among those of `open`, units of this mapped region.
-        Some(unsafe { SpanRef::at(self.base, unit) })
+        Some((unsafe { SpanRef::at(self.base, unit as usize) }, unit))
     }
 
     /// Gives the spans that the pass has not come to, in address order.
@@ -157,9 +397,34 @@ impl Region {
     fn units_of(&self, units: usize, first: usize) -> u64 {
         bitmap::mask(first as u32, self.in_region(units) as u32)
     }
+
+    /// Gives the first unit of a span of this region.
+    fn unit_of(&self, span: SpanRef) -> usize {
+        (span.base().addr().get() - self.base.addr().get()) / SPAN_BYTES
+    }
 }
 
 const ALL_FREE: u64 = u64::MAX << METADATA_UNITS;
+
+/// The units of each large page.
+const HALVES: [u64; 2] = [u32::MAX as u64, (u32::MAX as u64) << 32];
+
+const _: () = assert!(HUGE_PAGE * HALVES.len() == REGION_BYTES && UNITS == 64);
+
+/// Units of a large page that need not be well used.
+const FEW_UNITS: u32 = 2;
+
+/// The most units that are given back in one call: some ten microseconds.
+const RUN: u32 = 16;
+
+/// Gives the pages that a unit's metadata lies on, one bit each.
+fn metadata_pages(unit: usize) -> u64 {
+    let (from, to) = (unit * size_of::<Span>(), (unit + 1) * size_of::<Span>());
+    let first = from / pages::page_bytes();
+    bitmap::mask(first as u32, (to.div_ceil(pages::page_bytes()) - first) as u32)
+}
+
+const _: () = assert!(METADATA_UNITS * SPAN_BYTES / 4096 <= 64, "a bit for each page of metadata");
 
 /// Gives the first `units` adjacent set bits.
 fn first_gap(free: u64, units: usize) -> Option<usize> {
@@ -177,91 +442,7 @@ impl Drop for Region {
     fn drop(&mut self) {
         debug_assert!(self.is_empty(), "a region is unmapped while spans in it are open");
         // SAFETY: the mapping was made by `map` with these bounds; no span is open in it.
-        unsafe { sys::unmap(self.base, self.bytes, REGION_BYTES) };
-    }
-}
-
-#[cfg(unix)]
-mod sys {
-    use std::ptr::NonNull;
-
-    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-
-    /// Maps `bytes` of zeroes at a multiple of `align`, or `None` if the system refuses.
-    pub(super) fn map(bytes: usize, align: usize) -> Option<NonNull<u8>> {
-        // Map too much, then give back what sticks out on both sides.
-        let whole = bytes.checked_add(align)?;
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a null hint and a fresh private mapping touch no memory that is in use.
-        let mapped =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), whole, protection, MapFlags::PRIVATE) };
-        let start = NonNull::new(mapped.ok()?.cast::<u8>())?;
-        let before = start.align_offset(align);
-        // SAFETY: the aligned address lies within the mapping.
-        let base = unsafe { start.byte_add(before) };
-        // SAFETY: as above; at most one past its end.
-        let end = unsafe { base.byte_add(bytes) };
-        // SAFETY: the piece before the base is unused.
-        unsafe { unmap_piece(start, before) };
-        // SAFETY: the piece behind the end is unused.
-        unsafe { unmap_piece(end, whole - before - bytes) };
-        Some(base)
-    }
-
-    /// Asks for large pages; a system that has none, or none left, goes on with small ones.
-    pub(super) fn prefer_huge_pages(base: NonNull<u8>, bytes: usize) {
-        #[cfg(target_os = "linux")]
-        {
-            use rustix::mm::{Advice, madvise};
-            // SAFETY: this advice does not change what the memory holds, and the mapping is ours.
-            let _refused = unsafe { madvise(base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (base, bytes);
-    }
-
-    /// # Safety
-    ///
-    /// The bytes are mapped, and nothing in them is used again.
-    unsafe fn unmap_piece(start: NonNull<u8>, bytes: usize) {
-        if bytes > 0 {
-            // SAFETY: by this function's contract.
-            let unmapped = unsafe { munmap(start.as_ptr().cast(), bytes) };
-            debug_assert!(unmapped.is_ok(), "munmap refused a mapping of ours");
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `base` came from `map(bytes, align)`, and nothing in the mapping is used again.
-    pub(super) unsafe fn unmap(base: NonNull<u8>, bytes: usize, _align: usize) {
-        // SAFETY: by this function's contract.
-        unsafe { unmap_piece(base, bytes) };
-    }
-}
-
-#[cfg(not(unix))]
-mod sys {
-    use std::alloc::{Layout, alloc_zeroed, dealloc};
-    use std::ptr::NonNull;
-
-    /// Allocates `bytes` of zeroes at a multiple of `align`, or `None` if the system refuses.
-    pub(super) fn map(bytes: usize, align: usize) -> Option<NonNull<u8>> {
-        let layout = Layout::from_size_align(bytes, align).ok()?;
-        // SAFETY: the layout is not empty.
-        NonNull::new(unsafe { alloc_zeroed(layout) })
-    }
-
-    /// Nothing: the allocator decides.
-    pub(super) fn prefer_huge_pages(_base: NonNull<u8>, _bytes: usize) {}
-
-    /// # Safety
-    ///
-    /// `base` came from `map(bytes, align)`, and nothing in the mapping is used again.
-    pub(super) unsafe fn unmap(base: NonNull<u8>, bytes: usize, align: usize) {
-        let layout = Layout::from_size_align(bytes, align).expect("it was valid for `map`");
-        // SAFETY: by this function's contract.
-        unsafe { dealloc(base.as_ptr(), layout) };
+        unsafe { pages::unmap(self.base, self.bytes, REGION_BYTES) };
     }
 }
 
@@ -286,5 +467,152 @@ mod tests {
         assert_eq!(region.bytes(), REGION_BYTES);
         let huge = Region::map(100, true).expect("6.5 MiB of address space");
         assert_eq!(huge.bytes(), 102 * SPAN_BYTES);
+    }
+
+    #[cfg(target_os = "linux")]
+    mod on_linux {
+        use super::*;
+        use crate::object::glue;
+
+        fn region() -> Region {
+            Region::map(1, false).expect("4 MiB of address space")
+        }
+
+        /// Opens a span and fills its slots.
+        fn fill(region: &mut Region) -> SpanRef {
+            let info = glue::type_info::<[u64; 8]>();
+            let span = region.open(info, 0, false).expect("a free unit");
+            for slot in 0..span.slots() {
+                bitmap::set(span.alloc_bits(), slot);
+                // SAFETY: the slot has 64 bytes.
+                unsafe { span.object_at(slot).write_bytes(1, 64) };
+            }
+            span
+        }
+
+        fn empty(region: &mut Region, span: SpanRef) {
+            span.alloc_bits().iter().for_each(|word| word.set(0));
+            // SAFETY: nothing of it is used again.
+            unsafe { region.close(span) };
+        }
+
+        fn byte(place: NonNull<u8>) -> u8 {
+            // SAFETY: called with places in a mapped region.
+            unsafe { place.read() }
+        }
+
+        fn give_all_back(region: &mut Region, unused: Unused) -> usize {
+            std::iter::from_fn(|| region.give_back(unused)).sum()
+        }
+
+        #[test]
+        fn a_unit_goes_back_when_it_was_free_for_a_whole_cycle() {
+            let mut region = region();
+            let (gone, stays) = (fill(&mut region), fill(&mut region));
+            let place = gone.base();
+            empty(&mut region, gone);
+            assert_eq!(give_all_back(&mut region, Unused::ForACycle), 0, "freed in this cycle");
+            assert!(!region.expires());
+            assert_eq!(byte(place), 1);
+            assert!(give_all_back(&mut region, Unused::ForACycle) >= SPAN_BYTES);
+            assert_eq!(give_all_back(&mut region, Unused::ForACycle), 0, "once");
+            assert_eq!((byte(place), byte(stays.base())), (0, 1));
+            assert_eq!(stays.allocated(), stays.slots());
+            assert!(region.is_consistent());
+            empty(&mut region, stays);
+        }
+
+        #[test]
+        fn a_unit_that_was_used_in_between_stays() {
+            let mut region = region();
+            let first = fill(&mut region);
+            empty(&mut region, first);
+            assert!(!region.expires());
+            let again = fill(&mut region);
+            empty(&mut region, again);
+            assert_eq!(give_all_back(&mut region, Unused::ForACycle), 0);
+            assert!(give_all_back(&mut region, Unused::Now) >= SPAN_BYTES, "a trim does not ask");
+        }
+
+        #[test]
+        fn metadata_go_back_page_by_page_and_read_zero() {
+            let mut region = region();
+            let spans: Vec<SpanRef> = (0..30).map(|_| fill(&mut region)).collect();
+            let (last, others) = spans.split_last().expect("there are 30");
+            others.iter().for_each(|&span| empty(&mut region, span));
+            let given_back = give_all_back(&mut region, Unused::Now);
+            assert!(given_back > 29 * SPAN_BYTES, "{given_back}");
+            assert_eq!(last.allocated(), last.slots());
+            // The first one again, on fresh metadata.
+            let again = fill(&mut region);
+            assert_eq!((again, again.allocated()), (spans[0], again.slots()));
+            empty(&mut region, again);
+            empty(&mut region, *last);
+        }
+
+        #[test]
+        fn free_pages_of_a_span_at_rest_go_back_and_no_others() {
+            let mut region = region();
+            let span = fill(&mut region);
+            let kept = [0, 500, 501, 1023];
+            span.alloc_bits().iter().for_each(|word| word.set(0));
+            kept.iter().for_each(|&slot| bitmap::set(span.alloc_bits(), slot));
+            let unit = METADATA_UNITS as u32;
+            region.note(unit, span, false);
+            assert_eq!(give_all_back(&mut region, Unused::ForACycle), 0, "one sweep");
+            region.note(unit, span, false);
+            // It was taken for allocation in between.
+            span.wake();
+            assert_eq!(give_all_back(&mut region, Unused::ForACycle), 0);
+            region.note(unit, span, false);
+            region.note(unit, span, false);
+            let pages = SPAN_BYTES / pages::page_bytes();
+            let used = kept.map(|slot| slot * 64 / pages::page_bytes());
+            let free = pages - used.into_iter().collect::<std::collections::HashSet<_>>().len();
+            assert_eq!(give_all_back(&mut region, Unused::ForACycle), free * pages::page_bytes());
+            kept.iter().for_each(|&slot| assert_eq!(byte(span.object_at(slot)), 1));
+            assert!(pages < 4 || byte(span.object_at(800)) == 0);
+            empty(&mut region, span);
+        }
+
+        #[test]
+        fn a_half_is_a_large_page_when_nearly_all_of_it_is_well_used() {
+            let mut region = region();
+            let spans: Vec<SpanRef> = (0..62).map(|_| fill(&mut region)).collect();
+            assert!(!region.has_well_used(), "no sweep has seen it");
+            let note = |region: &mut Region, spans: &[SpanRef], first: usize, is_well_used| {
+                for (at, &span) in spans.iter().enumerate() {
+                    region.note((METADATA_UNITS + first + at) as u32, span, is_well_used);
+                }
+            };
+            note(&mut region, &spans[..27], 0, true);
+            assert!(!region.has_well_used());
+            note(&mut region, &spans[27..28], 27, true);
+            region.well_used().expect("28 of 30").make();
+            assert!(region.well_used().is_none(), "once; and the second half is not yet");
+            note(&mut region, &spans[28..], 28, true);
+            region.well_used().expect("the second half").make();
+            // A few free units stay, half of them do not.
+            spans[..10].iter().for_each(|&span| empty(&mut region, span));
+            region.expires();
+            assert_eq!(give_all_back(&mut region, Unused::ForACycle), 0);
+            spans[10..20].iter().for_each(|&span| empty(&mut region, span));
+            region.expires();
+            assert_eq!(give_all_back(&mut region, Unused::ForACycle) / SPAN_BYTES, 20);
+            spans[20..].iter().for_each(|&span| assert_eq!(byte(span.object_at(7)), 1));
+            spans[20..].iter().for_each(|&span| empty(&mut region, span));
+        }
+
+        #[test]
+        fn units_that_each_cycle_uses_again_become_a_large_page() {
+            let mut region = region();
+            for cycle in 0..3 {
+                let spans: Vec<SpanRef> = (0..62).map(|_| fill(&mut region)).collect();
+                spans.into_iter().for_each(|span| empty(&mut region, span));
+                assert_eq!(region.has_well_used(), cycle > 0);
+                region.expires();
+            }
+            region.well_used().expect("the first half").make();
+        }
     }
 }

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::memory::layout::SPAN_BYTES;
 use crate::memory::locking::{Lock, Locking};
+use crate::memory::peak::room_after_peak;
 use crate::memory::phase::PhaseCell;
-use crate::memory::region::Region;
+use crate::memory::region::{HugePage, Region, Unused};
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
 
@@ -35,6 +36,7 @@ struct Gauges {
     weak_records: AtomicU64,
     bytes: AtomicU64,
     mapped_bytes: AtomicU64,
+    resident_bytes: AtomicU64,
 }
 
 impl<M: Locking> CommonSpace<M> {
@@ -58,6 +60,7 @@ impl<M: Locking> CommonSpace<M> {
             gauges.weak_records.store(space.usage.weak_records, Relaxed);
             gauges.bytes.store(space.usage.bytes, Relaxed);
             gauges.mapped_bytes.store(space.mapped_bytes, Relaxed);
+            gauges.resident_bytes.store(space.resident_bytes, Relaxed);
             result
         })
     }
@@ -88,6 +91,11 @@ impl<M: Locking> CommonSpace<M> {
         self.gauges.mapped_bytes.load(Relaxed)
     }
 
+    /// Gives the bytes of them that may be in memory.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.gauges.resident_bytes.load(Relaxed)
+    }
+
     pub(crate) fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
@@ -95,7 +103,7 @@ impl<M: Locking> CommonSpace<M> {
 
 /// All memory of one heap.
 pub(crate) struct Space {
-    /// Regions but for the first are backed by pages of 2 MiB.
+    /// What is well used is backed by pages of 2 MiB.
     huge_pages: bool,
     regions: Vec<Region>,
     /// No region before this one has room.
@@ -111,6 +119,8 @@ pub(crate) struct Space {
     /// Bytes that allocators have been reserved and have not committed.
     reserved: u64,
     mapped_bytes: u64,
+    /// The sum over the regions.
+    resident_bytes: u64,
     max_bytes: u64,
     allocators: u64,
 }
@@ -173,6 +183,8 @@ struct Class {
 #[derive(Clone, Copy)]
 pub(crate) struct Passed {
     pub(crate) span: SpanRef,
+    /// Its first unit.
+    unit: u32,
     /// Where its region is. Regions stay where they are until the pass is over.
     at: usize,
 }
@@ -187,9 +199,11 @@ pub(crate) enum AllocError {
 }
 
 /// What sweep made of a span.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Swept {
     Empty,
+    /// Nearly all of it is free.
+    HardlyUsed,
     Partial,
     Full,
 }
@@ -209,8 +223,9 @@ impl Swept {
     pub(crate) fn from_code(code: u8) -> Self {
         match code {
             0 => Swept::Empty,
-            1 => Swept::Partial,
-            2 => Swept::Full,
+            1 => Swept::HardlyUsed,
+            2 => Swept::Partial,
+            3 => Swept::Full,
             _ => panic!("a span was not swept: a sweeper has panicked"),
         }
     }
@@ -228,6 +243,7 @@ impl Space {
             usage: Usage::default(),
             reserved: 0,
             mapped_bytes: 0,
+            resident_bytes: 0,
             max_bytes,
             allocators: 1,
         }
@@ -281,6 +297,11 @@ impl Space {
         self.usage = self.usage.minus(before).plus(live);
     }
 
+    /// Gives the bytes that may be in memory, metadata included.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.resident_bytes
+    }
+
     pub(crate) fn regions(&self) -> &[Region] {
         &self.regions
     }
@@ -296,12 +317,20 @@ impl Space {
 
     /// Makes a span of the type that may have free slots: one that survived a sweep, else a new
     /// one.
-    pub(crate) fn take_span(&mut self, info: &'static TypeInfo) -> Result<SpanRef, AllocError> {
+    ///
+    /// With `fills`, the allocator has just used up another one. It is likely to use this one up as
+    /// well.
+    pub(crate) fn take_span(
+        &mut self,
+        info: &'static TypeInfo,
+        fills: bool,
+    ) -> Result<SpanRef, AllocError> {
         let class = self.class(info);
         if let Some(span) = self.classes[class as usize].partial.pop() {
+            span.wake();
             return Ok(span);
         }
-        self.open_span(info, class).ok_or(AllocError::System)
+        self.open_span(info, class, fills || info.is_large()).ok_or(AllocError::System)
     }
 
     /// Gives a span back that may still have free slots.
@@ -323,21 +352,22 @@ impl Space {
         })
     }
 
-    fn open_span(&mut self, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
+    fn open_span(&mut self, info: &'static TypeInfo, class: u32, fills: bool) -> Option<SpanRef> {
         debug_assert!(self.classes[class as usize].info.type_id == info.type_id);
         for (index, region) in self.regions.iter_mut().enumerate().skip(self.first_with_room) {
-            if let Some(span) = region.open(info, class) {
+            let was_resident = region.resident_bytes();
+            if let Some(span) = region.open(info, class, fills) {
+                self.resident_bytes += region.resident_bytes() - was_resident;
                 return Some(span);
             }
             if index == self.first_with_room && !region.has_room() {
                 self.first_with_room += 1;
             }
         }
-        // A heap of a few hundred objects should not cost 2 MiB.
-        let huge_pages = self.huge_pages && !self.regions.is_empty();
-        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES), huge_pages)?;
-        let span = region.open(info, class);
+        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES), self.huge_pages)?;
+        let span = region.open(info, class, fills);
         self.mapped_bytes += region.bytes() as u64;
+        self.resident_bytes += region.resident_bytes();
         self.regions.push(region);
         span
     }
@@ -354,8 +384,8 @@ impl Space {
     pub(crate) fn next_of_pass(&mut self) -> Option<Passed> {
         loop {
             let at = self.cursor.checked_sub(1)?;
-            if let Some(span) = self.regions[at].next_of_pass() {
-                return Some(Passed { span, at });
+            if let Some((span, unit)) = self.regions[at].next_of_pass() {
+                return Some(Passed { span, unit, at });
             }
             self.cursor = at;
         }
@@ -368,44 +398,116 @@ impl Space {
 
     /// Takes all spans off the lists, before a sweep sorts them anew. No allocator holds one.
     pub(crate) fn unlist_spans(&mut self) {
-        self.classes.iter_mut().for_each(|class| class.partial.clear());
+        for Class { partial, .. } in &mut self.classes {
+            let spans = partial.len();
+            partial.clear();
+            if let Some(room) = room_after_peak(spans, partial.capacity()) {
+                partial.shrink_to(room);
+            }
+        }
     }
 
     /// Sorts a span that the pass came to, as it was swept: an emptied one is closed, a partial one
     /// listed for allocation.
     pub(crate) fn sort(&mut self, passed: Passed, swept: Swept) {
-        let Passed { span, at } = passed;
-        match swept {
-            Swept::Empty => {
-                // SAFETY: it holds no object, so no pointer leads into it, and sweep left its
-                // bitmaps zero.
-                unsafe { self.regions[at].close(span) };
-                self.first_with_room = self.first_with_room.min(at);
-            }
-            Swept::Partial => self.return_span(span),
-            Swept::Full => {}
+        let Passed { span, unit, at } = passed;
+        if swept == Swept::Empty {
+            // SAFETY: it holds no object, so no pointer leads into it, and sweep left its bitmaps
+            // zero.
+            unsafe { self.regions[at].close(span) };
+            self.first_with_room = self.first_with_room.min(at);
+            return;
+        }
+        self.regions[at].note(unit, span, swept != Swept::HardlyUsed);
+        if swept != Swept::Full {
+            self.return_span(span);
         }
     }
 
-    /// Gives a region that has stayed empty, to be unmapped while the space is not locked. It is
-    /// one of those that the last look has not come to; see [`Region::expires`]. Begins with all of
-    /// them after [`begin_release`](Self::begin_release), once per cycle, after the sweep. `None` if
-    /// there are no more.
-    pub(crate) fn release_region(&mut self) -> Option<Region> {
+    /// Does some of what comes after a sweep: gives back what has been of no use for a whole cycle,
+    /// and finds what is to be backed by large pages. Begins with all regions after
+    /// [`begin_release`](Self::begin_release), once per cycle.
+    pub(crate) fn give_back(&mut self, huge_pages: HugePages) -> Released {
         while let Some(at) = self.cursor.checked_sub(1) {
-            self.cursor = at;
             let region = &mut self.regions[at];
+            let was_resident = region.resident_bytes();
+            if region.give_back(Unused::ForACycle).is_some() {
+                self.resident_bytes -= was_resident - region.resident_bytes();
+                return Released::Some;
+            }
+            if self.huge_pages && huge_pages != HugePages::No && region.has_well_used() {
+                let page = match huge_pages {
+                    HugePages::Now => region.well_used(),
+                    _ => None,
+                };
+                self.resident_bytes += region.resident_bytes() - was_resident;
+                return page.map_or(Released::WellUsed, Released::HugePage);
+            }
+            self.cursor = at;
             if region.expires() {
-                self.mapped_bytes -= region.bytes() as u64;
-                self.first_with_room = self.first_with_room.min(at);
-                return Some(self.regions.remove(at));
+                return Released::Region(self.remove_region(at));
             }
         }
-        None
+        Released::All
     }
 
-    /// Has [`release_region`](Self::release_region) look at all regions.
+    /// Gives all memory back that holds no object, and tells how many bytes have gone at most: of a
+    /// page that was never written to it cannot tell. Called while no allocator holds a span.
+    ///
+    /// Empty regions are unmapped, unless there is a pass under way, to which they may be known.
+    pub(crate) fn trim(&mut self, passes: bool) -> u64 {
+        let mut bytes = 0;
+        for at in (0..self.regions.len()).rev() {
+            let region = &mut self.regions[at];
+            let was_resident = region.resident_bytes();
+            if region.is_empty() && !passes {
+                bytes += was_resident;
+                drop(self.remove_region(at));
+                continue;
+            }
+            region.put_to_rest();
+            while let Some(gone) = region.give_back(Unused::Now) {
+                bytes += gone as u64;
+            }
+            self.resident_bytes -= was_resident - region.resident_bytes();
+        }
+        self.regions.shrink_to_fit();
+        self.classes.iter_mut().for_each(|class| class.partial.shrink_to_fit());
+        bytes
+    }
+
+    fn remove_region(&mut self, at: usize) -> Region {
+        let region = self.regions.remove(at);
+        self.mapped_bytes -= region.bytes() as u64;
+        self.resident_bytes -= region.resident_bytes();
+        self.first_with_room = self.first_with_room.min(at);
+        region
+    }
+
+    /// Has [`give_back`](Self::give_back) look at all regions.
     pub(crate) fn begin_release(&mut self) {
         self.cursor = self.regions.len();
     }
+}
+
+/// Whether [`Space::give_back`] may find what is to be backed by large pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HugePages {
+    No,
+    /// Not now, but it says so if there is some: [`Released::WellUsed`].
+    Later,
+    Now,
+}
+
+/// What [`Space::give_back`] has done.
+pub(crate) enum Released {
+    /// All there was to do.
+    All,
+    Some,
+    /// It has let go of a region, which is unmapped when it is dropped.
+    Region(Region),
+    /// This is to be made a large page.
+    HugePage(HugePage),
+    /// Nothing, because something is to be made a large page first.
+    WellUsed,
 }

@@ -23,8 +23,10 @@ use parking_lot::{Mutex, MutexGuard};
 #[cfg(any(loom, shuttle))]
 use sexton_sync::{Mutex, MutexGuard};
 
+use crate::memory::bitmap;
 use crate::memory::layout::{BITMAP_WORDS, REGION_BYTES, SPAN_BYTES, UNITS, slot_bytes};
 use crate::memory::locking::Locking;
+use crate::memory::pages;
 use crate::memory::rank_map::RankMap;
 use crate::memory::type_info::{TraceGlue, TypeInfo};
 use crate::memory::weak_table::WeakTable;
@@ -59,6 +61,9 @@ struct Header {
     reciprocal: u32,
     /// Units of 64 KiB the span covers: 1 unless it is large.
     units: u32,
+    /// Sweeps in a row that have found it hardly used, nothing having been allocated from it in
+    /// between.
+    rests: Cell<u16>,
     weaks: RefCell<Option<Box<WeakTable>>>,
     /// Held while a session of a heap with many mutators uses `cleanups`, `special` or `weaks`.
     specials: Mutex<()>,
@@ -117,6 +122,7 @@ impl SpanRef {
             slots: (SPAN_BYTES / slot_bytes).max(1) as u32,
             class,
             units: slot_bytes.div_ceil(SPAN_BYTES) as u32,
+            rests: Cell::new(0),
             cleanups: RefCell::new(RankMap::new()),
             weaks: RefCell::new(None),
             specials: Mutex::new(()),
@@ -189,6 +195,50 @@ impl Span {
 
     pub(crate) fn units(&self) -> usize {
         self.header.units as usize
+    }
+
+    /// Takes note that the span is about to be allocated from.
+    pub(crate) fn wake(&self) {
+        self.header.rests.set(0);
+    }
+
+    /// Takes note that a sweep has found the span hardly used. Tells whether its free pages should
+    /// go: after the second such sweep in a row, and now and then after that.
+    pub(crate) fn rest(&self) -> bool {
+        let rests = self.header.rests.get().saturating_add(1);
+        self.header.rests.set(rests);
+        rests > 1 && rests.is_power_of_two()
+    }
+
+    /// Gives the span's pages without an object back to the system, and tells how many bytes. Does
+    /// nothing if it has been allocated from since [`rest`](Self::rest).
+    ///
+    /// Called while no allocator holds the span.
+    pub(crate) fn give_back_free_pages(&self) -> usize {
+        if self.header.rests.get() == 0 || self.units() != 1 {
+            return 0;
+        }
+        let (page, slot_bytes) = (pages::page_bytes(), self.info().slot_bytes);
+        let is_free = |page_at: &usize| {
+            let from = page_at * page / slot_bytes;
+            let to = ((page_at + 1) * page).div_ceil(slot_bytes).min(self.slots());
+            bitmap::are_clear(self.alloc_bits(), from, to)
+        };
+        let mut bytes = 0;
+        let mut at = 0;
+        while at < SPAN_BYTES / page {
+            let free = (at..SPAN_BYTES / page).take_while(is_free).count();
+            if free > 0 {
+                // SAFETY: pages of the span lie within its unit, behind its base.
+                let start = unsafe { self.base().byte_add(at * page) };
+                // SAFETY: no slot on these whole pages holds an object, and no allocator has one of
+                // them cached. A free slot's contents are never read.
+                let gone = unsafe { pages::give_back(start, free * page) };
+                bytes += if gone { free * page } else { 0 };
+            }
+            at += free + 1;
+        }
+        bytes
     }
 
     /// Words of its bitmaps that the span uses.

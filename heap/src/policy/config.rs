@@ -26,7 +26,7 @@ pub struct HeapConfig {
     pub spawn_helper: Option<SpawnHelper>,
     /// How long a slice of an automatic cycle may take; `None` to run each cycle at once.
     pub pause_budget: Option<Duration>,
-    /// Ask the system to back large heaps by pages of 2 MiB.
+    /// Have memory that is well used backed by pages of 2 MiB.
     pub huge_pages: bool,
     /// Collect at the end of every session, overwrite dead objects, verify after every cycle.
     pub zeal: bool,

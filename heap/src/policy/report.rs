@@ -57,7 +57,7 @@ pub struct GcReport {
     pub sweep_time: Duration,
     /// Time to publish the partial blocks, and to wake or start workers for them.
     pub flush_time: Duration,
-    /// Time to return long-empty regions to the system, and to decide when the next cycle is due.
+    /// Time to give back memory of no use, to make large pages, and to decide on the next cycle.
     pub release_time: Duration,
     /// How long no session could be opened, or one was kept waiting: the sum of the phases.
     pub pause_time: Duration,
@@ -170,6 +170,11 @@ pub struct HeapStats {
     pub bytes: u64,
     /// Bytes of address space mapped for spans and their metadata.
     pub mapped_bytes: u64,
+    /// Bytes of them that may be in memory: those that have been in use and were not given back.
+    ///
+    /// Of a span that is in use all 64 KiB count, also where nothing was written to a page yet, or
+    /// where a page without an object was given back.
+    pub resident_bytes: u64,
     /// The most bytes of slots the heap may use; `None` for no limit.
     pub max_bytes: Option<u64>,
     /// Objects swept since the heap was made.

@@ -30,6 +30,9 @@ use crate::memory::locking::Locking;
 use crate::memory::space::{Swept, Usage};
 use crate::memory::span::{Span, SpanRef};
 
+/// A span with fewer live objects than this part of its slots is hardly used.
+const HARDLY: usize = 4;
+
 /// How far the drop of a span's dead objects has come.
 pub(crate) struct Drops {
     span: SpanRef,
@@ -162,6 +165,7 @@ impl Sweeper {
         match live {
             0 => Swept::Empty,
             live if live == span.slots() => Swept::Full,
+            live if live < span.slots() / HARDLY => Swept::HardlyUsed,
             _ => Swept::Partial,
         }
     }

@@ -111,7 +111,7 @@ fn the_checker_sees_a_span_that_no_allocation_would_find() {
     let heap = heap();
     let span = first_span(&heap);
     let taken =
-        heap.core.space().with(|space| space.take_span(span.info())).expect("it is partial");
+        heap.core.space().with(|space| space.take_span(span.info(), false)).expect("it is partial");
     assert_eq!(taken, span);
     let error = heap.verify().expect_err("no list has the span");
     assert!(error.to_string().contains("no allocation would find"), "{error}");
@@ -201,7 +201,7 @@ fn runs_hand_out_every_free_slot_once_and_no_other() {
     for (number, taken) in patterns.into_iter().enumerate() {
         let space = CommonSpace::<Local>::new(u64::MAX, true);
         let mut allocator = Allocator::new();
-        let span = space.with(|space| space.take_span(info)).expect("memory");
+        let span = space.with(|space| space.take_span(info, false)).expect("memory");
         (0..slots)
             .filter(|&slot| taken(slot))
             .for_each(|slot| bitmap::set(span.alloc_bits(), slot));
@@ -246,7 +246,7 @@ fn the_byte_limit_holds_where_free_slots_lie_scattered() {
     let info = glue::type_info::<Leaf<u64>>();
     let space = CommonSpace::<Local>::new(1000, true);
     let mut allocator = Allocator::new();
-    let span = space.with(|space| space.take_span(info)).expect("memory");
+    let span = space.with(|space| space.take_span(info, false)).expect("memory");
     (0..span.slots()).step_by(2).for_each(|slot| bitmap::set(span.alloc_bits(), slot));
     space.with(|space| space.return_span(span));
     let mut slots = BTreeSet::new();
