@@ -147,6 +147,11 @@ pub(crate) static ROWS: &[Row] = &[
     row("memory.cleanup", Memory, "registered cleanup, on top", "bytes").goal(48.0),
     row("memory.spike", Memory, "given back two cycles after a spike", "% of the spike")
         .more_is_better(),
+    row("memory.storm", Memory, "after a storm, for a survivor, one in 60,000", "bytes")
+        .goal(131_072.0),
+    row("memory.phases", Memory, "after five storms, a type each, one in 1,000", "bytes")
+        .goal(8192.0),
+    row("memory.type", Memory, "type with one live object", "bytes").goal(8192.0),
     row("barrier.set", Barrier, "set of a `GcCell`; no cycle marks", NS_WRITE),
     row("barrier.borrow_mut", Barrier, "mutable borrow of a `GcRefCell`, and a write", NS_WRITE),
     row("barrier.lock", Barrier, "lock of a `GcMutex`, and a write", NS_WRITE),

@@ -1,10 +1,13 @@
-//! Memory: what live objects and cleanups take, and what comes back after a spike. As the system
-//! counts it: resident pages of this process, which has done nothing else.
+//! Memory: what live objects, types and cleanups take, and what comes back after a spike. As the
+//! system counts it: resident pages of this process, which has done nothing else.
 
 use std::fs;
 use std::hint::black_box;
 
-use sexton::{CleanupPool, Gc, GcCell, Heap, Leaf, Mutation, OnDrop, Pacing, Trace};
+use sexton::{
+    Branded, CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Mutation, OnDrop, Pacing,
+    Trace,
+};
 
 use crate::catalogue::Out;
 
@@ -68,13 +71,7 @@ fn fill(heap: &mut Heap<Last<'static>>, objects: usize) {
 
 pub(super) fn measure(objects: usize, out: &mut Out) {
     let pool = CleanupPool::manual();
-    let build = || -> Heap<Last<'static>> {
-        Heap::builder()
-            .cleanup_pool(&pool)
-            .pacing(Pacing::Manual)
-            .on_drop(OnDrop::Discard)
-            .build(|_mc| Last::default())
-    };
+    let build = || builder(&pool).build(|_mc| Last::default());
 
     // 1. Objects. The heap stays, so that the next one cannot live in its memory.
     let mut first = build();
@@ -108,6 +105,105 @@ pub(super) fn measure(objects: usize, out: &mut Out) {
     tell_spike(out, before, peak);
     black_box(first.mutate(|_mc, root| root.last.get().map(|object| object.words[0])));
 }
+
+fn builder<R: Branded>(pool: &CleanupPool) -> HeapBuilder<R> {
+    Heap::builder().cleanup_pool(pool).pacing(Pacing::Manual).on_drop(OnDrop::Discard)
+}
+
+/// 64 bytes, of a type for each number.
+#[derive(Trace)]
+struct Kind<'gc, const N: usize> {
+    words: [usize; 7],
+    next: Option<Gc<'gc, Kind<'gc, N>>>,
+}
+
+impl<const N: usize> Kind<'_, N> {
+    fn new(number: usize) -> Self {
+        Kind { words: [number; 7], next: None }
+    }
+}
+
+/// The survivors of storms, a list for each kind.
+#[derive(Trace, Default)]
+struct Survivors<'gc> {
+    first: Survivor<'gc, 0>,
+    others: (Survivor<'gc, 1>, Survivor<'gc, 2>, Survivor<'gc, 3>, Survivor<'gc, 4>),
+}
+
+type SurvivorHeap = Heap<Survivors<'static>>;
+
+type Survivor<'gc, const N: usize> = GcRefCell<Vec<Gc<'gc, Kind<'gc, N>>>>;
+
+/// Makes `count` objects, of which one of every `one_in` lives. The others die in a cycle.
+macro_rules! storm {
+    ($heap:expr, $count:expr, $one_in:expr, $($list:tt).+) => {{
+        for first in (0..$count).step_by(PER_SESSION) {
+            $heap.mutate(|mc, root| {
+                let mut list = root.$($list).+.borrow_mut(mc);
+                for n in first..(first + PER_SESSION).min($count) {
+                    let object = mc.alloc(Kind::new(n));
+                    if n % $one_in == 0 {
+                        list.push(object);
+                    }
+                }
+            });
+        }
+        $heap.collect();
+    }};
+}
+
+/// Storms, and what their survivors keep two cycles later.
+pub(super) fn measure_storms(objects: usize, out: &mut Out) {
+    let pool = CleanupPool::manual();
+    let few = 1 + (objects - 1) / FEW;
+    let mut heap: SurvivorHeap = builder(&pool).build(|_mc| Survivors::default());
+    let before = resident();
+    storm!(heap, objects, FEW, first);
+    heap.collect();
+    tell_each(out, "memory.storm", before, few);
+
+    // What one type has left is of no use to the next one.
+    let mut heap: SurvivorHeap = builder(&pool).build(|_mc| Survivors::default());
+    let before = resident();
+    storm!(heap, objects, MANY, first);
+    storm!(heap, objects, MANY, others.0);
+    storm!(heap, objects, MANY, others.1);
+    storm!(heap, objects, MANY, others.2);
+    storm!(heap, objects, MANY, others.3);
+    heap.collect();
+    tell_each(out, "memory.phases", before, 5 * (1 + (objects - 1) / MANY));
+    let sum: usize = heap.mutate(|_mc, root| {
+        root.first.borrow().iter().map(|it| it.words[0] + usize::from(it.next.is_some())).sum()
+    });
+    black_box(sum);
+}
+
+/// Objects of a storm of which one survives.
+const FEW: usize = 60_000;
+const MANY: usize = 1_000;
+
+/// Many types, with an object each.
+pub(super) fn measure_types(out: &mut Out) {
+    macro_rules! each {
+        ($mc:ident; $($tens:literal)*) => {{ $( each!(@ $mc, $tens; 0 1 2 3 4 5 6 7 8 9); )* }};
+        (@ $mc:ident, $tens:literal; $($n:literal)*) => {{
+            $( black_box($mc.alloc(Kind::<{ 10 * $tens + $n }>::new($n))); )*
+        }};
+    }
+    let pool = CleanupPool::manual();
+    let before = resident();
+    let heaps: Vec<Heap<()>> = std::iter::repeat_with(|| {
+        let mut heap = builder(&pool).build(|_mc| ());
+        heap.mutate(|mc, ()| each!(mc; 0 1 2 3 4 5 6 7 8 9));
+        heap
+    })
+    .take(TYPED_HEAPS)
+    .collect();
+    tell_each(out, "memory.type", before, 100 * heaps.len());
+}
+
+/// Heaps with a hundred types each.
+const TYPED_HEAPS: usize = 10;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

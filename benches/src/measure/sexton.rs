@@ -76,7 +76,11 @@ pub(super) fn measure(
         Work::W7 => programs::binary_trees(size, out),
         Work::W8 => return sexton_cleanups::w8(size, out),
         Work::GCBench => programs::gc_bench(size, out),
-        Work::Memory => memory::measure(size, out),
+        Work::Memory => {
+            memory::measure_types(out);
+            memory::measure_storms(size, out);
+            memory::measure(size, out);
+        }
         Work::Barrier => barrier::measure(size, out),
         Work::S0 => shared::s0(size, out),
         Work::S1 => return shared::s1(size, out),
