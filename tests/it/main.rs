@@ -18,6 +18,9 @@ mod lifecycle;
 mod limits;
 mod local;
 mod locks;
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "asks the system for a large page")]
+mod memory;
 mod on_drop;
 mod parallel;
 mod phases;

@@ -1,0 +1,358 @@
+//! What the system counts as in memory: each test in a process of its own, on Linux.
+//!
+//! Bounds are twice what is expected, or more, and a tenth of what a heap takes that keeps all.
+
+use std::fs;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use sexton::{
+    Branded, CleanupPool, Gc, GcMutex, GcRefCell, Heap, HeapBuilder, Leaf, Mutation, Pacing,
+    Shared, Trace,
+};
+
+use crate::forks::apart;
+use crate::world::{LONG, calm};
+
+const MIB: u64 = 1 << 20;
+
+/// 64 bytes.
+type Record = Leaf<[u64; 8]>;
+
+#[derive(Trace, Default)]
+struct Records<'gc> {
+    all: GcRefCell<Vec<Gc<'gc, Record>>>,
+}
+
+type RecordHeap = Heap<Records<'static>>;
+
+/// Bytes of a line of this process's sum over all mappings.
+fn sum_of(line: &str) -> u64 {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").expect("a system with /proc");
+    let kib = text.lines().find_map(|text| text.strip_prefix(line)).expect("the line");
+    kib.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn resident() -> u64 {
+    sum_of("Rss:")
+}
+
+/// Page faults of this process so far that needed no disk.
+fn faults() -> u64 {
+    let text = fs::read_to_string("/proc/self/stat").expect("a system with /proc");
+    let fields = text.rsplit_once(')').expect("the program's name").1;
+    fields.split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+fn small_pages() -> HeapBuilder<Records<'static>> {
+    calm().huge_pages(false)
+}
+
+fn calm_shared<R: Branded>() -> HeapBuilder<R, Shared> {
+    Heap::builder().pacing(Pacing::Manual).zeal(false)
+}
+
+/// Makes `count` records, and keeps one of every `one_in`.
+fn storm(heap: &mut RecordHeap, count: u64, one_in: u64) {
+    heap.mutate(|mc, records| {
+        let mut all = records.all.borrow_mut(mc);
+        for n in 0..count {
+            let record = mc.alloc(Leaf::new([n; 8]));
+            if n % one_in == 0 {
+                all.push(record);
+            }
+        }
+    });
+}
+
+fn assert_intact(heap: &mut RecordHeap, one_in: u64) {
+    heap.mutate(|_, records| {
+        for (n, record) in (0..).zip(records.all.borrow().iter()) {
+            assert_eq!(***record, [n * one_in; 8]);
+        }
+    });
+    heap.verify().unwrap();
+}
+
+#[test]
+fn spans_that_a_storm_has_emptied_go_back_in_the_second_cycle() {
+    apart("memory::spans_that_a_storm_has_emptied_go_back_in_the_second_cycle", || {
+        let mut heap = small_pages().build(|_| Records::default());
+        let before = resident();
+        storm(&mut heap, 1_000_000, 20_000);
+        assert!(resident() - before > 60 * MIB);
+        heap.collect();
+        assert_eq!(heap.collect().live_objects, 50);
+        // 50 spans of 64 KiB.
+        let after = resident() - before;
+        assert!(after < 2 * 50 * (MIB / 16), "{after}");
+        assert!(heap.stats().resident_bytes < 2 * 50 * (MIB / 16));
+        assert!(heap.stats().mapped_bytes > 60 * MIB);
+        assert_intact(&mut heap, 20_000);
+    });
+}
+
+#[test]
+fn pages_of_spans_that_are_hardly_used_go_back_too() {
+    apart("memory::pages_of_spans_that_are_hardly_used_go_back_too", || {
+        let mut heap = small_pages().build(|_| Records::default());
+        let before = resident();
+        // One in each span.
+        storm(&mut heap, 1_000_000, 1_000);
+        heap.collect();
+        heap.collect();
+        let after = resident() - before;
+        assert!(after < 12 * MIB, "{after}");
+        assert_intact(&mut heap, 1_000);
+        // They are filled again.
+        storm(&mut heap, 1_000_000, 1_000_000);
+        heap.verify().unwrap();
+        assert!(heap.stats().mapped_bytes < 80 * MIB);
+    });
+}
+
+#[test]
+fn what_each_cycle_frees_and_uses_again_is_not_given_back() {
+    apart("memory::what_each_cycle_frees_and_uses_again_is_not_given_back", || {
+        let mut heap = small_pages().build(|_| Records::default());
+        let mut cycle = |objects: u64| {
+            storm(&mut heap, objects, u64::MAX);
+            heap.mutate(|mc, records| records.all.borrow_mut(mc).clear());
+            heap.collect();
+        };
+        (0..3).for_each(|_| cycle(200_000));
+        let before = faults();
+        // 12 MiB, 3,000 pages each.
+        (0..20).for_each(|_| cycle(200_000));
+        let steady = faults() - before;
+        assert!(steady < 1_000, "{steady} faults");
+    });
+}
+
+macro_rules! each_of_sixteen {
+    ($make:ident, $mc:ident, $from:expr) => {
+        each_of_sixteen!(@ $make, $mc, $from; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $make:ident, $mc:ident, $from:expr; $($n:literal)*) => {{
+        $( $make::<{ $from + $n }>($mc); )*
+    }};
+}
+
+/// A type for each number.
+#[derive(Trace)]
+struct Kind<const N: usize>([u8; 32]);
+
+fn make<const N: usize>(mc: &Mutation<'_>) {
+    black_box(mc.alloc(Kind::<N>([1; 32])).0);
+}
+
+fn make_shared<const N: usize>(mc: &Mutation<'_, Shared>) {
+    black_box(mc.alloc(Kind::<N>([1; 32])).0);
+}
+
+#[test]
+fn a_type_with_one_object_takes_eight_kilobytes_at_most() {
+    apart("memory::a_type_with_one_object_takes_eight_kilobytes_at_most", || {
+        let heaps = 16;
+        let before = resident();
+        let heaps: Vec<Heap<()>> = std::iter::repeat_with(|| {
+            let mut heap = calm().build(|_| ());
+            heap.mutate(|mc, ()| {
+                each_of_sixteen!(make, mc, 0);
+                each_of_sixteen!(make, mc, 16);
+                each_of_sixteen!(make, mc, 32);
+                each_of_sixteen!(make, mc, 48);
+            });
+            heap
+        })
+        .take(heaps)
+        .collect();
+        let each = (resident() - before) / (heaps.len() as u64 * 64);
+        assert!(each <= 8 << 10, "{each} bytes");
+    });
+}
+
+#[test]
+fn a_thread_takes_few_pages_for_a_type_that_it_rarely_uses() {
+    apart("memory::a_thread_takes_few_pages_for_a_type_that_it_rarely_uses", || {
+        let threads = 32;
+        let heap: Heap<(), Shared> = calm_shared().build(|_| ());
+        let before = resident();
+        let (all_have_allocated, may_end) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let mut mutator = heap.attach();
+                    mutator.mutate(|mc, ()| each_of_sixteen!(make_shared, mc, 0));
+                    all_have_allocated.wait();
+                    may_end.wait();
+                });
+            }
+            all_have_allocated.wait();
+            let after = resident();
+            may_end.wait();
+            // The thread itself included.
+            let each = (after - before) / (threads as u64 * 16);
+            assert!(each <= 16 << 10, "{each} bytes");
+        });
+    });
+}
+
+#[test]
+fn a_trim_gives_back_what_is_free_at_once() {
+    apart("memory::a_trim_gives_back_what_is_free_at_once", || {
+        let mut heap = small_pages().build(|_| Records::default());
+        let before = resident();
+        storm(&mut heap, 1_000_000, 20_000);
+        heap.collect();
+        assert!(resident() - before > 60 * MIB, "a cycle waits for the next one");
+        let given_back = heap.trim();
+        assert!(given_back > 55 * MIB, "{given_back}");
+        let after = resident() - before;
+        assert!(after < 4 * MIB, "{after}");
+        assert_intact(&mut heap, 20_000);
+        let again = heap.trim();
+        assert!(again < 4 * MIB, "{again}");
+        // An empty heap has no region.
+        heap.mutate(|mc, records| _ = records.all.take(mc));
+        heap.collect();
+        heap.trim();
+        assert_eq!((heap.stats().mapped_bytes, heap.stats().resident_bytes), (0, 0));
+        storm(&mut heap, 1_000, 1);
+        assert_intact(&mut heap, 1);
+    });
+}
+
+#[test]
+fn a_trim_in_the_middle_of_a_cycle_loses_nothing() {
+    for steps in 0..40 {
+        let mut heap = calm().build(|_| Records::default());
+        storm(&mut heap, 20_000, 10);
+        heap.collect();
+        storm(&mut heap, 20_000, 20_000);
+        let mut is_finished = false;
+        for _ in 0..steps {
+            is_finished |= heap.step(Duration::ZERO).is_finished();
+        }
+        heap.trim();
+        heap.verify().unwrap();
+        while !is_finished {
+            is_finished = heap.step(Duration::ZERO).is_finished();
+        }
+        assert_eq!(heap.collect().live_objects, 2_001);
+        heap.verify().unwrap();
+    }
+}
+
+#[derive(Trace, Default)]
+struct Held<'gc> {
+    all: GcMutex<Vec<Gc<'gc, Record>>>,
+}
+
+#[test]
+fn a_mutator_trims_beside_others() {
+    apart("memory::a_mutator_trims_beside_others", || {
+        let heap: Heap<Held<'static>, Shared> =
+            calm_shared().huge_pages(false).build(|_| Held::default());
+        let before = resident();
+        let (allocated, trimmed) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut other = heap.attach();
+                let mut alloc = |from: u64| {
+                    other.mutate(|mc, held| {
+                        let mut all = held.all.lock(mc);
+                        (from..from + 100).for_each(|n| all.push(mc.alloc(Leaf::new([n; 8]))));
+                    });
+                };
+                alloc(0);
+                allocated.wait();
+                trimmed.wait();
+                alloc(100);
+            });
+            allocated.wait();
+            let mut mutator = heap.attach();
+            mutator.mutate(|mc, _| {
+                (0..500_000_u64).for_each(|n| _ = black_box(mc.alloc(Leaf::new([n; 8]))));
+            });
+            mutator.collect();
+            let (peak, trim, after) = (resident(), mutator.trim(), resident());
+            trimmed.wait();
+            assert!(peak - before > 28 * MIB, "{peak} {before}");
+            assert!(trim > 28 * MIB, "{trim}");
+            assert!(after - before < 6 * MIB, "{after} {before}");
+        });
+        let mut mutator = heap.attach();
+        mutator.mutate(|mc, held| {
+            for (n, record) in (0..).zip(held.all.lock(mc).iter()) {
+                assert_eq!(***record, [n; 8]);
+            }
+        });
+        assert_eq!(mutator.collect().live_objects, 200);
+        mutator.verify().unwrap();
+    });
+}
+
+#[test]
+fn a_pool_gives_back_the_blocks_of_a_storm() {
+    apart("memory::a_pool_gives_back_the_blocks_of_a_storm", || {
+        let pool = CleanupPool::manual();
+        let mut heap = small_pages().cleanup_pool(&pool).build(|_| Records::default());
+        heap.mutate(|mc, _| {
+            (0..100_000_u64).for_each(|n| {
+                mc.add_cleanup(mc.alloc(Leaf::new([n; 8])), || ());
+            });
+        });
+        heap.collect();
+        assert_eq!(pool.trim(), 0, "the blocks are full");
+        assert_eq!(pool.run_pending(usize::MAX), 100_000);
+        heap.wait_for_cleanups(LONG).unwrap();
+        pool.trim();
+        // Those that are carved from now on, and no others, are all that a trim gives back.
+        heap.mutate(|mc, _| _ = mc.add_cleanup(mc.alloc(Leaf::new([0_u64; 8])), || ()));
+        heap.collect();
+        assert_eq!(pool.run_pending(usize::MAX), 1);
+        let bytes = pool.trim();
+        assert!(0 < bytes && bytes < 100_000, "{bytes}");
+    });
+}
+
+/// Whether the system makes a large page when it is asked to.
+fn makes_huge_pages() -> bool {
+    const HUGE: usize = 2 << 20;
+    let mut memory = vec![1_u8; 2 * HUGE];
+    let start = memory.as_mut_ptr().wrapping_add(memory.as_ptr().align_offset(HUGE));
+    // SAFETY: neither advice changes what the memory holds. The second is `MADV_COLLAPSE`.
+    let [advised, made] = [libc::MADV_HUGEPAGE, 25]
+        .map(|advice| unsafe { libc::madvise(start.cast(), HUGE, advice) });
+    advised == 0 && made == 0
+}
+
+#[test]
+fn large_pages_are_for_what_is_well_used_and_survives() {
+    apart("memory::large_pages_are_for_what_is_well_used_and_survives", || {
+        let large = || sum_of("AnonHugePages:");
+        let before = large();
+        let mut heap = calm().build(|_| Records::default());
+        storm(&mut heap, 500_000, 1);
+        assert_eq!(large(), before, "memory begins with small pages");
+        heap.collect();
+        if makes_huge_pages() {
+            assert!(large() > before, "30 MiB that are used to the full");
+        }
+        assert_intact(&mut heap, 1);
+        // One in a hundred survives, so its large pages are split.
+        heap.mutate(|mc, records| {
+            let mut n = 0;
+            records.all.borrow_mut(mc).retain(|_| {
+                n += 1;
+                n % 100 == 1
+            });
+        });
+        (0..3).for_each(|_| _ = heap.collect());
+        assert_eq!(large(), before, "hardly used memory has small pages");
+        assert_intact(&mut heap, 100);
+    });
+}
