@@ -35,8 +35,10 @@ fn sum_of(line: &str) -> u64 {
     kib.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
 }
 
+/// Bytes in memory, without those of files: how much of the program's code is in memory depends on
+/// what else runs.
 fn resident() -> u64 {
-    sum_of("Rss:")
+    sum_of("Anonymous:")
 }
 
 /// Page faults of this process so far that needed no disk.

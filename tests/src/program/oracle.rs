@@ -397,18 +397,33 @@ impl Oracle {
         let live = self.reachable();
         let records = self.base_record..self.records.len();
         let before = self.take_snapshot();
+        let objects: HashSet<Id> =
+            self.present().filter(|&id| !live.objects[id as usize - self.base]).collect();
         self.snapshot = Some(Snapshot {
             exact,
             blurred: before.is_some(),
-            objects: self.present().filter(|&id| !live.objects[id as usize - self.base]).collect(),
             records: records
                 .filter(|&at| self.records[at].allocated && !live.records[at - self.base_record])
                 .collect(),
             is_marked: false,
             reused_records: 0,
             queued: 0,
-            ended: 0,
+            ended: self.ended_by_handles(&objects),
+            objects,
         });
+    }
+
+    /// How many cleanups of objects have been ended by their handles.
+    ///
+    /// A cycle that begins may sweep in the same step, and drop glue end what the sweep has queued.
+    /// The oracle hears of the end first.
+    fn ended_by_handles(&self, objects: &HashSet<Id>) -> u64 {
+        let cleanups = objects.iter().flat_map(|&id| &self.object(id).cleanups);
+        let ended = cleanups.filter(|&&number| {
+            let CleanupModel { fate, runs, stops, .. } = self.cleanups[number as usize];
+            fate.has_ended() && runs + stops > 0
+        });
+        ended.count() as u64
     }
 
     /// The cycle is over, or was none.
