@@ -25,7 +25,8 @@ checks sexton || failed=1
 # What `sexton` re-exports from other crates is not seen. Of those crates, not all is for users: so
 # these findings are to be read, and do not fail.
 for crate in sexton-cleanup sexton-heap; do
-    checks "$crate" || echo "semver: READ the findings in $crate: items that sexton re-exports count"
+    checks "$crate" ||
+        echo "semver: READ the findings in $crate: items that sexton re-exports count"
 done
 [ -z "$failed" ] || {
     echo "semver: the public interface has changed by more than the version says" >&2
