@@ -1,7 +1,7 @@
 //! Tickets: the waiter returns once the last cleanup has ended, and sees what it did.
 
 use super::models::{explore, sweep_one};
-use crate::{CleanupState, Client, Pool, PoolConfig};
+use crate::{Cleanup, CleanupState, Client, Pool, PoolConfig, Registrar};
 use loom::cell::UnsafeCell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,17 +24,23 @@ fn bump(shared: &Shared) {
     });
 }
 
-/// Two cycles queue a cleanup each, a helper runs them, the waiter sees both.
+/// Queues a cleanup, and gives what it writes to and its handle.
+fn queue_one(client: &Client, registrar: &mut Registrar) -> (Arc<Shared>, Cleanup) {
+    let shared = Arc::new(Shared(UnsafeCell::new(0)));
+    let captured = shared.clone();
+    let (head, handle) = registrar.register(None, move || bump(&captured));
+    sweep_one(client, head);
+    (shared, handle)
+}
+
+/// A cycle queues a cleanup, a helper runs it, the waiter sees that.
 #[test]
 fn a_waiter_sees_what_the_cleanups_did() {
     explore(|| {
         let pool = Pool::new(PoolConfig::default(), None);
         let client = Client::new(&pool);
         let mut registrar = client.registrar();
-        let shared = Arc::new(Shared(UnsafeCell::new(0)));
-        let captured = shared.clone();
-        let (head, _handle) = registrar.register(None, move || bump(&captured));
-        sweep_one(&client, head);
+        let (shared, _handle) = queue_one(&client, &mut registrar);
         let ticket = client.ticket();
         let helper = loom::thread::spawn(move || pool.run_pending(1));
         ticket.wait(Duration::MAX).expect("no deadline");
@@ -51,10 +57,7 @@ fn a_look_that_finds_the_end_sees_what_the_cleanup_did() {
         let pool = Pool::new(PoolConfig::default(), None);
         let client = Client::new(&pool);
         let mut registrar = client.registrar();
-        let shared = Arc::new(Shared(UnsafeCell::new(0)));
-        let captured = shared.clone();
-        let (head, _handle) = registrar.register(None, move || bump(&captured));
-        sweep_one(&client, head);
+        let (shared, _handle) = queue_one(&client, &mut registrar);
         let ticket = client.ticket();
         let helper = loom::thread::spawn(move || pool.run_pending(1));
         if ticket.is_done() {
@@ -71,10 +74,7 @@ fn a_handle_that_finds_the_end_sees_what_the_cleanup_did() {
         let pool = Pool::new(PoolConfig::default(), None);
         let client = Client::new(&pool);
         let mut registrar = client.registrar();
-        let shared = Arc::new(Shared(UnsafeCell::new(0)));
-        let captured = shared.clone();
-        let (head, handle) = registrar.register(None, move || bump(&captured));
-        sweep_one(&client, head);
+        let (shared, handle) = queue_one(&client, &mut registrar);
         let counted = client.clone();
         let looks = loom::thread::spawn(move || {
             if handle.state() == CleanupState::Done {

@@ -29,16 +29,26 @@ impl Visits {
         Visits(AtomicU16::new(0))
     }
 
-    /// Calls `f`, which tries to get the lock and gives it back.
-    pub(crate) fn count<T>(&self, f: impl FnOnce() -> T) -> T {
+    /// Calls `f` with the lock that `attempt` tries to get, and gives it back by `unlock`. Tells
+    /// whether it was got.
+    #[inline]
+    fn visit<G>(
+        &self,
+        attempt: impl FnOnce() -> Option<G>,
+        unlock: impl FnOnce(G),
+        f: &mut dyn FnMut(),
+    ) -> bool {
         // Relaxed: only the marker counts.
         let before = self.0.load(Relaxed);
         self.0.store(before.wrapping_add(1), Relaxed);
         // MarkerFence: pairs with the one in `retry`. A session that meets the marker's lock also
         // sees that the marker has come.
         fence(Release);
-        let _left = AtEnd(|| self.0.store(before.wrapping_add(2), Release));
-        f()
+        let _left = AtEnd::new(|| self.0.store(before.wrapping_add(2), Release));
+        let Some(guard) = attempt() else { return false };
+        let _unlocked = AtEnd::new(|| unlock(guard));
+        f();
+        true
     }
 
     /// Tries to get a lock by `attempt`, again if the marker had it.
@@ -51,7 +61,7 @@ impl Visits {
     #[inline(never)]
     fn retry_slowly<T>(&self, attempt: impl Fn() -> Option<T>) -> Option<T> {
         loop {
-            // Acquire: pairs with the release in `count`, so that the marker's unlocking is seen.
+            // Acquire: pairs with the release in `visit`, so that the marker's unlocking is seen.
             let visits = self.0.load(Acquire);
             if visits % 2 == 1 {
                 yield_now();
@@ -70,11 +80,19 @@ impl Visits {
 }
 
 /// Calls a function at its end, also if trace glue panics.
-struct AtEnd<F: FnMut()>(F);
+struct AtEnd<F: FnOnce()>(Option<F>);
 
-impl<F: FnMut()> Drop for AtEnd<F> {
+impl<F: FnOnce()> AtEnd<F> {
+    fn new(f: F) -> Self {
+        AtEnd(Some(f))
+    }
+}
+
+impl<F: FnOnce()> Drop for AtEnd<F> {
     fn drop(&mut self) {
-        (self.0)();
+        if let Some(f) = self.0.take() {
+            f();
+        }
     }
 }
 
@@ -122,21 +140,10 @@ impl CellLock for RawGcMutex {
 
     #[inline]
     fn visit(&self, f: &mut dyn FnMut()) -> bool {
-        self.visits.count(|| {
-            let mut guard = self.lock.try_lock();
-            let is_locked = guard.is_some();
-            let _unlock = AtEnd(|| {
-                if let Some(guard) = guard.take() {
-                    // Fair: a session that waits gets it, and not the marker for the next piece.
-                    // SAFETY: this thread has just locked it.
-                    unsafe { self.lock.unlock_fair(guard) };
-                }
-            });
-            if is_locked {
-                f();
-            }
-            is_locked
-        })
+        // Fair: a session that waits gets it, and not the marker for the next piece.
+        // SAFETY: this thread has just locked it.
+        let unlock = |guard| unsafe { self.lock.unlock_fair(guard) };
+        self.visits.visit(|| self.lock.try_lock(), unlock, f)
     }
 }
 
@@ -206,20 +213,9 @@ impl CellLock for RawGcRwLock {
 
     #[inline]
     fn visit(&self, f: &mut dyn FnMut()) -> bool {
-        self.visits.count(|| {
-            let mut guard = self.lock.try_lock_shared();
-            let is_locked = guard.is_some();
-            let _unlock = AtEnd(|| {
-                if let Some(guard) = guard.take() {
-                    // SAFETY: this thread has just locked it.
-                    unsafe { self.lock.unlock_shared(guard) };
-                }
-            });
-            if is_locked {
-                f();
-            }
-            is_locked
-        })
+        // SAFETY: this thread has just locked it.
+        let unlock = |guard| unsafe { self.lock.unlock_shared(guard) };
+        self.visits.visit(|| self.lock.try_lock_shared(), unlock, f)
     }
 }
 

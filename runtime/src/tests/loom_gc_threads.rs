@@ -58,13 +58,19 @@ impl Jobs {
     }
 }
 
-/// Gives two jobs, one after the other, and ends the heap.
-fn two_jobs(keep_alive: Option<Duration>) {
+/// The threads of a heap, after a first job that is done.
+fn after_a_job(keep_alive: Option<Duration>) -> (Arc<GcThreads>, Plain<Jobs>) {
     let threads = threads(keep_alive);
     threads.add_heap();
     let jobs = Plain::<Jobs>::default();
     jobs.give(&threads);
     jobs.wait(1);
+    (threads, jobs)
+}
+
+/// Gives two jobs, one after the other, and ends the heap.
+fn two_jobs(keep_alive: Option<Duration>) {
+    let (threads, jobs) = after_a_job(keep_alive);
     jobs.give(&threads);
     jobs.wait(2);
     threads.remove_heap();
@@ -77,11 +83,7 @@ fn two_jobs(keep_alive: Option<Duration>) {
 #[test]
 fn a_thread_that_was_started_is_joined() {
     explore(|| {
-        let threads = threads(None);
-        threads.add_heap();
-        let jobs = Plain::<Jobs>::default();
-        jobs.give(&threads);
-        jobs.wait(1);
+        let (threads, _) = after_a_job(None);
         threads.remove_heap();
         assert_eq!(threads.stats().running, 0);
     });
@@ -101,11 +103,7 @@ fn a_job_that_is_given_to_a_thread_about_to_be_idle_is_done() {
 #[test]
 fn a_job_that_is_given_before_the_last_heap_goes_is_done() {
     explore(|| {
-        let threads = threads(None);
-        threads.add_heap();
-        let jobs = Plain::<Jobs>::default();
-        jobs.give(&threads);
-        jobs.wait(1);
+        let (threads, jobs) = after_a_job(None);
         jobs.give(&threads);
         threads.remove_heap();
         assert_eq!(*jobs.done.lock(), 2, "the job is lost");
@@ -117,11 +115,7 @@ fn a_job_that_is_given_before_the_last_heap_goes_is_done() {
 #[test]
 fn two_jobs_that_wait_for_each_other_are_done() {
     explore(|| {
-        let threads = threads(Some(Duration::ZERO));
-        threads.add_heap();
-        let first = Plain::<Jobs>::default();
-        first.give(&threads);
-        first.wait(1);
+        let (threads, _) = after_a_job(Some(Duration::ZERO));
         // That thread may be about to be idle, idle, about to retire, or gone.
         let both = Plain::<Jobs>::default();
         for _ in 0..2 {
