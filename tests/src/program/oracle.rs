@@ -392,13 +392,21 @@ impl Oracle {
         self.pending_of(&self.dying()).len() as u64
     }
 
-    /// A cycle begins: here, or if that is not `exact`, now or later.
-    pub(super) fn begin_cycle(&mut self, exact: bool) {
+    /// A cycle begins: here, or if that is not `exact`, now or later. `just_ended` are the cleanups
+    /// that handles have ended in the step in which it begins.
+    pub(super) fn begin_cycle(&mut self, exact: bool, just_ended: &[Number]) {
         let live = self.reachable();
         let records = self.base_record..self.records.len();
         let before = self.take_snapshot();
         let objects: HashSet<Id> =
             self.present().filter(|&id| !live.objects[id as usize - self.base]).collect();
+        // The cycle may have queued them: it may sweep in its first step, and drop glue end what
+        // the sweep has queued. Those that are not settled yet are counted when they are.
+        let ended = just_ended.iter().filter(|&&number| {
+            let CleanupModel { object, fate, .. } = self.cleanups[number as usize];
+            fate.has_ended() && objects.contains(&object)
+        });
+        let ended = ended.count() as u64;
         self.snapshot = Some(Snapshot {
             exact,
             blurred: before.is_some(),
@@ -408,22 +416,9 @@ impl Oracle {
             is_marked: false,
             reused_records: 0,
             queued: 0,
-            ended: self.ended_by_handles(&objects),
+            ended,
             objects,
         });
-    }
-
-    /// How many cleanups of objects have been ended by their handles.
-    ///
-    /// A cycle that begins may sweep in the same step, and drop glue end what the sweep has queued.
-    /// The oracle hears of the end first.
-    fn ended_by_handles(&self, objects: &HashSet<Id>) -> u64 {
-        let cleanups = objects.iter().flat_map(|&id| &self.object(id).cleanups);
-        let ended = cleanups.filter(|&&number| {
-            let CleanupModel { fate, runs, stops, .. } = self.cleanups[number as usize];
-            fate.has_ended() && runs + stops > 0
-        });
-        ended.count() as u64
     }
 
     /// The cycle is over, or was none.

@@ -67,7 +67,7 @@ pub(super) struct Replay {
     ran: Vec<Number>,
     by_handle: HashSet<Number>,
     /// Cleanups that were ended by their handles, at whatever time; since a session was last seen
-    /// open; before.
+    /// open, or with one hand in this operation; before.
     ever_ended: HashSet<Number>,
     newly_ended: Vec<Number>,
     ended: HashSet<Number>,
@@ -177,7 +177,7 @@ impl Replay {
     /// A cycle may begin from now on, and it will not be told.
     pub(super) fn may_begin(&mut self) {
         self.sync();
-        self.oracle.begin_cycle(false);
+        self.oracle.begin_cycle(false, &[]);
     }
 
     /// Replays all that has been written down since the last time, given the cycles that have run
@@ -199,6 +199,10 @@ impl Replay {
         }
         lines.extend(events.into_iter().map(|(stamp, event)| (stamp, Line::Event(event))));
         lines.sort_by_key(|&(stamp, _)| stamp);
+        if self.alone {
+            // No cycle that begins or runs at once from now on can have queued them.
+            self.ended.extend(self.newly_ended.drain(..));
+        }
         for (_, line) in &lines {
             self.look_ahead(line);
         }
@@ -363,11 +367,11 @@ impl Replay {
         for (at, moment) in moments.into_iter().enumerate() {
             self.sync();
             match moment {
-                Moment::Begin => self.oracle.begin_cycle(true),
-                Moment::MayBegin => self.oracle.begin_cycle(false),
+                Moment::Begin => self.oracle.begin_cycle(true, &self.newly_ended),
+                Moment::MayBegin => self.oracle.begin_cycle(false, &self.newly_ended),
                 Moment::GiveUp => self.oracle.give_up_cycle(),
                 Moment::Whole => {
-                    self.oracle.begin_cycle(true);
+                    self.oracle.begin_cycle(true, &self.newly_ended);
                     expected.push(self.oracle.end_cycle(true));
                 }
                 Moment::End => {
