@@ -14,6 +14,9 @@
 # The models of loom and shuttle are in `src/tests` of the crate, in files that begin with these
 # words. `lock_step` is a measurement, not a check: how soon real threads notice, on a machine with
 # nothing else to do.
+#
+# JOBS (default: 2; of `lock_step` always one) mutants are tried at a time, each job in a copy and a
+# target folder of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,20 +29,18 @@ case $checker in
 esac
 # The same schedules in each run. A model of shuttle stops at the first that fails.
 export SHUTTLE_RANDOM_SEED=0 CARGO_TERM_QUIET=true RUST_BACKTRACE=0
-# Never the folder that the sources themselves are built in: cargo takes a copy for the same crate,
-# and a mutant would be left there.
-copy=target/$checker/copy
-out=target/$checker/out
-wrong=0 models=0 started=$SECONDS
+# Where the models of a job are built, what has been claimed, and what has come of it.
+work=$PWD/target/$checker
+started=$SECONDS
 
 wrong() {
-    echo "WRONG: $patch: $1" >&2
-    wrong=$((wrong + 1))
+    echo "WRONG: $patch: $1" | tee -a "$work/wrong" >&2
 }
 
 # Runs the model of the patch that is applied, and prints what it says to `out`.
 run() {
-    (cd "$copy" && timeout 600 cargo test --locked --target-dir ../build -p "$package" \
+    echo "$1" >>"$work/models"
+    (cd "$copy" && timeout 600 cargo test --locked --target-dir "$build" -p "$package" \
         --lib -- --exact --nocapture "tests::$1") >"$out" 2>&1
 }
 
@@ -78,25 +79,77 @@ first_panic() {
     echo "${panic:-$(tail "$out")}"
 }
 
-.ci/copy.sh "$copy"
-for patch in {cleanup,heap,runtime}/mutants/*.patch; do
+# Prints the package that the patch changes.
+package() {
+    sed -n 's/^name = "\(.*\)"/\1/p' "${patch%%/*}/Cargo.toml"
+}
+
+# Tries the patch in the copy.
+try() {
+    local name package verdict model text
     name=$(basename "$patch" .patch)
-    [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
     if ! git apply --directory="$copy" "$patch"; then
         wrong "does not apply; see CONTRIBUTING.md"
-        continue
+        return
     fi
-    package=$(sed -n 's/^name = "\(.*\)"/\1/p' "${patch%%/*}/Cargo.toml")
-    grep -q '^fails: \(loom\|shuttle\)_' "$patch" || wrong "names no model that fails"
+    package=$(package)
     while read -r verdict model text; do
         case $model in
-            "${checker}_"* | "$checker::"*)
-                models=$((models + 1))
-                "${verdict%:}" "$model" "$text" ;;
+            "${checker}_"* | "$checker::"*) "${verdict%:}" "$model" "$text" ;;
         esac
     done < <(grep '^\(fails\|holds\): ' "$patch")
     git apply --reverse --directory="$copy" "$patch"
+}
+
+# Tries what no other job has claimed.
+job() {
+    local patch copy=target/$checker/copy$1 build=$work/build$1 out=$work/out$1
+    for patch in "${patches[@]}"; do
+        if mkdir "$work/claimed/$(basename "$patch")" 2>/dev/null; then
+            try
+        fi
+    done
+}
+
+rm -rf "$work"/{claimed,models,wrong}
+mkdir -p "$work/claimed"
+touch "$work"/{models,wrong}
+patches=() packages=()
+for patch in {cleanup,heap,runtime}/mutants/*.patch; do
+    [ $# -eq 0 ] || [[ " $* " == *" $(basename "$patch" .patch) "* ]] || continue
+    grep -q '^fails: \(loom\|shuttle\)_' "$patch" || wrong "names no model that fails"
+    ! grep -q "^\(fails\|holds\): $checker[_:]" "$patch" || patches+=("$patch")
 done
-[ "$models" -gt 0 ] || { echo "mutants: no such mutant: $*" >&2 && exit 1; }
-echo "mutants: $models models of $checker in $((SECONDS - started)) s, $wrong wrong"
+for patch in "${patches[@]}"; do
+    packages+=(-p "$(package)")
+done
+[ ${#patches[@]} -gt 0 ] || { echo "mutants: no such mutant: $*" >&2 && exit 1; }
+
+jobs=${JOBS:-2}
+[ "$checker" != lock_step ] && [ ${#patches[@]} -gt 1 ] || jobs=1
+# Never the folder that the sources themselves are built in: cargo takes a copy for the same crate,
+# and a mutant would be left there.
+.ci/copy.sh "target/$checker/copy"
+if [ "$jobs" -gt 1 ]; then
+    # Once for all of them.
+    (cd "$work/copy" && cargo test --locked --target-dir ../build "${packages[@]}" --lib --no-run)
+fi
+folders=("")
+for ((n = 2; n <= jobs; n++)); do
+    # With the times of the files: what is built for the one is so for the other.
+    rm -rf "$work"/{copy,build}"$n"
+    cp -a "$work/copy" "$work/copy$n"
+    cp -a "$work/build" "$work/build$n"
+    folders+=("$n")
+done
+running=()
+for folder in "${folders[@]}"; do
+    job "$folder" &
+    running+=($!)
+done
+for pid in "${running[@]}"; do
+    wait "$pid"
+done
+wrong=$(grep -c '^WRONG: ' "$work/wrong" || true)
+echo "mutants: $(wc -l <"$work/models") models of $checker in $((SECONDS - started)) s, $wrong wrong"
 [ "$wrong" -eq 0 ]
