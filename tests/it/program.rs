@@ -6,8 +6,11 @@
 //! Programs with a manual pool, three in four, do the same whenever they are run. The others have
 //! workers, and may need more than one try.
 
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
+
 use proptest::prelude::*;
-use sexton_tests::program::{Mutators, Program};
+use sexton_tests::program::{Mutators, OPS, Op, Program};
 
 use crate::hunt::{Language, hunt};
 
@@ -34,4 +37,38 @@ impl Language for OneMutator {
 #[test]
 fn programs_agree_with_the_oracle() {
     hunt::<OneMutator>();
+}
+
+#[test]
+fn the_first_byte_of_a_word_chooses_every_operation_about_as_often_as_it_weighs() {
+    for mutators in [Mutators::One, Mutators::Several] {
+        let weight = |weights: &[u8; 2]| usize::from(weights[mutators as usize]);
+        let total: usize = OPS.iter().map(|(weights, _)| weight(weights)).sum();
+        assert!(total <= 256, "the lightest rows would never be chosen: {total}");
+        let mut chosen: HashMap<Discriminant<Op>, usize> = HashMap::new();
+        for byte in 0..=255 {
+            *chosen.entry(discriminant(&mutators.op([byte, 0, 0, 0]))).or_default() += 1;
+        }
+        for (weights, make) in OPS {
+            let op = make(0, 0, 0);
+            let count = chosen.get(&discriminant(&op)).copied().unwrap_or_default();
+            let least = weight(weights) * 256 / total;
+            assert!((least..=least + 1).contains(&count), "{op:?} is chosen {count} times");
+        }
+    }
+}
+
+#[test]
+fn any_words_are_a_program() {
+    for byte in 0..=255 {
+        let program = Program::spelled_for_several([byte; 5], [[byte; 5]]);
+        let crew = program.crew.expect("it is for several");
+        assert!((2..=4).contains(&crew.mutators) && (1..=3).contains(&crew.gc_threads));
+    }
+}
+
+#[test]
+fn any_bytes_are_a_program() {
+    assert!(Program::decode(&[]).steps.is_empty());
+    assert_eq!(Program::decode(&[255; 4 * 7 + 3]).steps.len(), 6);
 }

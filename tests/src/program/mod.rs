@@ -44,7 +44,7 @@ mod setup;
 mod shared;
 mod tally;
 
-pub use ops::{Act, Crew, Make, Mutators, Op, Policy, PoolKind, Program, Setup, Step};
+pub use ops::{Act, Crew, Make, Mutators, OPS, Op, Policy, PoolKind, Program, Setup, Step};
 pub use payload::Kind;
 pub use tally::Tally;
 

@@ -253,7 +253,7 @@ pub type Make = fn(u8, u8, u8) -> Op;
 /// Every operation, and how often it occurs in a program for one mutator, and for several. Those
 /// that need a heap of their own, or other mutators, occur in one of them only. Each column adds up
 /// to at most 256.
-const OPS: &[([u8; 2], Make)] = &[
+pub const OPS: &[([u8; 2], Make)] = &[
     ([24, 24], |a, slot, c| Op::Alloc {
         kind: Kind::pick(a),
         slot,
@@ -342,7 +342,7 @@ impl Mutators {
 
     /// The operation that the numbers spell: the first chooses the row of the table, each as often
     /// as it weighs.
-    fn op(self, [op, a, b, c]: [u8; 4]) -> Op {
+    pub fn op(self, [op, a, b, c]: [u8; 4]) -> Op {
         let weight = |weights: &[u8; 2]| usize::from(weights[self as usize]);
         let total: usize = OPS.iter().map(|(weights, _)| weight(weights)).sum();
         let mut at = usize::from(op) * total / 256;
@@ -446,46 +446,5 @@ impl Act {
             12 | 13 => Act::Rearm,
             _ => Act::Nothing,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-    use std::mem::{Discriminant, discriminant};
-
-    #[test]
-    fn the_first_byte_of_a_word_chooses_every_operation_about_as_often_as_it_weighs() {
-        for mutators in [Mutators::One, Mutators::Several] {
-            let weight = |weights: &[u8; 2]| usize::from(weights[mutators as usize]);
-            let total: usize = OPS.iter().map(|(weights, _)| weight(weights)).sum();
-            assert!(total <= 256, "the lightest rows would never be chosen: {total}");
-            let mut chosen: HashMap<Discriminant<Op>, usize> = HashMap::new();
-            for byte in 0..=255 {
-                *chosen.entry(discriminant(&mutators.op([byte, 0, 0, 0]))).or_default() += 1;
-            }
-            for (weights, make) in OPS {
-                let op = make(0, 0, 0);
-                let count = chosen.get(&discriminant(&op)).copied().unwrap_or_default();
-                let least = weight(weights) * 256 / total;
-                assert!((least..=least + 1).contains(&count), "{op:?} is chosen {count} times");
-            }
-        }
-    }
-
-    #[test]
-    fn any_words_are_a_program() {
-        for byte in 0..=255 {
-            let program = Program::spelled_for_several([byte; 5], [[byte; 5]]);
-            let crew = program.crew.expect("it is for several");
-            assert!((2..=4).contains(&crew.mutators) && (1..=3).contains(&crew.gc_threads));
-        }
-    }
-
-    #[test]
-    fn any_bytes_are_a_program() {
-        assert!(Program::decode(&[]).steps.is_empty());
-        assert_eq!(Program::decode(&[255; 4 * 7 + 3]).steps.len(), 6);
     }
 }
