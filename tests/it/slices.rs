@@ -640,3 +640,50 @@ fn a_vector_of_any_length_in_a_cell_is_traced_piece_by_piece() {
         heap.verify().unwrap();
     }
 }
+
+/// A root that a session changes on any thread.
+#[derive(Trace, Default)]
+struct SharedChain<'gc> {
+    head: GcAtomic<'gc, Link<'gc>>,
+}
+
+/// A session of a `Shared` heap that allocates for ever: a cycle that has begun before ends within
+/// it. What was dead then is freed. What dies within the session waits for the next cycle, which
+/// begins when the session has ended.
+#[test]
+fn a_cycle_ends_within_a_session_that_allocates_for_ever() {
+    const LINKS: u64 = 20_000;
+    let heap: Heap<SharedChain<'static>, Shared> = Heap::builder()
+        .zeal(false)
+        .gc_threads(2)
+        .pacing(Pacing::Automatic { min_bytes: 64 << 20, growth: 1.0 })
+        .cleanup_pool(&CleanupPool::manual())
+        .build(|_| SharedChain::default());
+    fn push(mc: &Mutation<'_, Shared>) {
+        let mut last = None;
+        (0..LINKS).for_each(|_| last = Some(mc.alloc(Link { _next: last, _words: [0; 3] })));
+    }
+    let mut mutator = heap.attach();
+    mutator.mutate(|mc, chain| {
+        push(mc);
+        chain.head.store(mc, Some(mc.alloc(Link { _next: None, _words: [7; 3] })));
+    });
+    assert!(!mutator.step(Duration::ZERO).is_finished());
+    mutator.mutate(|mc, chain| {
+        let began = std::time::Instant::now();
+        while heap.stats().cycles == 0 {
+            assert!(began.elapsed() < Duration::from_secs(60), "the cycle does not end");
+            push(mc);
+            std::thread::yield_now();
+        }
+        let report = heap.last_report().expect("one has ended");
+        assert_eq!(report.swept_objects, LINKS, "what was dead when it began: {report:?}");
+        // None begins, however much is garbage.
+        (0..300).for_each(|_| push(mc));
+        assert_eq!(heap.stats().cycles, 1);
+        assert!(mc.collection_due());
+        assert_eq!(chain.head.load().map(|kept| kept._words), Some([7; 3]));
+    });
+    assert_eq!(mutator.collect().live_objects, 1);
+    mutator.verify().unwrap();
+}

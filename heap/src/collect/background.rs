@@ -1,8 +1,8 @@
 //! The work of a phase beside open sessions: a thread has it on loan between two stops.
 //!
 //! The collector lends the work when it resumes the mutators, and recalls it when it has stopped
-//! them again. Meanwhile the thread marks, clears or sweeps on. The phase changes only at a stop,
-//! so it is the same for all of a loan, and for all of a session.
+//! them again. Meanwhile the thread marks, clears or sweeps on. The phase changes only while the
+//! work is not on loan.
 //!
 //! Invariant: the work is in one place: with the collector, waiting here for the thread, or with
 //! the thread. A recall takes it back from wherever it is, so none is lost if no thread comes.
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use sexton_cleanup::Description;
 use sexton_sync::Ordering::Relaxed;
 use sexton_sync::fields::AtomicBool;
-use sexton_sync::{Condvar, Mutex, Process, drop_quietly};
+use sexton_sync::{Condvar, Mutex, Process, drop_quietly, wait_until};
 
 use crate::collect::clearing::Clearing;
 use crate::collect::sweeping::Sweeping;
@@ -49,7 +49,13 @@ pub(crate) struct Returned {
     pub(crate) thrown: Option<Box<dyn Any + Send>>,
     /// How long the thread has worked.
     pub(crate) worked: Duration,
+    /// Nothing is left to do.
+    pub(crate) is_used_up: bool,
 }
+
+/// The thread has not given the work back in time. It will.
+#[derive(Debug)]
+pub(crate) struct Late;
 
 /// Where the work of one heap is on loan.
 pub(crate) struct Background {
@@ -135,29 +141,40 @@ impl Background {
         *self.state.lock() = State::Offered(loan);
     }
 
-    /// Takes the work back, if it is on loan. Waits for the thread to come to the end of a step.
+    /// Takes the work back, if it is on loan. Waits for the thread to come to the end of a step,
+    /// with a deadline until then.
     ///
     /// In the child of a `fork` the thread is not there, and the work is gone with it.
-    pub(crate) fn recall(&self) -> Option<Returned> {
+    pub(crate) fn recall(&self, deadline: Option<Instant>) -> Result<Option<Returned>, Late> {
         self.recalled.store(true, Relaxed);
-        let mut state = self.state.lock_at(self.home)?;
+        let Some(mut state) = self.state.lock_at(self.home) else { return Ok(None) };
+        let mut is_late = false;
         loop {
             match std::mem::take(&mut *state) {
-                State::None => return None,
+                State::None => return Ok(None),
                 State::Offered(Loan { work, .. }) => {
                     let worked = Duration::ZERO;
-                    return Some(Returned { work, thrown: None, worked });
+                    return Ok(Some(Returned { work, thrown: None, worked, is_used_up: false }));
                 }
-                State::Returned(returned) => return Some(returned),
+                State::Returned(returned) => return Ok(Some(returned)),
                 working @ State::Working(_) => {
                     *state = working;
                     if !self.home.is_current() {
-                        return None;
+                        return Ok(None);
                     }
-                    self.returned.wait(&mut state);
+                    if is_late {
+                        return Err(Late);
+                    }
+                    is_late = wait_until(&self.returned, &mut state, deadline);
                 }
             }
         }
+    }
+
+    /// Tells whether the thread has given the work back, with nothing left to do.
+    pub(crate) fn is_used_up(&self) -> bool {
+        let state = self.state.lock_at(self.home);
+        state.is_some_and(|state| matches!(&*state, State::Returned(work) if work.is_used_up))
     }
 
     /// Tells whether a `fork` has left the thread behind, with the work.
@@ -210,7 +227,7 @@ impl Background {
         // And so is this: the heap's end does not wait for it.
         drop(core);
         drop(here);
-        let returned = Returned { work, thrown, worked: began.elapsed() };
+        let returned = Returned { work, thrown, worked: began.elapsed(), is_used_up };
         let mut state = self.state.lock();
         let before = std::mem::replace(&mut *state, State::Returned(returned));
         drop(state);

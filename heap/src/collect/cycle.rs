@@ -8,9 +8,12 @@
 //! In a `Shared` heap the work of a phase is lent to a thread between two slices; see
 //! `background.rs`.
 //!
-//! Invariant: each step runs in its phase, on one thread. The phase changes while no session is
-//! open, or in a `Local` heap within the one that is. Between two cycles the phase is `Idle`, and
-//! all mark bits are clear.
+//! A slice may run *within sessions*: each that is open allocates, or waits within an allocation.
+//! It begins no cycle, and runs no drop glue.
+//!
+//! Invariant: each step runs in its phase, on one thread. The phase changes while the mutators are
+//! stopped, but for the end of a cycle, which no session depends on. Between two cycles the phase
+//! is `Idle`, and all mark bits are clear.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use sexton_sync::drop_quietly;
 
-use crate::collect::background::{Background, Loan, Returned, Work};
+use crate::collect::background::{Background, Late, Loan, Returned, Work};
 use crate::collect::clearing::Clearing;
 use crate::collect::huge_pages::HugePageTime;
 use crate::collect::pace::Pace;
@@ -35,10 +38,12 @@ use crate::object::trace::Tracer;
 use crate::policy::config::{HeapConfig, SpawnHelper};
 use crate::policy::history::History;
 use crate::policy::report::{GcReport, PauseClock};
+use crate::safepoint::handshake::Stopped;
 use crate::safepoint::helpers::{Helpers, Waiting, processors};
-use crate::session::context::Shaded;
+use crate::session::context::{Context, Shaded};
 use crate::session::core::{Assist, Core};
 use crate::session::mode::Mode;
+use crate::session::mode::parts::Mutators;
 use crate::sweep::sweeper::or_abort;
 
 /// Collects one heap.
@@ -75,6 +80,10 @@ struct Cycle {
     clock: PauseClock,
     /// What is known so far.
     report: GcReport,
+    /// Objects in use when the cycle began.
+    objects_before: u64,
+    /// The times of the phases when the slice began: to mark, to clear, to sweep.
+    phases_before: [Duration; 3],
     /// Mutators that have allocated since the cycle before.
     allocating: u64,
     /// Roots dropped until mark began.
@@ -129,6 +138,8 @@ impl Cycle {
             pace: Pace::default(),
             clock: PauseClock::from(Instant::now()),
             report: GcReport::default(),
+            objects_before: 0,
+            phases_before: [Duration::ZERO; 3],
             allocating: 0,
             dropped_roots: 0,
             thrown: None,
@@ -218,9 +229,17 @@ impl<M: Mode> Collector<M> {
                 return Err(payload);
             }
             cycle.clock = PauseClock::from(stopped.since + stopped.safepoint_time);
-            let recalled = self.recall(cycle);
             let mut until = until;
+            // The thread may be within drop glue, which may wait for a lock of a session's.
+            let deadline = stopped.has_sessions.then(|| Instant::now() + self.slice());
+            let Ok(recalled) = self.recall(cycle, deadline) else {
+                return Ok(self.end_in_vain(cycle, core, stopped));
+            };
             let result = if core.phase().get() == Phase::Idle {
+                if stopped.has_sessions {
+                    // The cycle has ended since.
+                    return Ok(None);
+                }
                 let in_slices = !until.is_never();
                 if in_slices && self.lends() && !until.is_likely_the_last {
                     // A thread marks. The snapshot is all that sessions have to wait for.
@@ -248,19 +267,81 @@ impl<M: Mode> Collector<M> {
                 self.lend(cycle);
                 cycle.report.release_time += cycle.clock.lap();
             }
-            let pause = cycle.clock.since(stopped.since);
-            cycle.report.pause_time += pause;
-            cycle.report.slices += 1;
             cycle.report.refused_threads += helpers.refused.take();
-            cycle.report.longest_pause = cycle.report.longest_pause.max(pause);
-            self.history.with(|history| history.record_pause(pause, stopped.safepoint_time));
+            self.record_pause(cycle, stopped);
             core.count_step();
-            if !result? {
-                return Ok(None);
-            }
-            cycle.pace.after_cycle(core, &mut cycle.report, cycle.allocating, self.budget);
-            Ok(Some(self.history.with(|history| history.record(cycle.report))))
+            if result? { Ok(Some(self.record(cycle, core))) } else { Ok(None) }
         })
+    }
+
+    /// Ends a slice for which the work did not come back in time.
+    fn end_in_vain(&self, cycle: &mut Cycle, core: &Core<M>, stopped: Stopped) -> Option<GcReport> {
+        cycle.pace.after_slice(core, cycle.report.pause_time, Some(self.slice()));
+        cycle.report.safepoint_time += stopped.safepoint_time;
+        cycle.report.release_time += cycle.clock.lap();
+        self.record_pause(cycle, stopped);
+        core.count_step();
+        None
+    }
+
+    fn record_pause(&self, cycle: &mut Cycle, stopped: Stopped) {
+        let pause = cycle.clock.since(stopped.since);
+        let report = &mut cycle.report;
+        report.pause_time += pause;
+        report.slices += 1;
+        let phases = phases_of(report);
+        let [marked, cleared, swept] =
+            std::array::from_fn(|nth| phases[nth].saturating_sub(cycle.phases_before[nth]));
+        cycle.phases_before = phases;
+        report.longest_pause = report.longest_pause.max(pause);
+        report.longest_mark = report.longest_mark.max(marked);
+        report.longest_clear = report.longest_clear.max(cleared);
+        report.longest_sweep = report.longest_sweep.max(swept);
+        if stopped.is_assist {
+            report.assist_time += pause;
+        }
+        self.history.with(|history| history.record_pause(pause, stopped.safepoint_time));
+    }
+
+    /// Records a cycle that has ended, and decides on the next one.
+    fn record(&self, cycle: &mut Cycle, core: &Core<M>) -> GcReport {
+        cycle.pace.after_cycle(core, &mut cycle.report, cycle.allocating, self.budget);
+        self.history.with(|history| history.record(cycle.report))
+    }
+
+    /// Ends the cycle, if a thread has ended the sweep, and gives the report. No session has to
+    /// wait for that: none depends on whether the phase is `Sweeping` or `Idle`.
+    pub(crate) fn end_swept(&self, core: &Core<M>) -> Option<GcReport> {
+        if !M::SHARED || core.phase().get() != Phase::Sweeping || core.zeal() {
+            return None;
+        }
+        self.cycle.with(|cycle| {
+            if core.phase().get() != Phase::Sweeping || !self.background.is_used_up() {
+                return None;
+            }
+            or_abort(|| {
+                self.recall(cycle, None).expect("it has come back").expect("no glue threw");
+            });
+            let was_given_up = cycle.end(core);
+            core.count_step();
+            if was_given_up {
+                cycle.pace.after_slice(core, cycle.report.pause_time, Some(self.slice()));
+                return None;
+            }
+            Some(self.record(cycle, core))
+        })
+    }
+
+    /// Tells whether the next slice may run within sessions. If not it may be left with nothing to
+    /// do but what waits until no session is open.
+    pub(crate) fn goes_on_within_sessions(&self, core: &Core<M>) -> bool {
+        let is_lent = || self.cycle.with(|cycle| cycle.sweeping.is_none());
+        !core.zeal()
+            && match core.phase().get() {
+                Phase::Idle => false,
+                Phase::Marking | Phase::Clearing => true,
+                Phase::Sweeping => is_lent(),
+            }
     }
 
     /// Tells whether a thread works beside open sessions, if one can be started.
@@ -284,20 +365,29 @@ impl<M: Mode> Collector<M> {
         }
         if !self.background.start(spawn) {
             cycle.report.refused_threads += 1;
-            self.recall(cycle).err().into_iter().for_each(drop_quietly);
+            self.recall_now(cycle).err().into_iter().for_each(drop_quietly);
             cycle.pace.after_slice(core, cycle.report.pause_time, Some(self.slice()));
         }
     }
 
-    /// Takes the work of the phase back, if it is on loan.
-    fn recall(&self, cycle: &mut Cycle) -> Result<(), Box<dyn Any + Send>> {
-        let Some(Returned { work, thrown, worked }) = self.background.recall() else {
-            return Ok(());
+    /// Takes the work of the phase back, if it is on loan, however long that takes.
+    fn recall_now(&self, cycle: &mut Cycle) -> Result<(), Box<dyn Any + Send>> {
+        self.recall(cycle, None).unwrap_or(Ok(()))
+    }
+
+    /// Takes the work of the phase back, if it is on loan. Waits for it until the deadline.
+    fn recall(
+        &self,
+        cycle: &mut Cycle,
+        deadline: Option<Instant>,
+    ) -> Result<Result<(), Box<dyn Any + Send>>, Late> {
+        let Some(Returned { work, thrown, worked, .. }) = self.background.recall(deadline)? else {
+            return Ok(Ok(()));
         };
         cycle.report.background_time += worked;
         if let Some(payload) = thrown {
             cycle.give_up(&self.core);
-            return Err(payload);
+            return Ok(Err(payload));
         }
         match work {
             Work::Mark(marker, waiting) => {
@@ -309,7 +399,7 @@ impl<M: Mode> Collector<M> {
             Work::Clear(clearing) => cycle.clearing = Some(clearing),
             Work::Sweep(sweeping) => cycle.sweeping = Some(sweeping),
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Gives the place where the work is on loan.
@@ -394,7 +484,7 @@ impl<M: Mode> Collector<M> {
             return;
         }
         self.cycle.with(|cycle| {
-            let mut settled = self.recall(cycle);
+            let mut settled = self.recall_now(cycle);
             if core.phase().get() == Phase::Marking && settled.is_ok() {
                 settled = cycle.take_shaded(core);
             }
@@ -410,7 +500,7 @@ impl<M: Mode> Collector<M> {
         let alone = Helpers::none(core.roots().heap());
         self.cycle.with(|cycle| {
             // It would mark objects that die.
-            let thrown = self.recall(cycle).err();
+            let thrown = self.recall_now(cycle).err();
             thrown.into_iter().chain(cycle.thrown.take()).for_each(drop_quietly);
             cycle.forget(core);
             core.space().with(|space| space.spans().for_each(|span| span.clear_marks()));
@@ -456,20 +546,9 @@ impl<M: Mode> Collector<M> {
     }
 }
 
-/// Since when the mutators are stopped.
-#[derive(Clone, Copy)]
-pub(crate) struct Stopped {
-    /// When they were told.
-    pub(crate) since: Instant,
-    /// How long the last session went on after that.
-    pub(crate) safepoint_time: Duration,
-}
-
-impl Stopped {
-    /// In a heap of one mutator.
-    pub(crate) fn now() -> Self {
-        Stopped { since: Instant::now(), safepoint_time: Duration::ZERO }
-    }
+/// Gives the times to mark, to clear, and to sweep.
+fn phases_of(report: &GcReport) -> [Duration; 3] {
+    [report.mark_time, report.clear_time, report.sweep_time + report.flush_time]
 }
 
 impl Cycle {
@@ -494,8 +573,10 @@ impl Cycle {
         root: impl FnOnce(&mut Tracer<'_>),
     ) -> Result<(), Box<dyn Any + Send>> {
         self.report = GcReport::default();
+        self.phases_before = [Duration::ZERO; 3];
         self.pace.begin(core);
         self.allocating = core.retire_contexts();
+        self.objects_before = core.usage().objects;
         self.dropped_roots = core.roots().dropped();
         core.roots().begin_scan();
         // A stamp that was used before would hide a cell from the barrier.
@@ -578,12 +659,15 @@ impl Cycle {
     /// Takes over what the barrier has marked. If trace glue has panicked there, the mark is given
     /// up.
     fn take_shaded<M: Mode>(&mut self, core: &Core<M>) -> Result<(), Box<dyn Any + Send>> {
-        let mut shaded = Ok(0);
+        let mut shaded = Ok((0, 0));
         let Cycle { marker, waiting, left_behind, .. } = self;
         let mut pending = Pending { len: *waiting, next: None };
         let mut take_over =
             |list: &mut Shaded| match (&mut shaded, list.hand_over(marker, &mut pending)) {
-                (Ok(sum), Ok(looks)) => *sum += looks,
+                (Ok((looks, objects)), Ok((more_looks, more))) => {
+                    *looks += more_looks;
+                    *objects += more;
+                }
                 (Ok(_), Err(payload)) => shaded = Err(payload),
                 (Err(_), Err(surplus)) => drop_quietly(surplus),
                 (Err(_), Ok(_)) => {}
@@ -592,7 +676,10 @@ impl Cycle {
         core.for_each_context(|context| take_over(&mut context.shaded().borrow_mut()));
         self.waiting = pending.len;
         match shaded {
-            Ok(looks) => self.report.barrier_looks += looks,
+            Ok((looks, objects)) => {
+                self.report.barrier_looks += looks;
+                self.report.shaded_objects += objects;
+            }
             Err(payload) => {
                 self.give_up(core);
                 return Err(payload);
@@ -645,6 +732,8 @@ impl Cycle {
     fn begin_sweeping<M: Mode>(&mut self, core: &Core<M>) {
         core.retire_contexts();
         let in_slices = core.phase().epoch() != NO_EPOCH;
+        // None was swept since the begin.
+        self.report.born_while_marking = core.usage().objects.saturating_sub(self.objects_before);
         core.phase().pass(Phase::Clearing, Phase::Sweeping, NO_EPOCH);
         self.clearing = None;
         let marked = self.report.mark_time + self.report.background_time;
@@ -672,28 +761,37 @@ impl Cycle {
         self.huge_pages = sweeping.huge_pages;
         self.report.release_time += self.clock.lap();
         if is_done {
-            if !sweeping.given_up {
-                sweeping.report(&mut self.report);
-            }
-            self.sweeping = None;
-            core.phase().pass(Phase::Sweeping, Phase::Idle, NO_EPOCH);
+            self.end(core);
         }
         is_done
+    }
+
+    /// Ends the cycle, when nothing of it is left to do. Tells whether the mark was given up.
+    fn end<M: Mode>(&mut self, core: &Core<M>) -> bool {
+        let sweeping = self.sweeping.take().expect("a sweep is under way");
+        self.huge_pages = sweeping.huge_pages;
+        if !sweeping.given_up {
+            sweeping.report(&mut self.report);
+        }
+        core.phase().pass(Phase::Sweeping, Phase::Idle, NO_EPOCH);
+        sweeping.given_up
     }
 }
 
 impl<M: Mode> Assist<M> for Collector<M> {
-    fn assist(&self, core: &Core<M>, to_the_end: bool) {
-        if M::SHARED {
-            // Other sessions may be open.
+    fn assist(&self, core: &Core<M>, context: &Context<M>, to_the_end: bool) {
+        if self.end_swept(core).is_some() || self.cycle.with(|cycle| cycle.thrown.is_some()) {
             return;
         }
         let until = if to_the_end { Until::END } else { Until::after(self.slice()) };
-        let until = until.within_a_session();
+        let until = until.within_sessions();
         let alone = Helpers::none(core.roots().heap());
-        let begun = |_: &mut Tracer<'_>| unreachable!("a cycle is under way");
-        if let Err(payload) = self.run(core, begun, Stopped::now(), until, &alone) {
-            // The session goes on. The end of it throws this.
+        let begun = |_: &mut Tracer<'_>| unreachable!("none begins within a session");
+        let ran = core
+            .mutators()
+            .while_stopped(context, |stopped| self.run(core, begun, stopped, until, &alone));
+        if let Some(Err(payload)) = ran {
+            // The session goes on. The end of one throws this.
             let surplus = self.cycle.with(|cycle| cycle.thrown.replace(payload));
             surplus.into_iter().for_each(drop_quietly);
             core.pacer().set_next_slice(0);

@@ -15,7 +15,7 @@ use sexton_cleanup::{Client, Ticket, in_cleanup};
 
 use sexton_sync::drop_quietly;
 
-use crate::collect::cycle::{Collector, Plan, Stopped};
+use crate::collect::cycle::{Collector, Plan};
 use crate::collect::until::Until;
 use crate::collect::verify::{self, VerifyError};
 use crate::id::HeapId;
@@ -26,6 +26,7 @@ use crate::memory::phase::Phase;
 use crate::object::trace::{Branded, Trace, Tracer};
 use crate::policy::config::{HeapConfig, OnDrop, SlowSessionHook};
 use crate::policy::report::{GcReport, HeapStats, Progress};
+use crate::safepoint::handshake::Stopped;
 use crate::safepoint::helpers::{NoneWaiting, Waiting};
 use crate::session::context::Context;
 use crate::session::core::Core;
@@ -120,13 +121,17 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
 
     /// Does what is due: a cycle, or a slice of one. Gives the report of a cycle that ends.
     ///
-    /// Called as [`cycle`](Self::cycle).
+    /// Called as [`cycle`](Self::cycle), or with sessions parked. Then it goes on with the cycle that
+    /// is under way, if there is one.
     pub(crate) fn advance(&self, stopped: Stopped, waiting: &dyn Waiting) -> Option<GcReport> {
-        match self.collector.plan(&self.core) {
-            Plan::Whole => Some(self.cycle(stopped, waiting)),
-            Plan::Try(budget) => self.run(stopped, Until::after(budget).the_last(), waiting),
-            Plan::Slice(budget) => self.run(stopped, Until::after(budget), waiting),
-        }
+        let until = match self.collector.plan(&self.core) {
+            Plan::Whole if !stopped.has_sessions => return Some(self.cycle(stopped, waiting)),
+            Plan::Whole => Until::END,
+            Plan::Try(budget) => Until::after(budget).the_last(),
+            Plan::Slice(budget) => Until::after(budget),
+        };
+        let until = if stopped.has_sessions { until.within_sessions() } else { until };
+        self.run(stopped, until, waiting)
     }
 
     /// Runs what `until` allows of a cycle.

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use sexton_sync::drop_quietly;
 
-use crate::collect::cycle::Stopped;
 use crate::collect::heap::RawHeap;
 use crate::collect::until::Until;
 use crate::collect::verify::VerifyError;
@@ -84,12 +83,6 @@ impl<R: Branded> RawHeap<R, Shared> {
     }
 }
 
-impl Stopped {
-    fn by(stopped: &StopGuard<'_, Context<Shared>>) -> Self {
-        Stopped { since: stopped.since, safepoint_time: stopped.safepoint_time }
-    }
-}
-
 impl<R: Branded> RawMutator<'_, R> {
     /// Opens a session: calls `f` with the session and the root.
     ///
@@ -118,7 +111,7 @@ impl<R: Branded> RawMutator<'_, R> {
     /// mode, if the heap fails its verification. If the heap was made before a `fork`, in another
     /// process.
     pub fn collect(&mut self) -> GcReport {
-        let stopped = self.stop(|| false).expect("nothing was said against it");
+        let stopped = self.stop();
         self.run_cycle(&stopped)
     }
 
@@ -128,8 +121,14 @@ impl<R: Branded> RawMutator<'_, R> {
     #[cold]
     #[inline(never)]
     pub fn collect_if_due(&mut self, due: Due) -> bool {
-        let stopped = self.stop(|| self.heap.core.steps() != due.after);
-        stopped.is_some_and(|stopped| self.heap.advance(Stopped::by(&stopped), &stopped).is_some())
+        self.heap.assert_not_inherited();
+        let RawHeap { core, collector, .. } = self.heap;
+        if collector.end_swept(core).is_some() {
+            return true;
+        }
+        let parks = collector.goes_on_within_sessions(core);
+        let stopped = self.stop_unless(parks, || core.steps() != due.after);
+        stopped.is_some_and(|guard| self.heap.advance(guard.stopped, &guard).is_some())
     }
 
     /// Gets on with a cycle for about `budget`; see the facade's `step`.
@@ -138,28 +137,38 @@ impl<R: Branded> RawMutator<'_, R> {
     ///
     /// As [`collect`](Self::collect).
     pub fn step(&mut self, budget: Duration) -> Progress {
-        let stopped = self.stop(|| false).expect("nothing was said against it");
-        let ended = self.heap.run(Stopped::by(&stopped), Until::after(budget), &stopped);
+        let stopped = self.stop();
+        let ended = self.heap.run(stopped.stopped, Until::after(budget), &stopped);
         ended.map_or(Progress::Working, Progress::Finished)
     }
 
     /// Gives all memory back that holds no object; see the facade's `trim`.
     pub fn trim(&mut self) -> u64 {
-        let _stopped = self.stop(|| false).expect("nothing was said against it");
+        let _stopped = self.stop();
         self.heap.trim_stopped()
     }
 
     /// Runs one full cycle if an object has been refused since the last one. Tells whether it did.
     pub fn collect_if_refused(&mut self) -> bool {
-        let stopped = self.stop(|| !self.heap.has_refused());
+        let stopped = self.stop_unless(false, || !self.heap.has_refused());
         stopped.inspect(|stopped| _ = self.run_cycle(stopped)).is_some()
     }
 
     fn run_cycle(&self, stopped: &StopGuard<'_, Context<Shared>>) -> GcReport {
-        self.heap.cycle(Stopped::by(stopped), stopped)
+        self.heap.cycle(stopped.stopped, stopped)
     }
 
-    fn stop(&self, unless: impl FnOnce() -> bool) -> Option<StopGuard<'_, Context<Shared>>> {
+    /// Stops the mutators, with no session open.
+    fn stop(&self) -> StopGuard<'_, Context<Shared>> {
+        self.stop_unless(false, || false).expect("nothing was said against it")
+    }
+
+    /// Stops the mutators, maybe with sessions parked, unless `unless` says something against it.
+    fn stop_unless(
+        &self,
+        parks: bool,
+        unless: impl FnOnce() -> bool,
+    ) -> Option<StopGuard<'_, Context<Shared>>> {
         self.heap.assert_not_inherited();
         let (after, hook) = &self.heap.slow_session;
         let report = |thread: &Thread, waited: Duration| {
@@ -175,9 +184,8 @@ impl<R: Branded> RawMutator<'_, R> {
                 drop_quietly(payload);
             }
         };
-        self.heap
-            .handshake()
-            .stop(unless, Some(SlowSessionPolicy { after: *after, report: &report }))
+        let policy = SlowSessionPolicy { after: *after, report: &report };
+        self.heap.handshake().stop(parks, unless, Some(policy))
     }
 
     /// Tells whether another mutator waits to collect, so that the next session would wait.
@@ -193,7 +201,7 @@ impl<R: Branded> RawMutator<'_, R> {
     ///
     /// The first inconsistency found.
     pub fn verify(&mut self) -> Result<(), VerifyError> {
-        let _stopped = self.stop(|| false).expect("nothing was said against it");
+        let _stopped = self.stop();
         self.heap.verify_stopped()
     }
 }
@@ -217,5 +225,5 @@ impl<R: Branded> Drop for RawMutator<'_, R> {
 /// A cycle is due: as many had been run when that was found.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
-    after: u64,
+    pub(crate) after: u64,
 }

@@ -47,8 +47,8 @@ impl<'a> Until<'a> {
         Until::when(End::Recalled(flag))
     }
 
-    /// The same, within a session, where no user code runs.
-    pub(crate) fn within_a_session(self) -> Self {
+    /// The same, within sessions, where no drop glue runs.
+    pub(crate) fn within_sessions(self) -> Self {
         Until { runs_user_code: false, ..self }
     }
 

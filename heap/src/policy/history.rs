@@ -14,6 +14,9 @@ pub(crate) struct History {
     cycles: u64,
     swept_objects: u64,
     drop_panics: u64,
+    fallback_cycles: u64,
+    background_time: Duration,
+    assist_time: Duration,
     last_report: Option<GcReport>,
     /// When the last cycle ended.
     last_end: Instant,
@@ -31,6 +34,9 @@ impl History {
             cycles: 0,
             swept_objects: 0,
             drop_panics: 0,
+            fallback_cycles: 0,
+            background_time: Duration::ZERO,
+            assist_time: Duration::ZERO,
             last_report: None,
             last_end: born,
             paused: Duration::ZERO,
@@ -61,6 +67,9 @@ impl History {
         self.cycles = report.cycle;
         self.swept_objects += report.swept_objects;
         self.drop_panics += report.drop_panics;
+        self.fallback_cycles += u64::from(report.refused_threads > 0);
+        self.background_time += report.background_time;
+        self.assist_time += report.assist_time;
         self.last_report = Some(report);
         report
     }
@@ -80,6 +89,9 @@ impl History {
             cycles: self.cycles,
             swept_objects: self.swept_objects,
             drop_panics: self.drop_panics,
+            fallback_cycles: self.fallback_cycles,
+            background_time: self.background_time,
+            assist_time: self.assist_time,
             pause: self.pauses.quantiles(),
             safepoint: self.safepoints.quantiles(),
             mutator_utilisation: utilisation(self.paused, self.born.elapsed()),

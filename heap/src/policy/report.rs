@@ -65,6 +65,16 @@ pub struct GcReport {
     pub slices: u64,
     /// The longest of them.
     pub longest_pause: Duration,
+    /// The longest time that was marking in one of them.
+    pub longest_mark: Duration,
+    /// The longest time that was clearing in one of them.
+    pub longest_clear: Duration,
+    /// The longest time that was sweeping in one of them, the publication of cleanups included.
+    pub longest_sweep: Duration,
+    /// How long sessions have got on with the cycle themselves, where they allocated.
+    ///
+    /// It is part of `pause_time`: no other session goes on meanwhile.
+    pub assist_time: Duration,
     /// How long a thread has marked, cleared and swept beside open sessions.
     ///
     /// Zero in a `Local` heap, and where no thread can be started. It is in none of the phases'
@@ -77,10 +87,15 @@ pub struct GcReport {
     pub refused_threads: u64,
     /// Values that the barrier has looked at, because a session was about to overwrite them.
     pub barrier_looks: u64,
+    /// Objects with pointers that the barrier has marked, for the marker to trace.
+    pub shaded_objects: u64,
     /// Bytes allocated from the begin of the cycle to the end of the sweep.
     ///
-    /// All of it survives the cycle.
+    /// All of it survives the cycle. In a `Shared` heap the last 64 KiB of each mutator may be
+    /// missing.
     pub born_bytes: u64,
+    /// Objects allocated from the begin of the cycle to the end of its mark. All survive the cycle.
+    pub born_while_marking: u64,
     /// The share of the time since the last cycle in which sessions could be opened: 0 to 1.
     ///
     /// Before the first cycle the time counts from the making of the heap.
@@ -181,6 +196,14 @@ pub struct HeapStats {
     pub swept_objects: u64,
     /// Panics in drop glue since the heap was made.
     pub drop_panics: u64,
+    /// Cycles that have asked for a thread and did not get it.
+    ///
+    /// If it was to work beside open sessions, the cycle was run in slices instead.
+    pub fallback_cycles: u64,
+    /// How long threads have worked beside open sessions, in all cycles that have ended.
+    pub background_time: Duration,
+    /// How long sessions have got on with cycles where they allocated, in all that have ended.
+    pub assist_time: Duration,
     /// Dynamic roots alive, shared ones included.
     pub roots: u64,
     /// How long sessions could not be opened each time: in a slice, or in a whole cycle.

@@ -1,7 +1,7 @@
 //! The handshake: many mutators open and close sessions, and a collection waits until none is open.
 //!
 //! `HANDSHAKE.md` beside `Cargo.toml` has the protocol and why it holds; steps and fences here bear
-//! its names. Invariant: while a [`StopGuard`] exists, no [`Session`] does.
+//! its names. Invariant: while a [`StopGuard`] exists, no [`Session`] does, or each is parked.
 //!
 //! It knows no heap. To it a mutator is a context, lent to the session's thread and to the
 //! collector only.
@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::mem;
+use std::ptr;
 use std::time::{Duration, Instant};
 
 use sexton_sync::{
@@ -22,6 +23,9 @@ use crate::safepoint::helpers::{Job, Waiting, processors};
 pub struct Handshake<C> {
     /// Sessions may not be opened. Read without the lock; written only with it.
     stopping: CachePadded<AtomicBool>,
+    /// The collector does with sessions that are parked. Written with the lock; read without it as
+    /// a hint.
+    parking: AtomicBool,
     state: Mutex<State<C>>,
     /// The collector waits here: for sessions to end, for helpers to leave.
     all_inactive: Condvar,
@@ -29,7 +33,14 @@ pub struct Handshake<C> {
     resumed: Condvar,
     /// How often to look before a thread sleeps.
     spins: u32,
+    /// How long sessions are parked at a time, while a collector waits for others.
+    patience: Duration,
 }
+
+/// How long sessions are parked at a time, while a collector waits for others, which may wait for
+/// them. How long they go on then, before they are parked again.
+const PARKED: Duration = Duration::from_millis(1);
+const RUNNING: Duration = Duration::from_millis(9);
 
 /// On one processor nothing changes while one looks. A model looks once: it has no time, but it has
 /// to come to both outcomes of a look.
@@ -60,12 +71,17 @@ struct State<C> {
     helper_slots: usize,
     /// Threads that help, and have not left yet.
     helping: usize,
+    /// Until then no session stops the mutators: the last one has done it in vain.
+    not_before: Option<Instant>,
 }
 
 /// One mutator, as the handshake sees it.
 pub(crate) struct MutatorState<C> {
     /// A session is open, or is being opened. Written by the mutator's thread only.
     active: CachePadded<AtomicBool>,
+    /// The session waits within an allocation. Changed by the mutator's thread, with the lock; read
+    /// without it as a hint.
+    parked: AtomicBool,
     context: C,
     /// The mutator's thread.
     thread: std::thread::Thread,
@@ -77,13 +93,38 @@ pub(crate) struct Session<'a, C> {
     mutator: &'a MutatorState<C>,
 }
 
-/// No session is open, and none will be until this is dropped.
+/// No session is open, or all that are open are parked, and none will be opened until this is
+/// dropped.
 pub(crate) struct StopGuard<'a, C> {
     handshake: &'a Handshake<C>,
-    /// When the mutators were told.
+    pub(crate) stopped: Stopped,
+    /// The mutator whose session has stopped the others, within an allocation.
+    within: Option<Arc<MutatorState<C>>>,
+}
+
+/// Since when the mutators are stopped, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped {
+    /// When they were told.
     pub(crate) since: Instant,
     /// How long the last session went on after that.
     pub(crate) safepoint_time: Duration,
+    /// Sessions are open, and wait within allocations.
+    pub(crate) has_sessions: bool,
+    /// One of them has stopped the others.
+    pub(crate) is_assist: bool,
+}
+
+impl Stopped {
+    /// In a heap of one mutator, between two sessions.
+    pub(crate) fn now() -> Self {
+        Stopped {
+            since: Instant::now(),
+            safepoint_time: Duration::ZERO,
+            has_sessions: false,
+            is_assist: false,
+        }
+    }
 }
 
 /// When to report sessions that do not end, and to what.
@@ -98,6 +139,7 @@ impl<C> Handshake<C> {
     pub(crate) fn new() -> Self {
         Handshake {
             stopping: CachePadded::new(AtomicBool::new(false)),
+            parking: AtomicBool::new(false),
             state: Mutex::new(State {
                 mutators: Vec::new(),
                 round: 0,
@@ -107,10 +149,12 @@ impl<C> Handshake<C> {
                 job: None,
                 helper_slots: 0,
                 helping: 0,
+                not_before: None,
             }),
             all_inactive: Condvar::new(),
             resumed: Condvar::new(),
             spins: spins(),
+            patience: PARKED,
         }
     }
 
@@ -119,6 +163,7 @@ impl<C> Handshake<C> {
     pub(crate) fn attach(&self, context: C) -> Arc<MutatorState<C>> {
         let mutator = Arc::new(MutatorState {
             active: CachePadded::new(AtomicBool::new(false)),
+            parked: AtomicBool::new(false),
             context,
             thread: std::thread::current(),
         });
@@ -180,6 +225,13 @@ impl<C> Handshake<C> {
         self.spin_until(|| !self.is_stopping());
         // E6.
         let mut state = self.wait(self.state.lock(), false);
+        self.count_in(&mut state, round);
+        // E7. Relaxed: with the lock held, so that T4, which comes after T2, sees it.
+        mutator.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note that a mutator has waited long enough, since that round.
+    fn count_in(&self, state: &mut State<C>, round: u64) {
         state.entering -= 1;
         debug_assert!(state.round <= round + 1, "two cycles have gone by");
         if state.round > round {
@@ -188,8 +240,46 @@ impl<C> Handshake<C> {
                 self.resumed.notify_all();
             }
         }
-        // E7. Relaxed: with the lock held, so that T4, which comes after T2, sees it.
-        mutator.active.store(true, Ordering::Relaxed);
+    }
+
+    /// K1. Tells whether the collector does with sessions that are parked. A hint.
+    #[inline]
+    pub(crate) fn is_parking(&self) -> bool {
+        // Relaxed: it is looked at again with the lock held.
+        self.parking.load(Ordering::Relaxed)
+    }
+
+    /// Parks the session of the mutator with this context, if the collector does with that. Called
+    /// on the mutator's thread, within its session, where nothing is half done.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn park(&self, context: &C) {
+        let state = self.state.lock();
+        if let Some(mutator) = state.mutator_of(context) {
+            self.park_with(state, &mutator);
+        }
+    }
+
+    /// Parks a session, if the collector does with that, until it does not any more.
+    fn park_with<'a>(&'a self, mut state: MutexGuard<'a, State<C>>, mutator: &MutatorState<C>) {
+        if !self.is_parking() {
+            return;
+        }
+        // K2. Relaxed: with the lock held, so that T4 sees it, and all that the session has done.
+        mutator.parked.store(true, Ordering::Relaxed);
+        self.all_inactive.notify_all();
+        state.entering += 1;
+        let round = state.round;
+        drop(state);
+        // Most stops are short.
+        self.spin_until(|| !self.is_parking());
+        let mut state = self.state.lock();
+        while self.is_parking() {
+            self.resumed.wait(&mut state);
+        }
+        // K3.
+        mutator.parked.store(false, Ordering::Relaxed);
+        self.count_in(&mut state, round);
     }
 
     /// Looks `spins` times before a thread sleeps: some ten microseconds, where sleeping and being
@@ -231,13 +321,14 @@ impl<C> Handshake<C> {
         state
     }
 
-    /// Waits until no session is open, and keeps it so. It asks `unless` when no other thread has
-    /// the mutators stopped, and does nothing if that says so. Called on a thread that has no
-    /// session open.
+    /// Waits until no session is open, and keeps it so. With `parks` it does with sessions that are
+    /// parked, too. It asks `unless` when no other thread has the mutators stopped, and does
+    /// nothing if that says so. Called on a thread that has no session open.
     ///
     /// A session that does not end is waited for without end, and reported.
     pub(crate) fn stop(
         &self,
+        parks: bool,
         unless: impl FnOnce() -> bool,
         policy: Option<SlowSessionPolicy<'_>>,
     ) -> Option<StopGuard<'_, C>> {
@@ -247,25 +338,24 @@ impl<C> Handshake<C> {
         if unless() {
             return None;
         }
-        // T2. Relaxed: what a session has to see is not ours yet.
-        self.stopping.store(true, Ordering::Relaxed);
-        let since = Instant::now();
-        // T3. StopFence: pairs with EnterFence and ExitFence.
-        fence(Ordering::SeqCst);
+        let since = self.tell(parks);
         // T4. Most sessions are short, too; to end one takes the lock.
-        let open: Vec<_> = state.active().cloned().collect();
-        if self.spins > 0 && !open.is_empty() {
-            drop(state);
-            self.spin_until(|| open.iter().all(|mutator| !mutator.active.load(Ordering::Relaxed)));
-            state = self.state.lock();
-        }
+        state = self.look_at_sessions(state);
+        let mut turn_at = if parks { since.checked_add(self.patience) } else { None };
         let mut report_at = policy.as_ref().and_then(|policy| since.checked_add(policy.after));
-        while state.is_any_active() {
-            if !wait_until(&self.all_inactive, &mut state, report_at) {
+        while self.is_any_running(&state) {
+            let deadline = report_at.into_iter().chain(turn_at).min();
+            if !wait_until(&self.all_inactive, &mut state, deadline) || !self.is_any_running(&state)
+            {
+                continue;
+            }
+            if turn_at.is_some() && turn_at == deadline {
+                turn_at = self.take_turns();
                 continue;
             }
             let Some(policy) = &policy else { continue };
-            let slow: Vec<_> = state.active().map(|mutator| mutator.thread.clone()).collect();
+            let running = state.active().filter(|mutator| !self.is_parked(mutator));
+            let slow: Vec<_> = running.map(|mutator| mutator.thread.clone()).collect();
             drop(state);
             let waited = since.elapsed();
             slow.iter().for_each(|thread| (policy.report)(thread, waited));
@@ -273,8 +363,125 @@ impl<C> Handshake<C> {
             report_at = since.checked_add(waited * 2);
             state = self.state.lock();
         }
+        Some(self.stopped(&state, since, None))
+    }
+
+    /// Stops the other mutators for the session of the one with this context, within an allocation.
+    /// Called as [`park`](Self::park).
+    ///
+    /// Gives `None` if another thread collects, or if some sessions are not parked soon: they may
+    /// wait for this one.
+    pub(crate) fn stop_within(&self, context: &C) -> Option<StopGuard<'_, C>> {
+        let mut state = self.state.lock();
+        let own = state.mutator_of(context)?;
+        // N1.
+        loop {
+            if self.is_stopping() {
+                // That thread waits for this session to end, or to be parked.
+                self.park_with(state, &own);
+                return None;
+            }
+            if state.readmitted == 0 {
+                break;
+            }
+            self.resumed.wait(&mut state);
+        }
+        if state.not_before.is_some_and(|not_before| Instant::now() < not_before) {
+            return None;
+        }
+        let since = self.tell(true);
+        // N2. As K2.
+        own.parked.store(true, Ordering::Relaxed);
+        state = self.look_at_sessions(state);
+        let deadline = since.checked_add(self.patience);
+        while self.is_any_running(&state) {
+            if wait_until(&self.all_inactive, &mut state, deadline) && self.is_any_running(&state) {
+                // N3.
+                state.not_before = Instant::now().checked_add(RUNNING);
+                own.parked.store(false, Ordering::Relaxed);
+                self.resume(state);
+                return None;
+            }
+        }
+        Some(self.stopped(&state, since, Some(own)))
+    }
+
+    /// Tells the mutators that they are to stop. Called with the lock held. Gives the time.
+    fn tell(&self, parks: bool) -> Instant {
+        self.parking.store(parks, Ordering::Relaxed);
+        // T2. Relaxed: what a session has to see is not ours yet.
+        self.stopping.store(true, Ordering::Relaxed);
+        let since = Instant::now();
+        // T3. StopFence: pairs with EnterFence and ExitFence.
+        fence(Ordering::SeqCst);
+        since
+    }
+
+    /// Looks some times, without the lock, whether sessions that are open go on.
+    fn look_at_sessions<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<C>>,
+    ) -> MutexGuard<'a, State<C>> {
+        let open: Vec<_> = state.active().cloned().collect();
+        if self.spins > 0 && !open.is_empty() {
+            drop(state);
+            let runs = |mutator: &MutatorState<C>| {
+                mutator.active.load(Ordering::Relaxed) && !self.is_parked(mutator)
+            };
+            self.spin_until(|| !open.iter().any(|mutator| runs(mutator)));
+            state = self.state.lock();
+        }
+        state
+    }
+
+    /// Tells whether the session of a mutator is parked, and is to be. Without the lock it is a
+    /// hint.
+    fn is_parked(&self, mutator: &MutatorState<C>) -> bool {
+        self.is_parking() && mutator.parked.load(Ordering::Relaxed)
+    }
+
+    fn is_any_running(&self, state: &State<C>) -> bool {
+        state.active().any(|mutator| !self.is_parked(mutator))
+    }
+
+    /// T5. Has sessions that are parked go on for a while, as another may wait for one of them.
+    /// Then has them park again. Tells when it is time for the other.
+    fn take_turns(&self) -> Option<Instant> {
+        let parks = !self.is_parking();
+        self.parking.store(parks, Ordering::Relaxed);
+        if !parks {
+            self.resumed.notify_all();
+        }
+        // A model has no time: it comes to both ends of the first wait.
+        if cfg!(any(loom, shuttle)) {
+            return None;
+        }
+        Instant::now().checked_add(if parks { PARKED } else { RUNNING })
+    }
+
+    fn stopped(
+        &self,
+        state: &State<C>,
+        since: Instant,
+        within: Option<Arc<MutatorState<C>>>,
+    ) -> StopGuard<'_, C> {
+        let has_sessions = self.is_parking() && state.is_any_active();
+        let is_assist = within.is_some();
+        let safepoint_time = since.elapsed();
+        let stopped = Stopped { since, safepoint_time, has_sessions, is_assist };
+        StopGuard { handshake: self, stopped, within }
+    }
+
+    /// R1, R2.
+    fn resume(&self, mut state: MutexGuard<'_, State<C>>) {
+        state.round += 1;
+        state.readmitted = state.entering;
+        self.parking.store(false, Ordering::Relaxed);
+        // R1. Release: pairs with the acquire of E3.
+        self.stopping.store(false, Ordering::Release);
         drop(state);
-        Some(StopGuard { handshake: self, since, safepoint_time: since.elapsed() })
+        // R2.
+        self.resumed.notify_all();
     }
 
     /// Tells whether sessions may not be opened. A hint to a thread that has one open, and could
@@ -290,7 +497,7 @@ impl<C> Handshake<C> {
         self.state.lock().mutators.len()
     }
 
-    /// Calls `each` with the context of every mutator. Called while no session is open.
+    /// Calls `each` with the context of every mutator. Called while the mutators are stopped.
     pub(crate) fn for_each(&self, mut each: impl FnMut(&C)) {
         self.state.lock().mutators.iter().for_each(|mutator| each(&mutator.context));
     }
@@ -298,6 +505,11 @@ impl<C> Handshake<C> {
 
 #[cfg(all(test, loom))]
 impl<C> Handshake<C> {
+    /// Makes one in which a collector waits for all sessions to park, however long it takes.
+    pub(crate) fn patient() -> Self {
+        Handshake { patience: Duration::MAX, ..Self::new() }
+    }
+
     /// Threads that sleep until the mutators are resumed, or for a job.
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().waiting
@@ -330,6 +542,11 @@ impl<C> State<C> {
 
     fn is_any_active(&self) -> bool {
         self.active().next().is_some()
+    }
+
+    /// Finds a mutator by its context. O(mutators).
+    fn mutator_of(&self, context: &C) -> Option<Arc<MutatorState<C>>> {
+        self.mutators.iter().find(|mutator| ptr::eq(&mutator.context, context)).cloned()
     }
 
     fn take_helper_slot(&mut self) -> Option<Arc<dyn Job>> {
@@ -376,16 +593,13 @@ impl<C> Handshake<C> {
 impl<C> Drop for StopGuard<'_, C> {
     fn drop(&mut self) {
         let handshake = self.handshake;
-        let mut state = handshake.state.lock();
+        let state = handshake.state.lock();
         let is_clean = (state.helper_slots, state.helping, state.readmitted) == (0, 0, 0);
         debug_assert!(is_clean || std::thread::panicking(), "a job or a debt is left over");
-        state.round += 1;
-        state.readmitted = state.entering;
-        // R1. Release: pairs with the acquire of E3.
-        handshake.stopping.store(false, Ordering::Release);
-        drop(state);
-        // R2.
-        handshake.resumed.notify_all();
+        if let Some(own) = &self.within {
+            own.parked.store(false, Ordering::Relaxed);
+        }
+        handshake.resume(state);
     }
 }
 

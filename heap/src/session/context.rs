@@ -1,9 +1,10 @@
 //! The context of one mutator: what it allocates from, and where it registers cleanups.
 //!
-//! Invariant: one thread at a time uses a context. It is its mutator's within a session, or the
-//! collecting one while no session is open. In a `Local` heap the borrow checker sees to it
-//! (`&mut self`). In a `Shared` one the handshake does, which lends contexts to no other thread.
-//! User code that runs during a cycle (drop glue, trace glue) cannot reach it.
+//! Invariant: one thread at a time uses a context. It is its mutator's within a session that is not
+//! parked, or the collecting one while the mutators are stopped. In a `Local` heap the borrow
+//! checker sees to it (`&mut self`). In a `Shared` one the handshake does, which lends contexts to
+//! no other thread. A session that is parked, or runs a slice, is between two calls of what is
+//! here. User code that runs during a cycle (drop glue, trace glue) cannot reach it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -64,7 +65,8 @@ impl Shaded {
         self.waiting = self.marker.visit_untyped(self.waiting(), object).len;
     }
 
-    /// Hands all of it to a marker. Tells how often the barrier has looked at a value.
+    /// Hands all of it to a marker. Tells how often the barrier has looked at a value, and how many
+    /// objects it hands over.
     ///
     /// # Errors
     ///
@@ -73,13 +75,14 @@ impl Shaded {
         &mut self,
         to: &mut Marker,
         pending: &mut Pending,
-    ) -> Result<u64, Box<dyn Any + Send>> {
+    ) -> Result<(u64, u64), Box<dyn Any + Send>> {
         let waiting = self.waiting();
+        let objects = self.marker.waits(self.waiting()) as u64;
         self.waiting = 0;
         *pending = to.take_over(*pending, &mut self.marker, waiting);
         match self.panic.take() {
             Some(payload) => Err(payload),
-            None => Ok(std::mem::take(&mut self.looks)),
+            None => Ok((std::mem::take(&mut self.looks), objects)),
         }
     }
 

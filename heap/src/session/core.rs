@@ -39,8 +39,8 @@ use crate::sweep::local_cleanups::LocalCleanups;
 /// Gets on with a cycle within a session, which allocates.
 pub(crate) trait Assist<M: Mode> {
     /// Runs a slice of the cycle that is under way, or with `to_the_end` all of it but what runs
-    /// user code. Called by the session, which has nothing of the core borrowed.
-    fn assist(&self, core: &Core<M>, to_the_end: bool);
+    /// user code. Called by the session with this context, which has nothing of the core borrowed.
+    fn assist(&self, core: &Core<M>, context: &Context<M>, to_the_end: bool);
 }
 
 /// All state of one heap but its root.
@@ -84,8 +84,8 @@ impl<M: Mode> Core<M> {
         &self.mutators
     }
 
-    /// Calls `each` with the heap's own context and with those of all mutators. Called while no
-    /// session is open.
+    /// Calls `each` with the heap's own context and with those of all mutators. Called while the
+    /// mutators are stopped.
     pub(crate) fn for_each_context(&self, mut each: impl FnMut(&Context<M>)) {
         each(&self.context);
         self.mutators.for_each(each);
@@ -130,8 +130,8 @@ impl<M: Mode> Core<M> {
     }
 
     /// Gives all cached slots and reserved bytes back to the space, and tells the pacer of all
-    /// cleanups. Returns how many mutators have allocated since it was called last. Called while no
-    /// session is open.
+    /// cleanups. Returns how many mutators have allocated since it was called last. Called while
+    /// the mutators are stopped.
     pub(crate) fn retire_contexts(&self) -> u64 {
         let mut allocating = 0;
         self.for_each_context(|context| allocating += u64::from(self.retire_context(context)));
@@ -197,6 +197,24 @@ impl<M: Mode> Core<M> {
         self.space.with(|space| space.set_allocators(mutators));
     }
 
+    /// Lets a cycle go on, within a session that is about to take memory. Called where the session
+    /// has nothing half done, and holds no lock of the heap's.
+    pub(crate) fn safepoint(&self, context: &Context<M>, assist: &dyn Assist<M>) {
+        let is_due = || self.phase().get() != Phase::Idle && self.collection_due(context);
+        if self.mutators.is_parking() && !self.is_inherited() {
+            self.mutators.park(context);
+        }
+        if is_due() && !self.is_inherited() {
+            assist.assist(self, context, false);
+        }
+    }
+
+    /// Tells whether a `Shared` heap was made before a `fork`, in another process: its other
+    /// sessions stand still. A system call.
+    fn is_inherited(&self) -> bool {
+        M::SHARED && self.client.pool().is_inherited()
+    }
+
     /// Gives a free slot for a `T` when the context has none at hand. The caller fills it at once.
     pub(crate) fn new_slot<T>(
         &self,
@@ -204,10 +222,7 @@ impl<M: Mode> Core<M> {
         assist: &dyn Assist<M>,
         info: &'static TypeInfo,
     ) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
-        let is_collecting = || self.phase().get() != Phase::Idle;
-        if is_collecting() && self.collection_due(context) {
-            assist.assist(self, false);
-        }
+        self.safepoint(context, assist);
         let refill = || {
             context.with_allocator(|allocator| {
                 allocator.refill(&self.space, info)?;
@@ -216,9 +231,10 @@ impl<M: Mode> Core<M> {
         };
         let mut slot = refill();
         // Asked again: the slice may have ended the cycle, and none begins within a session.
-        if is_collecting() && matches!(slot, Err(AllocError::Limit)) {
+        let is_full = matches!(slot, Err(AllocError::Limit));
+        if is_full && self.phase().get() != Phase::Idle && !self.is_inherited() {
             // Garbage that a cycle without slices would have swept by now.
-            assist.assist(self, true);
+            assist.assist(self, context, true);
             slot = refill();
         }
         // Not if the system has no memory: a cycle takes some itself.

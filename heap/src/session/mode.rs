@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::memory::locking::{Local, Locking, Shared};
-use crate::safepoint::handshake::Handshake;
+use crate::safepoint::handshake::{Handshake, Stopped};
 use crate::session::context::Context;
 use crate::session::core::Core;
 use crate::sweep::local_cleanups::{LocalCleanups, LocalTable, NoLocals};
@@ -88,7 +88,19 @@ pub(crate) mod parts {
         /// Tells whether a thread waits for sessions to end, in order to collect.
         fn is_stopping(&self) -> bool;
 
-        /// Calls `each` with the context of every mutator. Called while none has a session open.
+        /// Tells whether a collector does with sessions that are parked. A hint.
+        fn is_parking(&self) -> bool;
+
+        /// Parks the session of the mutator with this context, if a collector does with that.
+        /// Called by the session, where nothing is half done.
+        fn park(&self, context: &Context<M>);
+
+        /// Calls `f` with the other mutators stopped, for the session of the one with this context.
+        /// Gives `None` if that is not to be had soon. Called as `park`.
+        fn while_stopped<T>(&self, context: &Context<M>, f: impl FnOnce(Stopped) -> T)
+        -> Option<T>;
+
+        /// Calls `each` with the context of every mutator. Called while the mutators are stopped.
         fn for_each(&self, each: impl FnMut(&Context<M>));
 
         /// Tells how many there are.
@@ -99,6 +111,17 @@ pub(crate) mod parts {
         #[inline]
         fn is_stopping(&self) -> bool {
             false
+        }
+
+        #[inline]
+        fn is_parking(&self) -> bool {
+            false
+        }
+
+        fn park(&self, _: &Context<Local>) {}
+
+        fn while_stopped<T>(&self, _: &Context<Local>, f: impl FnOnce(Stopped) -> T) -> Option<T> {
+            Some(f(Stopped { has_sessions: true, is_assist: true, ..Stopped::now() }))
         }
 
         fn for_each(&self, _: impl FnMut(&Context<Local>)) {}
@@ -112,6 +135,23 @@ pub(crate) mod parts {
         #[inline]
         fn is_stopping(&self) -> bool {
             self.is_stopping()
+        }
+
+        #[inline]
+        fn is_parking(&self) -> bool {
+            self.is_parking()
+        }
+
+        fn park(&self, context: &Context<Shared>) {
+            self.park(context);
+        }
+
+        fn while_stopped<T>(
+            &self,
+            context: &Context<Shared>,
+            f: impl FnOnce(Stopped) -> T,
+        ) -> Option<T> {
+            self.stop_within(context).map(|guard| f(guard.stopped))
         }
 
         fn for_each(&self, each: impl FnMut(&Context<Shared>)) {

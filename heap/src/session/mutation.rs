@@ -1,9 +1,10 @@
 //! A session's access to its heap: allocation, cleanups, weak pointers and roots.
 //!
-//! Invariant: while a `Mutation<'gc>` exists, no stop of its heap begins, and its context is its
-//! own. A `Local` heap keeps it by taking `&mut self` for both, a `Shared` one by the handshake. In
-//! a `Shared` heap the phase is the same for all of it. Nothing here runs user code, so the heap's
-//! state is borrowed, or locked, only within a call.
+//! Invariant: while a `Mutation<'gc>` exists, no cycle of its heap begins. A `Local` heap keeps it
+//! by taking `&mut self` for both, a `Shared` one by the handshake. Its context is its own, and the
+//! phase the same, from one allocation to the next. An allocation that needs memory is a safepoint:
+//! a slice may run there, on this thread or while the session is parked. So no lock and no borrow
+//! of the heap's is held there. Nothing here runs user code, so that is held only within a call.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -303,21 +304,38 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         let object = gc.as_address();
         let span = SpanRef::containing(object);
         let slot = span.slot_of_type::<T>(object);
-        let _held = span.hold_specials::<M>();
-        let known = span.weaks().borrow().as_ref().and_then(|table| table.get(slot));
-        let record = known.unwrap_or_else(|| {
-            let record = self.alloc_any(WeakRecord::of(object)).as_address().cast();
-            let mut table = span.weaks().borrow_mut();
-            table.get_or_insert_with(|| Box::new(WeakTable::new())).insert(slot, record);
-            record
+        let record = self.weak_record(span, slot, None).unwrap_or_else(|| {
+            // A safepoint, so the specials are not held. If another session comes before, this
+            // record is garbage.
+            let new = self.alloc_any(WeakRecord::of(object)).as_address().cast();
+            self.weak_record(span, slot, Some(new)).unwrap_or(new)
         });
-        if known.is_some() && self.core.phase().epoch() != NO_EPOCH {
-            // It may be a record that no `Weak` reached when the cycle began.
-            SpanRef::containing(record.cast()).mark_at(record.cast());
-        }
         // SAFETY: the record is live: just made, or of a target that is, and records of live
         // targets are forgotten only when no `Weak` is left. Its target is this `T`.
         unsafe { Weak::from_record(record) }
+    }
+
+    /// Finds the weak record of a slot's object. If there is none, it is to be `new`.
+    fn weak_record(
+        &self,
+        span: SpanRef,
+        slot: usize,
+        new: Option<NonNull<WeakRecord>>,
+    ) -> Option<NonNull<WeakRecord>> {
+        let _held = span.hold_specials::<M>();
+        let mut table = span.weaks().borrow_mut();
+        let known = table.as_ref().and_then(|table| table.get(slot));
+        match (known, new) {
+            (Some(known), _) if self.core.phase().epoch() != NO_EPOCH => {
+                // It may be a record that no `Weak` reached when the cycle began.
+                SpanRef::containing(known.cast()).mark_at(known.cast());
+            }
+            (None, Some(new)) => {
+                table.get_or_insert_with(|| Box::new(WeakTable::new())).insert(slot, new);
+            }
+            _ => {}
+        }
+        known
     }
 
     /// Keeps the object alive until the [`Root`] is dropped. O(1).
@@ -346,7 +364,7 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// Tells whether the heap will collect when this session ends, as things stand.
     ///
     /// A session that runs for long should end when this says so: no collection begins within it.
-    /// One that is under way goes on in a `Local` heap.
+    /// One that is under way goes on where the session allocates.
     pub fn collection_due(&self) -> bool {
         self.core.collection_due(self.context)
     }

@@ -19,8 +19,13 @@ type Watched = UnsafeCell<u32>;
 /// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another
 /// bound.
 fn explore(model: impl Fn() + Sync + Send + 'static) {
+    explore_up_to(2, model);
+}
+
+/// The same with another bound.
+fn explore_up_to(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(2);
+    builder.preemption_bound.get_or_insert(preemptions);
     let tried = AtomicUsize::new(0);
     builder.check(move || {
         // `.ci/mutants.sh` asks for this line.
@@ -57,7 +62,7 @@ fn mutator(handshake: &Plain<Handshake<Watched>>, sessions: usize) -> thread::Jo
 
 /// Stops the mutators once, and uses all their contexts.
 fn collect(handshake: &Handshake<Watched>) {
-    let stopped = handshake.stop(|| false, None);
+    let stopped = handshake.stop(false, || false, None);
     handshake.for_each(touch);
     drop(stopped);
 }
@@ -121,7 +126,7 @@ fn whoever_collects_only_if_it_is_due_leaves_it_to_the_other() {
         let collect_if_due = {
             let (handshake, due, ran) = (handshake.clone(), due, ran.clone());
             move || {
-                if let Some(_stopped) = handshake.stop(|| due.load(Relaxed) == 0, None) {
+                if let Some(_stopped) = handshake.stop(false, || due.load(Relaxed) == 0, None) {
                     due.store(0, Relaxed);
                     ran.fetch_add(1, Relaxed);
                 }
@@ -184,7 +189,7 @@ impl Heap {
 
 /// Stops the mutators once, and uses the heap.
 fn collect_heap(handshake: &Handshake<Watched>, heap: &Heap) {
-    let stopped = handshake.stop(|| false, None);
+    let stopped = handshake.stop(false, || false, None);
     heap.touch();
     drop(stopped);
 }
@@ -233,7 +238,7 @@ impl Job for Work {
 /// Gives a mutator that waits for a session helps; when the job is over, it has left.
 fn job() {
     let handshake = handshake();
-    let stopped = handshake.stop(|| false, None).expect("it is not to be left");
+    let stopped = handshake.stop(false, || false, None).expect("it is not to be left");
     let thread = mutator(&handshake, 1);
     while handshake.waiting() == 0 {
         thread::yield_now();
@@ -256,7 +261,7 @@ fn helpers_have_left_when_the_job_is_over() {
 /// for two cycles.
 fn impatient() {
     let handshake = handshake();
-    let stopped = handshake.stop(|| false, None);
+    let stopped = handshake.stop(false, || false, None);
     let thread = mutator(&handshake, 1);
     while handshake.entering() == 0 {
         thread::yield_now();
@@ -286,7 +291,7 @@ fn luck_at_the_door() {
             done.store(true, Relaxed);
         })
     };
-    drop(handshake.stop(|| false, None));
+    drop(handshake.stop(false, || false, None));
     // It may be through, if it did not read of that cycle.
     while handshake.entering() == 0 && !done.load(Relaxed) {
         thread::yield_now();
@@ -337,4 +342,180 @@ fn luck_at_the_end() {
 #[test]
 fn a_collector_that_saw_a_session_end_looks_again() {
     explore(luck_at_the_end);
+}
+
+/// Gives a thread with a session that touches its context and the heap, parks if it is to, and
+/// touches them again.
+fn parks(handshake: &Plain<Handshake<Watched>>, heap: &Plain<Heap>) -> thread::JoinHandle<()> {
+    let (handshake, heap) = (handshake.clone(), heap.clone());
+    let mutator = handshake.attach(UnsafeCell::new(0));
+    thread::spawn(move || {
+        let session = handshake.enter(&mutator);
+        touch_all(&mutator, &heap);
+        handshake.park(mutator.context());
+        touch_all(&mutator, &heap);
+        drop(session);
+    })
+}
+
+fn touch_all(mutator: &crate::safepoint::handshake::MutatorState<Watched>, heap: &Heap) {
+    touch(mutator.context());
+    heap.touch();
+}
+
+/// Stops the mutators with sessions parked, or ended, and uses all that they use.
+fn collect_parked(handshake: &Handshake<Watched>, heap: &Heap) {
+    let stopped = handshake.stop(true, || false, None);
+    handshake.for_each(touch);
+    heap.touch();
+    drop(stopped);
+}
+
+/// A session is parked, or ends, or goes on when the collector has waited for it long enough.
+fn park() {
+    let (handshake, heap) = (handshake(), Heap::new());
+    let session = parks(&handshake, &heap);
+    collect_parked(&handshake, &heap);
+    session.join().unwrap();
+}
+
+#[test]
+fn a_session_is_parked_while_a_collector_is_at_work() {
+    explore(park);
+}
+
+/// A collector that waits for ever for a session to be parked is woken by it.
+#[expect(clippy::arc_with_non_send_sync, reason = "contexts that loom watches are neither")]
+fn patient() {
+    let (handshake, heap) = (Plain::new(Handshake::patient()), Heap::new());
+    let mutator = handshake.attach(UnsafeCell::new(0));
+    let has_entered = Plain::new(loom::sync::atomic::AtomicBool::new(false));
+    let session = {
+        let (handshake, heap, has_entered) = (handshake.clone(), heap.clone(), has_entered.clone());
+        thread::spawn(move || {
+            let session = handshake.enter(&mutator);
+            has_entered.store(true, Relaxed);
+            touch_all(&mutator, &heap);
+            while !handshake.is_parking() {
+                thread::yield_now();
+            }
+            handshake.park(mutator.context());
+            touch_all(&mutator, &heap);
+            drop(session);
+        })
+    };
+    while !has_entered.load(Relaxed) {
+        thread::yield_now();
+    }
+    collect_parked(&handshake, &heap);
+    session.join().unwrap();
+}
+
+#[test]
+fn a_collector_is_woken_by_a_session_that_is_parked() {
+    explore(patient);
+}
+
+/// One session is parked, and another is not. When the collector has waited for that long enough,
+/// the first one goes on.
+fn take_turns() {
+    let (handshake, heap) = (handshake(), Heap::new());
+    let entered = Plain::new((sexton_sync::Mutex::new(0), sexton_sync::Condvar::new()));
+    let sessions = [true, false].map(|parks| {
+        let (handshake, heap, entered) = (handshake.clone(), heap.clone(), entered.clone());
+        let mutator = handshake.attach(UnsafeCell::new(0));
+        thread::spawn(move || {
+            let session = handshake.enter(&mutator);
+            *entered.0.lock() += 1;
+            entered.1.notify_all();
+            if parks {
+                while !handshake.is_stopping() {
+                    thread::yield_now();
+                }
+                handshake.park(mutator.context());
+                touch_all(&mutator, &heap);
+            }
+            drop(session);
+        })
+    });
+    let mut count = entered.0.lock();
+    while *count < 2 {
+        entered.1.wait(&mut count);
+    }
+    drop(count);
+    collect_parked(&handshake, &heap);
+    sessions.into_iter().for_each(|session| session.join().unwrap());
+}
+
+#[test]
+fn a_session_that_was_parked_in_vain_is_waited_for() {
+    // The third is to be late for the lock.
+    explore_up_to(3, take_turns);
+}
+
+/// A session is parked, and another collector wants none to be open.
+fn park_and_end() {
+    let (handshake, heap) = (handshake(), Heap::new());
+    let session = parks(&handshake, &heap);
+    collect_parked(&handshake, &heap);
+    let stopped = handshake.stop(false, || false, None);
+    assert!(stopped.as_ref().is_some_and(|stopped| !stopped.stopped.has_sessions));
+    handshake.for_each(touch);
+    heap.touch();
+    drop(stopped);
+    session.join().unwrap();
+}
+
+#[test]
+fn a_session_that_was_parked_has_ended_when_none_is_to_be_open() {
+    explore(park_and_end);
+}
+
+/// Gives a thread with a session that stops the others, if it can.
+fn stops(handshake: &Plain<Handshake<Watched>>, heap: &Plain<Heap>) -> thread::JoinHandle<()> {
+    let (handshake, heap) = (handshake.clone(), heap.clone());
+    let mutator = handshake.attach(UnsafeCell::new(0));
+    thread::spawn(move || {
+        let session = handshake.enter(&mutator);
+        touch(mutator.context());
+        if let Some(_stopped) = handshake.stop_within(mutator.context()) {
+            handshake.for_each(touch);
+            heap.touch();
+        }
+        touch(mutator.context());
+        drop(session);
+    })
+}
+
+/// Two sessions stop each other, or are parked by each other.
+#[test]
+fn sessions_that_stop_each_other_take_turns() {
+    explore(|| {
+        let (handshake, heap) = (handshake(), Heap::new());
+        let threads = [stops(&handshake, &heap), stops(&handshake, &heap)];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// A session stops the others while a collector waits for its end.
+#[test]
+fn a_session_does_not_wait_for_a_collector_that_waits_for_its_end() {
+    explore(|| {
+        let (handshake, heap) = (handshake(), Heap::new());
+        let thread = stops(&handshake, &heap);
+        collect_heap(&handshake, &heap);
+        thread.join().unwrap();
+    });
+}
+
+/// A session stops the others while one of them enters, or ends.
+#[test]
+fn a_session_that_stops_the_others_has_none_beside_it() {
+    explore(|| {
+        let (handshake, heap) = (handshake(), Heap::new());
+        let mutator = mutator(&handshake, 1);
+        let thread = stops(&handshake, &heap);
+        thread.join().unwrap();
+        mutator.join().unwrap();
+    });
 }

@@ -22,7 +22,6 @@ use parking_lot::lock_api;
 use sexton_cleanup::{Client, Pool, PoolConfig};
 
 use crate::collect::background::{Background, Loan, Work};
-use crate::collect::cycle::Stopped;
 use crate::collect::heap::RawHeap;
 use crate::collect::until::Until;
 use crate::id::HeapId;
@@ -33,10 +32,10 @@ use crate::memory::phase::Phase;
 use crate::object::trace::Branded;
 use crate::payload::raw::RawGcMutex;
 use crate::policy::config::{HeapConfig, SpawnHelper};
-use crate::safepoint::handshake::Handshake;
+use crate::safepoint::handshake::{Handshake, Stopped};
 use crate::session::context::Context;
 use crate::{
-    Gc, GcAtomic, GcMutex, GcOnce, GcRwLock, Mutation, Pacing, Shared, Trace, Tracer, Weak,
+    Gc, GcAtomic, GcMutex, GcOnce, GcRwLock, Leaf, Mutation, Pacing, Shared, Trace, Tracer, Weak,
 };
 
 /// Explores every interleaving with at most two preemptions; `LOOM_MAX_PREEMPTIONS` sets another
@@ -313,6 +312,11 @@ impl Scene {
         })
     }
 
+    /// Opens a session on this thread.
+    fn here(&self, session: Session) {
+        self.heap.attach().expect("it is the first here").mutate(session);
+    }
+
     /// Gives a thread that attaches, opens a session, and leaves.
     fn passer(self: &Plain<Self>, session: Session) -> thread::JoinHandle<()> {
         let scene = self.clone();
@@ -324,7 +328,7 @@ impl Scene {
 
     /// Stops the mutators, and runs a slice.
     fn slice(&self, until: Until<'_>) {
-        let stopped = self.handshake().stop(|| false, None).expect("it is not to be left");
+        let stopped = self.handshake().stop(false, || false, None).expect("it is not to be left");
         let ended = self.heap.run(Stopped::now(), until, &stopped);
         assert_eq!(ended.is_some(), self.heap.core.phase().get() == Phase::Idle);
     }
@@ -488,8 +492,9 @@ fn format_nested<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
     let _ = format!("{:?}", *world.first.outer().read(mc));
 }
 
+/// Formats it, although the marker may have it. No other session has.
 fn format_held<'gc>(_: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
-    let _ = format!("{:?}", world.first.mutex());
+    assert_eq!(format!("{:?}", world.first.mutex()), "GcMutex()", "the marker was seen");
 }
 
 /// Takes the object from the list that the marker comes to last, and empties the list. The memory
@@ -730,6 +735,138 @@ fn what_is_allocated_beside_a_sweep_is_not_lost() {
     beside_phase(Phase::Sweeping, half_dead, &[alloc_kept], End::Any, find_none);
 }
 
+/// Runs sessions that allocate beside a collector that runs the whole cycle: within a session, if
+/// it finds one where that allocates. Then all that is reachable has to be there.
+fn within(world: Make, sessions: &'static [Session], after: Session) {
+    explore(move || {
+        let scene = Scene::with(Pacing::Manual, None, world);
+        scene.begin();
+        let mutators: Vec<_> = sessions.iter().map(|&session| scene.mutator(session)).collect();
+        let stopped = scene.handshake().stop(true, || false, None).expect("it is not to be left");
+        let within =
+            if stopped.stopped.has_sessions { Until::END.within_sessions() } else { Until::END };
+        scene.heap.run(stopped.stopped, within, &stopped);
+        drop(stopped);
+        mutators.into_iter().for_each(|mutator| mutator.join().unwrap());
+        scene.here(after);
+        scene.heap.verify_stopped().unwrap();
+        // What is left, and one more.
+        scene.slice(Until::END);
+        scene.slice(Until::END);
+        scene.here(after);
+        scene.heap.verify_stopped().unwrap();
+    });
+}
+
+/// Moves an object, and holds it while it allocates something.
+fn move_slowly<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let moved = world.first.open.swap(mc, None);
+    mc.alloc(Leaf::new(7));
+    keep(mc, world, moved);
+}
+
+/// The same by a pointer under a mutex, which is locked meanwhile.
+fn move_held_slowly<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let mut held = world.first.mutex().lock(mc);
+    mc.alloc(Leaf::new(7));
+    let moved = held.take();
+    mc.alloc(Leaf::new(7_u8));
+    keep(mc, world, moved);
+}
+
+/// Holds newborn objects while it allocates others.
+fn alloc_slowly<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let new = mc.alloc(Node::open(None));
+    mc.alloc(Leaf::new(7));
+    let newer = mc.alloc(Node::open(Some(new)));
+    mc.alloc(Leaf::new(7_u8));
+    world.kept.store(mc, Some(newer));
+    // The barrier looks at what was there. The mark may be over.
+    world.kept.store(mc, Some(newer));
+}
+
+/// Upgrades what is alive, after it has allocated something. No drop glue keeps its span from being
+/// swept meanwhile.
+fn upgrade_slowly<'gc>(mc: &Mutation<'gc, Shared>, _: &'gc World<'gc>) {
+    let new = mc.alloc(Leaf::new(7_u8));
+    let weak = mc.downgrade(new);
+    mc.alloc(Leaf::new(7));
+    assert!(weak.upgrade(mc).is_some_and(|to| to.ptr_eq(new)), "it is alive");
+}
+
+/// Downgrades an object in whose span there are weak records, at first none of this one.
+fn downgrade_slowly<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let weak = mc.downgrade(world.first);
+    assert!(weak.upgrade(mc).is_some_and(|to| to.ptr_eq(world.first)), "it is alive");
+    assert!(weak.ptr_eq(mc.downgrade(world.first)), "an object has two records");
+}
+
+/// Downgrades an object that another session may downgrade, too.
+fn downgrade_too<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    let weak = mc.downgrade(world.first);
+    let known = world.weak.get_or_init(mc, || weak);
+    assert!(known.ptr_eq(weak), "an object has two records");
+}
+
+fn find_kept<'gc>(_: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
+    assert!(world.kept.load().is_some());
+}
+
+#[test]
+fn what_a_session_holds_while_it_is_parked_is_not_lost() {
+    within(atomics, &[move_slowly], find_kept);
+    within(mutexes, &[move_held_slowly], find_kept);
+}
+
+#[test]
+fn what_is_born_before_and_after_a_session_is_parked_is_not_lost() {
+    within(atomics, &[alloc_slowly], find_kept);
+}
+
+#[test]
+fn what_is_alive_is_upgraded_after_a_session_was_parked() {
+    within(half_dead, &[upgrade_slowly], upgrade_slowly);
+}
+
+#[test]
+fn a_session_that_downgrades_is_parked_without_the_specials() {
+    within(half_dead, &[downgrade_slowly], downgrade_slowly);
+}
+
+#[test]
+fn what_two_sessions_downgrade_has_one_record() {
+    explore(|| {
+        let scene = Scene::with(Pacing::Manual, None, |mc| world(mc.alloc(Node::open(None))));
+        let mutators = [scene.mutator(downgrade_too), scene.mutator(downgrade_too)];
+        mutators.into_iter().for_each(|mutator| mutator.join().unwrap());
+        scene.here(find_record);
+        scene.heap.verify_stopped().unwrap();
+        scene.slice(Until::END);
+        scene.here(find_record);
+        scene.heap.verify_stopped().unwrap();
+    });
+}
+
+/// A session that allocates stops the others, and itself gets on with the cycle that a thread marks
+/// for.
+#[test]
+fn a_session_gets_on_with_a_cycle_itself() {
+    explore(|| {
+        let spawn: SpawnHelper = Plain::new(|_, work| {
+            spawn(work);
+            Ok(())
+        });
+        let scene = Scene::with(Pacing::default(), Some(spawn), atomics);
+        scene.begin();
+        scene.heap.core.pacer().set_next_slice(0);
+        scene.here(move_slowly);
+        scene.heap.verify_stopped().unwrap();
+        scene.slice(Until::END);
+        scene.here(find_kept);
+        scene.heap.verify_stopped().unwrap();
+    });
+}
+
 /// A root is dropped while another thread scans the roots.
 fn drop_root() {
     let roots = Plain::new(RootTable::new(HeapId::next()));
@@ -777,7 +914,9 @@ impl Scene {
 
 /// Takes back the marker, and gives its epoch.
 fn recall(background: &Background) -> Option<u32> {
-    let Work::Mark(marker, _) = background.recall()?.work else { panic!("it is a marker") };
+    let Work::Mark(marker, _) = background.recall(None).ok()??.work else {
+        panic!("it is a marker")
+    };
     Some(marker.epoch)
 }
 
@@ -799,7 +938,10 @@ fn loans() {
         threads.extend(thread.try_recv());
         let returned = recall(&background).expect("the marker is lost");
         assert_eq!(returned, epoch, "it is that of another cycle");
-        assert!(background.recall().is_none(), "the marker is in two places");
+        assert!(
+            background.recall(None).is_ok_and(|work| work.is_none()),
+            "the marker is in two places"
+        );
         scene.heap.core.pacer().set_next_slice(7);
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -846,7 +988,7 @@ fn done() {
     };
     thread.join().unwrap();
     assert!(scene.is_due());
-    assert!(background.recall().is_some());
+    assert!(background.recall(None).is_ok_and(|work| work.is_some()));
 }
 
 #[test]
@@ -860,8 +1002,8 @@ fn a_marker_that_no_thread_takes_comes_back() {
     explore(|| {
         let (scene, background) = lender(1);
         scene.lend(&background, 1);
-        assert!(background.recall().is_some());
-        assert!(background.recall().is_none());
+        assert!(background.recall(None).is_ok_and(|work| work.is_some()));
+        assert!(background.recall(None).is_ok_and(|work| work.is_none()));
     });
 }
 

@@ -360,6 +360,10 @@ macro_rules! in_both_modes {
     };
 }
 
+// After the macro.
+mod reports;
+mod within;
+
 /// A thread that marks in the background, and is done before the slice that has lent it the marker
 /// is.
 fn at_once() -> HeapConfig {
@@ -1216,13 +1220,18 @@ fn a_heap_that_gets_no_thread_collects_without_and_counts_how_often() {
             assert!(asked > 1, "it has tried in one of {} slices", report.slices);
             assert_eq!(report.refused_threads, asked as u64);
             assert_eq!(report.background_time, Duration::ZERO);
+            assert_eq!(play.heap.stats().fallback_cycles, 1);
             assert_eq!((report.live_objects, report.swept_objects), (NODES as u64, NODES as u64));
             assert_in_order(play, stage);
         });
     }
     in_shared(at_once(), |play, stage| {
         fill(play, stage);
-        assert_eq!(finish(play).refused_threads, 0);
+        let report = finish(play);
+        let stats = play.heap.stats();
+        assert_eq!((report.refused_threads, stats.fallback_cycles), (0, 0));
+        assert_eq!(stats.background_time, report.background_time);
+        assert!(!stats.background_time.is_zero());
     });
 }
 

@@ -290,6 +290,53 @@ fn step_beside_sessions() {
     assert_eq!(end(scene), registered);
 }
 
+/// Cycles that go on within sessions, where those allocate: on their threads, or while they are
+/// parked for others.
+fn step_within_sessions() {
+    let spawn: SpawnHelper = Arc::new(|number, work| {
+        if number > 0 {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        thread::spawn(work);
+        Ok(())
+    });
+    let scene = scene_with(HeapConfig {
+        pacing: Pacing::Automatic { min_bytes: 64, growth: 0.0 },
+        pause_budget: Some(Duration::ZERO),
+        zeal: false,
+        gc_threads: Some(2),
+        spawn_helper: Some(spawn),
+        ..HeapConfig::default()
+    });
+    on_threads(&scene, 3, |number, _, mut mutator| {
+        for round in 0..3 {
+            mutate(&mut mutator, |mc, root| {
+                let last = root.next.load();
+                let node = push(mc, root, number * 10 + round);
+                let weak = mc.downgrade(node);
+                // Each for itself is a safepoint.
+                mc.alloc(Leaf::new([0_u64; 4]));
+                mc.alloc(Leaf::new([0_u64; 6]));
+                assert!(weak.upgrade(mc).is_some_and(|target| target.ptr_eq(node)));
+                for node in [Some(node), last].into_iter().flatten() {
+                    mc.alloc(Leaf::new([0_u64; 8]));
+                    let weak = mc.downgrade(node);
+                    assert!(node.weak.get_or_init(mc, || weak).ptr_eq(weak), "it has one record");
+                }
+            });
+            if round == number {
+                mutator.verify().unwrap();
+            }
+        }
+    });
+    let mut mutator = scene.heap.attach().expect("the others have left");
+    mutate(&mut mutator, |_, root| assert_eq!(ids(root), [0, 1, 2, 10, 11, 12, 20, 21, 22]));
+    assert_eq!(mutator.collect().live_objects, 9);
+    mutator.verify().unwrap();
+    drop(mutator);
+    assert_eq!(end(scene), 0);
+}
+
 explored! {
     /// Sessions that link, register and leave garbage; each ends with a verified cycle.
     linked: link_and_collect;
@@ -298,4 +345,5 @@ explored! {
     threshold: cross_the_threshold;
     roots: shared_roots;
     beside_sessions: step_beside_sessions;
+    within_sessions: step_within_sessions;
 }

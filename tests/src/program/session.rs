@@ -123,7 +123,8 @@ impl Scribe {
                     scribe.journal.write(stamp, Some(cycle), vec![close]);
                 }
                 let now = scribe.journal.note(report());
-                assert_eq!(now, cycle, "cycles completed at the end of a session");
+                // One that has begun before may end within the session, and no other begins.
+                assert!((cycle..=cycle + 1).contains(&now), "{cycle} cycles, and then {now}");
                 cycle
             })
         }));

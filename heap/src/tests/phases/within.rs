@@ -1,0 +1,287 @@
+//! Cycles that go on within sessions of a `Shared` heap, where those allocate.
+
+use std::time::Instant;
+
+use super::*;
+use crate::collect::mutator::Due;
+use crate::session::mode::Payload;
+
+/// Threads that work beside sessions, each started at once.
+fn beside() -> HeapConfig {
+    let spawn: SpawnHelper = Arc::new(|number, work| {
+        // Others help within a stop.
+        if number > 0 {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        thread::Builder::new().spawn(work).map(drop)
+    });
+    HeapConfig { spawn_helper: Some(spawn), ..alone() }
+}
+
+/// No thread works beside sessions.
+fn alone() -> HeapConfig {
+    let pacing = Pacing::Automatic { min_bytes: 1 << 20, growth: 0.5 };
+    HeapConfig { gc_threads: Some(2), pacing, ..config() }
+}
+
+/// Allocates what is garbage at once, until `is_over`. Gives the phases that it has seen.
+fn allocate_until<M: Mode>(
+    heap: &RawHeap<World<'static>, M>,
+    mc: &Mutation<'_, M>,
+    mut is_over: impl FnMut() -> bool,
+) -> Vec<Phase>
+where
+    Leaf<[u64; 32]>: Payload<M>,
+{
+    let mut passed = vec![heap.core.phase().get()];
+    let began = Instant::now();
+    while !is_over() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it stays in {passed:?}");
+        // More than a refill.
+        (0..256).for_each(|_| _ = mc.alloc(Leaf::new([0_u64; 32])));
+        let phase = heap.core.phase().get();
+        if passed.last() != Some(&phase) {
+            passed.push(phase);
+        }
+        // What is waited for may need the processor.
+        thread::yield_now();
+    }
+    passed
+}
+
+impl Stage {
+    fn dropped(&self) -> usize {
+        (0..MOST).filter(|&id| self.drops.of(id) > 0).count()
+    }
+}
+
+/// Makes `NODES` live nodes and three times as many dead ones, and begins a cycle.
+fn begin(play: &mut RawMutator<'_, World<'static>>, stage: &Stage) {
+    fill(play, stage);
+    play.session(|mc, world| world.links.lock(mc).nodes.clear());
+    fill(play, stage);
+    assert!(!Play::step(play).is_finished());
+}
+
+#[test]
+fn a_cycle_ends_within_a_session_that_allocates() {
+    in_shared(beside(), |play, stage| {
+        begin(play, stage);
+        let (heap, here) = (play.heap, thread::current().id());
+        let is_over = || heap.core.phase().get() == Phase::Idle;
+        play.session(|mc, world| {
+            // What the session holds: behind a guard, on the stack, and newborn.
+            let mut held = world.links.lock(mc);
+            let first = held.nodes[0];
+            let second = first.next.swap(mc, None).expect("it is linked");
+            let new = mc.alloc(stage.node(Some(second)));
+            let passed = allocate_until(heap, mc, is_over);
+            assert!(passed[0] != Phase::Idle, "it has ended too soon");
+            for node in [first, second, new] {
+                assert_eq!(stage.drops.of(node.id), 0, "the session holds it");
+            }
+            first.next.store(mc, Some(new));
+            let mut rounds = 0..1000;
+            let passed = allocate_until(heap, mc, || rounds.next().is_none());
+            assert_eq!(passed, [Phase::Idle], "a cycle has begun within a session");
+            assert!(mc.collection_due());
+            held.nodes[0] = first;
+        });
+        assert_eq!(stage.dropped(), 3 * NODES, "what was dead");
+        assert!(!stage.droppers.lock().unwrap().contains(&here), "`alloc` has run drop glue");
+        let report = heap.last_report().expect("it has ended");
+        assert_eq!((report.cycle, report.swept_objects), (1, 3 * NODES as u64));
+        assert_eq!(report.queued_cleanups, 3 * NODES as u64);
+        assert!(!report.assist_time.is_zero() && report.assist_time < report.pause_time);
+        assert_eq!(heap.stats().assist_time, report.assist_time);
+        assert!(report.background_time > Duration::ZERO);
+        Play::verify(play);
+        assert_eq!(list(play, stage).len(), NODES + 1);
+        assert_in_order(play, stage);
+    });
+}
+
+/// Without a thread what has drop glue waits for the end of the session, and all else does not.
+#[test]
+fn drop_glue_waits_for_the_end_of_a_session_that_allocates() {
+    in_shared(alone(), |play, stage| {
+        play.session(|mc, _| (0..NODES).for_each(|_| _ = mc.alloc(Leaf::new([0_u64; 32]))));
+        begin(play, stage);
+        let heap = play.heap;
+        let bytes = || heap.core.space().committed_bytes();
+        play.session(|mc, _| {
+            let mut most = 0;
+            allocate_until(heap, mc, || {
+                most = most.max(bytes());
+                // The leaves are swept.
+                heap.core.phase().get() == Phase::Sweeping && bytes() + (1 << 20) < most
+            });
+            let mut rounds = 0..1000;
+            let passed = allocate_until(heap, mc, || rounds.next().is_none());
+            assert_eq!(passed, [Phase::Sweeping]);
+            assert_eq!(stage.dropped(), 0, "`alloc` has run drop glue");
+            assert_eq!(heap.client().stats().queued, 0);
+        });
+        Play::verify(play);
+        finish(play);
+        assert_eq!(stage.dropped(), 3 * NODES);
+        assert_in_order(play, stage);
+    });
+}
+
+/// A session that allocates is parked, for the slices that the ends of others run.
+#[test]
+fn the_ends_of_sessions_get_on_with_a_cycle_within_another_that_allocates() {
+    in_shared(beside(), |play, stage| {
+        begin(play, stage);
+        let heap = play.heap;
+        let is_over = || heap.core.phase().get() == Phase::Idle;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut other = heap.attach().expect("it is the first here");
+                while !is_over() {
+                    let ((), due) = other.mutate(|mc, _| _ = mc.alloc(Leaf::new(7)));
+                    due.into_iter().for_each(|due| _ = other.collect_if_due(due));
+                }
+            });
+            play.session(|mc, _| _ = allocate_until(heap, mc, is_over));
+        });
+        assert_eq!(stage.dropped(), 3 * NODES);
+        assert_eq!(list(play, stage).len(), NODES);
+        assert_in_order(play, stage);
+    });
+}
+
+/// One session allocates while it has a lock that another one waits for. A stop that waits for both
+/// does not keep the first one from going on.
+#[test]
+fn a_session_that_is_waited_for_is_not_parked_for_long() {
+    // No slice is due but the one that the test runs.
+    in_shared(config(), |play, stage| {
+        begin(play, stage);
+        let heap = play.heap;
+        let (at_lock, is_at_lock) = channel();
+        thread::scope(|scope| {
+            play.session(|mc, world| {
+                let held = world.weaks.lock(mc);
+                scope.spawn(move || {
+                    let mut waits = heap.attach().expect("it is the first here");
+                    waits.mutate(|mc, world| {
+                        at_lock.send(()).expect("the test waits");
+                        assert!(world.weaks.lock(mc).is_empty());
+                    });
+                });
+                is_at_lock.recv().expect("the other is about to wait");
+                let stops = scope.spawn(move || {
+                    let mut stops = heap.attach().expect("it is the first here");
+                    stops.collect_if_due(Due { after: heap.core.steps() })
+                });
+                allocate_until(heap, mc, || mc.gc_pending());
+                // Some dozen refills.
+                let mut rounds = 0..20;
+                allocate_until(heap, mc, || rounds.next().is_none());
+                assert!(mc.gc_pending(), "one of the three went on without the others");
+                drop(held);
+                // The one that has waited ends, or has ended, and so this one is not.
+                let steps = heap.core.steps();
+                allocate_until(heap, mc, || stops.is_finished() || heap.core.steps() > steps);
+            });
+        });
+        finish(play);
+        assert_in_order(play, stage);
+    });
+}
+
+/// Drop glue on a thread waits for what a session has, which allocates and finds a slice due.
+#[test]
+fn a_session_does_not_wait_for_drop_glue_that_waits_for_it() {
+    let backstage = Backstage::default();
+    let pacing = alone().pacing;
+    in_shared(HeapConfig { pacing, ..backstage.config() }, |play, stage| {
+        begin(play, stage);
+        while play.phase() != Phase::Sweeping {
+            backstage.work();
+            assert!(!Play::step(play).is_finished());
+        }
+        let (gate, at_gate) = stage.gate();
+        let sweeping = thread::spawn(backstage.take());
+        at_gate.recv().expect("something is dropped");
+        let heap = play.heap;
+        play.session(|mc, _| {
+            let steps = heap.core.steps();
+            allocate_until(heap, mc, || heap.core.steps() >= steps + 3);
+            assert_eq!(heap.core.phase().get(), Phase::Sweeping);
+            gate.send(()).expect("it waits");
+        });
+        sweeping.join().expect("it catches what is thrown");
+        Play::verify(play);
+        finish(play);
+        assert_eq!(stage.dropped(), 3 * NODES);
+        assert_in_order(play, stage);
+    });
+}
+
+/// Trace glue that panics in a slice within a session: the session goes on.
+#[test]
+fn a_panic_of_trace_glue_within_a_session_comes_out_at_its_end() {
+    in_shared(alone(), |play, stage| {
+        begin(play, stage);
+        let heap = play.heap;
+        stage.bomb.arm();
+        let ((), due) = play.mutate(|mc, _| {
+            allocate_until(heap, mc, || !stage.bomb.is_armed());
+            let mut rounds = 0..100;
+            allocate_until(heap, mc, || rounds.next().is_none());
+        });
+        let due = due.expect("what was thrown is due");
+        boom(|| play.collect_if_due(due));
+        assert_eq!(stage.dropped(), 0);
+        assert_in_order(play, stage);
+    });
+}
+
+/// A session downgrades while another runs slices, which look into the tables of weak pointers.
+#[test]
+fn a_session_that_downgrades_is_parked_with_nothing_locked() {
+    in_shared(beside(), |play, stage| {
+        fill(play, stage);
+        let heap = play.heap;
+        for _ in 0..3 {
+            assert!(!Play::step(play).is_finished());
+            play.session(|mc, world| {
+                let mut weaks = Vec::new();
+                let is_over = || heap.core.phase().get() == Phase::Idle;
+                allocate_until(heap, mc, || {
+                    let start = world.links.lock(mc).nodes.first().copied();
+                    let nodes = std::iter::successors(start, |node| node.next.load());
+                    weaks = nodes.map(|node| mc.downgrade(node)).collect();
+                    is_over()
+                });
+                let alive = weaks.iter().filter(|weak| weak.upgrade(mc).is_some()).count();
+                assert_eq!(alive, NODES);
+            });
+            Play::verify(play);
+        }
+        assert_in_order(play, stage);
+    });
+}
+
+/// What the limit refuses without a slice is there with one.
+#[test]
+fn a_session_that_meets_the_limit_gets_the_room_of_unswept_garbage() {
+    const OBJECTS: usize = 8000;
+    let limited = HeapConfig { max_bytes: (OBJECTS * 256) as u64, ..alone() };
+    in_shared(HeapConfig { pacing: Pacing::Manual, ..limited }, |play, stage| {
+        let fill_up = |play: &mut RawMutator<'_, World<'static>>| {
+            play.session(|mc, _| {
+                let objects = || mc.try_alloc(Leaf::new([0_u64; 32])).is_ok().then_some(());
+                std::iter::from_fn(objects).count()
+            })
+        };
+        assert_eq!(fill_up(play), OBJECTS);
+        assert_eq!(fill_up(play), 0);
+        assert!(!Play::step(play).is_finished());
+        assert_eq!(fill_up(play), OBJECTS);
+        assert_in_order(play, stage);
+    });
+}
