@@ -70,6 +70,9 @@ pub(crate) struct Background {
     /// A thread was asked for, and has not come yet. Relaxed: the lock of the state orders it. A
     /// thread that has looked before a loan is not seen as coming after it.
     coming: AtomicBool,
+    /// The thread has nothing left to do, and gives the work back. Relaxed: it hurries a stop, and
+    /// no more.
+    done: AtomicBool,
 }
 
 /// A thread that was asked for. When this is dropped it has come, or never will.
@@ -132,12 +135,14 @@ impl Background {
             returned: Condvar::new(),
             recalled: AtomicBool::new(false),
             coming: AtomicBool::new(false),
+            done: AtomicBool::new(false),
         }
     }
 
     /// Lends work to a thread, which is to call [`work`](Self::work).
     pub(crate) fn lend(&self, loan: Loan) {
         self.recalled.store(false, Relaxed);
+        self.done.store(false, Relaxed);
         *self.state.lock() = State::Offered(loan);
     }
 
@@ -175,6 +180,27 @@ impl Background {
     pub(crate) fn is_used_up(&self) -> bool {
         let state = self.state.lock_at(self.home);
         state.is_some_and(|state| matches!(&*state, State::Returned(work) if work.is_used_up))
+    }
+
+    /// Waits while the thread works, for so long at most. Tells whether it is still at work then.
+    pub(crate) fn wait(&self, most: Duration) -> bool {
+        let Some(mut state) = self.state.lock_at(self.home) else { return false };
+        let deadline = Instant::now() + most;
+        loop {
+            let is_on_loan = matches!(*state, State::Offered(_) | State::Working(_));
+            if !is_on_loan || !self.home.is_current() {
+                return false;
+            }
+            if wait_until(&self.returned, &mut state, Some(deadline)) {
+                // A thread that has not come yet may never do.
+                return matches!(*state, State::Working(_));
+            }
+        }
+    }
+
+    /// Tells whether the thread has nothing left to do, and is about to give the work back.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Relaxed)
     }
 
     /// Tells whether a `fork` has left the thread behind, with the work.
@@ -221,6 +247,7 @@ impl Background {
         // Nor for cleanups, which it may have queued and not published. A cleanup does not wait.
         core.client().run_as_cleanup(work_on, Description::of::<Work>(None, None));
         if is_used_up {
+            self.done.store(true, Relaxed);
             // Before the work is given back, so that what the collector sets then stays.
             core.pacer().set_next_slice(0);
         }

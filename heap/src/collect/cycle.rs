@@ -112,8 +112,8 @@ const LOOK: Duration = Duration::from_micros(10);
 /// the mark goes: 4 ns in a tree, 170 where each is a miss. A model leaves all to other threads.
 const OBJECTS: usize = if cfg!(loom) { 0 } else { 64 };
 
-/// The same, at most.
-const MOST_OBJECTS: usize = 4096;
+/// The same, at most: the next ones may each take forty times as long as the last.
+const MOST_OBJECTS: usize = 1024;
 
 /// The shortest slice of a cycle that is late.
 const LEAST_SLICE: Duration = Duration::from_micros(50);
@@ -201,10 +201,12 @@ impl<M: Mode> Collector<M> {
         if is_idle && pace.is_likely_to_fit(in_use, budget) {
             return Plan::Try(budget);
         }
-        let late = if is_idle { 1 } else { pace.late(in_use) };
+        if is_idle {
+            return Plan::Slice(self.slice());
+        }
         // A slice of no length would never catch up.
-        let slice = if late > 1 { self.slice().max(LEAST_SLICE) } else { self.slice() };
-        Plan::Slice(slice.saturating_mul(late))
+        let least = if pace.late(in_use) > 1.0 { LEAST_SLICE } else { Duration::ZERO };
+        Plan::Slice(self.slice().max(least).saturating_mul(pace.stretch(in_use)))
     }
 
     /// Runs what `until` allows of the cycle that is under way. One begins if there is none, and
@@ -400,6 +402,32 @@ impl<M: Mode> Collector<M> {
             Work::Sweep(sweeping) => cycle.sweeping = Some(sweeping),
         }
         Ok(Ok(()))
+    }
+
+    /// Has a mutator wait for as long as a slice, if a thread is at work for a
+    /// cycle that is late. Tells whether that is enough for now.
+    ///
+    /// The thread gets on faster than if its work were recalled, and lent again, for each slice.
+    pub(crate) fn wait_beside(&self, core: &Core<M>) -> bool {
+        let in_use = core.bytes_in_use();
+        let pace = self.cycle.with(|cycle| cycle.pace);
+        let must_not_wait =
+            core.zeal() || core.pacer().is_urgent(in_use) || pace.stretch(in_use) > 1;
+        if must_not_wait || self.budget.is_none() || !self.lends() {
+            return false;
+        }
+        let began = Instant::now();
+        if !self.background.wait(self.slice()) {
+            return false;
+        }
+        let waited = began.elapsed();
+        pace.after_wait(core, self.slice());
+        if self.background.is_done() {
+            // What was just set must not put the next stop off.
+            core.pacer().set_next_slice(0);
+        }
+        self.history.with(|history| history.record_pause(waited, Duration::ZERO));
+        true
     }
 
     /// Gives the place where the work is on loan.
@@ -781,6 +809,9 @@ impl Cycle {
 impl<M: Mode> Assist<M> for Collector<M> {
     fn assist(&self, core: &Core<M>, context: &Context<M>, to_the_end: bool) {
         if self.end_swept(core).is_some() || self.cycle.with(|cycle| cycle.thrown.is_some()) {
+            return;
+        }
+        if !to_the_end && self.wait_beside(core) {
             return;
         }
         let until = if to_the_end { Until::END } else { Until::after(self.slice()) };

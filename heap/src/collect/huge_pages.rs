@@ -49,8 +49,8 @@ impl HugePageTime {
         page.make();
         let took = began.elapsed();
         self.spent += took;
-        // Wall time: a thread that lost its processor seems slow. So it is believed by and by.
-        self.each = (self.each * 3 + took.min(self.each * 4)) / 4;
+        // A long one is believed at once: small pages cost less than a long pause.
+        self.each = took.max((self.each * 3 + took) / 4);
     }
 }
 

@@ -126,6 +126,9 @@ impl<R: Branded> RawMutator<'_, R> {
         if collector.end_swept(core).is_some() {
             return true;
         }
+        if collector.wait_beside(core) {
+            return false;
+        }
         let parks = collector.goes_on_within_sessions(core);
         let stopped = self.stop_unless(parks, || core.steps() != due.after);
         stopped.is_some_and(|guard| self.heap.advance(guard.stopped, &guard).is_some())

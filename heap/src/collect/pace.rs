@@ -55,7 +55,7 @@ impl Rates {
 /// Wall time: a thread that lost its processor seems slow. So it is believed by and by.
 fn learn(rate: &mut f64, time: Duration, bytes: u64) {
     let measured = time.as_nanos() as f64 / bytes as f64;
-    *rate = measured.min(*rate * 2.0);
+    *rate = measured.min(*rate * 4.0);
 }
 
 impl Pace {
@@ -79,11 +79,20 @@ impl Pace {
 
     /// Tells how many times its runway a cycle has used up: 1 if it is on time.
     ///
-    /// A late one gets longer slices. Otherwise the heap would grow while the program allocates
-    /// faster than it is collected.
-    pub(crate) fn late(&self, bytes: u64) -> u32 {
-        let times = bytes.saturating_sub(self.began_at) / self.runway.max(1);
-        u32::try_from(times).unwrap_or(u32::MAX).max(1)
+    /// The slices of a late one follow one another faster, by the square of it, and are no longer.
+    pub(crate) fn late(&self, bytes: u64) -> f64 {
+        let used = bytes.saturating_sub(self.began_at) as f64;
+        (used / self.runway.max(1) as f64).max(1.0)
+    }
+
+    /// Tells how many times longer than asked for a slice has to be: 1, until the heap has grown
+    /// far past its goal.
+    ///
+    /// Otherwise it would grow without end while the program allocates much in each session.
+    pub(crate) fn stretch(&self, bytes: u64) -> u32 {
+        let goal = self.began_at.saturating_add(self.runway);
+        let past = bytes.saturating_sub(goal) / (self.began_at / STRETCH_PARTS).max(LEAST_RUNWAY);
+        u32::try_from(past).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     pub(crate) fn begin<M: Mode>(&mut self, core: &Core<M>) {
@@ -109,14 +118,39 @@ impl Pace {
             // The mark was given up, so the cycle is still due.
             return core.pacer().set_next_slice(0);
         }
-        let bytes_for = |time: Duration| {
-            let share = time.as_secs_f64() / self.expected.as_secs_f64().max(1e-9);
-            (self.runway as f64 * share) as u64
-        };
-        // If it takes longer than expected, slices go on at the same rate.
-        let next = self.began_at.saturating_add(bytes_for(spent));
-        let at_most = core.bytes_in_use().saturating_add(bytes_for(budget));
-        core.pacer().set_next_slice(next.min(at_most));
+        let next = self.began_at.saturating_add(self.bytes_for(spent));
+        core.pacer().set_next_slice(next.min(self.after(core, budget)));
+    }
+
+    /// Sets when the next slice is due after a wait for a thread that marks, clears or sweeps.
+    pub(crate) fn after_wait<M: Mode>(&self, core: &Core<M>, waited: Duration) {
+        core.pacer().set_next_slice(self.after(core, waited));
+    }
+
+    /// Gives the bytes in use at which a slice has to follow one of this length, and says how much
+    /// later it may be within a session.
+    ///
+    /// If the cycle takes longer than expected, slices go on at the same rate, or faster.
+    fn after<M: Mode>(&self, core: &Core<M>, slice: Duration) -> u64 {
+        let in_use = core.bytes_in_use();
+        core.pacer().set_patience(self.patience(in_use));
+        in_use.saturating_add(self.gap(in_use, slice))
+    }
+
+    /// Gives the bytes from a slice of this length to the next, with so many in use.
+    fn gap(&self, in_use: u64, slice: Duration) -> u64 {
+        (self.bytes_for(slice) as f64 / self.late(in_use).powi(2)) as u64
+    }
+
+    /// Gives the bytes that a session may allocate beyond.
+    fn patience(&self, in_use: u64) -> u64 {
+        (SHORT_SESSION as f64 / self.late(in_use).powi(2)) as u64
+    }
+
+    /// Gives the part of the runway that is for this much of the expected time.
+    fn bytes_for(&self, time: Duration) -> u64 {
+        let share = time.as_secs_f64() / self.expected.as_secs_f64().max(1e-9);
+        (self.runway as f64 * share) as u64
     }
 
     /// Sets when the next cycle is due.
@@ -159,10 +193,61 @@ impl Pace {
 /// Bytes in use up to which a cycle always runs at once.
 pub(crate) const SMALL: u64 = 256 << 10;
 
+/// Bytes that a session may allocate after a slice has become due: its end is for slices, and one
+/// is enough.
+const SHORT_SESSION: u64 = 64 << 10;
+
 /// Bytes that may be allocated during a cycle, at least.
 pub(crate) const LEAST_RUNWAY: u64 = 64 << 10;
+
+/// A heap that has grown past its goal by this part of it has slices twice as long.
+const STRETCH_PARTS: u64 = 4;
 
 /// The share of a heap's headroom that is left for the time of a cycle: by default and at least,
 /// and at most.
 pub(crate) const LEAST_SHARE: f64 = 0.05;
 pub(crate) const MOST_SHARE: f64 = 0.5;
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A cycle of a heap of 1 GiB, which is expected to take a second.
+    fn pace() -> Pace {
+        Pace {
+            began_at: 1024 * MIB,
+            expected: Duration::from_secs(1),
+            runway: 100 * MIB,
+            ..Pace::default()
+        }
+    }
+
+    #[test]
+    fn a_cycle_on_time_uses_up_its_runway_with_its_time() {
+        let pace = pace();
+        assert_eq!(pace.bytes_for(Duration::from_millis(10)), MIB);
+        assert_eq!(pace.late(1024 * MIB), 1.0);
+        assert_eq!(pace.late(1124 * MIB), 1.0);
+        assert_eq!(pace.gap(1124 * MIB, Duration::from_millis(10)), MIB);
+    }
+
+    #[test]
+    fn a_late_cycle_has_more_slices_and_no_longer_ones() {
+        let pace = pace();
+        assert_eq!(pace.gap(1224 * MIB, Duration::from_millis(10)), MIB / 4);
+        assert_eq!(pace.patience(1224 * MIB), SHORT_SESSION / 4);
+        assert_eq!(pace.stretch(1224 * MIB), 1);
+    }
+
+    #[test]
+    fn a_heap_far_past_its_goal_has_longer_slices() {
+        let pace = pace();
+        let goal = 1124 * MIB;
+        assert_eq!(pace.stretch(goal + 256 * MIB - 1), 1);
+        assert_eq!(pace.stretch(goal + 256 * MIB), 2);
+        assert_eq!(pace.stretch(goal + 1024 * MIB), 5);
+        assert_eq!(pace.stretch(u64::MAX), u32::MAX);
+    }
+}

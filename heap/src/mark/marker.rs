@@ -23,9 +23,7 @@ use std::ptr::NonNull;
 use crate::mark::parallel::{PACKET, ParallelMark, WorkPacket};
 use crate::memory::address::ObjectAddress;
 use crate::memory::cell_lock::Stamp;
-use crate::memory::mark_stack::{
-    CHUNK, Marker, Pending, Slice, SplitCell, Strategy, VALUES_PER_OBJECT,
-};
+use crate::memory::mark_stack::{CHUNK, Marker, Pending, Slice, SplitCell, Strategy};
 use crate::memory::span::SpanRef;
 use crate::safepoint::helpers::Helpers;
 
@@ -226,7 +224,7 @@ impl Marker {
     ///
     /// The values are those of a live object, and do not change meanwhile.
     unsafe fn trace_values(&mut self, pending: &mut Pending, piece: &Slice) {
-        self.spent += piece.len / VALUES_PER_OBJECT;
+        self.spent += piece.len;
         // SAFETY: by this function's contract.
         *pending = unsafe { (piece.trace)(piece.first.0, piece.len, self, *pending) };
     }

@@ -16,9 +16,6 @@ use crate::memory::phase::NO_EPOCH;
 /// Objects of a chunk: 256 KiB.
 pub(crate) const CHUNK: usize = 1 << 15;
 
-/// Values in a row that take as long to trace as an object.
-pub(crate) const VALUES_PER_OBJECT: usize = 8;
-
 /// The state of one marker, but for what [`Pending`] carries.
 pub(crate) struct Marker {
     /// The first `Pending::len` places are the top of the work list.
@@ -27,8 +24,8 @@ pub(crate) struct Marker {
     full: Vec<Vec<ObjectAddress>>,
     /// A chunk that was used up, so that a list whose length goes up and down asks for no memory.
     spare: Option<Vec<ObjectAddress>>,
-    /// What has been traced since the last object beyond its own: values, in units of
-    /// [`VALUES_PER_OBJECT`].
+    /// Values in a row that have been traced since the last object. Where each leads to a miss, one
+    /// takes as long as an object.
     pub(crate) spent: usize,
     /// Long slices that wait to be traced piece by piece. Between two steps they lie outside of
     /// every cell.

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use crate::memory::address::ObjectAddress;
 use crate::memory::cell_lock::{CellAddress, CellLock};
-use crate::memory::mark_stack::{Marker, Pending, Slice, SplitCell, VALUES_PER_OBJECT};
+use crate::memory::mark_stack::{Marker, Pending, Slice, SplitCell};
 use crate::memory::phase::NO_EPOCH;
 use crate::object::gc::Gc;
 
@@ -223,7 +223,7 @@ impl<'a> Tracer<'a> {
     /// Says that one step traces this many values, for the marker's next look at the clock.
     #[inline]
     pub(crate) fn spend(&mut self, values: usize) {
-        self.marker.spent += values / VALUES_PER_OBJECT;
+        self.marker.spent += values;
     }
 
     /// Reports one strong pointer.
@@ -279,8 +279,8 @@ const LONG: usize = if cfg!(loom) { 1 } else { 2048 };
 /// Values of a slice that are not worth to be put off.
 const SHORT: usize = 32;
 
-/// What one step spends on slices before it puts off all others but short ones.
-const ENOUGH: usize = LONG / VALUES_PER_OBJECT;
+/// Values that one step traces before it puts off all slices but short ones.
+const ENOUGH: usize = LONG;
 
 /// # Safety
 ///

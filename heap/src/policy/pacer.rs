@@ -77,6 +77,8 @@ pub(crate) struct Pacer {
     goal: AtomicU64,
     /// Bytes in use above which it is due because of the limit, which knows no cleanups.
     limit_trigger: AtomicU64,
+    /// Bytes that a session may allocate after a slice has become due, before it has one itself.
+    patience: AtomicU64,
     /// Bytes of cleanup records registered since the last cycle, as far as mutators have told.
     cleanup_bytes: AtomicU64,
     /// An allocation has been refused since the last cycle.
@@ -94,6 +96,7 @@ impl Pacer {
             trigger: fields::AtomicU64::new(0),
             goal: AtomicU64::new(0),
             limit_trigger: AtomicU64::new(0),
+            patience: AtomicU64::new(0),
             cleanup_bytes: AtomicU64::new(0),
             refused: AtomicBool::new(false),
         };
@@ -108,6 +111,16 @@ impl Pacer {
         bytes_in_use.saturating_add(cleanup_bytes) > self.trigger.load(Relaxed)
             || bytes_in_use > self.limit_trigger.load(Relaxed)
             || self.has_refused()
+    }
+
+    /// Tells whether a slice has been due for so long that a session must not go on without one.
+    pub(crate) fn is_overdue(&self, bytes_in_use: u64) -> bool {
+        self.is_due(bytes_in_use.saturating_sub(self.patience.load(Relaxed)))
+    }
+
+    /// Sets how much a session may allocate after a slice has become due, before it has one itself.
+    pub(crate) fn set_patience(&self, bytes: u64) {
+        self.patience.store(bytes, Relaxed);
     }
 
     /// Takes note that cleanups of `bytes` bytes have been registered.

@@ -153,13 +153,17 @@ impl<M: Mode> Core<M> {
     /// Approximate: allocations that other mutators have not committed yet are not counted. These
     /// are at most 64 KiB each, or one larger object.
     pub(crate) fn collection_due(&self, context: &Context<M>) -> bool {
+        self.asks(context, Pacer::is_due)
+    }
+
+    /// Asks the pacer, or zeal, with the bytes in use.
+    fn asks(&self, context: &Context<M>, is_due: impl Fn(&Pacer, u64) -> bool) -> bool {
         context.report_cleanups(&self.pacer);
         context.with_allocator(|allocator| {
             let taken = self.space.committed_bytes() + allocator.taken().bytes;
+            let is_due = |taken| is_due(&self.pacer, taken);
             // The cheap number is never too low.
-            self.zeal
-                || (self.pacer.is_due(taken)
-                    && self.pacer.is_due(taken - allocator.cached_usage().bytes))
+            self.zeal || (is_due(taken) && is_due(taken - allocator.cached_usage().bytes))
         })
     }
 
@@ -200,11 +204,13 @@ impl<M: Mode> Core<M> {
     /// Lets a cycle go on, within a session that is about to take memory. Called where the session
     /// has nothing half done, and holds no lock of the heap's.
     pub(crate) fn safepoint(&self, context: &Context<M>, assist: &dyn Assist<M>) {
-        let is_due = || self.phase().get() != Phase::Idle && self.collection_due(context);
+        // A session that ends soon is left alone: its end is for slices.
+        let is_overdue =
+            || self.phase().get() != Phase::Idle && self.asks(context, Pacer::is_overdue);
         if self.mutators.is_parking() && !self.is_inherited() {
             self.mutators.park(context);
         }
-        if is_due() && !self.is_inherited() {
+        if is_overdue() && !self.is_inherited() {
             assist.assist(self, context, false);
         }
     }

@@ -1760,6 +1760,33 @@ fn work_that_is_recalled_in_any_phase_is_neither_lost_nor_done_twice() {
     }
 }
 
+/// A mutator leaves the work to a thread that has it, and no longer than there is one.
+#[test]
+fn a_mutator_waits_beside_a_thread_at_work_and_takes_nothing_from_it() {
+    let backstage = Backstage::default();
+    in_shared(backstage.config(), |play, stage| {
+        let waits = |play: &RawMutator<'_, World<'static>>| {
+            play.heap.collector.wait_beside(&play.heap.core)
+        };
+        fill(play, stage);
+        assert!(!waits(play), "no work is on loan");
+        lend(play, &backstage, Phase::Sweeping);
+        assert!(!waits(play), "no thread has come");
+        let (gate, at_gate) = stage.gate();
+        let thread = thread::spawn(backstage.take());
+        at_gate.recv().expect("something is dropped");
+        let (steps, pauses) = (play.heap.core.steps(), play.heap().stats().pause.count);
+        assert!(waits(play), "the thread is at work");
+        assert_eq!(play.heap.core.steps(), steps, "no mutator was stopped");
+        assert_eq!(play.heap().stats().pause.count, pauses + 1);
+        gate.send(()).expect("the thread waits");
+        thread.join().expect("it catches all");
+        assert!(!waits(play), "the work was given back");
+        assert!(finish(play).dropped_objects > 0);
+        assert_in_order(play, stage);
+    });
+}
+
 #[test]
 fn panics_of_drop_glue_beside_sessions_are_counted() {
     let backstage = Backstage::default();
