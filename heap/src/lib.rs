@@ -194,7 +194,7 @@ pub use payload::gc_vec::GcVec;
 pub use payload::guards::{GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard};
 pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook, SpawnHelper};
 pub use policy::pacer::Pacing;
-pub use policy::report::{GcReport, HeapStats, Progress, Quantiles};
+pub use policy::report::{GcReport, HeapStats, Overhead, Progress, Quantiles};
 pub use safepoint::attached::AlreadyAttached;
 pub use session::error::HeapFull;
 pub use session::mode::{Mode, Payload};

@@ -348,11 +348,17 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
         self
     }
 
-    /// Sets the most bytes of objects' slots in use at a time. Default: no limit.
+    /// Sets the most bytes that the heap may take. Default: no limit.
     ///
-    /// Past it `alloc` panics and `try_alloc` gives the value back. An object over 64 KiB counts as
-    /// whole multiples of that. Memory that payloads own outside the heap (a `Vec`'s, a `String`'s)
-    /// does not count.
+    /// Objects' slots count, and so does what the heap takes beside them ([`Overhead`](crate::Overhead)), but
+    /// for [`Overhead::ALLOWANCE`](crate::Overhead::ALLOWANCE). So the heap has no more in memory than the limit and that, and 64
+    /// KiB for each type and thread that allocate. Each thread has its stack and a list of some 256
+    /// KiB besides. What comes on top of it is addresses that
+    /// nothing was written to, and a mark whose list of waiting objects is longer than expected.
+    ///
+    /// Past the limit `alloc` panics and `try_alloc` gives the value back. A slot is as large as
+    /// the object, rounded up to 8 bytes or to its alignment. Memory that payloads own outside the
+    /// heap (a `Vec`'s, a `String`'s) does not count.
     ///
     /// A limit brings collections forward, see [`Pacing`]. Each session that found the heap full is
     /// followed by a collection. [`Pacing::Manual`] is for programs whose heap is often full, and

@@ -73,8 +73,8 @@ pub use sexton_heap::{
     AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcKey, GcMap, GcMutex, GcMutexGuard, GcOnce,
     GcRef, GcRefCell, GcRefMut, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, GcVec,
     HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop,
-    Pacing, Payload, Progress, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace, Tracer,
-    VerifyError, Weak,
+    Overhead, Pacing, Payload, Progress, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace,
+    Tracer, VerifyError, Weak,
 };
 
 #[cfg(doc)]

@@ -336,11 +336,11 @@ fn reports_count_objects_and_bytes() {
     });
     let node = size_of::<Node<'static>>() as u64;
     assert_eq!(heap.stats().objects, 20);
-    assert_eq!(heap.stats().bytes, 10 * node + 10 * 16);
+    assert_eq!(heap.stats().bytes, 10 * node + 10 * 8);
     let report = heap.collect();
     assert_eq!(report.cycle, 1);
     assert_eq!((report.live_objects, report.live_bytes), (10, 10 * node));
-    assert_eq!((report.swept_objects, report.swept_bytes), (10, 160));
+    assert_eq!((report.swept_objects, report.swept_bytes), (10, 80));
     assert_eq!((report.swept_spans, report.emptied_spans), (2, 1));
     let again = heap.collect();
     assert_eq!((again.swept_spans, again.emptied_spans), (1, 0));

@@ -10,14 +10,14 @@ use crate::world::{Counter, Node, World, builder, calm};
 fn past_the_limit_the_value_comes_back() {
     let mut heap: Heap<()> = Heap::builder().max_bytes(100).build(|_| ());
     heap.mutate(|mc, _| {
-        for value in 0..6u64 {
+        for value in 0..12u64 {
             mc.try_alloc(Leaf::new(value)).unwrap();
         }
-        let full = mc.try_alloc(Leaf::new(6u64)).unwrap_err();
-        assert_eq!((full.requested_bytes(), full.used_bytes(), full.max_bytes()), (16, 96, 100));
+        let full = mc.try_alloc(Leaf::new(12u64)).unwrap_err();
+        assert_eq!((full.requested_bytes(), full.used_bytes(), full.max_bytes()), (8, 96, 100));
         let message = full.to_string();
         assert!(message.contains("max_bytes = 100"), "{message}");
-        assert_eq!(full.into_value().into_inner(), 6);
+        assert_eq!(full.into_value().into_inner(), 12);
     });
     heap.collect();
     heap.mutate(|mc, _| mc.try_alloc(Leaf::new(7u64)).map(drop).unwrap());
@@ -55,7 +55,7 @@ fn the_limit_counts_objects_not_the_slots_held_ready_for_them() {
             mc.try_alloc(Leaf::new([value; 8])).unwrap();
         }
     });
-    assert_eq!(heap.stats().bytes, 500 * (16 + 16 + 32 + 64));
+    assert_eq!(heap.stats().bytes, 500 * (8 + 8 + 32 + 64));
     heap.verify().unwrap();
 }
 
@@ -261,4 +261,161 @@ fn when_the_system_gives_no_memory_the_value_comes_back_and_nothing_is_lost() {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// What a process has in memory, with a heap that is full again and again.
+#[cfg(target_os = "linux")]
+mod resident {
+    use std::fs;
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
+    use std::thread;
+
+    use sexton::{
+        CleanupPool, Gc, GcMutex, Heap, Mode, Mutation, Overhead, Payload, Shared, Trace, Weak,
+    };
+
+    use crate::forks::apart;
+
+    const LIMIT: u64 = 32 << 20;
+    /// Code that was not in memory before, blocks of queued cleanups, what the test itself holds.
+    const OTHERS: u64 = 6 << 20;
+    /// What a thread has: its stack, what malloc keeps for it, a list of its barrier, free records,
+    /// and a first span of three types.
+    const OF_A_THREAD: u64 = (1 << 20) + 3 * (64 << 10);
+    const THREADS: usize = 4;
+
+    #[derive(Trace)]
+    struct Node<'gc> {
+        links: [Option<Gc<'gc, Node<'gc>>>; 2],
+        weak: Option<Weak<'gc, Node<'gc>>>,
+    }
+
+    #[derive(Trace, Default)]
+    struct World<'gc> {
+        lists: [GcMutex<Option<Gc<'gc, Node<'gc>>>>; THREADS],
+    }
+
+    /// Bytes of this process, as a line of its status has them.
+    fn status(line: &str) -> u64 {
+        let text = fs::read_to_string("/proc/self/status").expect("a system with /proc");
+        let kib = text.lines().find_map(|text| text.strip_prefix(line)).expect("the line");
+        kib.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// From here on the system refuses memory beyond what the limit may need. Addresses that
+    /// nothing was written to count for the system, but not for the heap: the next records of
+    /// cleanups, as many as there are, and the rest of a region.
+    #[expect(unsafe_code, reason = "asks the system for a limit")]
+    fn limit_addresses() {
+        let most = status("VmData:") + 2 * LIMIT + (64 << 20);
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: the call reads the structure, and touches no memory of this process.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) }, 0);
+    }
+
+    /// Puts objects in front of a list until there is no room: half of them with a cleanup, a
+    /// quarter with a weak pointer. Gives what `HeapFull` says.
+    fn fill<'gc, M: Mode>(
+        mc: &Mutation<'gc, M>,
+        list: &GcMutex<Option<Gc<'gc, Node<'gc>>>>,
+    ) -> (u64, Overhead)
+    where
+        Node<'gc>: Payload<M>,
+    {
+        // Objects made lately, to which others have links, so that the graph is wide.
+        let mut lately = vec![*list.lock(mc); 1 << 10];
+        for n in 0_usize.. {
+            let (one, other) = (lately[n % 1009], lately[n * 7919 % 1021]);
+            // A weak record that finds no room has no error. The next object finds none either.
+            let downgrade = |node| catch_unwind(AssertUnwindSafe(|| mc.downgrade(node))).ok();
+            let weak = one.filter(|_| n % 4 == 0).and_then(downgrade);
+            let links = [*list.lock(mc), other];
+            match mc.try_alloc(Node { links, weak }) {
+                Ok(node) => {
+                    if n % 2 == 0 {
+                        mc.add_cleanup(node, move || _ = std::hint::black_box(n));
+                    }
+                    lately[n % (1 << 10)] = Some(node);
+                    *list.lock(mc) = Some(node);
+                }
+                Err(full) => return (full.used_bytes(), full.overhead()),
+            }
+        }
+        unreachable!("the heap gets full")
+    }
+
+    fn assert_full((used, overhead): (u64, Overhead)) {
+        let Overhead { metadata_bytes, cleanup_bytes, weak_bytes, mark_bytes, root_bytes, .. } =
+            overhead;
+        let sum = metadata_bytes + cleanup_bytes + weak_bytes + mark_bytes + root_bytes;
+        assert!(used + sum <= LIMIT + Overhead::ALLOWANCE + (1 << 17), "{used} {overhead:?}");
+        assert!(used + sum + overhead.free_bytes > LIMIT / 2, "{used} {overhead:?}");
+        assert!(metadata_bytes > 0 && cleanup_bytes > 0 && weak_bytes > 0, "{overhead:?}");
+    }
+
+    fn assert_limited(before: u64, threads: u64) {
+        let peak = status("VmHWM:") - before;
+        assert!(
+            peak <= LIMIT + Overhead::ALLOWANCE + OTHERS + threads * OF_A_THREAD,
+            "{peak} bytes in memory at the peak"
+        );
+        assert!(peak > LIMIT / 2, "{peak}");
+    }
+
+    #[test]
+    fn a_process_stays_below_limit_and_allowance() {
+        apart("limits::resident::a_process_stays_below_limit_and_allowance", || {
+            set_hook(Box::new(|panic| {
+                if !panic.to_string().contains("WeakRecord") {
+                    eprintln!("{panic}")
+                }
+            }));
+            let before = status("VmRSS:");
+            limit_addresses();
+            let pool = CleanupPool::manual();
+            let mut heap: Heap<World<'static>> =
+                Heap::builder().cleanup_pool(&pool).max_bytes(LIMIT).build(|_| World::default());
+            for round in 0..12 {
+                let full = heap.mutate(|mc, world| fill(mc, &world.lists[round % 2]));
+                if round < 2 {
+                    assert_full(full);
+                }
+                assert_limited(before, 0);
+                heap.mutate(|mc, world| *world.lists[(round + 1) % 2].lock(mc) = None);
+                heap.collect();
+                pool.run_pending(usize::MAX);
+            }
+            assert_limited(before, 0);
+        });
+    }
+
+    #[test]
+    fn threads_stay_below_limit_and_allowance() {
+        apart("limits::resident::threads_stay_below_limit_and_allowance", || {
+            set_hook(Box::new(|panic| {
+                if !panic.to_string().contains("WeakRecord") {
+                    eprintln!("{panic}")
+                }
+            }));
+            let before = status("VmRSS:");
+            limit_addresses();
+            let pool = CleanupPool::manual();
+            let heap: Heap<World<'static>, Shared> =
+                Heap::builder().cleanup_pool(&pool).max_bytes(LIMIT).build(|_| World::default());
+            thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let (heap, pool) = (&heap, &pool);
+                    scope.spawn(move || {
+                        let mut mutator = heap.attach();
+                        for _ in 0..8 {
+                            mutator.mutate(|mc, world| fill(mc, &world.lists[thread]));
+                            mutator.mutate(|mc, world| *world.lists[thread].lock(mc) = None);
+                            pool.run_pending(usize::MAX);
+                        }
+                    });
+                }
+            });
+            assert_limited(before, THREADS as u64);
+        });
+    }
 }

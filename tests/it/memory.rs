@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use sexton::{
-    Branded, CleanupPool, Gc, GcMutex, GcRefCell, Heap, HeapBuilder, Leaf, Mutation, Pacing,
+    Branded, CleanupPool, Gc, GcMutex, GcRefCell, Heap, HeapBuilder, Leaf, Mutation, Pacing, Root,
     Shared, Trace,
 };
 
@@ -199,6 +199,114 @@ fn a_thread_takes_few_pages_for_a_type_that_it_rarely_uses() {
             let each = (after - before) / (threads as u64 * 16);
             assert!(each <= 16 << 10, "{each} bytes");
         });
+    });
+}
+
+/// An object of `N` bytes and a word. One heap holds those of all sizes: each type of a heap's root
+/// is a heap's code to compile.
+#[derive(Trace)]
+struct Sized<'gc, const N: usize> {
+    before: Option<Gc<'gc, Sized<'gc, N>>>,
+    bytes: [u8; N],
+}
+
+type SizedRoot<const N: usize> = Root<Sized<'static, N>>;
+
+/// Makes `count` objects, each with a pointer to the one before, or to `before` the first.
+fn chain<const N: usize>(
+    heap: &mut Heap<()>,
+    before: Option<SizedRoot<N>>,
+    count: usize,
+) -> SizedRoot<N> {
+    heap.mutate(|mc, ()| {
+        let mut last = before.map(|root| mc.fetch(&root));
+        for n in 0..count {
+            last = Some(mc.alloc(Sized { before: last, bytes: [n as u8; N] }));
+        }
+        mc.root(last.expect("there is one"))
+    })
+}
+
+/// Checks what 24 MB of live objects take, in memory and as the heap counts it.
+fn assert_little_is_wasted<const N: usize>() {
+    let slot = (N + size_of::<usize>()).next_multiple_of(8);
+    let count = 24_000_000 / slot;
+    // The stack through which an object of that size goes is in memory already.
+    drop(chain::<N>(&mut calm().build(|_| ()), None, 1));
+    let mut heap: Heap<()> = calm().build(|_| ());
+    let before = resident();
+    let last = chain::<N>(&mut heap, None, count);
+    let live = (count * slot) as u64;
+    let most = live + live / 8 + MIB / 4;
+    let after = resident() - before;
+    assert!(after <= most, "{slot} bytes: {after} in memory, of {live}");
+    // The last region may have just been begun.
+    let mapped = heap.stats().mapped_bytes;
+    assert!(mapped <= most + 4 * MIB, "{slot} bytes: {mapped} mapped, of {live}");
+    assert_eq!(heap.stats().bytes, live);
+    // Nor do large pages take more.
+    heap.collect();
+    let after = resident() - before;
+    assert!(after <= most + MIB / 4, "{slot} bytes: {after} in memory after a cycle, of {live}");
+    heap.mutate(|mc, ()| {
+        let mut next = Some(mc.fetch(&last));
+        for n in (0..count).rev() {
+            let object = next.expect("one for each number");
+            assert!(object.bytes.iter().all(|&byte| byte == n as u8), "object {n} of {slot} bytes");
+            next = object.before;
+        }
+    });
+    heap.verify().unwrap();
+}
+
+#[test]
+fn of_no_size_more_than_an_eighth_is_wasted() {
+    apart("memory::of_no_size_more_than_an_eighth_is_wasted", || {
+        let check = || {
+            macro_rules! each {
+                ($($bytes:literal)*) => { $( assert_little_is_wasted::<{ $bytes - 8 }>(); )* };
+            }
+            // A little more than what fills a unit well, and what lies between.
+            each!(8 16 24 32 200 1_000 5_000 5_464 8_200 10_000 13_200 16_400 20_000 22_000);
+            each!(33_000 40_000 50_000 65_536 65_544 80_000 100_000 131_080 150_000 200_000);
+            each!(250_000 262_144 262_152 300_000 524_304 1_050_000 2_100_000 4_194_304);
+        };
+        // Objects go through the stack.
+        let thread = thread::Builder::new().stack_size(256 << 20).spawn(check).unwrap();
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn large_objects_give_back_what_they_took_though_others_beside_them_live() {
+    const BYTES: usize = 65_544;
+    type Large = SizedRoot<{ BYTES - 8 }>;
+    apart("memory::large_objects_give_back_what_they_took_though_others_beside_them_live", || {
+        let mut heap: Heap<()> = calm().build(|_| ());
+        let root = |heap: &mut Heap<()>| -> Large { chain(heap, None, 1) };
+        let first = root(&mut heap);
+        let before = resident();
+        let mut all: Vec<Large> = (0..400).map(|_| root(&mut heap)).collect();
+        let mut n = 0;
+        all.retain(|_| {
+            n += 1;
+            n % 40 == 1
+        });
+        (0..3).for_each(|_| _ = heap.collect());
+        let (after, stats) = (resident() - before, heap.stats());
+        assert_eq!(stats.bytes, 11 * BYTES as u64);
+        // The metadata of their spans stay, and these of those that have died.
+        assert!(after < 2 * stats.bytes + MIB, "{after}");
+        // Their room is used again.
+        all.extend((0..380).map(|_| root(&mut heap)));
+        assert!(heap.stats().mapped_bytes <= stats.mapped_bytes, "{:?}", heap.stats());
+        heap.verify().unwrap();
+        // When all have died, it is free for other types.
+        drop((first, all));
+        heap.collect();
+        heap.verify().unwrap();
+        heap.trim();
+        assert_eq!(heap.stats().mapped_bytes, 0);
     });
 }
 

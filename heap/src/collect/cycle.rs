@@ -739,6 +739,7 @@ impl Cycle {
     /// `Marking -> Clearing`. From here on no barrier shades.
     fn begin_clearing<M: Mode>(&mut self, core: &Core<M>, number: u64) {
         let epoch = core.phase().epoch();
+        core.note_mark(self.marker.peak_bytes());
         self.forget(core);
         self.report.cycle = number;
         core.roots().count_cycle(number);

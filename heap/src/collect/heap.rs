@@ -274,6 +274,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
             bytes: usage.bytes,
             mapped_bytes: space.mapped_bytes(),
             resident_bytes: space.resident_bytes(),
+            overhead: core.overhead(),
             max_bytes: Some(space.max_bytes()).filter(|&bytes| bytes < u64::MAX),
             roots: core.roots().len() as u64,
             cleanups: core.client().stats(),

@@ -273,6 +273,8 @@ impl<'a> Truth<'a> {
             ensure!(listed.insert(span), "span {:p} is listed twice", span.base());
         }
         let open: HashSet<SpanRef> = self.space.spans().collect();
+        let emptied: HashSet<SpanRef> = self.space.emptied().collect();
+        ensure!(listed.is_disjoint(&emptied), "a listed span waits for others of its group");
         ensure!(listed.is_subset(&open), "a listed span is not open");
         for &span in open.difference(unswept) {
             let full = span
@@ -281,7 +283,7 @@ impl<'a> Truth<'a> {
                 .enumerate()
                 .all(|(index, word)| word.get() == span.valid(index));
             ensure!(
-                full || listed.contains(&span),
+                full || listed.contains(&span) || emptied.contains(&span),
                 "span {:p} has free slots that no allocation would find",
                 span.base()
             );

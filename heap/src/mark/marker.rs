@@ -23,6 +23,7 @@ use std::ptr::NonNull;
 use crate::mark::parallel::{PACKET, ParallelMark, WorkPacket};
 use crate::memory::address::ObjectAddress;
 use crate::memory::cell_lock::Stamp;
+use crate::memory::layout::{is_dense, slot_bytes};
 use crate::memory::mark_stack::{CHUNK, Marker, Pending, Slice, SplitCell, Strategy};
 use crate::memory::span::SpanRef;
 use crate::safepoint::helpers::Helpers;
@@ -51,7 +52,7 @@ impl Marker {
         let slot = span.slot_of_type::<T>(object);
         match self.strategy {
             Strategy::Narrow => {
-                if span.mark(slot)
+                if span.mark_of_type::<T>(object, slot)
                     && let Some(previous) = pending.next.replace(object)
                 {
                     return self.put_off(pending, previous);
@@ -60,10 +61,10 @@ impl Marker {
             }
             Strategy::Wide if let Some(place) = self.work.get_mut(pending.len) => {
                 *place = ObjectAddress(object);
-                pending.len += usize::from(span.mark(slot));
+                pending.len += usize::from(span.mark_of_type::<T>(object, slot));
                 pending
             }
-            _ => self.visit_slowly(pending, object, slot, true),
+            _ => self.visit_slowly_by_type::<T>(pending, object, slot, true),
         }
     }
 
@@ -73,10 +74,10 @@ impl Marker {
         let span = SpanRef::containing(object);
         let slot = span.slot_of_type::<T>(object);
         if matches!(self.strategy, Strategy::Narrow | Strategy::Wide) {
-            span.mark(slot);
+            span.mark_of_type::<T>(object, slot);
             return pending;
         }
-        self.visit_slowly(pending, object, slot, false)
+        self.visit_slowly_by_type::<T>(pending, object, slot, false)
     }
 
     /// Sees a pointer whose type only the span knows (a dynamic root).
@@ -87,12 +88,32 @@ impl Marker {
             return pending;
         }
         let span = SpanRef::containing(object);
-        self.visit_slowly(pending, object, span.slot_of(object), span.info().needs_trace)
+        let (slot, needs_trace) = (span.slot_of(object), span.info().needs_trace);
+        if span.is_dense() {
+            self.visit_slowly::<true>(pending, object, slot, needs_trace)
+        } else {
+            self.visit_slowly::<false>(pending, object, slot, needs_trace)
+        }
+    }
+
+    #[inline]
+    fn visit_slowly_by_type<T>(
+        &mut self,
+        pending: Pending,
+        object: NonNull<u8>,
+        slot: usize,
+        needs_trace: bool,
+    ) -> Pending {
+        if const { is_dense(slot_bytes::<T>()) } {
+            self.visit_slowly::<true>(pending, object, slot, needs_trace)
+        } else {
+            self.visit_slowly::<false>(pending, object, slot, needs_trace)
+        }
     }
 
     /// Sees any pointer, by any strategy, with the work list full or not.
     #[inline(never)]
-    fn visit_slowly(
+    fn visit_slowly<const DENSE: bool>(
         &mut self,
         pending: Pending,
         object: NonNull<u8>,
@@ -100,9 +121,10 @@ impl Marker {
         needs_trace: bool,
     ) -> Pending {
         let span = SpanRef::containing(object);
+        let mark = span.bit_at::<DENSE>(object, slot);
         let is_new = match self.strategy {
-            Strategy::Narrow | Strategy::Wide => span.mark(slot),
-            Strategy::Parallel => span.mark_shared(slot),
+            Strategy::Narrow | Strategy::Wide => mark.set(),
+            Strategy::Parallel => mark.set_shared(),
             Strategy::Audit => {
                 self.seen.push(ObjectAddress(object));
                 return pending;

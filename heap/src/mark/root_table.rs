@@ -176,6 +176,15 @@ impl RootTable {
         self.heap
     }
 
+    /// Gives the bytes of the table.
+    pub(crate) fn bytes(&self) -> u64 {
+        let Roots { roots, places, handed_over, .. } = &*self.slots.lock();
+        let bytes = roots.capacity() * size_of::<Entry>()
+            + places.capacity() * size_of::<u32>()
+            + handed_over.capacity() * size_of::<ObjectAddress>();
+        bytes as u64
+    }
+
     /// Begins a scan of the roots there are now. O(1).
     pub(crate) fn begin_scan(&self) {
         let mut slots = self.slots.lock();

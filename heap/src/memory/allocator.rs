@@ -127,7 +127,7 @@ impl Allocator {
         if !ptr::eq(self.runs[entry(info)].info, info) {
             space.with(|space| self.retire_run(entry(info), space));
         }
-        let bytes = info.charged_bytes() as u64;
+        let bytes = info.slot_bytes as u64;
         // What other types have cached is of no use to this one; take it back before giving up.
         if !self.reserve(space, bytes, bytes) {
             space.with(|space| self.retire(space));
@@ -375,13 +375,15 @@ impl Cursor {
     /// word, those that go on from there as well.
     fn find(&mut self) -> Option<FreeSlots> {
         self.span.looked_at();
-        let words = self.span.words();
+        let alloc = self.span.alloc_bits();
+        let free_slots = |word: usize| !alloc[word].get() & self.span.valid(word);
+        let words = alloc.len();
         let mut bits = 0;
         while bits == 0 {
             if self.word == words {
                 return None;
             }
-            bits = self.free_slots(self.word);
+            bits = free_slots(self.word);
             self.word += 1;
         }
         self.word -= 1;
@@ -393,7 +395,7 @@ impl Cursor {
         let first = word * 64 + bits.trailing_zeros() as usize;
         let mut end = first + run.trailing_ones() as usize;
         while end.is_multiple_of(64) && end / 64 < words {
-            let more = self.free_slots(end / 64).trailing_ones() as usize;
+            let more = free_slots(end / 64).trailing_ones() as usize;
             if more == 0 {
                 break;
             }

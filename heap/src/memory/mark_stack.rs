@@ -22,6 +22,8 @@ pub(crate) struct Marker {
     pub(crate) work: Vec<ObjectAddress>,
     /// The rest of it: full chunks, the topmost last.
     full: Vec<Vec<ObjectAddress>>,
+    /// The most chunks that there were.
+    peak: usize,
     /// A chunk that was used up, so that a list whose length goes up and down asks for no memory.
     spare: Option<Vec<ObjectAddress>>,
     /// Values in a row that have been traced since the last object. Where each leads to a miss, one
@@ -99,6 +101,7 @@ impl Marker {
         Marker {
             work: Vec::new(),
             full: Vec::new(),
+            peak: 0,
             spare: None,
             spent: 0,
             slices: Vec::new(),
@@ -137,6 +140,7 @@ impl Marker {
             } else {
                 let empty = self.spare.take().unwrap_or_else(new_chunk);
                 self.full.push(std::mem::replace(&mut self.work, empty));
+                self.peak = self.peak.max(self.full.len());
                 pending.len = 0;
             }
         }
@@ -181,6 +185,7 @@ impl Marker {
         waiting: Pending,
     ) -> Pending {
         self.full.append(&mut other.full);
+        self.peak = self.peak.max(self.full.len());
         debug_assert!(
             other.slices.is_empty() && other.cells.is_empty(),
             "a barrier puts nothing off"
@@ -189,6 +194,11 @@ impl Marker {
             pending = self.push(pending, object);
         }
         pending
+    }
+
+    /// Gives the most bytes that full chunks have taken.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        (self.peak * CHUNK * size_of::<ObjectAddress>()) as u64
     }
 
     /// Tells how many objects wait, but for those in slices.

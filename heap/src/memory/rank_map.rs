@@ -63,7 +63,7 @@ impl<V: Copy> RankMap<V> {
     }
 
     /// Gives a value to a slot that has none. O(1) in slot order (the order of allocation), else a
-    /// rank and a move of the values behind it: at most 16 KiB.
+    /// rank and a move of the values behind it: at most 31 KiB.
     #[inline]
     pub(crate) fn insert(&mut self, bits: &[Cell<u64>], slot: usize, value: V) {
         debug_assert!(!bitmap::get(bits, slot));

@@ -2,33 +2,50 @@
 //!
 //! A region is 4 MiB, aligned to 4 MiB, and mapped from the system in one piece. Its first units
 //! hold the metadata of all its spans, the others are spans. An object too large for that has a
-//! region of its own, longer, with the same head.
+//! region of its own. That is as long as the object, which lies in its first unit, behind the
+//! metadata of one span.
+//!
+//! Slots that do not fill a unit well lie across a *group* of units, with a span for each unit in
+//! which slots begin. The spans of a group are opened together. They are closed together, when a
+//! pass has found all of them empty.
 //!
 //! Its memory is small pages at first, so that a span takes as much as has been written to. What is
 //! well used becomes two large pages; see [`Region::well_used`]. What has been of no use for a
 //! whole cycle goes back; see [`Region::give_back`].
 //!
-//! Invariant: a unit is free, and then its bitmaps are zero; or it belongs to one open span. The
-//! span's first unit has its bit in `open`. A region does not know what is in a span.
+//! Invariant: a unit is free, and then its bitmaps at the region's head are zero; or it belongs to
+//! one open span. The span's first unit has its bit in `open`. A region does not know what is in a
+//! span.
 //!
 //! Invariant: a unit without its bit in `touched` is free, and takes no memory.
 
 use std::ptr::NonNull;
 
 use crate::memory::bitmap;
-use crate::memory::layout::{REGION_BYTES, SPAN_BYTES, UNITS};
+use crate::memory::layout::{
+    METADATA_UNITS, OWN_HEAD, REGION_BYTES, SPAN_BYTES, SpanSlots, UNITS, span_slots,
+};
 use crate::memory::pages::{self, HUGE_PAGE};
-use crate::memory::span::{METADATA_UNITS, Span, SpanRef};
+use crate::memory::span::{Span, SpanRef};
 use crate::memory::type_info::TypeInfo;
 
 /// One mapping of span units with their metadata.
 pub(crate) struct Region {
     base: NonNull<u8>,
     bytes: usize,
+    /// Units that can belong to spans: [`ALL_FREE`], or [`OWN`].
+    owned: u64,
     /// Units that belong to no span.
     free: u64,
     /// First units of open spans.
     open: u64,
+    /// Those of spans in groups of several units.
+    grouped: u64,
+    /// Of those, the spans that the last pass has not sorted.
+    unsorted: u64,
+    /// Of those, the spans that the pass has found empty, and that are on no list until all of
+    /// their group are sorted.
+    emptied: u64,
     /// Of those, the spans that the pass under way over all spans has not come to. A span opened
     /// meanwhile is not among them.
     ahead: u64,
@@ -49,6 +66,8 @@ pub(crate) struct Region {
     at_rest: u64,
     /// The units of large pages.
     huge: u64,
+    /// Bytes of pages that open spans have given back.
+    gone: usize,
     resident_bytes: u64,
 }
 
@@ -76,23 +95,38 @@ impl HugePage {
 unsafe impl Send for Region {}
 
 impl Region {
-    /// Maps a region with room for a span of `units`; `None` if the system gives no memory.
+    /// Maps a region for all types that share regions; `None` if the system gives no memory.
+    pub(crate) fn map() -> Option<Region> {
+        let base = pages::map(REGION_BYTES, REGION_BYTES)?;
+        pages::prefer_small_pages(base, REGION_BYTES);
+        Some(Region::new(base, REGION_BYTES, ALL_FREE))
+    }
+
+    /// Maps a region of its own for an object of that size.
     ///
-    /// With `huge_pages`, an object that is larger than a region is backed by pages of 2 MiB from
-    /// the beginning: all of it is about to be written.
-    pub(crate) fn map(units: usize, huge_pages: bool) -> Option<Region> {
-        let bytes = ((METADATA_UNITS + units) * SPAN_BYTES).max(REGION_BYTES);
+    /// With `huge_pages`, an object that is larger than other regions is backed by pages of 2 MiB
+    /// from the beginning: all of it is about to be written.
+    pub(crate) fn map_own(slot_bytes: usize, huge_pages: bool) -> Option<Region> {
+        let bytes = (OWN_HEAD + slot_bytes).next_multiple_of(pages::page_bytes());
         let base = pages::map(bytes, REGION_BYTES)?;
         if huge_pages && bytes > REGION_BYTES {
             pages::prefer_huge_pages(base, bytes);
         } else {
             pages::prefer_small_pages(base, bytes);
         }
-        Some(Region {
+        Some(Region::new(base, bytes, OWN))
+    }
+
+    fn new(base: NonNull<u8>, bytes: usize, owned: u64) -> Region {
+        Region {
             base,
             bytes,
-            free: ALL_FREE,
+            owned,
+            free: owned,
             open: 0,
+            grouped: 0,
+            unsorted: 0,
+            emptied: 0,
             ahead: 0,
             empty_cycles: 0,
             touched: 0,
@@ -102,8 +136,14 @@ impl Region {
             reused: 0,
             at_rest: 0,
             huge: 0,
+            gone: 0,
             resident_bytes: 0,
-        })
+        }
+    }
+
+    /// Tells whether it was mapped for one object.
+    fn is_own(&self) -> bool {
+        self.owned == OWN
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -121,26 +161,42 @@ impl Region {
 
     /// Tells whether what it knows of its units holds together. For the verifier.
     pub(crate) fn is_consistent(&self) -> bool {
-        let spans = self.spans().map(|span| self.units_of(span.units(), self.unit_of(span)));
+        let spans = self.spans().map(|span| units_of(span.units(), self.unit_of(span)));
         let used = spans.fold(0, |used, units| used | units);
-        used == ALL_FREE & !self.free
+        let grouped = self.spans().filter(|span| span.info().group_units > 1);
+        used == self.owned & !self.free
+            && self.grouped == grouped.fold(0, |grouped, span| grouped | 1 << self.unit_of(span))
+            && (self.unsorted | self.emptied) & !self.grouped == 0
             && used & !self.touched == 0
             && (self.well_used | self.at_rest) & !used == 0
             && self.at_rest & !self.open == 0
             && self.rested & !self.free == 0
+            && self.gone == self.spans().map(|span| span.gone_bytes()).sum()
     }
 
-    /// Called when `touched` or `metadata` has changed.
+    /// Gives the bytes of metadata that may be in memory.
+    pub(crate) fn metadata_bytes(&self) -> u64 {
+        (self.metadata.count_ones() as usize * pages::page_bytes()) as u64
+    }
+
+    /// Takes note that all of a span may be in memory.
+    pub(crate) fn regain(&mut self, span: SpanRef) {
+        self.gone -= span.gone_bytes();
+        span.regain();
+        self.count_resident();
+    }
+
+    /// Called when `touched`, `metadata` or `gone` has changed.
     fn count_resident(&mut self) {
         let pages = self.metadata.count_ones() as usize * pages::page_bytes();
         let units = self.touched.count_ones() as usize * SPAN_BYTES;
         self.resident_bytes =
-            if self.bytes > REGION_BYTES { self.bytes } else { units + pages } as u64;
+            if self.is_own() { self.bytes } else { units + pages - self.gone } as u64;
     }
 
     /// Takes note that a cycle has ended; whether the region should be unmapped now. A region that
     /// has just become empty is likely to be filled again. One that stayed empty for a whole cycle
-    /// goes. One made for a single huge object goes at once.
+    /// goes. One made for an object larger than other regions goes at once.
     pub(crate) fn expires(&mut self) -> bool {
         self.reused &= !(self.free & self.rested);
         self.rested = self.free;
@@ -148,63 +204,167 @@ impl Region {
         self.empty_cycles > 1 || (self.is_empty() && self.bytes > REGION_BYTES)
     }
 
-    /// Tells whether a span of one unit would find room.
+    /// Tells whether a span of one unit would find room, or another object that it was mapped for.
     pub(crate) fn has_room(&self) -> bool {
         self.free != 0
     }
 
-    /// Opens a span in the first gap that fits, lowest address first: recently emptied spans near
-    /// the front are the warm ones.
-    ///
-    /// With `fills`, its slots are about to be used. So they get their memory in one call, which
-    /// takes less time than a fault for each page.
-    pub(crate) fn open(
-        &mut self,
-        info: &'static TypeInfo,
-        class: u32,
-        fills: bool,
-    ) -> Option<SpanRef> {
-        let units = info.slot_bytes.div_ceil(SPAN_BYTES);
-        let taken = self.units_of(units, first_gap(self.free, self.in_region(units))?);
-        let unit = taken.trailing_zeros() as usize;
-        // SAFETY: the unit lies within the region, whose mapping `base` covers.
-        let place = unsafe { self.base.byte_add(unit * SPAN_BYTES) };
-        // SAFETY: the region is mapped and has that unit.
-        let span = unsafe { SpanRef::at(self.base, unit) };
-        // SAFETY: the units were free, so the span is closed and its bitmaps are zero.
-        unsafe { span.open(info, place, class) };
-        if fills && self.touched & taken == 0 && self.bytes == REGION_BYTES {
-            pages::touch(place, span.slots() * info.slot_bytes);
+    /// Opens a span, or a group of them, in the first gap that fits, lowest address first: recently
+    /// emptied spans near the front are the warm ones. Gives the first span, and the units of the
+    /// others.
+    pub(crate) fn open(&mut self, info: &'static TypeInfo, class: u32) -> Option<(SpanRef, u64)> {
+        let taken = self.gap_for(info)?;
+        let first = taken.trailing_zeros() as usize;
+        let is_fresh = self.touched & taken == 0 && self.bytes <= REGION_BYTES;
+        let mut opened = 0;
+        for index in 0..info.group_units {
+            if let Some(slots) = span_slots(info.slot_bytes, info.group_units, index) {
+                let unit = first + index;
+                opened |= 1 << unit;
+                // SAFETY: the units were free, so the span is closed and its bitmaps are zero.
+                unsafe { self.open_span(unit, info, slots, class, is_fresh) };
+            }
         }
         self.free &= !taken;
-        self.open |= 1 << unit;
+        self.open |= opened;
+        self.grouped |= if info.group_units > 1 { opened } else { 0 };
         self.empty_cycles = 0;
         self.rested &= !taken;
         self.reused |= taken & self.touched;
-        let (touched, metadata) = (self.touched | taken, self.metadata | metadata_pages(unit));
+        let pages = bitmap::ones_of(0, opened).fold(0, |pages, unit| pages | metadata_pages(unit));
+        let (touched, metadata) = (self.touched | taken, self.metadata | pages);
         if (touched, metadata) != (self.touched, self.metadata) {
             (self.touched, self.metadata) = (touched, metadata);
             self.count_resident();
         }
-        Some(span)
+        // SAFETY: the unit is that of the first span, in this mapped region.
+        Some((unsafe { SpanRef::at(self.base, first) }, opened & !(1 << first)))
     }
 
-    /// Takes back the units of an open span of this region.
+    /// Gives how many bytes of memory [`open`](Self::open) would take. `None` if there is no gap.
+    pub(crate) fn cost(&self, info: &TypeInfo) -> Option<u64> {
+        let units = self.gap_for(info)? & !self.touched;
+        let unit_bytes = if self.is_own() { self.bytes } else { SPAN_BYTES };
+        Some(u64::from(units.count_ones()) * unit_bytes as u64)
+    }
+
+    /// Gives free units for a span of the type, or a group.
+    fn gap_for(&self, info: &TypeInfo) -> Option<u64> {
+        let fits = if info.is_own() {
+            // Used for another object if that is not much smaller.
+            let bytes = OWN_HEAD + info.slot_bytes;
+            self.is_own() && (bytes..=bytes + bytes / 16).contains(&self.bytes)
+        } else {
+            !self.is_own()
+        };
+        let first = if fits { first_gap(self.free, info.group_units)? } else { return None };
+        Some(units_of(info.group_units, first))
+    }
+
+    /// # Safety
+    ///
+    /// The span at the unit is closed, and its bitmaps are zero. The slots are of the type's size,
+    /// and lie in free units.
+    unsafe fn open_span(
+        &self,
+        unit: usize,
+        info: &'static TypeInfo,
+        slots: SpanSlots,
+        class: u32,
+        is_fresh: bool,
+    ) {
+        // SAFETY: the unit lies within the region, whose mapping `base` covers.
+        let place = unsafe { self.base.byte_add(unit * SPAN_BYTES + slots.offset) };
+        // SAFETY: the region is mapped and has that unit.
+        let span = unsafe { SpanRef::at(self.base, unit) };
+        // SAFETY: by this function's contract.
+        unsafe { span.open(info, place, slots, class, is_fresh) };
+    }
+
+    /// Gives the spans of units, in address order.
+    ///
+    /// # Safety
+    ///
+    /// The units are those of open spans.
+    pub(crate) unsafe fn spans_of(&self, units: u64) -> impl Iterator<Item = SpanRef> + use<> {
+        let base = self.base;
+        // SAFETY: units of open spans are units of this mapped region.
+        bitmap::ones_of(0, units).map(move |unit| unsafe { SpanRef::at(base, unit) })
+    }
+
+    /// Takes back the units of an open span of this region that is in no group.
     ///
     /// # Safety
     ///
     /// Nothing in the span is used again, and its bitmaps are zero.
     pub(crate) unsafe fn close(&mut self, span: SpanRef) {
         let unit = self.unit_of(span);
-        debug_assert!(self.open >> unit & 1 != 0);
-        let units = self.units_of(span.units(), unit);
-        // SAFETY: the span is open, and by this function's contract done with.
-        unsafe { span.close() };
-        self.free |= units;
-        self.open &= !(1 << unit);
-        self.well_used &= !units;
-        self.at_rest &= !units;
-        debug_assert!(self.ahead >> unit & 1 == 0, "a pass would come to a closed span");
+        debug_assert!(self.open >> unit & 1 != 0 && self.grouped >> unit & 1 == 0);
+        // SAFETY: by this function's contract.
+        unsafe { self.close_spans(1 << unit) };
+    }
+
+    /// # Safety
+    ///
+    /// The units are those of open spans. Nothing in these is used again, and their bitmaps are
+    /// zero.
+    unsafe fn close_spans(&mut self, opened: u64) {
+        // SAFETY: by this function's contract.
+        for (span, unit) in unsafe { self.spans_of(opened) }.zip(bitmap::ones_of(0, opened)) {
+            self.free |= units_of(span.units(), unit);
+            if span.gone_bytes() > 0 {
+                self.regain(span);
+            }
+            // SAFETY: the span is open, and by this function's contract done with.
+            unsafe { span.close() };
+        }
+        self.open &= !opened;
+        self.grouped &= !opened;
+        self.well_used &= !self.free;
+        self.at_rest &= !opened;
+        debug_assert!(self.ahead & opened == 0, "a pass would come to a closed span");
+    }
+
+    /// Tells whether the open span of a unit is in a group.
+    #[inline]
+    pub(crate) fn is_grouped(&self, unit: u32) -> bool {
+        self.grouped >> unit & 1 != 0
+    }
+
+    /// Sorts a span of a group, which the pass came to. When all of the group are sorted, it closes
+    /// them if all are empty. Otherwise it gives the units of the empty ones.
+    ///
+    /// # Safety
+    ///
+    /// If `is_empty`, the span's bitmaps are zero, and nothing in it is used again but by an
+    /// allocator that gets it from a list.
+    pub(crate) unsafe fn sort_grouped(&mut self, unit: u32, span: SpanRef, is_empty: bool) -> u64 {
+        self.unsorted &= !(1 << unit);
+        self.emptied |= u64::from(is_empty) << unit;
+        let spans = self.group_around(unit, span);
+        let emptied = self.emptied & spans;
+        if self.unsorted & spans != 0 {
+            return 0;
+        }
+        self.emptied &= !spans;
+        if emptied != spans {
+            return emptied;
+        }
+        // SAFETY: all of them were found empty since the pass began, and were on no list since.
+        unsafe { self.close_spans(spans) };
+        0
+    }
+
+    /// Gives the units of the spans of a span's group.
+    fn group_around(&self, unit: u32, span: SpanRef) -> u64 {
+        let first = unit as usize - span.group_index();
+        self.open & units_of(span.info().group_units, first)
+    }
+
+    /// Gives the spans that a pass has found empty, and that are on no list yet.
+    pub(crate) fn emptied(&self) -> impl Iterator<Item = SpanRef> + use<> {
+        // SAFETY: they are open until their group is closed.
+        unsafe { self.spans_of(self.emptied) }
     }
 
     /// Takes note of what a sweep has found in the open span of a unit: enough live objects, or so
@@ -213,13 +373,13 @@ impl Region {
     pub(crate) fn note(&mut self, unit: u32, span: SpanRef, is_well_used: bool) {
         // Those of several units have one slot. Of the others the header's second line is not read.
         let more = if span.slots() == 1 { span.units() } else { 1 };
-        let units = self.units_of(more, unit as usize);
+        let units = units_of(more, unit as usize);
         if is_well_used {
             self.well_used |= units;
         } else {
             self.well_used &= !units;
             if span.rest() {
-                self.at_rest |= units;
+                self.at_rest |= 1 << unit;
             }
         }
     }
@@ -232,6 +392,8 @@ impl Region {
         self.huge |= half;
         // All of it is in memory then.
         self.touched |= half & ALL_FREE;
+        // SAFETY: they are units of open spans.
+        unsafe { self.spans_of(self.open & half) }.for_each(|span| self.regain(span));
         self.count_resident();
         // SAFETY: the unit lies within the region, whose mapping `base` covers.
         Some(HugePage(unsafe { self.base.byte_add(half.trailing_zeros() as usize * SPAN_BYTES) }))
@@ -246,7 +408,7 @@ impl Region {
         // One that stayed free for a cycle is not looked at: it has just been given back.
         let used = self.well_used | self.reused | !ALL_FREE;
         HALVES.into_iter().find(|half| {
-            self.bytes == REGION_BYTES
+            !self.is_own()
                 && self.huge & half == 0
                 && (used & half).count_ones() + FEW_UNITS >= half.count_ones()
         })
@@ -259,7 +421,7 @@ impl Region {
     /// A unit that is freed and used again in each cycle is never given back. Nor is a well used
     /// span, nor one that was allocated from since the sweep before the last.
     pub(crate) fn give_back(&mut self, unused: Unused) -> Option<usize> {
-        if self.bytes > REGION_BYTES {
+        if self.is_own() {
             return None;
         }
         let free = match unused {
@@ -271,6 +433,13 @@ impl Region {
             return Some(self.give_back_units(units));
         }
         self.give_back_metadata(free)
+    }
+
+    /// Gives all free units back, and nothing of open spans: these may be being swept.
+    pub(crate) fn give_back_free(&mut self) {
+        while !self.is_own() && self.free & self.touched != 0 {
+            self.give_back_units(self.free & self.touched);
+        }
     }
 
     /// Has [`give_back`](Self::give_back) look at all spans for free pages, but for those on large
@@ -303,7 +472,12 @@ impl Region {
             self.at_rest &= !(1 << first);
             // SAFETY: bits of `at_rest` are among those of `open`, units of this mapped region.
             let span = unsafe { SpanRef::at(self.base, first as usize) };
-            return span.give_back_free_pages();
+            self.gone -= span.gone_bytes();
+            let next = self.next_at_rest(first, span);
+            let bytes = span.give_back_free_pages(next);
+            self.gone += span.gone_bytes();
+            self.count_resident();
+            return bytes;
         }
         let len = (units & !self.at_rest) >> first;
         let run = bitmap::mask(first, len.trailing_ones().min(RUN));
@@ -311,6 +485,14 @@ impl Region {
         self.reused &= !run;
         self.count_resident();
         self.give_back_pages(first as usize * SPAN_BYTES, run.count_ones() as usize * SPAN_BYTES)
+    }
+
+    /// Gives the next span of a span's group, if no allocator has it.
+    fn next_at_rest(&self, first: u32, span: SpanRef) -> Option<SpanRef> {
+        let next = 1_u64.checked_shl(first + span.units() as u32)?;
+        // SAFETY: the unit is that of an open span.
+        let next = unsafe { self.spans_of(self.group_around(first, span) & next) }.next();
+        next.filter(|next| next.rests())
     }
 
     /// Gives back a run of pages on which there is metadata only of the units in `free`.
@@ -344,6 +526,7 @@ impl Region {
     /// Begins a pass over the open spans.
     pub(crate) fn begin_pass(&mut self) {
         self.ahead = self.open;
+        (self.unsorted, self.emptied) = (self.grouped, 0);
     }
 
     /// Gives the next span of the pass, in address order, which is the pass's from here on; and its
@@ -376,7 +559,8 @@ impl Region {
     /// Tells whether an address lies in one of the region's units (not in its metadata).
     pub(crate) fn holds(&self, address: NonNull<u8>) -> bool {
         let offset = address.addr().get().wrapping_sub(self.base.addr().get());
-        (METADATA_UNITS * SPAN_BYTES..self.bytes).contains(&offset)
+        let head = if self.is_own() { OWN_HEAD } else { METADATA_UNITS * SPAN_BYTES };
+        (head..self.bytes).contains(&offset)
     }
 
     /// Gives the open span that covers an address of the region, if any, found without trusting
@@ -384,18 +568,8 @@ impl Region {
     pub(crate) fn span_at(&self, address: NonNull<u8>) -> Option<SpanRef> {
         self.spans().find(|span| {
             let from = span.base().addr().get();
-            (from..from + span.units() * SPAN_BYTES).contains(&address.addr().get())
+            (from..from + span.slots() * span.info().slot_bytes).contains(&address.addr().get())
         })
-    }
-
-    /// Gives how many units a span takes of the mask. An object larger than a region lies in a
-    /// mapping of its own, and takes every unit of the mask.
-    fn in_region(&self, units: usize) -> usize {
-        if self.bytes > REGION_BYTES { UNITS - METADATA_UNITS } else { units }
-    }
-
-    fn units_of(&self, units: usize, first: usize) -> u64 {
-        bitmap::mask(first as u32, self.in_region(units) as u32)
     }
 
     /// Gives the first unit of a span of this region.
@@ -405,6 +579,14 @@ impl Region {
 }
 
 const ALL_FREE: u64 = u64::MAX << METADATA_UNITS;
+
+/// The unit of an object that has a region of its own. It begins in it.
+const OWN: u64 = 1;
+
+/// Gives `units` units from the first one on.
+fn units_of(units: usize, first: usize) -> u64 {
+    bitmap::mask(first as u32, units as u32)
+}
 
 /// The units of each large page.
 const HALVES: [u64; 2] = [u32::MAX as u64, (u32::MAX as u64) << 32];
@@ -462,11 +644,11 @@ mod tests {
 
     #[test]
     fn regions_are_aligned_and_zeroed() {
-        let region = Region::map(1, false).expect("4 MiB of address space");
+        let region = Region::map().expect("4 MiB of address space");
         assert_eq!(region.base.addr().get() % REGION_BYTES, 0);
         assert_eq!(region.bytes(), REGION_BYTES);
-        let huge = Region::map(100, true).expect("6.5 MiB of address space");
-        assert_eq!(huge.bytes(), 102 * SPAN_BYTES);
+        let huge = Region::map_own(100 * SPAN_BYTES, true).expect("6.5 MiB of address space");
+        assert_eq!(huge.bytes(), (100 * SPAN_BYTES + 4096).next_multiple_of(pages::page_bytes()));
     }
 
     // A checker's atomics are of its models.
@@ -476,13 +658,13 @@ mod tests {
         use crate::object::glue;
 
         fn region() -> Region {
-            Region::map(1, false).expect("4 MiB of address space")
+            Region::map().expect("4 MiB of address space")
         }
 
         /// Opens a span and fills its slots.
         fn fill(region: &mut Region) -> SpanRef {
             let info = glue::type_info::<[u64; 8]>();
-            let span = region.open(info, 0, false).expect("a free unit");
+            let (span, _) = region.open(info, 0).expect("a free unit");
             for slot in 0..span.slots() {
                 bitmap::set(span.alloc_bits(), slot);
                 // SAFETY: the slot has 64 bytes.
@@ -563,7 +745,7 @@ mod tests {
             assert_eq!(give_all_back(&mut region, Unused::ForACycle), 0, "one sweep");
             region.note(unit, span, false);
             // It was taken for allocation in between.
-            span.wake();
+            span.wake(false);
             assert_eq!(give_all_back(&mut region, Unused::ForACycle), 0);
             region.note(unit, span, false);
             region.note(unit, span, false);

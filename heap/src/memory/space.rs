@@ -7,11 +7,13 @@
 //! allocator, or full and in neither. A listed span that an allocator gave back may be full, too.
 //! Sweep sees all spans, and sorts them anew.
 //!
-//! Invariant: `usage.bytes + reserved <= max_bytes`.
+//! Invariant: `usage.bytes + reserved <= max_bytes`. What the heap takes beside these bytes counts,
+//! too, when more are reserved, and when a span takes memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::memory::bitmap;
 use crate::memory::layout::SPAN_BYTES;
 use crate::memory::locking::{Lock, Locking};
 use crate::memory::peak::room_after_peak;
@@ -35,6 +37,7 @@ struct Gauges {
     objects: AtomicU64,
     weak_records: AtomicU64,
     bytes: AtomicU64,
+    metadata_bytes: AtomicU64,
     mapped_bytes: AtomicU64,
     resident_bytes: AtomicU64,
 }
@@ -59,6 +62,7 @@ impl<M: Locking> CommonSpace<M> {
             gauges.objects.store(space.usage.objects, Relaxed);
             gauges.weak_records.store(space.usage.weak_records, Relaxed);
             gauges.bytes.store(space.usage.bytes, Relaxed);
+            gauges.metadata_bytes.store(space.metadata_bytes, Relaxed);
             gauges.mapped_bytes.store(space.mapped_bytes, Relaxed);
             gauges.resident_bytes.store(space.resident_bytes, Relaxed);
             result
@@ -91,6 +95,11 @@ impl<M: Locking> CommonSpace<M> {
         self.gauges.mapped_bytes.load(Relaxed)
     }
 
+    /// Gives the bytes of metadata that may be in memory.
+    pub(crate) fn metadata_bytes(&self) -> u64 {
+        self.gauges.metadata_bytes.load(Relaxed)
+    }
+
     /// Gives the bytes of them that may be in memory.
     pub(crate) fn resident_bytes(&self) -> u64 {
         self.gauges.resident_bytes.load(Relaxed)
@@ -121,9 +130,18 @@ pub(crate) struct Space {
     mapped_bytes: u64,
     /// The sum over the regions.
     resident_bytes: u64,
+    /// Those of metadata among them, or a little more.
+    metadata_bytes: u64,
     max_bytes: u64,
+    /// What counts for the limit beside the bytes in use,
+    overhead: u64,
+    /// and what the heap has in memory beside its regions.
+    beside_spans: u64,
     allocators: u64,
 }
+
+/// Bytes in memory beyond the limit that a heap may have: some free memory in spans, and metadata.
+const ALLOWANCE: u64 = 8 << 20;
 
 /// Bytes that are reserved for an allocator at a time, if the limit is not near.
 const RESERVATION: u64 = SPAN_BYTES as u64;
@@ -142,7 +160,7 @@ pub(crate) struct Usage {
 impl Usage {
     pub(crate) fn add(&mut self, slots: usize, info: &TypeInfo) {
         *self.counter(info) += slots as u64;
-        self.bytes += (slots * info.charged_bytes()) as u64;
+        self.bytes += (slots * info.slot_bytes) as u64;
     }
 
     /// Counts what is in use in a span.
@@ -244,7 +262,10 @@ impl Space {
             reserved: 0,
             mapped_bytes: 0,
             resident_bytes: 0,
+            metadata_bytes: 0,
             max_bytes,
+            overhead: 0,
+            beside_spans: 0,
             allocators: 1,
         }
     }
@@ -263,7 +284,7 @@ impl Space {
     /// as many or more, so that the allocator need not ask for each run of slots. Near the limit it
     /// gives fewer, and 0 if `least` are not left.
     pub(crate) fn reserve(&mut self, wanted: u64, least: u64) -> u64 {
-        let budget = self.max_bytes.saturating_sub(self.usage.bytes + self.reserved);
+        let budget = self.max_bytes.saturating_sub(self.counted());
         if budget < least {
             return 0;
         }
@@ -273,6 +294,27 @@ impl Space {
         let reserved = wanted.max(RESERVATION).min(share.max(least));
         self.reserved += reserved;
         reserved
+    }
+
+    /// Gives what counts for the limit.
+    fn counted(&self) -> u64 {
+        self.usage.bytes + self.reserved + self.overhead
+    }
+
+    /// Tells whether that many bytes more may be in memory.
+    ///
+    /// The first span of a type and an allocator is left out. It takes some pages, until it is used
+    /// up and counts with the next one.
+    fn has_room_for(&self, more: u64) -> bool {
+        let first_spans = self.classes.len() as u64 * self.allocators * SPAN_BYTES as u64;
+        let left_out = self.max_bytes.saturating_add(ALLOWANCE).saturating_add(first_spans);
+        more == 0 || self.resident_bytes + self.beside_spans + more <= left_out
+    }
+
+    /// Sets what counts for the limit beside the bytes in use, and what the heap has in memory
+    /// beside its regions.
+    pub(crate) fn set_overhead(&mut self, overhead: u64, beside_spans: u64) {
+        (self.overhead, self.beside_spans) = (overhead, beside_spans);
     }
 
     /// Sets how many allocators there are from now on.
@@ -327,10 +369,24 @@ impl Space {
     ) -> Result<SpanRef, AllocError> {
         let class = self.class(info);
         if let Some(span) = self.classes[class as usize].partial.pop() {
-            span.wake();
+            if span.wake(fills || info.is_large()) {
+                self.regain(span);
+            }
             return Ok(span);
         }
-        self.open_span(info, class, fills || info.is_large()).ok_or(AllocError::System)
+        let span = self.open_span(info, class)?;
+        span.wake(fills || info.is_large());
+        Ok(span)
+    }
+
+    /// Takes note that pages may be in memory again that a span has given back. O(regions).
+    #[cold]
+    fn regain(&mut self, span: SpanRef) {
+        if let Some(region) = self.regions.iter_mut().find(|region| region.holds(span.base())) {
+            let was_resident = region.resident_bytes();
+            region.regain(span);
+            self.resident_bytes += region.resident_bytes() - was_resident;
+        }
     }
 
     /// Gives a span back that may still have free slots.
@@ -352,24 +408,75 @@ impl Space {
         })
     }
 
-    fn open_span(&mut self, info: &'static TypeInfo, class: u32, fills: bool) -> Option<SpanRef> {
+    fn open_span(&mut self, info: &'static TypeInfo, class: u32) -> Result<SpanRef, AllocError> {
         debug_assert!(self.classes[class as usize].info.type_id == info.type_id);
-        for (index, region) in self.regions.iter_mut().enumerate().skip(self.first_with_room) {
-            let was_resident = region.resident_bytes();
-            if let Some(span) = region.open(info, class, fills) {
-                self.resident_bytes += region.resident_bytes() - was_resident;
-                return Some(span);
+        if let Some(span) = self.open_span_somewhere(info, class) {
+            return Ok(span);
+        }
+        let cost = info.slot_bytes.max(info.group_units * SPAN_BYTES) as u64;
+        if !self.has_room_for(cost) {
+            self.give_back_free();
+            if !self.has_room_for(cost) {
+                return Err(AllocError::Limit);
             }
-            if index == self.first_with_room && !region.has_room() {
+            if let Some(span) = self.open_span_somewhere(info, class) {
+                return Ok(span);
+            }
+        }
+        let region = if info.is_own() {
+            Region::map_own(info.slot_bytes, self.huge_pages)
+        } else {
+            Region::map()
+        };
+        let region = region.ok_or(AllocError::System)?;
+        self.mapped_bytes += region.bytes() as u64;
+        self.regions.push(region);
+        self.open_span_in(self.regions.len() - 1, info, class).ok_or(AllocError::System)
+    }
+
+    fn open_span_somewhere(&mut self, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
+        for at in self.first_with_room..self.regions.len() {
+            let cost = self.regions[at].cost(info);
+            if cost.is_some_and(|cost| self.has_room_for(cost)) {
+                return self.open_span_in(at, info, class);
+            }
+            if at == self.first_with_room && !self.regions[at].has_room() {
                 self.first_with_room += 1;
             }
         }
-        let mut region = Region::map(info.slot_bytes.div_ceil(SPAN_BYTES), self.huge_pages)?;
-        let span = region.open(info, class, fills);
-        self.mapped_bytes += region.bytes() as u64;
-        self.resident_bytes += region.resident_bytes();
-        self.regions.push(region);
-        span
+        None
+    }
+
+    /// Gives back what is free: the limit is reached.
+    #[cold]
+    fn give_back_free(&mut self) {
+        for region in &mut self.regions {
+            let was_resident = region.resident_bytes();
+            region.give_back_free();
+            self.resident_bytes -= was_resident - region.resident_bytes();
+        }
+    }
+
+    fn open_span_in(&mut self, at: usize, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
+        let region = &mut self.regions[at];
+        let (was_resident, metadata_bytes) = (region.resident_bytes(), region.metadata_bytes());
+        let (span, others) = region.open(info, class)?;
+        self.resident_bytes += region.resident_bytes() - was_resident;
+        self.metadata_bytes += region.metadata_bytes() - metadata_bytes;
+        if others != 0 {
+            // SAFETY: they are the units of spans that were opened with this one.
+            let others = unsafe { region.spans_of(others) };
+            let partial = &mut self.classes[class as usize].partial;
+            let listed = partial.len();
+            partial.extend(others);
+            // The lowest is taken first.
+            partial[listed..].reverse();
+        }
+        Some(span)
+    }
+
+    fn count_metadata(&mut self) {
+        self.metadata_bytes = self.regions.iter().map(Region::metadata_bytes).sum();
     }
 
     /// Begins a pass over all spans that are open now. It ends before the next one begins.
@@ -411,10 +518,16 @@ impl Space {
     /// listed for allocation.
     pub(crate) fn sort(&mut self, passed: Passed, swept: Swept) {
         let Passed { span, unit, at } = passed;
+        if self.regions[at].is_grouped(unit) {
+            return self.sort_grouped(passed, swept);
+        }
         if swept == Swept::Empty {
+            let region = &mut self.regions[at];
+            let was_resident = region.resident_bytes();
             // SAFETY: it holds no object, so no pointer leads into it, and sweep left its bitmaps
             // zero.
-            unsafe { self.regions[at].close(span) };
+            unsafe { region.close(span) };
+            self.resident_bytes += region.resident_bytes() - was_resident;
             self.first_with_room = self.first_with_room.min(at);
             return;
         }
@@ -422,6 +535,38 @@ impl Space {
         if swept != Swept::Full {
             self.return_span(span);
         }
+    }
+
+    /// Does the same for a span of a group. The group is closed when all of its spans are empty.
+    #[cold]
+    fn sort_grouped(&mut self, passed: Passed, swept: Swept) {
+        let Passed { span, unit, at } = passed;
+        let region = &mut self.regions[at];
+        if swept != Swept::Empty {
+            region.note(unit, span, swept != Swept::HardlyUsed);
+        }
+        let was_resident = region.resident_bytes();
+        // SAFETY: if it holds no object, no pointer leads into it, and sweep left its bitmaps zero.
+        let emptied = unsafe { region.sort_grouped(unit, span, swept == Swept::Empty) };
+        self.resident_bytes += region.resident_bytes() - was_resident;
+        if !region.is_grouped(unit) {
+            self.first_with_room = self.first_with_room.min(at);
+            return;
+        }
+        // SAFETY: they are the units of spans of a group that stays open.
+        let spans = unsafe { region.spans_of(emptied) };
+        for (span, unit) in spans.zip(bitmap::ones_of(0, emptied)) {
+            self.regions[at].note(unit as u32, span, false);
+            self.return_span(span);
+        }
+        if !matches!(swept, Swept::Empty | Swept::Full) {
+            self.return_span(span);
+        }
+    }
+
+    /// Lists the spans that are swept and empty, and wait for the others of their groups.
+    pub(crate) fn emptied(&self) -> impl Iterator<Item = SpanRef> + '_ {
+        self.regions.iter().flat_map(Region::emptied)
     }
 
     /// Does some of what comes after a sweep: gives back what has been of no use for a whole cycle,
@@ -448,6 +593,7 @@ impl Space {
                 return Released::Region(self.remove_region(at));
             }
         }
+        self.count_metadata();
         Released::All
     }
 
@@ -471,6 +617,7 @@ impl Space {
             }
             self.resident_bytes -= was_resident - region.resident_bytes();
         }
+        self.count_metadata();
         self.regions.shrink_to_fit();
         self.classes.iter_mut().for_each(|class| class.partial.shrink_to_fit());
         bytes

@@ -4,6 +4,10 @@
 //! of a region lie together at the region's head. So a sweep reads them in order and touches no
 //! object. From an object's address they are a mask and a shift away.
 //!
+//! Spans of the smallest slots are *dense*: they have twice as many slots as there is room for in
+//! bitmaps at the region's head. So their bitmaps lie in the span, in front of the first slot.
+//! Whether a span is dense follows from its type, so marking finds the bitmaps without a look.
+//!
 //! Invariant: a slot holds an initialised object exactly if its `alloc` bit is set and no allocator
 //! has it cached. `mark` bits are all clear outside of a cycle. The `special` bits are the keys of
 //! `cleanups`. While sessions are open, these two and `weaks` are used under
@@ -24,15 +28,18 @@ use parking_lot::{Mutex, MutexGuard};
 use sexton_sync::{Mutex, MutexGuard};
 
 use crate::memory::bitmap;
-use crate::memory::layout::{BITMAP_WORDS, REGION_BYTES, SPAN_BYTES, UNITS, slot_bytes};
+use crate::memory::layout::{
+    BITMAP_WORDS, DENSE_HEAD, DENSE_WORDS, METADATA_UNITS, OWN_HEAD, REGION_BYTES, SPAN_BYTES,
+    SpanSlots, UNITS, is_dense, slot_bytes,
+};
 use crate::memory::locking::Locking;
 use crate::memory::pages;
 use crate::memory::rank_map::RankMap;
 use crate::memory::type_info::{TraceGlue, TypeInfo};
 use crate::memory::weak_table::WeakTable;
 
-/// Units at a region's head that its metadata take.
-pub(crate) const METADATA_UNITS: usize = (UNITS * size_of::<Span>()).div_ceil(SPAN_BYTES);
+const _: () = assert!(UNITS * size_of::<Span>() <= METADATA_UNITS * SPAN_BYTES);
+const _: () = assert!(size_of::<Span>() <= OWN_HEAD && size_of::<Dense>() == DENSE_HEAD);
 
 /// The metadata of one span.
 ///
@@ -47,6 +54,14 @@ pub(crate) struct Span {
     special: [Cell<u64>; BITMAP_WORDS],
 }
 
+/// The bitmaps of a dense span.
+#[repr(C)]
+struct Dense {
+    alloc: [Cell<u64>; DENSE_WORDS],
+    mark: [AtomicU64; DENSE_WORDS],
+    special: [Cell<u64>; DENSE_WORDS],
+}
+
 #[repr(C, align(64))]
 struct Header {
     // What marking and the sweep of a plain span read stands in the first line.
@@ -56,13 +71,18 @@ struct Header {
     slots: u32,
     class: u32,
     cleanups: RefCell<RankMap<Head>>,
+    /// The first slot.
     base: NonNull<u8>,
-    /// `ceil(2^32 / slot_bytes)`, so that a slot's index is a multiplication; 0 in a large span.
+    /// `ceil(2^32 / slot_bytes)`, so that a slot's index is a multiplication; 0 of large slots.
     reciprocal: u32,
-    /// Units of 64 KiB the span covers: 1 unless it is large.
-    units: u32,
+    /// Units of 64 KiB the span covers: those up to the next span of its group.
+    units: u8,
+    /// Units of its group in front of it.
+    group_index: u8,
+    /// Pages given back of which no slot has been used since.
+    gone: Cell<u16>,
     /// Sweeps in a row that have found it hardly used, nothing having been allocated from it in
-    /// between.
+    /// between; or [`FRESH`].
     rests: Cell<u16>,
     weaks: RefCell<Option<Box<WeakTable>>>,
     /// Held while a session of a heap with many mutators uses `cleanups`, `special` or `weaks`.
@@ -73,6 +93,9 @@ struct Header {
 }
 
 const _: () = assert!(std::mem::offset_of!(Header, base) == 64);
+
+/// Stands for the rests of a span whose slots lie in memory that was not in use before.
+const FRESH: u16 = u16::MAX;
 
 /// The metadata of an open span.
 ///
@@ -107,22 +130,32 @@ impl SpanRef {
         SpanRef(unsafe { region.cast::<Span>().add(unit) })
     }
 
-    /// Writes the header of a span that is being opened.
+    /// Writes the header of a span that is being opened, and the bitmaps of a dense one. `base` is
+    /// its first slot. With `is_fresh` its memory has not been in use before.
     ///
     /// # Safety
     ///
-    /// The span is closed, its bitmaps are all zero, and its units belong to the caller.
-    pub(crate) unsafe fn open(self, info: &'static TypeInfo, base: NonNull<u8>, class: u32) {
-        let slot_bytes = info.slot_bytes;
+    /// The span is closed, its bitmaps at the region's head are all zero, its slots have the
+    /// type's size, and its units belong to the caller.
+    pub(crate) unsafe fn open(
+        self,
+        info: &'static TypeInfo,
+        base: NonNull<u8>,
+        SpanSlots { slots, units, index, .. }: SpanSlots,
+        class: u32,
+        is_fresh: bool,
+    ) {
         let header = Header {
             info,
             trace: info.trace,
             base,
-            reciprocal: if info.is_large() { 0 } else { reciprocal(slot_bytes) },
-            slots: (SPAN_BYTES / slot_bytes).max(1) as u32,
+            reciprocal: if info.is_large() { 0 } else { reciprocal(info.slot_bytes) },
+            slots: slots as u32,
             class,
-            units: slot_bytes.div_ceil(SPAN_BYTES) as u32,
-            rests: Cell::new(0),
+            units: units as u8,
+            group_index: index as u8,
+            gone: Cell::new(0),
+            rests: Cell::new(if is_fresh { FRESH } else { 0 }),
             cleanups: RefCell::new(RankMap::new()),
             weaks: RefCell::new(None),
             specials: Mutex::new(()),
@@ -136,6 +169,12 @@ impl SpanRef {
         let place = unsafe { &raw mut (*self.0.as_ptr()).header };
         // SAFETY: as above.
         unsafe { place.write(header) };
+        if is_dense(info.slot_bytes) {
+            // SAFETY: a dense span's first slot has its bitmaps in front of it, in its unit.
+            let bitmaps = unsafe { base.byte_sub(DENSE_HEAD) };
+            // SAFETY: as above; no slot is there, and no reference to a closed span's bitmaps.
+            unsafe { bitmaps.write_bytes(0, DENSE_HEAD) };
+        }
     }
 
     /// Drops the header of a span that is being closed.
@@ -194,50 +233,97 @@ impl Span {
     }
 
     pub(crate) fn units(&self) -> usize {
-        self.header.units as usize
+        usize::from(self.header.units)
+    }
+
+    /// Gives the place of its first unit in its group, counted in units.
+    pub(crate) fn group_index(&self) -> usize {
+        usize::from(self.header.group_index)
     }
 
     /// Takes note that the span is about to be allocated from.
-    pub(crate) fn wake(&self) {
-        self.header.rests.set(0);
+    ///
+    /// With `fills`, its slots are about to be used. If it is fresh they get their memory in one
+    /// call, which takes less time than a fault for each page.
+    ///
+    /// Tells whether pages had been given back, which may be in memory from here on.
+    pub(crate) fn wake(&self, fills: bool) -> bool {
+        if self.header.rests.replace(0) == FRESH && fills {
+            pages::touch(self.base(), self.slots() * self.info().slot_bytes);
+        }
+        self.header.gone.get() > 0
+    }
+
+    /// Gives the bytes of its pages that are not in memory.
+    pub(crate) fn gone_bytes(&self) -> usize {
+        usize::from(self.header.gone.get()) * pages::page_bytes()
+    }
+
+    /// Takes note that all of it may be in memory.
+    pub(crate) fn regain(&self) {
+        self.header.gone.set(0);
     }
 
     /// Takes note that a sweep has found the span hardly used. Tells whether its free pages should
     /// go: after the second such sweep in a row, and now and then after that.
     pub(crate) fn rest(&self) -> bool {
-        let rests = self.header.rests.get().saturating_add(1);
-        self.header.rests.set(rests);
-        rests > 1 && rests.is_power_of_two()
+        let rests = self.header.rests.get();
+        // One that nothing was allocated from stays fresh. One that has rested for as long as can
+        // be counted begins anew.
+        let more = if rests >= FRESH - 1 { rests } else { rests + 1 };
+        self.header.rests.set(more);
+        more > 1 && more.is_power_of_two()
+    }
+
+    /// Tells whether it was swept, or opened, and no allocator has had it since.
+    pub(crate) fn rests(&self) -> bool {
+        self.header.rests.get() > 0
     }
 
     /// Gives the span's pages without an object back to the system, and tells how many bytes. Does
     /// nothing if it has been allocated from since [`rest`](Self::rest).
     ///
-    /// Called while no allocator holds the span.
-    pub(crate) fn give_back_free_pages(&self) -> usize {
-        if self.header.rests.get() == 0 || self.units() != 1 {
+    /// A page that it shares with the `next` span goes, too, if that has no object there.
+    ///
+    /// Called while no allocator holds the span, or the next one.
+    pub(crate) fn give_back_free_pages(&self, next: Option<SpanRef>) -> usize {
+        if self.header.rests.get() == 0 {
             return 0;
         }
         let (page, slot_bytes) = (pages::page_bytes(), self.info().slot_bytes);
+        let base = self.base().addr().get();
+        // What is left behind the last slot is no other span's, unless it is in a group.
+        let end = if self.info().group_units == 1 {
+            (base + 1).next_multiple_of(SPAN_BYTES)
+        } else {
+            base + self.slots() * slot_bytes
+        };
         let is_free = |page_at: &usize| {
-            let from = page_at * page / slot_bytes;
-            let to = ((page_at + 1) * page).div_ceil(slot_bytes).min(self.slots());
+            let from = (page_at - base) / slot_bytes;
+            let to = (page_at + page - base).div_ceil(slot_bytes).min(self.slots());
             bitmap::are_clear(self.alloc_bits(), from, to)
         };
         let mut bytes = 0;
-        let mut at = 0;
-        while at < SPAN_BYTES / page {
-            let free = (at..SPAN_BYTES / page).take_while(is_free).count();
+        // Whole pages only. What is in front of the first slot is not the slots'.
+        let mut at = base.next_multiple_of(page);
+        let shared = end.next_multiple_of(page);
+        let is_next_free = |next: SpanRef| {
+            shared <= end + slot_bytes && bitmap::are_clear(next.alloc_bits(), 0, 1)
+        };
+        let end = if next.is_some_and(is_next_free) { shared } else { end / page * page };
+        while at < end {
+            let free = (at..end).step_by(page).take_while(is_free).count();
             if free > 0 {
-                // SAFETY: pages of the span lie within its unit, behind its base.
-                let start = unsafe { self.base().byte_add(at * page) };
+                // SAFETY: pages of the span lie within its units, behind its base.
+                let start = unsafe { self.base().byte_add(at - base) };
                 // SAFETY: no slot on these whole pages holds an object, and no allocator has one of
                 // them cached. A free slot's contents are never read.
                 let gone = unsafe { pages::give_back(start, free * page) };
                 bytes += if gone { free * page } else { 0 };
             }
-            at += free + 1;
+            at += (free + 1) * page;
         }
+        self.header.gone.set((bytes / page) as u16);
         bytes
     }
 
@@ -254,28 +340,68 @@ impl Span {
         if rest >= 64 { u64::MAX } else { (1 << rest) - 1 }
     }
 
+    /// Tells whether the span is dense.
+    #[inline]
+    pub(crate) fn is_dense(&self) -> bool {
+        self.slots() > BITMAP_WORDS * 64
+    }
+
+    /// Gives the bitmaps of a dense span.
+    #[inline]
+    fn dense(&self) -> Option<&Dense> {
+        self.is_dense().then(|| self.in_front())
+    }
+
+    /// Gives the bitmaps in front of the first slot. Called if the span is dense.
+    #[inline]
+    fn in_front(&self) -> &Dense {
+        debug_assert!(is_dense(self.info().slot_bytes));
+        // SAFETY: the base of a dense span is that far from the beginning of its unit.
+        let bitmaps = unsafe { self.base().byte_sub(DENSE_HEAD) };
+        // SAFETY: they were written when the span was opened. No slot is there. They are cells.
+        unsafe { bitmaps.cast().as_ref() }
+    }
+
     #[inline]
     pub(crate) fn alloc_bits(&self) -> &[Cell<u64>] {
-        &self.alloc[..self.words()]
+        match self.dense() {
+            None => &self.alloc[..self.words()],
+            Some(dense) => &dense.alloc,
+        }
     }
 
     #[inline]
     pub(crate) fn special_bits(&self) -> &[Cell<u64>] {
         self.looked_at();
-        &self.special[..self.words()]
+        match self.dense() {
+            None => &self.special[..self.words()],
+            Some(dense) => &dense.special,
+        }
     }
 
-    /// Gives the words of [`special_bits`](Self::special_bits) and those that no slot uses: for a
-    /// look at one of them.
+    /// Gives the words of [`special_bits`](Self::special_bits), of a span of type `T`, and those
+    /// that no slot uses: for a look at one of them.
     #[inline]
-    pub(crate) fn special_words(&self) -> &[Cell<u64>; BITMAP_WORDS] {
+    pub(crate) fn special_words<T>(&self) -> &[Cell<u64>] {
         self.looked_at();
-        &self.special
+        if const { is_dense(slot_bytes::<T>()) } { &self.in_front().special } else { &self.special }
     }
 
     #[inline]
     pub(crate) fn mark_bits(&self) -> &[AtomicU64] {
-        &self.mark[..self.words()]
+        match self.dense() {
+            None => &self.mark[..self.words()],
+            Some(dense) => &dense.mark,
+        }
+    }
+
+    /// Gives the word of the mark bits that has a slot's bit.
+    #[inline]
+    fn mark_word(&self, index: usize) -> &AtomicU64 {
+        match self.dense() {
+            None => &self.mark[index],
+            Some(dense) => &dense.mark[index],
+        }
     }
 
     /// Gives the mark bits as plain words.
@@ -312,7 +438,7 @@ impl Span {
     /// Gives the slot of the object at `object`, which lies in this span.
     #[inline]
     pub(crate) fn slot_of(&self, object: NonNull<u8>) -> usize {
-        let offset = (object.addr().get() & (SPAN_BYTES - 1)) as u64;
+        let offset = (object.addr().get() - self.base().addr().get()) as u64;
         ((offset * u64::from(self.header.reciprocal)) >> 32) as usize
     }
 
@@ -320,18 +446,20 @@ impl Span {
     /// header.
     #[inline]
     pub(crate) fn slot_of_type<T>(&self, object: NonNull<u8>) -> usize {
-        let slot_bytes = const { slot_bytes::<T>() };
-        if slot_bytes > SPAN_BYTES {
+        let bytes = const { slot_bytes::<T>() };
+        if bytes > SPAN_BYTES {
             return 0;
         }
-        (object.addr().get() & (SPAN_BYTES - 1)) / slot_bytes
+        let head = const { if is_dense(slot_bytes::<T>()) { DENSE_HEAD } else { 0 } };
+        // In a group the first slot begins less than a slot's size behind the unit.
+        ((object.addr().get() & (SPAN_BYTES - 1)) - head) / bytes
     }
 
     /// Gives the address of a slot.
     #[inline]
     pub(crate) fn object_at(&self, slot: usize) -> NonNull<u8> {
         debug_assert!(slot < self.slots());
-        // SAFETY: slots of the span lie within its units, behind its base.
+        // SAFETY: slots of the span lie within its group, behind its base.
         unsafe { self.base().byte_add(slot * self.header.info.slot_bytes) }
     }
 
@@ -342,33 +470,57 @@ impl Span {
         self.header.looks.fetch_add(1, Relaxed);
     }
 
-    /// Marks a slot; whether it was unmarked before. For a marker that works alone.
+    /// Marks an object of type `T`, which is in the slot, without a look at the header. As
+    /// [`MarkBit::set`].
     #[inline]
-    pub(crate) fn mark(&self, slot: usize) -> bool {
-        let word = &self.mark[slot / 64];
-        let bit = 1 << (slot % 64);
-        // Relaxed, and no read-modify-write: only one thread marks, and the sweep comes after it.
-        let old = word.load(Relaxed);
-        self.looked_at();
-        word.store(old | bit, Relaxed);
-        old & bit == 0
+    pub(crate) fn mark_of_type<T>(&self, object: NonNull<u8>, slot: usize) -> bool {
+        if const { is_dense(slot_bytes::<T>()) } {
+            self.bit_at::<true>(object, slot).set()
+        } else {
+            self.bit_at::<false>(object, slot).set()
+        }
     }
 
-    /// Marks a slot while other threads mark, too; whether this was the one to do it.
+    /// Gives the mark bit of an object of the span, which is in the slot, and is dense or not.
     #[inline]
-    pub(crate) fn mark_shared(&self, slot: usize) -> bool {
-        let word = &self.mark[slot / 64];
-        let bit = 1 << (slot % 64);
-        // Relaxed: who wins traces the object, whose contents were there before the cycle; the
-        // sweep comes after all have been joined. A look first: most pointers lead to marked
-        // objects, and a read-modify-write costs ten times as much.
-        self.looked_at();
-        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+    pub(crate) fn bit_at<const DENSE: bool>(
+        &self,
+        object: NonNull<u8>,
+        slot: usize,
+    ) -> MarkBit<'_> {
+        let word = if DENSE {
+            let offset = object.addr().get() & (SPAN_BYTES - 1);
+            // SAFETY: the object is in this span. That is dense, as its type says, so the bitmaps
+            // are at the beginning of its unit.
+            let bitmaps = unsafe { object.byte_sub(offset) };
+            // SAFETY: as in `in_front`.
+            let dense: &Dense = unsafe { bitmaps.cast().as_ref() };
+            &dense.mark[slot / 64]
+        } else {
+            &self.mark[slot / 64]
+        };
+        MarkBit {
+            #[cfg(loom)]
+            span: self,
+            word,
+            slot,
+        }
     }
 
-    /// Marks an object of the span, as [`mark_shared`](Self::mark_shared).
+    /// Gives the mark bit of a slot.
+    #[inline]
+    pub(crate) fn mark_of(&self, slot: usize) -> MarkBit<'_> {
+        MarkBit {
+            #[cfg(loom)]
+            span: self,
+            word: self.mark_word(slot / 64),
+            slot,
+        }
+    }
+
+    /// Marks an object of the span, as [`MarkBit::set_shared`].
     pub(crate) fn mark_at(&self, object: NonNull<u8>) -> bool {
-        self.mark_shared(self.slot_of(object))
+        self.mark_of(self.slot_of(object)).set_shared()
     }
 
     /// Marks slots of one word, of objects that are about to be born.
@@ -377,21 +529,22 @@ impl Span {
         // Relaxed: the objects' addresses are not known yet. A read-modify-write: other threads
         // may mark their objects in the same word.
         self.looked_at();
-        self.mark[word].fetch_or(slots, Relaxed);
+        self.mark_word(word).fetch_or(slots, Relaxed);
     }
 
     /// Takes the marks of slots back in which no object was born.
     pub(crate) fn unmark(&self, word: usize, slots: u64) {
-        if self.mark[word].load(Relaxed) & slots != 0 {
+        let marks = self.mark_word(word);
+        if marks.load(Relaxed) & slots != 0 {
             // Relaxed, and a read-modify-write: as above.
-            self.mark[word].fetch_and(!slots, Relaxed);
+            marks.fetch_and(!slots, Relaxed);
         }
     }
 
     #[inline]
     pub(crate) fn is_marked(&self, slot: usize) -> bool {
         self.looked_at();
-        self.mark[slot / 64].load(Relaxed) >> (slot % 64) & 1 != 0
+        self.mark_word(slot / 64).load(Relaxed) >> (slot % 64) & 1 != 0
     }
 
     pub(crate) fn is_marked_at(&self, object: NonNull<u8>) -> bool {
@@ -400,6 +553,46 @@ impl Span {
 
     pub(crate) fn clear_marks(&self) {
         self.mark_bits().iter().for_each(|word| word.store(0, Relaxed));
+    }
+}
+
+/// The mark bit of one slot.
+#[derive(Clone, Copy)]
+pub(crate) struct MarkBit<'a> {
+    #[cfg(loom)]
+    span: &'a Span,
+    word: &'a AtomicU64,
+    slot: usize,
+}
+
+impl MarkBit<'_> {
+    /// As [`Span::looked_at`].
+    #[inline(always)]
+    fn looked_at(self) {
+        #[cfg(loom)]
+        self.span.looked_at();
+    }
+
+    /// Marks the slot; whether it was unmarked before. For a marker that works alone.
+    #[inline(always)]
+    pub(crate) fn set(self) -> bool {
+        let (word, bit) = (self.word, 1 << (self.slot % 64));
+        // Relaxed, and no read-modify-write: only one thread marks, and the sweep comes after it.
+        let old = word.load(Relaxed);
+        self.looked_at();
+        word.store(old | bit, Relaxed);
+        old & bit == 0
+    }
+
+    /// Marks the slot while other threads mark, too; whether this was the one to do it.
+    #[inline]
+    pub(crate) fn set_shared(self) -> bool {
+        let (word, bit) = (self.word, 1 << (self.slot % 64));
+        // Relaxed: who wins traces the object, whose contents were there before the cycle; the
+        // sweep comes after all have been joined. A look first: most pointers lead to marked
+        // objects, and a read-modify-write costs ten times as much.
+        self.looked_at();
+        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
     }
 }
 
@@ -427,6 +620,6 @@ mod tests {
     #[test]
     fn metadata_take_a_fortieth_of_a_region() {
         assert_eq!(size_of::<Span>(), 128 + 3 * 512);
-        assert_eq!(METADATA_UNITS, 2);
+        assert!(UNITS * size_of::<Span>() > (METADATA_UNITS - 1) * SPAN_BYTES);
     }
 }

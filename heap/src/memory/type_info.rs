@@ -8,7 +8,7 @@
 use std::any::TypeId;
 use std::ptr::NonNull;
 
-use crate::memory::layout::SPAN_BYTES;
+use crate::memory::layout::{self, SPAN_BYTES};
 use crate::memory::mark_stack::{Marker, Pending};
 
 /// Reports the pointers of the object at the address to the marker; takes and returns what waits to
@@ -25,6 +25,8 @@ pub(crate) struct TypeInfo {
     pub(crate) type_id: TypeId,
     /// Distance between two slots, in bytes.
     pub(crate) slot_bytes: usize,
+    /// Units that are opened together for the type; see [`layout::group_units`].
+    pub(crate) group_units: usize,
     pub(crate) needs_trace: bool,
     pub(crate) needs_drop: bool,
     /// Whether the type is the heap's own weak record, which no program counts as an object.
@@ -38,14 +40,13 @@ pub(crate) struct TypeInfo {
 }
 
 impl TypeInfo {
-    /// Tells whether objects of the type get a span of several units each.
+    /// Tells whether an object of the type is larger than a unit.
     pub(crate) fn is_large(&self) -> bool {
         self.slot_bytes > SPAN_BYTES
     }
 
-    /// Gives the bytes an object of the type counts for: its slot, or all units of its span if it
-    /// is large.
-    pub(crate) fn charged_bytes(&self) -> usize {
-        if self.is_large() { self.slot_bytes.next_multiple_of(SPAN_BYTES) } else { self.slot_bytes }
+    /// Tells whether an object of the type has a mapping of its own.
+    pub(crate) fn is_own(&self) -> bool {
+        layout::is_own(self.slot_bytes)
     }
 }

@@ -8,7 +8,6 @@ use std::ptr::{self, NonNull};
 use sexton_sync::Ordering::Relaxed;
 use sexton_sync::fields::AtomicPtr;
 
-use crate::memory::layout::BITMAP_WORDS;
 use crate::memory::rank_map::RankMap;
 
 /// What a `Weak` points to: the target's address, until the target dies.
@@ -37,13 +36,15 @@ impl WeakRecord {
 
 /// The weak records of one span's objects: slot -> record.
 pub(crate) struct WeakTable {
-    bits: [Cell<u64>; BITMAP_WORDS],
+    bits: Box<[Cell<u64>]>,
     records: RankMap<NonNull<WeakRecord>>,
 }
 
 impl WeakTable {
-    pub(crate) fn new() -> Self {
-        WeakTable { bits: [const { Cell::new(0) }; BITMAP_WORDS], records: RankMap::new() }
+    /// Makes the table of a span whose bitmaps have that many words.
+    pub(crate) fn new(words: usize) -> Self {
+        let bits = std::iter::repeat_with(Cell::default).take(words).collect();
+        WeakTable { bits, records: RankMap::new() }
     }
 
     pub(crate) fn get(&self, slot: usize) -> Option<NonNull<WeakRecord>> {

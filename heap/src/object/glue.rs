@@ -5,7 +5,7 @@
 use std::any::TypeId;
 use std::ptr::NonNull;
 
-use crate::memory::layout::slot_bytes;
+use crate::memory::layout::{group_units, slot_bytes};
 use crate::memory::mark_stack::{Marker, Pending};
 use crate::memory::type_info::TypeInfo;
 use crate::object::trace::{Trace, Tracer};
@@ -23,6 +23,7 @@ impl<'gc, T: Trace<'gc>> Of<T> {
     const INFO: TypeInfo = TypeInfo {
         type_id: TypeId::of::<T::Family>(),
         slot_bytes: slot_bytes::<T>(),
+        group_units: const { group_units(slot_bytes::<T>()) },
         needs_trace: T::NEEDS_TRACE,
         needs_drop: std::mem::needs_drop::<T>(),
         is_weak_record: T::IS_WEAK_RECORD,

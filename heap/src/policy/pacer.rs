@@ -79,6 +79,8 @@ pub(crate) struct Pacer {
     limit_trigger: AtomicU64,
     /// Bytes that a session may allocate after a slice has become due, before it has one itself.
     patience: AtomicU64,
+    /// Bytes that count for the limit beside those in use.
+    overhead: AtomicU64,
     /// Bytes of cleanup records registered since the last cycle, as far as mutators have told.
     cleanup_bytes: AtomicU64,
     /// An allocation has been refused since the last cycle.
@@ -97,6 +99,7 @@ impl Pacer {
             goal: AtomicU64::new(0),
             limit_trigger: AtomicU64::new(0),
             patience: AtomicU64::new(0),
+            overhead: AtomicU64::new(0),
             cleanup_bytes: AtomicU64::new(0),
             refused: AtomicBool::new(false),
         };
@@ -109,7 +112,7 @@ impl Pacer {
     pub(crate) fn is_due(&self, bytes_in_use: u64) -> bool {
         let cleanup_bytes = self.cleanup_bytes.load(Relaxed);
         bytes_in_use.saturating_add(cleanup_bytes) > self.trigger.load(Relaxed)
-            || bytes_in_use > self.limit_trigger.load(Relaxed)
+            || self.limited(bytes_in_use) > self.limit_trigger.load(Relaxed)
             || self.has_refused()
     }
 
@@ -121,6 +124,22 @@ impl Pacer {
     /// Sets how much a session may allocate after a slice has become due, before it has one itself.
     pub(crate) fn set_patience(&self, bytes: u64) {
         self.patience.store(bytes, Relaxed);
+    }
+
+    /// Gives what counts for the limit, with this many bytes in use.
+    #[inline]
+    fn limited(&self, bytes_in_use: u64) -> u64 {
+        bytes_in_use.saturating_add(self.overhead.load(Relaxed))
+    }
+
+    /// Gives the bytes in use at which this many bytes count for the limit.
+    fn in_use_at(&self, limited: u64) -> u64 {
+        limited.saturating_sub(self.overhead.load(Relaxed))
+    }
+
+    /// Sets how many bytes count for the limit beside those in use.
+    pub(crate) fn set_overhead(&self, bytes: u64) {
+        self.overhead.store(bytes, Relaxed);
     }
 
     /// Takes note that cleanups of `bytes` bytes have been registered.
@@ -152,7 +171,10 @@ impl Pacer {
         // never due, however little is left.
         let limit_trigger = match self.pacing {
             Pacing::Manual => u64::MAX,
-            _ => live_bytes.saturating_add(self.max_bytes.saturating_sub(live_bytes) / 2),
+            _ => {
+                let taken = self.limited(live_bytes);
+                taken.saturating_add(self.max_bytes.saturating_sub(taken) / 2)
+            }
         };
         let least = |min_bytes: u64| min_bytes.saturating_mul(allocating.max(1));
         let trigger = match self.pacing {
@@ -169,7 +191,7 @@ impl Pacer {
         };
         self.limit_trigger.store(limit_trigger, Relaxed);
         // A cycle in slices is to end before the limit makes it urgent.
-        self.goal.store(trigger.min(limit_trigger), Relaxed);
+        self.goal.store(trigger.min(self.in_use_at(limit_trigger)), Relaxed);
         self.trigger.store(trigger, Relaxed);
     }
 
@@ -180,7 +202,7 @@ impl Pacer {
 
     /// Puts the goal off, and the next cycle, by this many bytes.
     pub(crate) fn begin_late(&self, bytes: u64) {
-        let limit = self.limit_trigger.load(Relaxed);
+        let limit = self.in_use_at(self.limit_trigger.load(Relaxed));
         self.goal.store(self.goal().saturating_add(bytes).min(limit), Relaxed);
         self.trigger.store(self.trigger.load(Relaxed).saturating_add(bytes), Relaxed);
     }
@@ -202,7 +224,7 @@ impl Pacer {
 
     /// Tells whether a cycle must not wait, because the heap's limit is near or was reached.
     pub(crate) fn is_urgent(&self, bytes_in_use: u64) -> bool {
-        bytes_in_use > self.limit_trigger.load(Relaxed) || self.has_refused()
+        self.limited(bytes_in_use) > self.limit_trigger.load(Relaxed) || self.has_refused()
     }
 }
 

@@ -188,9 +188,12 @@ pub struct HeapStats {
     /// Bytes of them that may be in memory: those that have been in use and were not given back.
     ///
     /// Of a span that is in use all 64 KiB count, also where nothing was written to a page yet, or
-    /// where a page without an object was given back.
+    /// where a page without an object was given back. Of objects that fill a span badly it is all
+    /// of the spans that they share, up to 62.
     pub resident_bytes: u64,
-    /// The most bytes of slots the heap may use; `None` for no limit.
+    /// What the heap takes beside them.
+    pub overhead: Overhead,
+    /// The most bytes that the heap may take; `None` for no limit.
     pub max_bytes: Option<u64>,
     /// Objects swept since the heap was made.
     pub swept_objects: u64,
@@ -216,6 +219,48 @@ pub struct HeapStats {
     pub cleanups: CleanupStats,
     /// The heap's local cleanups, those that its owner runs.
     pub local_cleanups: CleanupStats,
+}
+
+/// Bytes that a heap takes beside the slots of its objects.
+///
+/// Most are bounds: of memory that nothing was written to yet, and of tables with room to grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Overhead {
+    /// Bytes of the metadata of spans.
+    pub metadata_bytes: u64,
+    /// Bytes of spans that may be in memory and are in no object's slot.
+    ///
+    /// They do not count for `max_bytes` as long as there are free slots to be used. A span that
+    /// needs memory of its own is opened only if there is room beside them.
+    pub free_bytes: u64,
+    /// Bytes of the records of cleanups, free ones included, and of what leads to them.
+    ///
+    /// What their closures own is not counted.
+    pub cleanup_bytes: u64,
+    /// Bytes of the tables that lead to weak records. The records lie in slots.
+    pub weak_bytes: u64,
+    /// Bytes of the table of dynamic roots.
+    pub root_bytes: u64,
+    /// Bytes that the next mark is expected to need for objects that wait.
+    ///
+    /// That is what the last one needed, in proportion to the bytes in use.
+    pub mark_bytes: u64,
+}
+
+impl Overhead {
+    /// Overhead that does not count for `max_bytes`: 8 MiB.
+    pub const ALLOWANCE: u64 = 8 << 20;
+
+    /// Gives what takes memory apart from spans.
+    pub(crate) fn beside_spans(&self) -> u64 {
+        self.cleanup_bytes + self.weak_bytes + self.root_bytes + self.mark_bytes
+    }
+
+    /// Gives what counts for `max_bytes` whatever is free.
+    pub(crate) fn counted(&self) -> u64 {
+        (self.metadata_bytes + self.beside_spans()).saturating_sub(Self::ALLOWANCE)
+    }
 }
 
 /// How durations are distributed. Exact but for the last hundredth part.

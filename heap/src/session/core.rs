@@ -22,6 +22,7 @@ use sexton_cleanup::{Cleanup, Client, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
+use crate::memory::layout::{DENSE_WORDS, SPAN_BYTES};
 use crate::memory::phase::{Phase, PhaseCell};
 use crate::memory::space::{AllocError, CommonSpace, Usage};
 use crate::memory::span::SpanRef;
@@ -29,7 +30,8 @@ use crate::memory::type_info::TypeInfo;
 use crate::object::glue;
 use crate::object::trace::Trace;
 use crate::policy::config::HeapConfig;
-use crate::policy::pacer::Pacer;
+use crate::policy::pacer::{CLEANUP_BYTES, Pacer};
+use crate::policy::report::Overhead;
 use crate::session::context::Context;
 use crate::session::error::HeapFullReason;
 use crate::session::mode::Mode;
@@ -42,6 +44,15 @@ pub(crate) trait Assist<M: Mode> {
     /// user code. Called by the session with this context, which has nothing of the core borrowed.
     fn assist(&self, core: &Core<M>, context: &Context<M>, to_the_end: bool);
 }
+
+/// Bytes of an address in a table.
+const ADDRESS_BYTES: u64 = size_of::<usize>() as u64;
+
+/// Bytes of a table of weak records, but for its entries: its bitmap, for the most part.
+const TABLE_BYTES: u64 = 8 * DENSE_WORDS as u64 + 64;
+
+/// Bytes of a local cleanup whose closure owns some words.
+const LOCAL_BYTES: u64 = 192;
 
 /// All state of one heap but its root.
 pub(crate) struct Core<M: Mode> {
@@ -57,6 +68,10 @@ pub(crate) struct Core<M: Mode> {
     diagnostics: bool,
     locals: M::Locals,
     steps: AtomicU64,
+    /// Records of cleanups that a former heap has left to this one.
+    inherited: usize,
+    /// Of 1,024 bytes in use at the last mark, bytes that its work list has needed beside them.
+    mark_share: AtomicU64,
 }
 
 impl<M: Mode> Core<M> {
@@ -67,6 +82,8 @@ impl<M: Mode> Core<M> {
             space: CommonSpace::new(config.max_bytes, config.huge_pages),
             roots: Arc::new(RootTable::new(HeapId::next())),
             locals: M::Locals::new(&client),
+            inherited: client.records(),
+            mark_share: AtomicU64::new(0),
             client,
             pacer: Pacer::new(config.pacing, config.max_bytes),
             zeal: config.zeal,
@@ -195,6 +212,38 @@ impl<M: Mode> Core<M> {
         taken
     }
 
+    /// Sums up what the heap takes beside the slots in use. O(1).
+    pub(crate) fn overhead(&self) -> Overhead {
+        let usage = self.space.committed();
+        let records = self.client.records().saturating_sub(self.inherited) as u64;
+        let (metadata_bytes, spans) = (self.space.metadata_bytes(), self.space.resident_bytes());
+        let tables = usage.weak_records.min(spans / SPAN_BYTES as u64);
+        Overhead {
+            metadata_bytes,
+            free_bytes: spans.saturating_sub(metadata_bytes + usage.bytes),
+            cleanup_bytes: records * CLEANUP_BYTES + self.locals.armed() as u64 * LOCAL_BYTES,
+            weak_bytes: usage.weak_records * 2 * ADDRESS_BYTES + tables * TABLE_BYTES,
+            root_bytes: self.roots.bytes(),
+            mark_bytes: usage.bytes / 1024 * self.mark_share.load(Relaxed),
+        }
+    }
+
+    /// Takes note that the work list of a mark has taken that many bytes.
+    pub(crate) fn note_mark(&self, bytes: u64) {
+        let share = bytes / (self.space.committed_bytes() / 1024).max(1);
+        self.mark_share.store(share, Relaxed);
+    }
+
+    /// Tells space and pacer what the heap takes beside the slots in use, if that matters.
+    fn tell_overhead(&self) {
+        if self.space.max_bytes() < u64::MAX {
+            let overhead = self.overhead();
+            let counted = overhead.counted();
+            self.pacer.set_overhead(counted);
+            self.space.with(|space| space.set_overhead(counted, overhead.beside_spans()));
+        }
+    }
+
     /// Takes note that a mutator has come, or gone.
     pub(crate) fn count_mutators(&self) {
         let mutators = self.mutators.len() as u64;
@@ -229,6 +278,7 @@ impl<M: Mode> Core<M> {
         info: &'static TypeInfo,
     ) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
         self.safepoint(context, assist);
+        self.tell_overhead();
         let refill = || {
             context.with_allocator(|allocator| {
                 allocator.refill(&self.space, info)?;
@@ -241,11 +291,12 @@ impl<M: Mode> Core<M> {
         if is_full && self.phase().get() != Phase::Idle && !self.is_inherited() {
             // Garbage that a cycle without slices would have swept by now.
             assist.assist(self, context, true);
+            self.tell_overhead();
             slot = refill();
         }
         // Not if the system has no memory: a cycle takes some itself.
         if let Err(AllocError::Limit) = slot {
-            self.pacer.refuse(info.charged_bytes() as u64);
+            self.pacer.refuse(info.slot_bytes as u64);
         }
         slot
     }
@@ -257,33 +308,36 @@ impl<M: Mode> Core<M> {
             heap: self.roots.heap(),
             type_name: std::any::type_name::<T>(),
             why,
-            requested: glue::type_info::<T>().charged_bytes() as u64,
+            requested: glue::type_info::<T>().slot_bytes as u64,
             used: self.space.charged_bytes(),
+            overhead: self.overhead(),
             max: self.space.max_bytes(),
         }
     }
 
+    /// Registers a cleanup of an object of type `T`.
     #[inline]
-    pub(crate) fn add_cleanup<F>(
+    pub(crate) fn add_cleanup<T, F>(
         &self,
         context: &Context<M>,
-        span: SpanRef,
-        slot: usize,
+        object: NonNull<u8>,
         f: F,
     ) -> RawHandle
     where
         F: FnOnce() + Send + 'static,
     {
+        let span = SpanRef::containing(object);
+        let slot = span.slot_of_type::<T>(object);
         context.charge_cleanup();
         let mut registrar = context.registrar().borrow_mut();
         let _held = span.hold_specials::<M>();
         let mut cleanups = span.cleanups().borrow_mut();
-        let place = cleanups.place(span.special_words(), slot);
+        let place = cleanups.place(span.special_words::<T>(), slot);
         // One call for both cases, so that it is made part of this function.
         let (head, receipt) = registrar.enter(place.map(|place| cleanups.at(place)), f);
         match place {
             Some(place) => cleanups.set(place, head),
-            None => cleanups.insert(span.special_words(), slot, head),
+            None => cleanups.insert(span.special_words::<T>(), slot, head),
         }
         receipt
     }

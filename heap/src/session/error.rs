@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::id::HeapId;
 use crate::memory::space::AllocError;
+use crate::policy::report::Overhead;
 
 /// There is no room for a value; it is given back.
 pub struct HeapFull<T> {
@@ -24,11 +25,16 @@ impl<T> HeapFull<T> {
         self.reason.requested
     }
 
-    /// Gives the bytes in use when it was asked for.
+    /// Gives the bytes of objects' slots in use when it was asked for.
     ///
     /// Those that other mutators of a `Shared` heap had reserved are included.
     pub fn used_bytes(&self) -> u64 {
         self.reason.used
+    }
+
+    /// Tells what the heap took beside them.
+    pub fn overhead(&self) -> Overhead {
+        self.reason.overhead
     }
 
     /// Gives the heap's limit in bytes.
@@ -44,17 +50,19 @@ pub(crate) struct HeapFullReason {
     pub(crate) why: AllocError,
     pub(crate) requested: u64,
     pub(crate) used: u64,
+    pub(crate) overhead: Overhead,
     pub(crate) max: u64,
 }
 
 impl fmt::Display for HeapFullReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HeapFullReason { heap, type_name, why, requested, used, max } = self;
+        let HeapFullReason { heap, type_name, why, requested, used, overhead, max } = self;
         match why {
             AllocError::Limit => write!(
                 f,
                 "{heap} is full: {requested} bytes for a `{type_name}` do not fit beside the \
-                 {used} in use of max_bytes = {max}"
+                 {used} in use of max_bytes = {max}{}",
+                Beside(overhead)
             ),
             AllocError::System => write!(
                 f,
@@ -62,6 +70,31 @@ impl fmt::Display for HeapFullReason {
                  `{type_name}` beside the {used} in use"
             ),
         }
+    }
+}
+
+/// What beside the objects takes so much that it counts.
+struct Beside<'a>(&'a Overhead);
+
+impl fmt::Display for Beside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Overhead {
+            metadata_bytes,
+            free_bytes,
+            cleanup_bytes,
+            weak_bytes,
+            root_bytes,
+            mark_bytes,
+        } = self.0;
+        if metadata_bytes + free_bytes + self.0.beside_spans() <= Overhead::ALLOWANCE {
+            return Ok(());
+        }
+        write!(
+            f,
+            "; there are {metadata_bytes} bytes of metadata, {free_bytes} of free memory in spans, \
+             {cleanup_bytes} of cleanups, {weak_bytes} of weak tables, {root_bytes} of roots, \
+             {mark_bytes} for the next mark"
+        )
     }
 }
 

@@ -211,7 +211,7 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// An object may have any number of cleanups; their order is not specified. Takes no lock, but
     /// for that of the object's span in a `Shared` heap, and one in some hundred calls. Allocates
     /// only when `f` captures more than three words or a table has to grow. O(1) in the order of
-    /// allocation; out of it a span's table makes room, which moves up to 16 KiB.
+    /// allocation; out of it a span's table makes room, which moves up to 31 KiB.
     ///
     /// A cleanup never reaches its object, unless its heap is borrowed for `'static`; see below.
     /// What `f` captures is `'static` and `Send`. So it is no
@@ -258,8 +258,7 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         T: Trace<'gc>,
         F: FnOnce() + Send + 'static,
     {
-        let span = SpanRef::containing(gc.as_address());
-        self.core.add_cleanup(self.context, span, span.slot_of_type::<T>(gc.as_address()), f)
+        self.core.add_cleanup::<T, F>(self.context, gc.as_address(), f)
     }
 
     /// Registers `f` under a label, by which the pool's hooks and its dump name it.
@@ -331,7 +330,9 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
                 SpanRef::containing(known.cast()).mark_at(known.cast());
             }
             (None, Some(new)) => {
-                table.get_or_insert_with(|| Box::new(WeakTable::new())).insert(slot, new);
+                table
+                    .get_or_insert_with(|| Box::new(WeakTable::new(span.words())))
+                    .insert(slot, new);
             }
             _ => {}
         }

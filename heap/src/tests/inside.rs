@@ -12,7 +12,7 @@ use sexton_cleanup::{Client, Pool, PoolConfig};
 use crate::collect::heap::RawHeap;
 use crate::memory::allocator::{Allocator, ENTRIES};
 use crate::memory::bitmap;
-use crate::memory::layout::{MIN_SLOT_BYTES, SPAN_BYTES};
+use crate::memory::layout::{DENSE_WORDS, MIN_SLOT_BYTES};
 use crate::memory::space::{AllocError, CommonSpace, Swept};
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
@@ -82,7 +82,8 @@ fn the_checker_sees_a_reachable_object_that_is_not_allocated() {
 
 #[test]
 fn the_checker_sees_a_mark_left_over() {
-    let complaint = complaint(&mut heap(), |span| assert!(span.mark(5)), |span| span.clear_marks());
+    let complaint =
+        complaint(&mut heap(), |span| assert!(span.mark_of(5).set()), |span| span.clear_marks());
     assert!(complaint.contains("marks between cycles"), "{complaint}");
 }
 
@@ -158,7 +159,7 @@ fn in_zeal_mode_dead_objects_are_overwritten_and_living_ones_are_not() {
 
 #[test]
 fn in_zeal_mode_the_dead_are_overwritten_in_every_slot_of_a_span() {
-    let slots = SPAN_BYTES / MIN_SLOT_BYTES;
+    let slots = DENSE_WORDS * 64;
     for lives in [true, false] {
         let is_live = |slot: usize| slot.is_multiple_of(3) == lives;
         let pool = Pool::new(PoolConfig::default(), None);
@@ -188,7 +189,7 @@ fn in_zeal_mode_the_dead_are_overwritten_in_every_slot_of_a_span() {
 #[test]
 fn runs_hand_out_every_free_slot_once_and_no_other() {
     let info = glue::type_info::<Leaf<u64>>();
-    let slots = SPAN_BYTES / MIN_SLOT_BYTES;
+    let slots = DENSE_WORDS * 64;
     // Patterns of slots taken before: none, all but a few, alternating, and blocks across words.
     let patterns: [fn(usize) -> bool; 6] = [
         |_| false,
@@ -236,8 +237,8 @@ fn the_byte_limit_cuts_a_run_short_and_lets_go_of_it_again() {
             },
         }
     };
-    assert_eq!((count, refused), (1000 / 16, AllocError::Limit));
-    assert_eq!(space.committed().bytes, 992);
+    assert_eq!((count, refused), (1000 / 8, AllocError::Limit));
+    assert_eq!(space.committed().bytes, 1000);
     close(space, allocator);
 }
 
@@ -259,8 +260,8 @@ fn the_byte_limit_holds_where_free_slots_lie_scattered() {
             },
         }
     };
-    assert_eq!((slots.len(), refused), (1000 / 16, AllocError::Limit));
-    assert!(slots.iter().copied().eq((1..).step_by(2).take(1000 / 16)));
+    assert_eq!((slots.len(), refused), (1000 / 8, AllocError::Limit));
+    assert!(slots.iter().copied().eq((1..).step_by(2).take(1000 / 8)));
     close(space, allocator);
 }
 
@@ -269,7 +270,7 @@ fn after_a_cycle_only_spans_with_free_slots_are_listed_for_allocation() {
     let mut heap = heap();
     heap.mutate(|mc, root| {
         // More than a span can hold.
-        let some = (0..5000).map(|value| mc.alloc(Leaf::new(value)));
+        let some = (0..9000).map(|value| mc.alloc(Leaf::new(value)));
         root.borrow_mut(mc).extend(some);
     });
     heap.collect();
@@ -352,6 +353,61 @@ fn types_that_share_a_cache_entry_push_each_other_out_and_get_their_own_spans() 
     // One span each, given back at each change and taken again.
     assert_eq!(space.with(|space| space.spans().count()), 2);
     close(space, allocator);
+}
+
+#[test]
+fn a_group_is_closed_when_all_of_its_spans_are_empty_and_listed_otherwise() {
+    type Large = Leaf<[u64; 4097]>;
+    let info = glue::type_info::<Large>();
+    let units = info.group_units;
+    assert!(units > 2);
+    for (kept, backwards) in [None, Some(0), Some(1), Some(units - 1)]
+        .into_iter()
+        .flat_map(|kept| [(kept, false), (kept, true)])
+    {
+        let space = CommonSpace::<Local>::new(u64::MAX, true);
+        let mut allocator = Allocator::new();
+        let mut slots = BTreeSet::new();
+        // A group, to its last slot.
+        while space.with(|space| space.partial().count()) > 0 || slots.is_empty() {
+            allocator.refill(&space, info).expect("memory");
+            while let Some(slot) = allocator.take::<Large>(info) {
+                assert!(slots.insert(slot.addr().get()));
+            }
+        }
+        assert!(slots.iter().zip(slots.iter().skip(1)).all(|(one, next)| next - one == 8 * 4097));
+        space.with(|space| {
+            allocator.retire(space);
+            space.unlist_spans();
+            space.begin_pass();
+            let mut passed: Vec<_> = std::iter::from_fn(|| space.next_of_pass()).collect();
+            assert_eq!(passed.len(), units);
+            let is_kept = |span: SpanRef| kept == Some(span.group_index());
+            if backwards {
+                passed.reverse();
+            }
+            let empty = units - usize::from(kept.is_some());
+            for (number, passed) in passed.iter().enumerate() {
+                assert_eq!(space.partial().count(), 0, "{kept:?}: a span is listed too early");
+                assert_eq!(space.spans().count(), units, "{kept:?}: closed after {number}");
+                if is_kept(passed.span) {
+                    space.sort(*passed, Swept::Full);
+                } else {
+                    bitmap::clear_range(passed.span.alloc_bits(), 0, passed.span.slots());
+                    space.sort(*passed, Swept::Empty);
+                }
+            }
+            assert_eq!(space.emptied().count(), 0);
+            let (open, listed) = if kept.is_some() { (units, empty) } else { (0, 0) };
+            assert_eq!(
+                (space.spans().count(), space.partial().count()),
+                (open, listed),
+                "{kept:?}"
+            );
+            assert!(space.regions().iter().all(|region| region.is_consistent()));
+        });
+        close(space, allocator);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use sexton_cleanup::{Client, Pool, PoolConfig};
 
 use crate::collect::heap::RawHeap;
-use crate::memory::layout::{SPAN_BYTES, slot_bytes};
+use crate::memory::layout::{group_units, slot_bytes, span_slots};
 use crate::memory::span::SpanRef;
 use crate::object::trace::Branded;
 use crate::policy::config::HeapConfig;
@@ -119,10 +119,12 @@ fn places(slots: usize) -> BTreeSet<usize> {
 }
 
 fn check<Q: Shape>() {
-    // Large objects have a span each, of one slot.
-    let slots = SPAN_BYTES / Q::slot_bytes();
+    // Those of the first span, or of all of the first group's.
+    let (bytes, units) = (Q::slot_bytes(), group_units(Q::slot_bytes()));
+    let slots: usize =
+        (0..units).filter_map(|unit| span_slots(bytes, units, unit)).map(|span| span.slots).sum();
     let objects = slots.max(2);
-    let places = if slots == 0 { [0, 1].into() } else { places(slots) };
+    let places = if objects > slots { [0, 1].into() } else { places(slots) };
     for at in places {
         for mark in MARKS {
             for (lives, all) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -246,11 +248,14 @@ fn run<Q: Shape>(objects: usize, case: Case) {
 
 /// Sizes in words by how they fill the bitmaps:
 ///
-/// - whole words: 0, 2, 4
+/// - whole words, at the head of the span: 0, 1
+/// - whole words: 2, 4
 /// - a part of the last one: 3, 17
 /// - one word exactly: 128
 /// - one slot: 8192
-/// - a large span: 8193
+/// - a group of spans, of two slots or one: 4097
+/// - a group of spans of several units: 8193, 20000
+/// - a mapping of its own: 32769
 macro_rules! at_every_place {
     ($($name:ident: $shape:ident of $($words:literal)+;)*) => {$(
         #[test]
@@ -266,10 +271,14 @@ type Traced<const WORDS: usize> = [GcCell<Option<Gc<'static, Leaf<u64>>>>; WORDS
 
 at_every_place! {
     objects_without_a_size: Plain of 0;
+    objects_of_a_word: Plain of 1;
     small_plain_objects: Plain of 3 4;
-    plain_objects: Plain of 17 128 8192 8193;
+    plain_objects: Plain of 17 128 8192;
+    large_plain_objects: Plain of 4097 8193 20000 32769;
+    objects_of_a_word_with_drop_glue: Dropped of 1;
     small_objects_with_drop_glue: Dropped of 3;
-    objects_with_drop_glue: Dropped of 17 8193;
+    objects_with_drop_glue: Dropped of 17 4097 8193 32769;
+    objects_of_a_word_that_are_traced: Traced of 1;
     small_objects_that_are_traced: Traced of 2;
-    objects_that_are_traced: Traced of 17 8193;
+    objects_that_are_traced: Traced of 17 4097 8193;
 }
