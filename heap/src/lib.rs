@@ -20,8 +20,10 @@ mod memory {
     pub(crate) mod bitmap;
     #[expect(unsafe_code, reason = "the address of a lock crosses threads")]
     pub(crate) mod cell_lock;
+    pub(crate) mod external;
     pub(crate) mod layout;
     pub(crate) mod locking;
+    pub(crate) mod look;
     pub(crate) mod mark_stack;
     #[expect(unsafe_code, reason = "maps memory, and gives it back")]
     pub(crate) mod pages;
@@ -55,6 +57,7 @@ mod policy {
     //! never soundness.
 
     pub(crate) mod config;
+    pub(crate) mod external;
     pub(crate) mod history;
     pub(crate) mod pacer;
     pub(crate) mod report;
@@ -127,6 +130,8 @@ mod payload {
 
     #[expect(unsafe_code, reason = "cells that are traced whatever their borrow state")]
     pub(crate) mod cells;
+    #[expect(unsafe_code, reason = "looks at what a guard has lent, under its lock")]
+    pub(crate) mod charge;
     #[expect(unsafe_code, reason = "reads pages; implements Trace")]
     pub(crate) mod gc_map;
     #[expect(unsafe_code, reason = "reads pages; implements Trace")]
@@ -193,6 +198,7 @@ pub use payload::gc_map::GcMap;
 pub use payload::gc_vec::GcVec;
 pub use payload::guards::{GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard};
 pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook, SpawnHelper};
+pub use policy::external::{ExternalBytes, ExternalCharge, Quota};
 pub use policy::pacer::Pacing;
 pub use policy::report::{GcReport, HeapStats, Overhead, Progress, Quantiles};
 pub use safepoint::attached::AlreadyAttached;

@@ -96,6 +96,11 @@ impl<R: Branded, M: Mode> Heap<R, M> {
     /// Applies the heap's back-pressure. Called after a cycle, between sessions.
     pub(crate) fn apply_back_pressure(&self) {
         self.high_water.apply(self.inner.client(), &self.end.pool);
+        if self.inner.has_short_quota() && self.end.pool.runs_by_itself() && !in_cleanup() {
+            // They may give back what there are few of. If they do not in time, the program finds
+            // none left, as it would have without.
+            _ = self.wait_for_cleanups(QUOTA_TIMEOUT);
+        }
     }
 
     /// Returns the report of the last cycle; `None` before the first.
@@ -317,6 +322,9 @@ impl<R: Branded, M: Mode> fmt::Debug for Heap<R, M> {
     }
 }
 
+/// How long the end of a session waits for the cleanups of a cycle where a quota is short.
+const QUOTA_TIMEOUT: Duration = Duration::from_secs(1);
+
 const DEFAULT_DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a [`Heap`], from [`Heap::builder`].
@@ -350,15 +358,23 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
 
     /// Sets the most bytes that the heap may take. Default: no limit.
     ///
-    /// Objects' slots count, and so does what the heap takes beside them ([`Overhead`](crate::Overhead)), but
-    /// for [`Overhead::ALLOWANCE`](crate::Overhead::ALLOWANCE). So the heap has no more in memory than the limit and that, and 64
-    /// KiB for each type and thread that allocate. Each thread has its stack and a list of some 256
-    /// KiB besides. What comes on top of it is addresses that
-    /// nothing was written to, and a mark whose list of waiting objects is longer than expected.
+    /// Past it `alloc` panics and `try_alloc` gives the value back. These count:
     ///
-    /// Past the limit `alloc` panics and `try_alloc` gives the value back. A slot is as large as
-    /// the object, rounded up to 8 bytes or to its alignment. Memory that payloads own outside the
-    /// heap (a `Vec`'s, a `String`'s) does not count.
+    /// - slots of objects: their size, rounded up to 8 bytes or to their alignment;
+    /// - what the heap takes beside them ([`Overhead`](crate::Overhead)), but for
+    ///   [`Overhead::ALLOWANCE`](crate::Overhead::ALLOWANCE);
+    /// - memory that payloads [own outside](sexton_heap::Trace::external_bytes), a `Vec`'s or a
+    ///   `String`'s;
+    /// - what was [charged](sexton_heap::ExternalBytes).
+    ///
+    /// So the heap has no more in memory than the limit, the allowance, and 64 KiB for each type
+    /// and thread that allocate. Each thread has its stack and a list of some 256 KiB besides. What
+    /// comes on top of it is addresses that nothing was written to, and a mark whose list of
+    /// waiting objects is longer than expected.
+    ///
+    /// What grows by itself is not refused: a `Vec` in a cell, a charge. The next `alloc` is. What
+    /// a payload owns has been allocated before `alloc` is called, so memory in use may exceed the
+    /// limit by one payload a thread.
     ///
     /// A limit brings collections forward, see [`Pacing`]. Each session that found the heap full is
     /// followed by a collection. [`Pacing::Manual`] is for programs whose heap is often full, and

@@ -70,11 +70,11 @@ pub use sexton_cleanup::{
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
-    AlreadyAttached, Branded, Gc, GcAtomic, GcCell, GcKey, GcMap, GcMutex, GcMutexGuard, GcOnce,
-    GcRef, GcRefCell, GcRefMut, GcReport, GcRwLock, GcRwLockReadGuard, GcRwLockWriteGuard, GcVec,
-    HeapFull, HeapId, HeapStats, Leaf, Local, LocalCleanup, Mode, Mutation, OldRoot, OnDrop,
-    Overhead, Pacing, Payload, Progress, Quantiles, Root, Shared, SharedRoot, SlowSession, Trace,
-    Tracer, VerifyError, Weak,
+    AlreadyAttached, Branded, ExternalBytes, ExternalCharge, Gc, GcAtomic, GcCell, GcKey, GcMap,
+    GcMutex, GcMutexGuard, GcOnce, GcRef, GcRefCell, GcRefMut, GcReport, GcRwLock,
+    GcRwLockReadGuard, GcRwLockWriteGuard, GcVec, HeapFull, HeapId, HeapStats, Leaf, Local,
+    LocalCleanup, Mode, Mutation, OldRoot, OnDrop, Overhead, Pacing, Payload, Progress, Quantiles,
+    Quota, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
 };
 
 #[cfg(doc)]

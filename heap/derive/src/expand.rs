@@ -125,6 +125,7 @@ fn trace(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> Token
     let needs_trace = params.needs_trace(krate, &brand);
 
     let body = body(krate, &brand, arms);
+    let external_bytes = external_bytes(krate, &brand, arms);
     let tracer = tracer(Span::mixed_site());
     let shadow = shadow(&tracer);
     quote_spanned! {Span::mixed_site()=>
@@ -145,6 +146,8 @@ fn trace(name: &Ident, krate: &Path, params: &Params, arms: &[Arm<'_>]) -> Token
             fn trace(&self, #tracer: &mut #krate::Tracer<'_>) {
                 #body
             }
+
+            #external_bytes
         }
     }
 }
@@ -177,6 +180,34 @@ fn body(krate: &Path, brand: &Lifetime, arms: &[Arm<'_>]) -> TokenStream {
         #leaves
         match #value { #traced }
     }
+}
+
+/// Sums up what the fields own outside the heap. Leaves are not asked: their types know nothing.
+///
+/// A type whose fields are all leaves has the trait's own function.
+fn external_bytes(krate: &Path, brand: &Lifetime, arms: &[Arm<'_>]) -> Option<TokenStream> {
+    arms.iter().flat_map(|arm| &arm.fields).find(|field| !field.leaf)?;
+    let here = Span::mixed_site();
+    let most_fields = arms.iter().map(|arm| arm.fields.len()).max().unwrap_or(0);
+    let shadows = (0..most_fields).map(|i| shadow(&field_name(i, here)));
+    let bytes = Ident::new("__bytes", here);
+    let shadow = shadow(&bytes);
+    let sums = match_arms(arms, |field, name, _| {
+        let ask = quote_spanned!(name.span()=> <_ as #krate::Trace<#brand>>::external_bytes);
+        let bytes = Ident::new("__bytes", name.span());
+        (!field.leaf)
+            .then(|| quote_spanned!(name.span()=> #bytes = #bytes.saturating_add(#ask(#name));))
+    });
+    Some(quote_spanned! {here=>
+        #[inline]
+        fn external_bytes(&self) -> usize {
+            #(#shadows)*
+            #shadow
+            let mut #bytes = 0_usize;
+            match self { #sums }
+            #bytes
+        }
+    })
 }
 
 /// The check that leaves are `'static`. The implementation is generic over the brand, so a leaf
@@ -316,6 +347,28 @@ mod tests {
                             }
                         }
                     }
+
+                    #[inline]
+                    fn external_bytes(&self) -> usize {
+                        fn field0() {}
+                        fn field1() {}
+                        fn field2() {}
+                        fn __bytes() {}
+                        let mut __bytes = 0_usize;
+                        match self {
+                            Self { first: field0, second: field1, file: _ } => {
+                                __bytes = __bytes
+                                    .saturating_add(
+                                        <_ as ::sexton::Trace<'gc>>::external_bytes(field0)
+                                    );
+                                __bytes = __bytes
+                                    .saturating_add(
+                                        <_ as ::sexton::Trace<'gc>>::external_bytes(field1)
+                                    );
+                            }
+                        }
+                        __bytes
+                    }
                 }
 
                 #[automatically_derived]
@@ -394,6 +447,25 @@ mod tests {
                                 <_ as c::Trace<'__gc>>::trace(field2, __tracer);
                             }
                         }
+                    }
+
+                    #[inline]
+                    fn external_bytes(&self) -> usize {
+                        fn field0() {}
+                        fn field1() {}
+                        fn field2() {}
+                        fn __bytes() {}
+                        let mut __bytes = 0_usize;
+                        match self {
+                            Self::Tip {} => {}
+                            Self::Fork { 0: field0, 1: _, 2: field2 } => {
+                                __bytes = __bytes
+                                    .saturating_add(<_ as c::Trace<'__gc>>::external_bytes(field0));
+                                __bytes = __bytes
+                                    .saturating_add(<_ as c::Trace<'__gc>>::external_bytes(field2));
+                            }
+                        }
+                        __bytes
                     }
                 }
 

@@ -41,6 +41,16 @@
 //!             }
 //!         }
 //!     }
+//!     fn external_bytes(&self) -> usize {
+//!         let mut bytes = 0_usize;
+//!         match self {
+//!             Self { first: field0, second: field1, file: _ } => {
+//!                 bytes = bytes.saturating_add(<_ as Trace<'gc>>::external_bytes(field0));
+//!                 bytes = bytes.saturating_add(<_ as Trace<'gc>>::external_bytes(field1));
+//!             }
+//!         }
+//!         bytes
+//!     }
 //! }
 //!
 //! // Every type that is `Drop` has another implementation: the two conflict if `Pair` is.

@@ -204,9 +204,10 @@ impl<M: Mode> Collector<M> {
         if is_idle {
             return Plan::Slice(self.slice());
         }
+        let weight = core.weight();
         // A slice of no length would never catch up.
-        let least = if pace.late(in_use) > 1.0 { LEAST_SLICE } else { Duration::ZERO };
-        Plan::Slice(self.slice().max(least).saturating_mul(pace.stretch(in_use)))
+        let least = if pace.late(weight) > 1.0 { LEAST_SLICE } else { Duration::ZERO };
+        Plan::Slice(self.slice().max(least).saturating_mul(pace.stretch(weight)))
     }
 
     /// Runs what `until` allows of the cycle that is under way. One begins if there is none, and
@@ -361,7 +362,7 @@ impl<M: Mode> Collector<M> {
         let Some(work) = cycle.take_work(core.phase().get()) else { return };
         self.background.lend(Loan { work, core: shared });
         let end = cycle.pace.began_at.saturating_add(cycle.pace.runway);
-        if core.bytes_in_use() < end {
+        if core.weight() < end {
             // Before the start: a thread that is done at once makes it due.
             core.pacer().set_next_slice(end);
         }
@@ -404,15 +405,14 @@ impl<M: Mode> Collector<M> {
         Ok(Ok(()))
     }
 
-    /// Has a mutator wait for as long as a slice, if a thread is at work for a
-    /// cycle that is late. Tells whether that is enough for now.
+    /// Has a mutator wait for as long as a slice, if a thread is at work for a cycle that is late.
+    /// Tells whether that is enough for now.
     ///
     /// The thread gets on faster than if its work were recalled, and lent again, for each slice.
     pub(crate) fn wait_beside(&self, core: &Core<M>) -> bool {
-        let in_use = core.bytes_in_use();
         let pace = self.cycle.with(|cycle| cycle.pace);
-        let must_not_wait =
-            core.zeal() || core.pacer().is_urgent(in_use) || pace.stretch(in_use) > 1;
+        let is_urgent = core.pacer().is_urgent(core.bytes_in_use());
+        let must_not_wait = core.zeal() || is_urgent || pace.stretch(core.weight()) > 1;
         if must_not_wait || self.budget.is_none() || !self.lends() {
             return false;
         }
@@ -797,9 +797,10 @@ impl Cycle {
 
     /// Ends the cycle, when nothing of it is left to do. Tells whether the mark was given up.
     fn end<M: Mode>(&mut self, core: &Core<M>) -> bool {
-        let sweeping = self.sweeping.take().expect("a sweep is under way");
+        let mut sweeping = self.sweeping.take().expect("a sweep is under way");
         self.huge_pages = sweeping.huge_pages;
         if !sweeping.given_up {
+            sweeping.recount_external(core, &mut self.report);
             sweeping.report(&mut self.report);
         }
         core.phase().pass(Phase::Sweeping, Phase::Idle, NO_EPOCH);

@@ -20,6 +20,7 @@ use crate::collect::until::Until;
 use crate::collect::verify::{self, VerifyError};
 use crate::id::HeapId;
 use crate::mark::root_table::OldRoot;
+use crate::memory::external;
 use crate::memory::locking::{Local, Lock};
 use crate::memory::mark_stack::{Marker, Pending};
 use crate::memory::phase::Phase;
@@ -71,6 +72,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
             slow_session: config.slow_session,
         };
         let root = Box::new(f(&Mutation::new(&heap.core, heap.core.context(), &heap.collector)));
+        heap.core.context().external().add(external::change((*root).external_bytes()));
         // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is
         // not reached under the brand 'static, only under that of a session (`session`).
         heap.root = Some(unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'static>>()) });
@@ -102,6 +104,11 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     /// [`Pacing::Manual`](crate::Pacing::Manual).
     pub fn has_refused(&self) -> bool {
         self.core.has_refused()
+    }
+
+    /// Tells whether a [`Quota`](crate::Quota) of the heap is nearly used up.
+    pub fn has_short_quota(&self) -> bool {
+        self.core.pacer().has_short_quota()
     }
 
     /// Runs one full cycle. Linear in the live objects to mark and in the spans to sweep. Objects
@@ -146,6 +153,9 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         waiting: &dyn Waiting,
     ) -> Option<GcReport> {
         let helpers = self.collector.helpers(&self.core, waiting);
+        // The root lies in no span, so no sweep sees it.
+        let root_bytes = self.root.as_ref().map_or(0, |root| (**root).external_bytes());
+        self.core.pacer().set_root_bytes(root_bytes as u64);
         let root = |tracer: &mut Tracer<'_>| {
             if let Some(root) = &self.root {
                 root.trace(tracer);
@@ -272,6 +282,8 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
             objects: usage.objects,
             weak_records: usage.weak_records,
             bytes: usage.bytes,
+            external_bytes: core.owned_outside(),
+            charged_bytes: core.pacer().external().charged().count(),
             mapped_bytes: space.mapped_bytes(),
             resident_bytes: space.resident_bytes(),
             overhead: core.overhead(),

@@ -1,5 +1,8 @@
 //! How fast the slices of a cycle have to follow one another, and when the next cycle begins.
 //!
+//! Slices follow one another by the bytes in use, here and outside the heap. How long a cycle takes
+//! goes by those of slots: what lies outside is not looked at.
+//!
 //! Invariant: nothing here changes what a cycle frees. A wrong number costs time or memory.
 
 use std::time::Duration;
@@ -12,8 +15,10 @@ use crate::session::mode::Mode;
 /// How fast slices have to follow one another.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Pace {
-    /// Bytes in use when the cycle began.
+    /// Bytes in use when the cycle began, here and outside the heap.
     pub(crate) began_at: u64,
+    /// The bytes of slots among them.
+    began_with: u64,
     /// The time that it is expected to take.
     pub(crate) expected: Duration,
     /// Bytes that may be allocated meanwhile.
@@ -96,9 +101,10 @@ impl Pace {
     }
 
     pub(crate) fn begin<M: Mode>(&mut self, core: &Core<M>) {
-        self.began_at = core.bytes_in_use();
+        self.began_at = core.weight();
+        self.began_with = core.bytes_in_use();
         self.marked_beside = Duration::ZERO;
-        self.expected = self.expect(self.began_at);
+        self.expected = self.expect(self.began_with);
         // A cycle may begin behind its goal: a session has allocated more than that.
         let least = (self.began_at as f64 * LEAST_SHARE) as u64;
         let ahead = core.pacer().goal().saturating_sub(self.began_at);
@@ -132,12 +138,12 @@ impl Pace {
     ///
     /// If the cycle takes longer than expected, slices go on at the same rate, or faster.
     fn after<M: Mode>(&self, core: &Core<M>, slice: Duration) -> u64 {
-        let in_use = core.bytes_in_use();
+        let in_use = core.weight();
         core.pacer().set_patience(self.patience(in_use));
         in_use.saturating_add(self.gap(in_use, slice))
     }
 
-    /// Gives the bytes from a slice of this length to the next, with so many in use.
+    /// Gives the bytes from a slice of this length to the next, with these bytes in use.
     fn gap(&self, in_use: u64, slice: Duration) -> u64 {
         (self.bytes_for(slice) as f64 / self.late(in_use).powi(2)) as u64
     }
@@ -162,11 +168,12 @@ impl Pace {
         budget: Option<Duration>,
     ) {
         let live = report.live_bytes;
-        let before_sweep = report.born_bytes.saturating_sub(self.began_at);
+        let before_sweep = report.born_bytes.saturating_sub(self.began_with);
         report.born_bytes = before_sweep + core.bytes_in_use().saturating_sub(live);
         // What was born marked has not been found alive. So it takes room, and makes none.
         let born = before_sweep.min(live);
-        core.pacer().after_cycle(live - born, allocating);
+        let owned = core.pacer().external().owned();
+        core.pacer().after_cycle((live - born).saturating_add(owned), allocating);
         core.pacer().begin_late(born);
         let traced = live - born;
         let mark = report.mark_time + self.marked_beside;
@@ -175,15 +182,16 @@ impl Pace {
             learn(&mut self.rates.mark, mark, traced);
         }
         let all = report.pause_time + report.background_time;
-        learn(&mut self.rates.rest, all.saturating_sub(mark), self.began_at.max(SMALL));
+        learn(&mut self.rates.rest, all.saturating_sub(mark), self.began_with.max(SMALL));
         self.live = traced;
         let Some(budget) = budget else { return };
-        let headroom = core.pacer().goal().saturating_sub(core.bytes_in_use());
+        let headroom = core.pacer().goal().saturating_sub(core.weight());
         if report.slices > 1 {
             let share = report.born_bytes as f64 / headroom.max(1) as f64;
             self.share = Some(share.clamp(LEAST_SHARE, MOST_SHARE));
         }
-        if !self.is_likely_to_fit(core.pacer().goal(), budget) {
+        let slots_at_goal = core.pacer().goal().saturating_sub(core.pacer().external().bytes());
+        if !self.is_likely_to_fit(slots_at_goal, budget) {
             let share = self.share.unwrap_or(LEAST_SHARE);
             core.pacer().begin_early((headroom as f64 * share) as u64);
         }

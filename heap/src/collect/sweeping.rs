@@ -14,6 +14,7 @@ use sexton_cleanup::Cycle as CleanupCycle;
 use crate::collect::huge_pages::HugePageTime;
 use crate::collect::taken::Taken;
 use crate::collect::until::{SPANS, Until};
+use crate::memory::address::ObjectAddress;
 use crate::memory::space::{Passed, Released, Space, Swept, Usage};
 use crate::memory::span::SpanRef;
 use crate::policy::report::GcReport;
@@ -21,7 +22,7 @@ use crate::safepoint::helpers::{Helpers, Job};
 use crate::session::core::Core;
 use crate::session::mode::Mode;
 use crate::sweep::parallel::Sweepers;
-use crate::sweep::sweeper::{Drops, SweepStats, Sweeper};
+use crate::sweep::sweeper::{Drops, SweepStats, Sweeper, look_at};
 
 /// How far the sweep has come.
 pub(crate) struct Sweeping {
@@ -29,6 +30,10 @@ pub(crate) struct Sweeping {
     pub(crate) given_up: bool,
     /// What was in use when the sweep began.
     before: Usage,
+    /// What payloads owned outside the heap then, as far as it was known.
+    external_before: u64,
+    /// Objects that have to be looked at again when no session is open.
+    blocked: Vec<ObjectAddress>,
     /// What is freed is counted span by span, because sessions come between. Otherwise it is
     /// counted at the end, and no old allocation bit is read.
     in_slices: bool,
@@ -74,7 +79,8 @@ impl Sweeping {
             space.begin_pass();
             space.usage()
         });
-        Sweeping { before, in_slices, ..Sweeping::new(huge_pages) }
+        let external_before = core.pacer().external().owned();
+        Sweeping { before, external_before, in_slices, ..Sweeping::new(huge_pages) }
     }
 
     /// Begins to clear the marks of a mark that is given up.
@@ -87,6 +93,8 @@ impl Sweeping {
         Sweeping {
             given_up: false,
             before: Usage::default(),
+            external_before: 0,
+            blocked: Vec::new(),
             in_slices: false,
             stats: SweepStats::default(),
             taken: Taken::default(),
@@ -138,6 +146,7 @@ impl Sweeping {
         drop(by_others);
         let mut sweepers = together.map_or_else(Vec::new, |together| together.take_sweepers());
         sweepers.push(alone);
+        self.blocked.extend(sweepers.iter_mut().flat_map(Sweeper::take_blocked));
         self.stats = sweepers.iter().map(Sweeper::stats).fold(self.stats, SweepStats::plus);
         if is_swept {
             core.space().with(|space| {
@@ -257,6 +266,21 @@ impl Sweeping {
         let dropping = self.dropping.iter().map(|(passed, ..)| passed.span);
         let put_off = self.put_off.iter().map(|passed| passed.span);
         self.taken.spans().chain(dropping).chain(put_off)
+    }
+
+    /// Counts what the sweep has seen outside the heap. Called when all is swept, and no cycle has
+    /// begun since. Sessions may be open: what one of them has locked counts for nothing.
+    pub(crate) fn recount_external<M: Mode>(&mut self, core: &Core<M>, report: &mut GcReport) {
+        for object in std::mem::take(&mut self.blocked) {
+            // SAFETY: the sweep has found it alive, and no cycle has begun since. No thread sweeps
+            // or marks.
+            let (bytes, _) = unsafe { look_at(object) };
+            let sum = &mut self.stats.external_bytes;
+            *sum = sum.saturating_add(bytes);
+        }
+        let seen = core.pacer().recount(self.external_before, self.stats.external_bytes);
+        report.external_bytes = seen;
+        report.swept_external_bytes = self.external_before.saturating_sub(seen);
     }
 
     /// Reports what all of the sweep has found.

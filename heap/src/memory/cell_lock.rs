@@ -70,6 +70,9 @@ pub(crate) trait CellLock {
     ///
     /// Tells whether `f` was called.
     fn visit(&self, f: &mut dyn FnMut()) -> bool;
+
+    /// Calls `f`, which tries to get the lock and gives it back, for a sweeper beside sessions.
+    fn count(&self, f: &mut dyn FnMut());
 }
 
 /// The address of a cell's lock, as a marker keeps it.

@@ -7,13 +7,16 @@
 //! allocator, or full and in neither. A listed span that an allocator gave back may be full, too.
 //! Sweep sees all spans, and sorts them anew.
 //!
-//! Invariant: `usage.bytes + reserved <= max_bytes`. What the heap takes beside these bytes counts,
-//! too, when more are reserved, and when a span takes memory.
+//! Invariant: `usage.bytes + reserved + external <= max_bytes` when bytes are reserved. What is
+//! outside the heap may grow beyond that by itself, as a `Vec` does in a cell. What the heap takes
+//! beside these bytes counts, too, when more are reserved, and when a span takes memory.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::memory::bitmap;
+use crate::memory::external::External;
 use crate::memory::layout::SPAN_BYTES;
 use crate::memory::locking::{Lock, Locking};
 use crate::memory::peak::room_after_peak;
@@ -38,6 +41,7 @@ struct Gauges {
     weak_records: AtomicU64,
     bytes: AtomicU64,
     metadata_bytes: AtomicU64,
+    reserved: AtomicU64,
     mapped_bytes: AtomicU64,
     resident_bytes: AtomicU64,
 }
@@ -63,6 +67,7 @@ impl<M: Locking> CommonSpace<M> {
             gauges.weak_records.store(space.usage.weak_records, Relaxed);
             gauges.bytes.store(space.usage.bytes, Relaxed);
             gauges.metadata_bytes.store(space.metadata_bytes, Relaxed);
+            gauges.reserved.store(space.reserved, Relaxed);
             gauges.mapped_bytes.store(space.mapped_bytes, Relaxed);
             gauges.resident_bytes.store(space.resident_bytes, Relaxed);
             result
@@ -71,7 +76,7 @@ impl<M: Locking> CommonSpace<M> {
 
     /// Gives the bytes in use, and bytes that allocators have at hand.
     pub(crate) fn charged_bytes(&self) -> u64 {
-        self.with(|space| space.usage.bytes + space.reserved)
+        self.gauges.bytes.load(Relaxed) + self.gauges.reserved.load(Relaxed)
     }
 
     /// Gives the bytes in use, as far as it has been committed.
@@ -137,6 +142,8 @@ pub(crate) struct Space {
     overhead: u64,
     /// and what the heap has in memory beside its regions.
     beside_spans: u64,
+    /// What the heap has outside, which counts, too.
+    external: Arc<External>,
     allocators: u64,
 }
 
@@ -266,6 +273,7 @@ impl Space {
             max_bytes,
             overhead: 0,
             beside_spans: 0,
+            external: Arc::default(),
             allocators: 1,
         }
     }
@@ -298,7 +306,8 @@ impl Space {
 
     /// Gives what counts for the limit.
     fn counted(&self) -> u64 {
-        self.usage.bytes + self.reserved + self.overhead
+        let here = self.usage.bytes + self.reserved + self.overhead;
+        here.saturating_add(self.external.bytes())
     }
 
     /// Tells whether that many bytes more may be in memory.
@@ -308,13 +317,19 @@ impl Space {
     fn has_room_for(&self, more: u64) -> bool {
         let first_spans = self.classes.len() as u64 * self.allocators * SPAN_BYTES as u64;
         let left_out = self.max_bytes.saturating_add(ALLOWANCE).saturating_add(first_spans);
-        more == 0 || self.resident_bytes + self.beside_spans + more <= left_out
+        let here = self.resident_bytes + self.beside_spans + more;
+        more == 0 || here.saturating_add(self.external.bytes()) <= left_out
     }
 
     /// Sets what counts for the limit beside the bytes in use, and what the heap has in memory
     /// beside its regions.
     pub(crate) fn set_overhead(&mut self, overhead: u64, beside_spans: u64) {
         (self.overhead, self.beside_spans) = (overhead, beside_spans);
+    }
+
+    /// Sets the count of what the heap has outside, which its limit is for, too.
+    pub(crate) fn count_external(&mut self, external: Arc<External>) {
+        self.external = external;
     }
 
     /// Sets how many allocators there are from now on.

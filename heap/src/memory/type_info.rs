@@ -35,6 +35,10 @@ pub(crate) struct TypeInfo {
     pub(crate) trace: TraceGlue,
     /// Drops the object at the address in place.
     pub(crate) drop: unsafe fn(NonNull<u8>),
+    /// Tells what the object at the address owns outside the heap. Asked only if it needs a drop.
+    ///
+    /// Unsafe: there is a live object of the glue's type at the address.
+    pub(crate) external_bytes: unsafe fn(NonNull<u8>) -> usize,
     /// The type's name, for messages.
     pub(crate) name: fn() -> &'static str,
 }

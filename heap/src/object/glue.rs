@@ -29,6 +29,7 @@ impl<'gc, T: Trace<'gc>> Of<T> {
         is_weak_record: T::IS_WEAK_RECORD,
         trace: trace_object::<T>,
         drop: drop_object::<T>,
+        external_bytes: external_bytes_of::<T>,
         name: std::any::type_name::<T>,
     };
 }
@@ -46,6 +47,15 @@ unsafe fn trace_object<'gc, T: Trace<'gc>>(
     let mut tracer = Tracer::new(marker, pending);
     object.trace(&mut tracer);
     tracer.pending()
+}
+
+/// # Safety
+///
+/// `object` is a live `T`.
+unsafe fn external_bytes_of<'gc, T: Trace<'gc>>(object: NonNull<u8>) -> usize {
+    // SAFETY: the caller says it is a live `T`. What a session may change of it meanwhile is read
+    // by the cells' own `external_bytes`.
+    unsafe { object.cast::<T>().as_ref() }.external_bytes()
 }
 
 /// # Safety

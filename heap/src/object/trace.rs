@@ -40,6 +40,8 @@ use crate::object::gc::Gc;
 /// 6. The pointers that a value owns change only through Sexton's cells. A cell of your own tells
 ///    [`Mutation::overwrites`](crate::Mutation::overwrites) of the old value before it changes, and
 ///    traces what it holds within [`Tracer::in_cell`].
+/// 7. [`external_bytes`](Trace::external_bytes) only reads what the value owns, as rule 3 says of
+///    `trace`, and by the `external_bytes` of the cells. It follows no `Gc`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in the heap of this session",
     label = "derive `Trace` for this type, or wrap it in `Leaf` if it is foreign and holds no `Gc`",
@@ -65,6 +67,32 @@ pub unsafe trait Trace<'gc>: Sized {
 
     /// Reports every pointer the value owns to `tracer`.
     fn trace(&self, tracer: &mut Tracer<'_>);
+
+    /// Tells how many bytes the value owns outside the heap, as far as it knows. By default none.
+    ///
+    /// A heap counts them beside the bytes of its slots: in its [`Pacing`](crate::Pacing), and in
+    /// its limit. The derive gives the sum over the fields. The standard containers tell what they
+    /// have allocated, and what their elements own. `Rc` and `Arc` share what they have, and tell
+    /// 0. What no field tells is for [`Mutation::external`](crate::Mutation::external).
+    ///
+    /// Only types with drop glue are asked:
+    ///
+    /// - of a value that is allocated;
+    /// - of what a cell holds, when it is lent to be changed, and again when the guard is dropped;
+    /// - of each live object, by the sweep of a cycle. What all of them tell then replaces what was
+    ///   known before. So mistakes never add up.
+    ///
+    /// A look at a container takes up to 32 elements for all of them, and ends after 256 elements
+    /// in all that lie within one another. Elements without drop glue are not looked at.
+    ///
+    /// A cell that is locked, or mutably borrowed, tells 0. The sweep looks at it again at the end
+    /// of the cycle, when no session is open.
+    ///
+    /// It may give any number. It does not panic: a panic within a sweep ends the process.
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// A heap type with its brand left open: what `Node<'static>` is to `Node<'gc>`.

@@ -17,6 +17,7 @@ use std::any::type_name;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::needs_drop;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
@@ -25,12 +26,16 @@ use parking_lot::lock_api::{self, RawMutex as _, RawRwLock as _};
 use sexton_sync::fields::AtomicPtr;
 use sexton_sync::{Ordering, thread_local};
 
+use crate::memory::cell_lock::CellLock;
+use crate::memory::look;
 use crate::object::gc::{Brand, Gc};
 use crate::object::trace::{Branded, Trace, Tracer};
+use crate::payload::charge::Charge;
 use crate::payload::guards::{
     GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard,
 };
 use crate::payload::raw::{RawGcMutex, RawGcRefCell, RawGcRwLock};
+use crate::payload::std_impls::known_bytes;
 use crate::session::mode::Mode;
 use crate::session::mutation::Mutation;
 
@@ -44,6 +49,29 @@ fn would_wait_for_itself<L>(instead: &str) -> ! {
          drop the guard that there is first, or use `{instead}`",
         type_name::<L>()
     )
+}
+
+/// Tells what the content of a cell owns outside the heap: nothing if the lock is not to be had.
+///
+/// A thread that sweeps may come beside open sessions. A session's `try_lock` is not to fail
+/// because of that. So its look counts as a visit, as a marker's does. Any other thread's does not:
+/// one thread at a time counts.
+fn external_bytes<'gc, T: Trace<'gc>, G: Deref<Target = T>>(
+    lock: &impl CellLock,
+    try_lock: impl Fn() -> Option<G>,
+) -> usize {
+    let look = || try_lock().map(|value| value.external_bytes());
+    let bytes = if look::is_by_sweep() {
+        let mut bytes = None;
+        lock.count(&mut || bytes = look());
+        bytes
+    } else {
+        look()
+    };
+    if bytes.is_none() {
+        look::is_blocked();
+    }
+    bytes.unwrap_or(0)
 }
 
 /// Writes a cell with its value, or why that cannot be seen.
@@ -90,6 +118,7 @@ impl<T> GcCell<T> {
         // one. Trace glue does not come back here, as it writes no cell.
         let old = unsafe { &mut *self.value.get() };
         mc.overwrites(old);
+        mc.replaces(old, &value);
         std::mem::replace(old, value)
     }
 
@@ -142,6 +171,12 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcCell<T> {
         // SAFETY: as above: no write is under way.
         let value = unsafe { &*self.value.get() };
         tracer.in_cell(|tracer| value.trace(tracer));
+    }
+
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        // SAFETY: as above. An `external_bytes` writes no cell either.
+        unsafe { &*self.value.get() }.external_bytes()
     }
 }
 
@@ -230,7 +265,7 @@ impl<T> GcRefCell<T> {
     /// If it is borrowed.
     #[inline]
     #[track_caller]
-    pub fn borrow_mut<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>) -> GcRefMut<'_, T>
+    pub fn borrow_mut<'a, 'gc: 'a, M: Mode>(&'a self, mc: &Mutation<'gc, M>) -> GcRefMut<'a, T>
     where
         T: Trace<'gc>,
     {
@@ -243,18 +278,23 @@ impl<T> GcRefCell<T> {
     /// Borrows the value to read it, or `None` if it is mutably borrowed. O(1).
     #[inline]
     pub fn try_borrow(&self) -> Option<GcRef<'_, T>> {
-        self.value.try_read().map(GcRef::new)
+        self.value.try_read().map(|guard| GcRef::new(guard, ()))
     }
 
     /// Borrows the value to change it, or `None` if it is borrowed. O(1).
     #[inline]
-    pub fn try_borrow_mut<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>) -> Option<GcRefMut<'_, T>>
+    pub fn try_borrow_mut<'a, 'gc: 'a, M: Mode>(
+        &'a self,
+        mc: &Mutation<'gc, M>,
+    ) -> Option<GcRefMut<'a, T>>
     where
         T: Trace<'gc>,
     {
         let guard = self.value.try_write()?;
         mc.lends(self.raw(), &*guard);
-        Some(GcRefMut::new(guard))
+        // SAFETY: the guard has the cell, and drops the charge first.
+        let charge = unsafe { Charge::begin(mc.tally(), self.value.data_ptr()) };
+        Some(GcRefMut::new(guard, charge))
     }
 
     #[inline]
@@ -298,6 +338,14 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRefCell<T> {
             value.trace(tracer);
         });
     }
+
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        if !needs_drop::<T>() {
+            return 0;
+        }
+        external_bytes(self.raw(), || self.value.try_read())
+    }
 }
 
 // SAFETY: the same type at brand 'gc.
@@ -334,7 +382,7 @@ impl<T> GcMutex<T> {
     /// it by `Debug` at this moment counts as well.
     #[inline]
     #[track_caller]
-    pub fn lock<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>) -> GcMutexGuard<'_, T>
+    pub fn lock<'a, 'gc: 'a, M: Mode>(&'a self, mc: &Mutation<'gc, M>) -> GcMutexGuard<'a, T>
     where
         T: Trace<'gc>,
     {
@@ -343,18 +391,25 @@ impl<T> GcMutex<T> {
         }
         let guard = self.value.lock();
         mc.lends(self.raw(), &*guard);
-        GcMutexGuard::new(guard)
+        // SAFETY: the guard has the lock, and drops the charge first.
+        let charge = unsafe { Charge::begin(mc.tally(), self.value.data_ptr()) };
+        GcMutexGuard::new(guard, charge)
     }
 
     /// Locks the mutex, or gives `None` if it is locked. O(1).
     #[inline]
-    pub fn try_lock<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>) -> Option<GcMutexGuard<'_, T>>
+    pub fn try_lock<'a, 'gc: 'a, M: Mode>(
+        &'a self,
+        mc: &Mutation<'gc, M>,
+    ) -> Option<GcMutexGuard<'a, T>>
     where
         T: Trace<'gc>,
     {
         let guard = self.raw().visits.retry(|| self.value.try_lock())?;
         mc.lends(self.raw(), &*guard);
-        Some(GcMutexGuard::new(guard))
+        // SAFETY: the guard has the lock, and drops the charge first.
+        let charge = unsafe { Charge::begin(mc.tally(), self.value.data_ptr()) };
+        Some(GcMutexGuard::new(guard, charge))
     }
 
     #[inline]
@@ -411,6 +466,14 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcMutex<T> {
             value.trace(tracer);
         });
     }
+
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        if !needs_drop::<T>() {
+            return 0;
+        }
+        external_bytes(self.raw(), || self.value.try_lock())
+    }
 }
 
 // SAFETY: the same type at brand 'gc.
@@ -452,7 +515,7 @@ impl<T> GcRwLock<T> {
         if !M::SHARED && self.value.is_locked_exclusive() {
             would_wait_for_itself::<Self>("try_read");
         }
-        GcRwLockReadGuard::new(self.value.read())
+        GcRwLockReadGuard::new(self.value.read(), ())
     }
 
     /// Locks it to read, or gives `None` if it is locked to write or waited for to write. O(1).
@@ -461,7 +524,7 @@ impl<T> GcRwLock<T> {
     where
         T: Trace<'gc>,
     {
-        self.value.try_read().map(GcRwLockReadGuard::new)
+        self.value.try_read().map(|guard| GcRwLockReadGuard::new(guard, ()))
     }
 
     /// Locks it to write, waiting for all that have it locked. O(1), beside the waiting.
@@ -474,7 +537,7 @@ impl<T> GcRwLock<T> {
     /// it by `Debug` at this moment counts as well.
     #[inline]
     #[track_caller]
-    pub fn write<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>) -> GcRwLockWriteGuard<'_, T>
+    pub fn write<'a, 'gc: 'a, M: Mode>(&'a self, mc: &Mutation<'gc, M>) -> GcRwLockWriteGuard<'a, T>
     where
         T: Trace<'gc>,
     {
@@ -483,21 +546,25 @@ impl<T> GcRwLock<T> {
         }
         let guard = self.value.write();
         mc.lends(self.raw(), &*guard);
-        GcRwLockWriteGuard::new(guard)
+        // SAFETY: the guard has the lock, and drops the charge first.
+        let charge = unsafe { Charge::begin(mc.tally(), self.value.data_ptr()) };
+        GcRwLockWriteGuard::new(guard, charge)
     }
 
     /// Locks it to write, or gives `None` if it is locked. O(1).
     #[inline]
-    pub fn try_write<'gc, M: Mode>(
-        &self,
+    pub fn try_write<'a, 'gc: 'a, M: Mode>(
+        &'a self,
         mc: &Mutation<'gc, M>,
-    ) -> Option<GcRwLockWriteGuard<'_, T>>
+    ) -> Option<GcRwLockWriteGuard<'a, T>>
     where
         T: Trace<'gc>,
     {
         let guard = self.raw().visits.retry(|| self.value.try_write())?;
         mc.lends(self.raw(), &*guard);
-        Some(GcRwLockWriteGuard::new(guard))
+        // SAFETY: the guard has the lock, and drops the charge first.
+        let charge = unsafe { Charge::begin(mc.tally(), self.value.data_ptr()) };
+        Some(GcRwLockWriteGuard::new(guard, charge))
     }
 
     #[inline]
@@ -551,6 +618,14 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcRwLock<T> {
             value.trace(tracer);
         });
     }
+
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        if !needs_drop::<T>() {
+            return 0;
+        }
+        external_bytes(self.raw(), || self.value.try_read())
+    }
 }
 
 // SAFETY: the same type at brand 'gc.
@@ -585,7 +660,7 @@ impl<T> GcOnce<T> {
     ///
     /// If this thread is setting it: it would wait for itself.
     #[track_caller]
-    pub fn set<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, value: T) -> Result<(), T>
+    pub fn set<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>, value: T) -> Result<(), T>
     where
         T: Trace<'gc>,
     {
@@ -593,7 +668,11 @@ impl<T> GcOnce<T> {
             // Only the check: nothing that runs from here on could come back.
             drop(Setting::begin(self));
         }
-        self.value.set(value)
+        self.value.set(value)?;
+        if needs_drop::<T>() {
+            self.value.get().into_iter().for_each(|value| mc.brings(value));
+        }
+        Ok(())
     }
 
     /// Gives the value, set to what `f` makes if it is not set yet.
@@ -606,7 +685,7 @@ impl<T> GcOnce<T> {
     /// If `f` does, and if `f` comes back to set this field: it would wait for itself.
     #[inline]
     #[track_caller]
-    pub fn get_or_init<'gc, M: Mode>(&self, _: &Mutation<'gc, M>, f: impl FnOnce() -> T) -> &T
+    pub fn get_or_init<'gc, M: Mode>(&self, mc: &Mutation<'gc, M>, f: impl FnOnce() -> T) -> &T
     where
         T: Trace<'gc>,
     {
@@ -614,7 +693,11 @@ impl<T> GcOnce<T> {
             Some(value) => value,
             None => {
                 let _setting = Setting::begin(self);
-                self.value.get_or_init(f)
+                self.value.get_or_init(|| {
+                    let value = f();
+                    mc.brings(&value);
+                    value
+                })
             }
         }
     }
@@ -697,6 +780,11 @@ unsafe impl<'gc, T: Trace<'gc>> Trace<'gc> for GcOnce<T> {
         if let Some(value) = self.value.get() {
             value.trace(tracer);
         }
+    }
+
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        self.value.get().map_or(0, T::external_bytes)
     }
 }
 
@@ -865,6 +953,11 @@ unsafe impl<F: Branded> Branded for GcAtomic<'static, F> {
 /// The value is dropped by the sweep that finds its object dead, on the thread that collects. In a
 /// `Shared` heap that may be one that helps it. The drop must not wait for a thread that opens a
 /// session on the heap, as that one waits for the end of the sweep.
+///
+/// The heap [sees](Trace::external_bytes) what the value owns if it is of a common type: texts and
+/// paths, and a `Vec`, `Box<[_]>` or `VecDeque` of numbers or of texts. It also sees a `Vec` of
+/// `Vec<u8>`, a map of texts, a `RefCell` of a text or of a `Vec`, and a `Cow`. What others own is
+/// for [`Mutation::external`](crate::Mutation::external), or for a type that derives `Trace`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Leaf<T: 'static> {
     value: T,
@@ -905,6 +998,11 @@ unsafe impl<'gc, T: 'static> Trace<'gc> for Leaf<T> {
 
     #[inline]
     fn trace(&self, _tracer: &mut Tracer<'_>) {}
+
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        known_bytes(&self.value)
+    }
 }
 
 // SAFETY: the type carries no brand, so it is the same at every one.

@@ -10,13 +10,14 @@ use std::borrow::Borrow;
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::mem::needs_drop;
 
 use hashbrown::HashTable;
 
 use crate::object::gc::Gc;
 use crate::object::trace::{Branded, Trace, Tracer};
 use crate::payload::cells::GcCell;
-use crate::payload::page::Page;
+use crate::payload::page::{Page, PageContent};
 use crate::session::mode::{Mode, Payload};
 use crate::session::mutation::Mutation;
 
@@ -129,6 +130,22 @@ impl<K, V> MapContent<'_, K, V> {
             MapContent::Pages(_) => unreachable!("the path to an entry ends at a leaf"),
         }
     }
+}
+
+impl<K, V> PageContent for MapContent<'_, K, V> {
+    #[inline]
+    fn table_bytes(&self) -> usize {
+        match self {
+            MapContent::Entries(entries) => entries.allocation_size(),
+            MapContent::Pages(pages) => size_of_val(&**pages),
+        }
+    }
+}
+
+/// Gives what a key owns outside the heap.
+#[inline]
+fn bytes_of<'gc, K: Trace<'gc>>(key: &K) -> usize {
+    if needs_drop::<K>() { key.external_bytes() } else { 0 }
 }
 
 /// Gives the place, in a page of a level, of the path to a hash. Level 0 is the topmost.
@@ -257,6 +274,7 @@ impl<'gc, K: Trace<'gc>, V: Copy + Trace<'gc>, S> GcMap<'gc, K, V, S> {
                 removed.into_iter().filter_map(|bucket| take(table, bucket)).collect()
             });
             self.len.set(self.len.get() - removed.len());
+            leaf.owns(mc, removed.iter().map(|entry| bytes_of(&entry.key)).sum(), 0);
             // Here drop glue runs, and the map is whole.
             drop(removed);
         });
@@ -354,6 +372,7 @@ where
             return Some(old);
         }
         let leaf = self.leaf_to_insert(mc, hash);
+        leaf.owns(mc, 0, bytes_of(&key));
         let entry = Entry { hash, key, value };
         leaf.change(mc, |content| entry.insert(content.entries_mut()));
         self.len.set(self.len.get() + 1);
@@ -383,6 +402,7 @@ where
         }
         let entry = leaf.change(mc, |content| take(content.entries_mut(), bucket))?;
         self.len.set(self.len.get() - 1);
+        leaf.owns(mc, bytes_of(&entry.key), 0);
         // Here drop glue runs, and the map is whole.
         drop(entry.key);
         Some(entry.value)
@@ -440,6 +460,9 @@ where
         if let MapContent::Entries(entries) = content {
             for entry in entries {
                 let leaf = pages[place(entry.hash, level)];
+                let bytes = bytes_of(&entry.key);
+                full.owns(mc, bytes, 0);
+                leaf.owns(mc, 0, bytes);
                 leaf.change(mc, |content| entry.insert(content.entries_mut()));
             }
         }

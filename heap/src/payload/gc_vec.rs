@@ -10,7 +10,7 @@ use std::iter::successors;
 use crate::object::gc::Gc;
 use crate::object::trace::{Branded, Trace, Tracer};
 use crate::payload::cells::GcCell;
-use crate::payload::page::Page;
+use crate::payload::page::{Page, PageContent};
 use crate::session::mode::{Mode, Payload};
 use crate::session::mutation::Mutation;
 
@@ -108,6 +108,16 @@ impl<'gc, T> VecContent<'gc, T> {
         match self {
             VecContent::Pages(pages) => pages,
             VecContent::Values(_) => unreachable!("a leaf has no pages"),
+        }
+    }
+}
+
+impl<T> PageContent for VecContent<'_, T> {
+    #[inline]
+    fn table_bytes(&self) -> usize {
+        match self {
+            VecContent::Values(values) => values.capacity() * size_of::<T>(),
+            VecContent::Pages(pages) => pages.capacity() * size_of::<VecPage<'_, T>>(),
         }
     }
 }

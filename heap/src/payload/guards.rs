@@ -3,6 +3,9 @@
 //! Invariant: a guard leads to the value, and not to the lock. So a lock is taken by a session, and
 //! a value is changed by one. lock_api's guards lead to the lock, which knows no sessions.
 //!
+//! A guard to write has the [`Charge`] for what its value comes to own outside the heap. So it ends
+//! with its session.
+//!
 //! Each guard may be of the whole value or of a part of it. So it is lock_api's mapped guard
 //! inside: a second word, which the compiler mostly sees through.
 
@@ -15,6 +18,7 @@ use parking_lot::lock_api::{
     RwLockWriteGuard,
 };
 
+use crate::payload::charge::Charge;
 use crate::payload::raw::{RawGcMutex, RawGcRefCell, RawGcRwLock};
 
 /// Keeps a guard on its thread, and is `Sync`. A feature of parking_lot, which any crate may switch
@@ -22,25 +26,30 @@ use crate::payload::raw::{RawGcMutex, RawGcRefCell, RawGcRwLock};
 type NotSendButSync = PhantomData<std::sync::MutexGuard<'static, ()>>;
 
 macro_rules! guards {
-    ($($(#[$doc:meta])* $name:ident, $raw:ident, $whole:ident, $part:ident $(, $mut:tt)?;)*) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $name:ident, $raw:ident, $whole:ident, $part:ident, $charge:ty $(, $mut:tt)?;
+    )*) => {$(
         $(#[$doc])*
         #[must_use = "dropping a guard releases the lock"]
         pub struct $name<'a, T: ?Sized> {
+            // First, so that it is dropped under the lock.
+            charge: $charge,
             value: $part<'a, $raw, T>,
             not_send: NotSendButSync,
         }
 
         impl<'a, T> $name<'a, T> {
             #[inline]
-            pub(crate) fn new(guard: $whole<'a, $raw, T>) -> Self {
-                Self::of($whole::map(guard, |value| value))
+            pub(crate) fn new(guard: $whole<'a, $raw, T>, charge: $charge) -> Self {
+                Self::of($whole::map(guard, |value| value), charge)
             }
         }
 
         impl<'a, T: ?Sized> $name<'a, T> {
             #[inline]
-            fn of(value: $part<'a, $raw, T>) -> Self {
-                $name { value, not_send: PhantomData }
+            fn of(value: $part<'a, $raw, T>, charge: $charge) -> Self {
+                $name { charge, value, not_send: PhantomData }
             }
 
             /// Makes a guard of a part of the value. O(1), beside `f`.
@@ -51,7 +60,17 @@ macro_rules! guards {
                 guard: Self,
                 f: impl FnOnce(&$($mut)? T) -> &$($mut)? U,
             ) -> $name<'a, U> {
-                $name::of($part::map(guard.value, f))
+                let $name { charge, value, .. } = guard;
+                let mut kept = None;
+                // The charge goes with `f`: if that panics, it is dropped under the lock.
+                let part = $part::map(value, |value| {
+                    let charge = charge;
+                    let part = f(value);
+                    kept = Some(charge);
+                    part
+                });
+                let Some(charge) = kept else { unreachable!("`f` has returned") };
+                $name::of(part, charge)
             }
 
             /// Makes a guard of a part of the value, if there is that part. O(1), beside `f`.
@@ -66,7 +85,19 @@ macro_rules! guards {
                 guard: Self,
                 f: impl FnOnce(&$($mut)? T) -> Option<&$($mut)? U>,
             ) -> Result<$name<'a, U>, Self> {
-                $part::try_map(guard.value, f).map($name::of).map_err(Self::of)
+                let $name { charge, value, .. } = guard;
+                let mut kept = None;
+                let part = $part::try_map(value, |value| {
+                    let charge = charge;
+                    let part = f(value);
+                    kept = Some(charge);
+                    part
+                });
+                let Some(charge) = kept else { unreachable!("`f` has returned") };
+                match part {
+                    Ok(part) => Ok($name::of(part, charge)),
+                    Err(whole) => Err(Self::of(whole, charge)),
+                }
             }
         }
 
@@ -104,26 +135,26 @@ guards! {
     /// A [`GcMutex`](crate::GcMutex) that is locked; dropping it unlocks that.
     ///
     /// It stays on its thread, and gives the value by `Deref` and `DerefMut`.
-    GcMutexGuard, RawGcMutex, MutexGuard, MappedMutexGuard, mut;
+    GcMutexGuard, RawGcMutex, MutexGuard, MappedMutexGuard, Charge<'a>, mut;
 
     /// A [`GcRwLock`](crate::GcRwLock) that is locked to read; dropping it releases that.
     ///
     /// It stays on its thread, and gives the value by `Deref`.
-    GcRwLockReadGuard, RawGcRwLock, RwLockReadGuard, MappedRwLockReadGuard;
+    GcRwLockReadGuard, RawGcRwLock, RwLockReadGuard, MappedRwLockReadGuard, ();
 
     /// A [`GcRwLock`](crate::GcRwLock) that is locked to write; dropping it releases that.
     ///
     /// It stays on its thread, and gives the value by `Deref` and `DerefMut`.
-    GcRwLockWriteGuard, RawGcRwLock, RwLockWriteGuard, MappedRwLockWriteGuard, mut;
+    GcRwLockWriteGuard, RawGcRwLock, RwLockWriteGuard, MappedRwLockWriteGuard, Charge<'a>, mut;
 
     /// A [`GcRefCell`](crate::GcRefCell) that is borrowed to read; dropping it ends the borrow.
     ///
     /// It stays on its thread, and gives the value by `Deref`.
-    GcRef, RawGcRefCell, RwLockReadGuard, MappedRwLockReadGuard;
+    GcRef, RawGcRefCell, RwLockReadGuard, MappedRwLockReadGuard, ();
 
     /// A [`GcRefCell`](crate::GcRefCell) that is borrowed to be changed; dropping it ends the
     /// borrow.
     ///
     /// It stays on its thread, and gives the value by `Deref` and `DerefMut`.
-    GcRefMut, RawGcRefCell, RwLockWriteGuard, MappedRwLockWriteGuard, mut;
+    GcRefMut, RawGcRefCell, RwLockWriteGuard, MappedRwLockWriteGuard, Charge<'a>, mut;
 }

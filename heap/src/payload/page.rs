@@ -6,23 +6,39 @@
 //! Invariant: a page belongs to one collection, which is not `Sync`. Its content changes only in
 //! [`Page::change`], and while a cycle marks beside sessions only under the page's lock.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use parking_lot::lock_api;
 
+use crate::memory::external;
 use crate::object::trace::{Branded, Trace, Tracer};
 use crate::payload::raw::RawGcMutex;
 use crate::session::mode::Mode;
 use crate::session::mutation::Mutation;
 
+/// What a page holds.
+pub(crate) trait PageContent {
+    /// Gives the bytes of its table. O(1), and looks at no element.
+    fn table_bytes(&self) -> usize;
+}
+
 /// Holds a part of a collection.
 pub(crate) struct Page<C> {
+    /// What the content owns outside the heap. A sweep beside sessions reads it, and not the
+    /// content, which a session changes meanwhile. Relaxed: a number for the pacer.
+    bytes: AtomicUsize,
     /// Locked by a session to write beside a marker, and by that marker. Not locked to read: the
     /// collection has one user.
     content: lock_api::Mutex<RawGcMutex, C>,
 }
 
 impl<C> Page<C> {
-    pub(crate) const fn new(content: C) -> Self {
-        Page { content: lock_api::Mutex::new(content) }
+    pub(crate) fn new(content: C) -> Self
+    where
+        C: PageContent,
+    {
+        let bytes = AtomicUsize::new(content.table_bytes());
+        Page { bytes, content: lock_api::Mutex::new(content) }
     }
 
     /// Lends the content to read it.
@@ -44,7 +60,19 @@ impl<C> Page<C> {
         &self,
         mc: &Mutation<'gc, M>,
         f: impl FnOnce(&mut C) -> R,
-    ) -> R {
+    ) -> R
+    where
+        C: PageContent,
+    {
+        let f = |content: &mut C| {
+            let before = content.table_bytes();
+            let result = f(content);
+            let after = content.table_bytes();
+            if before != after {
+                self.owns(mc, before, after);
+            }
+            result
+        };
         // A mark that begins later does not begin within this session.
         if M::SHARED && mc.has_barrier() {
             return f(&mut *self.content.lock());
@@ -52,6 +80,14 @@ impl<C> Page<C> {
         // SAFETY: by the file's invariant this session alone uses the page, and no marker is beside
         // it. By this function's contract no other call is under way.
         f(unsafe { &mut *self.content.data_ptr() })
+    }
+
+    /// Takes note that a part of the content owns `after` bytes outside the heap in place of
+    /// `before`.
+    pub(crate) fn owns<M: Mode>(&self, mc: &Mutation<'_, M>, before: usize, after: usize) {
+        let bytes = self.bytes.load(Relaxed);
+        self.bytes.store(bytes.saturating_add(after).saturating_sub(before), Relaxed);
+        mc.tally().add(external::change(after) - external::change(before));
     }
 
     /// Takes note that a value is about to leave the page.
@@ -92,6 +128,10 @@ unsafe impl<'gc, C: Trace<'gc>> Trace<'gc> for Page<C> {
             // At once: a session changes the page without a look at what waits of it.
             tracer.in_cell(|tracer| content.trace(tracer));
         });
+    }
+
+    fn external_bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
     }
 }
 

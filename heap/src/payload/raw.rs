@@ -16,8 +16,8 @@ use crate::memory::cell_lock::{CellLock, Stamp};
 #[cfg(loom)]
 use crate::payload::loom_locks::{RawMutex, RawRwLock};
 
-/// How often a marker beside sessions has come to a lock, and gone. Odd while it has the lock, or
-/// tries to get it.
+/// How often a marker or a sweeper beside sessions has come to a lock, and gone. Odd while it has
+/// the lock, or tries to get it.
 ///
 /// A session's `try_lock` is not to fail because of that. A marker may come many times in a cycle,
 /// once for each piece of a long slice. To take one visit for another, a `try_lock` would have to
@@ -38,17 +38,24 @@ impl Visits {
         unlock: impl FnOnce(G),
         f: &mut dyn FnMut(),
     ) -> bool {
-        // Relaxed: only the marker counts.
+        self.count(|| {
+            let Some(guard) = attempt() else { return false };
+            let _unlocked = AtEnd::new(|| unlock(guard));
+            f();
+            true
+        })
+    }
+
+    /// Calls `f`, which tries to get the lock and gives it back.
+    pub(crate) fn count<T>(&self, f: impl FnOnce() -> T) -> T {
+        // Relaxed: only the marker counts, or the sweeper that has the object's span.
         let before = self.0.load(Relaxed);
         self.0.store(before.wrapping_add(1), Relaxed);
         // MarkerFence: pairs with the one in `retry`. A session that meets the marker's lock also
         // sees that the marker has come.
         fence(Release);
         let _left = AtEnd::new(|| self.0.store(before.wrapping_add(2), Release));
-        let Some(guard) = attempt() else { return false };
-        let _unlocked = AtEnd::new(|| unlock(guard));
-        f();
-        true
+        f()
     }
 
     /// Tries to get a lock by `attempt`, again if the marker had it.
@@ -138,6 +145,10 @@ impl CellLock for RawGcMutex {
         &self.stamp
     }
 
+    fn count(&self, f: &mut dyn FnMut()) {
+        self.visits.count(f);
+    }
+
     #[inline]
     fn visit(&self, f: &mut dyn FnMut()) -> bool {
         // Fair: a session that waits gets it, and not the marker for the next piece.
@@ -209,6 +220,10 @@ impl CellLock for RawGcRwLock {
     #[inline]
     fn stamp(&self) -> &Stamp {
         &self.stamp
+    }
+
+    fn count(&self, f: &mut dyn FnMut()) {
+        self.visits.count(f);
     }
 
     #[inline]
@@ -295,6 +310,11 @@ impl CellLock for RawGcRefCell {
         // It is not `Sync`. Beside open sessions it lies within a lock that the marker has.
         f();
         true
+    }
+
+    #[inline]
+    fn count(&self, f: &mut dyn FnMut()) {
+        f();
     }
 }
 

@@ -9,7 +9,7 @@
 //! change pointers without a session in hand. They are here for `'static` contents only; for
 //! pointers there are `GcCell`, `GcRefCell`, `GcMutex` and `GcAtomic`.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::cell::{LazyCell, OnceCell, RefCell};
 use std::cmp::{Ordering, Reverse};
@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedL
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::marker::{PhantomData, PhantomPinned};
+use std::mem::needs_drop;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::num::{self, Saturating, Wrapping};
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
@@ -26,11 +27,14 @@ use std::sync::{self, Arc, LazyLock, Mutex, OnceLock, RwLock, atomic};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::memory::look;
 use crate::object::trace::{Branded, Trace, Tracer};
+use crate::policy::external::{ExternalBytes, ExternalCharge, Quota};
 
-/// `[parameters] Type;`: types in which no brand can occur.
+/// `[parameters] Type;`: types in which no brand can occur. Those that tell what they own say it by
+/// `Type: |value| bytes;`.
 macro_rules! without_pointers {
-    ($([$($generics:tt)*] $ty:ty;)*) => {$(
+    ($([$($generics:tt)*] $ty:ty $(: |$value:ident| $bytes:expr)?;)*) => {$(
         // SAFETY: the type is 'static for every choice of its parameters, so no session's brand
         // occurs in it: it owns no pointer, its `Drop` reads none, and it is its own family.
         unsafe impl<'gc, $($generics)*> Trace<'gc> for $ty {
@@ -39,6 +43,14 @@ macro_rules! without_pointers {
 
             #[inline]
             fn trace(&self, _: &mut Tracer<'_>) {}
+
+            $(
+                #[inline]
+                fn external_bytes(&self) -> usize {
+                    let $value = self;
+                    $bytes
+                }
+            )?
         }
 
         // SAFETY: no brand occurs in the type, so it is the same at every one.
@@ -58,14 +70,20 @@ without_pointers! {
     [] num::NonZeroU8; [] num::NonZeroU16; [] num::NonZeroU32;
     [] num::NonZeroU64; [] num::NonZeroU128; [] num::NonZeroUsize;
     [T: 'static] Wrapping<T>; [T: 'static] Saturating<T>;
-    [] String; [] Box<str>; [] CString; [] Box<CStr>; [] OsString; [] Box<OsStr>;
-    [] PathBuf; [] Box<Path>;
+    [] String: |text| text.capacity();
+    [] Box<str>: |text| text.len();
+    [] CString: |text| text.count_bytes() + 1;
+    [] Box<CStr>: |text| text.count_bytes() + 1;
+    [] OsString: |text| text.capacity();
+    [] Box<OsStr>: |text| text.len();
+    [] PathBuf: |path| path.capacity();
+    [] Box<Path>: |path| path.as_os_str().len();
 
     // What is told apart, compared, measured.
     [] Infallible; [] Ordering; [] TypeId; [] ThreadId; [] PhantomPinned;
     [] Duration; [] Instant; [] SystemTime;
     [] IpAddr; [] Ipv4Addr; [] Ipv6Addr; [] SocketAddr; [] SocketAddrV4; [] SocketAddrV6;
-    [] sexton_cleanup::Cleanup;
+    [] sexton_cleanup::Cleanup; [] ExternalBytes; [] ExternalCharge; [] Quota;
     [] RangeFull; [T: 'static] Range<T>; [T: 'static] RangeInclusive<T>; [T: 'static] RangeFrom<T>;
     [T: 'static] RangeTo<T>; [T: 'static] RangeToInclusive<T>;
 
@@ -73,14 +91,27 @@ without_pointers! {
     // code that forgot to derive `Trace`. Others go into a leaf.
     [] &'static str; [] &'static CStr; [] &'static OsStr; [] &'static Path;
     [T: 'static] &'static [T];
-    [T: ?Sized + ToOwned + 'static] Cow<'static, T>;
+    [T: ?Sized + ToOwned + 'static] Cow<'static, T>: |cow| match cow {
+        Cow::Borrowed(_) => 0,
+        Cow::Owned(value) => known_bytes(value),
+    };
     [T: ?Sized + 'static] Rc<T>; [T: ?Sized + 'static] rc::Weak<T>;
     [T: ?Sized + 'static] Arc<T>; [T: ?Sized + 'static] sync::Weak<T>;
 
     // Interior mutability; `Cell` stands beside `GcCell`.
-    [T: 'static] RefCell<T>; [T: 'static] OnceCell<T>; [T: 'static, F: 'static] LazyCell<T, F>;
+    [T: 'static] RefCell<T>: |cell| match cell.try_borrow() {
+        _ if !needs_drop::<T>() => 0,
+        Ok(value) => known_bytes(&*value),
+        Err(_) => {
+            look::is_blocked();
+            0
+        }
+    };
+    [T: 'static] OnceCell<T>: |cell| cell.get().map_or(0, known_bytes);
+    [T: 'static, F: 'static] LazyCell<T, F>;
     [T: 'static] Mutex<T>; [T: 'static] RwLock<T>;
-    [T: 'static] OnceLock<T>; [T: 'static, F: 'static] LazyLock<T, F>;
+    [T: 'static] OnceLock<T>: |lock| lock.get().map_or(0, known_bytes);
+    [T: 'static, F: 'static] LazyLock<T, F>;
     [] atomic::AtomicBool;
     [] atomic::AtomicI8; [] atomic::AtomicI16; [] atomic::AtomicI32; [] atomic::AtomicIsize;
     [] atomic::AtomicU8; [] atomic::AtomicU16; [] atomic::AtomicU32; [] atomic::AtomicUsize;
@@ -97,11 +128,13 @@ without_pointers! {
 #[cfg(target_has_atomic = "64")]
 without_pointers! { [] atomic::AtomicI64; [] atomic::AtomicU64; }
 
-/// `Type<A, B>; |self, tracer| statement`: types that own what their parameters say. The parameters
+/// `Type<A, B>: |self, tracer| statement, bytes;`: types that own what their parameters say. The
+/// parameters
 /// after `;` are 'static and the same at every brand.
 macro_rules! owning {
     ($(
-        $name:ident<$($param:ident),+ $(; $fixed:ident)?>: |$this:ident, $tracer:ident| $trace:expr;
+        $name:ident<$($param:ident),+ $(; $fixed:ident)?>: |$this:ident, $tracer:ident| $trace:expr,
+        $bytes:expr;
     )*) => {$(
         // SAFETY: every value of a parameter that `self` owns is traced; the standard library's
         // `Drop` of it drops those values and reads none; the family is the same type over the
@@ -120,6 +153,15 @@ macro_rules! owning {
                     $trace
                 }
             }
+
+            #[inline]
+            fn external_bytes(&self) -> usize {
+                if !needs_drop::<Self>() {
+                    return 0;
+                }
+                let $this = self;
+                $bytes
+            }
         }
 
         // SAFETY: the same type over the parameters at 'gc.
@@ -136,32 +178,147 @@ type Slice<T> = Box<[T]>;
 owning! {
     Option<T>: |this, tracer| if let Some(value) = this {
         value.trace(tracer);
-    };
-    Box<T>: |this, tracer| (**this).trace(tracer);
-    Reverse<T>: |this, tracer| this.0.trace(tracer);
-    Slice<T>: |this, tracer| tracer.slice(this);
-    Vec<T>: |this, tracer| tracer.slice(this);
-    BinaryHeap<T>: |this, tracer| tracer.slice(this.as_slice());
+    }, this.as_ref().map_or(0, T::external_bytes);
+    Box<T>: |this, tracer| (**this).trace(tracer),
+        size_of::<T>().saturating_add(of_all::<T>(1, std::iter::once(&**this)));
+    Reverse<T>: |this, tracer| this.0.trace(tracer), this.0.external_bytes();
+    Slice<T>: |this, tracer| tracer.slice(this),
+        room::<T>(this.len()).saturating_add(of_slice(this));
+    Vec<T>: |this, tracer| tracer.slice(this),
+        room::<T>(this.capacity()).saturating_add(of_slice(this));
+    BinaryHeap<T>: |this, tracer| tracer.slice(this.as_slice()),
+        room::<T>(this.capacity()).saturating_add(of_slice(this.as_slice()));
     VecDeque<T>: |this, tracer| {
         let (front, back) = this.as_slices();
         tracer.slice(front);
         tracer.slice(back);
+    }, {
+        let (front, back) = this.as_slices();
+        let elements = of_slice(front).saturating_add(of_slice(back));
+        room::<T>(this.capacity()).saturating_add(elements)
     };
-    LinkedList<T>: |this, tracer| trace_all(this.iter(), tracer);
-    BTreeSet<T>: |this, tracer| trace_all(this.iter(), tracer);
-    HashSet<T; S>: |this, tracer| trace_all(this.iter(), tracer);
-    BTreeMap<K, V>: |this, tracer| trace_pairs(this.iter(), tracer);
-    HashMap<K, V; S>: |this, tracer| trace_pairs(this.iter(), tracer);
+    LinkedList<T>: |this, tracer| trace_all(this.iter(), tracer),
+        room::<(T, [usize; 2])>(this.len()).saturating_add(of_all(this.len(), this.iter()));
+    BTreeSet<T>: |this, tracer| trace_all(this.iter(), tracer),
+        nodes::<T>(this.len()).saturating_add(of_all(this.len(), this.iter()));
+    HashSet<T; S>: |this, tracer| trace_all(this.iter(), tracer),
+        table::<T>(this.capacity()).saturating_add(of_all(this.len(), this.iter()));
+    BTreeMap<K, V>: |this, tracer| trace_pairs(this.iter(), tracer),
+        nodes::<(K, V)>(this.len()).saturating_add(of_pairs(this.len(), this.iter()));
+    HashMap<K, V; S>: |this, tracer| trace_pairs(this.iter(), tracer),
+        table::<(K, V)>(this.capacity()).saturating_add(of_pairs(this.len(), this.iter()));
     Bound<T>: |this, tracer| match this {
         Bound::Included(value) | Bound::Excluded(value) => value.trace(tracer),
         Bound::Unbounded => {}
+    }, match this {
+        Bound::Included(value) | Bound::Excluded(value) => value.external_bytes(),
+        Bound::Unbounded => 0,
     };
     Result<T, E>: |this, tracer| match this {
         Ok(value) => value.trace(tracer),
         Err(error) => error.trace(tracer),
+    }, match this {
+        Ok(value) => value.external_bytes(),
+        Err(error) => error.external_bytes(),
     };
     // It owns nothing, but its parameter may be a brand's; see the invariant above.
-    PhantomData<T>: |_this, _tracer| {};
+    PhantomData<T>: |_this, _tracer| {}, {
+        let _ = _this;
+        0
+    };
+}
+
+/// Gives the bytes that a container has for a number of elements.
+#[inline]
+fn room<T>(elements: usize) -> usize {
+    elements.saturating_mul(size_of::<T>())
+}
+
+/// Gives the bytes of a hash table with that capacity: a power of two of places, seven in eight of
+/// which are for elements, and a byte for each.
+#[inline]
+fn table<T>(capacity: usize) -> usize {
+    if capacity == 0 {
+        return 0;
+    }
+    let places = capacity.saturating_mul(8) / 7;
+    let places = places.max(4).checked_next_power_of_two().unwrap_or(usize::MAX);
+    places.saturating_mul(size_of::<T>() + 1)
+}
+
+/// Estimates the bytes of a B-tree of `len` elements. Its nodes are three quarters full.
+#[inline]
+fn nodes<T>(len: usize) -> usize {
+    let bytes = len.saturating_mul(size_of::<T>() + 4);
+    bytes.saturating_add(bytes / 3)
+}
+
+/// Tells what the values of a slice own. Of many it looks at some, which lie evenly spread.
+#[inline]
+fn of_slice<'gc, T: Trace<'gc>>(values: &[T]) -> usize {
+    let step = values.len().div_ceil(look::MOST_OF_ONE).max(1);
+    of_all(values.len(), values.iter().step_by(step))
+}
+
+/// Tells what the values of a container of `len` own.
+#[inline]
+fn of_all<'a, 'gc, T: Trace<'gc> + 'a>(len: usize, values: impl Iterator<Item = &'a T>) -> usize {
+    if needs_drop::<T>() { look::elements(len, values, T::external_bytes) } else { 0 }
+}
+
+/// Tells what the keys and values of a map of `len` own.
+#[inline]
+fn of_pairs<'a, 'gc, K: Trace<'gc> + 'a, V: Trace<'gc> + 'a>(
+    len: usize,
+    pairs: impl Iterator<Item = (&'a K, &'a V)>,
+) -> usize {
+    if !needs_drop::<K>() && !needs_drop::<V>() {
+        return 0;
+    }
+    look::elements(len, pairs, |(key, value)| {
+        key.external_bytes().saturating_add(value.external_bytes())
+    })
+}
+
+/// Tells what a value of any type owns, if that is one of the common ones.
+///
+/// A [`Leaf`](crate::Leaf) holds types that do not implement `Trace`. There is no other way on
+/// stable Rust to tell a `Leaf<Vec<u8>>` from one of them. The comparisons are constants.
+#[inline]
+pub(crate) fn known_bytes<T: 'static>(value: &T) -> usize {
+    if !needs_drop::<T>() {
+        return 0;
+    }
+    let any: &dyn Any = value;
+    macro_rules! known {
+        ($($ty:ty;)*) => {$(
+            if TypeId::of::<T>() == TypeId::of::<$ty>()
+                && let Some(value) = any.downcast_ref::<$ty>()
+            {
+                return value.external_bytes();
+            }
+        )*};
+    }
+    macro_rules! containers {
+        ($($element:ty)*) => {$(
+            known! {
+                Vec<$element>; Box<[$element]>; VecDeque<$element>;
+                RefCell<Vec<$element>>;
+            }
+        )*};
+    }
+    known! {
+        String; Box<str>; CString; Box<CStr>; OsString; Box<OsStr>; PathBuf; Box<Path>;
+        Option<String>; RefCell<String>; Option<Vec<u8>>; Option<Box<[u8]>>;
+        Vec<Vec<u8>>; Vec<Box<[u8]>>;
+        HashMap<String, String>; BTreeMap<String, String>;
+        HashMap<String, Vec<u8>>; BTreeMap<String, Vec<u8>>;
+        Cow<'static, str>; Cow<'static, [u8]>;
+    }
+    containers! {
+        u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 bool char String PathBuf
+    }
+    0
 }
 
 #[inline]
@@ -199,6 +356,11 @@ unsafe impl<'gc, T: Trace<'gc>, const N: usize> Trace<'gc> for [T; N] {
             tracer.slice(self);
         }
     }
+
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        of_slice(self)
+    }
 }
 
 // SAFETY: the same type over the parameter at 'gc.
@@ -219,6 +381,13 @@ macro_rules! tuples {
                 #[expect(non_snake_case, reason = "the parts are named by their types")]
                 let ($($name,)+) = self;
                 $($name.trace(tracer);)+
+            }
+
+            #[inline]
+            fn external_bytes(&self) -> usize {
+                #[expect(non_snake_case, reason = "the parts are named by their types")]
+                let ($($name,)+) = self;
+                0_usize$(.saturating_add($name.external_bytes()))+
             }
         }
 

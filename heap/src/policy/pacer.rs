@@ -1,14 +1,17 @@
 //! The pacer: when is it worth collecting?
 //!
 //! It compares what has been allocated since the last cycle with what survived that cycle, and both
-//! with the heap's limit. It knows neither how a collection works nor when sessions end.
+//! with the heap's limit. Bytes outside the heap count like those of slots. It knows neither how a
+//! collection works nor when sessions end.
 //!
 //! Invariant: unless pacing is manual, an allocation that was refused because of the limit makes a
 //! cycle due; so no heap stays full of garbage.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
-use sexton_sync::fields;
+use sexton_sync::{Arc, Mutex, fields};
+
+use crate::memory::external::{External, Gauge};
 
 /// When a heap collects by itself. The question is asked at the end of every session.
 ///
@@ -20,7 +23,10 @@ use sexton_sync::fields;
 pub enum Pacing {
     /// Collects when more than `max(min_bytes, live * growth)` bytes have been allocated.
     ///
-    /// The count begins at the last cycle, and `live` are the bytes that survived it.
+    /// The count begins at the last cycle, and `live` are the bytes that survived it. Bytes outside
+    /// the heap count in both: those that payloads own, and those [charged](crate::ExternalBytes).
+    /// If a session has brought many of them, a cycle is due already when another such session
+    /// would exceed the number.
     Automatic {
         /// Never collect before this many bytes have been allocated, unless the limit is near.
         ///
@@ -70,11 +76,12 @@ impl Default for Pacing {
 pub(crate) struct Pacer {
     pacing: Pacing,
     max_bytes: u64,
-    /// Bytes in use, cleanups counted in, above which the next cycle is due by the policy, or the
-    /// next slice of the one under way. A thread that works in the background sets it, too.
+    /// Bytes in use, here and outside, cleanups counted in, above which the next cycle is due by
+    /// the policy, or the next slice of the one under way. A thread that works in the background
+    /// sets it, too.
     trigger: fields::AtomicU64,
     /// Bytes in use at which a cycle in slices is to have ended.
-    goal: AtomicU64,
+    goal: fields::AtomicU64,
     /// Bytes in use above which it is due because of the limit, which knows no cleanups.
     limit_trigger: AtomicU64,
     /// Bytes that a session may allocate after a slice has become due, before it has one itself.
@@ -83,8 +90,54 @@ pub(crate) struct Pacer {
     overhead: AtomicU64,
     /// Bytes of cleanup records registered since the last cycle, as far as mutators have told.
     cleanup_bytes: AtomicU64,
-    /// An allocation has been refused since the last cycle.
-    refused: AtomicBool,
+    /// Why a cycle is due whatever is in use: of [`REFUSED`], [`QUOTA`] and [`SHORT`].
+    reasons: AtomicU8,
+    external: Arc<External>,
+    /// What payloads in the root own outside the heap, which no sweep sees.
+    root_bytes: AtomicU64,
+    /// Bytes that have survived the last cycle, and those charged at its end.
+    survived: AtomicU64,
+    charged: AtomicU64,
+    allocating: AtomicU64,
+    /// What charges that were released since then have lowered the trigger by.
+    lowered: AtomicU64,
+    quotas: Mutex<Vec<Arc<CountOfQuota>>>,
+}
+
+/// An allocation has been refused since the last cycle.
+const REFUSED: u8 = 1;
+/// Half of what a quota leaves beside what has stayed is used up.
+const QUOTA: u8 = 2;
+/// A quota is nearly used up.
+const SHORT: u8 = 4;
+
+/// What is in use of a quota.
+pub(crate) struct CountOfQuota {
+    count: Gauge,
+    most: u64,
+}
+
+impl CountOfQuota {
+    /// Says whether a cycle is due.
+    fn reasons(&self, count: u64) -> u8 {
+        let least = self.count.least().min(count);
+        let due = least.saturating_add(self.most.saturating_sub(least) / 2);
+        let quota = if count > due { QUOTA } else { 0 };
+        if self.is_short(count) && count > least { quota | SHORT } else { quota }
+    }
+
+    /// Tells whether no more than a quarter is left.
+    fn is_short(&self, count: u64) -> bool {
+        count > self.most - self.most / 4
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.count()
+    }
+
+    pub(crate) fn most(&self) -> u64 {
+        self.most
+    }
 }
 
 /// Bytes that a registered cleanup counts for: its record and its place in the span's table.
@@ -96,24 +149,121 @@ impl Pacer {
             pacing,
             max_bytes,
             trigger: fields::AtomicU64::new(0),
-            goal: AtomicU64::new(0),
+            goal: fields::AtomicU64::new(0),
             limit_trigger: AtomicU64::new(0),
             patience: AtomicU64::new(0),
             overhead: AtomicU64::new(0),
             cleanup_bytes: AtomicU64::new(0),
-            refused: AtomicBool::new(false),
+            reasons: AtomicU8::new(0),
+            external: Arc::default(),
+            root_bytes: AtomicU64::new(0),
+            survived: AtomicU64::new(0),
+            charged: AtomicU64::new(0),
+            allocating: AtomicU64::new(1),
+            lowered: AtomicU64::new(0),
+            quotas: Mutex::new(Vec::new()),
         };
         pacer.after_cycle(0, 1);
         pacer
     }
 
     /// Tells whether a cycle is due with this many bytes of slots in use.
+    ///
+    /// What a session is expected to bring outside the heap counts already. No cycle begins within
+    /// a session. One that brings as much as the heap holds would begin below the trigger, and end
+    /// far above it.
     #[inline]
     pub(crate) fn is_due(&self, bytes_in_use: u64) -> bool {
+        let ahead = bytes_in_use.saturating_add(self.external.ahead());
         let cleanup_bytes = self.cleanup_bytes.load(Relaxed);
-        bytes_in_use.saturating_add(cleanup_bytes) > self.trigger.load(Relaxed)
-            || self.limited(bytes_in_use) > self.limit_trigger.load(Relaxed)
-            || self.has_refused()
+        ahead.saturating_add(cleanup_bytes) > self.trigger.load(Relaxed)
+            || self.limited(ahead) > self.limit_trigger.load(Relaxed)
+            || self.reasons.load(Relaxed) != 0
+    }
+
+    /// Gives the bytes in use, here and outside, with this many bytes of slots in use.
+    #[inline]
+    pub(crate) fn weight(&self, bytes_in_use: u64) -> u64 {
+        bytes_in_use.saturating_add(self.external.bytes())
+    }
+
+    /// Gives the count of the bytes outside the heap.
+    pub(crate) fn external(&self) -> &Arc<External> {
+        &self.external
+    }
+
+    /// Sets what payloads in the root own outside the heap.
+    pub(crate) fn set_root_bytes(&self, bytes: u64) {
+        self.root_bytes.store(bytes, Relaxed);
+    }
+
+    /// Counts what a sweep has `seen` outside the heap, in place of what was known `before`. Gives
+    /// the sum, with what the root owns.
+    pub(crate) fn recount(&self, before: u64, seen: u64) -> u64 {
+        let seen = seen.saturating_add(self.root_bytes.load(Relaxed));
+        self.external.recount(before, seen);
+        seen
+    }
+
+    /// Gives the bytes outside the heap that a mutator may keep from the others: none near a limit.
+    #[inline]
+    pub(crate) fn untold(&self) -> i64 {
+        if self.max_bytes < u64::MAX { 0 } else { UNTOLD }
+    }
+
+    /// Takes note that a program has charged that many bytes.
+    pub(crate) fn charge(&self, bytes: u64) {
+        self.external.charge(bytes);
+    }
+
+    /// Takes note that a program has released that many bytes.
+    ///
+    /// What a cleanup releases has been counted as alive by the cycle that queued the cleanup. So
+    /// the next cycle is due earlier by what that has put it off.
+    pub(crate) fn release(&self, bytes: u64) {
+        if self.external.release(bytes) {
+            let now = self.external.charged().least();
+            let then = self.charged.load(Relaxed);
+            let trigger = |charged: u64| {
+                let live = self.survived.load(Relaxed).saturating_add(charged);
+                self.trigger_after(live, self.allocating.load(Relaxed))
+            };
+            let lowered = trigger(then).saturating_sub(trigger(now));
+            let by = lowered.saturating_sub(self.lowered.fetch_max(lowered, Relaxed));
+            // A cycle that ends at this moment may lose one of both. It costs a cycle, or puts it
+            // off.
+            for trigger in [&self.goal, &self.trigger] {
+                trigger.store(trigger.load(Relaxed).saturating_sub(by), Relaxed);
+            }
+        }
+    }
+
+    /// Makes a quota of `most`.
+    pub(crate) fn quota(&self, most: u64) -> Arc<CountOfQuota> {
+        let quota = Arc::new(CountOfQuota { count: Gauge::default(), most });
+        let mut quotas = self.quotas.lock();
+        // The others are of no use to any thread.
+        quotas.retain(|quota| Arc::strong_count(quota) > 1);
+        quotas.push(quota.clone());
+        quota
+    }
+
+    /// Takes note that `n` more are in use of a quota.
+    pub(crate) fn charge_quota(&self, quota: &CountOfQuota, n: u64) {
+        let reasons = quota.reasons(quota.count.charge(n));
+        if reasons != 0 && self.pacing != Pacing::Manual {
+            self.reasons.fetch_or(reasons, Relaxed);
+        }
+    }
+
+    /// Takes note that `n` less are in use of a quota.
+    pub(crate) fn release_quota(&self, quota: &CountOfQuota, n: u64) {
+        quota.count.lower(quota.count.release(n).1);
+    }
+
+    /// Tells whether a quota is nearly used up.
+    pub(crate) fn has_short_quota(&self) -> bool {
+        self.quotas.lock().iter().any(|quota| quota.is_short(quota.count()))
     }
 
     /// Tells whether a slice has been due for so long that a session must not go on without one.
@@ -130,6 +280,11 @@ impl Pacer {
     #[inline]
     fn limited(&self, bytes_in_use: u64) -> u64 {
         bytes_in_use.saturating_add(self.overhead.load(Relaxed))
+    }
+
+    /// Gives what counts for the limit, with this many bytes of slots in use.
+    pub(crate) fn counted(&self, bytes_in_use: u64) -> u64 {
+        self.limited(self.weight(bytes_in_use))
     }
 
     /// Gives the bytes in use at which this many bytes count for the limit.
@@ -151,20 +306,28 @@ impl Pacer {
     pub(crate) fn refuse(&self, bytes: u64) {
         // What does not fit into an empty heap, no cycle makes room for.
         if self.pacing != Pacing::Manual && bytes <= self.max_bytes {
-            self.refused.store(true, Relaxed);
+            self.reasons.fetch_or(REFUSED, Relaxed);
         }
     }
 
     /// Tells whether an allocation that a cycle might make room for was refused since the last one.
     #[inline]
     pub(crate) fn has_refused(&self) -> bool {
-        self.refused.load(Relaxed)
+        self.reasons.load(Relaxed) & REFUSED != 0
     }
 
-    /// Sets the next triggers from what survived, for `allocating` mutators that allocate.
-    pub(crate) fn after_cycle(&self, live_bytes: u64, allocating: u64) {
-        self.refused.store(false, Relaxed);
+    /// Sets the next triggers from what survived, for `allocating` mutators that allocate. What is
+    /// charged at this moment is added to that.
+    pub(crate) fn after_cycle(&self, survived: u64, allocating: u64) {
+        self.reasons.store(0, Relaxed);
+        self.quotas.lock().iter().for_each(|quota| _ = quota.count.begin_again());
         self.cleanup_bytes.store(0, Relaxed);
+        let charged = self.external.charged().begin_again();
+        let live_bytes = survived.saturating_add(charged);
+        self.survived.store(survived, Relaxed);
+        self.charged.store(charged, Relaxed);
+        self.allocating.store(allocating, Relaxed);
+        self.lowered.store(0, Relaxed);
         // Half, so that the session before the cycle has room, too: as much, at least, as has been
         // used since the last one. A cycle can be put off by no more than as much again; so near
         // the limit it is had at most twice as often as it must be. With nothing allocated it is
@@ -176,8 +339,17 @@ impl Pacer {
                 taken.saturating_add(self.max_bytes.saturating_sub(taken) / 2)
             }
         };
+        let trigger = self.trigger_after(live_bytes, allocating);
+        self.limit_trigger.store(limit_trigger, Relaxed);
+        // A cycle in slices is to end before the limit makes it urgent.
+        self.goal.store(trigger.min(self.in_use_at(limit_trigger)), Relaxed);
+        self.trigger.store(trigger, Relaxed);
+    }
+
+    /// Gives the trigger after a cycle that this many bytes survived.
+    fn trigger_after(&self, live_bytes: u64, allocating: u64) -> u64 {
         let least = |min_bytes: u64| min_bytes.saturating_mul(allocating.max(1));
-        let trigger = match self.pacing {
+        match self.pacing {
             Pacing::Manual => u64::MAX,
             Pacing::Automatic { min_bytes, growth } => {
                 // A float-to-integer cast saturates, and takes negative and NaN to 0.
@@ -188,11 +360,7 @@ impl Pacer {
                 let mean = (live_bytes as f64 * Pacing::BALANCE_BYTES as f64).sqrt() as u64;
                 live_bytes.saturating_add(mean.max(live_bytes).max(least(min_bytes)))
             }
-        };
-        self.limit_trigger.store(limit_trigger, Relaxed);
-        // A cycle in slices is to end before the limit makes it urgent.
-        self.goal.store(trigger.min(self.in_use_at(limit_trigger)), Relaxed);
-        self.trigger.store(trigger, Relaxed);
+        }
     }
 
     /// Gives the bytes in use at which a cycle in slices is to have ended.
@@ -203,13 +371,14 @@ impl Pacer {
     /// Puts the goal off, and the next cycle, by this many bytes.
     pub(crate) fn begin_late(&self, bytes: u64) {
         let limit = self.in_use_at(self.limit_trigger.load(Relaxed));
-        self.goal.store(self.goal().saturating_add(bytes).min(limit), Relaxed);
+        let goal = self.goal.load(Relaxed).saturating_add(bytes);
+        self.goal.store(goal.min(limit), Relaxed);
         self.trigger.store(self.trigger.load(Relaxed).saturating_add(bytes), Relaxed);
     }
 
     /// Makes the next cycle due `early` bytes before the goal, so that it ends there.
     pub(crate) fn begin_early(&self, early: u64) {
-        self.trigger.store(self.goal().saturating_sub(early), Relaxed);
+        self.trigger.store(self.goal.load(Relaxed).saturating_sub(early), Relaxed);
     }
 
     /// Makes the next slice of a cycle due at this many bytes in use, unless pacing is manual.
@@ -222,11 +391,16 @@ impl Pacer {
         }
     }
 
-    /// Tells whether a cycle must not wait, because the heap's limit is near or was reached.
+    /// Tells whether a cycle must not wait, because the heap's limit is near or was reached, or a
+    /// quota is nearly used up.
     pub(crate) fn is_urgent(&self, bytes_in_use: u64) -> bool {
-        self.limited(bytes_in_use) > self.limit_trigger.load(Relaxed) || self.has_refused()
+        self.limited(self.weight(bytes_in_use)) > self.limit_trigger.load(Relaxed)
+            || self.reasons.load(Relaxed) & (REFUSED | SHORT) != 0
     }
 }
+
+/// Bytes outside the heap that a mutator of a heap without a limit keeps from the others.
+const UNTOLD: i64 = 64 << 10;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {

@@ -24,10 +24,17 @@ pub struct GcReport {
     pub live_bytes: u64,
     /// Weak records that survived.
     pub live_weak_records: u64,
+    /// Bytes that survivors, and the root, [own outside the heap](crate::Trace::external_bytes).
+    ///
+    /// What was [charged](crate::ExternalBytes) is not included. It is in
+    /// [`HeapStats::charged_bytes`].
+    pub external_bytes: u64,
     /// Objects that died.
     pub swept_objects: u64,
     /// Bytes of slots that became free.
     pub swept_bytes: u64,
+    /// Bytes outside the heap that were known of when the sweep began, and that no survivor owns.
+    pub swept_external_bytes: u64,
     /// Objects that died and were of types with drop glue.
     pub dropped_objects: u64,
     /// Panics in drop glue, caught by the sweep.
@@ -183,6 +190,13 @@ pub struct HeapStats {
     pub weak_records: u64,
     /// Bytes of those objects' slots.
     pub bytes: u64,
+    /// Bytes that objects own outside the heap, as far as the heap [knows](crate::Trace::external_bytes).
+    ///
+    /// Dead objects that are not yet swept are included, and the root. In a `Shared` heap what each
+    /// mutator has brought lately is missing, up to 64 KiB.
+    pub external_bytes: u64,
+    /// Bytes outside the heap that the program has [charged](crate::ExternalBytes).
+    pub charged_bytes: u64,
     /// Bytes of address space mapped for spans and their metadata.
     pub mapped_bytes: u64,
     /// Bytes of them that may be in memory: those that have been in use and were not given back.
@@ -193,7 +207,7 @@ pub struct HeapStats {
     pub resident_bytes: u64,
     /// What the heap takes beside them.
     pub overhead: Overhead,
-    /// The most bytes that the heap may take; `None` for no limit.
+    /// The most bytes that the heap may take, here and outside; `None` for no limit.
     pub max_bytes: Option<u64>,
     /// Objects swept since the heap was made.
     pub swept_objects: u64,

@@ -114,6 +114,44 @@ impl Shaded {
     }
 }
 
+/// The bytes outside the heap that one mutator's sessions have brought, or taken away.
+#[derive(Default)]
+pub(crate) struct ExternalTally {
+    /// What the pacer has not been told.
+    untold: Cell<i64>,
+    /// What the pacer has been told within the session.
+    told: Cell<i64>,
+    /// The most that a session has brought since the last cycle.
+    step: Cell<i64>,
+}
+
+impl ExternalTally {
+    /// Counts a change. Gives what the pacer has not been told.
+    #[inline]
+    pub(crate) fn add(&self, bytes: i64) -> i64 {
+        let untold = self.untold.get() + bytes;
+        self.untold.set(untold);
+        untold
+    }
+
+    /// Tells the pacer, within a session.
+    pub(crate) fn tell(&self, pacer: &Pacer) {
+        let untold = self.untold.take();
+        self.told.set(self.told.get() + untold);
+        pacer.external().add(untold);
+    }
+
+    /// Tells the pacer, at a session's end.
+    fn end_session(&self, pacer: &Pacer) {
+        self.tell(pacer);
+        let (brought, step) = (self.told.take(), self.step.get());
+        if brought > step {
+            self.step.set(brought);
+            pacer.external().expect(brought - step);
+        }
+    }
+}
+
 /// One mutator's own state.
 pub struct Context<M> {
     /// Touched by every allocation, so not behind a borrow flag; see
@@ -122,6 +160,7 @@ pub struct Context<M> {
     registrar: RefCell<Registrar>,
     /// Bytes of cleanup records registered that the pacer has not been told of.
     cleanup_bytes: Cell<u64>,
+    external: ExternalTally,
     /// What the barrier has marked and the collector has not taken over.
     shaded: RefCell<Shaded>,
     mode: PhantomData<M>,
@@ -139,6 +178,7 @@ impl<M> Context<M> {
             allocator: UnsafeCell::new(Allocator::new()),
             registrar: RefCell::new(client.registrar()),
             cleanup_bytes: Cell::new(0),
+            external: ExternalTally::default(),
             shaded: RefCell::new(Shaded::new()),
             mode: PhantomData,
         }
@@ -166,12 +206,33 @@ impl<M> Context<M> {
         self.cleanup_bytes.set(self.cleanup_bytes.get() + CLEANUP_BYTES);
     }
 
-    /// Tells the pacer of the cleanups registered since it was told last.
+    /// Gives the count of the bytes that sessions bring outside the heap.
     #[inline]
-    pub(crate) fn report_cleanups(&self, pacer: &Pacer) {
+    pub(crate) fn external(&self) -> &ExternalTally {
+        &self.external
+    }
+
+    /// Tells the pacer what it has not been told.
+    #[inline]
+    pub(crate) fn report(&self, pacer: &Pacer) {
+        let ExternalTally { untold, told, .. } = &self.external;
+        if self.cleanup_bytes.get() as i64 | untold.get() | told.get() != 0 {
+            self.report_slowly(pacer);
+        }
+    }
+
+    #[inline(never)]
+    fn report_slowly(&self, pacer: &Pacer) {
         let bytes = self.cleanup_bytes.take();
         if bytes > 0 {
             pacer.charge_cleanups(bytes);
         }
+        self.external.end_session(pacer);
+    }
+
+    /// Does the same when a cycle begins, or the mutator goes.
+    pub(crate) fn retire(&self, pacer: &Pacer) {
+        self.report(pacer);
+        pacer.external().expect(-self.external.step.take());
     }
 }

@@ -22,6 +22,7 @@ use sexton_cleanup::{Cleanup, Client, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
+use crate::memory::external;
 use crate::memory::layout::{DENSE_WORDS, SPAN_BYTES};
 use crate::memory::phase::{Phase, PhaseCell};
 use crate::memory::space::{AllocError, CommonSpace, Usage};
@@ -63,7 +64,7 @@ pub(crate) struct Core<M: Mode> {
     space: CommonSpace<M>,
     roots: Arc<RootTable>,
     client: Client,
-    pacer: Pacer,
+    pacer: Arc<Pacer>,
     zeal: bool,
     diagnostics: bool,
     locals: M::Locals,
@@ -76,16 +77,19 @@ pub(crate) struct Core<M: Mode> {
 
 impl<M: Mode> Core<M> {
     pub(crate) fn new(client: Client, config: &HeapConfig) -> Self {
+        let pacer = Arc::new(Pacer::new(config.pacing, config.max_bytes));
+        let space = CommonSpace::new(config.max_bytes, config.huge_pages);
+        space.with(|space| space.count_external(pacer.external().clone()));
         Core {
             context: Context::new(&client),
             mutators: M::Mutators::default(),
-            space: CommonSpace::new(config.max_bytes, config.huge_pages),
+            space,
             roots: Arc::new(RootTable::new(HeapId::next())),
             locals: M::Locals::new(&client),
             inherited: client.records(),
             mark_share: AtomicU64::new(0),
             client,
-            pacer: Pacer::new(config.pacing, config.max_bytes),
+            pacer,
             zeal: config.zeal,
             diagnostics: config.diagnostics,
             steps: AtomicU64::new(0),
@@ -126,7 +130,7 @@ impl<M: Mode> Core<M> {
         self.space.phase()
     }
 
-    pub(crate) fn pacer(&self) -> &Pacer {
+    pub(crate) fn pacer(&self) -> &Arc<Pacer> {
         &self.pacer
     }
 
@@ -157,7 +161,7 @@ impl<M: Mode> Core<M> {
 
     /// Does the same for one of them, whose session this is. Tells whether it has allocated.
     pub(crate) fn retire_context(&self, context: &Context<M>) -> bool {
-        context.report_cleanups(&self.pacer);
+        context.retire(&self.pacer);
         context.with_allocator(|allocator| {
             let has_allocated = allocator.reserved() > 0;
             self.space.with(|space| allocator.retire(space));
@@ -175,7 +179,7 @@ impl<M: Mode> Core<M> {
 
     /// Asks the pacer, or zeal, with the bytes in use.
     fn asks(&self, context: &Context<M>, is_due: impl Fn(&Pacer, u64) -> bool) -> bool {
-        context.report_cleanups(&self.pacer);
+        context.report(&self.pacer);
         context.with_allocator(|allocator| {
             let taken = self.space.committed_bytes() + allocator.taken().bytes;
             let is_due = |taken| is_due(&self.pacer, taken);
@@ -234,14 +238,70 @@ impl<M: Mode> Core<M> {
         self.mark_share.store(share, Relaxed);
     }
 
-    /// Tells space and pacer what the heap takes beside the slots in use, if that matters.
-    fn tell_overhead(&self) {
+    /// Tells space and pacer what the heap takes beside the slots in use, if that matters, and what
+    /// the context has not told of the bytes outside.
+    fn tell_overhead(&self, context: &Context<M>) {
         if self.space.max_bytes() < u64::MAX {
+            context.external().tell(&self.pacer);
             let overhead = self.overhead();
             let counted = overhead.counted();
             self.pacer.set_overhead(counted);
             self.space.with(|space| space.set_overhead(counted, overhead.beside_spans()));
         }
+    }
+
+    /// Gives the bytes that payloads own outside the heap, as far as it is known.
+    pub(crate) fn owned_outside(&self) -> u64 {
+        let untold = if M::SHARED { 0 } else { self.context.external().add(0) };
+        self.pacer.external().owned().saturating_add_signed(untold)
+    }
+
+    /// Gives the bytes in use, those outside the heap included, as far as it is known.
+    pub(crate) fn weight(&self) -> u64 {
+        self.pacer.weight(self.bytes_in_use())
+    }
+
+    /// Takes note that an object brings `bytes` bytes outside the heap. Tells whether there is room
+    /// for them. If not, nothing has been counted.
+    #[inline]
+    pub(crate) fn charge_external(
+        &self,
+        context: &Context<M>,
+        assist: &dyn Assist<M>,
+        bytes: usize,
+    ) -> bool {
+        let bytes = external::change(bytes);
+        let untold = context.external().add(bytes);
+        untold < self.pacer.untold() || self.tell_external(context, assist, bytes)
+    }
+
+    /// Tells the others of what was counted. `bytes` of it are taken back if there is no room.
+    #[cold]
+    #[inline(never)]
+    fn tell_external(&self, context: &Context<M>, assist: &dyn Assist<M>, bytes: i64) -> bool {
+        context.external().tell(&self.pacer);
+        self.tell_overhead(context);
+        let has_room = || self.pacer.counted(self.space.charged_bytes()) <= self.space.max_bytes();
+        if has_room() {
+            return true;
+        }
+        // What has been reserved, and is not in use, makes room.
+        context.with_allocator(|allocator| self.space.with(|space| allocator.retire(space)));
+        if has_room() {
+            return true;
+        }
+        if self.phase().get() != Phase::Idle && !self.is_inherited() {
+            // Garbage that a cycle without slices would have swept by now.
+            assist.assist(self, context, true);
+            context.with_allocator(|allocator| self.space.with(|space| allocator.retire(space)));
+            if has_room() {
+                return true;
+            }
+        }
+        context.external().add(-bytes);
+        context.external().tell(&self.pacer);
+        self.pacer.refuse(bytes.unsigned_abs());
+        false
     }
 
     /// Takes note that a mutator has come, or gone.
@@ -278,7 +338,7 @@ impl<M: Mode> Core<M> {
         info: &'static TypeInfo,
     ) -> Result<NonNull<MaybeUninit<T>>, AllocError> {
         self.safepoint(context, assist);
-        self.tell_overhead();
+        self.tell_overhead(context);
         let refill = || {
             context.with_allocator(|allocator| {
                 allocator.refill(&self.space, info)?;
@@ -291,7 +351,7 @@ impl<M: Mode> Core<M> {
         if is_full && self.phase().get() != Phase::Idle && !self.is_inherited() {
             // Garbage that a cycle without slices would have swept by now.
             assist.assist(self, context, true);
-            self.tell_overhead();
+            self.tell_overhead(context);
             slot = refill();
         }
         // Not if the system has no memory: a cycle takes some itself.
@@ -303,13 +363,19 @@ impl<M: Mode> Core<M> {
 
     /// Why a `T` found no room, for the user.
     #[cold]
-    pub(crate) fn heap_full_reason<'gc, T: Trace<'gc>>(&self, why: AllocError) -> HeapFullReason {
+    pub(crate) fn heap_full_reason<'gc, T: Trace<'gc>>(
+        &self,
+        why: AllocError,
+        outside: usize,
+    ) -> HeapFullReason {
+        let external = self.pacer.external().bytes();
         HeapFullReason {
             heap: self.roots.heap(),
             type_name: std::any::type_name::<T>(),
             why,
-            requested: glue::type_info::<T>().slot_bytes as u64,
-            used: self.space.charged_bytes(),
+            requested: (glue::type_info::<T>().slot_bytes as u64).saturating_add(outside as u64),
+            used: self.space.charged_bytes().saturating_add(external),
+            external,
             overhead: self.overhead(),
             max: self.space.max_bytes(),
         }

@@ -20,14 +20,15 @@ impl<T> HeapFull<T> {
         self.value
     }
 
-    /// Gives the bytes the object would have taken.
+    /// Gives the bytes the object would have taken, those that it owns outside the heap included.
     pub fn requested_bytes(&self) -> u64 {
         self.reason.requested
     }
 
     /// Gives the bytes of objects' slots in use when it was asked for.
     ///
-    /// Those that other mutators of a `Shared` heap had reserved are included.
+    /// Those that other mutators of a `Shared` heap had reserved are included, and those
+    /// [outside the heap](Self::external_bytes).
     pub fn used_bytes(&self) -> u64 {
         self.reason.used
     }
@@ -35,6 +36,14 @@ impl<T> HeapFull<T> {
     /// Tells what the heap took beside them.
     pub fn overhead(&self) -> Overhead {
         self.reason.overhead
+    }
+
+    /// Gives the bytes outside the heap when it was asked for.
+    ///
+    /// These are what payloads owned, and what was charged by an
+    /// [`ExternalBytes`](crate::ExternalBytes).
+    pub fn external_bytes(&self) -> u64 {
+        self.reason.external
     }
 
     /// Gives the heap's limit in bytes.
@@ -51,23 +60,30 @@ pub(crate) struct HeapFullReason {
     pub(crate) requested: u64,
     pub(crate) used: u64,
     pub(crate) overhead: Overhead,
+    /// Of these, bytes outside the heap.
+    pub(crate) external: u64,
     pub(crate) max: u64,
 }
 
 impl fmt::Display for HeapFullReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HeapFullReason { heap, type_name, why, requested, used, overhead, max } = self;
+        let HeapFullReason { heap, type_name, why, requested, used, external, overhead, max } =
+            self;
+        let outside = fmt::from_fn(|f| match external {
+            0 => Ok(()),
+            _ => write!(f, " ({external} outside the heap)"),
+        });
         match why {
             AllocError::Limit => write!(
                 f,
                 "{heap} is full: {requested} bytes for a `{type_name}` do not fit beside the \
-                 {used} in use of max_bytes = {max}{}",
+                 {used} in use{outside} of max_bytes = {max}{}",
                 Beside(overhead)
             ),
             AllocError::System => write!(
                 f,
                 "{heap} is full: the system gave no memory for {requested} bytes of a \
-                 `{type_name}` beside the {used} in use"
+                 `{type_name}` beside the {used} in use{outside}"
             ),
         }
     }

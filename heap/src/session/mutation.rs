@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, needs_drop};
 use std::panic::Location;
 use std::ptr::NonNull;
 
@@ -16,6 +16,7 @@ use sexton_cleanup::{Cleanup, Description, RawHandle};
 
 use crate::id::HeapId;
 use crate::memory::cell_lock::{CellLock, Stamp};
+use crate::memory::external;
 use crate::memory::locking::{Local, Shared};
 use crate::memory::phase::{NO_EPOCH, Phase};
 use crate::memory::space::AllocError;
@@ -27,8 +28,9 @@ use crate::object::glue;
 use crate::object::root::{Root, SharedRoot};
 use crate::object::trace::{Branded, Trace, Tracer};
 use crate::object::weak::Weak;
+use crate::policy::external::{ExternalBytes, Quota};
 use crate::safepoint::attached::NotSend;
-use crate::session::context::Context;
+use crate::session::context::{Context, ExternalTally};
 use crate::session::core::{Assist, Core};
 use crate::session::error::{HeapFull, HeapFullReason};
 use crate::session::mode::{Mode, Payload};
@@ -112,6 +114,45 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         }
     }
 
+    /// Gives the count of what this session brings outside the heap.
+    #[inline]
+    pub(crate) fn tally(&self) -> &'gc ExternalTally {
+        self.context.external()
+    }
+
+    /// Takes note that `new` takes the place of `old` in an object of the heap.
+    #[inline]
+    pub(crate) fn replaces<T: Trace<'gc>>(&self, old: &T, new: &T) {
+        if needs_drop::<T>() {
+            let (old, new) = (old.external_bytes(), new.external_bytes());
+            if old != new {
+                self.tally().add(external::change(new) - external::change(old));
+            }
+        }
+    }
+
+    /// Takes note that a value has come into an object of the heap.
+    #[inline]
+    pub(crate) fn brings<T: Trace<'gc>>(&self, value: &T) {
+        if needs_drop::<T>() {
+            self.tally().add(external::change(value.external_bytes()));
+        }
+    }
+
+    /// Gives the way to tell the heap of bytes outside of it that it does not see.
+    ///
+    /// See [`ExternalBytes`]. O(1).
+    pub fn external(&self) -> ExternalBytes {
+        ExternalBytes::new(self.core.pacer())
+    }
+
+    /// Makes a quota of `most` things of which the system has few, such as open files.
+    ///
+    /// See [`Quota`]. Make it once, and clone it. O(quotas of the heap).
+    pub fn quota(&self, most: u64) -> Quota {
+        Quota::new(self.core.pacer(), most)
+    }
+
     #[cold]
     #[inline(never)]
     fn shade(&self, trace: impl FnOnce(&mut Tracer<'_>)) {
@@ -166,7 +207,8 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// # Errors
     ///
     /// [`HeapFull`] with the value, if the heap's `max_bytes` would be exceeded or the system gives
-    /// no memory. A collection after the session may make room. It is due if the limit is the
+    /// no memory. What the value [owns outside the heap](Trace::external_bytes) counts, too. A
+    /// collection after the session may make room. It is due if the limit is the
     /// reason, unless pacing is manual or even the empty heap could not hold the object.
     ///
     /// In a `Shared` heap, bytes that other mutators have reserved count as used. They are 64 KiB
@@ -183,6 +225,11 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     fn try_alloc_any<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
         // Asked once: the info may have another address in another function.
         let info = glue::type_info::<T>();
+        let outside = if needs_drop::<T>() { value.external_bytes() } else { 0 };
+        if outside > 0 && !self.core.charge_external(self.context, self.assist, outside) {
+            let reason = self.core.heap_full_reason::<T>(AllocError::Limit, outside);
+            return Err(HeapFull { value, reason });
+        }
         let slot = match self.context.with_allocator(|allocator| allocator.take::<T>(info)) {
             Some(slot) => Ok(slot),
             None => self.new_slot::<T>(info),
@@ -195,7 +242,10 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
                 // SAFETY: it now holds a live object of this session's heap.
                 Ok(unsafe { Gc::from_object(slot) })
             }
-            Err(why) => Err(HeapFull { value, reason: self.core.heap_full_reason::<T>(why) }),
+            Err(why) => {
+                self.context.external().add(-external::change(outside));
+                Err(HeapFull { value, reason: self.core.heap_full_reason::<T>(why, outside) })
+            }
         }
     }
 

@@ -8,7 +8,8 @@
 //! The order within a span is fixed (weak records were cleared before any span is swept):
 //!
 //! 1. the cleanup chains of dead objects are taken, and queued in the sweeper's local block;
-//! 2. drop glue runs; a panic in it is caught and counted, and the sweep goes on;
+//! 2. drop glue runs; a panic in it is caught and counted, and the sweep goes on. Live objects of
+//!    types with drop glue are asked what they own outside the heap;
 //! 3. the slots are published as free.
 //!
 //! A [`Sweeper`] keeps all it changes to itself but for the span it is handed. So several can sweep
@@ -25,8 +26,10 @@ use sexton_cleanup::{Head, LocalBlock};
 
 use sexton_sync::drop_quietly;
 
+use crate::memory::address::ObjectAddress;
 use crate::memory::bitmap;
 use crate::memory::locking::Locking;
+use crate::memory::look;
 use crate::memory::space::{Swept, Usage};
 use crate::memory::span::{Span, SpanRef};
 
@@ -56,7 +59,12 @@ pub(crate) struct Sweeper {
     heads: Vec<Head>,
     /// The last span had such chains.
     has_queued: bool,
+    /// Live objects with a lock that a session had, so that the bytes behind it were not seen.
+    blocked: Vec<ObjectAddress>,
 }
+
+/// The most objects that are looked at again.
+const MOST_BLOCKED: usize = 1024;
 
 /// What a sweep found.
 #[derive(Clone, Copy, Default, Debug)]
@@ -67,6 +75,8 @@ pub(crate) struct SweepStats {
     pub(crate) drop_panics: u64,
     pub(crate) spans: u64,
     pub(crate) emptied_spans: u64,
+    /// Bytes that live objects own outside the heap.
+    pub(crate) external_bytes: u64,
 }
 
 impl SweepStats {
@@ -77,6 +87,7 @@ impl SweepStats {
             drop_panics: self.drop_panics + other.drop_panics,
             spans: self.spans + other.spans,
             emptied_spans: self.emptied_spans + other.emptied_spans,
+            external_bytes: self.external_bytes.saturating_add(other.external_bytes),
         }
     }
 }
@@ -110,12 +121,18 @@ impl Sweeper {
     /// Makes a sweeper that queues into `local` and, if `poison`, overwrites dead objects.
     pub(crate) fn new(local: LocalBlock, poison: bool) -> Self {
         let stats = SweepStats::default();
-        Sweeper { local, poison, stats, heads: Vec::new(), has_queued: false }
+        let (heads, blocked) = (Vec::new(), Vec::new());
+        Sweeper { local, poison, stats, heads, has_queued: false, blocked }
     }
 
     /// Tells what it has found so far.
     pub(crate) fn stats(&self) -> SweepStats {
         self.stats
+    }
+
+    /// Takes the objects that have to be looked at again.
+    pub(crate) fn take_blocked(&mut self) -> Vec<ObjectAddress> {
+        mem::take(&mut self.blocked)
     }
 
     /// Gives the local block, for the flush.
@@ -189,6 +206,9 @@ impl Sweeper {
             if needs_drop && dead != 0 {
                 self.drop_dead(&span, drops.word, dead);
             }
+            if needs_drop && live != 0 {
+                self.look_at_live(&span, drops.word, live);
+            }
             if self.poison {
                 poison_dead(&span, drops.word, dead);
             }
@@ -220,12 +240,38 @@ impl Sweeper {
         }
     }
 
+    /// Sums up what live objects own outside the heap.
+    fn look_at_live(&mut self, span: &Span, word: usize, live: u64) {
+        for slot in bitmap::ones_of(word, live) {
+            let object = ObjectAddress(span.object_at(slot));
+            // SAFETY: the object is marked, so it is alive until the next sweep.
+            let (bytes, is_blocked) = unsafe { look_at(object) };
+            let sum = &mut self.stats.external_bytes;
+            *sum = sum.saturating_add(bytes);
+            if is_blocked && self.blocked.len() < MOST_BLOCKED {
+                self.blocked.push(object);
+            }
+        }
+    }
+
     fn count(&mut self, span: &Span, live: usize) {
         let stats = &mut self.stats;
         stats.spans += 1;
         stats.emptied_spans += u64::from(live == 0);
         stats.live.add(live, span.info());
     }
+}
+
+/// Tells what an object owns outside the heap, and whether something could not be seen.
+///
+/// # Safety
+///
+/// The object is alive. No other thread looks at it on behalf of a sweep, and none marks.
+pub(crate) unsafe fn look_at(object: ObjectAddress) -> (u64, bool) {
+    let glue = SpanRef::containing(object.0).info().external_bytes;
+    // SAFETY: the object is alive, and of its span's type.
+    let (bytes, is_blocked) = look::by_sweep(|| unsafe { glue(object.0) });
+    (bytes as u64, is_blocked)
 }
 
 /// `alloc := mark`, `mark := 0`; how many slots stay.

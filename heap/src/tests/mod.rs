@@ -3,6 +3,9 @@
 //! Under `--cfg loom` and `--cfg shuttle` the models run, and nothing else does.
 
 #[cfg(not(any(loom, shuttle)))]
+#[expect(unsafe_code, reason = "`Trace` by hand, which tells when it is asked")]
+mod external;
+#[cfg(not(any(loom, shuttle)))]
 mod inside;
 #[cfg(loom)]
 mod loom_handshake;

@@ -1384,9 +1384,12 @@ fn a_session_refused_in_the_middle_of_a_cycle_gets_the_room_of_unswept_garbage()
     for (pacing, keep) in [(Pacing::Manual, 4), (automatic, 4), (automatic, 1)] {
         for steps in 0..40 {
             let pool = Pool::new(PoolConfig::default(), None);
-            let config = HeapConfig { max_bytes: (OBJECTS * 256) as u64, pacing, ..config() };
-            let mut heap: RawHeap<Family> =
-                RawHeap::new(Client::new(&pool), config, |_| GcRefCell::default());
+            // The root's vector counts, too.
+            let max_bytes = OBJECTS * 256 + OBJECTS / keep * 8;
+            let config = HeapConfig { max_bytes: max_bytes as u64, pacing, ..config() };
+            let mut heap: RawHeap<Family> = RawHeap::new(Client::new(&pool), config, |_| {
+                GcRefCell::new(Vec::with_capacity(OBJECTS / keep))
+            });
             heap.mutate(|mc, root| {
                 for at in 0..OBJECTS {
                     let new = mc.alloc(Leaf::new([0; 32]));

@@ -58,11 +58,12 @@ pub(super) enum Deed {
         kind: Kind,
         address: usize,
     },
-    /// Found no room, beside that many bytes, if the heap has said so.
+    /// Found no room, beside that many bytes here and outside, if the heap has said so.
     Refused {
         id: Id,
         kind: Kind,
         used: Option<u64>,
+        external: Option<u64>,
     },
     /// A keeper was made, which drops a root of the other object when it is dropped.
     Keep {

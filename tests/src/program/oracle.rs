@@ -144,6 +144,9 @@ struct Memory {
     registered_since: u64,
     /// Cycles that have left nothing, since something was last allocated.
     empty_cycles: u32,
+    /// There has been a branch, whose list lies outside the heap. It counts, too, and the oracle
+    /// does not know how long it is.
+    has_lists: bool,
     /// The last cycle was in slices: what it has left for the pacer is not known.
     in_slices: bool,
 }
@@ -495,6 +498,7 @@ impl Oracle {
         }
         self.memory.objects += 1;
         self.memory.bytes += (self.size)(kind);
+        self.memory.has_lists |= kind == Kind::Branch;
         self.memory.empty_cycles = 0;
     }
 
@@ -502,6 +506,11 @@ impl Oracle {
     pub(super) fn refused(&mut self, id: Id, kind: Kind) {
         self.made(id, kind, 0, false);
         self.was_refused((self.size)(kind));
+    }
+
+    /// Whether something may lie outside the heap.
+    pub(super) fn has_lists(&self) -> bool {
+        self.memory.has_lists
     }
 
     /// A weak record found no room.
@@ -597,6 +606,7 @@ impl Oracle {
     /// Whether a session that ends now collects.
     pub(super) fn due(&self) -> Due {
         let Memory { bytes, trigger, limit_trigger, refused, registered_since, .. } = self.memory;
+        let outside = if self.memory.has_lists { AMPLE_OUTSIDE } else { 0 };
         if self.setup.zeal {
             Due::Yes
         } else if self.setup.pace.is_none() {
@@ -604,9 +614,11 @@ impl Oracle {
         } else if self.setup.pause.is_some() || self.snapshot.is_some() || self.memory.in_slices {
             // It depends on how far a cycle has come.
             Due::Perhaps
-        } else if refused || bytes > trigger.min(limit_trigger) {
+        } else if refused || bytes > trigger.min(limit_trigger).saturating_add(outside) {
             Due::Yes
-        } else if bytes + registered_since * AMPLE_CLEANUP_BYTES <= trigger {
+        } else if bytes + registered_since * AMPLE_CLEANUP_BYTES + outside <= trigger
+            && bytes + outside <= limit_trigger
+        {
             Due::No
         } else {
             Due::Perhaps
@@ -1333,6 +1345,9 @@ impl Act {
 
 /// More than a registered cleanup counts for towards the next cycle.
 const AMPLE_CLEANUP_BYTES: u64 = 1 << 10;
+
+/// More than the lists of branches take.
+const AMPLE_OUTSIDE: u64 = 64 << 10;
 
 /// Half of what the limit leaves beside the living may be allocated.
 fn limit_trigger(setup: Setup, live: u64) -> u64 {

@@ -78,14 +78,11 @@ impl Kind {
 
 /// Bytes that an object of that size counts for, as the documentation of reports and limits has it.
 fn slot_bytes(size: usize) -> u64 {
-    let slot = size.max(16).next_multiple_of(8) as u64;
-    if slot > SPAN { slot.next_multiple_of(SPAN) } else { slot }
+    size.max(8).next_multiple_of(8) as u64
 }
 
-const SPAN: u64 = 64 << 10;
-
 /// Bytes that a weak record counts for.
-pub(super) const RECORD_BYTES: u64 = 16;
+pub(super) const RECORD_BYTES: u64 = 8;
 
 /// The pointers of a node that its cell holds.
 #[derive(Trace)]
@@ -192,6 +189,8 @@ impl<M: Ground> Seed<M> {
 pub(super) struct Refusal {
     pub(super) requested: u64,
     pub(super) used: u64,
+    /// Of these, bytes outside the heap.
+    pub(super) external: u64,
     pub(super) max: u64,
 }
 
@@ -254,6 +253,7 @@ fn put<'gc, M: Ground, T: Trace<'gc> + Payload<M>>(
     mc.try_alloc(value).map_err(|full| Refusal {
         requested: full.requested_bytes(),
         used: full.used_bytes(),
+        external: full.external_bytes(),
         max: full.max_bytes(),
     })
 }

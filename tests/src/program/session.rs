@@ -286,7 +286,7 @@ impl<'s, 'gc, M: Ground> Session<'s, 'gc, M> {
     /// Likewise, of one that may need company.
     pub(super) fn grow(&mut self, seed: Seed<M>, fallible: bool) -> Option<Any<'gc, M>> {
         let (id, kind) = (self.common.next_id(), seed.kind());
-        self.scribe.journal.asked = Some(Deed::Refused { id, kind, used: None });
+        self.scribe.journal.asked = Some(Deed::Refused { id, kind, used: None, external: None });
         let made = M::alloc(self.mc, seed, id, &self.common.ledger, fallible);
         self.scribe.journal.asked = None;
         match made {
@@ -298,8 +298,11 @@ impl<'s, 'gc, M: Ground> Session<'s, 'gc, M> {
                 let limit = self.scribe.setup.limit;
                 let told = (refusal.requested, Some(refusal.max));
                 assert_eq!(told, (kind.bytes::<M>(), limit), "{refusal:?}");
-                assert!(refusal.used <= refusal.max, "{refusal:?}");
-                self.deeds.push(Deed::Refused { id, kind, used: Some(refusal.used) });
+                // What lies outside may grow beyond the limit by itself.
+                let (used, external) = (refusal.used - refusal.external, refusal.external);
+                assert!(used <= refusal.max, "{refusal:?}");
+                let (used, external) = (Some(used), Some(external));
+                self.deeds.push(Deed::Refused { id, kind, used, external });
                 None
             }
         }
