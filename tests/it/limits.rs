@@ -23,6 +23,23 @@ fn past_the_limit_the_value_comes_back() {
     heap.mutate(|mc, _| mc.try_alloc(Leaf::new(7u64)).map(drop).unwrap());
 }
 
+/// Such objects have mappings of their own, which no object of another size has.
+#[test]
+fn large_garbage_of_one_size_makes_room_for_objects_of_another() {
+    const LIMIT: u64 = 32 << 20;
+    let mut heap: Heap<()> = calm().max_bytes(LIMIT).build(|_| ());
+    heap.mutate(|mc, ()| (0..95).for_each(|_| _ = mc.alloc(Leaf::new([1_u8; 300 << 10]))));
+    heap.collect();
+    heap.mutate(|mc, ()| {
+        for _ in 0..75 {
+            let place = mc.try_alloc(Leaf::new([2_u8; 400 << 10])).map_err(|full| full.to_string());
+            assert_eq!(place.unwrap()[7], 2);
+        }
+    });
+    heap.verify().unwrap();
+    assert!(heap.stats().resident_bytes <= LIMIT + (1 << 20));
+}
+
 #[test]
 fn alloc_past_the_limit_panics_and_leaves_the_heap_usable() {
     let mut heap = builder().max_bytes(10_000).build(|_| World::default());

@@ -78,6 +78,26 @@ fn assert_intact(heap: &mut RecordHeap, one_in: u64) {
     heap.verify().unwrap();
 }
 
+/// Two objects share a page. It goes back with the one, and comes again with the other.
+#[test]
+fn a_page_that_a_neighbour_uses_again_counts_again() {
+    type Wide = Leaf<[u8; 40_968]>;
+    let mut heap: Heap<()> = calm().build(|_| ());
+    let wide = |heap: &mut Heap<()>| -> Root<Wide> {
+        heap.mutate(|mc, ()| mc.root(mc.alloc(Leaf::new([1; 40_968]))))
+    };
+    let first = wide(&mut heap);
+    drop((wide(&mut heap), wide(&mut heap)));
+    heap.collect();
+    heap.trim();
+    let without = heap.stats().resident_bytes;
+    let second = wide(&mut heap);
+    heap.trim();
+    heap.verify().unwrap();
+    assert!(heap.stats().resident_bytes > without);
+    drop((first, second));
+}
+
 #[test]
 fn spans_that_a_storm_has_emptied_go_back_in_the_second_cycle() {
     apart("memory::spans_that_a_storm_has_emptied_go_back_in_the_second_cycle", || {

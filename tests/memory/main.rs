@@ -333,7 +333,7 @@ fn what_cleanups_release_does_not_put_the_next_cycle_off() {
     assert_eq!(heap.stats().cycles, cycles + 1);
     // What is charged and released in between leaves the trigger where it is.
     for _ in 0..1000 {
-        external.hold(1 << 20);
+        drop(external.hold(1 << 20));
     }
     heap.mutate(|_, _| {});
     assert_eq!(heap.stats().cycles, cycles + 1);

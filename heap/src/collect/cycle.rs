@@ -280,6 +280,10 @@ impl<M: Mode> Collector<M> {
     /// Ends a slice for which the work did not come back in time.
     fn end_in_vain(&self, cycle: &mut Cycle, core: &Core<M>, stopped: Stopped) -> Option<GcReport> {
         cycle.pace.after_slice(core, cycle.report.pause_time, Some(self.slice()));
+        if self.background.is_done() {
+            // What was just set must not put the next stop off.
+            core.pacer().set_next_slice(0);
+        }
         cycle.report.safepoint_time += stopped.safepoint_time;
         cycle.report.release_time += cycle.clock.lap();
         self.record_pause(cycle, stopped);
@@ -800,7 +804,8 @@ impl Cycle {
         let mut sweeping = self.sweeping.take().expect("a sweep is under way");
         self.huge_pages = sweeping.huge_pages;
         if !sweeping.given_up {
-            sweeping.recount_external(core, &mut self.report);
+            // The sweep is over, and its phase is not.
+            or_abort(|| sweeping.recount_external(core, &mut self.report));
             sweeping.report(&mut self.report);
         }
         core.phase().pass(Phase::Sweeping, Phase::Idle, NO_EPOCH);

@@ -131,6 +131,8 @@ impl<R: Branded> RawMutator<'_, R> {
         }
         let parks = collector.goes_on_within_sessions(core);
         let stopped = self.stop_unless(parks, || core.steps() != due.after);
+        // A session that was still open may have ended the cycle meanwhile.
+        let stopped = stopped.filter(|_| core.steps() == due.after);
         stopped.is_some_and(|guard| self.heap.advance(guard.stopped, &guard).is_some())
     }
 

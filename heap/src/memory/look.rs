@@ -7,13 +7,14 @@ use std::cell::Cell;
 use sexton_sync::thread_local;
 
 thread_local! {
-    static SWEEP: Cell<Sweep> = Cell::new(Sweep::No);
-    static ELEMENTS: Cell<Elements> = Cell::new(Elements { depth: 0, left: 0 });
+    static SWEEP: Cell<Sweep> = Cell::default();
+    static ELEMENTS: Cell<Elements> = Cell::default();
 }
 
 /// Whether this thread looks on behalf of a sweep.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Sweep {
+    #[default]
     No,
     Yes,
     /// And a lock was held, so that something has not been seen.
@@ -21,7 +22,7 @@ enum Sweep {
 }
 
 /// What may still be looked at within the containers of one field.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Elements {
     /// Containers that are being looked into, one within the other.
     depth: u32,
@@ -39,6 +40,7 @@ const MOST: u32 = 256;
 pub(crate) fn by_sweep(look: impl FnOnce() -> usize) -> (usize, bool) {
     // A thread that is ending may have no memory of its own any more. Locks are tried then.
     let _ending = SWEEP.try_with(|sweep| sweep.set(Sweep::Yes));
+    // A panic in it ends the process: see `or_abort` in the sweeper.
     let bytes = look();
     let ended = SWEEP.try_with(|sweep| sweep.replace(Sweep::No));
     (bytes, matches!(ended, Ok(Sweep::Blocked)))

@@ -190,8 +190,11 @@ impl Region {
     fn count_resident(&mut self) {
         let pages = self.metadata.count_ones() as usize * pages::page_bytes();
         let units = self.touched.count_ones() as usize * SPAN_BYTES;
-        self.resident_bytes =
-            if self.is_own() { self.bytes } else { units + pages - self.gone } as u64;
+        self.resident_bytes = match self.touched {
+            0 if self.is_own() => 0,
+            _ if self.is_own() => self.bytes,
+            _ => units + pages - self.gone,
+        } as u64;
     }
 
     /// Takes note that a cycle has ended; whether the region should be unmapped now. A region that
@@ -437,7 +440,12 @@ impl Region {
 
     /// Gives all free units back, and nothing of open spans: these may be being swept.
     pub(crate) fn give_back_free(&mut self) {
-        while !self.is_own() && self.free & self.touched != 0 {
+        if self.is_own() && self.free & self.touched != 0 {
+            (self.touched, self.metadata) = (0, 0);
+            self.count_resident();
+            self.give_back_pages(0, self.bytes);
+        }
+        while self.free & self.touched != 0 {
             self.give_back_units(self.free & self.touched);
         }
     }

@@ -400,7 +400,7 @@ impl Space {
         if let Some(region) = self.regions.iter_mut().find(|region| region.holds(span.base())) {
             let was_resident = region.resident_bytes();
             region.regain(span);
-            self.resident_bytes += region.resident_bytes() - was_resident;
+            self.resident_bytes = self.resident_bytes + region.resident_bytes() - was_resident;
         }
     }
 
@@ -468,15 +468,16 @@ impl Space {
         for region in &mut self.regions {
             let was_resident = region.resident_bytes();
             region.give_back_free();
-            self.resident_bytes -= was_resident - region.resident_bytes();
+            self.resident_bytes = self.resident_bytes + region.resident_bytes() - was_resident;
         }
+        self.count_metadata();
     }
 
     fn open_span_in(&mut self, at: usize, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
         let region = &mut self.regions[at];
         let (was_resident, metadata_bytes) = (region.resident_bytes(), region.metadata_bytes());
         let (span, others) = region.open(info, class)?;
-        self.resident_bytes += region.resident_bytes() - was_resident;
+        self.resident_bytes = self.resident_bytes + region.resident_bytes() - was_resident;
         self.metadata_bytes += region.metadata_bytes() - metadata_bytes;
         if others != 0 {
             // SAFETY: they are the units of spans that were opened with this one.
@@ -542,7 +543,7 @@ impl Space {
             // SAFETY: it holds no object, so no pointer leads into it, and sweep left its bitmaps
             // zero.
             unsafe { region.close(span) };
-            self.resident_bytes += region.resident_bytes() - was_resident;
+            self.resident_bytes = self.resident_bytes + region.resident_bytes() - was_resident;
             self.first_with_room = self.first_with_room.min(at);
             return;
         }
@@ -563,7 +564,7 @@ impl Space {
         let was_resident = region.resident_bytes();
         // SAFETY: if it holds no object, no pointer leads into it, and sweep left its bitmaps zero.
         let emptied = unsafe { region.sort_grouped(unit, span, swept == Swept::Empty) };
-        self.resident_bytes += region.resident_bytes() - was_resident;
+        self.resident_bytes = self.resident_bytes + region.resident_bytes() - was_resident;
         if !region.is_grouped(unit) {
             self.first_with_room = self.first_with_room.min(at);
             return;
@@ -592,7 +593,7 @@ impl Space {
             let region = &mut self.regions[at];
             let was_resident = region.resident_bytes();
             if region.give_back(Unused::ForACycle).is_some() {
-                self.resident_bytes -= was_resident - region.resident_bytes();
+                self.resident_bytes = self.resident_bytes + region.resident_bytes() - was_resident;
                 return Released::Some;
             }
             if self.huge_pages && huge_pages != HugePages::No && region.has_well_used() {
@@ -600,7 +601,7 @@ impl Space {
                     HugePages::Now => region.well_used(),
                     _ => None,
                 };
-                self.resident_bytes += region.resident_bytes() - was_resident;
+                self.resident_bytes = self.resident_bytes + region.resident_bytes() - was_resident;
                 return page.map_or(Released::WellUsed, Released::HugePage);
             }
             self.cursor = at;
@@ -630,7 +631,7 @@ impl Space {
             while let Some(gone) = region.give_back(Unused::Now) {
                 bytes += gone as u64;
             }
-            self.resident_bytes -= was_resident - region.resident_bytes();
+            self.resident_bytes = self.resident_bytes + region.resident_bytes() - was_resident;
         }
         self.count_metadata();
         self.regions.shrink_to_fit();

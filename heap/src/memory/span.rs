@@ -249,7 +249,14 @@ impl Span {
     /// Tells whether pages had been given back, which may be in memory from here on.
     pub(crate) fn wake(&self, fills: bool) -> bool {
         if self.header.rests.replace(0) == FRESH && fills {
-            pages::touch(self.base(), self.slots() * self.info().slot_bytes);
+            // Whole pages. What is in front of the first slot is the span's, or a neighbour's in
+            // its group, and keeps its contents.
+            let start = self.base().map_addr(|base| {
+                let page = base.get() / pages::page_bytes() * pages::page_bytes();
+                std::num::NonZeroUsize::new(page).expect("no span is at address 0")
+            });
+            let lead = self.base().addr().get() - start.addr().get();
+            pages::touch(start, lead + self.slots() * self.info().slot_bytes);
         }
         self.header.gone.get() > 0
     }

@@ -41,7 +41,7 @@ use crate::object::gc::Gc;
 ///    [`Mutation::overwrites`](crate::Mutation::overwrites) of the old value before it changes, and
 ///    traces what it holds within [`Tracer::in_cell`].
 /// 7. [`external_bytes`](Trace::external_bytes) only reads what the value owns, as rule 3 says of
-///    `trace`, and by the `external_bytes` of the cells. It follows no `Gc`.
+///    `trace`, and by the `external_bytes` of the cells. It follows no `Gc`, and does not panic.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in the heap of this session",
     label = "derive `Trace` for this type, or wrap it in `Leaf` if it is foreign and holds no `Gc`",

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
 use parking_lot::lock_api::{
@@ -61,16 +62,11 @@ macro_rules! guards {
                 f: impl FnOnce(&$($mut)? T) -> &$($mut)? U,
             ) -> $name<'a, U> {
                 let $name { charge, value, .. } = guard;
-                let mut kept = None;
-                // The charge goes with `f`: if that panics, it is dropped under the lock.
-                let part = $part::map(value, |value| {
-                    let charge = charge;
-                    let part = f(value);
-                    kept = Some(charge);
-                    part
-                });
-                let Some(charge) = kept else { unreachable!("`f` has returned") };
-                $name::of(part, charge)
+                // If `f` panics it is forgotten, which the next cycle makes good: to drop it reads
+                // the value, which `f` has borrowed.
+                let charge = ManuallyDrop::new(charge);
+                let part = $part::map(value, f);
+                $name::of(part, ManuallyDrop::into_inner(charge))
             }
 
             /// Makes a guard of a part of the value, if there is that part. O(1), beside `f`.
@@ -86,14 +82,10 @@ macro_rules! guards {
                 f: impl FnOnce(&$($mut)? T) -> Option<&$($mut)? U>,
             ) -> Result<$name<'a, U>, Self> {
                 let $name { charge, value, .. } = guard;
-                let mut kept = None;
-                let part = $part::try_map(value, |value| {
-                    let charge = charge;
-                    let part = f(value);
-                    kept = Some(charge);
-                    part
-                });
-                let Some(charge) = kept else { unreachable!("`f` has returned") };
+                // As above.
+                let charge = ManuallyDrop::new(charge);
+                let part = $part::try_map(value, f);
+                let charge = ManuallyDrop::into_inner(charge);
                 match part {
                     Ok(part) => Ok($name::of(part, charge)),
                     Err(whole) => Err(Self::of(whole, charge)),

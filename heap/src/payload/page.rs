@@ -75,7 +75,7 @@ impl<C> Page<C> {
         };
         // A mark that begins later does not begin within this session.
         if M::SHARED && mc.has_barrier() {
-            return f(&mut *self.content.lock());
+            return f(&mut self.content.lock());
         }
         // SAFETY: by the file's invariant this session alone uses the page, and no marker is beside
         // it. By this function's contract no other call is under way.

@@ -10,9 +10,8 @@ use sexton_cleanup::CleanupStats;
 /// `sweep_time`, `flush_time` and `release_time`. They follow each other in this order without a
 /// gap. So their sum is `pause_time`.
 ///
-/// Objects are the program's own, counted once each, however large. Bytes are slot bytes, which a
-/// type's size is rounded up to (to 8, at least 16), those of weak records included, without span
-/// metadata.
+/// Objects are the program's own, counted once each, however large. Bytes are slot bytes: a type's
+/// size is rounded up to 8. Those of weak records are included, span metadata are not.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct GcReport {

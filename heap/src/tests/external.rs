@@ -1,7 +1,9 @@
 //! Bytes outside the heap in each phase of a cycle, and in both modes.
 
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use crate::object::trace::{Branded, Trace, Tracer};
 use crate::policy::config::HeapConfig;
 use crate::policy::pacer::Pacing;
 use crate::policy::report::{GcReport, Progress};
-use crate::{Gc, GcMutex, Leaf, Local, Mode, Mutation, Shared};
+use crate::{Gc, GcMutex, GcMutexGuard, Leaf, Local, Mode, Mutation, Shared};
 
 /// An object that owns bytes, and may come to own more. It is traced, so that a mark takes steps.
 type Buffer<'gc> = GcMutex<(Vec<u8>, Option<Gc<'gc, Leaf<u8>>>)>;
@@ -283,4 +285,71 @@ fn plain_objects_are_not_looked_at() {
         mc.alloc(Leaf::new(0_u8));
     });
     heap.collect();
+}
+
+/// A payload that looks whether its own mutex is locked, whenever it is asked.
+struct Watch {
+    mutex: Arc<AtomicPtr<GcMutex<Watch>>>,
+    asked: Arc<AtomicU8>,
+    _dropped: Box<u8>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not held")
+    }
+}
+
+// SAFETY: it holds no pointer.
+unsafe impl<'gc> Trace<'gc> for Watch {
+    type Family = Watch;
+    const NEEDS_TRACE: bool = false;
+
+    fn trace(&self, _: &mut Tracer<'_>) {}
+
+    fn external_bytes(&self) -> usize {
+        // SAFETY: it is null, or a mutex that lives as long as its content.
+        if let Some(mutex) = unsafe { self.mutex.load(SeqCst).as_ref() } {
+            assert_eq!(format!("{mutex:?}"), "GcMutex(<locked>)");
+            self.asked.fetch_add(1, SeqCst);
+        }
+        0
+    }
+}
+
+// SAFETY: no brand occurs in it.
+unsafe impl Branded for Watch {
+    type At<'gc> = Watch;
+}
+
+/// Another thread could have it otherwise. Also if the function panics that gives a part.
+#[test]
+fn a_guard_asks_its_value_while_it_has_the_lock() {
+    let mut heap: RawHeap<(), Local> = new_heap(HeapConfig::default(), |_| ());
+    let place = Arc::new(AtomicPtr::new(std::ptr::null_mut()));
+    let asked = Arc::new(AtomicU8::new(0));
+    let watch = Watch { mutex: place.clone(), asked: asked.clone(), _dropped: Box::new(0) };
+    heap.mutate(|mc, ()| {
+        let mutex = GcMutex::new(watch);
+        place.store((&raw const mutex).cast_mut(), SeqCst);
+        drop(mutex.lock(mc));
+        assert_eq!(asked.load(SeqCst), 2, "at the beginning, and at the end");
+        drop(GcMutexGuard::map(mutex.lock(mc), |watch| &mut watch.asked));
+        assert_eq!(asked.load(SeqCst), 4);
+        let whole = GcMutexGuard::filter_map(mutex.lock(mc), |_| None::<&mut u8>);
+        drop(whole.expect_err("there is no such part"));
+        assert_eq!(asked.load(SeqCst), 6);
+        let panics =
+            || GcMutexGuard::map(mutex.lock(mc), |_| -> &mut u8 { resume_unwind(Box::new(0)) });
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert_eq!(asked.load(SeqCst), 8);
+        let panics = || {
+            GcMutexGuard::filter_map(mutex.lock(mc), |_| -> Option<&mut u8> {
+                resume_unwind(Box::new(0))
+            })
+        };
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert_eq!(asked.load(SeqCst), 10);
+        place.store(std::ptr::null_mut(), SeqCst);
+    });
 }

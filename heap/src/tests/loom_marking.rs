@@ -489,7 +489,7 @@ fn move_nested<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
 
 /// Locks both locks, and tells no barrier: nothing is changed.
 fn format_nested<'gc>(mc: &Mutation<'gc, Shared>, world: &'gc World<'gc>) {
-    let _ = format!("{:?}", *world.first.outer().read(mc));
+    world.first.outer().read(mc).touch();
 }
 
 /// Formats it, although the marker may have it. No other session has.
