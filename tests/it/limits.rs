@@ -384,7 +384,7 @@ mod resident {
         apart("limits::resident::a_process_stays_below_limit_and_allowance", || {
             set_hook(Box::new(|panic| {
                 if !panic.to_string().contains("WeakRecord") {
-                    eprintln!("{panic}")
+                    eprintln!("{panic}");
                 }
             }));
             let before = status("VmRSS:");
@@ -411,7 +411,7 @@ mod resident {
         apart("limits::resident::threads_stay_below_limit_and_allowance", || {
             set_hook(Box::new(|panic| {
                 if !panic.to_string().contains("WeakRecord") {
-                    eprintln!("{panic}")
+                    eprintln!("{panic}");
                 }
             }));
             let before = status("VmRSS:");
