@@ -550,6 +550,11 @@ impl Oracle {
         self.object_mut(keeper).root = Some(object);
     }
 
+    /// Whether an object has a root in its hands.
+    pub(super) fn keeps_a_root(&self, id: Id) -> bool {
+        self.object(id).root.is_some()
+    }
+
     /// The objects whose roots are in the hands of objects that are not swept yet.
     fn roots_in_objects(&self) -> impl Iterator<Item = Id> + '_ {
         let dropped = |id: &Id| self.object(*id).drops == 0;

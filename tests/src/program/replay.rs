@@ -355,10 +355,19 @@ impl Replay {
             (Turn::PerhapsWhole, Yes | Perhaps, 1) => (vec![End, MayBegin], Perhaps),
             (Turn::Whole, Yes, 1) => (vec![GiveUp, Whole], No),
             (_, No | Perhaps, 1) => (vec![Whole], No),
+            // Which of both cycles a keeper went in, is unknown, and so whether its root was there
+            // when the second began.
+            (_, Perhaps, _) if self.has_dropped_a_keeper() => {
+                (vec![End, MayBegin, End, MayBegin], Perhaps)
+            }
             (_, _, _) => (end().into_iter().chain([Whole]).collect(), No),
         };
         self.under_way = after;
         moments
+    }
+
+    fn has_dropped_a_keeper(&self) -> bool {
+        self.drops.iter().any(|&(_, id)| self.oracle.keeps_a_root(id))
     }
 
     fn run_cycles(&mut self, cycles: u64, moments: Vec<Moment>) {
