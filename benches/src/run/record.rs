@@ -472,8 +472,9 @@ mod tests {
     fn a_record_comes_back_from_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("run.json");
-        crate::output::save(&sample(), Some(&file)).unwrap();
-        assert_eq!(Record::load(&file), Ok(sample()));
+        let record = sample();
+        crate::output::save(&record, Some(&file)).unwrap();
+        assert_eq!(Record::load(&file), Ok(record));
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("\"format\": 1", "\"format\": 9")).unwrap();
         assert_eq!(Record::load(&file).unwrap_err(), "its format is 9; valid is 1");
