@@ -288,7 +288,8 @@ mod resident {
     use std::thread;
 
     use sexton::{
-        CleanupPool, Gc, GcMutex, Heap, Mode, Mutation, Overhead, Payload, Shared, Trace, Weak,
+        CleanupPool, Gc, GcMutex, Heap, HeapBuilder, Mode, Mutation, Overhead, Payload, Shared,
+        Trace, Weak,
     };
 
     use crate::forks::apart;
@@ -370,6 +371,24 @@ mod resident {
         assert!(metadata_bytes > 0 && cleanup_bytes > 0 && weak_bytes > 0, "{overhead:?}");
     }
 
+    /// Limits what this process may have. Gives what it has in memory, and a pool.
+    fn limited_process() -> (u64, CleanupPool) {
+        // A weak record that finds no room is expected.
+        set_hook(Box::new(|panic| {
+            if !panic.to_string().contains("WeakRecord") {
+                eprintln!("{panic}");
+            }
+        }));
+        let before = status("VmRSS:");
+        limit_addresses();
+        (before, CleanupPool::manual())
+    }
+
+    /// In zeal mode the verifier's own tables would count.
+    fn limited_heap<M: Mode>(pool: &CleanupPool) -> HeapBuilder<World<'static>, M> {
+        Heap::builder().zeal(false).cleanup_pool(pool).max_bytes(LIMIT)
+    }
+
     fn assert_limited(before: u64, threads: u64) {
         let peak = status("VmHWM:") - before;
         assert!(
@@ -382,20 +401,8 @@ mod resident {
     #[test]
     fn a_process_stays_below_limit_and_allowance() {
         apart("limits::resident::a_process_stays_below_limit_and_allowance", || {
-            set_hook(Box::new(|panic| {
-                if !panic.to_string().contains("WeakRecord") {
-                    eprintln!("{panic}");
-                }
-            }));
-            let before = status("VmRSS:");
-            limit_addresses();
-            let pool = CleanupPool::manual();
-            // In zeal mode the verifier's own tables would count.
-            let mut heap: Heap<World<'static>> = Heap::builder()
-                .zeal(false)
-                .cleanup_pool(&pool)
-                .max_bytes(LIMIT)
-                .build(|_| World::default());
+            let (before, pool) = limited_process();
+            let mut heap: Heap<World<'static>> = limited_heap(&pool).build(|_| World::default());
             for round in 0..12 {
                 let full = heap.mutate(|mc, world| fill(mc, &world.lists[round % 2]));
                 if round < 2 {
@@ -413,19 +420,9 @@ mod resident {
     #[test]
     fn threads_stay_below_limit_and_allowance() {
         apart("limits::resident::threads_stay_below_limit_and_allowance", || {
-            set_hook(Box::new(|panic| {
-                if !panic.to_string().contains("WeakRecord") {
-                    eprintln!("{panic}");
-                }
-            }));
-            let before = status("VmRSS:");
-            limit_addresses();
-            let pool = CleanupPool::manual();
-            let heap: Heap<World<'static>, Shared> = Heap::builder()
-                .zeal(false)
-                .cleanup_pool(&pool)
-                .max_bytes(LIMIT)
-                .build(|_| World::default());
+            let (before, pool) = limited_process();
+            let heap: Heap<World<'static>, Shared> =
+                limited_heap(&pool).build(|_| World::default());
             thread::scope(|scope| {
                 for thread in 0..THREADS {
                     let (heap, pool) = (&heap, &pool);

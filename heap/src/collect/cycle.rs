@@ -280,15 +280,19 @@ impl<M: Mode> Collector<M> {
     /// Ends a slice for which the work did not come back in time.
     fn end_in_vain(&self, cycle: &mut Cycle, core: &Core<M>, stopped: Stopped) -> Option<GcReport> {
         cycle.pace.after_slice(core, cycle.report.pause_time, Some(self.slice()));
-        if self.background.is_done() {
-            // What was just set must not put the next stop off.
-            core.pacer().set_next_slice(0);
-        }
+        self.leave_due(core);
         cycle.report.safepoint_time += stopped.safepoint_time;
         cycle.report.release_time += cycle.clock.lap();
         self.record_pause(cycle, stopped);
         core.count_step();
         None
+    }
+
+    /// Makes the next slice due again if the thread has: what was set since must not put it off.
+    fn leave_due(&self, core: &Core<M>) {
+        if self.background.is_done() {
+            core.pacer().set_next_slice(0);
+        }
     }
 
     fn record_pause(&self, cycle: &mut Cycle, stopped: Stopped) {
@@ -426,10 +430,7 @@ impl<M: Mode> Collector<M> {
         }
         let waited = began.elapsed();
         pace.after_wait(core, self.slice());
-        if self.background.is_done() {
-            // What was just set must not put the next stop off.
-            core.pacer().set_next_slice(0);
-        }
+        self.leave_due(core);
         self.history.with(|history| history.record_pause(waited, Duration::ZERO));
         true
     }

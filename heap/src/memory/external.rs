@@ -13,17 +13,22 @@ pub(crate) struct External {
     owned: AtomicI64,
     /// What a program has charged.
     charged: Gauge,
-    /// Both, and what sessions are expected to bring: one number to look at when a session ends.
+    /// What payloads own, and what sessions are expected to bring.
     ahead: AtomicI64,
 }
 
-/// The most that one change counts for. So no sum of changes overflows.
+/// The most that one change counts for: more than a process can have.
 const MOST: u64 = 1 << 48;
 
 /// Gives a number of bytes as a change.
 #[inline]
 pub(crate) fn change(bytes: usize) -> i64 {
     (bytes as u64).min(MOST) as i64
+}
+
+/// Adds without overflow, as a hand-written `external_bytes` may say anything.
+fn add(sum: &AtomicI64, bytes: i64) {
+    sum.update(Relaxed, Relaxed, |sum| sum.saturating_add(bytes));
 }
 
 impl External {
@@ -42,39 +47,36 @@ impl External {
     /// Gives all bytes outside the heap, and those that sessions are expected to bring.
     #[inline]
     pub(crate) fn ahead(&self) -> u64 {
-        self.ahead.load(Relaxed).max(0) as u64
+        (self.ahead.load(Relaxed).max(0) as u64).saturating_add(self.charged.count())
     }
 
     /// Takes note that payloads own more by this number, or less.
     pub(crate) fn add(&self, bytes: i64) {
-        self.owned.fetch_add(bytes, Relaxed);
-        self.ahead.fetch_add(bytes, Relaxed);
+        add(&self.owned, bytes);
+        add(&self.ahead, bytes);
     }
 
     /// Takes note that sessions are expected to bring more by this number, or less.
     pub(crate) fn expect(&self, bytes: i64) {
-        self.ahead.fetch_add(bytes, Relaxed);
+        add(&self.ahead, bytes);
     }
 
     /// Takes note that a program has charged that many bytes.
     pub(crate) fn charge(&self, bytes: u64) {
-        let bytes = bytes.min(MOST);
         self.charged.charge(bytes);
-        self.ahead.fetch_add(bytes as i64, Relaxed);
     }
 
     /// Takes note that a program has released that many bytes. Tells whether it has never had so
     /// few charged since the last cycle.
     pub(crate) fn release(&self, bytes: u64) -> bool {
-        let (before, after) = self.charged.release(bytes);
-        self.ahead.fetch_sub((before - after).min(MOST) as i64, Relaxed);
-        self.charged.lower(after)
+        self.charged.lower(self.charged.release(bytes).1)
     }
 
     /// Replaces what was known at the `before` of a sweep by what the sweep has `seen`. What has
     /// been added in between stays.
     pub(crate) fn recount(&self, before: u64, seen: u64) {
-        self.add(seen.min(i64::MAX as u64) as i64 - before as i64);
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.add(signed(seen) - signed(before));
     }
 
     /// Gives the count of what was charged.
@@ -156,12 +158,28 @@ mod tests {
     fn the_sum_follows_all_changes() {
         let external = External::default();
         external.add(100);
-        external.charge(u64::MAX);
+        external.charge(1 << 50);
+        external.charge(1 << 50);
         external.expect(7);
-        assert_eq!(external.ahead(), 107 + MOST);
-        assert!(!external.release(u64::MAX), "the least was zero");
+        assert_eq!(external.ahead(), 107 + (1 << 51));
+        assert!(!external.release(1 << 51), "the least was zero");
         external.expect(-7);
         assert_eq!((external.ahead(), external.bytes()), (100, 100));
+    }
+
+    #[test]
+    fn no_sum_overflows_whatever_is_counted() {
+        let external = External::default();
+        for _ in 0..1 << 16 {
+            external.charge(u64::MAX);
+            external.add(change(usize::MAX));
+            external.expect(change(usize::MAX));
+        }
+        assert_eq!((external.ahead(), external.bytes()), (u64::MAX, u64::MAX));
+        external.recount(external.owned(), u64::MAX);
+        external.recount(external.owned(), 5);
+        external.release(u64::MAX);
+        assert_eq!(external.bytes(), 5);
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub unsafe trait Trace<'gc>: Sized {
     /// in all that lie within one another. Elements without drop glue are not looked at.
     ///
     /// A cell that is locked, or mutably borrowed, tells 0. The sweep looks at it again at the end
-    /// of the cycle, when no session is open.
+    /// of the cycle.
     ///
     /// It may give any number. It does not panic: a panic within a sweep ends the process.
     #[inline]

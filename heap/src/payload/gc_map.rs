@@ -274,7 +274,11 @@ impl<'gc, K: Trace<'gc>, V: Copy + Trace<'gc>, S> GcMap<'gc, K, V, S> {
                 removed.into_iter().filter_map(|bucket| take(table, bucket)).collect()
             });
             self.len.set(self.len.get() - removed.len());
-            leaf.owns(mc, removed.iter().map(|entry| bytes_of(&entry.key)).sum(), 0);
+            leaf.owns(
+                mc,
+                removed.iter().map(|entry| bytes_of(&entry.key)).fold(0, usize::saturating_add),
+                0,
+            );
             // Here drop glue runs, and the map is whole.
             drop(removed);
         });

@@ -129,7 +129,7 @@ impl ExternalTally {
     /// Counts a change. Gives what the pacer has not been told.
     #[inline]
     pub(crate) fn add(&self, bytes: i64) -> i64 {
-        let untold = self.untold.get() + bytes;
+        let untold = self.untold.get().saturating_add(bytes);
         self.untold.set(untold);
         untold
     }
@@ -137,7 +137,7 @@ impl ExternalTally {
     /// Tells the pacer, within a session.
     pub(crate) fn tell(&self, pacer: &Pacer) {
         let untold = self.untold.take();
-        self.told.set(self.told.get() + untold);
+        self.told.set(self.told.get().saturating_add(untold));
         pacer.external().add(untold);
     }
 
@@ -147,7 +147,7 @@ impl ExternalTally {
         let (brought, step) = (self.told.take(), self.step.get());
         if brought > step {
             self.step.set(brought);
-            pacer.external().expect(brought - step);
+            pacer.external().expect(brought.saturating_sub(step));
         }
     }
 }

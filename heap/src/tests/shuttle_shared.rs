@@ -239,21 +239,25 @@ fn shared_roots() {
     end(scene);
 }
 
-/// Cycles whose phases are worked off by threads beside sessions. These link, register, downgrade,
-/// and leave garbage.
-fn step_beside_sessions() {
-    let spawn: SpawnHelper = Arc::new(|number, work| {
+/// A thread for the work beside sessions, and none that helps within a stop.
+fn beside() -> SpawnHelper {
+    Arc::new(|number, work| {
         if number > 0 {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
         thread::spawn(work);
         Ok(())
-    });
+    })
+}
+
+/// Cycles whose phases are worked off by threads beside sessions. These link, register, downgrade,
+/// and leave garbage.
+fn step_beside_sessions() {
     let scene = scene_with(HeapConfig {
         pacing: Pacing::Manual,
         zeal: false,
         gc_threads: Some(2),
-        spawn_helper: Some(spawn),
+        spawn_helper: Some(beside()),
         ..HeapConfig::default()
     });
     on_threads(&scene, 2, |number, scene, mut mutator| {
@@ -293,19 +297,12 @@ fn step_beside_sessions() {
 /// Cycles that go on within sessions, where those allocate: on their threads, or while they are
 /// parked for others.
 fn step_within_sessions() {
-    let spawn: SpawnHelper = Arc::new(|number, work| {
-        if number > 0 {
-            return Err(std::io::ErrorKind::OutOfMemory.into());
-        }
-        thread::spawn(work);
-        Ok(())
-    });
     let scene = scene_with(HeapConfig {
         pacing: Pacing::Automatic { min_bytes: 64, growth: 0.0 },
         pause_budget: Some(Duration::ZERO),
         zeal: false,
         gc_threads: Some(2),
-        spawn_helper: Some(spawn),
+        spawn_helper: Some(beside()),
         ..HeapConfig::default()
     });
     on_threads(&scene, 3, |number, _, mut mutator| {
