@@ -401,6 +401,10 @@ impl Oracle {
         let live = self.reachable();
         let records = self.base_record..self.records.len();
         let before = self.take_snapshot();
+        if let Some(Snapshot { ended, .. }) = before {
+            // A cycle that is over now may have queued what handles have ended since.
+            self.adrift = Some(self.adrift.unwrap_or_default() + ended);
+        }
         let objects: HashSet<Id> =
             self.present().filter(|&id| !live.objects[id as usize - self.base]).collect();
         // The cycle may have queued them: it may sweep in its first step, and drop glue end what
