@@ -1,8 +1,8 @@
 //! Back-pressure: what a heap does when its cleanups queue up faster than they run.
 //!
-//! Invariant: it is applied right after a collection, when no session is open and nothing is
-//! locked. It is never applied inside a cleanup. So whatever it runs may do whatever a cleanup may
-//! do.
+//! Invariant: it is applied after a collection, when the thread has no session open and has nothing
+//! locked. A collection that has ended within a session has it applied when one ends. It is never
+//! applied inside a cleanup. So whatever it runs may do whatever a cleanup may do.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +15,9 @@ use crate::pool::CleanupPool;
 /// What a heap does after a collection that leaves more cleanups waiting than its high-water mark.
 ///
 /// It is never applied in the child of a `fork` to a heap made before: nothing is queued there.
+///
+/// A collection that has ended within a session counts as well. The first session that ends then,
+/// of any mutator, has the policy applied on its thread.
 ///
 /// Registered cleanups take memory before they are queued, too. How many there are at most is a
 /// matter of when the heap collects. What waits is bounded by the mark, one collection's cleanups,

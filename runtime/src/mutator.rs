@@ -1,7 +1,8 @@
 //! `Mutator`: one thread's access to a `Shared` heap, with the policy of when to collect.
 //!
 //! Invariant: back-pressure is applied after a collection, by the thread that collected. The
-//! mutators have been resumed by then.
+//! mutators have been resumed by then. A collection that has ended within a session has it applied
+//! by the first thread whose session ends then.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

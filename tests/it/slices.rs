@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use sexton::{
-    CleanupPool, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcRwLock, Heap, Leaf, Mutation, Pacing,
-    Progress, Root, Shared, Trace, Weak,
+    BackPressure, CleanupPool, Gc, GcAtomic, GcCell, GcMutex, GcRefCell, GcRwLock, Heap, Leaf,
+    Mutation, Pacing, Progress, Root, Shared, Trace, Weak,
 };
 
 /// A node with a link of each kind.
@@ -686,4 +686,46 @@ fn a_cycle_ends_within_a_session_that_allocates_for_ever() {
     });
     assert_eq!(mutator.collect().live_objects, 1);
     mutator.verify().unwrap();
+}
+
+/// A cycle that ends within a session has queued its cleanups by then. The session's end waits for
+/// them, and not that of the next cycle.
+#[test]
+fn back_pressure_follows_a_cycle_that_has_ended_within_a_session() {
+    const CLEANUPS: u64 = 5_000;
+    let pool = CleanupPool::manual();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let policy = BackPressure::call(move |backlog| {
+        counted.fetch_add(1, SeqCst);
+        assert_eq!(backlog.cleanups, CLEANUPS);
+        backlog.pool.run_pending(backlog.cleanups as usize);
+    });
+    let heap: Heap<SharedChain<'static>, Shared> = Heap::builder()
+        .zeal(false)
+        .gc_threads(2)
+        .pacing(Pacing::Automatic { min_bytes: 64 << 20, growth: 1.0 })
+        .cleanup_pool(&pool)
+        .back_pressure(10, policy)
+        .build(|_| SharedChain::default());
+    let mut mutator = heap.attach();
+    mutator.mutate(|mc, _| {
+        let link = || mc.alloc(Link { _next: None, _words: [0; 3] });
+        (0..CLEANUPS).for_each(|_| _ = mc.add_cleanup(link(), || {}));
+    });
+    assert!(!mutator.step(Duration::ZERO).is_finished());
+    mutator.mutate(|mc, _| {
+        let began = std::time::Instant::now();
+        while heap.stats().cycles == 0 {
+            assert!(began.elapsed() < Duration::from_secs(60), "the cycle does not end");
+            (0..10_000).for_each(|_| _ = mc.alloc(Link { _next: None, _words: [0; 3] }));
+            std::thread::yield_now();
+        }
+        assert_eq!(heap.stats().cleanups.backlog, CLEANUPS);
+        assert_eq!(calls.load(SeqCst), 0, "no user code runs within a session");
+    });
+    assert_eq!(calls.load(SeqCst), 1);
+    assert_eq!(heap.stats().cleanups.backlog, 0);
+    mutator.mutate(|_, _| ());
+    assert_eq!(calls.load(SeqCst), 1);
 }

@@ -816,7 +816,10 @@ impl Cycle {
 
 impl<M: Mode> Assist<M> for Collector<M> {
     fn assist(&self, core: &Core<M>, context: &Context<M>, to_the_end: bool) {
-        if self.end_swept(core).is_some() || self.cycle.with(|cycle| cycle.thrown.is_some()) {
+        if self.end_swept(core).is_some() {
+            return core.pacer().tell_of_end();
+        }
+        if self.cycle.with(|cycle| cycle.thrown.is_some()) {
             return;
         }
         if !to_the_end && self.wait_beside(core) {
@@ -829,11 +832,16 @@ impl<M: Mode> Assist<M> for Collector<M> {
         let ran = core
             .mutators()
             .while_stopped(context, |stopped| self.run(core, begun, stopped, until, &alone));
-        if let Some(Err(payload)) = ran {
-            // The session goes on. The end of one throws this.
-            let surplus = self.cycle.with(|cycle| cycle.thrown.replace(payload));
-            surplus.into_iter().for_each(drop_quietly);
-            core.pacer().set_next_slice(0);
+        match ran {
+            // A session's end says so, as what follows a cycle may run the user's code.
+            Some(Ok(Some(_))) => core.pacer().tell_of_end(),
+            Some(Ok(None)) | None => {}
+            Some(Err(payload)) => {
+                // The session goes on. The end of one throws this.
+                let surplus = self.cycle.with(|cycle| cycle.thrown.replace(payload));
+                surplus.into_iter().for_each(drop_quietly);
+                core.pacer().set_next_slice(0);
+            }
         }
     }
 }

@@ -322,9 +322,9 @@ impl<R: Branded> RawHeap<R, Local> {
         self.session(self.core.context(), f)
     }
 
-    /// Tells whether the pacer, or zeal, asks for a cycle now.
+    /// Tells whether the pacer, or zeal, asks for a cycle now, or one has ended within a session.
     pub fn wants_collection(&self) -> bool {
-        self.core.collection_due(self.core.context())
+        self.core.is_end_due(self.core.context())
     }
 
     /// Runs one full cycle; see the facade's `collect`.
@@ -337,16 +337,17 @@ impl<R: Branded> RawHeap<R, Local> {
         self.cycle(Stopped::now(), &NoneWaiting)
     }
 
-    /// Runs the cycle, or the slice of one, that is due. Gives the report of a cycle that ends.
+    /// Runs the cycle, or the slice of one, that is due. Gives the report of a cycle that ends, or
+    /// has ended within a session since this was called last.
     ///
     /// # Panics
     ///
     /// As [`collect`](Self::collect).
     pub fn collect_if_due(&mut self) -> Option<GcReport> {
-        if !self.wants_collection() {
-            return None;
-        }
-        self.advance(Stopped::now(), &NoneWaiting)
+        let is_due = self.core.collection_due(self.core.context());
+        let ended = if is_due { self.advance(Stopped::now(), &NoneWaiting) } else { None };
+        let has_ended = self.core.take_end();
+        ended.or_else(|| self.last_report().filter(|_| has_ended))
     }
 
     /// Gets on with a cycle for about `budget`; see the facade's `step`.

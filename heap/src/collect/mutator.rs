@@ -21,6 +21,7 @@ use crate::policy::report::{GcReport, Progress};
 use crate::safepoint::attached::{AlreadyAttached, AttachGuard};
 use crate::safepoint::handshake::{Handshake, MutatorState, SlowSessionPolicy, StopGuard};
 use crate::session::context::Context;
+use crate::session::core::Core;
 use crate::session::mutation::Mutation;
 
 /// One thread's mutator of a heap.
@@ -86,8 +87,8 @@ impl<R: Branded> RawHeap<R, Shared> {
 impl<R: Branded> RawMutator<'_, R> {
     /// Opens a session: calls `f` with the session and the root.
     ///
-    /// If the session has made a cycle due, it gives a [`Due`], for
-    /// [`collect_if_due`](Self::collect_if_due).
+    /// If the session has made a cycle due, or one has ended within a session, it gives a [`Due`],
+    /// for [`collect_if_due`](Self::collect_if_due).
     #[inline]
     pub fn mutate<T>(
         &mut self,
@@ -97,8 +98,8 @@ impl<R: Branded> RawMutator<'_, R> {
         let session = heap.handshake().enter(&self.state);
         let result = heap.session(context, f);
         // Within the session: it looks into the context.
-        let is_due = heap.core.collection_due(context);
-        let due = is_due.then(|| Due { after: heap.core.steps() });
+        let is_due = heap.core.is_end_due(context);
+        let due = is_due.then(|| Due::of(&heap.core, context));
         drop(session);
         (result, due)
     }
@@ -117,11 +118,16 @@ impl<R: Branded> RawMutator<'_, R> {
 
     /// Runs the cycle that is due, or a slice of it, unless that has been done since.
     ///
-    /// Tells whether a cycle has ended.
+    /// Tells whether a cycle has ended: here, or within a session since this was asked last.
     #[cold]
     #[inline(never)]
     pub fn collect_if_due(&mut self, due: Due) -> bool {
         self.heap.assert_not_inherited();
+        let ends = due.collects && self.advance(due);
+        self.heap.core.take_end() | ends
+    }
+
+    fn advance(&self, due: Due) -> bool {
         let RawHeap { core, collector, .. } = self.heap;
         if collector.end_swept(core).is_some() {
             return true;
@@ -227,8 +233,19 @@ impl<R: Branded> Drop for RawMutator<'_, R> {
     }
 }
 
-/// A cycle is due: as many had been run when that was found.
+/// Something is to be done at a session's end.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
+    /// As many cycles, and slices, had been run when that was found.
     pub(crate) after: u64,
+    /// A cycle is due, or a slice of one.
+    pub(crate) collects: bool,
+}
+
+impl Due {
+    #[cold]
+    #[inline(never)]
+    fn of(core: &Core<Shared>, context: &Context<Shared>) -> Self {
+        Due { after: core.steps(), collects: core.collection_due(context) }
+    }
 }

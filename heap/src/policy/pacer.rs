@@ -90,7 +90,8 @@ pub(crate) struct Pacer {
     overhead: AtomicU64,
     /// Bytes of cleanup records registered since the last cycle, as far as mutators have told.
     cleanup_bytes: AtomicU64,
-    /// Why a cycle is due whatever is in use: of [`REFUSED`], [`QUOTA`] and [`SHORT`].
+    /// Why a session's end has something to do whatever is in use: of [`REFUSED`], [`QUOTA`],
+    /// [`SHORT`] and [`ENDED`].
     reasons: AtomicU8,
     external: Arc<External>,
     /// What payloads in the root own outside the heap, which no sweep sees.
@@ -110,6 +111,9 @@ const REFUSED: u8 = 1;
 const QUOTA: u8 = 2;
 /// A quota is nearly used up.
 const SHORT: u8 = 4;
+/// A cycle has ended within a session, and no session's end has told of it. Nothing is to be
+/// collected for that.
+const ENDED: u8 = 8;
 
 /// What is in use of a quota.
 pub(crate) struct CountOfQuota {
@@ -174,11 +178,34 @@ impl Pacer {
     /// far above it.
     #[inline]
     pub(crate) fn is_due(&self, bytes_in_use: u64) -> bool {
+        self.is_due_for(bytes_in_use, !ENDED)
+    }
+
+    /// Tells whether a session's end has something to do: for a cycle that is due, or for one that
+    /// has ended within a session.
+    #[inline]
+    pub(crate) fn is_end_due(&self, bytes_in_use: u64) -> bool {
+        self.is_due_for(bytes_in_use, u8::MAX)
+    }
+
+    #[inline]
+    fn is_due_for(&self, bytes_in_use: u64, reasons: u8) -> bool {
         let ahead = bytes_in_use.saturating_add(self.external.ahead());
         let cleanup_bytes = self.cleanup_bytes.load(Relaxed);
         ahead.saturating_add(cleanup_bytes) > self.trigger.load(Relaxed)
             || self.limited(ahead) > self.limit_trigger.load(Relaxed)
-            || self.reasons.load(Relaxed) != 0
+            || self.reasons.load(Relaxed) & reasons != 0
+    }
+
+    /// Takes note that a cycle has ended within a session. Called after
+    /// [`after_cycle`](Self::after_cycle), which forgets those before.
+    pub(crate) fn tell_of_end(&self) {
+        self.reasons.fetch_or(ENDED, Relaxed);
+    }
+
+    /// Tells whether a cycle has ended within a session since this was asked last.
+    pub(crate) fn take_end(&self) -> bool {
+        self.reasons.fetch_and(!ENDED, Relaxed) & ENDED != 0
     }
 
     /// Gives the bytes in use, here and outside, with this many bytes of slots in use.

@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sexton_cleanup::{Cleanup, Client, Description, RawHandle};
+use sexton_cleanup::{Cleanup, Client, Description, RawHandle, in_cleanup};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
@@ -175,6 +175,20 @@ impl<M: Mode> Core<M> {
     /// are at most 64 KiB each, or one larger object.
     pub(crate) fn collection_due(&self, context: &Context<M>) -> bool {
         self.asks(context, Pacer::is_due)
+    }
+
+    /// Tells whether the session's end has something to do: a cycle is due, or one that has ended
+    /// within a session is to be told of. As [`collection_due`](Self::collection_due).
+    pub(crate) fn is_end_due(&self, context: &Context<M>) -> bool {
+        self.asks(context, Pacer::is_end_due)
+    }
+
+    /// Tells whether a cycle has ended within a session, and its end was not told of. Called
+    /// between sessions.
+    ///
+    /// Not within a cleanup, which does not wait for others: a thread that can is told later.
+    pub(crate) fn take_end(&self) -> bool {
+        !in_cleanup() && self.pacer.take_end()
     }
 
     /// Asks the pacer, or zeal, with the bytes in use.

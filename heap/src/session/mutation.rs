@@ -415,7 +415,8 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// Tells whether the heap will collect when this session ends, as things stand.
     ///
     /// A session that runs for long should end when this says so: no collection begins within it.
-    /// One that is under way goes on where the session allocates.
+    /// One that is under way goes on where the session allocates. If it ends there, what the heap
+    /// does about a backlog of cleanups waits for a session's end, and this does not tell of it.
     pub fn collection_due(&self) -> bool {
         self.core.collection_due(self.context)
     }

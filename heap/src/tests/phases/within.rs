@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use sexton_cleanup::Description;
+
 use super::*;
 use crate::collect::mutator::Due;
 use crate::session::mode::Payload;
@@ -174,7 +176,7 @@ fn a_session_that_is_waited_for_is_not_parked_for_long() {
                 is_at_lock.recv().expect("the other is about to wait");
                 let stops = scope.spawn(move || {
                     let mut stops = heap.attach().expect("it is the first here");
-                    stops.collect_if_due(Due { after: heap.core.steps() })
+                    stops.collect_if_due(Due { after: heap.core.steps(), collects: true })
                 });
                 allocate_until(heap, mc, || mc.gc_pending());
                 // Some dozen refills.
@@ -282,6 +284,33 @@ fn a_session_that_meets_the_limit_gets_the_room_of_unswept_garbage() {
         assert_eq!(fill_up(play), 0);
         assert!(!Play::step(play).is_finished());
         assert_eq!(fill_up(play), OBJECTS);
+        assert_in_order(play, stage);
+    });
+}
+
+/// What follows a cycle may run the user's code, and so waits for the end of a session.
+#[test]
+fn the_end_of_a_session_tells_of_a_cycle_that_has_ended_within_one() {
+    let limited = HeapConfig { max_bytes: 1 << 20, ..alone() };
+    in_shared(HeapConfig { pacing: Pacing::Manual, ..limited }, |play, stage| {
+        let fill_up = |play: &mut RawMutator<'_, World<'static>>| {
+            let ((), due) =
+                play.mutate(|mc, _| while mc.try_alloc(Leaf::new([0_u64; 32])).is_ok() {});
+            due
+        };
+        assert!(fill_up(play).is_none(), "no cycle has ended");
+        assert!(!Play::step(play).is_finished());
+        let (due, cycles) = (fill_up(play).expect("one has ended"), play.heap.stats().cycles);
+        // Nor is what a thread is told that cannot act on it.
+        let mut in_cleanup = None;
+        let heap = play.heap;
+        let work = || in_cleanup = Some(play.collect_if_due(due));
+        heap.core.client().run_as_cleanup(work, Description::of::<Phase>(None, None));
+        assert_eq!(in_cleanup, Some(false));
+        assert!(play.collect_if_due(due));
+        assert!(!play.collect_if_due(due), "it is told of once");
+        assert!(fill_up(play).is_none());
+        assert_eq!(play.heap.stats().cycles, cycles, "no cycle was due");
         assert_in_order(play, stage);
     });
 }
