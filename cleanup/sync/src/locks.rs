@@ -9,9 +9,7 @@
 use crate::checker;
 use crate::process::Process;
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
-#[cfg(not(any(loom, shuttle)))]
-use std::sync::TryLockError;
+use std::sync::{PoisonError, TryLockError};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Locks a value. A panic of its holder does not poison it.
@@ -31,6 +29,16 @@ impl<T> Mutex<T> {
         self.guard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Locks it, unless it is taken.
+    #[track_caller]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(self.guard(guard)),
+            Err(TryLockError::Poisoned(error)) => Some(self.guard(error.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Locks it, unless it is taken and `home` is another process.
     ///
     /// Then a thread may have it that a `fork` has left behind. A system call if the lock is taken.
@@ -40,11 +48,9 @@ impl<T> Mutex<T> {
         #[cfg(any(loom, shuttle))]
         return Some(self.lock()).filter(|_| home.is_current());
         #[cfg(not(any(loom, shuttle)))]
-        match self.0.try_lock() {
-            Ok(guard) => Some(self.guard(guard)),
-            Err(TryLockError::Poisoned(error)) => Some(self.guard(error.into_inner())),
-            Err(TryLockError::WouldBlock) if home.is_current() => Some(self.lock()),
-            Err(TryLockError::WouldBlock) => None,
+        match self.try_lock() {
+            None if home.is_current() => Some(self.lock()),
+            guard => guard,
         }
     }
 

@@ -51,6 +51,9 @@ pub(crate) struct Collector<M: Mode> {
     /// Locked for a moment, and never while user code runs.
     history: M::Lock<History>,
     /// Locked by the step that runs. Trace and drop glue cannot get here, as they cannot collect.
+    ///
+    /// A thread that has not stopped the mutators does not wait for it where a step may run: it
+    /// waits for that at T1, where it can help.
     cycle: M::Lock<Cycle>,
     /// The most threads that mark, or sweep, the one that collects included.
     gc_threads: usize,
@@ -322,11 +325,13 @@ impl<M: Mode> Collector<M> {
 
     /// Ends the cycle, if a thread has ended the sweep, and gives the report. No session has to
     /// wait for that: none depends on whether the phase is `Sweeping` or `Idle`.
+    ///
+    /// Does nothing if another thread runs a step, or ends the cycle.
     pub(crate) fn end_swept(&self, core: &Core<M>) -> Option<GcReport> {
         if !M::SHARED || core.phase().get() != Phase::Sweeping || core.zeal() {
             return None;
         }
-        self.cycle.with(|cycle| {
+        let ended = self.cycle.try_with(|cycle| {
             if core.phase().get() != Phase::Sweeping || !self.background.is_used_up() {
                 return None;
             }
@@ -340,13 +345,15 @@ impl<M: Mode> Collector<M> {
                 return None;
             }
             Some(self.record(cycle, core))
-        })
+        });
+        ended.flatten()
     }
 
     /// Tells whether the next slice may run within sessions. If not it may be left with nothing to
     /// do but what waits until no session is open.
     pub(crate) fn goes_on_within_sessions(&self, core: &Core<M>) -> bool {
-        let is_lent = || self.cycle.with(|cycle| cycle.sweeping.is_none());
+        // If another thread runs a step, that tells afterwards.
+        let is_lent = || self.cycle.try_with(|cycle| cycle.sweeping.is_none()).unwrap_or(true);
         !core.zeal()
             && match core.phase().get() {
                 Phase::Idle => false,
@@ -414,11 +421,11 @@ impl<M: Mode> Collector<M> {
     }
 
     /// Has a mutator wait for as long as a slice, if a thread is at work for a cycle that is late.
-    /// Tells whether that is enough for now.
+    /// Tells whether that is enough for now. It is not if another thread runs a step.
     ///
     /// The thread gets on faster than if its work were recalled, and lent again, for each slice.
     pub(crate) fn wait_beside(&self, core: &Core<M>) -> bool {
-        let pace = self.cycle.with(|cycle| cycle.pace);
+        let Some(pace) = self.cycle.try_with(|cycle| cycle.pace) else { return false };
         let is_urgent = core.pacer().is_urgent(core.bytes_in_use());
         let must_not_wait = core.zeal() || is_urgent || pace.stretch(core.weight()) > 1;
         if must_not_wait || self.budget.is_none() || !self.lends() {

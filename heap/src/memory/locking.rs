@@ -41,6 +41,9 @@ pub trait Lock<T> {
 
     /// Calls `f` with the value. `f` does not come back here.
     fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U;
+
+    /// Does the same, unless another caller is there.
+    fn try_with<U>(&self, f: impl FnOnce(&mut T) -> U) -> Option<U>;
 }
 
 impl<T> Lock<T> for RefCell<T> {
@@ -52,6 +55,10 @@ impl<T> Lock<T> for RefCell<T> {
     fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U {
         f(&mut self.borrow_mut())
     }
+
+    fn try_with<U>(&self, f: impl FnOnce(&mut T) -> U) -> Option<U> {
+        self.try_borrow_mut().ok().map(|mut value| f(&mut value))
+    }
 }
 
 impl<T> Lock<T> for Mutex<T> {
@@ -62,5 +69,9 @@ impl<T> Lock<T> for Mutex<T> {
     #[inline]
     fn with<U>(&self, f: impl FnOnce(&mut T) -> U) -> U {
         f(&mut self.lock())
+    }
+
+    fn try_with<U>(&self, f: impl FnOnce(&mut T) -> U) -> Option<U> {
+        self.try_lock().map(|mut value| f(&mut value))
     }
 }

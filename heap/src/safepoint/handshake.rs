@@ -503,16 +503,19 @@ impl<C> Handshake<C> {
     }
 }
 
+#[cfg(test)]
+impl<C> Handshake<C> {
+    /// Threads that sleep until the mutators are resumed, or for a job.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+}
+
 #[cfg(all(test, loom))]
 impl<C> Handshake<C> {
     /// Makes one in which a collector waits for all sessions to park, however long it takes.
     pub(crate) fn patient() -> Self {
         Handshake { patience: Duration::MAX, ..Self::new() }
-    }
-
-    /// Threads that sleep until the mutators are resumed, or for a job.
-    pub(crate) fn waiting(&self) -> usize {
-        self.state.lock().waiting
     }
 
     /// Mutators that wait to open a session.

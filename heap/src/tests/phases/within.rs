@@ -314,3 +314,38 @@ fn the_end_of_a_session_tells_of_a_cycle_that_has_ended_within_one() {
         assert_in_order(play, stage);
     });
 }
+
+/// A mutator finds a cycle due while another one runs it. It waits where it can help.
+#[test]
+fn a_mutator_with_a_cycle_due_is_there_to_help_with_that_of_another() {
+    in_shared(config(), |play, stage| {
+        fill(play, stage);
+        play.session(|mc, world| world.links.lock(mc).nodes.clear());
+        let heap = play.heap;
+        let due = Due { after: heap.core.steps(), collects: true };
+        let (gate, at_gate) = stage.gate();
+        thread::scope(|scope| {
+            let waits = scope.spawn(move || {
+                at_gate.recv().expect("something is dropped");
+                thread::scope(|scope| {
+                    let other = scope.spawn(|| {
+                        let mut other = heap.attach().expect("it is the first here");
+                        other.collect_if_due(due)
+                    });
+                    let began = Instant::now();
+                    let mut waits = false;
+                    while !waits && began.elapsed() < Duration::from_secs(30) {
+                        thread::yield_now();
+                        waits = heap.core.mutators().waiting() == 1;
+                    }
+                    gate.send(()).expect("a drop waits");
+                    assert!(!other.join().expect("it does not panic"), "it has run a second one");
+                    waits
+                })
+            });
+            assert!(Play::collect(play).dropped_objects > 0);
+            assert!(waits.join().expect("it does not panic"), "it waits where no job is offered");
+        });
+        assert_in_order(play, stage);
+    });
+}
