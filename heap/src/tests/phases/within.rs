@@ -1,5 +1,7 @@
 //! Cycles that go on within sessions of a `Shared` heap, where those allocate.
 
+use std::panic::resume_unwind;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
 use sexton_cleanup::Description;
@@ -55,6 +57,25 @@ impl Stage {
     fn dropped(&self) -> usize {
         (0..MOST).filter(|&id| self.drops.of(id) > 0).count()
     }
+}
+
+/// Runs a body whose threads wait for one another for ever if it fails. They are left behind then.
+#[track_caller]
+fn in_shared_and_in_time(
+    config: HeapConfig,
+    f: impl FnOnce(&mut RawMutator<'_, World<'static>>, &Stage) + Send + 'static,
+) {
+    let (ended, is_over) = channel();
+    let body = thread::spawn(move || {
+        in_shared(config, f);
+        _ = ended.send(());
+    });
+    // If the body panics no sender is left, and the panic is the one to show.
+    match is_over.recv_timeout(Duration::from_secs(60)) {
+        Err(RecvTimeoutError::Timeout) => panic!("its threads wait for one another"),
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
+    }
+    body.join().unwrap_or_else(|payload| resume_unwind(payload));
 }
 
 /// Makes `NODES` live nodes and three times as many dead ones, and begins a cycle.
@@ -159,7 +180,7 @@ fn the_ends_of_sessions_get_on_with_a_cycle_within_another_that_allocates() {
 #[test]
 fn a_session_that_is_waited_for_is_not_parked_for_long() {
     // No slice is due but the one that the test runs.
-    in_shared(config(), |play, stage| {
+    in_shared_and_in_time(config(), |play, stage| {
         begin(play, stage);
         let heap = play.heap;
         let (at_lock, is_at_lock) = channel();
@@ -199,7 +220,8 @@ fn a_session_that_is_waited_for_is_not_parked_for_long() {
 fn a_session_does_not_wait_for_drop_glue_that_waits_for_it() {
     let backstage = Backstage::default();
     let pacing = alone().pacing;
-    in_shared(HeapConfig { pacing, ..backstage.config() }, |play, stage| {
+    let config = HeapConfig { pacing, ..backstage.config() };
+    in_shared_and_in_time(config, move |play, stage| {
         begin(play, stage);
         while play.phase() != Phase::Sweeping {
             backstage.work();
