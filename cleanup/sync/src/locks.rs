@@ -9,8 +9,8 @@
 use crate::checker;
 use crate::process::Process;
 use std::ops::{Deref, DerefMut};
-use std::sync::{PoisonError, TryLockError};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{PoisonError, TryLockError};
 
 /// Locks a value. A panic of its holder does not poison it.
 #[derive(Debug, Default)]

@@ -38,10 +38,10 @@ use crate::object::trace::Tracer;
 use crate::policy::config::{HeapConfig, SpawnHelper};
 use crate::policy::history::History;
 use crate::policy::report::{GcReport, PauseClock};
-use crate::safepoint::handshake::Stopped;
+use crate::safepoint::handshake::{NotStopped, Stopped};
 use crate::safepoint::helpers::{Helpers, Waiting, processors};
 use crate::session::context::{Context, Shaded};
-use crate::session::core::{Assist, Core};
+use crate::session::core::{Assist, Core, Wait};
 use crate::session::mode::Mode;
 use crate::session::mode::parts::Mutators;
 use crate::sweep::sweeper::or_abort;
@@ -93,6 +93,8 @@ struct Cycle {
     dropped_roots: u64,
     /// What trace glue has thrown within a session, to be thrown at its end.
     thrown: Option<Box<dyn Any + Send>>,
+    /// How often a step has run, of this cycle or another one.
+    advances: u64,
     huge_pages: HugePageTime,
 }
 
@@ -124,6 +126,13 @@ const LEAST_SLICE: Duration = Duration::from_micros(50);
 /// The longest slice where a thread marks beside open sessions.
 const STOP: Duration = Duration::from_micros(200);
 
+/// How long a session that found no room waits for a cycle that does not get on.
+///
+/// Others may wait for this session. But few do: most have lost their processor. A model has no
+/// time.
+const PATIENCE: Duration =
+    if cfg!(any(loom, shuttle)) { Duration::ZERO } else { Duration::from_secs(1) };
+
 /// Roots, and local cleanups, looked at between two looks at the clock.
 const ENTRIES: usize = 256;
 
@@ -146,6 +155,7 @@ impl Cycle {
             allocating: 0,
             dropped_roots: 0,
             thrown: None,
+            advances: 0,
             huge_pages: HugePageTime::new(),
         }
     }
@@ -260,6 +270,7 @@ impl<M: Mode> Collector<M> {
             } else {
                 recalled
             };
+            cycle.advances += 1;
             cycle.report.safepoint_time += stopped.safepoint_time;
             let result = result.and_then(|()| self.advance(cycle, core, until, helpers));
             if result.is_err() && until.is_never() {
@@ -822,34 +833,109 @@ impl Cycle {
 }
 
 impl<M: Mode> Assist<M> for Collector<M> {
-    fn assist(&self, core: &Core<M>, context: &Context<M>, to_the_end: bool) {
-        if self.end_swept(core).is_some() {
-            return core.pacer().tell_of_end();
-        }
-        if self.cycle.with(|cycle| cycle.thrown.is_some()) {
+    fn assist(&self, core: &Core<M>, context: &Context<M>) {
+        if self.ends_within(core) || self.cycle.with(|cycle| cycle.thrown.is_some()) {
             return;
         }
-        if !to_the_end && self.wait_beside(core) {
-            return;
+        if !self.wait_beside(core) {
+            _ = self.run_within(core, context, Until::after(self.slice()));
         }
-        let until = if to_the_end { Until::END } else { Until::after(self.slice()) };
+    }
+
+    fn make_room(&self, core: &Core<M>, context: &Context<M>, wait: &mut Wait) -> bool {
+        if self.ends_within(core) {
+            return true;
+        }
+        let can_sweep = |cycle: &mut Cycle| !cycle.sweeping.as_ref().is_some_and(Sweeping::waits);
+        if !self.cycle.with(|cycle| cycle.thrown.is_none() && can_sweep(cycle)) {
+            return false;
+        }
+        let is_sweeping = core.phase().get() == Phase::Sweeping;
+        match core.mutators().give_way(context) {
+            // What is swept by a thread needs no stop.
+            Some(NotStopped::Ends) if !is_sweeping => return false,
+            Some(NotStopped::Parked) => return self.is_patient(wait, false),
+            _ => {}
+        }
+        let in_use = core.bytes_in_use();
+        if self.lends() && self.background.wait(self.slice().max(LEAST_SLICE)) {
+            let has_freed = is_sweeping && core.bytes_in_use() < in_use;
+            if self.is_patient(wait, has_freed) {
+                return true;
+            }
+            // The thread may wait for this session. If not, it gives the work back.
+        }
+        // Other sessions may go on between two slices. In a `Local` heap there are none.
+        let until = match self.budget {
+            Some(_) if M::SHARED => Until::after(self.slice()).the_last(),
+            _ => Until::END,
+        };
+        match self.run_within(core, context, until) {
+            Ok(()) | Err(NotStopped::Parked) => self.is_patient(wait, false),
+            Err(NotStopped::Ends) => false,
+            Err(NotStopped::Running) => {
+                let is_patient = self.is_patient(wait, false);
+                if is_patient {
+                    core.mutators().rest(context);
+                }
+                is_patient
+            }
+        }
+    }
+
+    fn record_wait(&self, waited: Duration) {
+        if M::SHARED {
+            self.history.with(|history| history.record_pause(waited, Duration::ZERO));
+        }
+    }
+}
+
+impl<M: Mode> Collector<M> {
+    /// Ends the cycle within a session, if a thread has ended the sweep. Tells whether it has.
+    fn ends_within(&self, core: &Core<M>) -> bool {
+        let ends = self.end_swept(core).is_some();
+        if ends {
+            core.pacer().tell_of_end();
+        }
+        ends
+    }
+
+    /// Runs what `until` allows of the cycle that is under way, within sessions.
+    fn run_within(
+        &self,
+        core: &Core<M>,
+        context: &Context<M>,
+        until: Until<'_>,
+    ) -> Result<(), NotStopped> {
         let until = until.within_sessions();
         let alone = Helpers::none(core.roots().heap());
         let begun = |_: &mut Tracer<'_>| unreachable!("none begins within a session");
         let ran = core
             .mutators()
-            .while_stopped(context, |stopped| self.run(core, begun, stopped, until, &alone));
+            .while_stopped(context, |stopped| self.run(core, begun, stopped, until, &alone))?;
         match ran {
             // A session's end says so, as what follows a cycle may run the user's code.
-            Some(Ok(Some(_))) => core.pacer().tell_of_end(),
-            Some(Ok(None)) | None => {}
-            Some(Err(payload)) => {
+            Ok(Some(_)) => core.pacer().tell_of_end(),
+            Ok(None) => {}
+            Err(payload) => {
                 // The session goes on. The end of one throws this.
                 let surplus = self.cycle.with(|cycle| cycle.thrown.replace(payload));
                 surplus.into_iter().for_each(drop_quietly);
                 core.pacer().set_next_slice(0);
             }
         }
+        Ok(())
+    }
+
+    /// Tells whether a session that needs room may wait on. With `gets_on` the cycle does, as it
+    /// does by each step.
+    fn is_patient(&self, wait: &mut Wait, gets_on: bool) -> bool {
+        let advances = self.cycle.with(|cycle| cycle.advances);
+        let now = Instant::now();
+        if gets_on || advances != wait.advances {
+            *wait = Wait { in_vain_since: now, advances };
+        }
+        now - wait.in_vain_since < PATIENCE
     }
 }
 

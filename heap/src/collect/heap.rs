@@ -337,8 +337,9 @@ impl<R: Branded> RawHeap<R, Local> {
         self.cycle(Stopped::now(), &NoneWaiting)
     }
 
-    /// Runs the cycle, or the slice of one, that is due. Gives the report of a cycle that ends, or
-    /// has ended within a session since this was called last.
+    /// Runs the cycle, or the slice of one, that is due. Gives the report of a cycle that ends.
+    ///
+    /// That may be one that has ended within a session since this was called last.
     ///
     /// # Panics
     ///

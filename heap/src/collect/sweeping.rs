@@ -48,6 +48,8 @@ pub(crate) struct Sweeping {
     published: u64,
     /// All spans are swept, and memory of no use is being given back.
     is_swept: bool,
+    /// The last step has left nothing but what waits until no session is open.
+    waits: bool,
     pub(crate) huge_pages: HugePageTime,
 }
 
@@ -103,6 +105,7 @@ impl Sweeping {
             queued: 0,
             published: 0,
             is_swept: false,
+            waits: false,
             huge_pages,
         }
     }
@@ -110,6 +113,11 @@ impl Sweeping {
     /// Tells whether all spans are swept.
     pub(crate) fn is_swept(&self) -> bool {
         self.is_swept
+    }
+
+    /// Tells whether a step within sessions has nothing to do.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
     }
 
     /// Sweeps, and queues cleanups.
@@ -132,11 +140,13 @@ impl Sweeping {
         let together = helpers.and_then(|helpers| sweep_together(core, helpers, new_sweeper));
         let mut by_others = together.iter().flat_map(|together| together.swept()).peekable();
         let mut alone = new_sweeper();
+        self.waits = false;
         let is_swept = loop {
             let is_swept = self.sweep_some(core, &mut alone, until, |span| {
                 by_others.next_if(|&(other, _)| other == span).map(|(_, swept)| swept)
             });
             if let Some(is_swept) = is_swept {
+                self.waits = !is_swept;
                 break is_swept;
             }
             if until.is_over() {

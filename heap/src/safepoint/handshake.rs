@@ -73,6 +73,19 @@ struct State<C> {
     helping: usize,
     /// Until then no session stops the mutators: the last one has done it in vain.
     not_before: Option<Instant>,
+    /// The collector does with sessions that are parked, if not at the moment.
+    parks: bool,
+}
+
+/// Why a session has not stopped the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotStopped {
+    /// Another thread has, and this session was parked meanwhile.
+    Parked,
+    /// Some sessions go on, and are not parked. They may wait for this one.
+    Running,
+    /// A collector waits for this session to end.
+    Ends,
 }
 
 /// One mutator, as the handshake sees it.
@@ -150,6 +163,7 @@ impl<C> Handshake<C> {
                 helper_slots: 0,
                 helping: 0,
                 not_before: None,
+                parks: false,
             }),
             all_inactive: Condvar::new(),
             resumed: Condvar::new(),
@@ -338,7 +352,7 @@ impl<C> Handshake<C> {
         if unless() {
             return None;
         }
-        let since = self.tell(parks);
+        let since = self.tell(&mut state, parks);
         // T4. Most sessions are short, too; to end one takes the lock.
         state = self.look_at_sessions(state);
         let mut turn_at = if parks { since.checked_add(self.patience) } else { None };
@@ -366,20 +380,34 @@ impl<C> Handshake<C> {
         Some(self.stopped(&state, since, None))
     }
 
+    /// Parks the session of the mutator with this context, if a collector does with that. Tells why
+    /// it could not stop the others; `None` if no collector is there. Called as
+    /// [`park`](Self::park).
+    pub(crate) fn give_way(&self, context: &C) -> Option<NotStopped> {
+        let state = self.state.lock();
+        let own = state.mutator_of(context).filter(|_| self.is_stopping())?;
+        Some(self.give_way_with(state, &own))
+    }
+
+    fn give_way_with(&self, state: MutexGuard<'_, State<C>>, own: &MutatorState<C>) -> NotStopped {
+        let parks = state.parks;
+        if self.is_parking() {
+            self.park_with(state, own);
+            return NotStopped::Parked;
+        }
+        if parks { NotStopped::Running } else { NotStopped::Ends }
+    }
+
     /// Stops the other mutators for the session of the one with this context, within an allocation.
     /// Called as [`park`](Self::park).
-    ///
-    /// Gives `None` if another thread collects, or if some sessions are not parked soon: they may
-    /// wait for this one.
-    pub(crate) fn stop_within(&self, context: &C) -> Option<StopGuard<'_, C>> {
+    pub(crate) fn stop_within(&self, context: &C) -> Result<StopGuard<'_, C>, NotStopped> {
         let mut state = self.state.lock();
-        let own = state.mutator_of(context)?;
+        let own = state.mutator_of(context).ok_or(NotStopped::Ends)?;
         // N1.
         loop {
             if self.is_stopping() {
                 // That thread waits for this session to end, or to be parked.
-                self.park_with(state, &own);
-                return None;
+                return Err(self.give_way_with(state, &own));
             }
             if state.readmitted == 0 {
                 break;
@@ -387,9 +415,9 @@ impl<C> Handshake<C> {
             self.resumed.wait(&mut state);
         }
         if state.not_before.is_some_and(|not_before| Instant::now() < not_before) {
-            return None;
+            return Err(NotStopped::Running);
         }
-        let since = self.tell(true);
+        let since = self.tell(&mut state, true);
         // N2. As K2.
         own.parked.store(true, Ordering::Relaxed);
         state = self.look_at_sessions(state);
@@ -400,14 +428,46 @@ impl<C> Handshake<C> {
                 state.not_before = Instant::now().checked_add(RUNNING);
                 own.parked.store(false, Ordering::Relaxed);
                 self.resume(state);
-                return None;
+                return Err(NotStopped::Running);
             }
         }
-        Some(self.stopped(&state, since, Some(own)))
+        Ok(self.stopped(&state, since, Some(own)))
     }
 
-    /// Tells the mutators that they are to stop. Called with the lock held. Gives the time.
-    fn tell(&self, parks: bool) -> Instant {
+    /// N4. Has the session of the mutator with this context wait until it may try again to stop the
+    /// others, or another thread has. A collector finds it parked meanwhile. Called as
+    /// [`park`](Self::park).
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn rest(&self, context: &C) {
+        let mut state = self.state.lock();
+        let Some(own) = state.mutator_of(context) else { return };
+        let now = Instant::now();
+        let not_before = state.not_before.filter(|&not_before| not_before > now);
+        let deadline = not_before.or_else(|| now.checked_add(RUNNING));
+        // As K2.
+        own.parked.store(true, Ordering::Relaxed);
+        self.all_inactive.notify_all();
+        state.entering += 1;
+        let round = state.round;
+        while state.round == round {
+            if self.is_parking() {
+                self.resumed.wait(&mut state);
+                continue;
+            }
+            let is_over = wait_until(&self.resumed, &mut state, deadline);
+            if is_over && !self.is_parking() {
+                break;
+            }
+        }
+        // As K3. A collector that parks has resumed the mutators, or goes on without this session.
+        own.parked.store(false, Ordering::Relaxed);
+        self.count_in(&mut state, round);
+    }
+
+    /// Tells the mutators that they are to stop. Gives the time.
+    fn tell(&self, state: &mut State<C>, parks: bool) -> Instant {
+        state.parks = parks;
         self.parking.store(parks, Ordering::Relaxed);
         // T2. Relaxed: what a session has to see is not ours yet.
         self.stopping.store(true, Ordering::Relaxed);
@@ -503,11 +563,17 @@ impl<C> Handshake<C> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 impl<C> Handshake<C> {
     /// Threads that sleep until the mutators are resumed, or for a job.
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().waiting
+    }
+
+    /// Tells whether a session has tried in vain to stop the others.
+    #[cfg(not(loom))]
+    pub(crate) fn has_stopped_in_vain(&self) -> bool {
+        self.state.lock().not_before.is_some()
     }
 }
 

@@ -17,6 +17,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use sexton_cleanup::{Cleanup, Client, Description, RawHandle, in_cleanup};
 
@@ -39,11 +40,26 @@ use crate::session::mode::Mode;
 use crate::session::mode::parts::Mutators;
 use crate::sweep::local_cleanups::LocalCleanups;
 
-/// Gets on with a cycle within a session, which allocates.
+/// Gets on with a cycle within a session, which allocates. Called by the session with the context,
+/// which has nothing of the core borrowed.
 pub(crate) trait Assist<M: Mode> {
-    /// Runs a slice of the cycle that is under way, or with `to_the_end` all of it but what runs
-    /// user code. Called by the session with this context, which has nothing of the core borrowed.
-    fn assist(&self, core: &Core<M>, context: &Context<M>, to_the_end: bool);
+    /// Runs a slice of the cycle that is under way.
+    fn assist(&self, core: &Core<M>, context: &Context<M>);
+
+    /// Gets on with the cycle that is under way, for a session that has found no room: runs some of
+    /// it, or waits for a thread that does. Tells whether to call it again if there is no room yet.
+    fn make_room(&self, core: &Core<M>, context: &Context<M>, wait: &mut Wait) -> bool;
+
+    /// Takes note that a session has waited so long for room, in more than one step.
+    fn record_wait(&self, waited: Duration);
+}
+
+/// The wait of a session for room.
+pub(crate) struct Wait {
+    /// Since when it waits, and the cycle has not got on.
+    pub(crate) in_vain_since: Instant,
+    /// How often the cycle had got on by then.
+    pub(crate) advances: u64,
 }
 
 /// Bytes of an address in a table.
@@ -301,16 +317,12 @@ impl<M: Mode> Core<M> {
         }
         // What has been reserved, and is not in use, makes room.
         context.with_allocator(|allocator| self.space.with(|space| allocator.retire(space)));
-        if has_room() {
-            return true;
-        }
-        if self.phase().get() != Phase::Idle && !self.is_inherited() {
-            // Garbage that a cycle without slices would have swept by now.
-            assist.assist(self, context, true);
+        let found = self.find_room(context, assist, || {
             context.with_allocator(|allocator| self.space.with(|space| allocator.retire(space)));
-            if has_room() {
-                return true;
-            }
+            if has_room() { Ok(()) } else { Err(AllocError::Limit) }
+        });
+        if found.is_ok() {
+            return true;
         }
         context.external().add(-bytes);
         context.external().tell(&self.pacer);
@@ -334,7 +346,35 @@ impl<M: Mode> Core<M> {
             self.mutators.park(context);
         }
         if is_overdue() && !self.is_inherited() {
-            assist.assist(self, context, false);
+            assist.assist(self, context);
+        }
+    }
+
+    /// Calls `attempt` until it finds room under the limit, or the cycle that is under way makes no
+    /// more. A cycle without slices would have swept by now what that one frees.
+    #[cold]
+    #[inline(never)]
+    fn find_room<T>(
+        &self,
+        context: &Context<M>,
+        assist: &dyn Assist<M>,
+        mut attempt: impl FnMut() -> Result<T, AllocError>,
+    ) -> Result<T, AllocError> {
+        let (mut goes_on, mut steps, began) = (true, 0, Instant::now());
+        let mut wait = Wait { in_vain_since: began, advances: 0 };
+        loop {
+            // Asked before: what a cycle has freed that has ended by now, the attempt finds.
+            let is_idle = self.phase().get() == Phase::Idle;
+            let found = attempt();
+            let is_over = !goes_on || is_idle || !matches!(found, Err(AllocError::Limit));
+            if is_over || steps == 0 && self.is_inherited() {
+                if steps > 1 {
+                    assist.record_wait(began.elapsed());
+                }
+                return found;
+            }
+            goes_on = assist.make_room(self, context, &mut wait);
+            steps += 1;
         }
     }
 
@@ -360,13 +400,11 @@ impl<M: Mode> Core<M> {
             })
         };
         let mut slot = refill();
-        // Asked again: the slice may have ended the cycle, and none begins within a session.
-        let is_full = matches!(slot, Err(AllocError::Limit));
-        if is_full && self.phase().get() != Phase::Idle && !self.is_inherited() {
-            // Garbage that a cycle without slices would have swept by now.
-            assist.assist(self, context, true);
-            self.tell_overhead(context);
-            slot = refill();
+        if let Err(AllocError::Limit) = slot {
+            slot = self.find_room(context, assist, || {
+                self.tell_overhead(context);
+                refill()
+            });
         }
         // Not if the system has no memory: a cycle takes some itself.
         if let Err(AllocError::Limit) = slot {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::memory::locking::{Local, Locking, Shared};
-use crate::safepoint::handshake::{Handshake, Stopped};
+use crate::safepoint::handshake::{Handshake, NotStopped, Stopped};
 use crate::session::context::Context;
 use crate::session::core::Core;
 use crate::sweep::local_cleanups::{LocalCleanups, LocalTable, NoLocals};
@@ -95,10 +95,20 @@ pub(crate) mod parts {
         /// Called by the session, where nothing is half done.
         fn park(&self, context: &Context<M>);
 
+        /// Parks the session as `park` does. Tells why it could not stop the others now; `None` if
+        /// no collector is there.
+        fn give_way(&self, context: &Context<M>) -> Option<NotStopped>;
+
         /// Calls `f` with the other mutators stopped, for the session of the one with this context.
-        /// Gives `None` if that is not to be had soon. Called as `park`.
-        fn while_stopped<T>(&self, context: &Context<M>, f: impl FnOnce(Stopped) -> T)
-        -> Option<T>;
+        /// Called as `park`.
+        fn while_stopped<T>(
+            &self,
+            context: &Context<M>,
+            f: impl FnOnce(Stopped) -> T,
+        ) -> Result<T, NotStopped>;
+
+        /// Has the session wait until it may try again to stop the others. Called as `park`.
+        fn rest(&self, context: &Context<M>);
 
         /// Calls `each` with the context of every mutator. Called while the mutators are stopped.
         fn for_each(&self, each: impl FnMut(&Context<M>));
@@ -120,9 +130,19 @@ pub(crate) mod parts {
 
         fn park(&self, _: &Context<Local>) {}
 
-        fn while_stopped<T>(&self, _: &Context<Local>, f: impl FnOnce(Stopped) -> T) -> Option<T> {
-            Some(f(Stopped { has_sessions: true, is_assist: true, ..Stopped::now() }))
+        fn give_way(&self, _: &Context<Local>) -> Option<NotStopped> {
+            None
         }
+
+        fn while_stopped<T>(
+            &self,
+            _: &Context<Local>,
+            f: impl FnOnce(Stopped) -> T,
+        ) -> Result<T, NotStopped> {
+            Ok(f(Stopped { has_sessions: true, is_assist: true, ..Stopped::now() }))
+        }
+
+        fn rest(&self, _: &Context<Local>) {}
 
         fn for_each(&self, _: impl FnMut(&Context<Local>)) {}
 
@@ -146,12 +166,20 @@ pub(crate) mod parts {
             self.park(context);
         }
 
+        fn give_way(&self, context: &Context<Shared>) -> Option<NotStopped> {
+            if self.is_stopping() { self.give_way(context) } else { None }
+        }
+
         fn while_stopped<T>(
             &self,
             context: &Context<Shared>,
             f: impl FnOnce(Stopped) -> T,
-        ) -> Option<T> {
+        ) -> Result<T, NotStopped> {
             self.stop_within(context).map(|guard| f(guard.stopped))
+        }
+
+        fn rest(&self, context: &Context<Shared>) {
+            self.rest(context);
         }
 
         fn for_each(&self, each: impl FnMut(&Context<Shared>)) {

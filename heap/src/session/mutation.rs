@@ -211,6 +211,10 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     /// collection after the session may make room. It is due if the limit is the
     /// reason, unless pacing is manual or even the empty heap could not hold the object.
     ///
+    /// In the middle of a collection it waits for the room that this makes. In a `Shared` heap it
+    /// gives up after a second in which the collection does not get on: another session may wait
+    /// for this one. It gives up at once if a thread waits for this session to end, to collect.
+    ///
     /// In a `Shared` heap, bytes that other mutators have reserved count as used. They are 64 KiB
     /// each at most, and all together no more than a quarter of what was left.
     #[inline]

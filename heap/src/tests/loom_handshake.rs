@@ -478,7 +478,7 @@ fn stops(handshake: &Plain<Handshake<Watched>>, heap: &Plain<Heap>) -> thread::J
     thread::spawn(move || {
         let session = handshake.enter(&mutator);
         touch(mutator.context());
-        if let Some(_stopped) = handshake.stop_within(mutator.context()) {
+        if let Ok(_stopped) = handshake.stop_within(mutator.context()) {
             handshake.for_each(touch);
             heap.touch();
         }
@@ -517,5 +517,45 @@ fn a_session_that_stops_the_others_has_none_beside_it() {
         let thread = stops(&handshake, &heap);
         thread.join().unwrap();
         mutator.join().unwrap();
+    });
+}
+
+/// Gives a thread with a session that rests.
+fn rests(handshake: &Plain<Handshake<Watched>>, heap: &Plain<Heap>) -> thread::JoinHandle<()> {
+    let (handshake, heap) = (handshake.clone(), heap.clone());
+    let mutator = handshake.attach(UnsafeCell::new(0));
+    thread::spawn(move || {
+        let session = handshake.enter(&mutator);
+        touch_all(&mutator, &heap);
+        handshake.rest(mutator.context());
+        touch_all(&mutator, &heap);
+        drop(session);
+    })
+}
+
+/// A session rests, and a collector does with that, or waits for its end.
+#[test]
+fn a_session_that_rests_is_parked_for_a_collector() {
+    for parks in [true, false] {
+        // The session is to come first, and both are to be late for the lock.
+        explore_up_to(3, move || {
+            let (handshake, heap) = (handshake(), Heap::new());
+            let session = rests(&handshake, &heap);
+            let stopped = handshake.stop(parks, || false, None);
+            handshake.for_each(touch);
+            heap.touch();
+            drop(stopped);
+            session.join().unwrap();
+        });
+    }
+}
+
+/// A session rests while another one stops the mutators.
+#[test]
+fn a_session_that_rests_is_parked_for_another() {
+    explore(|| {
+        let (handshake, heap) = (handshake(), Heap::new());
+        let threads = [stops(&handshake, &heap), rests(&handshake, &heap)];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }

@@ -293,19 +293,11 @@ fn a_session_that_downgrades_is_parked_with_nothing_locked() {
 /// What the limit refuses without a slice is there with one.
 #[test]
 fn a_session_that_meets_the_limit_gets_the_room_of_unswept_garbage() {
-    const OBJECTS: usize = 8000;
-    let limited = HeapConfig { max_bytes: (OBJECTS * 256) as u64, ..alone() };
-    in_shared(HeapConfig { pacing: Pacing::Manual, ..limited }, |play, stage| {
-        let fill_up = |play: &mut RawMutator<'_, World<'static>>| {
-            play.session(|mc, _| {
-                let objects = || mc.try_alloc(Leaf::new([0_u64; 32])).is_ok().then_some(());
-                std::iter::from_fn(objects).count()
-            })
-        };
-        assert_eq!(fill_up(play), OBJECTS);
+    in_shared(small(alone()), |play, stage| {
+        assert_eq!(fill_up(play), SMALL);
         assert_eq!(fill_up(play), 0);
         assert!(!Play::step(play).is_finished());
-        assert_eq!(fill_up(play), OBJECTS);
+        assert_eq!(fill_up(play), SMALL);
         assert_in_order(play, stage);
     });
 }
@@ -370,4 +362,166 @@ fn a_mutator_with_a_cycle_due_is_there_to_help_with_that_of_another() {
         });
         assert_in_order(play, stage);
     });
+}
+
+/// Objects of 256 bytes that a heap of `small` has room for.
+const SMALL: usize = 8000;
+
+/// Nothing collects but `step` and sessions that meet the limit.
+fn small(config: HeapConfig) -> HeapConfig {
+    HeapConfig { max_bytes: (SMALL * 256) as u64, pacing: Pacing::Manual, ..config }
+}
+
+/// Allocates garbage until the limit is met. Gives how much.
+fn fill_up(play: &mut RawMutator<'_, World<'static>>) -> usize {
+    play.session(|mc, _| {
+        let objects = || mc.try_alloc(Leaf::new([0_u64; 32])).is_ok().then_some(());
+        std::iter::from_fn(objects).count()
+    })
+}
+
+/// Another session goes on without an allocation for longer than the one that needs room tries to
+/// stop it. It does not wait for that one, so it ends.
+#[test]
+fn a_session_that_meets_the_limit_waits_for_one_that_goes_on() {
+    in_shared(small(alone()), |play, stage| {
+        assert_eq!(fill_up(play), SMALL);
+        assert!(!Play::step(play).is_finished());
+        let heap = play.heap;
+        let (open, is_open) = channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut goes_on = heap.attach().expect("it is the first here");
+                goes_on.mutate(|_, _| {
+                    open.send(()).expect("the test waits");
+                    let began = Instant::now();
+                    while !heap.core.mutators().has_stopped_in_vain() {
+                        assert!(began.elapsed() < Duration::from_secs(60), "no session needs room");
+                        thread::yield_now();
+                    }
+                });
+            });
+            is_open.recv().expect("the other is open");
+            assert_eq!(fill_up(play), SMALL);
+        });
+        assert_in_order(play, stage);
+    });
+}
+
+/// Another session waits for one that needs room, which is refused in the end.
+#[test]
+fn a_session_that_meets_the_limit_and_is_waited_for_is_refused() {
+    in_shared_and_in_time(small(alone()), |play, stage| {
+        assert_eq!(fill_up(play), SMALL);
+        assert!(!Play::step(play).is_finished());
+        let heap = play.heap;
+        let (at_lock, is_at_lock) = channel();
+        thread::scope(|scope| {
+            play.session(|mc, world| {
+                let held = world.weaks.lock(mc);
+                scope.spawn(move || {
+                    let mut waits = heap.attach().expect("it is the first here");
+                    waits.mutate(|mc, world| {
+                        at_lock.send(()).expect("the test waits");
+                        assert!(world.weaks.lock(mc).is_empty());
+                    });
+                });
+                is_at_lock.recv().expect("the other is about to wait");
+                let is_refused = |_| mc.try_alloc(Leaf::new([0_u64; 32])).is_err();
+                assert!((0..=SMALL).any(is_refused));
+                drop(held);
+            });
+        });
+        assert_eq!(fill_up(play), SMALL);
+        assert_in_order(play, stage);
+    });
+}
+
+/// A collector waits for the session that needs room to end, so the session cannot stop the others.
+#[test]
+fn a_session_that_meets_the_limit_does_not_wait_for_a_collector_that_waits_for_it() {
+    in_shared_and_in_time(small(alone()), |play, stage| {
+        assert_eq!(fill_up(play), SMALL);
+        assert!(!Play::step(play).is_finished());
+        let heap = play.heap;
+        thread::scope(|scope| {
+            play.session(|mc, _| {
+                scope.spawn(move || {
+                    let mut collects = heap.attach().expect("it is the first here");
+                    collects.collect();
+                });
+                while !mc.gc_pending() {
+                    thread::yield_now();
+                }
+                assert!(mc.try_alloc(Leaf::new([0_u64; 32])).is_err());
+            });
+        });
+        assert_eq!(fill_up(play), SMALL);
+        assert_in_order(play, stage);
+    });
+}
+
+/// The mark that a session needs to the end does not keep the others stopped for all of it.
+#[test]
+fn a_session_that_meets_the_limit_stops_the_others_for_slices() {
+    // A slice traces as few objects as it can.
+    let shortest = HeapConfig { pause_budget: Some(Duration::ZERO), ..alone() };
+    in_shared(HeapConfig { max_bytes: 8 << 20, ..small(shortest) }, |play, stage| {
+        fill(play, stage);
+        let garbage = fill_up(play);
+        assert!(!Play::step(play).is_finished());
+        let steps = play.heap.core.steps();
+        let got = fill_up(play);
+        assert!(got > garbage / 10 * 9, "{got} of {garbage}");
+        assert!(play.heap.core.steps() - steps > NODES as u64 / 1024);
+        assert_in_order(play, stage);
+    });
+}
+
+/// What drop glue keeps a thread busy with makes room, too, and no session runs it.
+#[test]
+fn a_session_that_meets_the_limit_waits_for_a_thread_that_runs_drop_glue() {
+    in_shared(HeapConfig { max_bytes: 16 << 20, ..small(beside()) }, |play, stage| {
+        begin(play, stage);
+        let here = thread::current().id();
+        play.session(|mc, _| while mc.try_alloc(Leaf::new([0_u64; 32])).is_ok() {});
+        assert_eq!(stage.dropped(), 3 * NODES, "what was dead");
+        assert!(!stage.droppers.lock().unwrap().contains(&here), "`alloc` has run drop glue");
+        assert_in_order(play, stage);
+    });
+}
+
+/// Sessions of some threads, of which each allocates a sixteenth of the limit, and keeps nothing.
+/// With a cycle due at a half, all together never need more.
+#[test]
+fn threads_that_make_garbage_below_the_limit_are_never_refused() {
+    const THREADS: usize = 3;
+    let pacing = Pacing::Automatic { min_bytes: 1 << 18, growth: 1.0 };
+    for config in [alone(), beside()] {
+        let config = HeapConfig { pacing, ..small(config) };
+        in_shared(config, |play, stage| {
+            let heap = play.heap;
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(move || {
+                        let mut mutator = heap.attach().expect("it is the first here");
+                        for session in 0..400 {
+                            let ((), due) = mutator.mutate(|mc, _| {
+                                for at in 0..SMALL / 16 {
+                                    let refused = |full| panic!("session {session}: {full}");
+                                    mc.try_alloc(Leaf::new([0_u64; 32])).unwrap_or_else(refused);
+                                    if at % 64 == 0 {
+                                        thread::yield_now();
+                                    }
+                                }
+                            });
+                            due.into_iter().for_each(|due| _ = mutator.collect_if_due(due));
+                        }
+                    });
+                }
+            });
+            assert!(heap.stats().cycles > 10);
+            assert_in_order(play, stage);
+        });
+    }
 }
