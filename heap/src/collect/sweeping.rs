@@ -41,7 +41,8 @@ pub(crate) struct Sweeping {
     taken: Taken,
     /// The span whose dead objects are being dropped, and what was in use in it.
     dropping: Option<(Passed, Drops, Usage)>,
-    /// Spans that the pass has come to within a session, which does not run drop glue.
+    /// Spans with drop glue or cleanups that the pass has come to within a session, or beside
+    /// sessions. A session runs none, and has the others first.
     put_off: Vec<Passed>,
     /// Cleanups queued, and blocks published for them.
     queued: u64,
@@ -180,6 +181,9 @@ impl Sweeping {
 
     /// Sweeps some spans, and sorts them. Those that `by_others` gives an outcome for have been
     /// swept. If none is left it tells whether all are swept: within a session some are not.
+    ///
+    /// Beside sessions the plain ones come first. A session that allocates meanwhile has their
+    /// slots then, and needs no new span for as long as drop glue runs.
     fn sweep_some<M: Mode>(
         &mut self,
         core: &Core<M>,
@@ -193,20 +197,28 @@ impl Sweeping {
         // Within a session another span may be in the place of the one that is being dropped. So
         // there a span is swept to its end.
         let ends = || until.runs_user_code && until.is_over();
-        'spans: while to_sort.len() < SPANS {
+        let puts_off = !until.runs_user_code || until.is_beside();
+        'spans: for _ in 0..SPANS {
             let begun = if until.runs_user_code { self.dropping.take() } else { None };
             let (passed, mut drops, before) = match begun {
                 Some(begun) => begun,
                 None => {
-                    let put_off = if until.runs_user_code { self.put_off.pop() } else { None };
-                    let Some(passed) = put_off.or_else(|| self.taken.next(core)) else {
+                    let next = self.taken.next(core);
+                    if puts_off
+                        && next.as_ref().is_some_and(|it| Sweeper::is_busy_with::<M>(it.span))
+                    {
+                        self.put_off.extend(next);
+                        continue;
+                    }
+                    if next.is_none() && !to_sort.is_empty() {
+                        // They are for sessions before what takes longer.
+                        break;
+                    }
+                    let put_off = || until.runs_user_code.then(|| self.put_off.pop()).flatten();
+                    let Some(passed) = next.or_else(put_off) else {
                         is_all = Some(self.dropping.is_none() && self.put_off.is_empty());
                         break;
                     };
-                    if !until.runs_user_code && Sweeper::is_busy_with::<M>(passed.span) {
-                        self.put_off.push(passed);
-                        continue;
-                    }
                     if let Some(swept) = by_others(passed.span) {
                         let (before, live) = (Usage::default(), Usage::default());
                         to_sort.push(ToSort { passed, swept, before, live });

@@ -47,6 +47,11 @@ impl<'a> Until<'a> {
         Until::when(End::Recalled(flag))
     }
 
+    /// Tells whether sessions may be open that go on.
+    pub(crate) fn is_beside(self) -> bool {
+        matches!(self.end, End::Recalled(_))
+    }
+
     /// The same, within sessions, where no drop glue runs.
     pub(crate) fn within_sessions(self) -> Self {
         Until { runs_user_code: false, ..self }

@@ -1605,6 +1605,30 @@ fn each_phase_is_worked_off_beside_sessions() {
 }
 
 /// Sessions before, beside and after a clearing find the same targets.
+/// Sessions beside a sweep have the slots of plain objects before drop glue runs.
+#[test]
+fn plain_spans_are_swept_first_beside_sessions() {
+    // Some dozen spans, at the addresses that a sweep comes to last.
+    const LEAVES: usize = 16_000;
+    let backstage = Backstage::default();
+    in_shared(backstage.config(), |play, stage| {
+        play.session(|mc, _| (0..LEAVES).for_each(|_| _ = mc.alloc(Leaf::new([0_u64; 32]))));
+        fill(play, stage);
+        lend(play, &backstage, Phase::Sweeping);
+        let heap = play.heap;
+        let before = heap.core.space().committed_bytes();
+        let (gate, at_gate) = stage.gate();
+        let sweeping = thread::spawn(backstage.take());
+        at_gate.recv().expect("something is dropped");
+        let swept = before - heap.core.space().committed_bytes();
+        gate.send(()).expect("the thread waits");
+        sweeping.join().expect("it catches what is thrown");
+        assert!(swept >= LEAVES as u64 * 256, "{swept} bytes before a drop");
+        finish(play);
+        assert_in_order(play, stage);
+    });
+}
+
 #[test]
 fn weak_pointers_give_what_survives_while_they_are_cleared() {
     let backstage = Backstage::default();
