@@ -834,7 +834,11 @@ impl Cycle {
 
 impl<M: Mode> Assist<M> for Collector<M> {
     fn assist(&self, core: &Core<M>, context: &Context<M>) {
-        if self.ends_within(core) || self.cycle.with(|cycle| cycle.thrown.is_some()) {
+        // What drop glue or a panic keeps waiting, the end of a session goes on with.
+        let waits = |cycle: &mut Cycle| {
+            cycle.thrown.is_some() || cycle.sweeping.as_ref().is_some_and(Sweeping::waits)
+        };
+        if self.ends_within(core) || self.cycle.with(waits) {
             return;
         }
         if !self.wait_beside(core) {

@@ -28,7 +28,7 @@ use crate::object::trace::{Branded, Trace, Tracer};
 use crate::policy::config::{HeapConfig, OnDrop, SlowSessionHook};
 use crate::policy::report::{GcReport, HeapStats, Progress};
 use crate::safepoint::handshake::Stopped;
-use crate::safepoint::helpers::{NoneWaiting, Waiting};
+use crate::safepoint::helpers::{Helpers, NoneWaiting, Waiting};
 use crate::session::context::Context;
 use crate::session::core::Core;
 use crate::session::mode::{Mode, Payload};
@@ -152,7 +152,13 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         until: Until<'_>,
         waiting: &dyn Waiting,
     ) -> Option<GcReport> {
-        let helpers = self.collector.helpers(&self.core, waiting);
+        let helpers = if stopped.has_sessions {
+            // Others would read a cell that a parked session has locked: only the marker of the
+            // cycle knows by its stamp that it must not.
+            Helpers::none(self.id())
+        } else {
+            self.collector.helpers(&self.core, waiting)
+        };
         // The root lies in no span, so no sweep sees it.
         let root_bytes = self.root.as_ref().map_or(0, |root| (**root).external_bytes());
         self.core.pacer().set_root_bytes(root_bytes as u64);

@@ -23,6 +23,10 @@ pub(crate) struct Pace {
     pub(crate) expected: Duration,
     /// Bytes that may be allocated meanwhile.
     pub(crate) runway: u64,
+    /// Bytes in use at which it should have begun.
+    start: u64,
+    /// Where the last cycle should have begun, if the heap was far past its goal at the end.
+    overrun: Option<u64>,
     /// The time that threads have marked beside sessions in this cycle.
     pub(crate) marked_beside: Duration,
     /// What the last cycles have measured.
@@ -95,9 +99,17 @@ impl Pace {
     ///
     /// Otherwise it would grow without end while the program allocates much in each session.
     pub(crate) fn stretch(&self, bytes: u64) -> u32 {
-        let goal = self.began_at.saturating_add(self.runway);
-        let past = bytes.saturating_sub(goal) / (self.began_at / STRETCH_PARTS).max(LEAST_RUNWAY);
+        let goal = self.start.saturating_add(self.runway);
+        let past = bytes.saturating_sub(goal) / (self.start / STRETCH_PARTS).max(LEAST_RUNWAY);
         u32::try_from(past).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// Gives the bytes in use at which a cycle should have begun that begins with `began_at`.
+    ///
+    /// What the last one was late by is not forgotten. If the next counted from where that has
+    /// left the heap, each would let it grow by the same factor.
+    fn start(&self, began_at: u64, goal: u64) -> u64 {
+        self.overrun.map_or(began_at, |start| began_at.min(goal.max(start)))
     }
 
     pub(crate) fn begin<M: Mode>(&mut self, core: &Core<M>) {
@@ -107,8 +119,10 @@ impl Pace {
         self.expected = self.expect(self.began_with);
         // A cycle may begin behind its goal: a session has allocated more than that.
         let least = (self.began_at as f64 * LEAST_SHARE) as u64;
-        let ahead = core.pacer().goal().saturating_sub(self.began_at);
+        let goal = core.pacer().goal();
+        let ahead = goal.saturating_sub(self.began_at);
         self.runway = ahead.max(least).max(LEAST_RUNWAY);
+        self.start = self.start(self.began_at, goal);
     }
 
     /// Sets when the next slice is due: as much of the runway is used up then as of the time that
@@ -167,6 +181,8 @@ impl Pace {
         allocating: u64,
         budget: Option<Duration>,
     ) {
+        let is_far_past = self.stretch(core.weight()) > 1;
+        self.overrun = Some(self.start).filter(|_| is_far_past);
         let live = report.live_bytes;
         let before_sweep = report.born_bytes.saturating_sub(self.began_with);
         report.born_bytes = before_sweep + core.bytes_in_use().saturating_sub(live);
@@ -226,6 +242,7 @@ mod tests {
     fn pace() -> Pace {
         Pace {
             began_at: 1024 * MIB,
+            start: 1024 * MIB,
             expected: Duration::from_secs(1),
             runway: 100 * MIB,
             ..Pace::default()
@@ -257,5 +274,35 @@ mod tests {
         assert_eq!(pace.stretch(goal + 256 * MIB), 2);
         assert_eq!(pace.stretch(goal + 1024 * MIB), 5);
         assert_eq!(pace.stretch(u64::MAX), u32::MAX);
+    }
+
+    /// A program that allocates ten times as much in a session as a slice at its end sweeps.
+    #[test]
+    fn a_heap_whose_cycles_are_late_does_not_grow_without_end() {
+        const SLICE: u64 = MIB / 2;
+        const SESSION: u64 = 10 * SLICE;
+        const GOAL: u64 = 16 * MIB;
+        let mut pace = Pace::default();
+        let (mut in_use, mut most) = (GOAL, 0);
+        for _ in 0..100 {
+            pace.began_at = in_use;
+            pace.start = pace.start(in_use, GOAL);
+            pace.runway = LEAST_RUNWAY.max((in_use as f64 * LEAST_SHARE) as u64);
+            let mut unswept = in_use;
+            while unswept > 0 {
+                in_use += SESSION;
+                let swept = unswept.min(SLICE * u64::from(pace.stretch(in_use)));
+                (unswept, in_use) = (unswept - swept, in_use - swept);
+                most = most.max(in_use);
+            }
+            pace.overrun = Some(pace.start).filter(|_| pace.stretch(in_use) > 1);
+        }
+        assert!(most < 8 * GOAL, "{} MiB", most / MIB);
+    }
+
+    #[test]
+    fn a_heap_that_has_grown_in_a_session_is_not_late() {
+        let pace = Pace::default();
+        assert_eq!(pace.start(1024 * MIB, MIB), 1024 * MIB);
     }
 }

@@ -126,8 +126,12 @@ impl CountOfQuota {
     fn reasons(&self, count: u64) -> u8 {
         let least = self.count.least().min(count);
         let due = least.saturating_add(self.most.saturating_sub(least) / 2);
-        let quota = if count > due { QUOTA } else { 0 };
-        if self.is_short(count) && count > least { quota | SHORT } else { quota }
+        match count > due {
+            // However little is left: a cycle for each that is used would make no more room.
+            false => 0,
+            true if self.is_short(count) => QUOTA | SHORT,
+            true => QUOTA,
+        }
     }
 
     /// Tells whether no more than a quarter is left.

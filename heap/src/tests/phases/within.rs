@@ -525,3 +525,122 @@ fn threads_that_make_garbage_below_the_limit_are_never_refused() {
         });
     }
 }
+
+/// A payload that must not be traced while a session has it locked.
+struct Private<'gc> {
+    is_locked: Arc<AtomicBool>,
+    was_traced: Arc<AtomicBool>,
+    others: Vec<Gc<'gc, Guarded<'gc>>>,
+}
+
+struct Guarded<'gc>(GcMutex<Private<'gc>>);
+
+impl Guarded<'_> {
+    fn new(is_locked: &Arc<AtomicBool>, was_traced: &Arc<AtomicBool>) -> Self {
+        Guarded(GcMutex::new(Private {
+            is_locked: is_locked.clone(),
+            was_traced: was_traced.clone(),
+            others: Vec::new(),
+        }))
+    }
+}
+
+// SAFETY: all pointers are reported; nothing implements `Drop` that reads one; the family is the
+// type with its brand open.
+unsafe impl<'gc> Trace<'gc> for Private<'gc> {
+    type Family = Private<'static>;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        self.was_traced.fetch_or(self.is_locked.load(SeqCst), SeqCst);
+        self.others.trace(tracer);
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<'gc> Trace<'gc> for Guarded<'gc> {
+    type Family = Guarded<'static>;
+    const NEEDS_TRACE: bool = true;
+
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        self.0.trace(tracer);
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Branded for Private<'static> {
+    type At<'gc> = Private<'gc>;
+}
+
+// SAFETY: as above.
+unsafe impl Branded for Guarded<'static> {
+    type At<'gc> = Guarded<'gc>;
+}
+
+/// With a quota short a session's end runs the rest of the mark, although another session is
+/// parked. What that one has locked is not read, by no thread that could help.
+#[test]
+fn no_helper_traces_what_a_parked_session_has_locked() {
+    const WIDE: usize = 40_000;
+    const LOCKED: usize = 1000;
+    let helped = Arc::new(AtomicUsize::new(0));
+    let spawn: SpawnHelper = {
+        let helped = helped.clone();
+        Arc::new(move |number, work| {
+            if number == 0 {
+                return Err(std::io::ErrorKind::OutOfMemory.into());
+            }
+            helped.fetch_add(1, SeqCst);
+            thread::Builder::new().spawn(work).map(drop)
+        })
+    };
+    let pacing = Pacing::Automatic { min_bytes: 1 << 40, growth: 1.0 };
+    let config =
+        HeapConfig { gc_threads: Some(3), spawn_helper: Some(spawn), pacing, ..config() };
+    let client = Client::new(&Pool::new(PoolConfig::default(), None));
+    let was_traced = Arc::new(AtomicBool::new(false));
+    let never = Arc::new(AtomicBool::new(false));
+    let heap: RawHeap<Guarded<'static>, Shared> =
+        RawHeap::new(client, config, |_| Guarded::new(&never, &was_traced));
+    let heap = &heap;
+    let mut mutator = heap.attach().expect("it is the first here");
+    let (quota, _) = mutator.mutate(|mc, root| {
+        let others = (0..WIDE).map(|_| mc.alloc(Guarded::new(&Arc::default(), &was_traced)));
+        root.0.lock(mc).others.extend(others);
+        mc.quota(4)
+    });
+    assert!(!mutator.step(Duration::ZERO).is_finished());
+    let (ready, is_ready) = channel();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut mutator = heap.attach().expect("it is the first here");
+            mutator.mutate(|mc, root| {
+                let others = root.0.lock(mc).others.clone();
+                let chosen = others.iter().step_by(WIDE / LOCKED);
+                let locked: Vec<_> = chosen
+                    .map(|one| {
+                        let guard = one.0.lock(mc);
+                        guard.is_locked.store(true, SeqCst);
+                        guard
+                    })
+                    .collect();
+                ready.send(()).expect("the test waits");
+                let began = Instant::now();
+                while !is_over.load(SeqCst) {
+                    assert!(began.elapsed() < Duration::from_secs(60), "the cycle does not end");
+                    mc.alloc(Leaf::new([0_u64; 32]));
+                }
+                locked.iter().for_each(|guard| guard.is_locked.store(false, SeqCst));
+            });
+        });
+        is_ready.recv().expect("it locks all of them");
+        let ((), due) = mutator.mutate(|_, _| quota.charge(4));
+        mutator.collect_if_due(due.expect("the quota is used up"));
+        is_over.store(true, SeqCst);
+    });
+    assert!(!was_traced.load(SeqCst), "a locked cell was read");
+    assert_eq!(helped.load(SeqCst), 0, "a thread has helped beside a parked session");
+    drop(quota);
+    drop(mutator);
+}
