@@ -89,7 +89,7 @@ mod block {
     pub(crate) mod free_list;
 }
 
-/// Accounts: one heap's records, batches and counters.
+/// Accounts: one heap's batches and counters, and its way to the records of its pool.
 ///
 /// Invariant: the end of a cleanup is counted once.
 mod account {

@@ -111,7 +111,7 @@ impl CleanupPool {
     /// Blocks take 4 bytes for each cleanup that has ever been queued at the same time. The call
     /// takes some ten nanoseconds for each free block. Blocks that are in use keep the memory of
     /// all, until a later call: then it returns 0. The memory goes to the process's allocator,
-    /// which may keep it. The records of cleanups belong to their heaps, and stay. It is 0 in the
+    /// which may keep it. The records of cleanups stay, for those registered later. It is 0 in the
     /// child of a `fork`, if the pool was made before.
     ///
     /// For objects see [`Heap::trim`](crate::Heap::trim).

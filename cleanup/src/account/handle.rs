@@ -103,7 +103,7 @@ impl Cleanup {
     /// Empty, unless it was registered with a label or in diagnostic mode, and nothing more once
     /// its record serves another cleanup.
     pub fn description(&self) -> Description {
-        let storage = &self.registry.storage;
+        let storage = self.registry.storage;
         let (index, generation) = self.record();
         let description = storage.description(index);
         // The second look comes after: a description of a later cleanup belongs to a later
@@ -164,7 +164,7 @@ impl Cleanup {
     /// Once the record serves another cleanup, this answers `Stopped` if the cleanup was stopped
     /// through this handle, and `Done` otherwise.
     pub fn state(&self) -> CleanupState {
-        let storage = &self.registry.storage;
+        let storage = self.registry.storage;
         let (index, ours) = self.record();
         loop {
             let (generation, state) = storage.state(index);

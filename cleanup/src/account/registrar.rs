@@ -1,8 +1,8 @@
 //! Registering cleanups.
 //!
 //! Invariant: a registrar's slots are its own, so registering takes no lock and does no
-//! read-modify-write, but to fetch some hundred slots. It never owns more than a few hundred; all
-//! others that are free are there for every registrar.
+//! read-modify-write, but to fetch some hundred slots; the first time a few. It never owns more
+//! than a few hundred; all others that are free are there for every registrar of the pool.
 
 use crate::account::handle::{Cleanup, RawHandle};
 use crate::account::registry::{ARMED, RegistrarCounters, Registry, RegistryRef};
@@ -27,6 +27,8 @@ pub struct Registrar {
     /// alone, a full magazine could go to and fro between here and the storage, once a slot.
     surplus: FreeList,
     fresh: Fresh,
+    /// It has fetched slots before.
+    has_fetched: bool,
     counts: Arc<RegistrarCounters>,
     /// The last description used, and its number.
     described: Option<(Description, DescriptionId)>,
@@ -41,6 +43,7 @@ impl Registrar {
             free: registry.storage.free_list(),
             surplus: registry.storage.free_list(),
             fresh: Fresh::empty(),
+            has_fetched: false,
             counts: registry.add_registrar(),
             described: None,
             _registry_ref: registry_ref.clone(),
@@ -58,7 +61,7 @@ impl Registrar {
     /// stopping in turn on one object stays bounded.
     ///
     /// # Panics
-    /// When two billion records exist, or when `chain` comes from another heap.
+    /// When two billion records exist. It may when `chain` comes from another heap.
     #[inline]
     pub fn register<F: FnOnce() + Send + 'static>(
         &mut self,
@@ -134,12 +137,13 @@ impl Registrar {
             std::mem::swap(&mut self.free, &mut self.surplus);
             return slot;
         }
-        if self.free.refill()
-            && let Some(slot) = self.free.pop()
-        {
+        let is_first = !std::mem::replace(&mut self.has_fetched, true);
+        let refilled = if is_first { self.free.refill_few() } else { self.free.refill() };
+        if refilled && let Some(slot) = self.free.pop() {
             return slot;
         }
-        self.fresh = self.registry.storage.fresh();
+        let storage = self.registry.storage;
+        self.fresh = if is_first { storage.few_fresh() } else { storage.fresh() };
         self.fresh.next().expect("a range holds at least one slot")
     }
 
@@ -188,9 +192,9 @@ impl Registrar {
     /// Takes each record that ended early out of a live chain, and gives the rest. O(length).
     ///
     /// # Panics
-    /// When `chain` comes from another heap.
+    /// It may when `chain` comes from another heap.
     pub fn prune(&mut self, chain: Head) -> Option<Head> {
-        let storage = &self.registry.storage;
+        let storage = self.registry.storage;
         storage.prune(chain, |head| self.reclaim(head))
     }
 
@@ -207,7 +211,7 @@ impl Registrar {
     /// O(length).
     ///
     /// # Panics
-    /// When `chain` comes from another heap.
+    /// It may when `chain` comes from another heap.
     pub fn discard(&mut self, chain: Head) {
         self.registry.discard(chain, &mut self.surplus);
     }
@@ -223,7 +227,7 @@ impl Registrar {
     }
 
     fn heads(&self, chain: Head) -> impl Iterator<Item = Head> {
-        let storage = &self.registry.storage;
+        let storage = self.registry.storage;
         std::iter::successors(Some(chain), |&head| storage.next(head))
     }
 }

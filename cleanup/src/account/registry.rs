@@ -1,11 +1,13 @@
 //! The registry: everything that belongs to one heap's cleanups, and outlives the heap.
 //!
-//! Registries are never freed, only recycled: the process has as many as it once had heaps at a
-//! time. That is what lets a handle be a plain reference without a count, and lets registering do
-//! no read-modify-write. The price: the memory of a heap's records, at their peak, is kept for the
-//! next heap and never returned to the system. The peak is that of all the heap's threads together:
-//! each of them holds a few hundred free records at most. Generations survive recycling, so a
-//! handle that is older than the registry's present heap finds that its record has ended.
+//! Registries and records are never freed, only recycled: a pool has as many registries as it once
+//! had heaps at a time. That is what lets a handle be a plain reference without a count, and lets
+//! registering do no read-modify-write. The records are those of all heaps of the pool. The price:
+//! their memory, at the peak, is kept for the pool's next heaps, or for the next pool, and never
+//! returned to the system. The peak is that of all threads together: each mutator holds a few
+//! hundred free records at most, and a few as long as it has registered no more than that.
+//! Generations survive recycling, so a handle that is older than the registry's present heap finds
+//! that its record has ended.
 //!
 //! # Marks and counts
 //!
@@ -48,7 +50,7 @@ use crate::record::storage::Storage;
 use sexton_sync::PerProcess;
 use sexton_sync::Process;
 use sexton_sync::drop_quietly;
-use sexton_sync::{Arc, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, Weak};
+use sexton_sync::{Arc, AtomicU64, CachePadded, Mutex, MutexGuard, OnceLock, Ordering, Weak};
 use std::any::Any;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
@@ -61,10 +63,13 @@ pub(crate) const ENDED: u8 = 1;
 /// The first byte that names a batch.
 const FIRST_BATCH: u8 = 2;
 
-/// One heap's records and accounts.
+/// One heap's accounts, and where its records are.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    pub(crate) storage: Storage,
+    /// Those of its pool.
+    pub(crate) storage: &'static Storage,
+    #[cfg_attr(loom, expect(dead_code, reason = "a model recycles nothing"))]
+    records: &'static PoolRecords,
     /// The process that made it. The child of a `fork` uses it no more than it must, and gives it
     /// to no new heap.
     home: Process,
@@ -97,17 +102,21 @@ struct EarlyEnds {
 /// others.
 #[derive(Debug, Default)]
 struct Stopped {
-    /// Each written by the thread of that number only, by plain load and store.
-    own: [CachePadded<AtomicU64>; thread_slot::NUMBERS],
-    /// Written by the others, by `fetch_add`.
+    /// Each written by the thread of that number only, by plain load and store. Two kilobytes, made
+    /// when more than [`FEW_STOPPED`] have been stopped.
+    own: OnceLock<Box<[CachePadded<AtomicU64>; thread_slot::NUMBERS]>>,
+    /// Written by the others, by `fetch_add`; at first by all.
     shared: AtomicU64,
 }
+
+/// Cleanups stopped before the threads count apart from one another.
+const FEW_STOPPED: u64 = 64;
 
 impl Stopped {
     /// Counts one. Release: see [`EarlyEnds`].
     #[inline]
     fn add_one(&self) {
-        match self.own.get(thread_slot::number()) {
+        match self.own.get().and_then(|own| own.get(thread_slot::number())) {
             Some(own) => own.store(own.load(Ordering::Relaxed) + 1, Ordering::Release),
             None => self.add_one_shared(),
         }
@@ -115,18 +124,25 @@ impl Stopped {
 
     #[cold]
     fn add_one_shared(&self) {
+        // Before the count, which may be the last access to the registry.
+        if self.shared.load(Ordering::Relaxed) >= FEW_STOPPED {
+            self.own.get_or_init(Box::default);
+        }
         self.shared.fetch_add(1, Ordering::Release);
     }
 
+    fn own(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.own.get().into_iter().flat_map(|own| own.iter().map(|own| &**own))
+    }
+
     fn sum(&self, ordering: Ordering) -> u64 {
-        self.own.iter().map(|own| own.load(ordering)).sum::<u64>() + self.shared.load(ordering)
+        self.own().map(|own| own.load(ordering)).sum::<u64>() + self.shared.load(ordering)
     }
 
     /// Clears the counts. Called when no thread stops anything: see [`Registry::begin`].
     fn clear(&self) {
-        let Stopped { own, shared } = self;
-        own.iter().for_each(|own| own.store(0, Ordering::Relaxed));
-        shared.store(0, Ordering::Relaxed);
+        self.own().for_each(|own| own.store(0, Ordering::Relaxed));
+        self.shared.store(0, Ordering::Relaxed);
     }
 }
 
@@ -177,9 +193,35 @@ impl Retired {
 // ---- recycling
 // -----------------------------------------------------------------------------------------
 
-/// The registries that no heap uses.
+/// The records of a pool's heaps, and the registries that none of these heaps uses.
+///
+/// Never freed, because handles lead here. When the pool goes, another one is given them.
+#[derive(Debug)]
+pub(crate) struct PoolRecords {
+    storage: Storage,
+    /// The lock is held for a few loads and stores.
+    unused: Mutex<Unused>,
+    #[cfg_attr(loom, expect(dead_code, reason = "a model recycles nothing"))]
+    home: Process,
+}
+
+#[derive(Debug, Default)]
+struct Unused {
+    registries: Vec<&'static Registry>,
+    /// All that there are.
+    made: usize,
+}
+
+/// The most registries that are made at a time. They are never freed. So they lie side by side, and
+/// few pages that other memory is on stay because of them.
+#[cfg(not(any(loom, shuttle)))]
+const MOST_AT_A_TIME: usize = 512;
+#[cfg(any(loom, shuttle))]
+const MOST_AT_A_TIME: usize = 1;
+
+/// The records that no pool uses.
 #[cfg(not(loom))]
-type Recycled = Mutex<Vec<&'static Registry>>;
+type Recycled = Mutex<Vec<&'static PoolRecords>>;
 
 /// Gives those of this process.
 #[cfg(not(any(loom, shuttle)))]
@@ -197,18 +239,52 @@ fn all_recycled() -> &'static Recycled {
     &RECYCLED
 }
 
-/// Takes a registry that no heap uses, the warmest that is at rest.
-#[cfg(not(loom))]
-fn recycled() -> Option<&'static Registry> {
-    let mut recycled = all_recycled().lock();
-    let at = recycled.iter().rposition(|registry| registry.is_at_rest())?;
-    Some(recycled.remove(at))
+impl PoolRecords {
+    /// Gives a registry that no heap uses: the warmest that is at rest, or a new one.
+    fn unused(&'static self) -> &'static Registry {
+        let mut unused = self.unused.lock();
+        // A model's atomics live as long as the model's run: nothing can be recycled.
+        #[cfg(not(loom))]
+        if let Some(at) = unused.registries.iter().rposition(|registry| registry.is_at_rest()) {
+            return unused.registries.remove(at);
+        }
+        let count = unused.made.clamp(1, MOST_AT_A_TIME);
+        let made: Box<[Registry]> = (0..count).map(|_| Registry::new(self)).collect();
+        let (first, others) = Box::leak(made).split_first().expect("one or more");
+        unused.registries.extend(others);
+        unused.made += count;
+        first
+    }
 }
 
-/// Gives none. A model's atomics live as long as the model's run: nothing can be recycled.
-#[cfg(loom)]
-fn recycled() -> Option<&'static Registry> {
-    None
+/// A pool's hold on its records. When it goes, they can serve another pool.
+#[derive(Debug)]
+pub(crate) struct PoolRecordsRef(&'static PoolRecords);
+
+impl PoolRecordsRef {
+    /// Takes recycled records, or makes some.
+    pub(crate) fn new() -> Self {
+        #[cfg(not(loom))]
+        let recycled = all_recycled().lock().pop();
+        #[cfg(loom)]
+        let recycled = None;
+        PoolRecordsRef(recycled.unwrap_or_else(|| {
+            Box::leak(Box::new(PoolRecords {
+                storage: Storage::new(),
+                unused: Mutex::default(),
+                home: Process::current(),
+            }))
+        }))
+    }
+}
+
+impl Drop for PoolRecordsRef {
+    fn drop(&mut self) {
+        #[cfg(not(loom))]
+        if self.0.home.is_current() {
+            all_recycled().lock().push(self.0);
+        }
+    }
 }
 
 /// A heap's hold on its registry: shared by the client, its registrars and its batches. When the
@@ -219,9 +295,9 @@ pub(crate) struct RegistryRef {
 }
 
 impl RegistryRef {
-    /// Takes a recycled registry, or makes one.
-    pub(crate) fn new(totals: &Arc<Totals>) -> Arc<Self> {
-        let registry = recycled().unwrap_or_else(|| Box::leak(Box::new(Registry::new())));
+    /// Takes an unused registry of the pool, or makes one.
+    pub(crate) fn new(records: &PoolRecordsRef, totals: &Arc<Totals>) -> Arc<Self> {
+        let registry = records.0.unused();
         registry.begin(totals);
         Arc::new(RegistryRef { registry })
     }
@@ -235,7 +311,8 @@ impl Drop for RegistryRef {
     fn drop(&mut self) {
         #[cfg(not(loom))]
         if self.registry.home.is_current() {
-            all_recycled().lock().push(self.registry);
+            self.registry.table.lock().rest();
+            self.registry.records.unused.lock().registries.push(self.registry);
         }
     }
 }
@@ -325,9 +402,10 @@ impl BatchAccount {
 impl RefUnwindSafe for Registry {}
 
 impl Registry {
-    fn new() -> Self {
+    fn new(records: &'static PoolRecords) -> Self {
         Registry {
-            storage: Storage::new(),
+            storage: &records.storage,
+            records,
             home: Process::current(),
             early_ends: CachePadded::default(),
             table: Mutex::new(BatchTable::default()),
@@ -682,6 +760,14 @@ impl Registry {
 }
 
 impl BatchTable {
+    /// Lets go of the memory that only a heap in use needs. Small pieces that stay would keep whole
+    /// pages.
+    #[cfg(not(loom))]
+    fn rest(&mut self) {
+        debug_assert!(self.live.is_empty() && self.open.is_empty() && self.registrars.is_empty());
+        (self.live, self.open, self.registrars) = (Vec::new(), Vec::new(), Vec::new());
+    }
+
     /// Gives a byte that no unfinished batch has, in turn.
     fn free_byte(&mut self) -> Option<u8> {
         for _ in FIRST_BATCH..=u8::MAX {
@@ -699,24 +785,25 @@ impl BatchTable {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use super::{Registry, all_recycled};
+    use super::Registry;
     use crate::{CleanupState, Client, Pool, PoolConfig};
+    use std::sync::Arc;
     use std::sync::mpsc::channel;
     use std::time::{Duration, Instant};
 
-    /// Whether a new heap could be given the registry.
+    /// Whether a new heap of its pool could be given the registry.
     fn is_free(registry: &'static Registry) -> bool {
-        all_recycled().lock().iter().any(|&free| std::ptr::eq(free, registry) && free.is_at_rest())
+        let unused = registry.records.unused.lock();
+        unused.registries.iter().any(|&free| std::ptr::eq(free, registry) && free.is_at_rest())
     }
 
-    /// Waits until a new heap has been given the registry: other tests may have it for a while.
-    /// Takes as many as are listed, because the one looked for may lie under all the others.
-    fn will_be_recycled(registry: &'static Registry) {
-        let pool = Pool::new(PoolConfig::default(), None);
+    /// Waits until a new heap of the pool has been given the registry. Takes as many as are listed,
+    /// because the one looked for may lie under all the others.
+    fn will_be_recycled(pool: &Arc<Pool>, registry: &'static Registry) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let listed = all_recycled().lock().len();
-            let clients: Vec<_> = (0..listed).map(|_| Client::new(&pool)).collect();
+            let listed = registry.records.unused.lock().registries.len();
+            let clients: Vec<_> = (0..listed).map(|_| Client::new(pool)).collect();
             if clients.iter().any(|client| std::ptr::eq(client.registry(), registry)) {
                 return;
             }
@@ -749,7 +836,7 @@ mod tests {
         assert!(!is_free(registry), "its account is still open");
         leave.send(()).expect("it waits");
         let handle = runner.join().expect("it ran");
-        will_be_recycled(registry);
+        will_be_recycled(&pool, registry);
         assert_eq!(handle.state(), CleanupState::Done);
         assert!(!handle.stop());
     }
@@ -787,6 +874,6 @@ mod tests {
         drop(client);
         assert!(!is_free(registry));
         assert_eq!(pool.run_pending(1), 1);
-        will_be_recycled(registry);
+        will_be_recycled(&pool, registry);
     }
 }

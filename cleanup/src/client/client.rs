@@ -25,9 +25,9 @@ pub struct Client {
 impl Client {
     /// Opens an account for a new heap, with a pool of this process.
     ///
-    /// Reuses the registry of a former heap, if there is one.
+    /// Reuses the registry of a former heap of the pool, if there is one.
     pub fn new(pool: &Arc<Pool>) -> Client {
-        Client { pool: pool.clone(), registry_ref: RegistryRef::new(pool.totals()) }
+        Client { pool: pool.clone(), registry_ref: RegistryRef::new(pool.records(), pool.totals()) }
     }
 
     /// Makes the registering side of one mutator.
@@ -128,9 +128,9 @@ impl Client {
         self.pool.help_to_discard();
     }
 
-    /// Counts the records there are, free ones included. O(1).
+    /// Counts the records of all heaps of the pool, free ones included. O(1).
     ///
-    /// A record takes 41 bytes, and 8 more where cleanups are described. Records that a former heap
+    /// A record takes 41 bytes, and 8 more where cleanups are described. Records that a former pool
     /// has left to this one are among them. No record is ever given back to the system.
     pub fn records(&self) -> usize {
         self.registry().storage.made()

@@ -180,7 +180,7 @@ impl LocalBlock {
     /// own.
     ///
     /// # Panics
-    /// When `head` comes from another heap.
+    /// It may when `head` comes from another heap.
     #[inline]
     pub fn push(&mut self, head: Head) {
         let offset = head.index().since(self.first);
@@ -232,7 +232,7 @@ impl LocalBlock {
     fn push_chain(&mut self, head: Head) {
         let cycle = self.cycle.expect("there are marks only where there is a block");
         let registry = self.client.registry();
-        let storage = &registry.storage;
+        let storage = registry.storage;
         // Records that ended early are freed here, so that only the others are queued and counted.
         let mut rest = storage.prune(head, |head| {
             // Relaxed: `ENDED` is no hint. It was written after the taking, and there is no way

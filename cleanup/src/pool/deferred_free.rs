@@ -55,7 +55,7 @@ impl Drop for DeferredFree {
             (std::mem::replace(&mut kept.freed, empty), std::mem::take(&mut kept.busy))
         };
         let mut freed = freed;
-        let storage = &self.batch.registry().storage;
+        let storage = self.batch.registry().storage;
         let mut uncounted = 0;
         for record in busy {
             if let Skip::Freed(slot, counted) = storage.skip(record, Some(self.batch.byte())) {

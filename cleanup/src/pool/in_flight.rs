@@ -230,7 +230,7 @@ impl InFlight {
             self.let_go.store(false, Ordering::Relaxed);
         }
         let running = if in_hand.is_untouched(at) { None } else { in_hand.view.get(at - 1) };
-        let storage = &in_hand.batch.registry().storage;
+        let storage = in_hand.batch.registry().storage;
         Some(Snapshot {
             running: running.map(|record| storage.description(record)),
             at,
@@ -388,7 +388,7 @@ mod tests {
 
     impl Scene {
         fn states(&self) -> Vec<State> {
-            let storage = &self.client.registry().storage;
+            let storage = self.client.registry().storage;
             self.queued.iter().map(|(head, _)| storage.state(head.index()).1).collect()
         }
 
@@ -635,7 +635,7 @@ mod tests {
 
     /// Takes the second record for its handle, and hands it to the cleanup that waits for it.
     fn not_counted_by_its_handle(scene: Scene, hand: Sender<(Thunk, Ending)>) {
-        let storage = &scene.client.registry().storage;
+        let storage = scene.client.registry().storage;
         let index = scene.queued[1].0.index();
         let taker = Taker::Handle { generation: storage.state(index).0 };
         let taken = storage.take(index, taker, false).expect("armed");

@@ -70,7 +70,7 @@ impl<'a> Run<'a> {
     fn cleanups(&mut self, max: usize) -> usize {
         let Queued { block, batch, .. } = self.queued.as_ref().expect("only drop takes it");
         let cells: &Cells = block;
-        let storage = &batch.registry().storage;
+        let storage = batch.registry().storage;
         let totals = self.pool.totals();
         let runner = self.in_flight.runner();
         let (pool, in_flight) = (self.pool, self.in_flight);
@@ -123,7 +123,7 @@ fn discard_rest(
     max: usize,
     mut ends: Ends<'_>,
 ) -> usize {
-    let storage = &batch.registry().storage;
+    let storage = batch.registry().storage;
     let mut dropped = 0;
     while dropped < max {
         let Some(record) = cells.front() else { break };
@@ -184,7 +184,7 @@ impl Ends<'_> {
         batch: &BatchAccount,
         record: Index,
     ) -> bool {
-        let storage = &batch.registry().storage;
+        let storage = batch.registry().storage;
         let step = in_flight.step(|deferred| {
             // Without a note while others may come to the record: its handle must not free the
             // slot.

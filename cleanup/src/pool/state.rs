@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::account::registry::PoolRecordsRef;
 use crate::account::totals::Totals;
 use crate::block::arena::Block;
 use crate::block::free_list::Blocks;
@@ -105,6 +106,8 @@ pub struct Pool {
     pub(super) runners: Runners,
     pub(super) watch: Watch,
     pub(super) totals: Arc<Totals>,
+    /// Those of all its heaps.
+    records: PoolRecordsRef,
     pub(super) stall_after: Duration,
     pub(super) spawn: Option<Box<dyn Spawn>>,
     /// The ready hook has been told, and no thread has come yet. Set by publishers after their
@@ -148,6 +151,7 @@ impl Pool {
             runners: Runners::default(),
             watch: Watch::new(),
             totals: Totals::new(max_workers, config.hooks),
+            records: PoolRecordsRef::new(),
             stall_after: config.stall_after,
             spawn,
             told: AtomicBool::new(false),
@@ -247,6 +251,10 @@ impl Pool {
 
     pub(crate) fn recycle(&self, block: Block) {
         self.blocks.recycle(block);
+    }
+
+    pub(crate) fn records(&self) -> &PoolRecordsRef {
+        &self.records
     }
 
     pub(crate) fn totals(&self) -> &Arc<Totals> {

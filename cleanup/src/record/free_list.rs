@@ -16,7 +16,7 @@
 
 use crate::record::head::Index;
 use crate::record::slot::{Record, Slot};
-use crate::record::storage::Storage;
+use crate::record::storage::{FEW, Storage};
 use sexton_sync::Process;
 use sexton_sync::{Mutex, Ordering};
 use std::collections::VecDeque;
@@ -84,6 +84,41 @@ impl Magazine {
         }
     }
 
+    /// Takes the first `most` slots of the first group out, or all that it has. `None` if there is
+    /// no group. Called with the lock of its depot held.
+    fn split(&mut self, storage: &'static Storage, most: usize) -> Option<Magazine> {
+        let index = Index::from_raw(self.first)?;
+        let record = storage.record(index);
+        let [next, others @ ..] = read(record);
+        let len = 1 + others.iter().take_while(|&&other| other != 0).count();
+        let taken = len.min(most);
+        if taken == len {
+            self.first = next;
+            if next != 0 {
+                self.before_last -= len;
+            }
+        } else {
+            // The others are a group of their own.
+            let rest = &others[taken - 1..len - 1];
+            let first_of_rest = storage.record(Index(rest[0]));
+            let mut group = [0; GROUP];
+            group[NEXT] = next;
+            group[1..rest.len()].copy_from_slice(&rest[1..]);
+            begin(first_of_rest, group);
+            self.first = rest[0];
+            if next != 0 {
+                self.before_last -= taken;
+            } else {
+                self.last = Some(Last { record: first_of_rest, len: rest.len() });
+            }
+        }
+        let mut group = [0; GROUP];
+        group[1..taken].copy_from_slice(&others[..taken - 1]);
+        begin(record, group);
+        let last = Some(Last { record, len: taken });
+        Some(Magazine { first: index.0, before_last: 0, last })
+    }
+
     /// Puts another one's groups behind its own. O(1); writes to its own last group only.
     fn append(&mut self, other: Magazine) {
         if self.first == 0 {
@@ -104,8 +139,8 @@ impl Magazine {
 /// worker that freed them, which goes on beside them. Taking those cost a fifth of S4.
 ///
 /// Invariant: two neighbours have more than [`MAGAZINE`] slots together, because the later one did
-/// not fit into the earlier one. So a magazine has more than half of that on average, whatever the
-/// portions in which slots came back.
+/// not fit into the earlier one; but for the first, of which some may have been taken. So a
+/// magazine has more than half of that on average, whatever the portions in which slots came back.
 #[derive(Debug)]
 pub(super) struct Depot {
     /// The lock is held for a few loads and stores, once for some hundred slots. It also orders
@@ -126,6 +161,22 @@ impl Depot {
         let mut magazines = self.magazines.lock_at(self.home)?;
         let first = magazines.pop_front()?;
         Some((first, magazines.front().and_then(|next| Index::from_raw(next.first))))
+    }
+
+    /// Takes a few slots of the magazine that came back first. O(1).
+    fn take_few(&self, storage: &'static Storage) -> Option<Magazine> {
+        let mut magazines = self.magazines.lock_at(self.home)?;
+        let first = magazines.front_mut()?;
+        let mut few = Magazine::EMPTY;
+        while few.len() < FEW as usize
+            && let Some(group) = first.split(storage, FEW as usize - few.len())
+        {
+            few.append(group);
+        }
+        if first.first == 0 {
+            magazines.pop_front();
+        }
+        Some(few)
     }
 
     /// Takes a magazine back, into the last one if both fit into one. O(1).
@@ -221,6 +272,16 @@ impl FreeList {
         if let Some(next) = next {
             self.storage.prefetch(next);
         }
+        true
+    }
+
+    /// Takes [`FEW`] slots from the depot, if it has as many. Whether there was one. Called when
+    /// the list is empty.
+    #[cold]
+    pub(crate) fn refill_few(&mut self) -> bool {
+        debug_assert_eq!((self.closed.first, self.at), (0, GROUP));
+        let Some(few) = self.storage.depot.take_few(self.storage) else { return false };
+        self.closed = few;
         true
     }
 
@@ -351,6 +412,37 @@ mod tests {
             let mut list = storage.free_list();
             slots.into_iter().for_each(|slot| list.push(slot));
             assert_eq!(popped(&mut list), expected);
+        }
+    }
+
+    #[test]
+    fn a_few_slots_are_taken_in_order_and_the_others_stay() {
+        for length in LENGTHS {
+            let storage = storage();
+            let slots: Vec<_> = storage.fresh().take(length).collect();
+            let mut expected = indices(&slots);
+            let mut list = storage.free_list();
+            slots.into_iter().for_each(|slot| list.push(slot));
+            list.give_back();
+            let mut few = storage.free_list();
+            while expected.len() > length / 2 {
+                let rest = expected.split_off(expected.len().min(FEW as usize));
+                assert!(few.refill_few());
+                assert_eq!(popped(&mut few), expected);
+                expected = rest;
+            }
+            // What is left can be added to, and is there as a whole.
+            for slot in storage.fresh().take(3) {
+                expected.push(slot.index.0);
+                list.push(slot);
+            }
+            list.give_back();
+            while few.refill() {
+                let taken = popped(&mut few);
+                assert_eq!(taken, expected[..taken.len()]);
+                expected.drain(..taken.len());
+            }
+            assert_eq!(expected, []);
         }
     }
 

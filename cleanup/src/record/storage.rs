@@ -1,4 +1,4 @@
-//! The memory of all records of one registry, and of their marks.
+//! The memory of all records of one pool, and of their marks.
 //!
 //! Invariant: a record never moves and is never unmapped, so a handle may look at its tag for ever.
 //! A range of fresh slots is handed out once.
@@ -29,7 +29,13 @@ const RANGE: u32 = 128;
 #[cfg(any(loom, shuttle))]
 const RANGE: u32 = 2;
 
-/// The most records one heap's cleanups can have: an index has 31 bits, and 0 is none.
+/// Slots that a registrar takes at first: few heaps have many cleanups. Divides [`RANGE`].
+#[cfg(not(any(loom, shuttle)))]
+pub(super) const FEW: u32 = 4;
+#[cfg(any(loom, shuttle))]
+pub(super) const FEW: u32 = RANGE;
+
+/// The most records a pool's cleanups can have: an index has 31 bits, and 0 is none.
 const MAX_INDEX: u32 = (1 << 31) - FIRST_CHUNK - 1;
 
 /// Records and marks of one doubling step.
@@ -65,7 +71,7 @@ impl Chunk {
     }
 }
 
-/// All records of one registry. Grows, never shrinks.
+/// All records of one pool. Grows, never shrinks.
 #[derive(Debug)]
 pub(crate) struct Storage {
     chunks: [OnceLock<Chunk>; CHUNKS],
@@ -217,16 +223,32 @@ impl Storage {
     /// When two billion records exist.
     #[cold]
     pub(crate) fn fresh(&'static self) -> Fresh {
-        // Relaxed: see the field.
-        let start = self.fresh.fetch_add(RANGE, Ordering::Relaxed);
-        if start > MAX_INDEX - RANGE {
-            // Keep it there: a later caller must not wrap around to slots in use.
-            self.fresh.fetch_sub(RANGE, Ordering::Relaxed);
-            panic!("a heap cannot have more than {MAX_INDEX} cleanups registered at once");
-        }
+        self.fresh_range(RANGE)
+    }
+
+    /// Takes a few of them.
+    ///
+    /// # Panics
+    /// As [`fresh`](Self::fresh).
+    #[cold]
+    pub(crate) fn few_fresh(&'static self) -> Fresh {
+        self.fresh_range(FEW)
+    }
+
+    /// Takes the slots up to the next multiple of `range`.
+    fn fresh_range(&'static self, range: u32) -> Fresh {
+        // Relaxed, both: see the field. A number that is too high stays: a later caller must not
+        // wrap around to slots in use.
+        let taken = self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
+            (start <= MAX_INDEX - RANGE).then(|| start + range - start % range)
+        });
+        let Ok(start) = taken else {
+            panic!("a pool cannot have more than {MAX_INDEX} cleanups registered at once");
+        };
+        let len = (range - start % range) as usize;
         let (chunk, offset) = Self::place(Index(start));
         let chunk = self.chunks[chunk].get_or_init(|| Chunk::new((FIRST_CHUNK << chunk) as usize));
-        let range = offset..offset + RANGE as usize;
+        let range = offset..offset + len;
         let mut fresh = Fresh {
             next: start,
             slots: chunk.records[range.clone()].iter().zip(&chunk.marks[range]),
@@ -278,9 +300,7 @@ impl Storage {
 
 #[cold]
 fn no_such_record() -> ! {
-    panic!(
-        "a head or handle names a record that this registry never had: it belongs to another heap"
-    )
+    panic!("a head or handle names a record that this pool never had: it belongs to another heap")
 }
 
 /// Slots that were never used, owned by one registrar.

@@ -3,19 +3,20 @@
 //! Their number is bounded by the most cleanups alive at a time, and their number costs no time.
 
 use crate::common::*;
-use sexton_cleanup::{Client, Pool, Registrar};
+use sexton_cleanup::{CleanupState, Client, Pool, Registrar};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An account to which no former heap has left records.
-fn new_client(pool: &Arc<Pool>) -> Client {
+/// An account with a pool to which no former pool has left records.
+fn new_client() -> (Arc<Pool>, Client) {
     let mut recycled = Vec::new();
     loop {
-        let client = Client::new(pool);
+        let pool = manual();
+        let client = Client::new(&pool);
         if client.records() == 0 {
-            return client;
+            return (pool, client);
         }
-        recycled.push(client);
+        recycled.push((pool, client));
     }
 }
 
@@ -37,8 +38,7 @@ const PEAK: usize = 30_000;
 /// One mutator registers a single cleanup, and the other all the others, again and again.
 #[test]
 fn mutators_that_take_turns_use_the_same_records() {
-    let pool = manual();
-    let client = new_client(&pool);
+    let (pool, client) = new_client();
     for _ in 0..50 {
         let mut first = client.registrar();
         live_and_die(&pool, &client, &mut first, 1);
@@ -50,8 +50,7 @@ fn mutators_that_take_turns_use_the_same_records() {
 /// The others register one cleanup each after each turn.
 #[test]
 fn attached_mutators_that_take_turns_use_the_same_records() {
-    let pool = manual();
-    let client = new_client(&pool);
+    let (pool, client) = new_client();
     let mut registrars: Vec<_> = (0..8).map(|_| client.registrar()).collect();
     for turn in 0..registrars.len() {
         live_and_die(&pool, &client, &mut registrars[turn], PEAK);
@@ -64,8 +63,7 @@ fn attached_mutators_that_take_turns_use_the_same_records() {
 /// sweep, or by the next registration on the same object.
 #[test]
 fn mutators_that_take_turns_use_records_of_cleanups_that_never_ran() {
-    let pool = manual();
-    let client = new_client(&pool);
+    let (_pool, client) = new_client();
     let mut registrars: Vec<_> = (0..8).map(|_| client.registrar()).collect();
     for registrar in &mut registrars {
         let heads: Vec<_> = (0..PEAK).map(|_| add(registrar, || {}).0).collect();
@@ -88,6 +86,36 @@ fn mutators_that_take_turns_use_records_of_cleanups_that_never_ran() {
         }
     }
     assert_few_records(&client);
+}
+
+/// Each takes a few, and leaves them to the pool. Handles of heaps that are gone do nothing to
+/// them.
+#[test]
+fn heaps_with_one_cleanup_each_take_few_records_and_leave_them_to_the_next() {
+    const HEAPS: usize = 1_000;
+    let (pool, client) = new_client();
+    let mut old = Vec::new();
+    for _ in 0..5 {
+        let mut heaps: Vec<_> = (0..HEAPS)
+            .map(|_| {
+                let client = Client::new(&pool);
+                let mut registrar = client.registrar();
+                let (head, handle) = add(&mut registrar, || {});
+                old.push(handle);
+                (client, registrar, head)
+            })
+            .collect();
+        assert!(client.records() <= 4 * HEAPS + 4, "{}", client.records());
+        let (gone, alive) = old.split_at(old.len() - HEAPS);
+        assert!(gone.iter().all(|handle| !handle.stop() && !handle.run_now()));
+        assert!(alive.iter().all(|handle| handle.state() == CleanupState::Armed));
+        // Half of them die in a sweep.
+        for (client, _, head) in heaps.drain(..HEAPS / 2) {
+            sweep(&client, [head]);
+        }
+        assert_eq!(pool.run_pending(usize::MAX), HEAPS / 2);
+        heaps.into_iter().for_each(|(_, mut registrar, head)| registrar.discard(head));
+    }
 }
 
 type Chains = Vec<sexton_cleanup::Head>;
@@ -127,8 +155,7 @@ fn a_mutator_for_one_cleanup_costs_the_same_whatever_its_heap_has_been_through()
         };
         (0..200).map(|_| once()).min().expect("200")
     }
-    let pool = manual();
-    let client = new_client(&pool);
+    let (pool, client) = new_client();
     let before = cost(&client);
     live_and_die(&pool, &client, &mut client.registrar(), 500_000);
     let after = cost(&client);

@@ -84,10 +84,10 @@ enum State {
     #[default]
     None,
     /// No thread has come for it yet.
-    Offered(Loan),
+    Offered(Box<Loan>),
     /// The thread calls what is here, when it has given the work back.
     Working(Option<Box<dyn FnOnce() + Send>>),
-    Returned(Returned),
+    Returned(Box<Returned>),
 }
 
 /// Objects traced, and roots looked at, between two looks at whether the marker is recalled. A
@@ -143,7 +143,7 @@ impl Background {
     pub(crate) fn lend(&self, loan: Loan) {
         self.recalled.store(false, Relaxed);
         self.done.store(false, Relaxed);
-        *self.state.lock() = State::Offered(loan);
+        *self.state.lock() = State::Offered(Box::new(loan));
     }
 
     /// Takes the work back, if it is on loan. Waits for the thread to come to the end of a step,
@@ -157,11 +157,11 @@ impl Background {
         loop {
             match std::mem::take(&mut *state) {
                 State::None => return Ok(None),
-                State::Offered(Loan { work, .. }) => {
-                    let worked = Duration::ZERO;
+                State::Offered(loan) => {
+                    let (work, worked) = (loan.work, Duration::ZERO);
                     return Ok(Some(Returned { work, thrown: None, worked, is_used_up: false }));
                 }
-                State::Returned(returned) => return Ok(Some(returned)),
+                State::Returned(returned) => return Ok(Some(*returned)),
                 working @ State::Working(_) => {
                     *state = working;
                     if !self.home.is_current() {
@@ -226,7 +226,7 @@ impl Background {
     pub(crate) fn work(&self) {
         let mut state = self.state.lock();
         let Loan { mut work, core } = match std::mem::take(&mut *state) {
-            State::Offered(loan) => loan,
+            State::Offered(loan) => *loan,
             // Recalled before this thread came.
             other => {
                 *state = other;
@@ -256,7 +256,7 @@ impl Background {
         drop(here);
         let returned = Returned { work, thrown, worked: began.elapsed(), is_used_up };
         let mut state = self.state.lock();
-        let before = std::mem::replace(&mut *state, State::Returned(returned));
+        let before = std::mem::replace(&mut *state, State::Returned(Box::new(returned)));
         drop(state);
         self.returned.notify_all();
         if let State::Working(Some(end)) = before {

@@ -54,7 +54,9 @@ pub(crate) struct Collector<M: Mode> {
     ///
     /// A thread that has not stopped the mutators does not wait for it where a step may run: it
     /// waits for that at T1, where it can help.
-    cycle: M::Lock<Cycle>,
+    ///
+    /// Made for the first cycle, so that a small heap takes less memory.
+    cycle: M::Lock<Option<Box<Cycle>>>,
     /// The most threads that mark, or sweep, the one that collects included.
     gc_threads: usize,
     spawn_helper: Option<SpawnHelper>,
@@ -165,7 +167,7 @@ impl<M: Mode> Collector<M> {
     pub(crate) fn new(config: &HeapConfig, core: &Arc<Core<M>>) -> Self {
         Collector {
             history: Lock::new(History::new()),
-            cycle: Lock::new(Cycle::idle()),
+            cycle: Lock::new(None),
             gc_threads: config.gc_threads.unwrap_or_else(gc_threads_of::<M>).max(1),
             spawn_helper: config.spawn_helper.clone(),
             background: Arc::new(Background::new(core.roots().heap())),
@@ -174,13 +176,22 @@ impl<M: Mode> Collector<M> {
         }
     }
 
+    fn with_cycle<T>(&self, f: impl FnOnce(&mut Cycle) -> T) -> T {
+        self.cycle.with(|cycle| f(cycle.get_or_insert_with(|| Box::new(Cycle::idle()))))
+    }
+
+    /// Does the same, unless a step runs.
+    fn try_with_cycle<T>(&self, f: impl FnOnce(&mut Cycle) -> T) -> Option<T> {
+        self.cycle.try_with(|cycle| f(cycle.get_or_insert_with(|| Box::new(Cycle::idle()))))
+    }
+
     pub(crate) fn history(&self) -> &M::Lock<History> {
         &self.history
     }
 
     /// Tells how many roots had been dropped when the last cycle began to mark.
     pub(crate) fn dropped_roots(&self) -> u64 {
-        self.cycle.with(|cycle| cycle.dropped_roots)
+        self.with_cycle(|cycle| cycle.dropped_roots)
     }
 
     /// Gives the threads that may help a cycle.
@@ -207,7 +218,7 @@ impl<M: Mode> Collector<M> {
             return Plan::Whole;
         };
         let (pace, is_idle) =
-            (self.cycle.with(|cycle| cycle.pace), core.phase().get() == Phase::Idle);
+            (self.with_cycle(|cycle| cycle.pace), core.phase().get() == Phase::Idle);
         if core.pacer().is_urgent(in_use) || is_idle && pace.fits(in_use, budget) {
             return Plan::Whole;
         }
@@ -240,7 +251,7 @@ impl<M: Mode> Collector<M> {
         until: Until<'_>,
         helpers: &Helpers<'_>,
     ) -> Result<Option<GcReport>, Box<dyn Any + Send>> {
-        self.cycle.with(|cycle| {
+        self.with_cycle(|cycle| {
             if let Some(payload) = cycle.thrown.take() {
                 return Err(payload);
             }
@@ -342,7 +353,7 @@ impl<M: Mode> Collector<M> {
         if !M::SHARED || core.phase().get() != Phase::Sweeping || core.zeal() {
             return None;
         }
-        let ended = self.cycle.try_with(|cycle| {
+        let ended = self.try_with_cycle(|cycle| {
             if core.phase().get() != Phase::Sweeping || !self.background.is_used_up() {
                 return None;
             }
@@ -364,7 +375,7 @@ impl<M: Mode> Collector<M> {
     /// do but what waits until no session is open.
     pub(crate) fn goes_on_within_sessions(&self, core: &Core<M>) -> bool {
         // If another thread runs a step, that tells afterwards.
-        let is_lent = || self.cycle.try_with(|cycle| cycle.sweeping.is_none()).unwrap_or(true);
+        let is_lent = || self.try_with_cycle(|cycle| cycle.sweeping.is_none()).unwrap_or(true);
         !core.zeal()
             && match core.phase().get() {
                 Phase::Idle => false,
@@ -436,7 +447,7 @@ impl<M: Mode> Collector<M> {
     ///
     /// The thread gets on faster than if its work were recalled, and lent again, for each slice.
     pub(crate) fn wait_beside(&self, core: &Core<M>) -> bool {
-        let Some(pace) = self.cycle.try_with(|cycle| cycle.pace) else { return false };
+        let Some(pace) = self.try_with_cycle(|cycle| cycle.pace) else { return false };
         let is_urgent = core.pacer().is_urgent(core.bytes_in_use());
         let must_not_wait = core.zeal() || is_urgent || pace.stretch(core.weight()) > 1;
         if must_not_wait || self.budget.is_none() || !self.lends() {
@@ -515,7 +526,7 @@ impl<M: Mode> Collector<M> {
     /// Takes what a mutator has shaded that goes. Called in its last session.
     pub(crate) fn inherit(&self, shaded: &mut Shaded) {
         if !shaded.is_empty() {
-            self.cycle.with(|cycle| cycle.left_behind.inherit(shaded));
+            self.with_cycle(|cycle| cycle.left_behind.inherit(shaded));
         }
     }
 
@@ -524,7 +535,7 @@ impl<M: Mode> Collector<M> {
     pub(crate) fn give_up_mark(&self, core: &Core<M>) {
         self.settle(core);
         if core.phase().get() == Phase::Marking {
-            self.cycle.with(|cycle| cycle.give_up(core));
+            self.with_cycle(|cycle| cycle.give_up(core));
         }
     }
 
@@ -534,7 +545,7 @@ impl<M: Mode> Collector<M> {
         if core.phase().get() == Phase::Idle {
             return;
         }
-        self.cycle.with(|cycle| {
+        self.with_cycle(|cycle| {
             let mut settled = self.recall_now(cycle);
             if core.phase().get() == Phase::Marking && settled.is_ok() {
                 settled = cycle.take_shaded(core);
@@ -549,7 +560,7 @@ impl<M: Mode> Collector<M> {
     /// Sweeps a heap that is going. Nothing is marked, so everything dies.
     pub(crate) fn sweep_all(&self, core: &Core<M>) {
         let alone = Helpers::none(core.roots().heap());
-        self.cycle.with(|cycle| {
+        self.with_cycle(|cycle| {
             // It would mark objects that die.
             let thrown = self.recall_now(cycle).err();
             thrown.into_iter().chain(cycle.thrown.take()).for_each(drop_quietly);
@@ -574,7 +585,7 @@ impl<M: Mode> Collector<M> {
         each: &mut dyn FnMut(std::ptr::NonNull<u8>),
     ) {
         core.roots().for_each_ahead(&mut *each);
-        self.cycle.with(|cycle| {
+        self.with_cycle(|cycle| {
             let pending = Pending { len: cycle.waiting, next: None };
             cycle.marker.for_each_waiting(pending, each);
             cycle.marker.for_each_in_slices(each);
@@ -584,12 +595,12 @@ impl<M: Mode> Collector<M> {
     /// Has the next cycle in slices go on counting from an epoch.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn set_epoch(&self, epoch: u32) {
-        self.cycle.with(|cycle| cycle.epoch = epoch);
+        self.with_cycle(|cycle| cycle.epoch = epoch);
     }
 
     /// Calls `each` with the spans that the sweep under way has not sorted.
     pub(crate) fn for_each_unswept(&self, space: &Space, mut each: impl FnMut(SpanRef)) {
-        self.cycle.with(|cycle| {
+        self.with_cycle(|cycle| {
             let Some(sweeping) = &cycle.sweeping else { return };
             space.ahead().for_each(&mut each);
             sweeping.unsorted().for_each(each);
@@ -838,7 +849,7 @@ impl<M: Mode> Assist<M> for Collector<M> {
         let waits = |cycle: &mut Cycle| {
             cycle.thrown.is_some() || cycle.sweeping.as_ref().is_some_and(Sweeping::waits)
         };
-        if self.ends_within(core) || self.cycle.with(waits) {
+        if self.ends_within(core) || self.with_cycle(waits) {
             return;
         }
         if !self.wait_beside(core) {
@@ -851,7 +862,7 @@ impl<M: Mode> Assist<M> for Collector<M> {
             return true;
         }
         let can_sweep = |cycle: &mut Cycle| !cycle.sweeping.as_ref().is_some_and(Sweeping::waits);
-        if !self.cycle.with(|cycle| cycle.thrown.is_none() && can_sweep(cycle)) {
+        if !self.with_cycle(|cycle| cycle.thrown.is_none() && can_sweep(cycle)) {
             return false;
         }
         let is_sweeping = core.phase().get() == Phase::Sweeping;
@@ -923,7 +934,7 @@ impl<M: Mode> Collector<M> {
             Ok(None) => {}
             Err(payload) => {
                 // The session goes on. The end of one throws this.
-                let surplus = self.cycle.with(|cycle| cycle.thrown.replace(payload));
+                let surplus = self.with_cycle(|cycle| cycle.thrown.replace(payload));
                 surplus.into_iter().for_each(drop_quietly);
                 core.pacer().set_next_slice(0);
             }
@@ -934,7 +945,7 @@ impl<M: Mode> Collector<M> {
     /// Tells whether a session that needs room may wait on. With `gets_on` the cycle does, as it
     /// does by each step.
     fn is_patient(&self, wait: &mut Wait, gets_on: bool) -> bool {
-        let advances = self.cycle.with(|cycle| cycle.advances);
+        let advances = self.with_cycle(|cycle| cycle.advances);
         let now = Instant::now();
         if gets_on || advances != wait.advances {
             *wait = Wait { in_vain_since: now, advances };

@@ -17,7 +17,8 @@ pub(crate) struct History {
     fallback_cycles: u64,
     background_time: Duration,
     assist_time: Duration,
-    last_report: Option<GcReport>,
+    /// Boxed, as all that a heap without a cycle does not have.
+    last_report: Option<Box<GcReport>>,
     /// When the last cycle ended.
     last_end: Instant,
     /// All pauses together.
@@ -70,7 +71,7 @@ impl History {
         self.fallback_cycles += u64::from(report.refused_threads > 0);
         self.background_time += report.background_time;
         self.assist_time += report.assist_time;
-        self.last_report = Some(report);
+        self.last_report = Some(Box::new(report));
         report
     }
 
@@ -80,7 +81,7 @@ impl History {
     }
 
     pub(crate) fn last_report(&self) -> Option<GcReport> {
-        self.last_report
+        self.last_report.as_deref().copied()
     }
 
     /// Tells what statistics it has; the others are zero.
@@ -107,7 +108,7 @@ fn utilisation(paused: Duration, period: Duration) -> f64 {
 
 /// A histogram of durations. Takes no memory before the first.
 #[derive(Default)]
-struct Durations(Option<Histogram<u32>>);
+struct Durations(Option<Box<Histogram<u32>>>);
 
 impl Durations {
     fn record(&mut self, duration: Duration) {
@@ -115,7 +116,7 @@ impl Durations {
         let histogram = self.0.get_or_insert_with(|| {
             let mut histogram = Histogram::new(2).expect("two digits are a valid precision");
             histogram.auto(true);
-            histogram
+            Box::new(histogram)
         });
         // Resizable, it fails only where memory does, or for what is longer than centuries.
         let _lost = histogram.record(nanos);

@@ -247,9 +247,10 @@ pub struct Overhead {
     /// They do not count for `max_bytes` as long as there are free slots to be used. A span that
     /// needs memory of its own is opened only if there is room beside them.
     pub free_bytes: u64,
-    /// Bytes of the records of cleanups, free ones included, and of what leads to them.
+    /// Bytes of the records of cleanups, and of what leads to them.
     ///
-    /// What their closures own is not counted.
+    /// The records are the most that the heap has been seen to have: free ones stay in memory. What
+    /// closures own is not counted.
     pub cleanup_bytes: u64,
     /// Bytes of the tables that lead to weak records. The records lie in slots.
     pub weak_bytes: u64,

@@ -3,12 +3,12 @@
 //!
 //! What belongs to one mutator is in its [`Context`]; what all of them share is here: the space,
 //! the roots, the client, the pacer. In a `Local` heap, whose one context is the heap's own,
-//! nothing here takes a lock but making and dropping roots.
+//! nothing here takes a lock but making and dropping roots, and taking units of shared regions.
 //!
-//! Locks are taken in this order: a span's specials, the space. The thread that has the mutators
-//! stopped takes the handshake's and the space's in either order, as it is alone. Roots and history
-//! are locked for themselves. A thread that works beside sessions has none of these while it calls
-//! user code.
+//! Locks are taken in this order: a span's specials, the space, the shared regions. The thread that
+//! has the mutators stopped takes the handshake's and the space's in either order, as it is alone.
+//! Roots and history are locked for themselves. A thread that works beside sessions has none of
+//! these while it calls user code.
 //!
 //! Invariant: user code that runs during a cycle (drop glue, trace glue) has no session. So it can
 //! reach nothing of this that is locked or borrowed.
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use sexton_cleanup::{Cleanup, Client, Description, RawHandle, in_cleanup};
+use sexton_cleanup::{Cleanup, CleanupStats, Client, Description, RawHandle, in_cleanup};
 
 use crate::id::HeapId;
 use crate::mark::root_table::RootTable;
@@ -85,8 +85,9 @@ pub(crate) struct Core<M: Mode> {
     diagnostics: bool,
     locals: M::Locals,
     steps: AtomicU64,
-    /// Records of cleanups that a former heap has left to this one.
-    inherited: usize,
+    /// The most records of cleanups that the heap is known to have had. They are the pool's when
+    /// they are free, and stay in memory.
+    records: AtomicU64,
     /// Of 1,024 bytes in use at the last mark, bytes that its work list has needed beside them.
     mark_share: AtomicU64,
 }
@@ -102,7 +103,7 @@ impl<M: Mode> Core<M> {
             space,
             roots: Arc::new(RootTable::new(HeapId::next())),
             locals: M::Locals::new(&client),
-            inherited: client.records(),
+            records: AtomicU64::new(0),
             mark_share: AtomicU64::new(0),
             client,
             pacer,
@@ -246,10 +247,11 @@ impl<M: Mode> Core<M> {
         taken
     }
 
-    /// Sums up what the heap takes beside the slots in use. O(1).
+    /// Sums up what the heap takes beside the slots in use. O(mutators + unfinished cycles).
     pub(crate) fn overhead(&self) -> Overhead {
         let usage = self.space.committed();
-        let records = self.client.records().saturating_sub(self.inherited) as u64;
+        let CleanupStats { armed, backlog, .. } = self.client.stats();
+        let records = self.records.fetch_max(armed + backlog, Relaxed).max(armed + backlog);
         let (metadata_bytes, spans) = (self.space.metadata_bytes(), self.space.resident_bytes());
         let tables = usage.weak_records.min(spans / SPAN_BYTES as u64);
         Overhead {
