@@ -32,6 +32,9 @@ mod memory {
     pub(crate) mod rank_map;
     #[expect(unsafe_code, reason = "places spans in mapped memory")]
     pub(crate) mod region;
+    #[cfg(not(any(loom, shuttle)))]
+    #[expect(unsafe_code, reason = "unmaps regions that no heap uses")]
+    pub(crate) mod shared_regions;
     #[expect(unsafe_code, reason = "closes emptied spans")]
     pub(crate) mod space;
     #[expect(unsafe_code, reason = "metadata by mask and shift from an object's address")]

@@ -486,3 +486,156 @@ fn large_pages_are_for_what_is_well_used_and_survives() {
         assert_intact(&mut heap, 100);
     });
 }
+
+/// A heap with one object, which has a cleanup.
+fn small_heap(pool: &CleanupPool, n: u64) -> RecordHeap {
+    let mut heap: RecordHeap = calm().cleanup_pool(pool).build(|_| Records::default());
+    heap.mutate(|mc, records| {
+        let record = mc.alloc(Leaf::new([n; 8]));
+        mc.add_cleanup(record, || ());
+        records.all.borrow_mut(mc).push(record);
+    });
+    heap
+}
+
+/// Bytes in memory without what the program's allocator keeps, as far as it can be told to let go.
+fn resident_trimmed() -> u64 {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it gives back memory that is free.
+    let _gone = unsafe { libc::malloc_trim(0) };
+    resident()
+}
+
+/// Mappings of this process.
+fn mappings() -> usize {
+    fs::read_to_string("/proc/self/maps").expect("a system with /proc").lines().count()
+}
+
+#[test]
+fn a_small_heap_takes_a_few_kilobytes_and_gives_them_back() {
+    apart("memory::a_small_heap_takes_a_few_kilobytes_and_gives_them_back", || {
+        const HEAPS: u64 = 3_000;
+        let pool = CleanupPool::manual();
+        let all = || -> Vec<_> { (0..HEAPS).map(|n| small_heap(&pool, n)).collect() };
+        let (before, mappings_before) = (resident(), mappings());
+        let heaps = all();
+        let each = (resident() - before) / HEAPS;
+        assert!(each < 13 << 10, "{each} bytes");
+        // One for 62 heaps, and some of the program's allocator.
+        let mapped = mappings() - mappings_before;
+        assert!(mapped < HEAPS as usize / 10, "{mapped} mappings");
+        drop(heaps);
+        assert_eq!(pool.run_pending(usize::MAX), HEAPS as usize);
+        pool.trim();
+        // Registries and records.
+        let left = resident_trimmed().saturating_sub(before) / HEAPS;
+        assert!(left < 1_200, "{left} bytes");
+        let mapped = mappings() - mappings_before;
+        assert!(mapped < 32, "{mapped} mappings");
+        // The next ones take no more than what is left.
+        let at_peak = before + each * HEAPS;
+        for _ in 0..3 {
+            drop(all());
+            assert_eq!(pool.run_pending(usize::MAX), HEAPS as usize);
+            assert!(resident() < at_peak + at_peak / 4, "{} {at_peak}", resident());
+        }
+    });
+}
+
+#[test]
+fn few_heaps_that_stay_keep_the_memory_of_few() {
+    apart("memory::few_heaps_that_stay_keep_the_memory_of_few", || {
+        const HEAPS: u64 = 3_000;
+        let pool = CleanupPool::manual();
+        let before = resident();
+        let mut heaps: Vec<_> = (0..HEAPS).map(|n| small_heap(&pool, n)).collect();
+        let peak = resident() - before;
+        // One in each region.
+        let mut n = 0;
+        heaps.retain(|_| {
+            n += 1;
+            n % 62 == 0
+        });
+        pool.run_pending(usize::MAX);
+        pool.trim();
+        let after = resident_trimmed() - before;
+        assert!(after < peak / 4, "{after} of {peak}");
+        for heap in &mut heaps {
+            assert_eq!(heap.collect().live_objects, 1);
+            heap.verify().unwrap();
+        }
+    });
+}
+
+/// They share regions, and each has a thread that collects it.
+#[test]
+fn heaps_of_many_threads_come_and_go_and_grow_beside_one_another() {
+    const THREADS: u64 = 4;
+    let begin = Barrier::new(THREADS as usize);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let begin = &begin;
+            scope.spawn(move || {
+                let pool = CleanupPool::manual();
+                let mut heaps = Vec::new();
+                begin.wait();
+                for n in 0..300 {
+                    heaps.push((n, small_heap(&pool, n)));
+                    // Some grow out of the shared regions.
+                    if n % 50 == 0 {
+                        let heap = &mut heaps.last_mut().expect("a heap").1;
+                        storm(heap, 40_000, 100);
+                        assert_eq!(heap.collect().live_objects, 401);
+                        heap.verify().unwrap();
+                    }
+                    // Some go, in another order than they came.
+                    if n % 3 == thread % 3 {
+                        drop(heaps.swap_remove(n as usize * 7 % heaps.len()));
+                    }
+                }
+                for (n, heap) in &mut heaps {
+                    heap.collect();
+                    heap.verify().unwrap();
+                    heap.mutate(|_, records| assert_eq!(**records.all.borrow()[0], [*n; 8]));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn heaps_that_share_a_region_are_swept_at_the_same_time() {
+    const HEAPS: u64 = 3;
+    let begin = Barrier::new(HEAPS as usize);
+    thread::scope(|scope| {
+        for _ in 0..HEAPS {
+            let begin = &begin;
+            scope.spawn(move || {
+                // Threads sweep beside its sessions.
+                let heap: Heap<Held<'static>, Shared> =
+                    Heap::builder().gc_threads(2).build(|_| Held::default());
+                let mut mutator = heap.attach();
+                begin.wait();
+                for round in 0..50_u64 {
+                    mutator.mutate(|mc, held| {
+                        let mut all = held.all.lock(mc);
+                        all.clear();
+                        for n in 0..2_000 {
+                            let record = mc.alloc(Leaf::new([round + n; 8]));
+                            mc.add_cleanup(record, || ());
+                            all.push(record);
+                        }
+                    });
+                    _ = mutator.step(Duration::ZERO);
+                    mutator.mutate(|mc, held| {
+                        for (n, record) in (0..).zip(held.all.lock(mc).iter()) {
+                            assert_eq!(***record, [round + n; 8]);
+                        }
+                    });
+                }
+                mutator.collect();
+                mutator.verify().unwrap();
+            });
+        }
+    });
+}

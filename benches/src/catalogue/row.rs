@@ -152,6 +152,9 @@ pub(crate) static ROWS: &[Row] = &[
     row("memory.phases", Memory, "after five storms, a type each, one in 1,000", "bytes")
         .goal(8192.0),
     row("memory.type", Memory, "type with one live object", "bytes").goal(8192.0),
+    row("memory.heap", Memory, "heap with one object and one cleanup", "bytes").goal(4096.0),
+    row("memory.heap.left", Memory, "the same, left when all have gone", "bytes"),
+    row("memory.heap.time", Memory, "to make such a heap", "us").goal(5.0),
     row("barrier.set", Barrier, "set of a `GcCell`; no cycle marks", NS_WRITE),
     row("barrier.borrow_mut", Barrier, "mutable borrow of a `GcRefCell`, and a write", NS_WRITE),
     row("barrier.lock", Barrier, "lock of a `GcMutex`, and a write", NS_WRITE),

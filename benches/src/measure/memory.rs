@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::hint::black_box;
+use std::time::Instant;
 
 use sexton::{
     Branded, CleanupPool, Gc, GcCell, GcRefCell, Heap, HeapBuilder, Leaf, Mutation, OnDrop, Pacing,
@@ -204,6 +205,30 @@ pub(super) fn measure_types(out: &mut Out) {
 
 /// Heaps with a hundred types each.
 const TYPED_HEAPS: usize = 10;
+
+/// Many heaps, with one object each that has a cleanup.
+pub(super) fn measure_heaps(out: &mut Out) {
+    let pool = CleanupPool::manual();
+    let (before, began) = (resident(), Instant::now());
+    let heaps: Vec<Heap<Last<'static>>> = std::iter::repeat_with(|| {
+        let mut heap = builder(&pool).build(|_mc| Last::default());
+        heap.mutate(|mc, root| {
+            extend(mc, root, 1);
+            mc.add_cleanup(root.last.get().expect("the object"), || ());
+        });
+        heap
+    })
+    .take(SMALL_HEAPS)
+    .collect();
+    out.put("memory.heap.time", began.elapsed().as_secs_f64() * 1e6 / SMALL_HEAPS as f64);
+    tell_each(out, "memory.heap", before, SMALL_HEAPS);
+    drop(heaps);
+    pool.run_pending(usize::MAX);
+    tell_each(out, "memory.heap.left", before, SMALL_HEAPS);
+}
+
+/// Heaps that are alive at once.
+const SMALL_HEAPS: usize = 20_000;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

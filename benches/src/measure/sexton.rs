@@ -77,6 +77,7 @@ pub(super) fn measure(
         Work::W8 => return sexton_cleanups::w8(size, out),
         Work::GCBench => programs::gc_bench(size, out),
         Work::Memory => {
+            memory::measure_heaps(out);
             memory::measure_types(out);
             memory::measure_storms(size, out);
             memory::measure(size, out);

@@ -5,9 +5,9 @@
 //! there does not exist. So a thing that was made before the `fork` is *inherited*. It waits for no
 //! thread, wakes none, and takes no lock that may be held.
 //!
-//! Invariant: the process is asked for (a system call) in three places. Where a thread is started
-//! or waited for, once in a cycle, and where a lock is found taken. Never by an allocation, a
-//! registration or a session.
+//! Invariant: the process is asked for (a system call) in four places. Where a thread is started or
+//! waited for, once in a cycle, where a lock is found taken, and where a unit of a shared region
+//! changes hands. Never by another allocation, a registration or a session.
 
 #![forbid(unsafe_code)]
 

@@ -13,9 +13,13 @@
 //! well used becomes two large pages; see [`Region::well_used`]. What has been of no use for a
 //! whole cycle goes back; see [`Region::give_back`].
 //!
-//! Invariant: a unit is free, and then its bitmaps at the region's head are zero; or it belongs to
-//! one open span. The span's first unit has its bit in `open`. A region does not know what is in a
-//! span.
+//! A mapping may be shared with other heaps; see
+//! [`shared_regions`](crate::memory::shared_regions). Then a heap's `Region` is its part of it:
+//! the units that it owns. They serve spans of one unit.
+//!
+//! Invariant: a unit of the heap's is free, and then its bitmaps at the region's head are zero; or
+//! it belongs to one open span. The span's first unit has its bit in `open`. A region does not know
+//! what is in a span.
 //!
 //! Invariant: a unit without its bit in `touched` is free, and takes no memory.
 
@@ -26,15 +30,21 @@ use crate::memory::layout::{
     METADATA_UNITS, OWN_HEAD, REGION_BYTES, SPAN_BYTES, SpanSlots, UNITS, span_slots,
 };
 use crate::memory::pages::{self, HUGE_PAGE};
+#[cfg(not(any(loom, shuttle)))]
+use crate::memory::shared_regions::{self, SharedUnit};
 use crate::memory::span::{Span, SpanRef};
 use crate::memory::type_info::TypeInfo;
 
-/// One mapping of span units with their metadata.
+/// One mapping of span units with their metadata, or a heap's part of a shared one.
 pub(crate) struct Region {
     base: NonNull<u8>,
+    /// Bytes of the mapping.
     bytes: usize,
-    /// Units that can belong to spans: [`ALL_FREE`], or [`OWN`].
+    /// Units that can belong to spans: [`ALL_FREE`], or [`OWN`], or those that the heap has taken
+    /// of a shared mapping.
     owned: u64,
+    /// The mapping has units of other heaps.
+    is_shared: bool,
     /// Units that belong to no span.
     free: u64,
     /// First units of open spans.
@@ -99,7 +109,7 @@ impl Region {
     pub(crate) fn map() -> Option<Region> {
         let base = pages::map(REGION_BYTES, REGION_BYTES)?;
         pages::prefer_small_pages(base, REGION_BYTES);
-        Some(Region::new(base, REGION_BYTES, ALL_FREE))
+        Some(Region::new(base, REGION_BYTES, ALL_FREE, false))
     }
 
     /// Maps a region of its own for an object of that size.
@@ -114,14 +124,35 @@ impl Region {
         } else {
             pages::prefer_small_pages(base, bytes);
         }
-        Some(Region::new(base, bytes, OWN))
+        Some(Region::new(base, bytes, OWN, false))
     }
 
-    fn new(base: NonNull<u8>, bytes: usize, owned: u64) -> Region {
+    /// Makes a heap's part of a shared mapping, with one unit in it.
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) fn shared(unit: &SharedUnit) -> Region {
+        let mut region = Region::new(unit.base, REGION_BYTES, 0, true);
+        region.add(unit);
+        region
+    }
+
+    /// Adds another unit of the shared mapping.
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) fn add(&mut self, unit: &SharedUnit) {
+        debug_assert!(self.is_shared && self.base == unit.base && self.owned & unit.bit == 0);
+        self.owned |= unit.bit;
+        self.free |= unit.bit;
+        if unit.is_touched {
+            self.touched |= unit.bit;
+            self.count_resident();
+        }
+    }
+
+    fn new(base: NonNull<u8>, bytes: usize, owned: u64, is_shared: bool) -> Region {
         Region {
             base,
             bytes,
             owned,
+            is_shared,
             free: owned,
             open: 0,
             grouped: 0,
@@ -150,8 +181,26 @@ impl Region {
         self.open == 0
     }
 
+    /// Gives the bytes of address space that are the heap's: the mapping, or the units that it owns
+    /// and their metadata.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        if self.is_shared { self.units() * UNIT_BYTES } else { self.bytes }
+    }
+
+    /// Counts the units that are the heap's.
+    pub(crate) fn units(&self) -> usize {
+        self.owned.count_ones() as usize
+    }
+
+    /// Tells whether it is a heap's part of a shared mapping.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Gives the base of its mapping, if that is shared.
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) fn shared_base(&self) -> Option<NonNull<u8>> {
+        self.is_shared.then_some(self.base)
     }
 
     /// Gives the bytes that may be in memory: what has been in use, and was not given back.
@@ -165,6 +214,8 @@ impl Region {
         let used = spans.fold(0, |used, units| used | units);
         let grouped = self.spans().filter(|span| span.info().group_units > 1);
         used == self.owned & !self.free
+            && self.free & !self.owned == 0
+            && !(self.is_shared && (self.huge | self.grouped | self.touched & !self.owned) != 0)
             && self.grouped == grouped.fold(0, |grouped, span| grouped | 1 << self.unit_of(span))
             && (self.unsorted | self.emptied) & !self.grouped == 0
             && used & !self.touched == 0
@@ -176,7 +227,12 @@ impl Region {
 
     /// Gives the bytes of metadata that may be in memory.
     pub(crate) fn metadata_bytes(&self) -> u64 {
-        (self.metadata.count_ones() as usize * pages::page_bytes()) as u64
+        let bytes = if self.is_shared {
+            self.touched.count_ones() as usize * size_of::<Span>()
+        } else {
+            self.metadata.count_ones() as usize * pages::page_bytes()
+        };
+        bytes as u64
     }
 
     /// Takes note that all of a span may be in memory.
@@ -188,13 +244,12 @@ impl Region {
 
     /// Called when `touched`, `metadata` or `gone` has changed.
     fn count_resident(&mut self) {
-        let pages = self.metadata.count_ones() as usize * pages::page_bytes();
         let units = self.touched.count_ones() as usize * SPAN_BYTES;
         self.resident_bytes = match self.touched {
             0 if self.is_own() => 0,
-            _ if self.is_own() => self.bytes,
-            _ => units + pages - self.gone,
-        } as u64;
+            _ if self.is_own() => self.bytes as u64,
+            _ => self.metadata_bytes() + (units - self.gone) as u64,
+        };
     }
 
     /// Takes note that a cycle has ended; whether the region should be unmapped now. A region that
@@ -258,7 +313,7 @@ impl Region {
             let bytes = OWN_HEAD + info.slot_bytes;
             self.is_own() && (bytes..=bytes + bytes / 16).contains(&self.bytes)
         } else {
-            !self.is_own()
+            !self.is_own() && (info.group_units == 1 || !self.is_shared)
         };
         let first = if fits { first_gap(self.free, info.group_units)? } else { return None };
         Some(units_of(info.group_units, first))
@@ -412,6 +467,7 @@ impl Region {
         let used = self.well_used | self.reused | !ALL_FREE;
         HALVES.into_iter().find(|half| {
             !self.is_own()
+                && !self.is_shared
                 && self.huge & half == 0
                 && (used & half).count_ones() + FEW_UNITS >= half.count_ones()
         })
@@ -505,7 +561,8 @@ impl Region {
 
     /// Gives back a run of pages on which there is metadata only of the units in `free`.
     fn give_back_metadata(&mut self, free: u64) -> Option<usize> {
-        if free == 0 || self.huge & 1 != 0 {
+        // Those of a shared mapping are not this heap's alone.
+        if free == 0 || self.huge & 1 != 0 || self.is_shared {
             return None;
         }
         let used = bitmap::ones_of(0, ALL_FREE & !free);
@@ -564,11 +621,13 @@ impl Region {
         bitmap::ones_of(0, self.open).map(move |unit| unsafe { SpanRef::at(base, unit) })
     }
 
-    /// Tells whether an address lies in one of the region's units (not in its metadata).
+    /// Tells whether an address lies in one of the heap's units of the region (not in its
+    /// metadata).
     pub(crate) fn holds(&self, address: NonNull<u8>) -> bool {
         let offset = address.addr().get().wrapping_sub(self.base.addr().get());
         let head = if self.is_own() { OWN_HEAD } else { METADATA_UNITS * SPAN_BYTES };
         (head..self.bytes).contains(&offset)
+            && (!self.is_shared || self.owned >> (offset / SPAN_BYTES) & 1 != 0)
     }
 
     /// Gives the open span that covers an address of the region, if any, found without trusting
@@ -586,7 +645,11 @@ impl Region {
     }
 }
 
-const ALL_FREE: u64 = u64::MAX << METADATA_UNITS;
+/// All units that can hold spans.
+pub(crate) const ALL_FREE: u64 = u64::MAX << METADATA_UNITS;
+
+/// Bytes of a unit with its metadata.
+const UNIT_BYTES: usize = SPAN_BYTES + size_of::<Span>();
 
 /// The unit of an object that has a region of its own. It begins in it.
 const OWN: u64 = 1;
@@ -608,7 +671,7 @@ const FEW_UNITS: u32 = 2;
 const RUN: u32 = 16;
 
 /// Gives the pages that a unit's metadata lies on, one bit each.
-fn metadata_pages(unit: usize) -> u64 {
+pub(crate) fn metadata_pages(unit: usize) -> u64 {
     let (from, to) = (unit * size_of::<Span>(), (unit + 1) * size_of::<Span>());
     let first = from / pages::page_bytes();
     bitmap::mask(first as u32, (to.div_ceil(pages::page_bytes()) - first) as u32)
@@ -631,6 +694,13 @@ fn first_gap(free: u64, units: usize) -> Option<usize> {
 impl Drop for Region {
     fn drop(&mut self) {
         debug_assert!(self.is_empty(), "a region is unmapped while spans in it are open");
+        #[cfg(not(any(loom, shuttle)))]
+        if self.is_shared {
+            // SAFETY: the units were taken from there. They are free, so their bitmaps are zero,
+            // and no span in them is open. One that is open would be leaked.
+            unsafe { shared_regions::put_back(self.base, self.free, self.touched) };
+            return;
+        }
         // SAFETY: the mapping was made by `map` with these bounds; no span is open in it.
         unsafe { pages::unmap(self.base, self.bytes, REGION_BYTES) };
     }

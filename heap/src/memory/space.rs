@@ -22,6 +22,8 @@ use crate::memory::locking::{Lock, Locking};
 use crate::memory::peak::room_after_peak;
 use crate::memory::phase::PhaseCell;
 use crate::memory::region::{HugePage, Region, Unused};
+#[cfg(not(any(loom, shuttle)))]
+use crate::memory::shared_regions;
 use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
 
@@ -126,7 +128,8 @@ pub(crate) struct Space {
     /// which it is.
     cursor: usize,
     classes: Vec<Class>,
-    /// By the address of a type's info, of which one type may have several.
+    /// By the address of a type's info, of which one type may have several; but for the first
+    /// classes, which are looked at one by one.
     class_of: HashMap<usize, u32>,
     /// What allocators have told of. What they have taken since is part of `reserved`.
     usage: Usage,
@@ -149,6 +152,13 @@ pub(crate) struct Space {
 
 /// Bytes in memory beyond the limit that a heap may have: some free memory in spans, and metadata.
 const ALLOWANCE: u64 = 8 << 20;
+
+/// Units that a heap takes of shared regions, before it maps regions of its own: 1 MiB.
+#[cfg(not(any(loom, shuttle)))]
+const SHARED_UNITS: usize = 16;
+
+/// Classes that are found without a table.
+const FEW_CLASSES: usize = 4;
 
 /// Bytes that are reserved for an allocator at a time, if the limit is not near.
 const RESERVATION: u64 = SPAN_BYTES as u64;
@@ -411,11 +421,21 @@ impl Space {
 
     fn class(&mut self, info: &'static TypeInfo) -> u32 {
         let classes = &mut self.classes;
+        let is_it = |class: &Class| class.info.type_id == info.type_id;
+        if let Some(class) = classes.iter().take(FEW_CLASSES).position(is_it) {
+            return class as u32;
+        }
+        if classes.len() < FEW_CLASSES {
+            if classes.is_empty() {
+                classes.reserve_exact(1);
+            }
+            classes.push(Class { info, partial: Vec::new() });
+            return (classes.len() - 1) as u32;
+        }
         *self.class_of.entry(&raw const *info as usize).or_insert_with(|| {
             // Once for each address. Without this look, what one part of a program frees would be
             // of no use to another.
-            if let Some(class) = classes.iter().position(|class| class.info.type_id == info.type_id)
-            {
+            if let Some(class) = classes.iter().position(is_it) {
                 return class as u32;
             }
             classes.push(Class { info, partial: Vec::new() });
@@ -438,15 +458,64 @@ impl Space {
                 return Ok(span);
             }
         }
-        let region = if info.is_own() {
+        let at = match self.share(info) {
+            Some(at) => at,
+            None => self.add(self.map(info).ok_or(AllocError::System)?),
+        };
+        self.open_span_in(at, info, class).ok_or(AllocError::System)
+    }
+
+    /// Maps a region that the type's spans fit into.
+    fn map(&self, info: &TypeInfo) -> Option<Region> {
+        if info.is_own() {
             Region::map_own(info.slot_bytes, self.huge_pages)
         } else {
             Region::map()
+        }
+    }
+
+    /// Takes another unit of a region that the heap shares with others, if the heap is small and
+    /// the type's spans have one unit. Gives the region's place.
+    #[cfg(not(any(loom, shuttle)))]
+    fn share(&mut self, info: &TypeInfo) -> Option<usize> {
+        let shared = || self.regions.iter().filter(|region| region.is_shared());
+        let is_one_unit = info.group_units == 1 && !info.is_own();
+        if !is_one_unit || shared().map(Region::units).sum::<usize>() >= SHARED_UNITS {
+            return None;
+        }
+        let unit = shared_regions::take(shared().next_back().and_then(Region::shared_base))?;
+        let is_around = |region: &Region| region.shared_base() == Some(unit.base);
+        let Some(at) = self.regions.iter().position(is_around) else {
+            return Some(self.add(Region::shared(&unit)));
         };
-        let region = region.ok_or(AllocError::System)?;
+        let region = &mut self.regions[at];
+        let (bytes, was_resident) = (region.bytes(), region.resident_bytes());
+        let metadata_bytes = region.metadata_bytes();
+        region.add(&unit);
+        self.mapped_bytes += (region.bytes() - bytes) as u64;
+        self.resident_bytes += region.resident_bytes() - was_resident;
+        self.metadata_bytes += region.metadata_bytes() - metadata_bytes;
+        self.first_with_room = self.first_with_room.min(at);
+        Some(at)
+    }
+
+    /// Gives none: a model's heaps are as many as its threads.
+    #[cfg(any(loom, shuttle))]
+    fn share(&mut self, _info: &TypeInfo) -> Option<usize> {
+        None
+    }
+
+    /// Adds a region; its place.
+    fn add(&mut self, region: Region) -> usize {
         self.mapped_bytes += region.bytes() as u64;
+        self.resident_bytes += region.resident_bytes();
+        self.metadata_bytes += region.metadata_bytes();
+        if self.regions.is_empty() {
+            // Most heaps of a program with many have one.
+            self.regions.reserve_exact(1);
+        }
         self.regions.push(region);
-        self.open_span_in(self.regions.len() - 1, info, class).ok_or(AllocError::System)
+        self.regions.len() - 1
     }
 
     fn open_span_somewhere(&mut self, info: &'static TypeInfo, class: u32) -> Option<SpanRef> {
@@ -623,8 +692,10 @@ impl Space {
             let region = &mut self.regions[at];
             let was_resident = region.resident_bytes();
             if region.is_empty() && !passes {
+                let mut region = self.remove_region(at);
+                // It stays mapped.
+                while region.is_shared() && region.give_back(Unused::Now).is_some() {}
                 bytes += was_resident;
-                drop(self.remove_region(at));
                 continue;
             }
             region.put_to_rest();

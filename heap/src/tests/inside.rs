@@ -12,9 +12,10 @@ use sexton_cleanup::{Client, Pool, PoolConfig};
 use crate::collect::heap::RawHeap;
 use crate::memory::allocator::{Allocator, ENTRIES};
 use crate::memory::bitmap;
-use crate::memory::layout::{DENSE_WORDS, MIN_SLOT_BYTES};
-use crate::memory::space::{AllocError, CommonSpace, Swept};
-use crate::memory::span::SpanRef;
+use crate::memory::layout::{DENSE_WORDS, MIN_SLOT_BYTES, SPAN_BYTES};
+use crate::memory::region::Region;
+use crate::memory::space::{AllocError, CommonSpace, Space, Swept};
+use crate::memory::span::{Span, SpanRef};
 use crate::memory::type_info::TypeInfo;
 use crate::object::glue;
 use crate::policy::config::HeapConfig;
@@ -407,6 +408,139 @@ fn a_group_is_closed_when_all_of_its_spans_are_empty_and_listed_otherwise() {
             assert!(space.regions().iter().all(|region| region.is_consistent()));
         });
         close(space, allocator);
+    }
+}
+
+/// Only spans of one unit, and only the first of them, lie in regions of several heaps.
+#[test]
+fn a_heap_takes_single_units_of_shared_regions_and_maps_its_own_regions_for_the_rest() {
+    type Alone = Leaf<[u64; 1024]>;
+    type InGroup = Leaf<[u64; 4097]>;
+    type Own = Leaf<[u64; 40_000]>;
+    let infos =
+        [glue::type_info::<InGroup>(), glue::type_info::<Own>(), glue::type_info::<Alone>()];
+    assert_eq!(
+        infos.map(|info| (info.group_units > 1, info.is_own())),
+        [(true, false), (false, true), (false, false)]
+    );
+    let shared_units = |space: &Space| -> usize {
+        space.regions().iter().filter(|region| region.is_shared()).map(Region::units).sum()
+    };
+    let spaces: [_; 2] = std::array::from_fn(|_| CommonSpace::<Local>::new(u64::MAX, true));
+    let mut units = BTreeSet::new();
+    let mut allocators: [_; 2] = std::array::from_fn(|_| Allocator::new());
+    for (space, allocator) in spaces.iter().zip(&mut allocators) {
+        let info = infos[2];
+        for taken in 1..=40 {
+            let span = space.with(|space| space.take_span(info, false)).expect("memory");
+            assert!(units.insert(span.base()), "a unit of two spans");
+            bitmap::set(span.alloc_bits(), 0);
+            space.with(|space| {
+                assert_eq!(shared_units(space), taken.min(16));
+                assert!(space.regions().iter().all(|region| region.is_consistent()));
+                assert!(
+                    space.regions().iter().filter(|region| region.holds(span.base())).count() == 1
+                );
+            });
+        }
+        // Two units side by side are free, and yet of no use to a group.
+        space.with(|space| {
+            space.begin_pass();
+            while let Some(passed) = space.next_of_pass() {
+                bitmap::clear_range(passed.span.alloc_bits(), 0, passed.span.slots());
+                space.sort(passed, Swept::Empty);
+            }
+            assert_eq!((space.spans().count(), shared_units(space)), (0, 16));
+        });
+        for info in &infos[..2] {
+            allocator.refill(space, info).expect("memory");
+            space.with(|space| {
+                let shared = space.regions().iter().filter(|region| region.is_shared());
+                assert!(shared.flat_map(Region::spans).next().is_none(), "a span of several units");
+                allocator.retire(space);
+            });
+        }
+    }
+    for (space, allocator) in spaces.into_iter().zip(allocators) {
+        close(space, allocator);
+    }
+}
+
+/// Its part of a shared mapping counts, no more of it, and goes alone.
+#[test]
+fn a_heap_counts_its_units_of_shared_regions_and_gives_them_back() {
+    let info = glue::type_info::<Leaf<[u64; 2]>>();
+    let unit = SPAN_BYTES + size_of::<Span>();
+    let [going, staying] = [(); 2].map(|()| CommonSpace::<Local>::new(u64::MAX, true));
+    let [gone, spans] = [&going, &staying].map(|space| {
+        let taken = (1..=3).map(|units| {
+            let span = space.with(|space| space.take_span(info, false)).expect("memory");
+            span.alloc_bits().iter().for_each(|word| word.set(u64::MAX));
+            assert_eq!(space.mapped_bytes(), (units * unit) as u64);
+            // What another heap has left there is in memory.
+            assert!(space.resident_bytes() <= space.mapped_bytes());
+            assert!(space.resident_bytes() >= (units * SPAN_BYTES) as u64);
+            assert_eq!(space.metadata_bytes(), (units * size_of::<Span>()) as u64);
+            span
+        });
+        taken.collect::<BTreeSet<SpanRef>>()
+    });
+    assert!(gone.is_disjoint(&spans));
+    going.with(|space| {
+        space.begin_pass();
+        while let Some(passed) = space.next_of_pass() {
+            bitmap::clear_range(passed.span.alloc_bits(), 0, passed.span.slots());
+            space.sort(passed, Swept::Empty);
+        }
+        assert!(space.trim(false) >= 3 * SPAN_BYTES as u64);
+    });
+    assert_eq!((going.mapped_bytes(), going.resident_bytes(), going.metadata_bytes()), (0, 0, 0));
+    staying.with(|space| {
+        assert_eq!(space.spans().collect::<BTreeSet<_>>(), spans);
+        assert!(space.regions().iter().all(Region::is_consistent));
+    });
+    assert!(spans.iter().all(|span| span.allocated() == span.slots()));
+    for space in [going, staying] {
+        close(space, Allocator::new());
+    }
+}
+
+/// A pool's heaps share its records. Each counts its own, also when they are free again.
+#[test]
+fn the_cleanups_of_another_heap_of_the_pool_do_not_count_for_the_limit() {
+    let pool = Pool::new(PoolConfig::default(), None);
+    let heap = || -> TestHeap {
+        let config = HeapConfig { pacing: Pacing::Manual, ..HeapConfig::default() };
+        RawHeap::new(Client::new(&pool), config, |_| GcRefCell::default())
+    };
+    let (mut one, other) = (heap(), heap());
+    one.mutate(|mc, _| {
+        for n in 0..10_000 {
+            mc.add_cleanup(mc.alloc(Leaf::new(n)), || ());
+        }
+    });
+    let bytes = |heap: &TestHeap| heap.stats().overhead.cleanup_bytes;
+    assert!(bytes(&one) >= 410_000, "{}", bytes(&one));
+    assert_eq!(bytes(&other), 0);
+    one.collect();
+    assert_eq!(pool.run_pending(usize::MAX), 10_000);
+    assert!(bytes(&one) >= 410_000, "{}", bytes(&one));
+    assert_eq!((bytes(&other), bytes(&heap())), (0, 0));
+}
+
+/// What one heap gives back is the next one's, as new.
+#[test]
+fn a_shared_unit_that_changes_hands_has_no_bits_set() {
+    type Alone = Leaf<[u64; 2]>;
+    let info = glue::type_info::<Alone>();
+    for _ in 0..100 {
+        let space = CommonSpace::<Local>::new(u64::MAX, true);
+        for _ in 0..3 {
+            let span = space.with(|space| space.take_span(info, true)).expect("memory");
+            assert_eq!(span.allocated(), 0);
+            span.alloc_bits().iter().for_each(|word| word.set(u64::MAX));
+        }
+        close(space, Allocator::new());
     }
 }
 
