@@ -35,7 +35,7 @@ use crate::memory::span::SpanRef;
 use crate::memory::type_info::TypeInfo;
 
 /// Entries of the cache; a program's hot types are fewer.
-pub(crate) const ENTRIES: usize = 64;
+pub(crate) const ENTRIES: usize = 32;
 
 /// Words between the one that is taken and the one whose free slots are fetched.
 const AHEAD: usize = 3;
@@ -43,9 +43,15 @@ const AHEAD: usize = 3;
 /// The most free slots of a word that are fetched.
 const FEW: u32 = 16;
 
+/// The most slots taken at first: many types have few objects, and all bits that are set for slots
+/// which stay free are cleared again.
+const FIRST: usize = 64;
+
 /// What one mutator allocates from.
 pub(crate) struct Allocator {
     runs: [CachedRun; ENTRIES],
+    /// Where the search goes on for the type of each run.
+    cursors: [Option<Cursor>; ENTRIES],
     /// What it has taken since it last committed, the cached slots included.
     taken: Usage,
     /// Bytes that it may still take.
@@ -53,21 +59,21 @@ pub(crate) struct Allocator {
 }
 
 /// One type's free slots at hand.
-#[repr(align(64))]
+///
+/// Invariant: a run with single slots is empty, and begins at the first slot of their word.
+#[repr(align(32))]
 struct CachedRun {
     info: *const TypeInfo,
     /// The rest of the run: from here
     next: *mut u8,
     /// to here.
     end: *mut u8,
-    /// Single free slots, used when the run is used up: bits of the word that begins
+    /// Single free slots: bits of a word.
     free: u64,
-    /// at this slot.
-    word_base: *mut u8,
-    cursor: Option<Cursor>,
 }
 
-const _: () = assert!(size_of::<CachedRun>() == 64, "a run is one cache line");
+const _: () = assert!(size_of::<CachedRun>() == 32, "two runs are one cache line");
+const _: () = assert!(align_of::<TypeInfo>() == size_of::<CachedRun>(), "no shift finds a run");
 
 /// Where in a span the search for free slots goes on.
 struct Cursor {
@@ -88,6 +94,7 @@ impl Allocator {
     pub(crate) fn new() -> Self {
         Allocator {
             runs: [const { CachedRun::EMPTY }; ENTRIES],
+            cursors: [const { None }; ENTRIES],
             taken: Usage::default(),
             allowance: 0,
         }
@@ -108,7 +115,7 @@ impl Allocator {
         } else if run.free != 0 {
             let bit = run.free.trailing_zeros() as usize;
             run.free &= run.free - 1;
-            run.word_base.wrapping_add(bit * slot_bytes::<T>())
+            run.next.wrapping_add(bit * slot_bytes::<T>())
         } else {
             return None;
         };
@@ -124,8 +131,9 @@ impl Allocator {
         space: &CommonSpace<M>,
         info: &'static TypeInfo,
     ) -> Result<(), AllocError> {
-        if !ptr::eq(self.runs[entry(info)].info, info) {
-            space.with(|space| self.retire_run(entry(info), space));
+        let entry = entry(info);
+        if !ptr::eq(self.runs[entry].info, info) {
+            space.with(|space| self.retire_run(entry, space));
         }
         let bytes = info.slot_bytes as u64;
         // What other types have cached is of no use to this one; take it back before giving up.
@@ -135,37 +143,39 @@ impl Allocator {
                 return Err(AllocError::Limit);
             }
         }
-        self.runs[entry(info)].info = info;
+        self.runs[entry].info = info;
         let mut has_used_one_up = false;
         loop {
-            let run = &mut self.runs[entry(info)];
-            let cursor = match &mut run.cursor {
+            let cursor = match &mut self.cursors[entry] {
                 Some(cursor) => cursor,
-                None => {
+                none => {
                     let span = space.with(|space| space.take_span(info, has_used_one_up))?;
-                    run.cursor.insert(Cursor::new(span))
+                    none.insert(Cursor::new(span))
                 }
             };
             let Some(found) = cursor.find() else {
-                run.cursor = None;
+                self.cursors[entry] = None;
                 has_used_one_up = true;
                 continue;
             };
-            let wanted = found.len() as u64 * bytes;
+            let len = match cursor.word {
+                0 if !has_used_one_up => found.len().min(FIRST),
+                _ => found.len(),
+            };
+            let wanted = len as u64 * bytes;
             // Rarely near the limit, so rarely a division.
             let most = if self.reserve(space, wanted, bytes) {
-                found.len()
+                len
             } else {
                 (self.allowance / bytes) as usize
             };
-            let run = &mut self.runs[entry(info)];
-            let Some(cursor) = &mut run.cursor else { unreachable!("it was there above") };
+            let Some(cursor) = &mut self.cursors[entry] else { unreachable!("it was there above") };
             let slots = cursor.take(found, most);
             if space.phase().epoch() != NO_EPOCH {
                 slots.for_each_word(|word, bits| cursor.span.mark_born(word, bits));
             }
             let taken = slots.len();
-            run.fill(slots, info);
+            self.runs[entry].fill(cursor.span, slots, info);
             self.taken.add(taken, info);
             self.allowance -= taken as u64 * bytes;
             return Ok(());
@@ -198,9 +208,9 @@ impl Allocator {
     }
 
     fn retire_run(&mut self, entry: usize, space: &mut Space) {
-        let run = &mut self.runs[entry];
-        if let Some(cached) = run.cached_slots() {
-            let span = cached.span;
+        let run = std::mem::replace(&mut self.runs[entry], CachedRun::EMPTY);
+        if let Some(Cursor { span, .. }) = self.cursors[entry].take() {
+            let cached = run.cached_slots(span);
             cached.for_each_word(|word, slots| {
                 let bits = &span.alloc_bits()[word];
                 bits.set(bits.get() & !slots);
@@ -210,7 +220,6 @@ impl Allocator {
             self.allowance += cached.usage().bytes;
             space.return_span(span);
         }
-        *run = CachedRun::EMPTY;
     }
 
     /// Gives what it has taken and not committed, the cached slots included.
@@ -238,12 +247,13 @@ impl Allocator {
 
     /// Lists what is cached.
     pub(crate) fn cached_slots(&self) -> impl Iterator<Item = CachedSlots> + '_ {
-        self.runs.iter().filter_map(CachedRun::cached_slots)
+        let runs = self.runs.iter().zip(&self.cursors);
+        runs.filter_map(|(run, cursor)| Some(run.cached_slots(cursor.as_ref()?.span)))
     }
 
     /// Lists the spans that the allocator holds.
     pub(crate) fn spans(&self) -> impl Iterator<Item = SpanRef> + '_ {
-        self.runs.iter().filter_map(|run| Some(run.cursor.as_ref()?.span))
+        self.cursors.iter().flatten().map(|cursor| cursor.span)
     }
 }
 
@@ -253,18 +263,11 @@ fn entry(info: &'static TypeInfo) -> usize {
 }
 
 impl CachedRun {
-    const EMPTY: CachedRun = CachedRun {
-        info: ptr::null(),
-        next: ptr::null_mut(),
-        end: ptr::null_mut(),
-        free: 0,
-        word_base: ptr::null_mut(),
-        cursor: None,
-    };
+    const EMPTY: CachedRun =
+        CachedRun { info: ptr::null(), next: ptr::null_mut(), end: ptr::null_mut(), free: 0 };
 
-    /// Takes in what the cursor has taken. Called with a cursor and with nothing cached.
-    fn fill(&mut self, slots: FreeSlots, info: &TypeInfo) {
-        let Some(Cursor { span, .. }) = self.cursor else { return };
+    /// Takes in slots of a span. Called with nothing cached.
+    fn fill(&mut self, span: SpanRef, slots: FreeSlots, info: &TypeInfo) {
         let address = |slot: usize| span.base().as_ptr().wrapping_add(slot * info.slot_bytes);
         match slots {
             FreeSlots::Run { first, len } => {
@@ -273,22 +276,23 @@ impl CachedRun {
             }
             FreeSlots::Scattered { word, bits } => {
                 self.free = bits;
-                self.word_base = address(word * 64);
+                self.next = address(word * 64);
+                self.end = self.next;
             }
         }
     }
 
-    fn cached_slots(&self) -> Option<CachedSlots> {
-        let span = self.cursor.as_ref()?.span;
+    /// Gives what is cached, all of it slots of the span.
+    fn cached_slots(&self, span: SpanRef) -> CachedSlots {
         let slot_bytes = span.info().slot_bytes;
         let slot = |address: *mut u8| (address.addr() - span.base().addr().get()) / slot_bytes;
-        Some(CachedSlots {
+        CachedSlots {
             span,
             // An unset pointer counts from nowhere.
             run: if self.next == self.end { 0..0 } else { slot(self.next)..slot(self.end) },
-            word: if self.free == 0 { 0 } else { slot(self.word_base) / 64 },
+            word: if self.free == 0 { 0 } else { slot(self.next) / 64 },
             free: self.free,
-        })
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::memory::mark_stack::{Marker, Pending};
 pub(crate) type TraceGlue = unsafe fn(NonNull<u8>, &mut Marker, Pending) -> Pending;
 
 /// The type-erased glue of one type. Aligned so that its address makes a good cache index.
-#[repr(align(64))]
+#[repr(align(32))]
 pub(crate) struct TypeInfo {
     /// Which type it is, its brand left open. The info's address does not tell: one type may have
     /// several.
@@ -42,6 +42,8 @@ pub(crate) struct TypeInfo {
     /// The type's name, for messages.
     pub(crate) name: fn() -> &'static str,
 }
+
+const _: () = assert!(size_of::<TypeInfo>() / 32 % 2 == 1, "neighbours share few cache indices");
 
 impl TypeInfo {
     /// Tells whether an object of the type is larger than a unit.
