@@ -71,7 +71,7 @@ impl<R: Branded, M: Mode> Heap<R, M> {
     /// # Panics
     ///
     /// If `f` does.
-    pub fn new(f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>) -> Self
+    pub fn new(f: impl for<'gc> FnOnce(&'gc Mutation<'gc, M>) -> R::At<'gc>) -> Self
     where
         for<'gc> R::At<'gc>: Payload<M>,
     {
@@ -177,7 +177,7 @@ impl<R: Branded> Heap<R> {
     #[inline]
     pub fn mutate<T>(
         &mut self,
-        f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc>, &'gc R::At<'gc>) -> T,
     ) -> T {
         let unwinding = CollectIfRefused(self);
         let result = unwinding.0.inner.mutate(f);
@@ -519,7 +519,7 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     ///
     /// If `f` does. In the child of a `fork`, if it was given a pool made before.
     #[track_caller]
-    pub fn build(self, f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>) -> Heap<R, M>
+    pub fn build(self, f: impl for<'gc> FnOnce(&'gc Mutation<'gc, M>) -> R::At<'gc>) -> Heap<R, M>
     where
         for<'gc> R::At<'gc>: Payload<M>,
     {

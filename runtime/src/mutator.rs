@@ -131,7 +131,7 @@ impl<'h, R: Branded> Mutator<'h, R> {
     #[inline]
     pub fn mutate<T>(
         &mut self,
-        f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
     ) -> T {
         let unwinding = CollectIfRefused(self);
         let (result, due) = unwinding.0.inner.mutate(f);

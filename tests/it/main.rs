@@ -4,6 +4,7 @@ mod back_pressure;
 mod cleanups;
 mod collect;
 mod collections;
+mod contexts;
 mod derive;
 mod diagnosis;
 mod dying;

@@ -57,7 +57,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
     pub fn new(
         client: Client,
         config: HeapConfig,
-        f: impl for<'gc> FnOnce(&Mutation<'gc, M>) -> R::At<'gc>,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc, M>) -> R::At<'gc>,
     ) -> Self
     where
         for<'gc> R::At<'gc>: Payload<M>,
@@ -71,7 +71,9 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
             on_drop: OnDrop::RunQueued,
             slow_session: config.slow_session,
         };
-        let root = Box::new(f(&Mutation::new(&heap.core, heap.core.context(), &heap.collector)));
+        // Declared first, and so dropped last: the root may be dropped here, by a panic.
+        let mutation = Mutation::new(&heap.core, heap.core.context(), &heap.collector);
+        let root = Box::new(f(&mutation));
         heap.core.context().external().add(external::change((*root).external_bytes()));
         // SAFETY: `Branded` promises that the type is the same at every brand; the box's value is
         // not reached under the brand 'static, only under that of a session (`session`).
@@ -86,16 +88,29 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
 
     /// Opens a session of the mutator whose context it is: calls `f` with the session and the root.
     /// The caller is the context's user, and no cycle can begin.
-    pub(crate) fn session<'gc, T>(
+    ///
+    /// The session is a local value, and its brand the time for which that is borrowed. So the
+    /// brand ends with this call. The compiler accepts it because a `Mutation` has no drop glue.
+    pub(crate) fn session<T>(
+        &self,
+        context: &Context<M>,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc, M>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        let mutation = Mutation::new(&self.core, context, &self.collector);
+        self.with_root(&mutation, f)
+    }
+
+    /// Calls `f` with a session of this heap and its root.
+    fn with_root<'gc, T>(
         &'gc self,
-        context: &'gc Context<M>,
-        f: impl FnOnce(&Mutation<'gc, M>, &'gc R::At<'gc>) -> T,
+        mutation: &'gc Mutation<'gc, M>,
+        f: impl FnOnce(&'gc Mutation<'gc, M>, &'gc R::At<'gc>) -> T,
     ) -> T {
         let root = self.root.as_deref().expect("the root goes only with the heap");
         // SAFETY: `Branded` promises that the type is the same at every brand, and the value's
         // pointers are to live objects of this heap, whose session has the brand 'gc.
         let root = unsafe { NonNull::from_ref(root).cast::<R::At<'gc>>().as_ref() };
-        f(&Mutation::new(&self.core, context, &self.collector), root)
+        f(mutation, root)
     }
 
     /// Tells whether a cycle might make room for an object that was refused.
@@ -323,7 +338,7 @@ impl<R: Branded> RawHeap<R, Local> {
     /// Opens a session: calls `f` with the session and the root.
     pub fn mutate<T>(
         &mut self,
-        f: impl for<'gc> FnOnce(&Mutation<'gc>, &'gc R::At<'gc>) -> T,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc>, &'gc R::At<'gc>) -> T,
     ) -> T {
         self.session(self.core.context(), f)
     }

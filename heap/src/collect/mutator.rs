@@ -92,7 +92,7 @@ impl<R: Branded> RawMutator<'_, R> {
     #[inline]
     pub fn mutate<T>(
         &mut self,
-        f: impl for<'gc> FnOnce(&Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
     ) -> (T, Option<Due>) {
         let (heap, context) = (self.heap, self.state.context());
         let session = heap.handshake().enter(&self.state);

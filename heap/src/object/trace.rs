@@ -42,6 +42,8 @@ use crate::object::gc::Gc;
 ///    traces what it holds within [`Tracer::in_cell`].
 /// 7. [`external_bytes`](Trace::external_bytes) only reads what the value owns, as rule 3 says of
 ///    `trace`, and by the `external_bytes` of the cells. It follows no `Gc`, and does not panic.
+/// 8. A value owns nothing that is borrowed for `'gc`: no reference into the heap, no guard, no
+///    session (`&'gc Mutation<'gc>`). All of it ends with the session, and the value does not.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot live in the heap of this session",
     label = "derive `Trace` for this type, or wrap it in `Leaf` if it is foreign and holds no `Gc`",
@@ -50,6 +52,8 @@ use crate::object::gc::Gc;
     note = "a type parameter names the session's brand: `T: Trace<'gc>` for a `Mutation<'gc>`",
     note = "a reference into the heap is no field: keep the object's `Gc`; a field that only \
             names the brand is `PhantomData<Gc<'gc, ()>>`",
+    note = "a session is no field either: it goes down the stack, alone or in a type that does not \
+            derive `Trace`",
     note = "a pointer of another session or of another heap is of another brand"
 )]
 pub unsafe trait Trace<'gc>: Sized {
