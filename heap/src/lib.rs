@@ -185,7 +185,7 @@ pub mod protocol {}
 pub mod marking {}
 
 pub use collect::heap::RawHeap;
-pub use collect::mutator::{Due, RawMutator};
+pub use collect::mutator::{AttachedMutator, Due, HeapHandle, HeapWithin, RawMutator};
 pub use collect::verify::VerifyError;
 pub use id::HeapId;
 pub use mark::root_table::OldRoot;

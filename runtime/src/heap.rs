@@ -93,6 +93,52 @@ impl<R: Branded, M: Mode> Heap<R, M> {
         }
     }
 
+    /// Makes a heap of this one, whose root `f` makes of the root that there is.
+    ///
+    /// The root comes by value, so what `f` does not take over goes. The objects stay, and so do
+    /// cleanups, [`Root`]s, settings and the heap's number. A program that is to begin with one
+    /// type of root, and to go on with another, does without an `Option`:
+    ///
+    /// ```
+    /// use sexton::{Gc, Heap, Leaf, Trace};
+    ///
+    /// #[derive(Trace)]
+    /// struct Loading<'gc> { names: Vec<Gc<'gc, Leaf<String>>> }
+    ///
+    /// #[derive(Trace)]
+    /// struct Ready<'gc> { names: Box<[Gc<'gc, Leaf<String>>]>, longest: Gc<'gc, Leaf<String>> }
+    ///
+    /// let heap: Heap<Loading<'static>> = Heap::new(|mc| {
+    ///     let names = ["Ada", "Barbara"].map(|name| mc.alloc(Leaf::new(name.to_owned())));
+    ///     Loading { names: names.into() }
+    /// });
+    /// let mut heap: Heap<Ready<'static>> = heap.map_root(|_mc, Loading { names }| {
+    ///     let longest = *names.iter().max_by_key(|name| name.len()).expect("there are names");
+    ///     Ready { names: names.into(), longest }
+    /// });
+    /// assert_eq!(heap.mutate(|_mc, root| root.longest.len()), 7);
+    /// ```
+    ///
+    /// A cycle that is under way is given up if it marks, or run to its end. None runs afterwards,
+    /// as with [`new`](Self::new). A `Shared` heap has no mutators meanwhile, as they borrow it. O(1)
+    /// beside that and `f`.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does: then the heap is dropped. If the end of the cycle does, for the reasons that
+    /// [`collect`](Heap::collect) gives. In the child of a `fork`, if the heap is `Shared` and was
+    /// made before.
+    pub fn map_root<Q: Branded>(
+        self,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc, M>, R::At<'gc>) -> Q::At<'gc>,
+    ) -> Heap<Q, M>
+    where
+        for<'gc> Q::At<'gc>: Payload<M>,
+    {
+        let Heap { inner, high_water, end } = self;
+        Heap { inner: inner.map_root(f), high_water, end }
+    }
+
     /// Applies the heap's back-pressure. Called after a cycle, between sessions.
     pub(crate) fn apply_back_pressure(&self) {
         self.high_water.apply(self.inner.client(), &self.end.pool);

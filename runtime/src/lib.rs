@@ -32,7 +32,7 @@
 //!   it a [`Mutation`] and the heap's root. Pointers ([`Gc`], [`Weak`]) belong to their session; a
 //!   [`Root`] keeps an object from one to the next.
 //! - A heap has a mode: [`Local`], the default, stays on its thread; in a [`Shared`] one each
-//!   thread attaches a [`Mutator`], which has the sessions.
+//!   thread attaches a [`Mutator`], or an [`OwnedMutator`], which has the sessions.
 //! - Payloads are types that derive [`Trace`]. They are built of [`GcCell`], [`GcRefCell`],
 //!   [`GcMutex`], [`GcRwLock`], [`GcOnce`], [`GcAtomic`], [`Leaf`] and the standard containers.
 //!   Those of a shared heap are built of what is `Send + Sync`, so not of the first two.
@@ -61,7 +61,7 @@ mod tests;
 pub use back_pressure::{BackPressure, BackPressureHook, Backlog};
 pub use gc_threads::{GcThreadStats, gc_threads};
 pub use heap::{Heap, HeapBuilder};
-pub use mutator::Mutator;
+pub use mutator::{Mutator, OwnedMutator};
 pub use pool::{CleanupPool, CleanupPoolBuilder, ShutdownTimeout};
 pub use sexton_cleanup::{
     Activity, Cleanup, CleanupPanic, CleanupState, CleanupStats, Description, PoolDump, PoolStats,

@@ -1,16 +1,19 @@
-//! `Mutator`: one thread's access to a `Shared` heap, with the policy of when to collect.
+//! `Mutator` and `OwnedMutator`: one thread's access to a `Shared` heap, with the policy of when to
+//! collect.
 //!
 //! Invariant: back-pressure is applied after a collection, by the thread that collected. The
 //! mutators have been resumed by then. A collection that has ended within a session has it applied
 //! by the first thread whose session ends then.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
+use std::sync::Arc;
 use std::time::Duration;
 
 use sexton_heap::{
-    AlreadyAttached, Branded, GcReport, Mutation, Progress, RawMutator, Shared, VerifyError,
+    AlreadyAttached, AttachedMutator, Branded, GcReport, HeapHandle, HeapWithin, Mutation,
+    Progress, RawHeap, RawMutator, Shared, VerifyError,
 };
 use sexton_sync::drop_quietly;
 
@@ -104,6 +107,51 @@ impl<R: Branded> Heap<R, Shared> {
     pub fn try_attach(&self) -> Result<Mutator<'_, R>, AlreadyAttached> {
         Ok(Mutator { heap: self, inner: self.inner.attach()? })
     }
+
+    /// Makes a mutator for this thread that owns its heap together with others.
+    ///
+    /// It is for a thread that is not scoped: it can be a field, or a thread-local variable. The
+    /// last one that owns the heap drops it, see [`OwnedMutator`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use sexton::{GcMutex, Heap, OwnedMutator, Shared};
+    ///
+    /// let heap: Arc<Heap<GcMutex<u64>, Shared>> = Arc::new(Heap::new(|_mc| GcMutex::new(0)));
+    /// let threads = [1, 2].map(|number| {
+    ///     let heap = heap.clone();
+    ///     std::thread::spawn(move || {
+    ///         let mut mutator: OwnedMutator<_> = heap.attach_owned();
+    ///         mutator.mutate(|mc, sum| *sum.lock(mc) += number);
+    ///     })
+    /// });
+    /// threads.into_iter().for_each(|thread| thread.join().unwrap());
+    /// assert_eq!(heap.attach_owned().mutate(|mc, sum| *sum.lock(mc)), 3);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`attach`](Self::attach).
+    #[track_caller]
+    pub fn attach_owned(self: &Arc<Self>) -> OwnedMutator<R> {
+        match self.try_attach_owned() {
+            Ok(mutator) => mutator,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Makes a mutator as [`attach_owned`](Self::attach_owned) does, unless the thread has one.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_attach`](Self::try_attach).
+    ///
+    /// # Panics
+    ///
+    /// In the child of a `fork`, if the heap was made before.
+    pub fn try_attach_owned(self: &Arc<Self>) -> Result<OwnedMutator<R>, AlreadyAttached> {
+        Ok(OwnedMutator { inner: RawHeap::attach_within(self.clone(), |heap| &heap.inner)? })
+    }
 }
 
 impl<'h, R: Branded> Mutator<'h, R> {
@@ -133,15 +181,7 @@ impl<'h, R: Branded> Mutator<'h, R> {
         &mut self,
         f: impl for<'gc> FnOnce(&'gc Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
     ) -> T {
-        let unwinding = CollectIfRefused(self);
-        let (result, due) = unwinding.0.inner.mutate(f);
-        std::mem::forget(unwinding);
-        if let Some(due) = due
-            && self.inner.collect_if_due(due)
-        {
-            self.heap.apply_back_pressure();
-        }
-        result
+        self.mutate_and_collect(f)
     }
 
     /// Runs one full cycle, then applies the heap's [`BackPressure`](crate::BackPressure).
@@ -160,9 +200,7 @@ impl<'h, R: Branded> Mutator<'h, R> {
     /// - In zeal mode, if the heap fails its verification.
     /// - If the hook of a [`BackPressure::Call`](crate::BackPressure) panics.
     pub fn collect(&mut self) -> GcReport {
-        let report = self.inner.collect();
-        self.heap.apply_back_pressure();
-        report
+        self.collect_all()
     }
 
     /// Gets on with a collection for about `budget`, and begins one if none is under way.
@@ -173,11 +211,7 @@ impl<'h, R: Branded> Mutator<'h, R> {
     ///
     /// As [`collect`](Self::collect).
     pub fn step(&mut self, budget: Duration) -> Progress {
-        let progress = self.inner.step(budget);
-        if progress.is_finished() {
-            self.heap.apply_back_pressure();
-        }
-        progress
+        self.step_for(budget)
     }
 
     /// Gives all memory back to the system that holds no object, and returns how many bytes.
@@ -217,17 +251,166 @@ impl<'h, R: Branded> Mutator<'h, R> {
     }
 }
 
-/// Dropped when a session ends by a panic, and only then.
-struct CollectIfRefused<'a, 'h, R: Branded>(&'a mut Mutator<'h, R>);
+/// One thread's mutator of a [`Shared`] heap that it owns together with others, by an `Arc`.
+///
+/// [`Heap::attach_owned`] makes it. It does all that a [`Mutator`] does, and like that it stays on
+/// its thread. It borrows nothing, so a thread that is not scoped can have it.
+///
+/// Dropping it detaches the thread. If no other `Arc` of the heap is left, that drops the heap, on
+/// this thread: the heap's [`OnDrop`](crate::OnDrop) says what this means. So let a thread that may
+/// wait be the last.
+pub struct OwnedMutator<R: Branded> {
+    inner: AttachedMutator<R, HeapWithin<R, Heap<R, Shared>>>,
+}
 
-impl<R: Branded> Drop for CollectIfRefused<'_, '_, R> {
+impl<R: Branded> OwnedMutator<R> {
+    /// Opens a session, as [`Mutator::mutate`] does.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mutator::mutate`].
+    #[inline]
+    pub fn mutate<T>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        self.mutate_and_collect(f)
+    }
+
+    /// Runs one full cycle, as [`Mutator::collect`] does.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mutator::collect`].
+    pub fn collect(&mut self) -> GcReport {
+        self.collect_all()
+    }
+
+    /// Gets on with a collection for about `budget`, as [`Mutator::step`] does.
+    ///
+    /// # Panics
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn step(&mut self, budget: Duration) -> Progress {
+        self.step_for(budget)
+    }
+
+    /// Gives memory back to the system, as [`Mutator::trim`] does.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mutator::trim`].
+    pub fn trim(&mut self) -> u64 {
+        self.inner.trim()
+    }
+
+    /// Returns whether another thread collects, or waits to; see [`Mutator::gc_pending`].
+    pub fn gc_pending(&self) -> bool {
+        self.inner.gc_pending()
+    }
+
+    /// Returns the heap.
+    pub fn heap(&self) -> &Arc<Heap<R, Shared>> {
+        self.inner.handle().owner()
+    }
+
+    /// Compares all bookkeeping with what it finds the slow way, as [`Mutator::verify`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mutator::verify`].
+    pub fn verify(&mut self) -> Result<(), VerifyError> {
+        self.inner.verify()
+    }
+}
+
+impl<R: Branded> fmt::Debug for OwnedMutator<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedMutator").field("heap", &self.heap().id()).finish_non_exhaustive()
+    }
+}
+
+/// What the two mutators have in common.
+trait Access<R: Branded> {
+    type Handle: HeapHandle<R>;
+
+    fn shared(&self) -> &Heap<R, Shared>;
+
+    fn inner(&mut self) -> &mut AttachedMutator<R, Self::Handle>;
+
+    #[inline]
+    fn mutate_and_collect<T>(
+        &mut self,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc, Shared>, &'gc R::At<'gc>) -> T,
+    ) -> T {
+        let unwinding = CollectIfRefused { mutator: self, root: PhantomData };
+        let (result, due) = unwinding.mutator.inner().mutate(f);
+        std::mem::forget(unwinding);
+        if let Some(due) = due
+            && self.inner().collect_if_due(due)
+        {
+            self.shared().apply_back_pressure();
+        }
+        result
+    }
+
+    fn collect_all(&mut self) -> GcReport {
+        let report = self.inner().collect();
+        self.shared().apply_back_pressure();
+        report
+    }
+
+    fn step_for(&mut self, budget: Duration) -> Progress {
+        let progress = self.inner().step(budget);
+        if progress.is_finished() {
+            self.shared().apply_back_pressure();
+        }
+        progress
+    }
+}
+
+impl<'h, R: Branded> Access<R> for Mutator<'h, R> {
+    type Handle = &'h RawHeap<R, Shared>;
+
+    #[inline]
+    fn shared(&self) -> &Heap<R, Shared> {
+        self.heap
+    }
+
+    #[inline]
+    fn inner(&mut self) -> &mut AttachedMutator<R, Self::Handle> {
+        &mut self.inner
+    }
+}
+
+impl<R: Branded> Access<R> for OwnedMutator<R> {
+    type Handle = HeapWithin<R, Heap<R, Shared>>;
+
+    #[inline]
+    fn shared(&self) -> &Heap<R, Shared> {
+        self.heap()
+    }
+
+    #[inline]
+    fn inner(&mut self) -> &mut AttachedMutator<R, Self::Handle> {
+        &mut self.inner
+    }
+}
+
+/// Dropped when a session ends by a panic, and only then.
+struct CollectIfRefused<'a, R: Branded, A: Access<R> + ?Sized> {
+    mutator: &'a mut A,
+    root: PhantomData<fn() -> R>,
+}
+
+impl<R: Branded, A: Access<R> + ?Sized> Drop for CollectIfRefused<'_, R, A> {
     fn drop(&mut self) {
-        let mutator = &mut *self.0;
-        if mutator.heap.inner.has_refused() {
+        let mutator = &mut *self.mutator;
+        if mutator.shared().inner.has_refused() {
             // The session's panic goes on; a second one would end the process.
             let collected = catch_unwind(AssertUnwindSafe(|| {
-                if mutator.inner.collect_if_refused() {
-                    mutator.heap.apply_back_pressure();
+                if mutator.inner().collect_if_refused() {
+                    mutator.shared().apply_back_pressure();
                 }
             }));
             if let Err(payload) = collected {

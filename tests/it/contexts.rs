@@ -3,7 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sexton::{Gc, GcMutex, GcMutexGuard, Heap, Mode, Mutation, Pacing, Payload, Shared, Trace};
+use sexton::{
+    Gc, GcMutex, GcMutexGuard, GcRef, GcRefCell, GcRefMut, GcRwLock, Heap, Mode, Mutation, Pacing,
+    Payload, Shared, Trace,
+};
 use sexton_tests::settings;
 
 #[derive(Trace)]
@@ -132,4 +135,46 @@ fn a_context_holds_its_session_in_a_shared_heap() {
     assert_eq!(mutator.mutate(|mc, state| Context { mc, state }.sum()), 190 + 200);
     assert_eq!(mutator.collect().live_objects, 22);
     mutator.verify().unwrap();
+}
+
+#[test]
+fn guards_of_cells_that_are_objects_last_as_long_as_the_session() {
+    type Cell<'gc> = Gc<'gc, GcRefCell<Vec<u64>>>;
+
+    fn first<'gc>(cells: &[Cell<'gc>]) -> GcRef<'gc, Vec<u64>> {
+        let cell = cells[0];
+        cell.borrow()
+    }
+
+    fn last<'gc>(mc: &Mutation<'gc>, cells: &[Cell<'gc>]) -> GcRefMut<'gc, u64> {
+        let cell = cells[cells.len() - 1];
+        GcRefMut::map(cell.borrow_mut(mc), |numbers| numbers.last_mut().unwrap())
+    }
+
+    let builder = Heap::builder().pacing(Pacing::Manual).zeal(settings::zeal());
+    let mut heap: Heap<Vec<Cell<'static>>> =
+        builder.build(|mc| (0..3).map(|n| mc.alloc(GcRefCell::new(vec![n]))).collect());
+    heap.mutate(|mc, cells| {
+        let mut last = last(mc, cells);
+        let first = first(&cells.clone());
+        assert!(cells[2].try_borrow().is_none() && cells[2].try_borrow_mut(mc).is_none());
+        assert!(cells[0].try_borrow().is_some() && cells[0].try_borrow_mut(mc).is_none());
+        *last += first[0] + 40;
+    });
+    heap.collect();
+    assert_eq!(heap.mutate(|_, cells| cells[2].borrow()[0]), 42);
+
+    type Locks<'gc> = (Gc<'gc, GcMutex<u64>>, Gc<'gc, GcRwLock<u64>>);
+    let heap: Heap<Locks<'static>, Shared> =
+        Heap::new(|mc| (mc.alloc(GcMutex::new(1)), mc.alloc(GcRwLock::new(2))));
+    let sum = heap.attach().mutate(|mc, &(mutex, lock)| {
+        let (mut one, two) = (mutex.lock(mc), lock.read(mc));
+        assert!(mutex.try_lock(mc).is_none() && lock.try_write(mc).is_none());
+        assert!(lock.try_read(mc).is_some());
+        *one += *two;
+        drop(two);
+        *lock.write(mc) += *one;
+        *lock.read(mc)
+    });
+    assert_eq!(sum, 5);
 }

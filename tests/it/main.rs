@@ -19,10 +19,12 @@ mod lifecycle;
 mod limits;
 mod local;
 mod locks;
+mod map_root;
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "asks the system for a large page")]
 mod memory;
 mod on_drop;
+mod owned_mutators;
 mod parallel;
 mod phases;
 mod program;

@@ -50,6 +50,8 @@ pub struct RawHeap<R: Branded, M: Mode = Local> {
     pub(crate) collector: Collector<M>,
     on_drop: OnDrop,
     pub(crate) slow_session: (Duration, SlowSessionHook),
+    /// All of it is in another value, so nothing is left to be dropped.
+    has_moved: bool,
 }
 
 impl<R: Branded, M: Mode> RawHeap<R, M> {
@@ -70,6 +72,7 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
             // If `f` panics there is no heap, and nothing has died.
             on_drop: OnDrop::RunQueued,
             slow_session: config.slow_session,
+            has_moved: false,
         };
         // Declared first, and so dropped last: the root may be dropped here, by a panic.
         let mutation = Mutation::new(&heap.core, heap.core.context(), &heap.collector);
@@ -84,6 +87,70 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
             heap.core.retire_context(heap.core.context());
         }
         heap
+    }
+
+    /// Makes a heap of this one, with the root that `f` makes of the root there is.
+    ///
+    /// A cycle that is under way is given up if it marks, or ended. If `f` panics the heap is
+    /// dropped, and its objects die.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does, or the end of the cycle: see the facade's `collect`. In the child of a `fork`,
+    /// if the heap is `Shared` and was made before.
+    pub fn map_root<Q: Branded>(
+        mut self,
+        f: impl for<'gc> FnOnce(&'gc Mutation<'gc, M>, R::At<'gc>) -> Q::At<'gc>,
+    ) -> RawHeap<Q, M>
+    where
+        for<'gc> Q::At<'gc>: Payload<M>,
+    {
+        if M::SHARED {
+            self.assert_not_inherited();
+        }
+        // A marker may have addresses of cells and slices within the root. And in a `Shared` heap
+        // the session below is no mutator's, so no cycle may wait for it.
+        self.collector.give_up_mark(&self.core);
+        if self.core.phase().get() != Phase::Idle {
+            self.run(Stopped::now(), Until::END, &NoneWaiting);
+        }
+        let root = self.root.take().expect("the root goes only with the heap");
+        let mutation = Mutation::new(&self.core, self.core.context(), &self.collector);
+        let root = Self::remake_root::<Q>(&mutation, root, f);
+        if M::SHARED {
+            // Nothing allocates from it again.
+            self.core.retire_context(self.core.context());
+        }
+        self.move_out(Some(root))
+    }
+
+    fn remake_root<'gc, Q: Branded>(
+        mutation: &'gc Mutation<'gc, M>,
+        root: Box<R::At<'static>>,
+        f: impl FnOnce(&'gc Mutation<'gc, M>, R::At<'gc>) -> Q::At<'gc>,
+    ) -> Box<Q::At<'static>> {
+        // SAFETY: as in `with_root`; the box has the same layout, and no other owner.
+        let root = unsafe { Box::from_raw(Box::into_raw(root).cast::<R::At<'gc>>()) };
+        let before = (*root).external_bytes();
+        let root = Box::new(f(mutation, *root));
+        let after = (*root).external_bytes();
+        mutation.tally().add(external::change(after) - external::change(before));
+        // SAFETY: as in `new`.
+        unsafe { Box::from_raw(Box::into_raw(root).cast::<Q::At<'static>>()) }
+    }
+
+    /// Moves all of it but its root to a heap with another one.
+    fn move_out<Q: Branded>(&mut self, root: Option<Box<Q::At<'static>>>) -> RawHeap<Q, M> {
+        self.has_moved = true;
+        let collector = Collector::new(&HeapConfig::default(), &self.core);
+        RawHeap {
+            root,
+            core: self.core.clone(),
+            collector: std::mem::replace(&mut self.collector, collector),
+            on_drop: self.on_drop,
+            slow_session: self.slow_session.clone(),
+            has_moved: false,
+        }
     }
 
     /// Opens a session of the mutator whose context it is: calls `f` with the session and the root.
@@ -414,20 +481,17 @@ impl<R: Branded, M: Mode> RawHeap<R, M> {
         unsafe impl<T> Send for Moved<T> {}
 
         assert!(M::SHARED, "a `Local` heap stays on its thread");
-        let collector = Collector::new(&HeapConfig::default(), &self.core);
-        let moved = Moved(RawHeap::<R, M> {
-            root: self.root.take(),
-            core: self.core.clone(),
-            collector: std::mem::replace(&mut self.collector, collector),
-            on_drop: self.on_drop,
-            slow_session: self.slow_session.clone(),
-        });
+        let root = self.root.take();
+        let moved = Moved(self.move_out::<R>(root));
         Box::new(move || drop(moved))
     }
 }
 
 impl<R: Branded, M: Mode> Drop for RawHeap<R, M> {
     fn drop(&mut self) {
+        if self.has_moved {
+            return;
+        }
         // In drop glue that a thread calls which sweeps beside sessions, this may be that thread.
         // It must not wait for itself.
         if M::SHARED && in_cleanup() && self.leave() {

@@ -304,6 +304,59 @@ impl<T> GcRefCell<T> {
     }
 }
 
+/// The methods of a cell that is an object, by its pointer. What they lend is good for `'gc`.
+///
+/// So a function may return it that has the pointer by value. For a cell that is a field of an
+/// object, `Gc::as_ref(gc).field.borrow_mut(mc)` does the same.
+///
+/// ```
+/// # use sexton_heap::{Gc, GcRefCell, GcRefMut, Mutation};
+/// fn top<'gc>(stack: Gc<'gc, GcRefCell<Vec<u32>>>, mc: &Mutation<'gc>) -> GcRefMut<'gc, u32> {
+///     GcRefMut::map(stack.borrow_mut(mc), |stack| stack.last_mut().expect("it has a top"))
+/// }
+/// ```
+impl<'gc, T: 'gc> Gc<'gc, GcRefCell<T>> {
+    /// [`GcRefCell::borrow`], for `'gc`. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If the value is mutably borrowed.
+    #[inline]
+    #[track_caller]
+    pub fn borrow(self) -> GcRef<'gc, T> {
+        Gc::as_ref(self).borrow()
+    }
+
+    /// [`GcRefCell::try_borrow`], for `'gc`. O(1).
+    #[inline]
+    pub fn try_borrow(self) -> Option<GcRef<'gc, T>> {
+        Gc::as_ref(self).try_borrow()
+    }
+
+    /// [`GcRefCell::borrow_mut`], for `'gc`. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If the value is borrowed.
+    #[inline]
+    #[track_caller]
+    pub fn borrow_mut<M: Mode>(self, mc: &Mutation<'gc, M>) -> GcRefMut<'gc, T>
+    where
+        T: Trace<'gc>,
+    {
+        Gc::as_ref(self).borrow_mut(mc)
+    }
+
+    /// [`GcRefCell::try_borrow_mut`], for `'gc`. O(1).
+    #[inline]
+    pub fn try_borrow_mut<M: Mode>(self, mc: &Mutation<'gc, M>) -> Option<GcRefMut<'gc, T>>
+    where
+        T: Trace<'gc>,
+    {
+        Gc::as_ref(self).try_borrow_mut(mc)
+    }
+}
+
 /// Ends a session that borrows what it must not.
 #[cold]
 #[inline(never)]
@@ -445,6 +498,26 @@ impl<T> GcMutex<T> {
     /// room for more.
     pub(crate) fn touch(&self) {
         drop(self.value.try_lock());
+    }
+}
+
+/// The methods of a lock that is an object, by its pointer. What they lend is good for `'gc`.
+impl<'gc, T: Trace<'gc> + 'gc> Gc<'gc, GcMutex<T>> {
+    /// [`GcMutex::lock`], for `'gc`. O(1), beside the waiting.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked.
+    #[inline]
+    #[track_caller]
+    pub fn lock<M: Mode>(self, mc: &Mutation<'gc, M>) -> GcMutexGuard<'gc, T> {
+        Gc::as_ref(self).lock(mc)
+    }
+
+    /// [`GcMutex::try_lock`], for `'gc`. O(1).
+    #[inline]
+    pub fn try_lock<M: Mode>(self, mc: &Mutation<'gc, M>) -> Option<GcMutexGuard<'gc, T>> {
+        Gc::as_ref(self).try_lock(mc)
     }
 }
 
@@ -600,6 +673,43 @@ impl<T> GcRwLock<T> {
     pub(crate) fn settle(&self) {
         // SAFETY: the raw lock is not unlocked by it.
         unsafe { self.value.raw() }.settle();
+    }
+}
+
+/// The methods of a lock that is an object, by its pointer. What they lend is good for `'gc`.
+impl<'gc, T: Trace<'gc> + 'gc> Gc<'gc, GcRwLock<T>> {
+    /// [`GcRwLock::read`], for `'gc`. O(1), beside the waiting.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked to write.
+    #[inline]
+    #[track_caller]
+    pub fn read<M: Mode>(self, mc: &Mutation<'gc, M>) -> GcRwLockReadGuard<'gc, T> {
+        Gc::as_ref(self).read(mc)
+    }
+
+    /// [`GcRwLock::try_read`], for `'gc`. O(1).
+    #[inline]
+    pub fn try_read<M: Mode>(self, mc: &Mutation<'gc, M>) -> Option<GcRwLockReadGuard<'gc, T>> {
+        Gc::as_ref(self).try_read(mc)
+    }
+
+    /// [`GcRwLock::write`], for `'gc`. O(1), beside the waiting.
+    ///
+    /// # Panics
+    ///
+    /// In a `Local` heap, if it is locked.
+    #[inline]
+    #[track_caller]
+    pub fn write<M: Mode>(self, mc: &Mutation<'gc, M>) -> GcRwLockWriteGuard<'gc, T> {
+        Gc::as_ref(self).write(mc)
+    }
+
+    /// [`GcRwLock::try_write`], for `'gc`. O(1).
+    #[inline]
+    pub fn try_write<M: Mode>(self, mc: &Mutation<'gc, M>) -> Option<GcRwLockWriteGuard<'gc, T>> {
+        Gc::as_ref(self).try_write(mc)
     }
 }
 
