@@ -135,6 +135,8 @@ mod payload {
     pub(crate) mod cells;
     #[expect(unsafe_code, reason = "looks at what a guard has lent, under its lock")]
     pub(crate) mod charge;
+    #[expect(unsafe_code, reason = "makes a pointer of a type that it has checked")]
+    pub(crate) mod gc_any;
     #[expect(unsafe_code, reason = "reads pages; implements Trace")]
     pub(crate) mod gc_map;
     #[expect(unsafe_code, reason = "reads pages; implements Trace")]
@@ -197,6 +199,7 @@ pub use object::trace::private as __private;
 pub use object::trace::{Branded, Trace, Tracer};
 pub use object::weak::Weak;
 pub use payload::cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
+pub use payload::gc_any::GcAny;
 pub use payload::gc_map::GcMap;
 pub use payload::gc_vec::GcVec;
 pub use payload::guards::{GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard};

@@ -70,8 +70,8 @@ pub use sexton_cleanup::{
 #[doc(hidden)]
 pub use sexton_heap::__private;
 pub use sexton_heap::{
-    AlreadyAttached, Branded, ExternalBytes, ExternalCharge, Gc, GcAtomic, GcCell, GcKey, GcMap,
-    GcMutex, GcMutexGuard, GcOnce, GcRef, GcRefCell, GcRefMut, GcReport, GcRwLock,
+    AlreadyAttached, Branded, ExternalBytes, ExternalCharge, Gc, GcAny, GcAtomic, GcCell, GcKey,
+    GcMap, GcMutex, GcMutexGuard, GcOnce, GcRef, GcRefCell, GcRefMut, GcReport, GcRwLock,
     GcRwLockReadGuard, GcRwLockWriteGuard, GcVec, HeapFull, HeapId, HeapStats, Leaf, Local,
     LocalCleanup, Mode, Mutation, OldRoot, OnDrop, Overhead, Pacing, Payload, Progress, Quantiles,
     Quota, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,

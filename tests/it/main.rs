@@ -8,6 +8,7 @@ mod contexts;
 mod derive;
 mod diagnosis;
 mod dying;
+mod erased;
 mod executor;
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "forks")]

@@ -56,10 +56,46 @@ impl<'gc, T> Gc<'gc, T> {
     /// Gives the object's address. O(1).
     ///
     /// Objects never move, and no two that live at the same time, zero-sized ones included, have
-    /// the same. For keys of maps see [`key`](Gc::key).
+    /// the same. The address is a multiple of 8, or of the type's alignment if that is more. So a
+    /// tagged pointer has three bits at least. For keys of maps see [`key`](Gc::key).
     #[inline]
     pub fn as_ptr(this: Self) -> *const T {
         this.object.as_ptr()
+    }
+
+    /// Makes a pointer of an object's address.
+    ///
+    /// For pointers that are stored in another form, such as with a tag. A type that stores them
+    /// implements [`Trace`] by hand, and reports them by this or by [`Tracer::visit_erased`].
+    ///
+    /// # Safety
+    ///
+    /// The address is what [`as_ptr`](Self::as_ptr) gave for a `Gc<T>` to an object of the heap
+    /// whose session is `'gc`, with any brand. The object is alive for all of `'gc`: a pointer to
+    /// it was made, fetched or upgraded in this session, or it is reachable, or it is being traced.
+    #[inline]
+    pub unsafe fn from_ptr(object: *const T) -> Self {
+        // SAFETY: by this function's contract it is an object's, so it is not null.
+        let object = unsafe { NonNull::new_unchecked(object.cast_mut()) };
+        // SAFETY: by this function's contract.
+        unsafe { Gc::from_object(object) }
+    }
+
+    /// Says that the object is of another type. O(1).
+    ///
+    /// The heap goes on to trace and drop the object as the type that it was allocated as. For
+    /// another type that is only known at run time, there is [`GcAny`](crate::GcAny).
+    ///
+    /// # Safety
+    ///
+    /// For all of `'gc` the object is a valid `U`. `U` has the size and the alignment of the type
+    /// that the object was allocated as, and the same `Trace::NEEDS_TRACE`: the heap finds the
+    /// object's slot by them. Changes that the `U` allows leave the object valid as the type that
+    /// it was allocated as.
+    #[inline]
+    pub unsafe fn cast<U>(this: Self) -> Gc<'gc, U> {
+        // SAFETY: by this function's contract it is a live `U`.
+        unsafe { Gc::from_object(this.object.cast()) }
     }
 
     /// Tells whether both point to the same object. A zero-sized object has an identity too.

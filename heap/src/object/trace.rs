@@ -271,6 +271,27 @@ impl<'a> Tracer<'a> {
         };
     }
 
+    /// Reports one strong pointer to an object whose type is not known here.
+    ///
+    /// For a pointer type of your own, in the `trace` of an `unsafe` implementation. It costs some
+    /// instructions more than [`visit`](Self::visit), and a look at the metadata of the object's
+    /// span.
+    ///
+    /// # Safety
+    ///
+    /// The address is what [`Gc::as_ptr`] gave for an object of the heap that is being traced. That
+    /// object is alive, as it is for a `Gc` that a value owns.
+    #[inline]
+    pub unsafe fn visit_erased(&mut self, object: NonNull<()>) {
+        self.visit_untyped(object.cast());
+    }
+
+    /// Reports a live object by its address.
+    #[inline]
+    pub(crate) fn visit_untyped(&mut self, object: NonNull<u8>) {
+        self.pending = self.marker.visit_untyped(self.pending, object);
+    }
+
     /// Reports an object of a type without pointers, by its address.
     #[inline]
     pub(crate) fn visit_leaf<T>(&mut self, object: NonNull<u8>) {

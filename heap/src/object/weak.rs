@@ -63,13 +63,35 @@ impl<'gc, T> Weak<'gc, T> {
         Weak { record, target: PhantomData, brand: PhantomData }
     }
 
+    #[inline]
+    fn record(&self) -> &WeakRecord {
+        // SAFETY: a `Weak` in the hands of a session was reached or made in it, so its record is
+        // live for all of 'gc.
+        unsafe { self.record.as_ref() }
+    }
+
+    /// Tells whether a collection has found that the target is dead. One load.
+    ///
+    /// That stays so: `upgrade` gives `None` from then on. The other way round says less. A target
+    /// that has died is found by the next collection, and within one `upgrade` may know before.
+    ///
+    /// It needs no session, so a table of weak pointers can be pruned by `retain`:
+    ///
+    /// ```
+    /// # use sexton_heap::{GcRefCell, Leaf, Mutation, Weak};
+    /// fn prune<'gc>(mc: &Mutation<'gc>, table: &GcRefCell<Vec<Weak<'gc, Leaf<u32>>>>) {
+    ///     table.borrow_mut(mc).retain(|weak| !weak.is_cleared());
+    /// }
+    /// ```
+    #[inline]
+    pub fn is_cleared(self) -> bool {
+        self.record().target().is_none()
+    }
+
     /// Gives the target, or `None` if it has died. Called within the session.
     #[inline]
     pub(crate) fn target(self) -> Option<Gc<'gc, T>> {
-        // SAFETY: a `Weak` in the hands of a session was reached or made in it, so its record is
-        // live for all of 'gc.
-        let record = unsafe { self.record.as_ref() };
-        let target = record.target()?;
+        let target = self.record().target()?;
         // SAFETY: an uncleared target survived the last mark or is younger than it, or its record
         // is still to be cleared; nothing is swept before that is done, and the phase stays the
         // same within a session. `from_record` vouches for its type.
