@@ -139,6 +139,8 @@ mod payload {
     pub(crate) mod gc_any;
     #[expect(unsafe_code, reason = "reads pages; implements Trace")]
     pub(crate) mod gc_map;
+    #[expect(unsafe_code, reason = "reads strings of several classes by one pointer")]
+    pub(crate) mod gc_str;
     #[expect(unsafe_code, reason = "reads pages; implements Trace")]
     pub(crate) mod gc_vec;
     pub(crate) mod guards;
@@ -201,6 +203,7 @@ pub use object::weak::Weak;
 pub use payload::cells::{GcAtomic, GcCell, GcMutex, GcOnce, GcRefCell, GcRwLock, Leaf};
 pub use payload::gc_any::GcAny;
 pub use payload::gc_map::GcMap;
+pub use payload::gc_str::GcStr;
 pub use payload::gc_vec::GcVec;
 pub use payload::guards::{GcMutexGuard, GcRef, GcRefMut, GcRwLockReadGuard, GcRwLockWriteGuard};
 pub use policy::config::{HeapConfig, OnDrop, SlowSession, SlowSessionHook, SpawnHelper};

@@ -36,7 +36,7 @@
 //! - Payloads are types that derive [`Trace`]. They are built of [`GcCell`], [`GcRefCell`],
 //!   [`GcMutex`], [`GcRwLock`], [`GcOnce`], [`GcAtomic`], [`Leaf`] and the standard containers.
 //!   Those of a shared heap are built of what is `Send + Sync`, so not of the first two.
-//!   [`GcVec`] and [`GcMap`] are for millions of pointers.
+//!   [`GcVec`] and [`GcMap`] are for millions of pointers, [`GcStr`] is for strings.
 //! - [`Mutation::add_cleanup`] registers a cleanup and returns its handle, a [`Cleanup`].
 //! - A [`CleanupPool`] runs the cleanups of dead objects. All heaps share [`CleanupPool::global`]
 //!   unless told otherwise.
@@ -72,7 +72,7 @@ pub use sexton_heap::__private;
 pub use sexton_heap::{
     AlreadyAttached, Branded, ExternalBytes, ExternalCharge, Gc, GcAny, GcAtomic, GcCell, GcKey,
     GcMap, GcMutex, GcMutexGuard, GcOnce, GcRef, GcRefCell, GcRefMut, GcReport, GcRwLock,
-    GcRwLockReadGuard, GcRwLockWriteGuard, GcVec, HeapFull, HeapId, HeapStats, Leaf, Local,
+    GcRwLockReadGuard, GcRwLockWriteGuard, GcStr, GcVec, HeapFull, HeapId, HeapStats, Leaf, Local,
     LocalCleanup, Mode, Mutation, OldRoot, OnDrop, Overhead, Pacing, Payload, Progress, Quantiles,
     Quota, Root, Shared, SharedRoot, SlowSession, Trace, Tracer, VerifyError, Weak,
 };

@@ -39,6 +39,7 @@ mod shared_stress;
 mod slices;
 mod stalls;
 mod stress;
+mod strings;
 #[cfg(target_os = "linux")]
 mod threads;
 mod tickets;

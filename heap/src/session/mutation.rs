@@ -235,7 +235,7 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
     }
 
     #[inline]
-    fn try_alloc_any<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
+    pub(crate) fn try_alloc_any<T: Trace<'gc>>(&self, value: T) -> Result<Gc<'gc, T>, HeapFull<T>> {
         // Asked once: the info may have another address in another function.
         let info = glue::type_info::<T>();
         let outside = if needs_drop::<T>() { value.external_bytes() } else { 0 };
