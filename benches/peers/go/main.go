@@ -77,6 +77,10 @@ var groups = []group{
 	{"W8.stalls@16", on(16, each(w8(stalls)))},
 	{"W8.stalls@handoff", each(w8(stallsHandedOff))},
 	{"memory.object", each(memoryObject)},
+	{"memory.size.20000", each(memorySize(20_000))},
+	{"memory.size.33000", each(memorySize(33_000))},
+	{"memory.size.65544", each(memorySize(65_544))},
+	{"memory.external", each(memoryExternal)},
 	{"memory.cleanup", each(memoryCleanup)},
 	{"S1.1 S1.2", s1},
 	{"S2.1 S2.2", s2},
@@ -596,5 +600,37 @@ func memoryCleanup(n int) float64 {
 	}
 	value := (resident() - before) / float64(n)
 	runtime.KeepAlive(all)
+	return value
+}
+
+// ones is a slice of that many bytes, every page of it touched.
+func ones(size int) []byte {
+	return bytes.Repeat([]byte{1}, size)
+}
+
+// memorySize makes objects of a size, as many as fill the memory of n plain ones, and tells how
+// many percent more they take.
+func memorySize(size int) func(int) float64 {
+	return func(n int) float64 {
+		all := make([][]byte, 32*n/size)
+		before := resident()
+		for i := range all {
+			all[i] = ones(size)
+		}
+		value := 100 * ((resident()-before)/float64(size*len(all)) - 1)
+		runtime.KeepAlive(all)
+		return value
+	}
+}
+
+// memoryExternal makes slices that die at once, and tells by how much memory has grown at the peak.
+func memoryExternal(n int) float64 {
+	live := ones(64 << 10)
+	before := resident()
+	for i := 0; i < n/200; i++ {
+		runtime.KeepAlive(ones(256 << 10))
+	}
+	value := (float64(status("VmHWM")) - before) / 1e6
+	runtime.KeepAlive(live)
 	return value
 }

@@ -71,6 +71,10 @@ public final class Peer {
             new Group("GCBench.wall", n -> new double[] {millis(GcBench::run)}),
             new Group("W8.plain W8.stalls", Peer::w8),
             new Group("memory.object memory.object@rss", Peer::memoryObject),
+            new Group("memory.size.20000 memory.size.20000@rss", n -> memorySize(20_000, n)),
+            new Group("memory.size.33000 memory.size.33000@rss", n -> memorySize(33_000, n)),
+            new Group("memory.size.65544 memory.size.65544@rss", n -> memorySize(65_544, n)),
+            new Group("memory.external", n -> new double[] {memoryExternal(n)}),
             new Group("memory.cleanup memory.cleanup@rss", Peer::memoryCleanup),
             new Group("S1.1 S1.2", Shared::s1),
             new Group("S2.1 S2.2", Shared::s2),
@@ -588,6 +592,37 @@ public final class Peer {
             all[i] = new Plain(i);
         }
         return growth(before, n);
+    }
+
+    /** An array of that many bytes, every page of it touched. */
+    static byte[] ones(int size) {
+        byte[] bytes = new byte[size];
+        Arrays.fill(bytes, (byte) 1);
+        return bytes;
+    }
+
+    /** How many percent more objects of a size take, as many as fill the memory of n plain ones. */
+    static double[] memorySize(int size, int n) {
+        byte[][] all = new byte[(int) (32L * n / size)][];
+        kept = all;
+        held(); // once for what looking at it leaves behind
+        double[] before = held();
+        for (int i = 0; i < all.length; i++) {
+            all[i] = ones(size);
+        }
+        double[] share = growth(before, size * all.length);
+        return new double[] {100 * (share[0] - 1), 100 * (share[1] - 1)};
+    }
+
+    /** By how much memory has grown at the peak, when arrays die at once. */
+    static double memoryExternal(int n) {
+        byte[] live = ones(64 << 10);
+        double before = held()[1];
+        for (int i = 0; i < n / 200; i++) {
+            kept = ones(256 << 10);
+        }
+        kept = live;
+        return (status("VmHWM") - before) / 1e6;
     }
 
     static double[] memoryCleanup(int n) {

@@ -155,6 +155,14 @@ pub(crate) static ROWS: &[Row] = &[
     row("memory.heap", Memory, "heap with one object and one cleanup", "bytes").goal(4096.0),
     row("memory.heap.left", Memory, "the same, left when all have gone", "bytes"),
     row("memory.heap.time", Memory, "to make such a heap", "us").goal(5.0),
+    row("memory.size.20000", Memory, "waste, objects of 20,000 bytes", "% of the objects")
+        .goal(12.5),
+    row("memory.size.33000", Memory, "waste, objects of 33,000 bytes", "% of the objects")
+        .goal(12.5),
+    row("memory.size.65544", Memory, "waste, objects of 65,544 bytes", "% of the objects")
+        .goal(12.5),
+    row("memory.external", Memory, "peak, payloads that own 256 KiB each die, 64 KiB live", "MB")
+        .goal(64.0),
     row("barrier.set", Barrier, "set of a `GcCell`; no cycle marks", NS_WRITE),
     row("barrier.borrow_mut", Barrier, "mutable borrow of a `GcRefCell`, and a write", NS_WRITE),
     row("barrier.lock", Barrier, "lock of a `GcMutex`, and a write", NS_WRITE),

@@ -11,6 +11,7 @@ use sexton::{
 };
 
 use crate::catalogue::Out;
+use crate::heaps::OBJECT_BYTES;
 
 /// Bytes of this process that are in memory; `None` where the system does not tell.
 pub(crate) fn resident() -> Option<f64> {
@@ -40,6 +41,13 @@ pub(crate) fn tell_spike(out: &mut Out, before: Option<f64>, peak: Option<f64>) 
     if let (Some(before), Some(peak), Some(after)) = (before, peak, resident()) {
         let share = (peak - after) / (peak - before).max(1.0);
         out.put("memory.spike", 100.0 * share.clamp(0.0, 1.0));
+    }
+}
+
+/// Tells how much more has come since a reading than these bytes of objects.
+pub(crate) fn tell_waste(out: &mut Out, row: &str, before: Option<f64>, bytes: usize) {
+    if let (Some(before), Some(after)) = (before, resident()) {
+        out.put(row, 100.0 * ((after - before) / bytes as f64 - 1.0).max(0.0));
     }
 }
 
@@ -109,6 +117,57 @@ pub(super) fn measure(objects: usize, out: &mut Out) {
 
 fn builder<R: Branded>(pool: &CleanupPool) -> HeapBuilder<R> {
     Heap::builder().cleanup_pool(pool).pacing(Pacing::Manual).on_drop(OnDrop::Discard)
+}
+
+/// Objects that fill the memory of `objects` of the usual size, but are larger.
+pub(super) fn measure_sizes(objects: usize, out: &mut Out) {
+    let bytes = objects * OBJECT_BYTES;
+    // All heaps stay, so that no one can live in the memory of another.
+    let _heaps = (
+        measure_size::<20_000>("memory.size.20000", bytes, out),
+        measure_size::<33_000>("memory.size.33000", bytes, out),
+        measure_size::<65_544>("memory.size.65544", bytes, out),
+    );
+}
+
+type Sized<const N: usize> = GcRefCell<Vec<Gc<'static, Leaf<[u8; N]>>>>;
+
+fn measure_size<const N: usize>(row: &str, bytes: usize, out: &mut Out) -> Heap<Sized<N>> {
+    let mut heap: Heap<Sized<N>> =
+        builder(&CleanupPool::manual()).build(|_mc| GcRefCell::default());
+    let before = resident();
+    let count = heap.mutate(|mc, root| {
+        let mut all = root.borrow_mut(mc);
+        all.extend((0..bytes / N).map(|_| mc.alloc(Leaf::new([1; N]))));
+        all.len()
+    });
+    tell_waste(out, row, before, count * N);
+    heap
+}
+
+/// What a payload owns outside the heap.
+#[derive(Trace)]
+struct Buffer {
+    bytes: Vec<u8>,
+}
+
+/// Payloads that die at once, each of which owns far more than it takes on the heap. Comes first:
+/// the system tells the peak since the process began.
+pub(super) fn measure_external(objects: usize, out: &mut Out) {
+    const LIVE: usize = 64 << 10;
+    const DEAD: usize = 256 << 10;
+    let mut heap: Heap<GcCell<Option<Gc<'static, Buffer>>>> = Heap::new(|_mc| GcCell::new(None));
+    heap.mutate(|mc, root| root.set(mc, Some(mc.alloc(Buffer { bytes: vec![1; LIVE] }))));
+    let before = resident();
+    for _ in 0..objects / 200 {
+        heap.mutate(|mc, _root| {
+            black_box(&mc.alloc(Buffer { bytes: vec![1; DEAD] }).bytes);
+        });
+    }
+    assert_eq!(heap.mutate(|_mc, root| root.get().map(|it| it.bytes.len())), Some(LIVE));
+    if let (Some(before), Some(peak)) = (before, peak_mb()) {
+        out.put("memory.external", (peak - before / 1e6).max(0.0));
+    }
 }
 
 /// 64 bytes, of a type for each number.

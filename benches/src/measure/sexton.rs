@@ -78,6 +78,8 @@ pub(super) fn measure(
         Work::GCBench => programs::gc_bench(size, out),
         Work::Memory => {
             memory::measure_heaps(out);
+            memory::measure_external(size, out);
+            memory::measure_sizes(size, out);
             memory::measure_types(out);
             memory::measure_storms(size, out);
             memory::measure(size, out);

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use crate::catalogue::{Builtin, Out, Row, Work};
-use crate::heaps::{GARBAGE_PER_CYCLE, Links, per};
-use crate::measure::memory::{resident, tell_each, tell_spike};
+use crate::heaps::{GARBAGE_PER_CYCLE, Links, OBJECT_BYTES, per};
+use crate::measure::memory::{resident, tell_each, tell_spike, tell_waste};
 use crate::measure::programs::{GcBench, nodes, short_lived, tell_binary_trees};
 
 /// The programs and a list, whose objects live to the end or die at once.
@@ -74,6 +74,11 @@ pub(super) trait Peer: Programs {
 
     /// W4.run: times a collection in which all objects die, and each has something to do.
     fn drops(&mut self, _objects: usize) -> Duration {
+        unlisted::<Self>()
+    }
+
+    /// memory.size: makes objects of that many bytes, which live to the end.
+    fn keep_bytes<const N: usize>(&mut self, _objects: usize) {
         unlisted::<Self>()
     }
 
@@ -202,7 +207,12 @@ fn gc_bench(peer: &mut impl Peer, stretch: usize, out: &mut Out) {
     out.put("GCBench.wall", start.elapsed().as_secs_f64() * 1e3);
 }
 
-fn memory(peer: &mut impl Peer, objects: usize, out: &mut Out) {
+fn memory<P: Peer>(peer: &mut P, objects: usize, out: &mut Out) {
+    if P::ROWS.contains("memory.size") {
+        waste::<20_000>(peer, "memory.size.20000", objects, out);
+        waste::<33_000>(peer, "memory.size.33000", objects, out);
+        waste::<65_544>(peer, "memory.size.65544", objects, out);
+    }
     let before = resident();
     peer.keep_list(objects);
     tell_each(out, "memory.object", before, objects);
@@ -210,6 +220,13 @@ fn memory(peer: &mut impl Peer, objects: usize, out: &mut Out) {
     let mut peak = None;
     peer.spike(objects, || peak = resident());
     tell_spike(out, before, peak);
+}
+
+fn waste<const N: usize>(peer: &mut impl Peer, row: &str, objects: usize, out: &mut Out) {
+    let count = objects * OBJECT_BYTES / N;
+    let before = resident();
+    peer.keep_bytes::<N>(count);
+    tell_waste(out, row, before, count * N);
 }
 
 /// Calls `f` on a thread whose stack is deep enough for a recursion over millions of objects.

@@ -32,8 +32,9 @@ macro_rules! owned {
 
             impl Peer for Owned {
                 const NAME: &'static str = $name;
-                const ROWS: &'static str =
-                    "W1 W2r.50 W2r.90 W7.wall W7.rss GCBench.wall memory.object memory.spike";
+                const ROWS: &'static str = "W1 W2r.50 W2r.90 W7.wall W7.rss GCBench.wall \
+                    memory.object memory.spike memory.size.20000 memory.size.33000 \
+                    memory.size.65544";
 
                 fn garbage(&mut self, objects: usize) -> Duration {
                     self.ring.resize_with(GARBAGE_PER_CYCLE, || None);
@@ -70,6 +71,11 @@ macro_rules! owned {
                     let (time, count) = (start.elapsed(), holes.len());
                     black_box(&all);
                     (time, count)
+                }
+
+                fn keep_bytes<const N: usize>(&mut self, objects: usize) {
+                    let all: Vec<_> = (0..objects).map(|_| own([1_u8; N])).collect();
+                    std::mem::forget(black_box(all));
                 }
 
                 fn spike(&mut self, objects: usize, peak: impl FnOnce()) {

@@ -595,8 +595,7 @@ fn no_helper_traces_what_a_parked_session_has_locked() {
         })
     };
     let pacing = Pacing::Automatic { min_bytes: 1 << 40, growth: 1.0 };
-    let config =
-        HeapConfig { gc_threads: Some(3), spawn_helper: Some(spawn), pacing, ..config() };
+    let config = HeapConfig { gc_threads: Some(3), spawn_helper: Some(spawn), pacing, ..config() };
     let client = Client::new(&Pool::new(PoolConfig::default(), None));
     let was_traced = Arc::new(AtomicBool::new(false));
     let never = Arc::new(AtomicBool::new(false));
