@@ -6,9 +6,9 @@ cd "$(dirname "$0")/.."
 # The peers of the benchmarks and the Criterion suite are behind features.
 cargo clippy --locked --workspace --all-targets \
     --features sexton-bench/peers,sexton-bench/criterion -- -D warnings
-RUSTFLAGS="--cfg loom" cargo clippy --locked --target-dir target/loom/build \
+RUSTFLAGS="--cfg loom" cargo clippy --locked --profile model --target-dir target/loom/build \
     -p sexton-cleanup -p sexton-heap -p sexton --all-targets -- -D warnings
-RUSTFLAGS="--cfg shuttle" cargo clippy --locked --target-dir target/shuttle/build \
+RUSTFLAGS="--cfg shuttle" cargo clippy --locked --profile model --target-dir target/shuttle/build \
     -p sexton-cleanup -p sexton-heap --all-targets -- -D warnings
 RUSTFLAGS="--cfg pauses" cargo clippy --locked --target-dir target/pauses/build \
     -p sexton-cleanup --all-targets -- -D warnings

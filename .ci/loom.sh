@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 .ci/copy.sh target/loom/copy
 (
     cd target/loom/copy
-    RUSTFLAGS="--cfg loom" cargo test --locked --target-dir ../build \
+    RUSTFLAGS="--cfg loom" cargo test --locked --profile model --target-dir ../build \
         -p sexton-cleanup -p sexton-heap -p sexton --lib --tests
 )
 .ci/mutants.sh loom

@@ -40,8 +40,8 @@ wrong() {
 # Runs the model of the patch that is applied, and prints what it says to `out`.
 run() {
     echo "$1" >>"$work/models"
-    (cd "$copy" && timeout 600 cargo test --locked --target-dir "$build" -p "$package" \
-        --lib -- --exact --nocapture "tests::$1") >"$out" 2>&1
+    (cd "$copy" && timeout 600 cargo test --locked --profile model --target-dir "$build" \
+        -p "$package" --lib -- --exact --nocapture "tests::$1") >"$out" 2>&1
 }
 
 # Runs a model that has to fail, with the text.
@@ -132,7 +132,8 @@ jobs=${JOBS:-2}
 .ci/copy.sh "target/$checker/copy"
 if [ "$jobs" -gt 1 ]; then
     # Once for all of them.
-    (cd "$work/copy" && cargo test --locked --target-dir ../build "${packages[@]}" --lib --no-run)
+    (cd "$work/copy" &&
+        cargo test --locked --profile model --target-dir ../build "${packages[@]}" --lib --no-run)
 fi
 folders=("")
 for ((n = 2; n <= jobs; n++)); do

@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 for ((round = 0; round < ${1:-1}; round++)); do
     (
         cd target/shuttle/copy
-        RUSTFLAGS="--cfg shuttle" cargo test --locked --target-dir ../build \
+        RUSTFLAGS="--cfg shuttle" cargo test --locked --profile model --target-dir ../build \
             -p sexton-cleanup -p sexton-heap --lib -- "${@:2}"
     )
 done

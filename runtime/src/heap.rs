@@ -529,9 +529,10 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
         self
     }
 
-    /// Switches zeal mode, for tests. Default: off, unless built with `--cfg gc_zeal`.
+    /// Switches zeal mode, for tests. Default: off.
     ///
     /// It collects at every session's end, overwrites dead objects, and verifies after every cycle.
+    /// With debug assertions, `SEXTON_ZEAL=1` in the environment makes it the default.
     pub fn zeal(mut self, zeal: bool) -> Self {
         self.config.zeal = zeal;
         self

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use sexton::{Gc, GcCell, GcRefCell, Heap, Leaf, Pacing, Trace};
+use sexton_tests::settings::zeal;
 
 use crate::world::{Counter, LONG, Node, Token, World, WorldHeap, calm, manual_heap, phases};
 
@@ -321,7 +322,7 @@ fn objects_of_many_types_do_not_mix() {
         }
         checks.iter().for_each(|check| check());
     });
-    assert_eq!(heap.collect().swept_objects, if cfg!(gc_zeal) { 0 } else { 8000 });
+    assert_eq!(heap.collect().swept_objects, if zeal() { 0 } else { 8000 });
     heap.verify().unwrap();
 }
 

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sexton::{Gc, GcAtomic, GcCell, GcMutex, GcRefCell, Heap, Leaf, Pacing, Trace};
+use sexton_tests::settings::zeal;
 
 use crate::world::{Node, World, builder, manual_heap};
 
@@ -83,7 +84,7 @@ fn with_manual_pacing_nothing_is_collected_unasked() {
             }
         });
     }
-    assert_eq!(heap.stats().cycles, if cfg!(gc_zeal) { 100 } else { 0 });
+    assert_eq!(heap.stats().cycles, if zeal() { 100 } else { 0 });
 }
 
 #[test]

@@ -8,7 +8,6 @@ use sexton::{
     Branded, Cleanup, CleanupPool, Gc, GcCell, GcRefCell, GcReport, Heap, HeapBuilder, Leaf,
     Pacing, Trace,
 };
-use sexton_tests::settings;
 
 /// A node of a graph: a list link, any number of edges, and a number.
 #[derive(Trace)]
@@ -39,16 +38,15 @@ pub(crate) struct World<'gc> {
 pub(crate) type WorldHeap = Heap<World<'static>>;
 
 pub(crate) fn builder() -> HeapBuilder<World<'static>> {
-    Heap::builder().zeal(settings::zeal())
+    Heap::builder()
 }
 
-/// A heap that collects only when told to; and at each session, if built for zeal mode.
+/// A heap that collects only when told to; and at each session, in zeal mode.
 pub(crate) fn manual_heap() -> WorldHeap {
     builder().pacing(Pacing::Manual).build(|_| World::default())
 }
 
-/// A heap on this pool that collects only when told to; and at each session, if built for zeal
-/// mode.
+/// A heap on this pool that collects only when told to; and at each session, in zeal mode.
 pub(crate) fn heap_on(pool: &CleanupPool) -> WorldHeap {
     builder().cleanup_pool(pool).pacing(Pacing::Manual).build(|_| World::default())
 }

@@ -11,8 +11,7 @@ pub fn rounds() -> u64 {
     number("SEXTON_ROUNDS").unwrap_or(10)
 }
 
-/// Whether heaps are in zeal mode by default: built with `--cfg gc_zeal`, and not switched off by
-/// `SEXTON_ZEAL=0`.
+/// Whether heaps are in zeal mode by default: with `SEXTON_ZEAL=1`, as debug assertions are on.
 pub fn zeal() -> bool {
-    cfg!(gc_zeal) && number("SEXTON_ZEAL") != Some(0)
+    cfg!(debug_assertions) && number("SEXTON_ZEAL") == Some(1)
 }

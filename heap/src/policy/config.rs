@@ -1,5 +1,6 @@
 //! The settings of a heap.
 
+use std::env;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ impl Default for HeapConfig {
             spawn_helper: None,
             pause_budget: Some(HeapConfig::DEFAULT_PAUSE_BUDGET),
             huge_pages: true,
-            zeal: cfg!(gc_zeal),
+            zeal: zeal_by_default(),
             diagnostics: false,
             on_drop: OnDrop::default(),
             slow_session: (
@@ -92,6 +93,11 @@ impl Default for HeapConfig {
             ),
         }
     }
+}
+
+/// Tells whether `SEXTON_ZEAL=1` is in the environment. Without debug assertions: no.
+fn zeal_by_default() -> bool {
+    cfg!(debug_assertions) && env::var_os("SEXTON_ZEAL").is_some_and(|value| value == "1")
 }
 
 /// What dropping a heap does to the cleanups of its objects.
