@@ -116,7 +116,8 @@ fn a_session_that_finds_the_heap_full_is_followed_by_a_collection() {
     let heap: Arc<NumbersHeap> = Arc::new(builder.build(|_| GcMutex::default()));
     let mut mutator = heap.attach_owned();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        mutator.mutate(|mc, _| (0_u64..).for_each(|number| _ = mc.alloc(Leaf::new([number; 64]))));
+        mutator
+            .mutate(|mc, _| (0..u64::MAX).for_each(|number| _ = mc.alloc(Leaf::new([number; 64]))));
     }));
     assert!(panicked.is_err());
     assert!(heap.stats().objects < 100, "{:?}", heap.stats());

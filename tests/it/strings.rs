@@ -51,7 +51,7 @@ fn check(texts: &[GcStr<'_>]) {
 #[test]
 fn strings_of_every_length_stay_as_they_are() {
     let mut heap = heap::<Local>();
-    heap.mutate(|mc, world| fill(mc, world));
+    heap.mutate(fill);
     let report = heap.collect();
     assert_eq!(report.live_objects, lengths().count() as u64);
     heap.mutate(|mc, world| check(&world.texts.lock(mc)));
@@ -70,7 +70,7 @@ fn strings_of_every_length_stay_as_they_are() {
 #[test]
 fn strings_of_a_shared_heap_are_read_by_all_threads() {
     let heap = heap::<Shared>();
-    heap.attach().mutate(|mc, world| fill(mc, world));
+    heap.attach().mutate(fill);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {

@@ -35,6 +35,15 @@ use crate::memory::shared_regions::{self, SharedUnit};
 use crate::memory::span::{Span, SpanRef};
 use crate::memory::type_info::TypeInfo;
 
+/// Gives how many bytes of memory a span of the type takes, or the first one of a group.
+pub(crate) fn first_span_bytes(info: &TypeInfo) -> u64 {
+    if info.is_own() {
+        return info.slot_bytes as u64;
+    }
+    let first = span_slots(info.slot_bytes, info.group_units, 0);
+    (first.map_or(1, |slots| slots.units) * SPAN_BYTES) as u64
+}
+
 /// One mapping of span units with their metadata, or a heap's part of a shared one.
 pub(crate) struct Region {
     base: NonNull<u8>,
@@ -291,6 +300,14 @@ impl Region {
         self.reused |= taken & self.touched;
         let pages = bitmap::ones_of(0, opened).fold(0, |pages, unit| pages | metadata_pages(unit));
         let (touched, metadata) = (self.touched | taken, self.metadata | pages);
+        if self.touched & taken == 0 {
+            // Nothing of the others is in memory before an allocator takes them.
+            // SAFETY: they are open.
+            for span in unsafe { self.spans_of(opened & !(1 << first)) } {
+                span.lose();
+                self.gone += span.gone_bytes();
+            }
+        }
         if (touched, metadata) != (self.touched, self.metadata) {
             (self.touched, self.metadata) = (touched, metadata);
             self.count_resident();
@@ -301,9 +318,13 @@ impl Region {
 
     /// Gives how many bytes of memory [`open`](Self::open) would take. `None` if there is no gap.
     pub(crate) fn cost(&self, info: &TypeInfo) -> Option<u64> {
-        let units = self.gap_for(info)? & !self.touched;
-        let unit_bytes = if self.is_own() { self.bytes } else { SPAN_BYTES };
-        Some(u64::from(units.count_ones()) * unit_bytes as u64)
+        let taken = self.gap_for(info)?;
+        let units = taken & !self.touched;
+        Some(match units {
+            _ if self.is_own() => u64::from(units.count_ones()) * self.bytes as u64,
+            _ if units == taken => first_span_bytes(info),
+            _ => u64::from(units.count_ones()) * SPAN_BYTES as u64,
+        })
     }
 
     /// Gives free units for a span of the type, or a group.

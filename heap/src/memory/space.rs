@@ -21,7 +21,7 @@ use crate::memory::layout::SPAN_BYTES;
 use crate::memory::locking::{Lock, Locking};
 use crate::memory::peak::room_after_peak;
 use crate::memory::phase::PhaseCell;
-use crate::memory::region::{HugePage, Region, Unused};
+use crate::memory::region::{HugePage, Region, Unused, first_span_bytes};
 #[cfg(not(any(loom, shuttle)))]
 use crate::memory::shared_regions;
 use crate::memory::span::SpanRef;
@@ -394,6 +394,15 @@ impl Space {
     ) -> Result<SpanRef, AllocError> {
         let class = self.class(info);
         if let Some(span) = self.classes[class as usize].partial.pop() {
+            // What it has given back, or never had.
+            let cost = span.gone_bytes() as u64;
+            if !self.has_room_for(cost) {
+                self.give_back_free();
+                if !self.has_room_for(cost) {
+                    self.return_span(span);
+                    return Err(AllocError::Limit);
+                }
+            }
             if span.wake(fills || info.is_large()) {
                 self.regain(span);
             }
@@ -448,7 +457,7 @@ impl Space {
         if let Some(span) = self.open_span_somewhere(info, class) {
             return Ok(span);
         }
-        let cost = info.slot_bytes.max(info.group_units * SPAN_BYTES) as u64;
+        let cost = first_span_bytes(info);
         if !self.has_room_for(cost) {
             self.give_back_free();
             if !self.has_room_for(cost) {

@@ -266,6 +266,11 @@ impl Span {
         usize::from(self.header.gone.get()) * pages::page_bytes()
     }
 
+    /// Takes note that nothing of it is in memory.
+    pub(crate) fn lose(&self) {
+        self.header.gone.set((self.units() * SPAN_BYTES / pages::page_bytes()) as u16);
+    }
+
     /// Takes note that all of it may be in memory.
     pub(crate) fn regain(&self) {
         self.header.gone.set(0);

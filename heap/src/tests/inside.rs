@@ -656,3 +656,34 @@ fn close(space: CommonSpace<Local>, mut allocator: Allocator) {
 fn first_span(heap: &TestHeap) -> SpanRef {
     heap.core.space().with(|space| space.spans().next()).expect("one span is open")
 }
+
+/// A type whose slots fill units badly has its first span in a group of up to 61 units. Of those
+/// no more counts than an allocator has taken.
+#[test]
+fn a_limit_counts_nothing_of_a_group_that_no_allocator_has_taken() {
+    const LIMIT: u64 = 1 << 20;
+    let pool = Pool::new(PoolConfig::default(), None);
+    let config = HeapConfig {
+        pacing: Pacing::Manual,
+        zeal: false,
+        max_bytes: LIMIT,
+        ..HeapConfig::default()
+    };
+    let mut heap: TestHeap = RawHeap::new(Client::new(&pool), config, |_| GcRefCell::default());
+    heap.mutate(|mc, _| {
+        macro_rules! alloc {
+            ($($kib:literal)*) => {
+                $(mc.try_alloc(Leaf::new([0_u8; $kib << 10])).expect("it is below the limit");)*
+            };
+        }
+        alloc!(66 70 75 81 90 97 105 111 119);
+        // Others of a group count when they are taken, and the limit is met.
+        let more = std::iter::from_fn(|| mc.try_alloc(Leaf::new([0_u8; 66 << 10])).ok());
+        assert!(more.take(20).count() < 20);
+    });
+    let stats = heap.stats();
+    assert!(stats.resident_bytes < 6 << 20, "{stats:?}");
+    heap.verify().expect("the counts are right");
+    heap.collect();
+    heap.verify().expect("the counts are right");
+}
