@@ -209,7 +209,9 @@ impl<R: Branded, M: Mode> Heap<R, M> {
 impl<R: Branded> Heap<R> {
     /// Opens a session: calls `f` with the means to change the heap, and its root.
     ///
-    /// It collects when the session ends, if the pacer says so; never before.
+    /// It collects when the session ends, if the pacer says so. No collection begins before. One
+    /// that is under way may get on while the session allocates; see
+    /// [`pause_budget`](HeapBuilder::pause_budget).
     ///
     /// A panic in `f` ends the session and leaves the heap usable. It does not collect, with
     /// one exception: the session was refused an object because of
@@ -495,14 +497,15 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
 
     /// Sets how long a slice of an automatic collection may take. The default is 1 ms.
     ///
-    /// A collection that is expected to take longer runs in slices: at the end of sessions, and in
-    /// a `Local` heap within sessions that allocate. Slices follow one another as fast as the
-    /// program allocates, so that the collection ends when the heap has grown as far as it may. A
-    /// slice overshoots its budget by one step that cannot be cut: some ten microseconds, or the
-    /// user's own `Drop`.
+    /// A collection that is expected to take longer runs in slices: at the end of sessions, and
+    /// within sessions that allocate. Drop glue waits for the end of a session. Slices follow one
+    /// another as fast as the program allocates, so that the collection ends when the heap has
+    /// grown as far as it may. A slice overshoots its budget by one step that cannot be cut: some
+    /// ten microseconds, or the user's own `Drop`.
     ///
-    /// Slices get longer if the collection is late: if the heap has grown by twice as much as
-    /// planned, they are twice as long, and so on.
+    /// If the collection is late there are more slices, not longer ones. Slices get longer when the
+    /// heap is a quarter past its goal, and then fast: 17 times at twice the goal. So a program
+    /// that allocates more in a session than slices sweep does not grow without end.
     ///
     /// With `None` each collection runs at once. That takes less time in all, and longer pauses.
     pub fn pause_budget(mut self, budget: Option<Duration>) -> Self {

@@ -158,14 +158,15 @@ impl<'h, R: Branded> Mutator<'h, R> {
     /// Opens a session: calls `f` with the means to change the heap, and its root.
     ///
     /// If another thread collects, or waits to, this one waits for the end of that cycle first. It
-    /// may help with the cycle. It collects when the session ends, if the pacer says so; never
-    /// before.
+    /// may help with the cycle. It collects when the session ends, if the pacer says so. No
+    /// collection begins before. One that is under way may get on while the session allocates.
     ///
     /// A thread that wants to collect waits for this session, and all other sessions wait for that
     /// thread. So a session should not be open for long. One that is long asks
     /// [`gc_pending`](Mutation::gc_pending) now and then, and returns if so. Nor should it wait for
     /// what another thread does in a session of its own, or after one. The end of that session may
-    /// collect, so the wait may last for ever.
+    /// collect, so the wait may last for ever. Sessions of two heaps are like two locks: threads
+    /// that nest them open them in the same order.
     ///
     /// A panic in `f` ends the session and leaves the heap usable. It does not collect, with
     /// one exception: the session was refused an object because of

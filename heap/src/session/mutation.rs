@@ -187,7 +187,9 @@ impl<'gc, M: Mode> Mutation<'gc, M> {
         }
     }
 
-    /// Puts a value into the heap. Never collects and never runs user code.
+    /// Puts a value into the heap. No collection begins here, and no user code runs.
+    ///
+    /// A slice of one that is under way may run, if the allocation needs memory.
     ///
     /// O(1), and a few instructions unless the type's run of free slots is used up.
     ///
