@@ -120,8 +120,8 @@ impl<R: Branded, M: Mode> Heap<R, M> {
     /// ```
     ///
     /// A cycle that is under way is given up if it marks, or run to its end. None runs afterwards,
-    /// as with [`new`](Self::new). A `Shared` heap has no mutators meanwhile, as they borrow it.
-    /// O(1) beside that and `f`.
+    /// as with [`new`](Self::new). Back-pressure is left to the next cycle. A `Shared` heap has no
+    /// mutators meanwhile, as they borrow it, or have its `Arc`. O(1) beside that and `f`.
     ///
     /// # Panics
     ///

@@ -113,7 +113,8 @@ impl<R: Branded> RawHeap<R, Shared> {
     ///
     /// # Panics
     ///
-    /// As [`attach`](Self::attach). Its calls do if `find` gives another heap than it did here.
+    /// As [`attach`](Self::attach). Its calls and its drop do if
+    /// `find` gives another heap than it did here.
     pub fn attach_within<O>(
         owner: Arc<O>,
         find: fn(&O) -> &RawHeap<R, Shared>,

@@ -71,8 +71,11 @@ impl<'gc, T> Gc<'gc, T> {
     /// # Safety
     ///
     /// The address is what [`as_ptr`](Self::as_ptr) gave for a `Gc<T>` to an object of the heap
-    /// whose session is `'gc`, with any brand. The object is alive for all of `'gc`: a pointer to
-    /// it was made, fetched or upgraded in this session, or it is reachable, or it is being traced.
+    /// whose session is `'gc`, with any brand. It was kept as a pointer, with its provenance, and
+    /// not taken from a reference. A tag comes and goes by `map_addr`.
+    ///
+    /// The object is alive for all of `'gc`: a pointer to it was made, fetched or upgraded in this
+    /// session, or it is reachable, or it is being traced.
     #[inline]
     pub unsafe fn from_ptr(object: *const T) -> Self {
         // SAFETY: by this function's contract it is an object's, so it is not null.
@@ -88,10 +91,14 @@ impl<'gc, T> Gc<'gc, T> {
     ///
     /// # Safety
     ///
-    /// For all of `'gc` the object is a valid `U`. `U` has the size and the alignment of the type
-    /// that the object was allocated as, and the same `Trace::NEEDS_TRACE`: the heap finds the
-    /// object's slot by them. Changes that the `U` allows leave the object valid as the type that
-    /// it was allocated as.
+    /// The object is a valid `U`, at each brand, for as long as there is a pointer to it as one:
+    /// this, a copy in the heap, a root or a weak pointer. `U` has the size and the alignment of
+    /// the type that the object was allocated as, and the same `Trace::NEEDS_TRACE`: the heap finds
+    /// the object's slot by them. Changes that the `U` allows leave the object valid as the type
+    /// that it was allocated as.
+    ///
+    /// `U` is `Send` or `Sync` only if that type is, too. Several threads use the object only as
+    /// both types allow.
     #[inline]
     pub unsafe fn cast<U>(this: Self) -> Gc<'gc, U> {
         // SAFETY: by this function's contract it is a live `U`.

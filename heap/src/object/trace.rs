@@ -279,8 +279,9 @@ impl<'a> Tracer<'a> {
     ///
     /// # Safety
     ///
-    /// The address is what [`Gc::as_ptr`] gave for an object of the heap that is being traced. That
-    /// object is alive, as it is for a `Gc` that a value owns.
+    /// The address is what [`Gc::as_ptr`] gave for an object of the heap that is being traced. It
+    /// was kept as a pointer, with its provenance, and not taken from a reference. The object is
+    /// alive, as it is for a `Gc` that a value owns.
     #[inline]
     pub unsafe fn visit_erased(&mut self, object: NonNull<()>) {
         self.visit_untyped(object.cast());

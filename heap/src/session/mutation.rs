@@ -38,8 +38,8 @@ use crate::sweep::local_cleanups::LocalCleanup;
 
 /// A session on a heap: the proof that its objects stay where they are, and the way to change it.
 ///
-/// Lent to the closures of `Heap::new`, `Heap::mutate` and `Mutator::mutate`, for all of `'gc`. So
-/// a type of the stack can have a field `mc: &'gc Mutation<'gc>`, such as the context of a virtual
+/// Lent to the closures that make a heap, change its root or open a session, for all of `'gc`. So a
+/// type of the stack can have a field `mc: &'gc Mutation<'gc>`, such as the context of a virtual
 /// machine. All pointers it gives out carry its brand `'gc` and end with it. It stays on its
 /// thread; pointers to what is `Sync` may go to scoped threads that end within the session.
 ///
