@@ -264,17 +264,20 @@ pub(crate) struct PoolRecordsRef(&'static PoolRecords);
 impl PoolRecordsRef {
     /// Takes recycled records, or makes some.
     pub(crate) fn new() -> Self {
-        #[cfg(not(loom))]
-        let recycled = all_recycled().lock().pop();
-        #[cfg(loom)]
-        let recycled = None;
-        PoolRecordsRef(recycled.unwrap_or_else(|| {
+        PoolRecordsRef(Self::recycled().unwrap_or_else(|| {
             Box::leak(Box::new(PoolRecords {
                 storage: Storage::new(),
                 unused: Mutex::default(),
                 home: Process::current(),
             }))
         }))
+    }
+
+    fn recycled() -> Option<&'static PoolRecords> {
+        #[cfg(not(loom))]
+        return all_recycled().lock().pop();
+        #[cfg(loom)]
+        None
     }
 }
 
