@@ -14,7 +14,7 @@
 //! whole cycle goes back; see [`Region::give_back`].
 //!
 //! A mapping may be shared with other heaps; see
-//! [`shared_regions`](crate::memory::shared_regions). Then a heap's `Region` is its part of it:
+//! [`shared_regions`]. Then a heap's `Region` is its part of it:
 //! the units that it owns. They serve spans of one unit.
 //!
 //! Invariant: a unit of the heap's is free, and then its bitmaps at the region's head are zero; or
