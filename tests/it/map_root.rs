@@ -151,7 +151,7 @@ fn the_objects_their_roots_weak_pointers_and_cleanups_stay() {
         assert!(settings::zeal() || watch.0.upgrade(mc).is_some());
         assert!(Gc::ptr_eq(watch.1.upgrade(mc).unwrap(), mc.fetch(&root)));
     });
-    assert_eq!(unused.drops(), 0);
+    assert!(settings::zeal() || unused.drops() == 0);
     heap.collect();
     assert_eq!((unused.drops(), rooted.drops()), (1, 0));
     assert_eq!(pool.run_pending(usize::MAX), 1);
