@@ -504,8 +504,8 @@ impl<R: Branded, M: Mode> HeapBuilder<R, M> {
     /// ten microseconds, or the user's own `Drop`.
     ///
     /// If the collection is late there are more slices, not longer ones. Slices get longer when the
-    /// heap is a quarter past its goal, and then fast: 17 times at twice the goal. So a program
-    /// that allocates more in a session than slices sweep does not grow without end.
+    /// heap is a quarter past its goal, and faster if it was in the cycle before. So a program that
+    /// allocates more in a session than slices sweep does not grow without end.
     ///
     /// With `None` each collection runs at once. That takes less time in all, and longer pauses.
     pub fn pause_budget(mut self, budget: Option<Duration>) -> Self {
