@@ -78,6 +78,15 @@ fn in_shared_and_in_time(
     body.join().unwrap_or_else(|payload| resume_unwind(payload));
 }
 
+/// Opens a session on this thread that waits for a lock of another one, and says so before.
+fn wait_for_weaks(heap: &RawHeap<World<'static>, Shared>, at_lock: &Sender<()>) {
+    let mut waits = heap.attach().expect("it is the first here");
+    waits.mutate(|mc, world| {
+        at_lock.send(()).expect("the test waits");
+        assert!(world.weaks.lock(mc).is_empty());
+    });
+}
+
 /// Makes `NODES` live nodes and three times as many dead ones, and begins a cycle.
 fn begin(play: &mut RawMutator<'_, World<'static>>, stage: &Stage) {
     fill(play, stage);
@@ -187,13 +196,7 @@ fn a_session_that_is_waited_for_is_not_parked_for_long() {
         thread::scope(|scope| {
             play.session(|mc, world| {
                 let held = world.weaks.lock(mc);
-                scope.spawn(move || {
-                    let mut waits = heap.attach().expect("it is the first here");
-                    waits.mutate(|mc, world| {
-                        at_lock.send(()).expect("the test waits");
-                        assert!(world.weaks.lock(mc).is_empty());
-                    });
-                });
+                scope.spawn(move || wait_for_weaks(heap, &at_lock));
                 is_at_lock.recv().expect("the other is about to wait");
                 let stops = scope.spawn(move || {
                     let mut stops = heap.attach().expect("it is the first here");
@@ -419,13 +422,7 @@ fn a_session_that_meets_the_limit_and_is_waited_for_is_refused() {
         thread::scope(|scope| {
             play.session(|mc, world| {
                 let held = world.weaks.lock(mc);
-                scope.spawn(move || {
-                    let mut waits = heap.attach().expect("it is the first here");
-                    waits.mutate(|mc, world| {
-                        at_lock.send(()).expect("the test waits");
-                        assert!(world.weaks.lock(mc).is_empty());
-                    });
-                });
+                scope.spawn(move || wait_for_weaks(heap, &at_lock));
                 is_at_lock.recv().expect("the other is about to wait");
                 let is_refused = |_| mc.try_alloc(Leaf::new([0_u64; 32])).is_err();
                 assert!((0..=SMALL).any(is_refused));
